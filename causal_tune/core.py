@@ -48,6 +48,7 @@ def parse_spec(spec: str # such as "dog:low=.2,high=.7"
     return name.strip(), options
 
 def _literal(text):
+    if re.match(r"0\d", text): return text  # a name such as 0016E5, which Python would read as a number
     try: return ast.literal_eval(text)
     except (ValueError, SyntaxError): return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 

@@ -115,6 +115,7 @@ def swatches(colors: Mapping[str, str | tuple], # name -> "#rrggbb" or an RGB tr
     draw = ImageDraw.Draw(image)
     for i, (name, color) in enumerate(colors.items()):
         x, y = i % columns * w, i // columns * h
-        draw.rectangle([x + 3, y + 3, x + 21, y + h - 4], fill=color if isinstance(color, str) else tuple(map(int, color)))
+        if not isinstance(color, str): color = tuple(map(int, color))
+        draw.rectangle([x + 3, y + 3, x + 21, y + h - 4], fill=color)
         draw.text((x + 27, y + h // 2), name, fill="black", anchor="lm")
     return image
