@@ -2,19 +2,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lab
+.PHONY: .venv demo test lab
 
-.venv: constraints.txt settings.ini setup.py
+# The stamp is written last, so an installation that was interrupted is taken up again.
+.venv: .venv/installed
+.venv/installed: constraints.txt settings.ini setup.py
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
 
 demo: .venv
 	$(BIN)/causal-tune demo
 
+# Two notebooks at a time with one thread each; more threads only get into each other's way.
+test: export OMP_NUM_THREADS ?= 1
 test: .venv
-	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest tests
+	$(BIN)/nbdev_test --n_workers 2 --do_print --timing
+	$(BIN)/python -m pytest
 
 lab: .venv
 	$(BIN)/jupyter lab nbs

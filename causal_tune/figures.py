@@ -18,18 +18,20 @@ from .domains import LabelSpace, domain_color
 # %% auto #0
 __all__ = ['PALETTE', 'DASHES', 'MARKS', 'TEMPLATE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'styled', 'gain_curve', 'filter_curve',
            'filter_plane', 'spectrum_curves', 'text_color', 'layer_domain_heatmap', 'cutoffs', 'cutoff_line',
-           'difference_plane', 'check_rows', 'summary', 'result_bars', 'legend', 'prediction_grid']
+           'difference_plane', 'check_rows', 'summary', 'result_bars', 'legend', 'picture_table', 'prediction_grid']
 
 # %% ../nbs/20_figures.ipynb #f4ed4890
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-DASHES, MARKS = ("solid", "dash", "dot", "dashdot"), ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
+DASHES = ("solid", "dash", "dot", "dashdot")
+MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 _axis = dict(gridcolor="#e8e8e8", linecolor="#888", ticks="outside", tickcolor="#888", zeroline=False, automargin=True,
              title=dict(standoff=8, font_size=14), tickfont_size=13)
 TEMPLATE = go.layout.Template(layout=dict(
     font=dict(family="system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", size=13, color="#222"),
     title=dict(font_size=16, x=0, xref="paper", xanchor="left", y=1, yref="container", yanchor="top", pad_t=14),
     paper_bgcolor="white", plot_bgcolor="white", xaxis=_axis, yaxis=_axis, margin=dict(l=70, r=24, t=56, b=60),
-    legend=dict(orientation="h", x=0, y=-.22, yanchor="top", font_size=13, traceorder="normal"), hoverlabel_font_size=13, colorway=PALETTE))
+    legend=dict(orientation="h", x=0, y=-.22, yanchor="top", font_size=13, traceorder="normal"),
+    hoverlabel_font_size=13, colorway=PALETTE))
 
 def styled(fig: go.Figure, # any figure
            title: str, # above it
@@ -78,7 +80,8 @@ def filter_plane(band, # any band
 ) -> go.Figure:
     "Gain of a filter for every coefficient of a grid."
     with torch.no_grad(): gain = band(h, w).cpu().numpy()
-    return _plane(gain, f"What the filter keeps of a {h} × {w} grid", "gain", 400, zmin=0, zmax=1, colorscale="Cividis")
+    title = f"What the filter keeps of a {h} × {w} grid"
+    return _plane(gain, title, "gain", 400, zmin=0, zmax=1, colorscale="Cividis")
 
 # %% ../nbs/20_figures.ipynb #4af7f7ec
 def spectrum_curves(radii, # (r,) from `frequency.radial_profile`
@@ -90,12 +93,13 @@ def spectrum_curves(radii, # (r,) from `frequency.radial_profile`
     fig = make_subplots(specs=[[{"secondary_y": True}]])
     if band is not None: _shade(fig, *gain_curve(band))
     for i, (name, energy) in enumerate(energies.items()):
-        fig.add_scatter(x=radii, y=energy, name=name, mode="lines+markers", line=dict(color=domain_color(name), width=2),
-                        marker=dict(symbol=MARKS[i % len(MARKS)], size=8, line=dict(width=1, color="#333")))
+        fig.add_scatter(x=radii, y=energy, name=name, mode="lines+markers",
+                        line=dict(color=domain_color(name), width=2), marker=dict(symbol=MARKS[i % len(MARKS)], size=8,
+                                                                                  line=dict(width=1, color="#333")))
     fig.update_xaxes(title_text=RADIUS, range=[0, 2 ** .5], dtick=.2)
     fig.update_yaxes(title_text="mean energy per coefficient", type="log", dtick=1, exponentformat="power")
-    fig.update_yaxes(title_text="gain", type="linear", dtick=.25, exponentformat="none", range=[0, 1.02], showgrid=False,
-                     secondary_y=True)
+    fig.update_yaxes(title_text="gain", type="linear", dtick=.25, exponentformat="none", range=[0, 1.02],
+                     showgrid=False, secondary_y=True)
     return styled(fig, title, 420)
 
 def _shade(fig, r, gain):
@@ -176,11 +180,11 @@ def check_rows(rows: Sequence[Mapping] # results
     keys = ["adapter", "seed", "domain", "miou"]
     if not rows: raise ValueError("No result rows: give a list of dict(adapter=, seed=, domain=, miou=).")
     for row in rows:
-        if lost := [k for k in keys if k not in row]: raise ValueError(f"A result row lacks {lost}; it has {list(row)}.")
+        if lost := set(keys) - set(row): raise ValueError(f"A result row lacks {sorted(lost)}; it has {list(row)}.")
         if not 0 <= row["miou"] <= 1: raise ValueError(f"miou={row['miou']} is no fraction between 0 and 1 in {row}.")
     table = pd.DataFrame([{k: row[k] for k in keys} for row in rows])
     twice = table[table.duplicated(keys[:3])]
-    if len(twice): raise ValueError(f"Given twice: {twice.iloc[0].to_dict()}; each adapter, seed and domain counts once.")
+    if len(twice): raise ValueError(f"Given twice: {twice.iloc[0].to_dict()}; keep one row of each.")
     return table
 
 # %% ../nbs/20_figures.ipynb #737e91c9
@@ -193,11 +197,10 @@ def summary(rows: Sequence[Mapping], # results
     if lost := set(targets) - set(table.domain): raise ValueError(f"No results for the target domains {sorted(lost)}.")
     wide = table.pivot(index=["adapter", "seed"], columns="domain", values="miou")
     over = wide[targets].mean(axis=1, skipna=False).dropna().rename("miou").reset_index().assign(domain="mean")
-    order = {d: i for i, d in enumerate([*table.domain.unique(), "mean"])}
-    out = pd.concat([table, over]).groupby(["adapter", "domain"], sort=False).miou.agg(mean="mean", sd="std", n="count")
-    rank = {a: i for i, a in enumerate(table.adapter.unique())}
-    return out.reset_index().sort_values(["adapter", "domain"], key=lambda c: c.map(rank if c.name == "adapter" else order),
-                                         ignore_index=True)
+    out = pd.concat([table, over]).groupby(["adapter", "domain"]).miou.agg(mean="mean", sd="std", n="count")
+    columns = [*table.domain.unique(), "mean"]
+    order = pd.MultiIndex.from_product([table.adapter.unique(), columns], names=out.index.names)
+    return out.reindex(order[order.isin(out.index)]).reset_index()
 
 # %% ../nbs/20_figures.ipynb #4387aa48
 def result_bars(rows: Sequence[Mapping], # results
@@ -207,7 +210,7 @@ def result_bars(rows: Sequence[Mapping], # results
 ) -> go.Figure:
     "Mean and standard deviation over seeds by adapter and domain, with the seeds as small marks."
     table, means = check_rows(rows), summary(rows)
-    domains, n, rank = list(table.domain.unique()), table.adapter.nunique(), {a: i for i, a in enumerate(table.adapter.unique())}
+    domains, rank = list(table.domain.unique()), {a: i for i, a in enumerate(table.adapter.unique())}
     center = table.groupby("domain").miou.agg(lambda x: 50 * (x.min() + x.max()))
     half = max(1., 55 * table.groupby("domain").miou.agg(np.ptp).max(), 110 * means.sd.max(skipna=True))
     titles = [d + ("<br>(held out)" if d in held_out else "") for d in domains]
@@ -215,17 +218,19 @@ def result_bars(rows: Sequence[Mapping], # results
     for i, d in enumerate(domains, 1):
         _panel(fig, i, table[table.domain == d], means[means.domain == d], rank, domain_color(d), baseline)
         fig.update_xaxes(range=[center[d] - half, center[d] + half], nticks=5, showline=True, col=i)
-        if d in held_out: fig.add_shape(type="rect", xref="x domain", yref="y domain", x0=0, x1=1, y0=0, y1=1, layer="below",
-                                        fillcolor="#f1f1f1", line_width=0, row=1, col=i)
-    fig.update_yaxes(range=[n - .4, -.6], tickvals=list(range(n)), ticktext=list(table.adapter.unique()))
+        if d in held_out: fig.add_shape(type="rect", xref="x domain", yref="y domain", x0=0, x1=1, y0=0, y1=1,
+                                        layer="below", fillcolor="#f1f1f1", line_width=0, row=1, col=i)
+    fig.update_yaxes(range=[len(rank) - .4, -.6], tickvals=list(rank.values()), ticktext=list(rank))
     fig.update_annotations(font_size=13)
-    fig.add_annotation(text="mIoU (%)", x=.5, y=0, xref="paper", yref="paper", yshift=-50, showarrow=False, font_size=14)
-    return styled(fig, title, 180 + 44 * n, showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
+    fig.add_annotation(text="mIoU (%)", x=.5, y=0, xref="paper", yref="paper", yshift=-50, showarrow=False,
+                       font_size=14)
+    return styled(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
 
 def _panel(fig, col, seeds, means, rank, color, baseline):
     here = dict(row=1, col=col, mode="markers")
-    fig.add_scatter(x=100 * seeds.miou, y=seeds.adapter.map(rank) + .24, text=seeds.adapter, customdata=seeds.seed, **here,
-        marker=dict(size=6, color="#777"), hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>")
+    fig.add_scatter(x=100 * seeds.miou, y=seeds.adapter.map(rank) + .24, text=seeds.adapter, customdata=seeds.seed,
+        hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>", marker=dict(size=6, color="#777"),
+        **here)
     fig.add_scatter(x=100 * means["mean"], y=means.adapter.map(rank), text=means.adapter, **here,
         error_x=dict(array=100 * means.sd.fillna(0), color="#333", thickness=1.5, width=4),
         marker=dict(size=12, color=color, line=dict(width=1, color="#333")),
@@ -253,34 +258,44 @@ def legend(space: LabelSpace, # names and colours
     return image
 
 # %% ../nbs/20_figures.ipynb #2b3b2f44
+def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as many in each column
+                  captions: Sequence[str], # names of the rows
+                  width: int = 200, # of each picture in pixels
+                  size: int = 15, # of the letters
+) -> Image.Image:
+    "Pictures in rows and columns with headings and captions."
+    font, gap, top = ImageFont.load_default(size), 6, size + 11
+    left = int(max(font.getlength(c) for c in captions)) + 12
+    heights = [round(width * x.shape[0] / x.shape[1]) for x in next(iter(columns.values()))]
+    tops = np.cumsum([top] + [h + gap for h in heights]).tolist()
+    page = Image.new("RGB", (left + len(columns) * (width + gap), tops[-1]), "white")
+    draw = ImageDraw.Draw(page)
+    for y, h, name in zip(tops, heights, captions):
+        draw.text((6, y + h // 2), name, fill="black", font=font, anchor="lm")
+    for j, (name, column) in enumerate(columns.items()):
+        x = left + j * (width + gap)
+        draw.text((x + width // 2, top // 2), name, fill="black", font=font, anchor="mm")
+        for picture, y, h in zip(column, tops, heights):
+            page.paste(Image.fromarray(picture).resize((width, h), Image.LANCZOS), (x, y))
+    return page
+
+# %% ../nbs/20_figures.ipynb #77384a6e
 def prediction_grid(images, # (b, 3, H, W) uint8, or a list of (3, H, W)
                     labels, # b class id maps (H, W)
                     predictions: Mapping, # adapter -> b class id maps
                     space: LabelSpace, # names and colours
                     captions: Sequence[str], # b names of the rows, such as the domains
                     width: int = 200, # of each picture in pixels
-                    size: int = 15, # of the letters
 ) -> Image.Image:
     "One picture: a row per image; its columns are the image, the label and each adapter's prediction; a legend below."
     maps = {"label": labels, **predictions}
     if wrong := [k for k, v in {"images": images, "captions": captions, **maps}.items() if len(v) != len(labels)]:
         raise ValueError(f"{', '.join(wrong)} must have {len(labels)} entries, one per label.")
-    photos = [rearrange(np.asarray(x), "c h w -> h w c") for x in images]
-    columns = {"image": photos, **{k: [space.colorize(x) for x in v] for k, v in maps.items()}}
-    font, gap = ImageFont.load_default(size), 6
-    left = int(max(font.getlength(c) for c in captions)) + 12
-    heights = [round(width * x.shape[0] / x.shape[1]) for x in photos]
+    photos = [np.ascontiguousarray(rearrange(np.asarray(x), "c h w -> h w c")) for x in images]
+    painted = {k: [space.colorize(x) for x in v] for k, v in maps.items()}
+    table = picture_table({"image": photos, **painted}, captions, width)
     present = sorted({i for v in maps.values() for x in v for i in np.unique(x).tolist() if 0 <= i < len(space)})
-    key = legend(space, present, left + len(columns) * (width + gap), size - 1)
-    page = Image.new("RGB", (key.width, 26 + sum(heights) + gap * len(heights) + key.height), "white")
-    draw = ImageDraw.Draw(page)
-    for j, (name, column) in enumerate(columns.items()):
-        x, y = left + j * (width + gap), 26
-        draw.text((x + width // 2, 13), name, fill="black", font=font, anchor="mm")
-        for picture, h in zip(column, heights):
-            how = Image.LANCZOS if name == "image" else Image.NEAREST
-            page.paste(Image.fromarray(picture).resize((width, h), how), (x, y)); y += h + gap
-    for y, h, caption in zip(np.cumsum([26] + [h + gap for h in heights]), heights, captions):
-        draw.text((6, y + h // 2), caption, fill="black", font=font, anchor="lm")
-    page.paste(key, (0, page.height - key.height))
+    key = legend(space, present, table.width)
+    page = Image.new("RGB", (table.width, table.height + key.height), "white")
+    page.paste(table, (0, 0)); page.paste(key, (0, table.height))
     return page

@@ -53,7 +53,7 @@ def spectra(backbone, # from `create_backbone`
             layers=None, # block numbers from 0; all by default
             batch: int = 8, # images at a time
 ) -> Spectra:
-    "Energy per domain, layer and coefficient. Raises ValueError for unknown layers, NaN features and sizes that differ."
+    "Energy per domain, layer and coefficient. ValueError for unknown layers, NaN features and sizes that differ."
     layers = tuple(range(backbone.num_layers) if layers is None else layers)
     if wrong := [i for i in layers if i not in range(backbone.num_layers)]:
         raise ValueError(f"No such layers: {wrong}; this backbone has blocks 0 to {backbone.num_layers - 1}.")
@@ -126,7 +126,7 @@ def by_zone(energy, # (..., h, w)
 def suppressed_table(s: Spectra, # from `spectra`
                      band, # a band or a spec
 ) -> pd.DataFrame: # one row per domain and layer; shares between 0 and 1
-    "Shares of energy that a band removes, by domain and layer; `dc` is DC's share of all energy, the rest are without DC."
+    "Shares of energy that a band removes, by domain and layer, without DC; `dc` is DC's share of all energy."
     shares = dict(dc=s.energy[..., 0, 0] / s.energy.sum((-2, -1)), suppressed=suppressed(s.energy, band))
     shares |= {f"suppressed_{zone}": x for zone, x in by_zone(s.energy, band).items()}
     index = pd.MultiIndex.from_product([s.domains, s.layers], names=["domain", "layer"])

@@ -226,12 +226,15 @@ def evaluate_on(segmentor, recipe: Recipe, spec: str, root=None): # (data set, c
     return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None,
                           precision=recipe.precision)
 
-def report_on(segmentor: Segmentor, recipe: Recipe, root=None, keep=None) -> list[dict]: # rows, see `result_row`
-    "Evaluate a segmentor on all of its recipe's targets; `keep(domain, cms)` may store the counts per image."
-    rows = []
+def report_on(segmentor: Segmentor, recipe: Recipe, root=None,
+              label: str | None = None, # what the rows call the adapter; its name by default
+) -> tuple[list[dict], dict]: # rows, see `result_row`; and per domain the confusion matrices of its images
+    "Evaluate a segmentor on all of its recipe's targets."
+    rows, counts = [], {}
     for spec in recipe.targets:
         data, cms = evaluate_on(segmentor, recipe, spec, root)
         domain = data.domain or spec.split(":")[0]
-        if keep: keep(domain, cms)
-        rows.append(result_row(cms, data.space.classes, adapter=recipe.adapter, seed=recipe.seed, domain=domain, data=spec))
-    return rows
+        counts[domain] = cms
+        rows.append(result_row(cms, data.space.classes, adapter=label or recipe.adapter, seed=recipe.seed,
+                               domain=domain, data=spec))
+    return rows, counts
