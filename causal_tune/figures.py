@@ -69,11 +69,11 @@ def filter_curve(bands: Mapping # name -> band
 # %% ../nbs/20_figures.ipynb #aceafa9c
 def _plane(z, title, bar, height, **heatmap):
     h, w = np.shape(z)
-    fig = go.Figure(go.Heatmap(z=z, colorbar=dict(title=dict(text=bar, side="top"), outlinewidth=0), **heatmap,
+    fig = go.Figure(go.Heatmap(z=z, colorbar=dict(title=dict(text=bar, font_size=13), outlinewidth=0), **heatmap,
                                hovertemplate=f"vertical %{{y}}, horizontal %{{x}}: %{{z:.2f}} {bar}<extra></extra>"))
-    fig.update_xaxes(title_text=HORIZONTAL, range=[-.5, w - .5], showgrid=False, constrain="domain")
-    fig.update_yaxes(title_text=VERTICAL, range=[h - .5, -.5], showgrid=False, scaleanchor="x", constrain="domain")
-    return styled(fig, title, height)
+    fig.update_xaxes(title_text=HORIZONTAL, range=[-.5, w - .5], showgrid=False)
+    fig.update_yaxes(title_text=VERTICAL, range=[h - .5, -.5], showgrid=False)
+    return styled(fig, title, height, width=640)
 
 def filter_plane(band, # any band
                  h: int, w: int, # the patch grid
@@ -129,7 +129,7 @@ def layer_domain_heatmap(share, # (d, l) between 0 and 1
         raise ValueError(f"share has shape {z.shape}, but there are {len(domains)} domains and {len(layers)} layers.")
     names, low, span = list(map(str, layers)), np.nanmin(z), max(np.ptp(z[~np.isnan(z)]), 1e-9)
     fig = go.Figure(go.Heatmap(z=z, x=names, y=list(domains), colorscale="Cividis", xgap=1, ygap=1, hoverongaps=False,
-        colorbar=dict(title="% of<br>energy", outlinewidth=0),
+        colorbar=dict(title=dict(text="% of<br>energy", font_size=13), outlinewidth=0),
         hovertemplate="%{y}, block %{x}: %{z:.2f} %<extra></extra>"))
     for i, j in zip(*np.where(~np.isnan(z))):
         cell = sample_colorscale("Cividis", (z[i, j] - low) / span)[0]
@@ -220,7 +220,7 @@ def result_bars(rows: Sequence[Mapping], # results
         fig.update_xaxes(range=[center[d] - half, center[d] + half], nticks=5, showline=True, col=i)
         if d in held_out: fig.add_shape(type="rect", xref="x domain", yref="y domain", x0=0, x1=1, y0=0, y1=1,
                                         layer="below", fillcolor="#f1f1f1", line_width=0, row=1, col=i)
-    fig.update_yaxes(range=[len(rank) - .4, -.6], tickvals=list(rank.values()), ticktext=list(rank))
+    fig.update_yaxes(range=[len(rank) - .4, -.6], tickvals=list(rank.values()), ticktext=list(rank), ticks="")
     fig.update_annotations(font_size=13)
     fig.add_annotation(text="mIoU (%)", x=.5, y=0, xref="paper", yref="paper", yshift=-50, showarrow=False,
                        font_size=14)

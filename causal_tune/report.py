@@ -35,7 +35,9 @@ def differences(rows: Sequence[Mapping], # results
     over = list(table.domain.unique() if targets is None else targets)
     wide["mean"] = wide.reindex(columns=over).mean(axis=1, skipna=False)
     long = wide.melt(ignore_index=False, value_name="gain").dropna().reset_index()
-    return long.groupby(["adapter", "domain"], sort=False).gain.agg(mean="mean", sd="std", n="count").reset_index()
+    out = long.groupby(["adapter", "domain"]).gain.agg(mean="mean", sd="std", n="count")
+    order = pd.MultiIndex.from_product([table.adapter.unique(), [*table.domain.unique(), "mean"]])
+    return out.reindex(order[order.isin(out.index)].rename(out.index.names)).reset_index()
 
 # %% ../nbs/23_report.ipynb #4a688ad9
 def verdict(delta: pd.DataFrame, # from `differences`
@@ -74,9 +76,9 @@ def domain_head(domain: str, # a domain
                 source=(), seen=(), held_out=(), # domains trained on, seen in pre-training, and held out
 ) -> Html:
     "A domain's name with what the system knew of it."
-    tags = [tag for tag, group in (("trained on", source), ("seen in pre-training", seen), ("held out", held_out))
-            if domain in group]
-    return Html(escape(domain) + "".join(f'<br><span class="tag">{tag}</span>' for tag in tags))
+    known = {"trained on": source, "seen": seen, "held out": held_out}
+    tags = [f'<span class="tag">{tag}</span>' for tag, group in known.items() if domain in group]
+    return Html(escape(domain) + "<br>" * bool(tags) + " ".join(tags))
 
 def score_table(rows, targets=None, baseline="none", **groups) -> Html: # groups: source, seen, held_out
     "mIoU by adapter and domain in percent: mean ± deviation over seeds, difference to the baseline below."
@@ -85,11 +87,15 @@ def score_table(rows, targets=None, baseline="none", **groups) -> Html: # groups
     best = means.loc[means.groupby("domain")["mean"].idxmax()].set_index("domain").adapter
     gains = delta.set_index(["adapter", "domain"])
     body = [[a] + [_cell(cells, gains, a, d, best[d] == a) for d in domains] for a in means.adapter.unique()]
-    over = "mean" if targets is None else "mean of targets"
-    heads = [Html(escape(over)) if d == "mean" else domain_head(d, **groups) for d in domains]
-    n = means.n.max()
-    return html_table(["adapter", *heads], body, f"mIoU (%), mean ± standard deviation over {n} seed{'s' * int(n > 1)}; "
-                      f"below it the difference to {baseline}. The best of each column is underlined.")
+    over = Html("mean" if targets is None else "mean<br>of targets")
+    heads = [over if d == "mean" else domain_head(d, **groups) for d in domains]
+    return html_table(["adapter", *heads], body, f"mIoU (%), mean ± standard deviation over {_seeds(means)}; "
+                      f"below it the difference to {baseline}. The best of each column is underlined. Seen: the "
+                      "backbone's pre-training held this domain. Held out: neither that nor the training did.")
+
+def _seeds(means):
+    few, most = means.n.min(), means.n.max()
+    return "1 seed" if most == 1 else f"{most} seeds" if few == most else f"{few} to {most} seeds"
 
 def _cell(cells, gains, adapter, domain, best):
     if (adapter, domain) not in cells.index: return "–"
@@ -112,7 +118,8 @@ def class_tables(rows, # results with their `iou`
     if long.empty: return Html("<p>The rows hold no scores per class.</p>")
     adapters, parts = list(long.adapter.unique()), []
     for domain in long.domain.unique():
-        wide = long[long.domain == domain].groupby(["name", "adapter"], sort=False).iou.mean().unstack()
+        here = long[long.domain == domain].groupby(["name", "adapter"], sort=False)
+        wide = here.iou.mean().unstack().dropna(how="all")
         body = [[_swatch(name, space)] + ["–" if v != v else f"{v:.1f}" for v in line.reindex(adapters)]
                 for name, line in wide.iterrows()]
         parts.append(f"<details><summary>{escape(domain)}</summary>{html_table(['class', *adapters], body)}</details>")
@@ -136,8 +143,11 @@ def figure_html(heading: str, # above
         uri = base64.b64encode(buffer.getvalue()).decode()
         inner = f'<img alt="{escape(heading)}" src="data:image/png;base64,{uri}">'
     elif hasattr(figure, "to_html"):
+        width, height = figure.layout.width, figure.layout.height or 400
+        figure = type(figure)(figure).update_layout(width=None)  # as wide as the card, up to the width asked for
         inner = figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=key,
-            default_height=figure.layout.height or 400, config=dict(responsive=True, displaylogo=False))
+                               default_height=height, config=dict(responsive=True, displaylogo=False))
+        if width: inner = f'<div style="max-width:{width}px;margin:0 auto">{inner}</div>'
     else: raise TypeError(f"{heading}: expected a plotly figure or a PIL image, not {type(figure).__name__}.")
     return Html(f'<section><h2>{escape(heading)}</h2><figure class="card">{inner}'
                 f"<figcaption>{escape(caption)}</figcaption></figure></section>")
@@ -159,13 +169,15 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 caption { text-align: left; padding: 12px 14px; color: var(--soft); font-size: .9rem; }
 th, td { padding: 7px 14px; text-align: right; border-top: 1px solid var(--line); vertical-align: top;
   white-space: nowrap; }
-th:first-child, .recipe td { text-align: left; } .recipe td { white-space: normal; overflow-wrap: anywhere; }
+th:first-child, .recipe th, .recipe td { text-align: left; } details .scroll { width: fit-content; max-width: 100%; }
+ .recipe td { white-space: normal; overflow-wrap: anywhere; }
 thead th { vertical-align: bottom; font-weight: 600; } tbody th { font-weight: 500; }
 u { text-decoration-thickness: 2px; text-underline-offset: 4px; }
 .soft { color: var(--soft); font-size: .86em; } .tag { font-size: .72rem; font-weight: 400; color: var(--soft);
   background: var(--tag); border-radius: 4px; padding: 1px 6px; }
-.card { margin: 0; padding: 12px; background: #fff; color: #222; border: 1px solid var(--line); border-radius: 8px; }
-.card img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+.card { margin: 0; padding: 12px; background: #fff; color: #222; border: 1px solid var(--line); border-radius: 8px;
+  overflow-x: auto; }
+.card > div { min-width: 540px; } .card img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 figcaption { padding: 8px 6px 2px; color: #555; font-size: .9rem; max-width: 100ch; }
 details { margin: 6px 0; } summary { cursor: pointer; padding: 4px 0; }
 .swatch { display: inline-block; width: .8em; height: .8em; margin-right: .55em; border: 1px solid #8888;

@@ -1,0 +1,44 @@
+"""What several tests need: the command line as a user calls it, and a toy_vit file that needs no pre-training."""
+import os, subprocess, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = Path(sys.executable).parent / "causal-tune"
+ENV = os.environ | dict(OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true", PYTHONWARNINGS="ignore")
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    "Random weights of toy_vit in a file."
+    import torch
+    from safetensors.torch import save_file
+    from causal_tune.backbones import create_backbone
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "toy_vit.safetensors"
+    save_file(create_backbone("toy_vit", pretrained=False).model.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def cli(tmp_path):
+    "Calls `causal-tune` in an empty folder."
+    def call(*words, env=ENV, timeout=90):
+        return subprocess.run([COMMAND, *map(str, words)], cwd=tmp_path, env=env, timeout=timeout,
+                              capture_output=True, text=True)
+    return call
+
+
+@pytest.fixture
+def tiny(weights):
+    "Options that turn a recipe into one of a few seconds."
+    return ["--weights", weights, "--train", "toyscapes:domain=clear,split=train,n=4",
+            "--targets", "toyscapes:domain=fog,split=test,n=1", "--crop", "32x48", "--eval_size", "32x48",
+            "--batch_size", "2", "--precision", "no"]
+
+
+def trained(path):
+    "Adapter and head of a checkpoint, as one dict of tensors."
+    import torch
+    content = torch.load(path, weights_only=True)
+    return {f"{part}.{k}": v for part in ("adapter", "head") for k, v in content[part].items()}
