@@ -17,7 +17,7 @@ from .evaluation import miou
 from .training import report_on, train
 
 # %% auto #0
-__all__ = ['ADAPTERS_PLAIN', 'grid', 'one_run', 'read_run', 'run_grid', 'block_sums', 'bootstrap_difference', 'differences']
+__all__ = ['grid', 'one_run', 'read_run', 'run_grid', 'block_sums', 'bootstrap_difference', 'differences']
 
 # %% ../nbs/22_benchmark.ipynb #0001c187
 def grid(recipe: Recipe, # what all runs have in common
@@ -26,8 +26,6 @@ def grid(recipe: Recipe, # what all runs have in common
 ) -> dict[str, Recipe]: # "label-seed" -> recipe
     "All recipes of a comparison."
     return {f"{label}-{seed}": replace(recipe, seed=seed, **fields) for seed in seeds for label, fields in variants.items()}
-
-ADAPTERS_PLAIN = {name: dict(adapter=name) for name in ("none", "rein", "causal_tune")}
 
 # %% ../nbs/22_benchmark.ipynb #a30685c7
 def one_run(name: str, # "label-seed"
@@ -73,7 +71,9 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
 
 def _one_thread():
     import cv2
+    from timm.layers import set_fused_attn
     torch.set_num_threads(1); cv2.setNumThreads(1)
+    if not torch.cuda.is_available(): set_fused_attn(False)  # for a few hundred tokens on one core the plain form is faster
 
 # %% ../nbs/22_benchmark.ipynb #82ada51e
 def block_sums(cms: np.ndarray, # (n, k, k), frames in order

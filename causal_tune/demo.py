@@ -4,7 +4,7 @@
 
 # %% ../nbs/24_demo.ipynb #6dbbe7bc
 from __future__ import annotations
-import json, time
+import json, re, time
 from pathlib import Path
 import numpy as np, torch
 import causal_tune
@@ -16,14 +16,18 @@ from .datasets import load_dataset
 from .recipes import Recipe, get_recipe, to_dict
 from .training import load_checkpoint
 from .frequency import radial_profile, spectra, suppressed
-from .figures import filter_curve, layer_domain_heatmap, prediction_grid, result_bars, spectrum_curves, summary
-from .benchmark import ADAPTERS_PLAIN, grid, run_grid
+from .figures import filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves, summary
+from .benchmark import grid, run_grid
 from .report import write_report
 
 # %% auto #0
-__all__ = ['INTRO', 'resized', 'sample_predictions', 'mark', 'frequency_figures', 'demo', 'write_demo_report', 'print_summary']
+__all__ = ['VARIANTS', 'INTRO', 'resized', 'sample_predictions', 'mark', 'frequency_figures', 'demo', 'write_demo_report',
+           'print_summary']
 
 # %% ../nbs/24_demo.ipynb #ca9f272a
+VARIANTS = {"none": {}, "rein": dict(adapter="rein", init="zero"), "causal_tune": dict(adapter="causal_tune", init="zero")}
+
+# %% ../nbs/24_demo.ipynb #3259f4bc
 def resized(data, size) -> torch.Tensor: # (n, 3, h, w) uint8
     "The images of a data set at the size the model sees."
     x = torch.stack([item["image"] for item in data]).float()
@@ -43,11 +47,11 @@ def mark(domain: str) -> str: # "night (held out)"
     "A domain with its standing in the pre-training of toy_vit."
     return f"{domain} ({'seen' if domain in SEEN else 'held out' if domain in HELD_OUT else 'not of this world'})"
 
-# %% ../nbs/24_demo.ipynb #3259f4bc
+# %% ../nbs/24_demo.ipynb #1d4e9967
 def frequency_figures(recipe: Recipe, band="dog", n: int = 16) -> list[tuple]: # (heading, caption, figure)
     "Filter, spectra by domain, and suppressed share per layer, on n images of each target."
     band, backbone = create_band(band), create_backbone(recipe.backbone, pretrained=recipe.weights or True)
-    data = {d.domain: d for spec in recipe.targets for d in [load_dataset(spec.replace("n=40", f"n={n}"))]}
+    data = {d.domain: d for spec in recipe.targets for d in [load_dataset(re.sub(r"n=\d+", f"n={n}", spec))]}
     s = spectra(backbone, {name: resized(d, recipe.eval_size) for name, d in data.items()})
     share = suppressed(s.energy, band)
     middle = len(s.layers) // 2
@@ -63,7 +67,7 @@ def frequency_figures(recipe: Recipe, band="dog", n: int = 16) -> list[tuple]: #
             ("Share of energy suppressed", "Every block and domain, without DC. Differences between domains are what to look for.",
              layer_domain_heatmap(share, s.domains, s.layers))]
 
-# %% ../nbs/24_demo.ipynb #3dad99cc
+# %% ../nbs/24_demo.ipynb #8aabff52
 INTRO = ("Three adapters were trained on street scenes in clear weather and evaluated in five. The backbone, toy_vit, is "
          "frozen. It is a stand-in for a vision foundation model where none can be downloaded: 3.8 million parameters, "
          "pre-trained without labels on clear, fog and rain (marked seen); night and snow were held out. At this size and "
@@ -76,8 +80,8 @@ def demo(out="runs/demo", # folder for report.html, results.json and the runs
 ) -> list[dict]: # the rows of results.json
     "Compare none, rein and causal_tune on Toyscapes; goes on where it was interrupted."
     start, out, recipe = time.time(), Path(out), get_recipe("demo", **overrides)
-    recipes = grid(recipe, ADAPTERS_PLAIN, seeds)
-    print(f"{len(recipes)} runs of {recipe.iterations} iterations: {', '.join(ADAPTERS_PLAIN)}, {len(list(seeds))} seeds each")
+    recipes = grid(recipe, VARIANTS, seeds)
+    print(f"{len(recipes)} runs of {recipe.iterations} iterations: {', '.join(VARIANTS)}, {len(list(seeds))} seeds each")
     rows = run_grid(recipes, out / "runs", jobs=jobs)
     (out / "results.json").write_text(json.dumps(rows, indent=1))
     print_summary(rows)
@@ -88,14 +92,13 @@ def demo(out="runs/demo", # folder for report.html, results.json and the runs
 def write_demo_report(out: Path, recipe: Recipe, rows: list[dict]) -> Path:
     "report.html of finished runs."
     seed = rows[0]["seed"]
-    checkpoints = {name: out / "runs" / f"{name}-{seed}" / "checkpoint.pt" for name in ADAPTERS_PLAIN}
-    figures = [("mIoU by domain", "Bars are means over seeds, marks single seeds.", result_bars(rows, HELD_OUT)),
-               ("Sample predictions", f"One test scene in all five domains, seed {seed}.", sample_predictions(recipe, checkpoints)),
+    checkpoints = {name: out / "runs" / f"{name}-{seed}" / "checkpoint.pt" for name in VARIANTS}
+    figures = [("Sample predictions", f"One test scene in all five domains, seed {seed}.", sample_predictions(recipe, checkpoints)),
                *frequency_figures(recipe)]
     return write_report(out / "report.html", "Causal-Tune on Toyscapes", INTRO, rows, figures, to_dict(recipe),
                         load_dataset(recipe.train).space, SEEN, HELD_OUT, source=("clear",), command="causal-tune demo")
 
-# %% ../nbs/24_demo.ipynb #b3b2878e
+# %% ../nbs/24_demo.ipynb #a8dc2357
 def print_summary(rows: list[dict]) -> None:
     "mIoU in percent, mean ± standard deviation over seeds, one line per adapter; the mean is over the targets."
     domains = list(dict.fromkeys(r["domain"] for r in rows))

@@ -30,7 +30,7 @@ TEMPLATE = go.layout.Template(layout=dict(
     font=dict(family="system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", size=13, color="#222"),
     title=dict(font_size=16, x=0, xref="paper", xanchor="left", y=1, yref="container", yanchor="top", pad_t=14),
     paper_bgcolor="white", plot_bgcolor="white", xaxis=_axis, yaxis=_axis, margin=dict(l=70, r=24, t=56, b=60),
-    legend=dict(orientation="h", x=0, y=-.22, yanchor="top", font_size=13, traceorder="normal"),
+    legend=dict(orientation="h", x=0, y=-.25, yanchor="top", font_size=13, traceorder="normal"),
     hoverlabel_font_size=13, colorway=PALETTE))
 
 def styled(fig: go.Figure, # any figure
@@ -51,8 +51,8 @@ def gain_curve(band, # any band
     "A band's gain over the radius; along one axis of the plane where it does not depend on the radius alone."
     with torch.no_grad():
         if not hasattr(band, "of_radius"): return np.arange(n) / n, band(n, n)[0].cpu().numpy()
-        r = torch.linspace(0, 2 ** .5, n)
-        return r.numpy(), band.of_radius(r).cpu().numpy()
+        r = torch.linspace(0, 2 ** .5, n, device=band(1, 1).device)  # where the parameters of a learnable band live
+        return r.cpu().numpy(), band.of_radius(r).cpu().numpy()
 
 def filter_curve(bands: Mapping # name -> band
 ) -> go.Figure:
@@ -63,7 +63,8 @@ def filter_curve(bands: Mapping # name -> band
         r, gain = gain_curve(band)
         fig.add_scatter(x=r, y=gain, name=label, mode="lines",
                         line=dict(width=2.5, color=PALETTE[i % len(PALETTE)], dash=DASHES[i % len(DASHES)]))
-    fig.update_xaxes(title_text=RADIUS, range=[0, 2 ** .5]).update_yaxes(title_text="gain", range=[-.02, 1.05])
+    fig.update_xaxes(title_text=RADIUS, range=[0, 2 ** .5], dtick=.2)
+    fig.update_yaxes(title_text="gain", range=[-.02, 1.05])
     return styled(fig, "What the filters keep", showlegend=True)
 
 # %% ../nbs/20_figures.ipynb #aceafa9c
@@ -203,6 +204,19 @@ def summary(rows: Sequence[Mapping], # results
     return out.reindex(order[order.isin(out.index)]).reset_index()
 
 # %% ../nbs/20_figures.ipynb #4387aa48
+def _panel(fig, col, seeds, means, rank, color, baseline):
+    here = dict(row=1, col=col, mode="markers")
+    fig.add_scatter(x=100 * seeds.miou, y=seeds.adapter.map(rank) + .24, text=seeds.adapter, customdata=seeds.seed,
+        hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>", marker=dict(size=6, color="#777"),
+        **here)
+    fig.add_scatter(x=100 * means["mean"], y=means.adapter.map(rank), text=means.adapter, **here,
+        error_x=dict(array=100 * means.sd.fillna(0), color="#333", thickness=1.5, width=4),
+        marker=dict(size=12, color=color, line=dict(width=1, color="#333")),
+        hovertemplate="%{text}: %{x:.2f} % (mean of seeds)<extra></extra>")
+    base = means[means.adapter == baseline]["mean"]
+    if len(base): fig.add_vline(100 * base.item(), line=dict(color="#555", width=1, dash="dash"), row=1, col=col)
+
+# %% ../nbs/20_figures.ipynb #e079469c
 def result_bars(rows: Sequence[Mapping], # results
                 held_out: Sequence[str] = (), # domains no part of the system has seen before the test
                 baseline: str = "none", # the adapter whose mean is drawn as a line
@@ -226,19 +240,7 @@ def result_bars(rows: Sequence[Mapping], # results
                        font_size=14)
     return styled(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
 
-def _panel(fig, col, seeds, means, rank, color, baseline):
-    here = dict(row=1, col=col, mode="markers")
-    fig.add_scatter(x=100 * seeds.miou, y=seeds.adapter.map(rank) + .24, text=seeds.adapter, customdata=seeds.seed,
-        hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>", marker=dict(size=6, color="#777"),
-        **here)
-    fig.add_scatter(x=100 * means["mean"], y=means.adapter.map(rank), text=means.adapter, **here,
-        error_x=dict(array=100 * means.sd.fillna(0), color="#333", thickness=1.5, width=4),
-        marker=dict(size=12, color=color, line=dict(width=1, color="#333")),
-        hovertemplate="%{text}: %{x:.2f} % (mean of seeds)<extra></extra>")
-    base = means[means.adapter == baseline]["mean"]
-    if len(base): fig.add_vline(100 * base.item(), line=dict(color="#555", width=1, dash="dash"), row=1, col=col)
-
-# %% ../nbs/20_figures.ipynb #e079469c
+# %% ../nbs/20_figures.ipynb #bd29769f
 def legend(space: LabelSpace, # names and colours
            present: Sequence[int], # class ids to list
            width: int, # of the picture in pixels
@@ -257,7 +259,7 @@ def legend(space: LabelSpace, # names and colours
         draw.text((x + size + 8, y + size // 2), space.classes[i], fill="black", font=font, anchor="lm")
     return image
 
-# %% ../nbs/20_figures.ipynb #2b3b2f44
+# %% ../nbs/20_figures.ipynb #fce1800e
 def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as many in each column
                   captions: Sequence[str], # names of the rows
                   width: int = 200, # of each picture in pixels
@@ -279,7 +281,7 @@ def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as ma
             page.paste(Image.fromarray(picture).resize((width, h), Image.LANCZOS), (x, y))
     return page
 
-# %% ../nbs/20_figures.ipynb #77384a6e
+# %% ../nbs/20_figures.ipynb #4197c0b2
 def prediction_grid(images, # (b, 3, H, W) uint8, or a list of (3, H, W)
                     labels, # b class id maps (H, W)
                     predictions: Mapping, # adapter -> b class id maps

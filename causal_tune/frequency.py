@@ -47,6 +47,7 @@ class Spectra(NamedTuple):
     layers: tuple[int, ...] # block numbers from 0, in the order of the second axis
     counts: tuple[int, ...] # images per domain
 
+# %% ../nbs/19_frequency.ipynb #9cabfa48
 @torch.no_grad()
 def spectra(backbone, # from `create_backbone`
             images: Mapping, # domain -> uint8 images (b, 3, H, W), or a data set; all of one size
@@ -71,7 +72,7 @@ def _domain_energy(backbone, images, layers, batch, name):
         total = total + len(x) * torch.stack([plane_energy(f) for f in features])
     return (total / len(images)).cpu().numpy()
 
-# %% ../nbs/19_frequency.ipynb #cba3bfdf
+# %% ../nbs/19_frequency.ipynb #acd59e2a
 class Profile(NamedTuple):
     "A spectrum by radius, without DC."
     radii: np.ndarray # (r,) mean radius of the coefficients in each ring
@@ -90,7 +91,7 @@ def radial_profile(energy, # (..., h, w)
     count, flat = ring.sum(0), rearrange(energy, "... h w -> ... (h w)")[..., 1:]
     return Profile(r @ ring / count, flat @ ring / count, count.astype(int))
 
-# %% ../nbs/19_frequency.ipynb #2d1b6368
+# %% ../nbs/19_frequency.ipynb #cb505cff
 def _weights(energy, dc):
     energy = np.array(energy, float)
     if not dc: energy[..., 0, 0] = 0
@@ -108,7 +109,7 @@ def suppressed(energy, # (..., h, w)
     weights = _weights(energy, dc)
     return (weights * _removed(band, *weights.shape[-2:])).sum((-2, -1))
 
-# %% ../nbs/19_frequency.ipynb #ae2150d6
+# %% ../nbs/19_frequency.ipynb #f2850b77
 ZONES = ("low", "mid", "high")
 
 def by_zone(energy, # (..., h, w)
@@ -122,7 +123,7 @@ def by_zone(energy, # (..., h, w)
     zone = np.digitize(radius(h, w).numpy(), cuts)
     return {name: (weights * (zone == i)).sum((-2, -1)) for i, name in enumerate(ZONES)}
 
-# %% ../nbs/19_frequency.ipynb #72f16946
+# %% ../nbs/19_frequency.ipynb #70794bb9
 def suppressed_table(s: Spectra, # from `spectra`
                      band, # a band or a spec
 ) -> pd.DataFrame: # one row per domain and layer; shares between 0 and 1
@@ -132,7 +133,7 @@ def suppressed_table(s: Spectra, # from `spectra`
     index = pd.MultiIndex.from_product([s.domains, s.layers], names=["domain", "layer"])
     return pd.DataFrame({name: x.ravel() for name, x in shares.items()}, index).reset_index()
 
-# %% ../nbs/19_frequency.ipynb #46f185cf
+# %% ../nbs/19_frequency.ipynb #7e896174
 def relative_change(energy, # (..., h, w)
                     reference, # (..., h, w), broadcast against energy
 ) -> np.ndarray: # (..., h, w) in dB; NaN where either energy is 0

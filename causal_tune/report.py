@@ -72,6 +72,18 @@ def html_table(head: Sequence, # column headings
     return Html(f'<div class="scroll"><table>{title}<thead><tr>{tops}</tr></thead><tbody>{lines}</tbody></table></div>')
 
 # %% ../nbs/23_report.ipynb #e09c2fb4
+def _cell(cells, gains, adapter, domain, best):
+    if (adapter, domain) not in cells.index: return "–"
+    c = cells.loc[(adapter, domain)]
+    deviation = lambda sd: "" if np.isnan(sd) else f" ± {100 * sd:.1f}"
+    text = "<u>{:.1f}</u>" if best else "{:.1f}"
+    text = text.format(100 * c["mean"]) + f'<span class="soft">{deviation(c.sd)}</span>'
+    if (adapter, domain) in gains.index:
+        g = gains.loc[(adapter, domain)]
+        text += f'<br><span class="soft gain">{_signed(g["mean"])}{deviation(g.sd)}</span>'
+    return Html(text)
+
+# %% ../nbs/23_report.ipynb #0597e10b
 def domain_head(domain: str, # a domain
                 source=(), seen=(), held_out=(), # domains trained on, seen in pre-training, and held out
 ) -> Html:
@@ -80,6 +92,7 @@ def domain_head(domain: str, # a domain
     tags = [f'<span class="tag">{tag}</span>' for tag, group in known.items() if domain in group]
     return Html(escape(domain) + "<br>" * bool(tags) + " ".join(tags))
 
+# %% ../nbs/23_report.ipynb #c8b997e5
 def score_table(rows, targets=None, baseline="none", **groups) -> Html: # groups: source, seen, held_out
     "mIoU by adapter and domain in percent: mean ± deviation over seeds, difference to the baseline below."
     means, delta = summary(rows, targets), differences(rows, targets, baseline)
@@ -97,18 +110,7 @@ def _seeds(means):
     few, most = means.n.min(), means.n.max()
     return "1 seed" if most == 1 else f"{most} seeds" if few == most else f"{few} to {most} seeds"
 
-def _cell(cells, gains, adapter, domain, best):
-    if (adapter, domain) not in cells.index: return "–"
-    c = cells.loc[(adapter, domain)]
-    deviation = lambda sd: "" if np.isnan(sd) else f" ± {100 * sd:.1f}"
-    text = "<u>{:.1f}</u>" if best else "{:.1f}"
-    text = text.format(100 * c["mean"]) + f'<span class="soft">{deviation(c.sd)}</span>'
-    if (adapter, domain) in gains.index:
-        g = gains.loc[(adapter, domain)]
-        text += f'<br><span class="soft gain">{_signed(g["mean"])}{deviation(g.sd)}</span>'
-    return Html(text)
-
-# %% ../nbs/23_report.ipynb #0597e10b
+# %% ../nbs/23_report.ipynb #ca145ddd
 def class_tables(rows, # results with their `iou`
                  space: LabelSpace, # colours of the classes
 ) -> Html:
@@ -130,7 +132,7 @@ def _swatch(name, space):
     color = "#%02x%02x%02x" % tuple(space.palette[space.classes.index(name)])
     return Html(f'<span class="swatch" style="background:{color}"></span>{escape(name)}')
 
-# %% ../nbs/23_report.ipynb #c68f84ba
+# %% ../nbs/23_report.ipynb #101e0c94
 def figure_html(heading: str, # above
                 caption: str, # below
                 figure, # plotly figure or PIL image
@@ -152,7 +154,7 @@ def figure_html(heading: str, # above
     return Html(f'<section><h2>{escape(heading)}</h2><figure class="card">{inner}'
                 f"<figcaption>{escape(caption)}</figcaption></figure></section>")
 
-# %% ../nbs/23_report.ipynb #b50f6b14
+# %% ../nbs/23_report.ipynb #d6d8a6d9
 STYLE = """
 :root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1c1e21; --soft: #5a6068; --line: #d9dde2;
   --tag: #e8edf3; }
@@ -185,7 +187,26 @@ details { margin: 6px 0; } summary { cursor: pointer; padding: 4px 0; }
 code { font-size: .9em; overflow-wrap: anywhere; } footer { margin-top: 40px; color: var(--soft); font-size: .9rem; }
 """
 
-# %% ../nbs/23_report.ipynb #101e0c94
+# %% ../nbs/23_report.ipynb #76a33da6
+def _reading(delta, baseline):
+    if delta.empty: return ""
+    lines = "".join(f"<li>{escape(verdict(delta, a, baseline))}</li>" for a in delta.adapter.unique())
+    return (f"<ul>{lines}</ul><p>In points of mIoU, seed by seed. Open: the mean difference is within one standard "
+            "deviation over seeds, or there is one seed only.</p>")
+
+def _provenance(recipe, command):
+    table = html_table(["setting", "value"], [[k, v] for k, v in recipe.items()])
+    again = f"<p>Made by <code>{escape(command)}</code></p>" if command else ""
+    return (f'<section class="recipe"><h2>Recipe</h2>{table}</section>'
+            f"<footer>{again}<p>causal_tune {causal_tune.__version__}</p></footer>")
+
+def _page(title, body):
+    return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+            f"<title>{escape(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>"
+            f"<body><main>{body}</main></body></html>\n")
+
+# %% ../nbs/23_report.ipynb #29e97653
 def write_report(path, # the .html file; folders above it are made
                  title: str, # of the page
                  intro: str, # one paragraph: what was done, with what
@@ -215,21 +236,3 @@ def write_report(path, # the .html file; folders above it are made
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_page(title, "\n".join(parts)), encoding="utf-8")
     return path
-
-def _reading(delta, baseline):
-    if delta.empty: return ""
-    lines = "".join(f"<li>{escape(verdict(delta, a, baseline))}</li>" for a in delta.adapter.unique())
-    return (f"<ul>{lines}</ul><p>In points of mIoU, seed by seed. Open: the mean difference is within one standard "
-            "deviation over seeds, or there is one seed only.</p>")
-
-def _provenance(recipe, command):
-    table = html_table(["setting", "value"], [[k, v] for k, v in recipe.items()])
-    again = f"<p>Made by <code>{escape(command)}</code></p>" if command else ""
-    return (f'<section class="recipe"><h2>Recipe</h2>{table}</section>'
-            f"<footer>{again}<p>causal_tune {causal_tune.__version__}</p></footer>")
-
-def _page(title, body):
-    return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-            f"<title>{escape(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>"
-            f"<body><main>{body}</main></body></html>\n")

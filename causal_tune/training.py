@@ -196,7 +196,8 @@ class Run:
 def loop(self, first: int, last: int, one_step) -> None:
     "Steps `first` to `last`; saves every `save_every` steps, at an interruption and at the end."
     r, log, start, t = self.recipe, Log(self.folder, first) if self.main else None, time.time(), first
-    bar = tqdm(range(first, last), initial=first, total=r.iterations, desc=f"{r.name} {r.adapter}", disable=not self.main)
+    bar = range(first, last)
+    if self.main: bar = tqdm(bar, initial=first, total=r.iterations, desc=f"{r.name} {r.adapter}")
     try:
         for t in bar:
             lr = r.lr * lr_factor(t, r.iterations, r.warmup, r.power)

@@ -5,7 +5,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).parent / "causal-tune"
-ENV = os.environ | dict(OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true", PYTHONWARNINGS="ignore")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; more threads are slower on models this small
+ENV = os.environ | dict(ACCELERATE_USE_CPU="true", PYTHONWARNINGS="ignore")
 
 
 @pytest.fixture(scope="session")

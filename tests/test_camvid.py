@@ -21,7 +21,8 @@ def test_no_frame_is_both_trained_on_and_reported():
     from causal_tune.datasets import load_dataset
     from causal_tune.recipes import get_recipe
     recipe = get_recipe("camvid_day2dusk")
-    names = {spec: {s.name for s in load_dataset(spec).samples} for spec in (recipe.train, recipe.validate, *recipe.targets)}
+    specs = recipe.train, recipe.validate, *recipe.targets
+    names = {spec: {s.name for s in load_dataset(spec).samples} for spec in specs}
     assert len(set.union(*names.values())) == sum(map(len, names.values()))
 
 

@@ -17,7 +17,8 @@ def copy(tmp_path):
     "A copy of what nbdev reads and writes."
     for name in ("settings.ini", "setup.py", "README.md"): shutil.copy(ROOT / name, tmp_path)
     for name in ("nbs", "causal_tune"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     return tmp_path
 
 
