@@ -4,8 +4,8 @@
 
 # %% ../nbs/25_cli.ipynb #a596b9ed
 from __future__ import annotations
-import argparse, sys
-from dataclasses import fields
+import argparse, os, sys
+from dataclasses import fields, replace
 from pathlib import Path
 from .core import unknown
 from .recipes import RECIPES, Recipe, get_recipe, read_field, to_dict
@@ -33,18 +33,19 @@ def read_overrides(rest: list[str] # such as ["--lr", "2e-4", "--band=gaussian"]
 
 # %% ../nbs/25_cli.ipynb #38f5d830
 def run_train(args, rest):
-    from causal_tune.training import report_on, train
     recipe = get_recipe(args.recipe, **read_overrides(rest))
+    from causal_tune.training import report_on, train
     out = args.out or Path("runs") / f"{recipe.name}-{recipe.adapter}-{recipe.seed}"
     segmentor = train(recipe, out, args.root)
+    if os.environ.get("RANK", "0") != "0": return  # under torchrun one process reports for all
     print_rows(report_on(segmentor, recipe, args.root)[0], recipe)
     print(f"Checkpoint: {out}/checkpoint.pt")
 
 def run_eval(args, rest):
+    overrides = read_overrides(rest)
     from causal_tune.training import load_checkpoint, report_on
-    from dataclasses import replace
     segmentor, recipe, _ = load_checkpoint(args.checkpoint)
-    recipe = replace(recipe, **read_overrides(rest))
+    recipe = replace(recipe, **overrides)
     print_rows(report_on(segmentor, recipe, args.root)[0], recipe)
 
 def print_rows(rows, recipe):
@@ -104,7 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
                f"{listing}\n\nexample: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     def command(name, run, help):
-        c = commands.add_parser(name, help=help, description=help)
+        c = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
         c.set_defaults(run=run)
         c.add_argument("--out", help="folder for what is written")
         return c
@@ -122,7 +123,7 @@ def add_commands(command) -> None:
     demo = command("demo", run_demo, "compare adapters on Toyscapes and write a report; no download, a few minutes")
     demo.add_argument("--seeds", type=int, help="number of seeds, 3 by default")
     train = command("train", run_train, "train a recipe's adapter and head, then evaluate; goes on where it was interrupted")
-    train.add_argument("recipe", help="name of a recipe")
+    train.add_argument("recipe", help="name of a recipe, before any --field")
     evaluate = command("eval", run_eval, "evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...")
     evaluate.add_argument("checkpoint", help="checkpoint.pt of a run")
     for c in (train, evaluate): c.add_argument("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None # words after `causal-tune`; those of the
     "Entry point of the command line; errors of input are one line, not a traceback."
     args, rest = make_parser().parse_known_args(argv)
     try: args.run(args, rest)
-    except (ValueError, FileNotFoundError) as err:
+    except (ValueError, OSError, FloatingPointError) as err:
         print(f"causal-tune: {err}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['DOMAINS', 'CLASSES', 'SKY_DEPTH', 'SS', 'FLAT', 'GROUND', 'FACADE', 'LEAF', 'GLOSS', 'ROOF', 'ROUND', 'Scene',
-           'Camera', 'render_scene', 'apply_weather']
+           'render_scene', 'apply_weather']
 
 # %% ../nbs/04_toyscapes.ipynb #244b5cda
-import difflib, math, random
+import functools, math, random
+from collections import namedtuple
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import zip_longest
+from types import SimpleNamespace
 import cv2, numpy as np
+from .core import unknown
 
 # %% ../nbs/04_toyscapes.ipynb #9135d4bd
 DOMAINS = ("clear", "fog", "night", "rain", "snow")
@@ -34,875 +37,787 @@ class Scene:
     up: np.ndarray # (3,) float32, the upward direction in the camera frame
     seed: int # what the scene was drawn from
 
-# %% ../nbs/04_toyscapes.ipynb #562784e0
-def _noise(n=512, # side of the tile
-           octaves=range(6), # octave o has 4 * 2**o cells
-           fall=.62, # weight of an octave relative to the one before
-           seed=0):
-    "Tileable value noise (n, n), zero mean and unit variance."
-    rng, out = np.random.default_rng(seed), np.zeros((n, n), np.float32)
+# %% ../nbs/04_toyscapes.ipynb #e7564d8b
+def _noise(octaves, fall, seed): # a tile (512, 512), mean 0, variance 1; octave o has 4 * 2**o cells and weighs fall**o
+    rng, out = np.random.default_rng(seed), np.zeros((512, 512), np.float32)
     for o in octaves:
-        g = np.pad(rng.standard_normal((4 << o, 4 << o)).astype(np.float32), 3, mode="wrap")
-        big = cv2.resize(g, None, fx=n/(4 << o), fy=n/(4 << o), interpolation=cv2.INTER_CUBIC)
-        m = 3*n//(4 << o)
-        out += big[m:m + n, m:m + n]*fall**o
+        cells = np.pad(rng.standard_normal((4 << o, 4 << o)).astype(np.float32), 3, mode="wrap")
+        k = 128 >> o # pixels per cell
+        big = cv2.resize(cells, None, fx=k, fy=k, interpolation=cv2.INTER_CUBIC)
+        out += big[3*k:3*k + 512, 3*k:3*k + 512]*fall**o
     return ((out - out.mean())/out.std()).astype(np.float32)
 
-# %% ../nbs/04_toyscapes.ipynb #2211088c
-_N, _M = _noise(), _noise(octaves=range(3, 8), fall=.95, seed=1) # clouds and stains; leaves and grit
-def _look(u, v, tex=_N): return np.take(tex.ravel(), ((v.astype(np.int32) & 511) << 9) + (u.astype(np.int32) & 511))
+# %% ../nbs/04_toyscapes.ipynb #d8134784
+_SOFT, _GRIT = _noise(range(6), .62, 0), _noise(range(3, 8), .95, 1) # clouds and stains; leaves and plaster
 
-# %% ../nbs/04_toyscapes.ipynb #2f01649d
-@dataclass
-class Camera:
-    "Pinhole camera: world x right, y up, z along the street; camera x right, y down, z ahead."
-    f: float # focal length, pixels of the drawn (supersampled) frame
-    size: tuple # (h, w) of that frame
-    R: np.ndarray # (3, 3) world to camera
-    c: np.ndarray # (3,) position, metres
-
-def _camera(r, size):
-    h, w = round(size[0]*SS), round(size[1]*SS)
-    p, y, l = math.radians(r.uniform(-4, 3)), math.radians(r.gauss(0, 3)), math.radians(r.gauss(0, .5))
-    Ry = np.array([[math.cos(y), 0, -math.sin(y)], [0, 1, 0], [math.sin(y), 0, math.cos(y)]])
-    Rx = np.array([[1, 0, 0], [0, math.cos(p), -math.sin(p)], [0, math.sin(p), math.cos(p)]])
-    Rz = np.array([[math.cos(l), -math.sin(l), 0], [math.sin(l), math.cos(l), 0], [0, 0, 1]])
-    return Camera(r.uniform(.75, 1.05)*w, (h, w), np.diag([1., -1, 1]) @ Rz @ Rx @ Ry, np.array([0, r.uniform(1.3,
-        2.1), 0]))
+def _look(u, v, tex=_SOFT): # the noise at u, v; "clip" is the quick way through numpy, nothing is ever clipped
+    return np.take(tex.ravel(), ((v.astype(np.int32) & 511) << 9) + (u.astype(np.int32) & 511), mode="clip")
 
 # %% ../nbs/04_toyscapes.ipynb #a6605a46
+_Camera = namedtuple("Camera", "f size R c") # focal length in pixels, (h, w), world to camera, position
+
+def _turn(i, j, degrees): # rotation in the plane of the axes i and j
+    R, c, s = np.eye(3), math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    R[[i, i, j, j], [i, j, i, j]] = c, -s, s, c
+    return R
+
+# %% ../nbs/04_toyscapes.ipynb #48659b1b
+def _camera(r, size): # a camera at eye height that holds almost level
+    h, w = (round(n*SS) for n in size)
+    pitch, yaw, roll = r.uniform(-4, 3), r.gauss(0, 3), r.gauss(0, .5)
+    R = np.diag([1., -1, 1]) @ _turn(0, 1, roll) @ _turn(1, 2, pitch) @ _turn(0, 2, yaw)
+    return _Camera(r.uniform(.75, 1.05)*w, (h, w), R, np.array([0, r.uniform(1.3, 2.1), 0]))
+
+# %% ../nbs/04_toyscapes.ipynb #96969650
+def _rays(cam, size): # x (1, w) and y (h, 1) of the rays (x, y, 1) through the pixels of a frame of this size
+    y, x = (np.float32((np.arange(n) + .5 - n/2)/(cam.f*size[0]/cam.size[0])) for n in size)
+    return x[None], y[:, None]
+
+# %% ../nbs/04_toyscapes.ipynb #2974a10a
 FLAT, GROUND, FACADE, LEAF, GLOSS, ROOF, ROUND = range(7) # how a face is textured
-_UP = (0., 1., 0.)
+_Face = namedtuple("Face", "frame pts color label kind par glow", defaults=(FLAT, (), (0, 0, 0)))
+_Thing = namedtuple("Thing", "z faces foot height crown", defaults=((), 0, 0)) # crown: radius, of trees alone
 
-def _face(frame, pts, color, label, kind=FLAT, par=(), glow=None):
-    "A polygon `pts` (n, 2) in metres, in the plane `frame` (origin, axis s, axis t)."
-    return frame, pts, color, label, kind, par, glow
+def _wall(x, z, ux=1., uz=0.): return (x, 0., z), (ux, 0., uz), (0., 1., 0.) # upright; s runs along (ux, uz), t goes up
 
-def _wall(x, z, ux=1., uz=0., y=0.): return (x, y, z), (ux, 0., uz), _UP
+def _faces(frame, label, parts, kind=FLAT, par=()): # `parts` are (outline, colour) or (outline, colour, glow)
+    return [_Face(frame, pts, color, label, kind, par, *glow) for pts, color, *glow in parts]
+
+# %% ../nbs/04_toyscapes.ipynb #a466551d
+def _zoom(k, pts, dy=0.): return [(k*s, k*t + dy) for s, t in pts]
+
 def _rect(s0, t0, s1, t1): return ((s0, t0), (s1, t0), (s1, t1), (s0, t1))
 
-# %% ../nbs/04_toyscapes.ipynb #25ff7a29
-def _disc(s, t, rs, rt=None, n=16): return _circle(n)*(rs, rt or rs) + (s, t)
+def _limb(s0, t0, s1, t1, w0, w1): # along a segment, `w0` wide where it starts and `w1` where it ends
+    k = .5/(math.hypot(s1 - s0, t1 - t0) + 1e-6)
+    u, v = -(t1 - t0)*k, (s1 - s0)*k
+    return (s0 + u*w0, t0 + v*w0), (s1 + u*w1, t1 + v*w1), (s1 - u*w1, t1 - v*w1), (s0 - u*w0, t0 - v*w0)
 
-@lru_cache
-def _circle(n): return np.array([(math.cos(2*math.pi*i/n), math.sin(2*math.pi*i/n)) for i in range(n)])
+@functools.lru_cache
+def _circle(n): return [(math.cos(2*math.pi*i/n), math.sin(2*math.pi*i/n)) for i in range(n)]
 
-# %% ../nbs/04_toyscapes.ipynb #f49b71bb
-def _rays(cam, size):
-    h, w = size; f = cam.f*h/cam.size[0]
-    x, y = (np.float32((np.arange(n) + .5 - n/2)/f) for n in (w, h))
-    return x[None], y[:, None], np.ones((1, 1), np.float32)
+def _disc(s, t, rs, rt=None, n=16): return [(c*rs + s, e*(rt or rs) + t) for c, e in _circle(n)]
 
-# %% ../nbs/04_toyscapes.ipynb #eb7d8d63
-def _limb(a, b, wa, wb):
-    "A quadrilateral along the segment a to b, `wa` wide at a and `wb` at b."
-    dx, dy = b[0] - a[0], b[1] - a[1]
-    k = .5/(math.hypot(dx, dy) + 1e-6)
-    nx, ny = -dy*k, dx*k
-    return ((a[0] + nx*wa, a[1] + ny*wa), (b[0] + nx*wb, b[1] + ny*wb), (b[0] - nx*wb, b[1] - ny*wb), (a[0] - nx*wa,
-        a[1] - ny*wa))
+# %% ../nbs/04_toyscapes.ipynb #6cf21530
+_COLORS = {name: [tuple(int(c)/100 for c in rgb.split()) for rgb in text.split(", ")] for name, text in dict(
+    plaster="82 76 64, 78 70 58, 72 62 50, 85 83 78, 70 72 72, 80 66 55, 66 70 62",
+    brick="56 33 25, 62 40 30, 48 31 26, 66 52 40", glass="50 58 64, 42 50 55, 62 66 68",
+    tile="45 25 19, 33 30 30, 40 33 28, 28 27 30",
+    leaf="24 38 12, 31 43 14, 20 34 13, 38 42 15, 27 40 16, 50 36 13, 17 31 17",
+    paint="82 83 84, 62 64 66, 36 38 40, 10 10 12, 14 22 42, 52 9 9, 12 25 20, 45 40 32, 20 34 50",
+    cloth="12 13 18, 20 22 30, 45 12 12, 55 50 42, 15 30 45, 25 32 22, 70 68 64, 65 45 15, 30 20 30, 8 8 9",
+    legs="12 13 18, 20 22 30, 55 50 42, 15 30 45, 8 8 9", skin="80 62 52, 62 44 34, 40 27 20, 86 70 60",
+    hair="10 8 7, 25 17 10, 45 33 18, 50 50 50", helmet="85 85 85, 70 12 10, 10 10 12, 15 30 60",
+    signal="12 90 45, 95 70 10, 95 10 6").items()}
 
-# %% ../nbs/04_toyscapes.ipynb #4c4494b7
-def _street(r):
-    "The plan of one street: widths, bend, what stands where."
-    st = dict(hw=r.choice([3.2, 4.1, 4.6, 5.6]), pw=r.uniform(2.4, 5), bend=r.choice([0, r.gauss(0, .0009),
-        r.gauss(0, .0015)]),
-              green=r.random() < .35, style=r.choice(["town", "town", "city", "modern",
-                  "suburb"]), zebra=r.choice([r.uniform(9, 32), r.uniform(9, 32), -99]),
-              side=r.choice([-999, -999, r.uniform(18, 60)]), line=r.choice([0, 1, 2]), key=r.random()*100,
-              az=r.uniform(0, 2*math.pi), el=r.uniform(.45, 1.1), sun=r.choice([.1, .3, .8, 1., 1., 1.]))
-    st["x"] = -r.uniform(.2, .6)*st["hw"]*(-1 if r.random() < .25 else 1)
-    st["wall"] = st["hw"] + st["pw"] + (1.6 if st["green"] else 0)
+# %% ../nbs/04_toyscapes.ipynb #cf67deba
+def _street(r, eye): # the plan, in metres; `zebra` and `side` are where a crossing and a side street begin, if any
+    st = SimpleNamespace(eye=eye, hw=r.choice([3.2, 4.1, 4.6, 5.6]), pw=r.uniform(2.4, 5), # half road, pavement
+        bend=r.choice([0, r.gauss(0, .0009), r.gauss(0, .0015)]), green=r.random() < .35,
+        style=r.choice(["town", "town", "city", "modern", "suburb"]),
+        zebra=r.choice([r.uniform(9, 32), r.uniform(9, 32), -99]), side=r.choice([-999, -999, r.uniform(18, 60)]),
+        line=r.choice([0, 1, 2]), key=r.random()*100, # kind of road marking; a number for textures to differ by
+        az=r.uniform(0, 2*math.pi), el=r.uniform(.45, 1.1), sun=r.choice([.1, .3, .8, 1., 1., 1.]))
+    st.x = -r.uniform(.2, .6)*st.hw*(-1 if r.random() < .25 else 1)
+    st.lampside, st.wall, st.kerb = r.choice([-1, 1]), st.hw + st.pw + 1.6*st.green, st.hw + .5 + .5*st.green
+    st.lane = min(st.hw*.5, st.hw - 2.9) if st.hw > 4 else st.hw*.45
     return st
 
-def _bend(st, z): return st["bend"]*max(z, 0)**2 + st["x"]
+def _at(st, off, z): return off + (st.bend*max(z, 0)**2 + st.x) # x of what stands `off` metres from the middle
 
-# %% ../nbs/04_toyscapes.ipynb #93722f1e
-_PLASTER = ((.82, .76, .64), (.78, .70, .58), (.72, .62, .50), (.85, .83, .78), (.70, .72, .72), (.80, .66, .55),
-    (.66, .70, .62))
-_BRICK = ((.56, .33, .25), (.62, .40, .30), (.48, .31, .26), (.66, .52, .40))
-_SHEET = ((.50, .58, .64), (.42, .50, .55), (.62, .66, .68))
-
-def _facade_par(r, style):
-    "Colour, layout (period, storey, window, ground floor, storeys, hash key, brick, glass) and height of a building."
+# %% ../nbs/04_toyscapes.ipynb #297237c2
+def _front(r, style): # colour, layout and height of a building
     glass, brick = style == "modern" and r.random() < .6, r.random() < (.3 if style == "modern" else .5)
     n = dict(suburb=r.randint(1, 2), town=r.randint(2, 4), city=r.randint(4, 7), modern=r.randint(3, 11))[style]
     shop = r.uniform(3.2, 3.9) if style != "suburb" and r.random() < .6 else r.uniform(.4, 1.1)
-    color = r.choice(_SHEET if glass else _BRICK if brick else _PLASTER)
-    wp, hs = (r.uniform(1.4, 2.2), r.uniform(3, 3.5)) if glass else (r.uniform(1.8, 3.1), r.uniform(2.7, 3.4))
-    ww, wh = (r.uniform(.42, .47), r.uniform(.33, .44)) if glass else (r.uniform(.18, .3), r.uniform(.24, .33))
-    k = r.uniform(.86, 1.06)
-    return tuple(c*k*r.uniform(.96, 1.04) for c in color), (wp, hs, ww, wh, shop, n, r.random()*99,
-        brick and not glass, glass), shop + n*hs + .7
-
-# %% ../nbs/04_toyscapes.ipynb #3e11a648
-def _building(r, st, z0, z1, side):
-    "Front, near end and roof of the house between z0 and z1."
-    color, par, H = _facade_par(r, st["style"])
-    x0, x1 = (_bend(st, z) + side*(st["wall"] + st["set"]) for z in (z0, z1))
-    L = math.hypot(x1 - x0, z1 - z0); u = ((x1 - x0)/L, (z1 - z0)/L); deep = r.uniform(9, 14)
-    out = []
-    gable = not par[8] and par[5] < 5 and r.random() < .75
-    tile = r.choice([(.45, .25, .19), (.33, .30, .30), (.40, .33, .28), (.28, .27, .30)])
-    end = _wall(x0, z0, side)
-    ends = _rect(0, 0, deep, H) if not gable else ((0, 0), (deep, 0), (deep, H), (deep/2, H + deep*.3), (0, H))
-    out.append(_face(end, ends, color, 2, FACADE, (3.5, par[1], .14, .22) + par[4:]))
-    if gable:
-        k = 1/math.hypot(.5, .3)
-        out.append(_face(((x0 - side*.3, H - .15, z0), (u[0], 0, u[1]), (side*.5*k, .3*k, 0)), _rect(-.2, 0, L + .2,
-            deep*.58), tile, 2, ROOF))
-        if r.random() < .6:
-            s = r.uniform(.2, .8)*L
-            out.append(_face(_wall(x0 + u[0]*s + side*deep*.4, z0 + u[1]*s, side, 0), _rect(0, H + 1, .9,
-                H + deep*.3 + 1.3), (.45, .3, .25), 2))
-    out.append(_face(_wall(x0, z0, *u), _rect(0, 0, L, H), color, 2, FACADE, par))
-    return z1, out, ([(x0, z0), (x1, z1), (x1 + side*deep, z1), (x0 + side*deep, z0)], H)
-
-# %% ../nbs/04_toyscapes.ipynb #316eb15a
-_LEAF = ((.24, .38, .12), (.31, .43, .14), (.20, .34, .13), (.38, .42, .15), (.27, .40, .16), (.50, .36, .13), (.17,
-    .31, .17))
-
-_RAGGED = np.random.default_rng(3).uniform(.80, 1.12, (24, 40, 1))*np.array(_circle(40))
-
-def _blobs(r, x, z, y, rx, ry, color, n):
-    "A crown: `n` round clumps with ragged outlines, the lower ones first."
-    out, fr = [], _wall(x, z)
-    for i in range(n):
-        a, d = r.uniform(0, 6.28), math.sqrt(i/n)*.62
-        s, t = math.cos(a)*d*rx, y + math.sin(a)*d*ry
-        q = r.uniform(.42, .6) if i else .72
-        rag = _RAGGED[r.randrange(24)]*(rx*q, ry*q) + (s, t)
-        out.append(_face(fr, rag, color, 8, LEAF, (s, t, rx*q*1.08, ry*q*1.08, r.random()*99, (t - y)/ry)))
-    return sorted(out, key=lambda f: f[5][5])
-
-def _tree(r, x, z, size=1.):
-    h, rad, c = r.uniform(2.2, 3.4)*size, r.uniform(1.5, 2.6)*size, r.choice(_LEAF)
-    c, tall = tuple(v*r.uniform(.85, 1.2) for v in c), r.uniform(.85, 1.5)
-    y, fr, bark = h + rad*tall*.7, _wall(x, z), (.26, .21, .17)
-    out = [_face(fr, _limb((0, 0), (0, y), .34*size, .2*size), bark, 8, ROUND, (0, .17*size)),
-           _face(fr, _limb((0, h*.8), (rad*.45, y), .14, .08), bark, 8), _face(fr, _limb((0, h*.7), (-rad*.45, y),
-               .14, .08), bark, 8)]
-    return z, out + _blobs(r, x, z, y, rad, rad*tall, c, 9 if z < 50 else 4), ("disc", x, z, rad, y)
-
-# %% ../nbs/04_toyscapes.ipynb #0fba4d25
-_PAINT = ((.82, .83, .84), (.62, .64, .66), (.36, .38, .40), (.10, .10, .12), (.14, .22, .42), (.52, .09, .09), (.12,
-    .25, .20), (.45, .40, .32), (.20, .34, .50))
-_SHAPES = dict( # side outline: (metres along, metres up), from the front bumper over the roof to the rear
-    hatch=(4.0, 1.72, ((2, .25), (2, .72), (1.15, .92), (.45, 1.46), (-1.35, 1.46), (-1.9, .95), (-2, .9), (-2,
-        .25))),
-    sedan=(4.6, 1.78, ((2.3, .25), (2.3, .70), (1.2, .90), (.5, 1.42), (-.9, 1.42), (-1.6, .98), (-2.3, .95), (-2.3,
-        .25))),
-    suv=(4.6, 1.88, ((2.3, .3), (2.3, .92), (1.3, 1.08), (.7, 1.72), (-1.9, 1.72), (-2.25, 1.1), (-2.3, 1.), (-2.3,
-        .3))),
-    van=(5.2, 1.95, ((2.6, .3), (2.6, .95), (2.0, 1.15), (1.3, 2.15), (-2.5, 2.15), (-2.6, 1.3), (-2.6, 1.2), (-2.6,
-        .3))),
-    truck=(7.6, 2.4, ((3.8, .4), (3.8, 1.4), (3.75, 1.5), (3.6, 2.6), (3.0, 3.2), (-3.8, 3.2), (-3.8, 3.1), (-3.8,
-        .5))))
-
-def _car(r, st, x, z, ahead=1, shape=None, yaw=0.):
-    "A car as its side outline swept across its width; `ahead` 1 drives away from the camera, -1 comes towards it."
-    shape = shape or r.choices(list(_SHAPES)[:4], (4, 3, 3, 1.5))[0]
-    L, W, prof = _SHAPES[shape]
-    a = math.atan(2*st["bend"]*z) + yaw
-    h = (ahead*math.sin(a), ahead*math.cos(a)); rt = (h[1], -h[0])
-    paint, lab = tuple(c*r.uniform(.9, 1.1) for c in r.choice(_PAINT)), 14 if shape == "truck" else 13
-    def at(al, la): return x + h[0]*al + rt[0]*la, z + h[1]*al + rt[1]*la
-    out, seen = [], -1 if (x*rt[0] + z*rt[1]) > 0 else 1
-    for i in (3, 4, 0, 1, 2, 6, 5):
-        out += _strip(at, h, rt, prof, i, W, x, z, paint, lab, shape, st)
-    ox, oz = at(0, seen*W/2)
-    fr = (ox, 0., oz), (h[0], 0., h[1]), _UP
-    out += _side(fr, prof, L, W, paint, lab, shape, z)
-    ends = [at(i*L/2, j*W/2) for i, j in ((1, 1), (1, -1), (-1, -1), (-1, 1))]
-    return min(e[1] for e in ends), out, (ends, prof[3][1]*.85)
+    color = r.choice(_COLORS["glass" if glass else "brick" if brick else "plaster"])
+    ranges = ((1.4, 2.2), (3, 3.5), (.42, .47), (.33, .44)), ((1.8, 3.1), (2.7, 3.4), (.18, .3), (.24, .33))
+    (period, storey, *window), k = [r.uniform(*v) for v in ranges[not glass]], r.uniform(.86, 1.06)
+    color = tuple(c*k*r.uniform(.96, 1.04) for c in color)
+    return color, (period, storey, *window, shop, n, r.random()*99, brick and not glass, glass), shop + n*storey + .7
 
 # %% ../nbs/04_toyscapes.ipynb #a528176a
-_GLASS = (.10, .12, .14)
+def _roof(r, color, x, z, ux, uz, side, L, H, deep): # the slope towards the street, perhaps a chimney behind its ridge
+    k = 1/math.hypot(.5, .3)
+    slope = (x - side*.3, H - .15, z), (ux, 0, uz), (side*.5*k, .3*k, 0)
+    out = _faces(slope, "building", [(_rect(-.2, 0, L + .2, deep*.58), color)], ROOF)
+    if r.random() > .6: return out
+    s, chimney = r.uniform(.2, .8)*L, _rect(0, H + 1, .9, H + deep*.3 + 1.3)
+    return out + _faces(_wall(x + ux*s + side*deep*.4, z + uz*s, side), "building", [(chimney, (.45, .3, .25))])
 
-def _strip(at, h, rt, prof, i, W, x, z, paint, lab, shape, st):
-    "The face swept by edge i of the outline, with lights and plate where it is an end; empty if it faces away."
-    (a0, y0), (a1, y1) = prof[i], prof[i + 1]
-    if a0 == a1 and y1 < y0: (a0, y0), (a1, y1) = (a1, y1), (a0, y0)
-    l = math.hypot(a1 - a0, y1 - y0); da, dy = (a1 - a0)/l, (y1 - y0)/l
-    front = i < 3
-    ox, oz = at(a0, -W/2)
-    na = abs(dy)*(1 if front else -1); ny = abs(da)
-    px, pz = at((a0 + a1)/2, 0)
-    if (na*h[0]*px + na*h[1]*pz) + ny*((y0 + y1)/2 - st["eye"]) > 0: return []
-    fr = ((ox, y0, oz), (rt[0], 0., rt[1]), (h[0]*da, dy, h[1]*da))
-    glass = i == 2 or (i == 4 and shape != "truck")
-    out = [_face(fr, _rect(0, 0, W, l), paint, lab, GLOSS, (y0, dy))]
-    if glass: out.append(_face(fr, ((.1, .06*l), (W - .1, .06*l), (W - .22, l*.94), (.22, l*.94)), _GLASS, lab,
-        GLOSS, (y0, dy, 1.)))
-    if i in (0, 6): out += _end(fr, W, l, y0, lab, i == 0, z, shape)
-    return out
-
-# %% ../nbs/04_toyscapes.ipynb #e31082f1
-def _end(fr, W, l, y0, lab, front, z, shape):
-    "Lamps, plate, bumper and tyres on the front or the rear of a car."
-    c, g = ((.93, .93, .88), (255, 244, 214)) if front else ((.62, .06, .05), (235, 22, 12))
-    out = [_face(fr, _rect(s, -y0, s + .2, .02), (.05, .05, .05), lab) for s in (.08, W - .28)]
-    out += [_face(fr, _rect(.1, .13 - y0, W - .1, .05), (.06, .06, .06), lab), _face(fr, _rect(0, 0, W, .16), (.12,
-        .12, .13), lab)]
-    b, t = (.55*l, .88*l) if l < 1 else (.5, .8)
-    out += [_face(fr, _rect(s, b, s + .3, t), c, lab, glow=g) for s in (.06, W - .36)]
-    if z < 45:
-        out.append(_face(fr, _rect(W/2 - .26, .2, W/2 + .26, .32), (.85, .83, .62) if not front else (.85, .85, .84),
-            lab))
-        if front: out.append(_face(fr, _rect(.45, b, W - .45, t), (.07, .07, .08), lab))
-    return out
+# %% ../nbs/04_toyscapes.ipynb #5f767fb8
+def _building(r, st, z0, z1, side, back): # the house between z0 and z1, `back` metres behind the pavement on one side
+    color, layout, H = _front(r, st.style)
+    x0, x1 = (_at(st, side*(st.wall + back), z) for z in (z0, z1))
+    L, deep = math.hypot(x1 - x0, z1 - z0), r.uniform(9, 14)
+    along, gable = ((x1 - x0)/L, (z1 - z0)/L), not layout[8] and layout[5] < 5 and r.random() < .75
+    tile, ridge = r.choice(_COLORS["tile"]), [(deep/2, H + deep*.3)] if gable else []
+    end, plain = ((0, 0), (deep, 0), (deep, H), *ridge, (0, H)), (3.5, layout[1], .14, .22, *layout[4:])
+    out = _faces(_wall(x0, z0, side), "building", [(end, color)], FACADE, plain)
+    if gable: out += _roof(r, tile, x0, z0, *along, side, L, H, deep)
+    out += _faces(_wall(x0, z0, *along), "building", [(_rect(0, 0, L, H), color)], FACADE, layout)
+    return _Thing(z1, out, ((x0, z0), (x1, z1), (x1 + side*deep, z1), (x0 + side*deep, z0)), H)
 
 # %% ../nbs/04_toyscapes.ipynb #ff16db97
-def _side(fr, prof, L, W, paint, lab, shape, z):
-    "Door side of a car: body, windows and wheels."
-    out = [_face(fr, prof, paint, lab, GLOSS, (0., 1.))]
-    roof, belt = prof[3][1], prof[2][1]
-    (fa, _), (ra, _), rear = prof[3], prof[4], prof[5][0]
-    if shape == "truck": win = [((3.6, 1.7), (3.5, 2.5), (2.7, 2.5), (2.7, 1.7))]
-    else:
-        m = .1 if shape != "van" else fa - .95
-        win = [((prof[2][0] - .18, belt + .04), (fa - .05, roof - .1), (m + .05, roof - .1), (m + .05, belt + .04))]
-        if shape != "van": win.append(((m - .05, belt + .04), (m - .05, roof - .1), (ra + .05, roof - .1),
-            (rear + .3, belt + .06)))
-    out += [_face(fr, w, _GLASS, lab, GLOSS, (0., 1., 1.)) for w in win]
-    out.append(_face(fr, _rect(-L/2, prof[0][1], L/2, prof[0][1] + .1), (.1, .1, .11), lab))
-    R = .33 if shape != "truck" else .48
-    for s in (L*.31, -L*.30):
-        out.append(_face(fr, _disc(s, R, R), (.05, .05, .055), lab))
-        if z < 40: out.append(_face(fr, _disc(s, R, R*.6, n=10), (.42, .43, .45), lab))
-    return out
+_RAGGED = np.random.default_rng(3).uniform(.80, 1.12, (24, 40, 1))*np.array(_circle(40))
 
-# %% ../nbs/04_toyscapes.ipynb #d7163022
-_CLOTH = ((.12, .13, .18), (.20, .22, .30), (.45, .12, .12), (.55, .50, .42), (.15, .30, .45), (.25, .32, .22), (.70,
-    .68, .64), (.65, .45, .15), (.30, .20, .30), (.08, .08, .09))
-_SKIN = ((.80, .62, .52), (.62, .44, .34), (.40, .27, .20), (.86, .70, .60))
-_HAIR = ((.10, .08, .07), (.25, .17, .10), (.45, .33, .18), (.5, .5, .5))
+def _crown(r, x, z, y, rx, ry, color, n): # `n` round clumps with ragged outlines around height y, the lower ones first
+    out = []
+    for i in range(n):
+        a, d, q = r.uniform(0, 6.28), math.sqrt(i/n)*.62, r.uniform(.42, .6) if i else .72
+        s, t, rs, rt = math.cos(a)*d*rx, y + math.sin(a)*d*ry, rx*q, ry*q
+        edge, par = _RAGGED[r.randrange(24)]*(rs, rt) + (s, t), (s, t, rs*1.08, rt*1.08, r.random()*99, (t - y)/ry)
+        out.append(_Face(_wall(x, z), edge, color, "vegetation", LEAF, par))
+    return sorted(out, key=lambda f: f.par[5])
 
-def _person(r, x, z):
-    "Someone on foot, walking or standing, seen from any side."
-    k, fr = r.uniform(.9, 1.06), _wall(x, z)
-    top, leg = r.choice(_CLOTH), r.choice(_CLOTH[:2] + _CLOTH[3:5] + _CLOTH[-1:])
-    skin, hair = r.choice(_SKIN), r.choice(_HAIR)
-    step, coat, turn = r.uniform(-.3, .3), r.choice([.92, .92, .6]), r.uniform(.7, 1.)
-    S, H = .23*turn, .09
-    P = lambda pts, c: _face(fr, [(s*k, t*k) for s, t in pts], c, 11, ROUND, (0, .3*k))
-    out = [P(_limb((-H, .9), (-H - step*.5, .48), .18, .13), leg), P(_limb((-H - step*.5, .5), (-H - step, .06), .13,
-        .1), leg),
-           P(_limb((H, .9), (H + step*.5, .48), .18, .13), leg), P(_limb((H + step*.5, .5), (H + step*.9, .06), .13,
-               .1), leg)]
-    out += [P(_rect(s - .08, 0, s + .11, .08), (.06, .05, .05)) for s in (-H - step, H + step*.9)]
-    out.append(P(((-S*.8, coat), (S*.8, coat), (S*.85, 1.2), (S, 1.42), (.06, 1.52), (-.06, 1.52), (-S, 1.42),
-        (-S*.85, 1.2)), top))
-    for d in (-1, 1):
-        e = (d*(S + .05), 1.14)
-        out += [P(_limb((d*S*.92, 1.42), e, .12, .1), [c*.85 for c in top]), P(_limb(e, (d*(S + .02) + step*.4, .86),
-            .1, .07), [c*.85 for c in top])]
-    out += [P(_rect(-.05, 1.48, .05, 1.58), skin), P(_disc(0, 1.66, .105, .13, 12), skin), P([(s, t) for s,
-        t in _disc(0, 1.69, .118, .125, 12) if t > 1.66 - .02], hair)]
-    return z, out, ([(x - .15, z), (x + .15, z), (x + .15, z + .2), (x - .15, z + .2)], 1.7*k)
+# %% ../nbs/04_toyscapes.ipynb #27b1bb2a
+def _tree(r, x, z, size): # of a size around 1: trunk, two boughs and a crown
+    h, rad, color = r.uniform(2.2, 3.4)*size, r.uniform(1.5, 2.6)*size, r.choice(_COLORS["leaf"])
+    color, tall, bark = tuple(c*r.uniform(.85, 1.2) for c in color), r.uniform(.85, 1.5), (.26, .21, .17)
+    y, frame = h + rad*tall*.7, _wall(x, z)
+    out = _faces(frame, "vegetation", [(_limb(0, 0, 0, y, .34*size, .2*size), bark)], ROUND, (0, .17*size))
+    out += _faces(frame, "vegetation", [(_limb(0, h*k, s*rad, y, .14, .08), bark) for k, s in ((.8, .45), (.7, -.45))])
+    return _Thing(z, out + _crown(r, x, z, y, rad, rad*tall, color, 9 if z < 50 else 4), [(x, z)], y, rad)
 
-# %% ../nbs/04_toyscapes.ipynb #5a155dcb
-def _bike(fr, r, d=1, color=(.3, .1, .1)):
-    "A bicycle from its side: two rims, a diamond frame, saddle and handlebar."
-    tyre, out = (.06, .06, .06), []
-    P = lambda a, b, w, c=color: _face(fr, _limb((d*a[0], a[1]), (d*b[0], b[1]), w, w), c, 18)
-    for s in (-.52, .52):
-        out.append(_face(fr, (_disc(s, .34, .35, n=18), _disc(s, .34, .275, n=18)), tyre, 18))
-        out += [P((s - .29*c, .34 - .29*e), (s + .29*c, .34 + .29*e), .012, (.4, .4, .4)) for c, e in _circle(8)[:4]]
-    bb, seat, head, rear, fork = (-.06, .3), (-.2, .82), (.36, .82), (-.52, .34), (.52, .34)
-    return out + [P(bb, seat, .05), P(bb, head, .05), P((-.18, .76), head, .05), P(rear, bb, .04), P(rear, (-.18,
-        .74), .035), P(fork, head, .05),
-                  P(head, (.33, 1.), .04, tyre), P((.28, 1.02), (.46, .98), .05, tyre), P((-.32, .88), (-.08, .86),
-                      .07, tyre)]
+# %% ../nbs/04_toyscapes.ipynb #646d2607
+_BLACK, _DARK, _WHITE = (.05, .05, .05), (.06, .06, .06), (.85, .85, .84)
+_PANE, _REAR = (.10, .12, .14), (235, 22, 12) # window glass; the glow of a rear lamp
+_SHAPES = {name: [float(v) for v in text.split()] for name, text in dict( # length, width; (along, up) of the outline
+    hatch="4.0 1.72  2.0 .25  2.0 .72  1.15 .92  .45 1.46  -1.35 1.46  -1.9 .95  -2.0 .90  -2.0 .25",
+    sedan="4.6 1.78  2.3 .25  2.3 .70  1.20 .90  .50 1.42  -.90 1.42  -1.6 .98  -2.3 .95  -2.3 .25",
+    suv="4.6 1.88  2.3 .30  2.3 .92  1.30 1.08  .70 1.72  -1.90 1.72  -2.25 1.1  -2.3 1.0  -2.3 .30",
+    van="5.2 1.95  2.6 .30  2.6 .95  2.00 1.15  1.30 2.15  -2.50 2.15  -2.6 1.3  -2.6 1.2  -2.6 .30",
+    truck="7.6 2.4  3.8 .40  3.8 1.4  3.75 1.5  3.60 2.6  3.00 3.20  -3.8 3.2  -3.8 3.1  -3.8 .50").items()}
+_SHAPES = {name: (v[0], v[1], tuple(zip(v[2::2], v[3::2]))) for name, v in _SHAPES.items()}
+
+# %% ../nbs/04_toyscapes.ipynb #ce6eb860
+def _car(r, st, x, z, ahead, shape=None, yaw=0.): # `ahead` 1 drives away from the camera, -1 comes towards it
+    shape = shape or r.choices(list(_SHAPES)[:4], (4, 3, 3, 1.5))[0]
+    (L, W, outline), a = _SHAPES[shape], math.atan(2*st.bend*z) + yaw
+    hx, hz = ahead*math.sin(a), ahead*math.cos(a)
+    def at(along, right): return x + hx*along + hz*right, z + hz*along - hx*right
+    car = SimpleNamespace(shape=shape, L=L, W=W, outline=outline, z=z, at=at, head=(hx, hz), eye=st.eye,
+        paint=tuple(c*r.uniform(.9, 1.1) for c in r.choice(_COLORS["paint"])),
+        label="truck" if shape == "truck" else "car")
+    faces = [f for i in (3, 4, 0, 1, 2, 6, 5) for f in _strip(car, i)]
+    faces += _side(car, _wall(*at(0, W/2 if x*hz - z*hx <= 0 else -W/2), hx, hz))
+    foot = [at(i*L/2, j*W/2) for i, j in ((1, 1), (1, -1), (-1, -1), (-1, 1))]
+    return _Thing(min(z for _, z in foot), faces, foot, outline[3][1]*.85)
 
 # %% ../nbs/04_toyscapes.ipynb #1d7ebcd7
-def _cyclist(r, x, z):
-    "A rider seen from the side, or from behind when riding along the street."
-    top, leg, skin = r.choice(_CLOTH[2:8]), r.choice(_CLOTH[:2]), r.choice(_SKIN)
-    hat, fit = r.choice([(.85, .85, .85), (.7, .12, .1), (.1, .1, .12), (.15, .3, .6)]), dict(label=12, kind=ROUND,
-        par=(0, .4))
-    side = r.random() < .6
-    a = r.uniform(-.7, .7) if side else 0
-    fr, d = _wall(x, z, math.cos(a), math.sin(a)), r.choice([-1, 1])
-    P = lambda a, b, wa, wb, c: _face(fr, _limb((d*a[0], a[1]), (d*b[0], b[1]), wa, wb), c, **fit)
-    if side:
-        far = [P((-.18, .92), (.14, .72), .17, .12, leg), P((.14, .74), (-.08, .4), .12, .08, leg)]
-        near = [P((-.2, .92), (.2, .66), .18, .13, leg), P((.2, .68), (.04, .24), .13, .08, leg), P((.02, .2), (.16,
-            .2), .09, .07, (.05, .05, .05)),
-                P((-.22, .86), (.1, 1.44), .26, .32, top), P((.1, 1.4), (.26, 1.12), .11, .09,
-                    [c*.8 for c in top]), P((.26, 1.14), (.42, 1.02), .08, .07, skin)]
-        s = .22*d
-        out = far + _bike(fr, r, d, r.choice(_CLOTH)) + near
-    else:
-        s, out = 0, [_face(fr, _rect(-.03, 0, .03, .68), (.06, .06, .06), 18), _face(fr, _limb((-.3, 1.), (.3, 1.),
-            .05, .05), (.08, .08, .08), 18),
-             _face(fr, _rect(-.04, .55, .04, .64), (.7, .06, .05), 18, glow=(235, 22, 12))]
-        out += [P((-.1, .95), (-.13, .62), .19, .14, leg), P((-.13, .64), (-.12, .2), .13, .09, leg), P((.1, .95),
-            (.14, .75), .19, .14, leg), P((.14, .77), (.12, .36), .13, .09, leg),
-                P((0, .86), (0, 1.42), .32, .42, top), P((-.2, 1.4), (-.3, 1.04), .11, .09, top), P((.2, 1.4), (.3,
-                    1.04), .11, .09, top)]
-    out += [_face(fr, _disc(s, 1.6, .105, .13, 12), skin, **fit), _face(fr, [p for p in _disc(s, 1.63, .13, .14,
-        14) if p[1] > 1.6], hat, **fit)]
-    return z, out, ([(x - .5*side - .1, z), (x + .5*side + .1, z), (x + .5*side + .1, z + .3), (x - .5*side - .1,
-        z + .3)], 1.6)
+def _strip(car, i): # the face swept by edge i, with glass, or lamps where it is an end; nothing if it looks away
+    (a0, y0), (a1, y1) = car.outline[i:i + 2]
+    if a0 == a1 and y1 < y0: y0, y1 = y1, y0
+    l, W, (hx, hz) = math.hypot(a1 - a0, y1 - y0), car.W, car.head
+    da, dy, (ox, oz), (px, pz) = (a1 - a0)/l, (y1 - y0)/l, car.at(a0, -W/2), car.at((a0 + a1)/2, 0)
+    out = abs(dy)*(1 if i < 3 else -1)
+    if out*hx*px + out*hz*pz + abs(da)*((y0 + y1)/2 - car.eye) > 0: return []
+    frame = (ox, y0, oz), (hz, 0., -hx), (hx*da, dy, hz*da)
+    faces = _faces(frame, car.label, [(_rect(0, 0, W, l), car.paint)], GLOSS, (y0, dy))
+    if i == 2 or (i == 4 and car.shape != "truck"):
+        pane = (.1, .06*l), (W - .1, .06*l), (W - .22, l*.94), (.22, l*.94)
+        faces += _faces(frame, car.label, [(pane, _PANE)], GLOSS, (y0, dy, 1.))
+    return faces + (_end(car, frame, l, y0, i == 0) if i in (0, 6) else [])
 
-# %% ../nbs/04_toyscapes.ipynb #4c4531f5
+# %% ../nbs/04_toyscapes.ipynb #c8812917
+def _end(car, frame, l, y0, front): # tyres, bumper, lamps, plate and grille, on an end l high and y0 above the ground
+    W, (b, t) = car.W, (.55*l, .88*l) if l < 1 else (.5, .8)
+    lamp = ((.93, .93, .88), (255, 244, 214)) if front else ((.62, .06, .05), _REAR)
+    parts = [(_rect(s, -y0, s + .2, .02), _BLACK) for s in (.08, W - .28)]
+    parts += [(_rect(.1, .13 - y0, W - .1, .05), _DARK), (_rect(0, 0, W, .16), (.12, .12, .13))]
+    parts += [(_rect(s, b, s + .3, t), *lamp) for s in (.06, W - .36)]
+    if car.z < 45: parts.append((_rect(W/2 - .26, .2, W/2 + .26, .32), _WHITE if front else (.85, .83, .62)))
+    if car.z < 45 and front: parts.append((_rect(.45, b, W - .45, t), (.07, .07, .08)))
+    return _faces(frame, car.label, parts)
+
+# %% ../nbs/04_toyscapes.ipynb #01fd2d87
+def _side(car, frame): # body, windows, sill and wheels
+    (_, low), _, (hood, belt), (a, roof), (b, _), (rear, _), *_ = car.outline
+    lo, hi, m, R = belt + .04, roof - .1, a - .95 if car.shape == "van" else .1, .48 if car.shape == "truck" else .33
+    front = (hood - .18, lo), (a - .05, hi), (m + .05, hi), (m + .05, lo)
+    back = (m - .05, lo), (m - .05, hi), (b + .05, hi), (rear + .3, belt + .06)
+    cabin = (3.6, 1.7), (3.5, 2.5), (2.7, 2.5), (2.7, 1.7)
+    parts = [(_rect(-car.L/2, low, car.L/2, low + .1), (.1, .1, .11))]
+    for s in (car.L*.31, -car.L*.30):
+        wheel = [(_disc(s, R, R), (.05, .05, .055)), (_disc(s, R, R*.6, n=10), (.42, .43, .45))]
+        parts += wheel if car.z < 40 else wheel[:1]
+    panes = [(p, _PANE) for p in dict(van=[front], truck=[cabin]).get(car.shape, [front, back])]
+    body = _faces(frame, car.label, [(car.outline, car.paint)], GLOSS, (0., 1.))
+    return body + _faces(frame, car.label, panes, GLOSS, (0., 1., 1.)) + _faces(frame, car.label, parts)
+
+# %% ../nbs/04_toyscapes.ipynb #ad32bce9
+def _person(r, x, z): # walking or standing, seen from any side
+    k, top, leg, skin, hair = r.uniform(.9, 1.06), *(r.choice(_COLORS[c]) for c in ("cloth", "legs", "skin", "hair"))
+    step, coat, S, H = r.uniform(-.3, .3), r.choice([.92, .92, .6]), .23*r.uniform(.7, 1.), .09 # shoulder, hip
+    parts, sleeves = [], []
+    for d, stride in ((-1, step), (1, step*.9)):
+        knee, foot, elbow, hand = d*(H + step*.5), d*(H + stride), d*(S + .05), d*(S + .02) + step*.4
+        parts += [(_limb(d*H, .9, knee, .48, .18, .13), leg), (_limb(knee, .5, foot, .06, .13, .1), leg)]
+        sleeves += [_limb(d*S*.92, 1.42, elbow, 1.14, .12, .1), _limb(elbow, 1.14, hand, .86, .1, .07)]
+    parts += [(_rect(s - .08, 0, s + .11, .08), (.06, .05, .05)) for s in (-H - step, H + step*.9)]
+    half = (S*.8, coat), (S*.85, 1.2), (S, 1.42), (.06, 1.52)
+    parts.append(([*half, *((-s, t) for s, t in half[::-1])], top))
+    parts += [(arm, [c*.85 for c in top]) for arm in sleeves] + [(_rect(-.05, 1.48, .05, 1.58), skin)]
+    cap = [p for p in _disc(0, 1.69, .118, .125, 12) if p[1] > 1.64]
+    parts += [(_disc(0, 1.66, .105, .13, 12), skin), (cap, hair)]
+    parts = [(_zoom(k, pts), c) for pts, c in parts]
+    return _Thing(z, _faces(_wall(x, z), "person", parts, ROUND, (0, .3*k)), _rect(x - .15, z, x + .15, z + .2), 1.7*k)
+
+# %% ../nbs/04_toyscapes.ipynb #e51629a5
+_FRAME = ((-.06, .3, -.2, .82, .05), (-.06, .3, .36, .82, .05), (-.18, .76, .36, .82, .05), (-.52, .34, -.06, .3, .04),
+          (-.52, .34, -.18, .74, .035), (.52, .34, .36, .82, .05), # bars (s, t, s, t, width); then handlebar and saddle
+          (.36, .82, .33, 1., .04), (.28, 1.02, .46, .98, .05), (-.32, .88, -.08, .86, .07))
+
+# %% ../nbs/04_toyscapes.ipynb #528d30a6
+def _bike(frame, color, d=1): # from its side, heading towards s if d is 1, else the other way
+    parts = []
+    for s in (-.52, .52):
+        parts.append((_disc(s, .34, .35, n=18) + _disc(s, .34, .275, n=18)[::-1], _DARK))
+        spokes = [_limb(d*(s - .29*c), .34 - .29*e, d*(s + .29*c), .34 + .29*e, .012, .012) for c, e in _circle(8)[:4]]
+        parts += [(p, (.4, .4, .4)) for p in spokes]
+    parts += [(_limb(d*a, b, d*c, e, w, w), color if i < 6 else _DARK) for i, (a, b, c, e, w) in enumerate(_FRAME)]
+    return _faces(frame, "bicycle", parts)
+
 def _parked_bike(r, x, z):
-    return z, _bike(_wall(x, z, math.cos(.3), math.sin(.3)), r, 1, r.choice(_CLOTH)), ([(x - .6, z), (x + .6, z),
-        (x + .6, z + .2), (x - .6, z + .2)], .6)
+    bike = _bike(_wall(x, z, math.cos(.3), math.sin(.3)), r.choice(_COLORS["cloth"]))
+    return _Thing(z, bike, _rect(x - .6, z, x + .6, z + .2), .6)
 
-# %% ../nbs/04_toyscapes.ipynb #d5240e83
-_SODIUM = (255, 205, 130)
+# %% ../nbs/04_toyscapes.ipynb #fbf3565d
+_RIDER = dict( # limbs (colour, s, t, s, t, width, width)
+    far="leg -.18 .92 .14 .72 .17 .12, leg .14 .74 -.08 .4 .12 .08",
+    near="leg -.2 .92 .2 .66 .18 .13, leg .2 .68 .04 .24 .13 .08, shoe .02 .2 .16 .2 .09 .07, "
+         "top -.22 .86 .1 1.44 .26 .32, arm .1 1.4 .26 1.12 .11 .09, skin .26 1.14 .42 1.02 .08 .07",
+    back="leg -.1 .95 -.13 .62 .19 .14, leg -.13 .64 -.12 .2 .13 .09, leg .1 .95 .14 .75 .19 .14, "
+         "leg .14 .77 .12 .36 .13 .09, top 0 .86 0 1.42 .32 .42, "
+         "top -.2 1.4 -.3 1.04 .11 .09, top .2 1.4 .3 1.04 .11 .09")
+_RIDER = {k: [(c, *map(float, v)) for c, *v in map(str.split, text.split(", "))] for k, text in _RIDER.items()}
+_FROM_BEHIND = [(_rect(-.03, 0, .03, .68), _DARK), (_limb(-.3, 1., .3, 1., .05, .05), (.08, .08, .08)),
+                (_rect(-.04, .55, .04, .64), (.7, .06, .05), _REAR)] # tyre, handlebar, lamp
 
-def _lamp(r, x, z, side):
-    "A street lamp that reaches over the road."
-    h, c, fr = r.uniform(5.5, 8), (.30, .32, .33), _wall(x, z)
-    out = [_face(fr, _limb((0, 0), (0, h), max(.18, z*.006), max(.12, z*.005)), c, 5, ROUND, (0, .12)),
-           _face(fr, _limb((0, h - .05), (-side*1.5, h + .25), .12, .1), c, 5), _face(fr, _rect(-side*1.5 - .4,
-               h + .16, -side*1.5 + .4, h + .34), (.55, .56, .56), 5, glow=_SODIUM)]
-    return z, out, (_rect(x - .1, z, x + .1, z + .1), h)
-
-# %% ../nbs/04_toyscapes.ipynb #1d53162c
-_SIGNS = ((.75, .08, .07), (.85, .85, .84), "ring"), ((.10, .25, .60), (.85, .85, .84), "blue"), ((.75, .08, .07),
-    (.85, .85, .84), "tri"), \
-         ((.72, .07, .06), (.85, .85, .84), "stop"), ((.90, .72, .10), (.1, .1, .1), "warn"), ((.10, .28, .58), (.85,
-             .85, .84), "park")
-
-def _sign(r, x, z, side):
-    "A traffic sign on its post."
-    (c, w, form), y, R, fr = r.choice(_SIGNS), r.uniform(2.1, 2.7), r.uniform(.34, .46), _wall(x, z)
-    P = lambda pts, col: _face(fr, pts, col, 7)
-    tri = lambda k: [(k*R*1.15*a, y + R*.1 + k*R*1.15*b) for a, b in ((-.87, -.5), (.87, -.5), (0, 1))]
-    out = [_face(fr, _limb((0, 0), (0, y), max(.09, z*.005), max(.09, z*.005)), (.45, .46, .47), 5, ROUND, (0, .08))]
-    out += dict(ring=[P(_disc(0, y, R), c), P(_disc(0, y, R*.72), w), P(_rect(-R*.4, y - R*.12, R*.4, y + R*.12),
-        (.1, .1, .1))],
-                blue=[P(_disc(0, y, R), w), P(_disc(0, y, R*.93), c), P(_limb((0, y - R*.5), (0, y + R*.5), R*.2,
-                    R*.2), w), P(((-R*.4, y + R*.2), (R*.4, y + R*.2), (0, y + R*.65)), w)],
-                tri=[P(tri(1), c), P(tri(.66), w), P(_limb((0, y - R*.15), (0, y + R*.45), R*.16, R*.16), (.1, .1,
-                    .1))],
-                stop=[P(_disc(0, y, R, n=8), w), P(_disc(0, y, R*.93, n=8), c), P(_rect(-R*.6, y - R*.16, R*.6,
-                    y + R*.16), w)],
-                warn=[P(((-R*1.1, y), (0, y - R*1.1), (R*1.1, y), (0, y + R*1.1)), w), P(((-R, y), (0, y - R), (R,
-                    y), (0, y + R)), c)],
-                park=[P(_rect(-R, y - R, R, y + R), w), P(_rect(-R*.9, y - R*.9, R*.9, y + R*.9), c), P(_rect(-R*.35,
-                    y - R*.55, -R*.12, y + R*.55), w), P((_disc(0, y + R*.25, R*.36, n=10)), w)])[form]
-    return z, out, (_rect(x - .1, z, x + .1, z + .1), y)
-
-# %% ../nbs/04_toyscapes.ipynb #11572d0e
-def _signal(r, x, z, side):
-    "A traffic light showing red, amber or green."
-    y, fr, on = r.uniform(2.3, 3.2), _wall(x, z), r.randrange(3)
-    c = ((.12, .9, .45), (.95, .7, .1), (.95, .10, .06))
-    out = [_face(fr, _limb((0, 0), (0, y), max(.13, z*.005), max(.13, z*.005)), (.2, .21, .22), 5, ROUND, (0, .1)),
-        _face(fr, _rect(-.24, y, .24, y + 1.1), (.05, .05, .05), 6)]
-    out += [_face(fr, _disc(0, y + .2 + .35*i, .14, n=12), c[i] if i == on else [.1*v + .05 for v in c[i]], 6,
-        glow=[255*v for v in c[i]] if i == on else None) for i in range(3)]
-    return z, out, (_rect(x - .1, z, x + .1, z + .1), y)
-
-# %% ../nbs/04_toyscapes.ipynb #cfc56296
-def _houses(r, st):
-    "Both rows of buildings, gaps and side street included, and the far end."
-    things = []
-    for side in (-1, 1):
-        z, st["set"] = 2.6, r.choice([0, 0, 0, 4.]) if st["style"] == "suburb" else 0
-        while z < 150:
-            L = r.uniform(8, 20)
-            if st["side"] < z + L and z < st["side"] + 8: # the side street stays open
-                if z >= st["side"] - 6: z = st["side"] + 8.5
-                if z < st["side"]: L = min(L, st["side"] - z)
-            gap = r.random() < (.45 if st["style"] == "suburb" else .1)
-            things.append(_building(r, st, z, z + L, side))
-            z += L + (r.uniform(3, 9) if gap else 0)
-    for _ in range(5):
-        x, w, z = r.uniform(-90, 90), r.uniform(15, 40), r.uniform(170, 260)
-        c, p, H = _facade_par(r, r.choice(["city", "modern"]))
-        things.append((z, [_face(_wall(x, z), _rect(0, 0, w, H), c, 2, FACADE, p)], None))
-    row = sum((_blobs(r, x, 330, 4, 30, r.uniform(6, 15), (.24, .31, .2), 2) for x in range(-320, 321, 32)), [])
-    return things + [(330, row, None)]
-
-# %% ../nbs/04_toyscapes.ipynb #e9e6e34e
-def _place(r, st):
-    "Trees, street furniture, people and traffic along the street."
-    hw, kerb, wall = st["hw"], st["hw"] + .5 + (.5 if st["green"] else 0), st["wall"]
-    things, clear = [], lambda z: not st["side"] - 2 < z < st["side"] + 8
-    at = lambda off, z: off + _bend(st, z)
-    for side in (-1, 1):
-        gap, z = r.choice([9, 14, 22, 60]), r.uniform(5, 16)
-        while z < 105:
-            if clear(z): things.append(_tree(r, at(side*(kerb + .3), z), z, r.uniform(.8, 1.3)))
-            z += gap*r.uniform(.7, 1.6)
-        z, gap = r.uniform(8, 30), r.choice([22, 30])
-        while z < 95 and side == st["lampside"]: things.append(_lamp(r, at(side*kerb, z), z, side)); z += gap
-        for _ in range(r.randint(1, 3)): things.append(_sign(r, at(side*(kerb + r.uniform(0, .6)), z := r.uniform(7,
-            36)), z, side))
-        if st["zebra"] > 0 and r.random() < .85: things.append(_signal(r, at(side*kerb, st["zebra"] + 3.2),
-            st["zebra"] + 3.2, side))
-        if r.random() < .65:
-            z, dens = r.uniform(5, 14), r.uniform(.4, .95)
-            while z < 100 and hw > 4:
-                if clear(z) and abs(z - st["zebra"] - 1.5) > 5 and r.random() < dens: things.append(_car(r, st,
-                    at(side*(hw - 1.1), z), z, r.choice([1, side]), yaw=r.gauss(0, .02)))
-                z += r.uniform(5.8, 7)
-        for _ in range(r.randint(2, 7)):
-            z = r.uniform(5, 18) if r.random() < .4 else r.uniform(8, 60)
-            things.append(_person(r, at(side*r.uniform(kerb + .3, wall - .5), z), z))
-        if r.random() < .6: things.append(_parked_bike(r, at(side*r.uniform(kerb + .8, wall - .7), z := r.uniform(6,
-            18)), z))
-    return things
+# %% ../nbs/04_toyscapes.ipynb #600e8fdf
+def _cyclist(r, x, z): # from the side, or from behind when riding along the street
+    top, leg, skin = r.choice(_COLORS["cloth"][2:8]), r.choice(_COLORS["cloth"][:2]), r.choice(_COLORS["skin"])
+    ink, hat = dict(leg=leg, top=top, arm=[c*.8 for c in top], skin=skin, shoe=_BLACK), r.choice(_COLORS["helmet"])
+    side = r.random() < .6
+    a, d = r.uniform(-.7, .7) if side else 0, r.choice([-1, 1])
+    frame, s, w = _wall(x, z, math.cos(a), math.sin(a)), .22*d*side, .5*side + .1
+    def limbs(name): return [(_limb(d*a, b, d*c, e, *w), ink[k]) for k, a, b, c, e, *w in _RIDER[name]]
+    def rider(parts): return _faces(frame, "rider", parts, ROUND, (0, .4))
+    if side: out = rider(limbs("far")) + _bike(frame, r.choice(_COLORS["cloth"]), d) + rider(limbs("near"))
+    else: out = _faces(frame, "bicycle", _FROM_BEHIND) + rider(limbs("back"))
+    head = [(_disc(s, 1.6, .105, .13, 12), skin), ([p for p in _disc(s, 1.63, .13, .14, 14) if p[1] > 1.6], hat)]
+    return _Thing(z, out + rider(head), _rect(x - w, z, x + w, z + .3), 1.6)
 
 # %% ../nbs/04_toyscapes.ipynb #9f8b4dd2
-def _apart(things):
-    "Take away the cars that a cyclist would ride into."
-    bikes = [(t[0], t[1][0][0][0][0]) for t in things if t[1][-1][3] == 12]
-    hit = lambda t: t[1][0][3] in (13, 14) and any(-6 < t[0] - z < 1.2 and abs(t[1][0][0][0][0] - x) < 3 for z,
-        x in bikes)
-    return [t for t in things if not hit(t)]
+_SODIUM = (255, 205, 130)
 
-# %% ../nbs/04_toyscapes.ipynb #64281dab
-def _traffic(r, st):
-    "What moves on the road: cars both ways, a truck, cyclists, someone on the crossing."
-    hw, at = st["hw"], lambda off, z: off + _bend(st, z)
-    own = 1 if st["x"] < 0 else -1
-    lane, things, z = min(hw*.5, hw - 2.9) if hw > 4 else hw*.45, [], r.choice([r.uniform(9, 22), r.uniform(18, 60)])
-    while z < 110:
-        things.append(_car(r, st, at(own*lane, z), z, 1, "truck" if r.random() < .22 else None, r.gauss(0,
-            .03))); z += r.uniform(10, 40)
-    z = r.uniform(8, 30)
-    while z < 110:
-        things.append(_car(r, st, at(-own*lane, z), z, -1, "truck" if r.random() < .15 else None, r.gauss(0,
-            .03))); z += r.uniform(9, 40)
-    if r.random() < .85: things.append(_cyclist(r, at(r.choice([-1, 1])*(hw - .5 - 1.9*(hw > 4)), z := r.uniform(6,
-        20)), z))
-    if st["zebra"] > 0: things += [_person(r, at(r.uniform(-hw, hw), st["zebra"] + r.uniform(.3, 2.6)),
-        st["zebra"] + 1.5) for _ in range(r.randint(1, 3))]
-    return things
+def _pole(x, z, h, width, color, radius, label, head): # of height h; `head` are the parts it carries
+    pole = _faces(_wall(x, z), "pole", [(_limb(0, 0, 0, h, *width), color)], ROUND, (0, radius))
+    return _Thing(z, pole + _faces(_wall(x, z), label, head), _rect(x - .1, z, x + .1, z + .1), h)
 
-# %% ../nbs/04_toyscapes.ipynb #a52833b9
-def _clip(p, near=.4):
-    "Cut a polygon (n, 3) in camera coordinates at the near plane (Sutherland and Hodgman)."
-    out, q = [], p[-1]
-    for v in p:
-        if (v[2] >= near) != (q[2] >= near): out.append(q + (v - q)*((near - q[2])/(v[2] - q[2])))
-        if v[2] >= near: out.append(v)
-        q = v
-    return np.array(out).reshape(-1, 3)
+def _lamp(r, x, z, side): # reaches over the road
+    h, c, s = r.uniform(5.5, 8), (.30, .32, .33), -side*1.5
+    bulb = _rect(s - .4, h + .16, s + .4, h + .34)
+    head = [(_limb(0, h - .05, s, h + .25, .12, .1), c), (bulb, (.55, .56, .56), _SODIUM)]
+    return _pole(x, z, h, (max(.18, z*.006), max(.12, z*.005)), c, .12, "pole", head)
+
+# %% ../nbs/04_toyscapes.ipynb #0edc29fd
+def _signal(r, x, z): # a traffic light; of its three lamps one shines
+    y, on, w = r.uniform(2.3, 3.2), r.randrange(3), max(.13, z*.005)
+    head = [(_rect(-.24, y, .24, y + 1.1), _BLACK)]
+    for i, c in enumerate(_COLORS["signal"]):
+        lit = (c, [255*v for v in c]) if i == on else ([.1*v + .05 for v in c],)
+        head.append((_disc(0, y + .2 + .35*i, .14, n=12), *lit))
+    return _pole(x, z, y, (w, w), (.2, .21, .22), .1, "traffic light", head)
+
+# %% ../nbs/04_toyscapes.ipynb #017b4d45
+_TRI, _DIAMOND = ((-.87, -.5), (.87, -.5), (0, 1)), ((-1, 0), (0, -1), (1, 0), (0, 1))
+_RED, _BLUE, _INK = (.75, .08, .07), (.10, .25, .60), (.1, .1, .1)
+_SIGNS = ([(_disc(0, 0, 1), _RED), (_disc(0, 0, .72), _WHITE), (_rect(-.4, -.12, .4, .12), _INK)],
+    [(_disc(0, 0, 1), _WHITE), (_disc(0, 0, .93), _BLUE), (_limb(0, -.5, 0, .5, .2, .2), _WHITE),
+     (((-.4, .2), (.4, .2), (0, .65)), _WHITE)],
+    [(_zoom(1.15, _TRI, .1), _RED), (_zoom(.759, _TRI, .1), _WHITE), (_limb(0, -.15, 0, .45, .16, .16), _INK)],
+    [(_disc(0, 0, 1, n=8), _WHITE), (_disc(0, 0, .93, n=8), (.72, .07, .06)), (_rect(-.6, -.16, .6, .16), _WHITE)],
+    [(_zoom(1.1, _DIAMOND), _INK), (_DIAMOND, (.90, .72, .10))],
+    [(_rect(-1, -1, 1, 1), _WHITE), (_rect(-.9, -.9, .9, .9), (.10, .28, .58)), (_rect(-.35, -.55, -.12, .55), _WHITE),
+     (_disc(0, .25, .36, n=10), _WHITE)])
 
 # %% ../nbs/04_toyscapes.ipynb #024b3121
-def _fill(buf, pts, n, values, cam, scale=1.):
-    "Project world points (m, 3), polygons of `n` points each, and fill them in order with `values`."
-    P = ((pts - cam.c) @ cam.R.T).astype(np.float32)
-    ends = np.cumsum(n); low = np.minimum.reduceat(P[:, 2], ends - n) < .4
-    k, (h, w) = cam.f*scale*16, buf.shape
-    mid = np.array([w*8 - 8, h*8 - 8], np.float32)
-    xy = np.clip(P[:, :2]/np.maximum(P[:, 2:], .1)*k + mid, -3e5, 3e5).astype(np.int32)
-    for a, b, l, v in zip((ends - n).tolist(), ends.tolist(), low.tolist(), values):
-        q = xy[a:b]
-        if l:
-            c = _clip(P[a:b])
-            if len(c) < 3: continue
-            q = np.clip(c[:, :2]/c[:, 2:]*k + mid, -3e5, 3e5).astype(np.int32)
-        cv2.fillPoly(buf, [q], v, shift=4)
+def _sign(r, x, z): # on its post
+    parts, y, R, w = r.choice(_SIGNS), r.uniform(2.1, 2.7), r.uniform(.34, .46), max(.09, z*.005)
+    return _pole(x, z, y, (w, w), (.45, .46, .47), .08, "traffic sign", [(_zoom(R, pts, y), c) for pts, c in parts])
 
 # %% ../nbs/04_toyscapes.ipynb #8492edbc
-def _tables(things, cam):
-    "Faces far to near; per face (0 is the sky) plane, texture frame, colour, label, object, kind, parameters, glow."
-    faces = [(f, i + 2) for i, t in enumerate(sorted(things, key=lambda t: -t[0])) for f in t[1]]
-    faces = [(_face(((0, 0, 0), (1, 0, 0), (0, 0, 1)), _rect(-700, -5, 700, 700), (.4, .4, .4), 0, GROUND),
-        1)] + faces
-    F = np.array([f[0] for f, _ in faces])
-    n = np.cross(F[:, 1], F[:, 2]); o = F[:, 0] - cam.c
-    n *= np.where((n*o).sum(1) > 0, -1, 1)[:, None]
-    n /= np.linalg.norm(n, axis=1, keepdims=True); d = (n*o).sum(1)
-    pad = lambda a: np.concatenate([np.zeros_like(a[:1]), a])
-    par = np.zeros((len(faces), 9)); 
-    for i, (f, _) in enumerate(faces): par[i, :len(f[5])] = f[5]
-    T = dict(n=n @ cam.R.T, A=(n @ cam.R.T)/np.minimum(d, -1e-3)[:, None], wn=n, **{k: np.c_[F[:, i] @ cam.R.T,
-        (o*F[:, i]).sum(1)] for k, i in (("U", 1), ("V", 2))}, color=np.array([f[2] for f,
-        _ in faces]), par=par, glow=np.array([f[6] or (0, 0, 0) for f, _ in faces]))
-    T = {k: pad(v).astype(np.uint8 if k == "glow" else np.float32) for k, v in T.items()}
-    T |= {k: np.ascontiguousarray(T[k].T) for k in ("A", "U", "V", "par")}
-    T |= dict(label=np.array([10] + [f[3] for f, _ in faces], np.uint8), obj=np.array([0] + [o for _, o in faces],
-        np.int32),
-              kind=np.array([-1] + [f[4] for f, _ in faces], np.int8))
-    return faces, F, T
-
-# %% ../nbs/04_toyscapes.ipynb #de3b84eb
-def _ids(faces, F, cam):
-    "The number of the face seen at each pixel of the drawn frame; a face of two outlines is a ring."
-    polys = [np.concatenate((f[1][0], f[1][1][::-1])) if len(f[1]) == 2 else np.array(f[1]) for f, _ in faces]
-    n = [len(p) for p in polys]; st = np.concatenate(polys)
-    G = np.repeat(F, n, 0)
-    P = G[:, 0] + st[:, :1]*G[:, 1] + st[:, 1:]*G[:, 2]
-    x, y, _ = _rays(cam, cam.size); down = cam.R[:, 1].tolist()
-    buf = np.int32(x*down[0] + y*down[1] + down[2] < -1e-3) # face 1, the ground, reaches to the horizon
-    _fill(buf, P[n[0]:], n[1:], range(2, len(faces) + 1), cam)
-    return buf
-
-# %% ../nbs/04_toyscapes.ipynb #b1e23b5c
-def _shadows(things, st, cam, size):
-    "Two soft masks (h, w) in 0..1 on the ground: cast by the sun, and contact shade under things."
-    off = (-math.sin(st["az"])/math.tan(st["el"]), -math.cos(st["az"])/math.tan(st["el"]))
-    cast, touch = [], []
-    g = lambda p: np.array([(x, 0., z) for x, z in p])
-    for t in things:
-        s = t[2]
-        if s is None: continue
-        if s[0] == "disc":
-            _, x, z, rad, y = s
-            touch.append(g(_disc(x, z, .5, n=8))); cast += [g(_disc(x + off[0]*y, z + off[1]*y, rad*1.1, n=14)),
-                g([(x - .15, z), (x + .15, z), (x + off[0]*y, z + off[1]*y)])]
-        else:
-            q = [(x + off[0]*s[1], z + off[1]*s[1]) for x, z in s[0]]
-            hull = cv2.convexHull(np.array(list(s[0]) + q, np.float32))[:, 0]
-            cast.append(g(hull)); touch.append(g(s[0]))
-    out = []
-    for polys, blur in ((cast, 3), (touch, 5)):
-        m = np.zeros(size, np.uint8); _fill(m, np.concatenate(polys), [len(p) for p in polys], [255]*len(polys), cam,
-            1/SS)
-        out.append(cv2.resize(cv2.blur(m, (blur, blur)), cam.size[::-1]).astype(np.float32)/255)
+def _row(r, st, side): # the houses on one side of the street
+    out, z, suburb = [], 2.6, st.style == "suburb"
+    back = r.choice([0, 0, 0, 4.]) if suburb else 0
+    while z < 150:
+        L, gap = r.uniform(8, 20), r.random() < (.45 if suburb else .1)
+        if st.side < z + L and z < st.side + 8: # the side street stays open
+            if z >= st.side - 6: z = st.side + 8.5
+            if z < st.side: L = min(L, st.side - z)
+        out.append(_building(r, st, z, z + L, side, back))
+        z += L + (r.uniform(3, 9) if gap else 0)
     return out
 
+# %% ../nbs/04_toyscapes.ipynb #de3b84eb
+def _skyline(r): # five towers and a row of trees
+    out = []
+    for _ in range(5):
+        x, w, z = r.uniform(-90, 90), r.uniform(15, 40), r.uniform(170, 260)
+        color, layout, H = _front(r, r.choice(["city", "modern"]))
+        out.append(_Thing(z, _faces(_wall(x, z), "building", [(_rect(0, 0, w, H), color)], FACADE, layout)))
+    trees = (_crown(r, x, 330, 4, 30, r.uniform(6, 15), (.24, .31, .2), 2) for x in range(-320, 321, 32))
+    return out + [_Thing(330, sum(trees, []))]
+
+# %% ../nbs/04_toyscapes.ipynb #b1e23b5c
+def _along(z, end, step): # places z, z + step(), and so on up to `end`
+    while z < end:
+        yield z
+        z += step()
+
 # %% ../nbs/04_toyscapes.ipynb #6be14e7e
-def _ground(x, z, foot, st):
-    "Colour (n, 3), label (n,) and grain (n,) of the ground at x, z; `foot` is how many metres a pixel spans."
-    u = x - st["bend"]*np.square(np.maximum(z, 0)) - st["x"]; a = np.abs(u); hw = st["hw"]
-    cov = lambda e: np.clip(e/foot + .5, 0, 1)
-    fine, coarse = _look(x*40, z*40, _M), _look(x*5 + st["key"], z*5)
-    band = lambda v, c, half: cov(half - np.abs(v - c))
-    cross = ((z > st["side"]) & (z < st["side"] + 7.5)) if st["side"] > 0 else x > 1e9
-    fine *= np.clip(.05/foot, 0, 1)
-    lane = min(hw*.5, hw - 2.9) if hw > 4 else hw*.45
-    tracks = np.exp(-np.square((np.abs(a - lane) - .75)/.3))
-    road = np.maximum(cov(hw - a), np.float32(cross))
-    g = .36 + st["key"]*.0007 + .018*coarse + .022*fine + .018*tracks - .05*np.float32(_look(x*1.7,
-        z*.9 + st["key"]) > 1.7)
-    paint = _paint_lines(u, a, z, hw, cov, band, st)*np.float32(~cross)*(.9 + .12*np.clip(coarse, -1, .5))
-    g = g + (.80 - g)*paint
-    rgb, w = g[:, None]*np.float32([1, 1, 1.02]), np.flatnonzero(road < 1)
-    slab = _slabs(u[w], a[w], z[w], foot[w], fine[w], coarse[w], st)
-    rgb[w] += (slab - rgb[w])*(1 - road[w])[:, None]
-    verge, garden = (a > hw + .24) & (a < hw + 1.7) & st["green"], (a > st["wall"] - .1) & (st["style"] == "suburb")
-    lawn = (verge | garden) & ~cross
-    turf = np.array([.30, .40, .16], np.float32)*(1 + .13*coarse + .2*fine)[:, None]
-    np.copyto(rgb, turf, where=lawn[:, None])
-    label = np.where(lawn, 9, np.where((a < hw) | cross, 0, 1))
-    return rgb, label, .6*coarse + .5*fine - 1.5*tracks*road
+def _furniture(r, st, side): # trees, lamps, signs and a traffic light along one kerb
+    def at(z, out=0.): return _at(st, side*(st.kerb + out), z), z
+    gap, first, z = r.choice([9, 14, 22, 60]), r.uniform(5, 16), st.zebra + 3.2
+    out = [_tree(r, *at(z, .3), r.uniform(.8, 1.3)) for z in _along(first, 105, lambda: gap*r.uniform(.7, 1.6))
+           if not st.side - 2 < z < st.side + 8]
+    first, gap = r.uniform(8, 30), r.choice([22, 30])
+    if side == st.lampside: out += [_lamp(r, *at(z), side) for z in _along(first, 95, lambda: gap)]
+    for _ in range(r.randint(1, 3)):
+        off = r.uniform(0, .6)
+        out.append(_sign(r, *at(r.uniform(7, 36), off)))
+    return out + ([_signal(r, *at(z))] if st.zebra > 0 and r.random() < .85 else [])
 
-# %% ../nbs/04_toyscapes.ipynb #2be70312
-def _slabs(u, a, z, foot, fine, coarse, st):
-    "Colour (n, 3) of the pavement: slabs, joints, kerb, and shade at the foot of the houses."
-    fade, hw = np.clip(.04/foot, 0, 1), st["hw"]
-    joint = np.float32((np.abs(u/.75 % 1 - .5) > .47) | (np.abs(z/.75 % 1 - .5) > .47))*fade
-    each = np.float32(_look(np.floor(u/.75)*7, np.floor(z/.75)*13) > .4)*np.clip(.3/foot, 0, 1)
-    v = .545 + .022*coarse + .025*fine - .1*joint + .03*each
-    band = lambda c, half: np.clip((half - np.abs(a - c))/foot + .5, 0, 1)
-    v += (.66 - v)*band(hw + .12, .12) - .2*band(hw + .02, .035)
-    v *= 1 - .28*np.exp(-np.maximum(st["wall"] - a, 0)/.6)
-    return v[:, None]*np.float32([1.03, 1., .95])
+# %% ../nbs/04_toyscapes.ipynb #de20064a
+def _parked(r, st, side): # cars at one kerb, if the road is wide enough; crossings stay free
+    if r.random() > .65: return []
+    first, dense = r.uniform(5, 14), r.uniform(.4, .95)
+    def free(z): return not st.side - 2 < z < st.side + 8 and abs(z - st.zebra - 1.5) > 5
+    return [_car(r, st, _at(st, side*(st.hw - 1.1), z), z, r.choice([1, side]), yaw=r.gauss(0, .02)) for z in
+            _along(first, 100 if st.hw > 4 else 0, lambda: r.uniform(5.8, 7)) if free(z) and r.random() < dense]
 
-# %% ../nbs/04_toyscapes.ipynb #3b1a346d
-def _paint_lines(u, a, z, hw, cov, band, st):
-    "Coverage of white paint: centre line, edge lines, crossing and stop line."
-    zc = st["zebra"]
-    dash = np.float32(z % 6 < 3) if st["line"] else np.float32(z % 9 < 4)
-    out = band(u, 0, .07)*dash if st["line"] < 2 else np.maximum(band(u, -.14, .05), band(u, .14, .05))
-    if hw < 4: out = out*float(st["line"] > 0)
-    if st["line"]: out = np.maximum(out, band(a, hw - .3, .06))
-    if zc < 0: return out
-    near = (z > zc - 2.5) & (z < zc + 4)
-    stripes = cov(.27 - np.abs((u + 50) % 1.1 - .55))*np.float32((z > zc) & (z < zc + 3))
-    return np.where(near, np.maximum(stripes,
-        np.float32((z > zc - 1.9) & (z < zc - 1.5) & (u*(1 if st["x"] > 0 else -1) < 0)))*np.float32(a < hw - .2), out)
+def _walkers(r, st, side): # people on one pavement, and perhaps a bicycle
+    out = []
+    for _ in range(r.randint(2, 7)):
+        z = r.uniform(5, 18) if r.random() < .4 else r.uniform(8, 60)
+        out.append(_person(r, _at(st, side*r.uniform(st.kerb + .3, st.wall - .5), z), z))
+    if r.random() > .6: return out
+    off, z = side*r.uniform(st.kerb + .8, st.wall - .7), r.uniform(6, 18)
+    return out + [_parked_bike(r, _at(st, off, z), z)]
+
+# %% ../nbs/04_toyscapes.ipynb #a8fd91fc
+def _traffic(r, st): # cars both ways, a truck, a cyclist, people on the crossing
+    def lane(way, first, trucks, gap):
+        x = way*(1 if st.x < 0 else -1)*st.lane
+        return [_car(r, st, _at(st, x, z), z, way, "truck" if r.random() < trucks else None, r.gauss(0, .03))
+                for z in _along(first, 110, lambda: r.uniform(gap, 40))]
+    out = lane(1, r.choice([r.uniform(9, 22), r.uniform(18, 60)]), .22, 10) + lane(-1, r.uniform(8, 30), .15, 9)
+    if r.random() < .85:
+        off, z = r.choice([-1, 1])*(st.hw - .5 - 1.9*(st.hw > 4)), r.uniform(6, 20)
+        out.append(_cyclist(r, _at(st, off, z), z))
+    for _ in range(r.randint(1, 3) if st.zebra > 0 else 0):
+        out.append(_person(r, _at(st, r.uniform(-st.hw, st.hw), st.zebra + r.uniform(.3, 2.6)), st.zebra + 1.5))
+    return out
 
 # %% ../nbs/04_toyscapes.ipynb #1a7ab65f
-def _facade(s, t, foot, p, base):
-    "Colour (n, 3) and light sent out at night (n, 3) of a facade at s, t metres."
+def _apart(things): # take away the cars that a cyclist would ride into
+    def x(t): return t.faces[0].frame[0][0]
+    bikes = [t for t in things if t.faces[-1].label == "rider"]
+    def hit(t): return any(-6 < t.z - b.z < 1.2 and abs(x(t) - x(b)) < 3 for b in bikes)
+    return [t for t in things if t.faces[0].label not in ("car", "truck") or not hit(t)]
+
+# %% ../nbs/04_toyscapes.ipynb #cd717fcb
+def _clip(points, near=.4): # a polygon (n, 3) in camera coordinates at the near plane (Sutherland and Hodgman 1974)
+    out, q = [], points[-1]
+    for p in points:
+        if (p[2] >= near) != (q[2] >= near): out.append(q + (p - q)*((near - q[2])/(p[2] - q[2])))
+        if p[2] >= near: out.append(p)
+        q = p
+    return np.array(out).reshape(-1, 3)
+
+# %% ../nbs/04_toyscapes.ipynb #e7c32fe0
+def _fill(buf, points, n, values, cam, scale=1.): # polygons of `n` points each from world points (m, 3), in order
+    P, ends = ((points - cam.c) @ cam.R.T).astype(np.float32), np.cumsum(n)
+    cut, mid = np.minimum.reduceat(P[:, 2], ends - n) < .4, np.array(buf.shape[::-1], np.float32)*8 - 8
+    def pixel(p, z): return np.clip(p[:, :2]/z*(cam.f*scale*16) + mid, -3e5, 3e5).astype(np.int32)
+    xy = pixel(P, np.maximum(P[:, 2:], .1))
+    for a, b, behind, value in zip((ends - n).tolist(), ends.tolist(), cut.tolist(), values):
+        q = _clip(P[a:b]) if behind else xy[a:b]
+        if behind: q = pixel(q, q[:, 2:])
+        if len(q) > 2: cv2.fillPoly(buf, [q], value, shift=4)
+
+# %% ../nbs/04_toyscapes.ipynb #d746d912
+def _rgb(*v): return np.float32(v)[:, None] # a colour that goes with planes (3, n)
+
+def _sunlight(st): # direction to the sun, strength of sky and sun, light on surfaces whose cosine to the sun is k
+    amb, sun, c = .66 + .28*(1 - st.sun), .56*st.sun, math.cos(st.el)
+    def lit(k): return amb*_rgb(.96, 1, 1.06) + sun*k*_rgb(1.08, 1, .86)
+    return [math.sin(st.az)*c, math.sin(st.el), math.cos(st.az)*c], amb, sun, lit
+
+# %% ../nbs/04_toyscapes.ipynb #10232c29
+def _order(things): # all faces, far to near, and the object each belongs to; face 0 is the sky and face 1 the ground
+    far, plane = sorted(things, key=lambda t: -t.z), ((0, 0, 0), (1, 0, 0), (0, 0, 1))
+    faces = [_Face(plane, (), (0, 0, 0), "sky", -1), _Face(plane, (), (.4, .4, .4), "road", GROUND)]
+    counts = [1, 1, *(len(t.faces) for t in far)]
+    return faces + [f for t in far for f in t.faces], np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+
+# %% ../nbs/04_toyscapes.ipynb #4e77cb19
+def _tables(faces, cam, st): # arrays with an entry per face: plane, texture frame, colour, class, kind and so on
+    F = np.array([f.frame for f in faces], float)
+    n, o = np.cross(F[:, 1], F[:, 2]), F[:, 0] - cam.c
+    n *= np.where((n*o).sum(1) > 0, -1, 1)[:, None] # towards the camera
+    n /= np.linalg.norm(n, axis=1, keepdims=True)
+    A = np.r_[np.zeros((1, 3)), n[1:] @ cam.R.T] # the sky is no plane
+    U, V = (np.c_[F[:, i] @ cam.R.T, (o*F[:, i]).sum(1)].T for i in (1, 2))
+    T = dict(n=A, A=(A/np.minimum((n*o).sum(1), -1e-3)[:, None]).T, U=U, V=V,
+        color=np.transpose([f.color for f in faces]), par=list(zip_longest(*(f.par for f in faces), fillvalue=0.)))
+    T, (sun, *_, lit) = {k: np.ascontiguousarray(v, np.float32) for k, v in T.items()}, _sunlight(st)
+    return SimpleNamespace(**T, F=F, light=lit(np.maximum(np.float32(n) @ np.float32(sun), 0)),
+        glow=np.transpose([f.glow for f in faces]).astype(np.uint8, order="C"),
+        label=np.uint8([CLASSES[f.label] for f in faces]), kind=np.int8([f.kind for f in faces]))
+
+# %% ../nbs/04_toyscapes.ipynb #037744f9
+def _paint(faces, F, cam): # the number of the face seen at each pixel of the drawn frame
+    (x, y), (right, down, ahead) = _rays(cam, cam.size), cam.R[:, 1].tolist()
+    buf, n = np.int32(x*right + y*down + ahead < -1e-3), [len(f.pts) for f in faces[2:]] # 1 where rays meet the ground
+    st, G = np.concatenate([f.pts for f in faces[2:]]), np.repeat(F[2:], n, 0)
+    _fill(buf, G[:, 0] + st[:, :1]*G[:, 1] + st[:, 1:]*G[:, 2], n, range(2, len(faces)), cam)
+    return buf
+
+# %% ../nbs/04_toyscapes.ipynb #1b4976ba
+def _mask(outlines, blur, cam, size): # soft coverage 0..1 of outlines (x, z) on the ground, enlarged to the drawn frame
+    buf, points = np.zeros(size, np.uint8), np.insert(np.concatenate(outlines), 1, 0., axis=1)
+    _fill(buf, points, [len(p) for p in outlines], [255]*len(outlines), cam, 1/SS)
+    return cv2.resize(cv2.blur(buf, (blur, blur)), cam.size[::-1]).astype(np.float32).ravel()/255
+
+# %% ../nbs/04_toyscapes.ipynb #8d54c4f7
+def _shadows(things, st, cam, size): # two soft masks: cast by the sun, and contact shade under things
+    dx, dz = -math.sin(st.az)/math.tan(st.el), -math.cos(st.az)/math.tan(st.el)
+    cast, touch = [], []
+    for t in (t for t in things if t.foot):
+        tip = [(x + dx*t.height, z + dz*t.height) for x, z in t.foot]
+        if t.crown:
+            (x, z), = t.foot
+            cast += [_disc(*tip[0], t.crown*1.1, n=14), [(x - .15, z), (x + .15, z), *tip]]
+        else: cast.append(cv2.convexHull(np.float32([*t.foot, *tip]))[:, 0])
+        touch.append(_disc(x, z, .5, n=8) if t.crown else t.foot)
+    return _mask(cast, 3, cam, size), _mask(touch, 5, cam, size)
+
+# %% ../nbs/04_toyscapes.ipynb #adf4ae96
+def _cover(edge, foot): return np.clip(edge/foot + .5, 0, 1) # share of a pixel inside, `edge` metres from the border
+
+def _lay(under, top, share): # put `top` over `under`, in place, where `share` is 1; mix where it is between
+    return np.add(under, (top - under)*share, out=under)
+
+def _put(planes, i, values): # plane by plane, which numpy does three times as fast as all at once
+    for plane, v in zip(planes, values): plane[i] = v
+
+# %% ../nbs/04_toyscapes.ipynb #9e63a856
+def _paint_lines(u, a, z, foot, st): # coverage of white paint: centre line, edge lines, crossing and stop line
+    def band(v, c, half): return _cover(half - np.abs(v - c), foot)
+    def between(lo, hi): return (z > st.zebra + lo) & (z < st.zebra + hi)
+    dash = np.float32(z % 6 < 3) if st.line else np.float32(z % 9 < 4)
+    out = band(u, 0, .07)*dash if st.line < 2 else np.maximum(band(u, -.14, .05), band(u, .14, .05))
+    if st.hw < 4: out = out*float(st.line > 0)
+    if st.line: out = np.maximum(out, band(a, st.hw - .3, .06))
+    if st.zebra < 0: return out
+    stripes = _cover(.27 - np.abs((u + 50) % 1.1 - .55), foot)*np.float32(between(0, 3))
+    stop = np.float32(between(-1.9, -1.5) & (u*(1 if st.x > 0 else -1) < 0))
+    return np.where(between(-2.5, 4), np.maximum(stripes, stop)*np.float32(a < st.hw - .2), out)
+
+# %% ../nbs/04_toyscapes.ipynb #2fc76a3b
+def _slabs(u, a, z, foot, fine, coarse, st): # colour of the pavement: slabs, joints, kerb, shade along the houses
+    def band(c, half): return _cover(half - np.abs(a - c), foot)
+    joint = np.float32((np.abs(u/.75 % 1 - .5) > .47) | (np.abs(z/.75 % 1 - .5) > .47))*np.clip(.04/foot, 0, 1)
+    each = np.float32(_look(np.floor(u/.75)*7, np.floor(z/.75)*13) > .4)*np.clip(.3/foot, 0, 1)
+    v = .545 + .022*coarse + .025*fine - .1*joint + .03*each
+    v += (.66 - v)*band(st.hw + .12, .12) - .2*band(st.hw + .02, .035)
+    return v*(1 - .28*np.exp(-np.maximum(st.wall - a, 0)/.6))*_rgb(1.03, 1., .95)
+
+# %% ../nbs/04_toyscapes.ipynb #f51b20ea
+def _ground(x, z, foot, st): # colour (3, n), label (n,) and grain (n,) of the ground at x, z
+    u = x - st.bend*np.square(np.maximum(z, 0)) - st.x
+    a, cross = np.abs(u), (z > st.side) & (z < st.side + 7.5)
+    fine, coarse = _look(x*40, z*40, _GRIT)*np.clip(.05/foot, 0, 1), _look(x*5 + st.key, z*5)
+    tracks, patch = np.exp(-np.square((np.abs(a - st.lane) - .75)/.3)), np.float32(_look(x*1.7, z*.9 + st.key) > 1.7)
+    g = .36 + st.key*.0007 + .018*coarse + .022*fine + .018*tracks - .05*patch # tracks are where wheels pass
+    paint = _paint_lines(u, a, z, foot, st)*np.float32(~cross)*(.9 + .12*np.clip(coarse, -1, .5))
+    road, color = np.maximum(_cover(st.hw - a, foot), np.float32(cross)), _lay(g, .80, paint)*_rgb(1, 1, 1.02)
+    w = np.flatnonzero(road < 1)
+    slabs = _slabs(*(v[w] for v in (u, a, z, foot, fine, coarse)), st)
+    _put(color, w, _lay(np.take(color, w, 1), slabs, 1 - road[w]))
+    lawn = (a > st.hw + .24) & (a < st.hw + 1.7) & st.green | (a > st.wall - .1) & (st.style == "suburb")
+    label, lawn = np.where((a < st.hw) | cross, 0, 1), np.flatnonzero(lawn & ~cross)
+    label[lawn], color[:, lawn] = 9, _rgb(.30, .40, .16)*(1 + .13*coarse[lawn] + .2*fine[lawn])
+    return color, label, .6*coarse + .5*fine - 1.5*tracks*road
+
+# %% ../nbs/04_toyscapes.ipynb #25800316
+def _facade(s, t, foot, p, base): # colour (3, n) and light sent out at night (3, n)
     wp, hs, ww, wh, shop, n, key, brick, glass = p
-    cu, cv = s/wp, (t - shop)/hs; iu, iv = np.floor(cu), np.floor(cv)
-    fu, fv = np.abs(cu - iu - .5), np.abs(cv - iv - .5)
-    inside = np.float32((iv >= 0) & (iv < n))
-    cov = lambda e: np.clip(e/foot + .5, 0, 1)
-    du, dv = (ww - fu)*wp, (wh - fv)*hs
-    win = cov(np.minimum(du, dv))*inside; frame = cov(np.minimum(du, dv) + .12)*inside
-    sill = cov(.08 - np.abs((cv - iv - .5 + wh)*hs + .16))*cov(du + .15)*inside
-    rnd = np.sin(iu*12.9898 + iv*78.233 + key*7.1)*4375.8; rnd -= np.floor(rnd)
-    rough = _look(s*9 + key*50, t*9); course = _look(s*16, t*55, _M)*np.clip(.07/foot, 0, 1)
-    v = 1 + .045*rough + (.02 + .08*brick)*course - .10*np.exp(-t/.8) - .07*cov(.07 - np.abs(t - shop + .2))
-    top = shop + n*hs; v = v + .12*cov(.3 - np.abs(t - top - .35)) - .12*cov(.1 - np.abs(t - top + .06))
-    wall = base*v[:, None]
-    trim = np.float32(key % 1 > .4)*.38 + .42 - .1*glass
-    wall += (base*.35 + (trim*.6)[:, None] - wall)*np.maximum(frame, sill)[:, None]
+    cu, cv = s/wp, (t - shop)/hs
+    iu, iv = np.floor(cu), np.floor(cv)
+    fu, fv, rnd = np.abs(cu - iu - .5), np.abs(cv - iv - .5), np.sin(iu*12.9898 + iv*78.233 + key*7.1)*4375.8
+    rnd, inside, edge = rnd - np.floor(rnd), np.float32((iv >= 0) & (iv < n)), np.minimum((ww - fu)*wp, (wh - fv)*hs)
+    win, frame = (_cover(e, foot)*inside for e in (edge, edge + .12))
+    sill = _cover(.08 - np.abs((cv - iv - .5 + wh)*hs + .16), foot)*_cover((ww - fu)*wp + .15, foot)*inside
+    rough, trim = _look(s*9 + key*50, t*9), np.float32(key % 1 > .4)*.38 + .42 - .1*glass
+    wall = _lay(base*_plaster(s, t, foot, p, rough), base*.35 + trim*.6, np.maximum(frame, sill))
+    curtain = .28*np.float32((rnd > .72) & (fu > ww*.35) & (glass == 0)) + .22*_cover(.035 - fu*wp, foot)*(1 - glass)
     sky = np.clip((cv - iv)*.5 + .25*rnd + .06*rough, 0, 1)*(.5 + .4*glass)
-    pane = np.stack([.09 + .30*sky, .11 + .36*sky, .14 + .42*sky], 1)
-    pane += (.28*np.float32((rnd > .72) & (fu > ww*.35) & (glass == 0)) + .22*cov(.035 - fu*wp)*(1 - glass))[:, None]
-    wall += (pane - wall)*win[:, None]
-    lit = np.float32(rnd > .62)*(.45 + .5*rnd)*win
-    glow = lit[:, None]*np.float32([255, 196, 110])
-    low = np.flatnonzero((t < shop) & (shop > 2.5))
-    if len(low): wall[low], glow[low] = _shop(s[low], t[low], foot[low], wp[low], shop[low], key[low], wall[low])
+    _lay(wall, _rgb(.09, .11, .14) + _rgb(.30, .36, .42)*sky + curtain, win)
+    glow, low = np.float32(rnd > .62)*(.45 + .5*rnd)*win*_rgb(255, 196, 110), np.flatnonzero((t < shop) & (shop > 2.5))
+    wall[:, low], glow[:, low] = _shop(*(v[..., low] for v in (s, t, foot, wp, shop, key, wall)))
     return wall, glow
 
-# %% ../nbs/04_toyscapes.ipynb #4a55dd9b
-def _shop(s, t, foot, wp, shop, key, wall):
-    "Ground floor shop: fascia with a sign, wide windows between piers, some of them doors."
-    cov = lambda e: np.clip(e/foot + .5, 0, 1)
-    k = np.floor(s/(wp*2.5)); h = np.sin(k*3.7 + key)*.5 + .5; f = s/(wp*2.5) - k
-    col = np.stack([.5 + .4*np.sin(6.3*h + c + key) for c in (0, 2.1, 4.2)], 1)*.75
-    fascia = cov(.32 - np.abs(t - shop + .5))
-    letters = cov(.15 - np.abs(t - shop + .5))*(np.abs(f - .5) < .27)*(_look(s*40 + key*9, key*31 + k*17) > 0)
-    low = np.where(f > .8, .05, .55)
-    win = cov(np.minimum(np.minimum(t - low, shop - 1. - t), (.46 - np.abs(f - .5))*wp*2.5))
-    goods = np.clip(.2 + .16*_look(s*22 + key*40, t*22) + .08*t, .05, .7)
-    pane = goods[:, None]*(.55 + .45*col) + .05
-    awning = cov(.25 - np.abs(t - shop + 1.05))*(h > .6)*(np.abs(f - .5) < .47)
-    strip = np.where((s*2.2 % 1 > .5)[:, None], col, .85)
-    out = wall + (pane - wall)*win[:, None]
-    out += (col - out)*fascia[:, None]; out += (.9 - out)*letters[:, None]*.8; out += (strip - out)*awning[:, None]
-    return out, win[:, None]*(h > .35)[:, None]*(.35 + goods)[:, None]*np.float32([255, 226, 170]) + letters[:,
-        None]*col*200
+# %% ../nbs/04_toyscapes.ipynb #cab0f31e
+def _plaster(s, t, foot, p, rough): # brightness of the wall itself: courses of brick, dirt at the foot, two ledges
+    _, hs, _, _, shop, n, _, brick, _ = p
+    course, top = _look(s*16, t*55, _GRIT)*np.clip(.07/foot, 0, 1), shop + n*hs
+    v = 1 + .045*rough + (.02 + .08*brick)*course - .10*np.exp(-t/.8) - .07*_cover(.07 - np.abs(t - shop + .2), foot)
+    return v + .12*_cover(.3 - np.abs(t - top - .35), foot) - .12*_cover(.1 - np.abs(t - top + .06), foot)
 
-# %% ../nbs/04_toyscapes.ipynb #aa8f0a71
-def _leaf(s, t, p, base, sun, amb):
-    "Foliage: each clump is shaded as a ball, broken up by noise; returns colour and the ball's normal."
+# %% ../nbs/04_toyscapes.ipynb #3b7a3650
+def _shop(s, t, foot, wp, shop, key, wall): # colour and glow of a ground floor shop; some windows are doors
+    k = np.floor(s/(wp*2.5))
+    h, f = np.sin(k*3.7 + key)*.5 + .5, s/(wp*2.5) - k # chance and place within this window
+    color, middle = (.5 + .4*np.sin(6.3*h + _rgb(0, 2.1, 4.2) + key))*.75, np.abs(f - .5)
+    fascia, sign = (_cover(half - np.abs(t - shop + .5), foot) for half in (.32, .15))
+    letters = sign*(middle < .27)*(_look(s*40 + key*9, key*31 + k*17) > 0)
+    edge = np.minimum(t - np.where(f > .8, .05, .55), shop - 1. - t)
+    win, goods = _cover(np.minimum(edge, (.46 - middle)*wp*2.5), foot), .2 + .16*_look(s*22 + key*40, t*22) + .08*t
+    goods, awning = np.clip(goods, .05, .7), _cover(.25 - np.abs(t - shop + 1.05), foot)*(h > .6)*(middle < .47)
+    _lay(_lay(wall, goods*(.55 + .45*color) + .05, win), color, fascia)
+    wall += (.9 - wall)*letters*.8
+    _lay(wall, np.where(s*2.2 % 1 > .5, color, .85), awning)
+    return wall, win*(h > .35)*(.35 + goods)*_rgb(255, 226, 170) + letters*color*200
+
+# %% ../nbs/04_toyscapes.ipynb #7fcf59f6
+def _leaf(s, t, p, base, sun, amb): # colour of foliage and the normal of the ball that its clump is
     cs, ct, rs, rt, key, high = p
-    x, y = (s - cs)/rs, (t - ct)/rt
-    far = np.clip(1.2/rs, .15, 1)
-    n1, n2 = _look(s*16*far + key*77, t*16*far, _M), _look(s*44*far, t*44*far + key*31, _M)
-    z = np.sqrt(np.maximum(1 - x*x - y*y, .03))
-    x, y = x + .25*n1, y + .25*n2
+    x, y, far = (s - cs)/rs, (t - ct)/rt, np.clip(1.2/rs, .15, 1)
+    n1, n2 = _look(s*16*far + key*77, t*16*far, _GRIT), _look(s*44*far, t*44*far + key*31, _GRIT)
+    x, y, z = x + .25*n1, y + .25*n2, np.sqrt(np.maximum(1 - x*x - y*y, .03))
     l = np.clip(x*sun[0] + y*sun[1] - z*sun[2], -.3, 1)
     v = amb*(.62 + .28*y + .10*high) + l*sun[3]*.75 + .07*n1 + .10*n2
-    return base*np.clip(v, .26, 2)[:, None]*np.stack([1 + .10*l, 1 + .03*l, 1 - .12*l], 1), np.stack([x, -y, -z], 1)
+    return base*np.clip(v, .26, 2)*(1 + _rgb(.10, .03, -.12)*l), np.stack([x, -y, -z])
 
-# %% ../nbs/04_toyscapes.ipynb #3ed3f35c
-def _sky(st, cam, size):
-    "Sky colour at every pixel of the frame: gradient, sun glare and clouds on a high flat layer."
-    h, w = size; r = _rays(cam, (h//2, w//2))
-    d = np.stack(np.broadcast_arrays(*r), -1) @ cam.R.astype(np.float32)
-    d /= np.sqrt(np.einsum("hwc,hwc->hw", d, d))[..., None]
-    e = np.maximum(d[..., 1], 0); k = 150/(e + .12)
-    m = cv2.remap(_N, d[..., 0]*k*.5 + st["key"]*9, d[..., 2]*k*.5 + st["key"]*5, cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_WRAP)
-    grey = 1 - st["sun"]
-    cover = np.clip((m + st["key"]*.022 - 1.2 + 1.5*grey)*.75, 0, 1)*np.clip(e*7, .0, 1)
-    g = np.clip(e*1.9, 0, 1)[..., None]**.7
-    sky = np.float32([.80, .87, .93])*(1 - g) + np.float32([.30, .52, .84])*g
-    sky += (np.float32([.76, .78, .81]) - sky)*grey*.9
-    cloud = .93 - .13*np.clip(m - .3, 0, 1.5) - .17*grey
-    sky += (cloud[..., None]*np.float32([1, 1, 1.02]) - sky)*cover[..., None]*.9
-    s = np.float32([math.sin(st["az"])*math.cos(st["el"]), math.sin(st["el"]), math.cos(st["az"])*math.cos(st["el"])])
-    sky += (np.clip(d @ s, 0, 1)**24*.35*st["sun"])[..., None]*np.float32([1, .93, .8])
-    return cv2.resize(sky, (w, h))
+# %% ../nbs/04_toyscapes.ipynb #009796ac
+def _tiles(px): return 1 + .07*_look(px.s*12, px.t*12) - .16*np.clip(.12/px.foot, 0, 1)*np.float32(px.t*3 % 1 < .2)
 
-# %% ../nbs/04_toyscapes.ipynb #d7301ef1
-def _sunlight(st):
-    "Direction to the sun, strength of sky and of sun, and the light (n, 3) on surfaces whose cosine to the sun is k."
-    amb, sun, c = .66 + .28*(1 - st["sun"]), .56*st["sun"], math.cos(st["el"])
-    s = [math.sin(st["az"])*c, math.sin(st["el"]), math.cos(st["az"])*c]
-    return s, amb, sun, lambda k: amb*np.float32([.96, 1, 1.06]) + sun*k[..., None]*np.float32([1.08, 1, .86])
+def _round(px): # limbs, trunks and poles: brighter towards the sun's side, darker at the foot
+    lean = px.s/np.maximum(px.par(1), .05)*math.copysign(px.st.sun, math.sin(px.st.az))
+    return 1 + .07*_look(px.s*30, px.t*14) + .11*lean - .10*np.exp(-px.t/.5)
 
-# %% ../nbs/04_toyscapes.ipynb #e838f7f2
-def _shade(st, cam, T, ids, keep, shadow):
-    "Colour, glow and depth of the drawn frame; labels, normals and grain at the pixels `keep` of it."
-    flat, F = ids.ravel(), np.float32
-    rx, ry = (np.broadcast_to(v, cam.size).ravel() for v in _rays(cam, cam.size)[:2])
-    back = np.full(len(flat), -1, np.int32); back[keep] = np.arange(len(keep))
-    A = [np.take(a, flat) for a in T["A"]]
-    depth = 1/np.maximum(A[0]*rx + A[1]*ry + A[2], 1/SKY_DEPTH)
-    s, amb, sun, lit = _sunlight(st)
-    light = lit(np.maximum(T["wn"] @ F(s), 0)); tint = T["color"]*light
-    rows = lambda a, j: np.take(a, j, 0, mode="clip") # "clip" is the quick way through numpy
-    kind, img, glow = np.take(T["kind"], flat), rows(tint, flat), rows(T["glow"], flat)
-    few = flat[keep]; label, normal, grain = T["label"][few], T["n"][few], np.zeros(len(keep), F)
-    for k in (GROUND, FACADE, LEAF, GLOSS, ROOF, ROUND):
-        i = np.flatnonzero(kind == k)
-        if not len(i): continue
-        f, z, x, y = flat[i], depth[i], rx[i], ry[i]
-        g = (lambda a: a[1]) if k == GROUND else (lambda a: np.take(a, f))
-        S, V = (z*(g(D[0])*x + g(D[1])*y + g(D[2])) - g(D[3]) for D in (T["U"], T["V"]))
-        p, foot = T["par"], z*(1.1/cam.f); j = back[i]; on = j >= 0; j = j[on]
-        if k == GROUND:
-            c, lab, gr = _ground(S, V, foot*np.clip(.35*z/st["eye"], 1, 6), st)
-            label[j], grain[j] = lab[on], gr[on]
-            img[i] = c*(lit((1 - .92*shadow[0].ravel()[i])*s[1])*(1 - .5*shadow[1].ravel()[i])[:, None])
-        elif k == FACADE:
-            c, e = _facade(S, V, foot, [g(v) for v in p], rows(T["color"], f))
-            img[i] = c*rows(light, f); glow[i] = np.minimum(e, 255)
-        elif k == LEAF:
-            img[i], n = _leaf(S, V, [g(v) for v in p[:6]], rows(T["color"], f), (*s, sun*1.3), amb*1.1)
-            depth[i] = z + (n[:, 2] + .5)*g(p[2])*.5; n = n[on]; normal[j] = n/np.sqrt(np.einsum("nc,nc->n", n,
-                n))[:, None]
-        elif k == GLOSS: img[i] *= _gloss(S, V, g(p[0]), g(p[1]), g(p[2]))
-        elif k == ROOF: img[i] *= _tiles(S, V, foot)
-        else: img[i] *= _round(S, V, g(p[1]), math.copysign(st["sun"], s[0]))
-        if k != GROUND: grain[j] = _look(S[on]*7, V[on]*7)
-    return img, glow, depth, label, normal, grain
-
-# %% ../nbs/04_toyscapes.ipynb #d2a94e24
-def _tiles(s, t, foot): return (1 + .07*_look(s*12, t*12) - .16*np.clip(.12/foot, 0, 1)*np.float32(t*3 % 1 < .2))[:,
-    None]
-
-def _round(s, t, radius, sun):
-    "Limbs, trunks and poles: brighter towards the sun's side, darker at the foot."
-    return (1 + .07*_look(s*30, t*14) + .11*s/np.maximum(radius, .05)*sun - .10*np.exp(-t/.5))[:, None]
-
-def _gloss(s, t, y, up, glass):
-    "Car paint and glass: dark near the ground, a sky streak on the shoulder, bright where it looks up."
-    h = y + t*up
+def _gloss(px): # car paint and glass: dark near the ground, a sky streak on the shoulder
+    h = px.par(0) + px.t*px.par(1)
     body = .62 + .42*np.clip(h - .2, 0, 1) + .16*np.exp(-np.square((h - .84)/.07))
-    pane = .8 + 2.1*np.clip(t*.9 + .25*_look(s*14, t*3), 0, 1.2)
-    return np.where(glass > 0, pane, body)[:, None]
+    return np.where(px.par(2) > 0, .8 + 2.1*np.clip(px.t*.9 + .25*_look(px.s*14, px.t*3), 0, 1.2), body)
 
-# %% ../nbs/04_toyscapes.ipynb #f314848c
-def _night_light(depth, st, cam, lamps, size):
-    "Light received after dark (h, w): the cone of our own headlamps and a pool under each street lamp."
-    x, y, _ = _rays(cam, size)
-    X, Y = x*depth, y*depth
+# %% ../nbs/04_toyscapes.ipynb #fa430b7a
+def _sky(st, cam, size): # colour at every pixel of the frame: gradient, clouds and sun glare
+    x, y = _rays(cam, (size[0]//2, size[1]//2))
+    d = np.stack(np.broadcast_arrays(x, y, np.float32(1)), -1) @ cam.R.astype(np.float32)
+    d /= np.sqrt(np.einsum("hwc,hwc->hw", d, d))[..., None]
+    e, overcast, F = np.maximum(d[..., 1], 0), 1 - st.sun, np.float32
+    px, py = (d[..., i]*(150/(e + .12))*.5 + st.key*k for i, k in ((0, 9), (2, 5)))
+    m = cv2.remap(_SOFT, px, py, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    cover = np.clip((m + st.key*.022 - 1.2 + 1.5*overcast)*.75, 0, 1)*np.clip(e*7, .0, 1)
+    cloud, g = .93 - .13*np.clip(m - .3, 0, 1.5) - .17*overcast, np.clip(e*1.9, 0, 1)[..., None]**.7
+    sky = F([.80, .87, .93])*(1 - g) + F([.30, .52, .84])*g
+    sky += (F([.76, .78, .81]) - sky)*overcast*.9
+    sky += (cloud[..., None]*F([1, 1, 1.02]) - sky)*cover[..., None]*.9
+    sky += (np.clip(d @ F(_sunlight(st)[0]), 0, 1)**24*.35*st.sun)[..., None]*F([1, .93, .8])
+    return cv2.resize(sky, size[::-1])
+
+# %% ../nbs/04_toyscapes.ipynb #6a84bae1
+def _on_ground(px, out):
+    sun, *_, lit = _sunlight(px.st)
+    color, label, grain = _ground(px.s, px.t, px.foot*np.clip(.35*px.z/px.st.eye, 1, 6), px.st)
+    cast, touch = (m[px.i] for m in px.shadow)
+    _put(out.img, px.i, color*(lit((1 - .92*cast)*sun[1])*(1 - .5*touch)))
+    out.label[px.j], out.grain[px.j] = label[px.on], grain[px.on]
+
+def _on_facade(px, out):
+    color, glow = _facade(px.s, px.t, px.foot, [px.par(i) for i in range(9)], np.take(px.T.color, px.f, 1))
+    _put(out.img, px.i, color*np.take(px.T.light, px.f, 1))
+    _put(out.glow, px.i, np.minimum(glow, 255))
+
+# %% ../nbs/04_toyscapes.ipynb #32b26546
+def _on_leaf(px, out):
+    s, amb, sun, _ = _sunlight(px.st)
+    p, base = [px.par(i) for i in range(6)], np.take(px.T.color, px.f, 1)
+    color, n = _leaf(px.s, px.t, p, base, (*s, sun*1.3), amb*1.1)
+    _put(out.img, px.i, color)
+    out.depth[px.i], n = px.z + (n[2] + .5)*p[2]*.5, np.ascontiguousarray(n[:, px.on].T)
+    out.normal[px.j] = n/np.sqrt(np.einsum("nc,nc->n", n, n))[:, None]
+
+def _dim(texture, px, out): _put(out.img, px.i, np.take(out.img, px.i, 1)*texture(px))
+
+_SHADERS = {GROUND: _on_ground, FACADE: _on_facade, LEAF: _on_leaf}
+_SHADERS |= {k: functools.partial(_dim, texture) for k, texture in ((GLOSS, _gloss), (ROOF, _tiles), (ROUND, _round))}
+
+# %% ../nbs/04_toyscapes.ipynb #6a4960e1
+def _shade(st, cam, T, ids, keep, shadow): # colour, glow, depth of the drawn frame; the rest at its pixels `keep`
+    flat, back = ids.ravel(), np.full(ids.size, -1, np.int32)
+    back[keep] = np.arange(len(keep))
+    x, y = (np.broadcast_to(v, cam.size).ravel() for v in _rays(cam, cam.size))
+    a, b, c = (np.take(v, flat) for v in T.A)
+    out = SimpleNamespace(depth=1/np.maximum(a*x + b*y + c, 1/SKY_DEPTH), img=np.take(T.color*T.light, flat, 1),
+        glow=np.take(T.glow, flat, 1),
+        label=T.label[flat[keep]], normal=T.n[flat[keep]], grain=np.zeros(len(keep), np.float32))
+    kind = np.take(T.kind, flat)
+    for k, shade in _SHADERS.items():
+        i = np.flatnonzero(kind == k)
+        f, z, j = 1 if k == GROUND else flat[i], out.depth[i], back[i]
+        s, t = (z*(p*x[i] + q*y[i] + r) - o for p, q, r, o in ((np.take(row, f) for row in D) for D in (T.U, T.V)))
+        on = j >= 0
+        if k != GROUND: out.grain[j[on]] = _look(s[on]*7, t[on]*7)
+        shade(SimpleNamespace(i=i, f=f, s=s, t=t, z=z, j=j[on], on=on, foot=z*(1.1/cam.f), T=T, st=st, shadow=shadow,
+            par=lambda n: np.take(T.par[n], f)), out)
+    return out
+
+# %% ../nbs/04_toyscapes.ipynb #c6566f40
+def _night_light(depth, cam, lamps): # after dark (h, w): the cone of our headlamps and a pool under each street lamp
+    x, y = _rays(cam, depth.shape)
     cone = np.exp(-np.square(x/.34))*np.clip(.55 + y*9, .06, 1)/(1 + np.square(depth/15))*np.clip(depth/5, .3, 1)
-    for lx, h, lz in lamps[:5]:
-        L = (cam.R @ (np.array([lx, h - .5, lz]) - cam.c)).tolist()
-        d2 = np.square(X - L[0]) + np.square(Y - L[1])*.5 + np.square(depth - L[2])
+    for lamp in lamps[:5]:
+        X, Y, Z = (cam.R @ (np.array(lamp) - cam.c)).tolist()
+        d2 = np.square(x*depth - X) + np.square(y*depth - Y)*.5 + np.square(depth - Z)
         cone = cone + .5/(1 + d2/14)
     return np.where(depth < SKY_DEPTH*.9, np.minimum(cone, 1), 0).astype(np.float32)
 
-# %% ../nbs/04_toyscapes.ipynb #e9377d89
+# %% ../nbs/04_toyscapes.ipynb #c678b6a2
+def _develop(img, r): # exposure, white balance, contrast, a little noise
+    x = img*(np.float32([r.uniform(.96, 1.05), 1, r.uniform(.95, 1.05)])*r.uniform(.98, 1.17))
+    rows, cols = (np.arange(n)*k + r.randrange(512) for n, k in zip(img.shape, (1, 7)))
+    noise = np.take(_SOFT, rows, 0, mode="wrap").take(cols, 1, mode="wrap")[..., None]
+    return np.clip(x*(1 + .22*(x - .45))*255 + noise*1.5, 0, 255).astype(np.uint8)
+
+# %% ../nbs/04_toyscapes.ipynb #e4c29f85
+def _stage(r, cam): # a street and the things that stand in it
+    st = _street(r, float(cam.c[1]))
+    rows = _row(r, st, -1) + _row(r, st, 1) + _skyline(r)
+    kerbs = [t for side in (-1, 1) for put in (_furniture, _parked, _walkers) for t in put(r, st, side)]
+    return st, rows + _apart(kerbs + _traffic(r, st))
+
+def _picture(img, ids, z, st, cam): # the drawn frame made small, in haze, before the sky
+    sky, t = _small(np.float32(ids == 0)[None], z.shape)[..., None], np.exp(z/-700)[..., None]
+    haze = _small(img, z.shape)*t + np.float32([.76, .81, .86])*(1 - t)
+    return haze*(1 - sky) + sky*_sky(st, cam, z.shape)
+
+def _small(planes, size): return cv2.resize(cv2.merge(list(planes)), size[::-1], interpolation=cv2.INTER_AREA)
+
+# %% ../nbs/04_toyscapes.ipynb #26ddf270
 def render_scene(seed: int, # what to draw; the same seed and size give the same scene to the bit
                  size: tuple = (192, 256), # (h, w) in pixels
                 ) -> Scene: # picture, depth, normals, objects and labels
     "Draw one street scene."
-    r = random.Random(seed); cam, st = _camera(r, size), _street(r)
-    st |= dict(eye=float(cam.c[1]), lampside=r.choice([-1, 1]))
-    things = _houses(r, st) + _apart(_place(r, st) + _traffic(r, st))
-    faces, F, T = _tables(things, cam)
-    ids = _ids(faces, F, cam).astype(np.intp)
-    (H, W), (h, w) = cam.size, size
-    keep = (((np.arange(h) + .5)*SS).astype(int)[:, None]*W + ((np.arange(w) + .5)*SS).astype(int)).ravel()
-    img, glow, depth, label, normal, grain = _shade(st, cam, T, ids, keep, _shadows(things, st, cam, size))
-    half = lambda a: cv2.resize(a.reshape(H, W, 3), (w, h), interpolation=cv2.INTER_AREA)
-    few = ids.ravel()[keep]
-    z = np.where(few > 0, np.minimum(depth[keep], SKY_DEPTH*.9), np.float32(SKY_DEPTH)).reshape(h, w)
-    img, sky = half(img), cv2.resize(np.float32(ids == 0), (w, h), interpolation=cv2.INTER_AREA)[..., None]
-    t = np.exp(z/-700)[..., None]
-    img = (img*t + np.float32([.76, .81, .86])*(1 - t))*(1 - sky) + sky*_sky(st, cam, size)
-    lamps = [(t[1][-1][0][0][0], t[2][1], t[0]) for t in things if t[1][-1][6] == _SODIUM]
-    flat = [a.reshape(h, w) for a in (T["obj"][few], label)]
-    return Scene(_develop(img, r), z, normal.reshape(h, w, 3), *flat, half(glow), _night_light(z, st, cam, lamps, size),
-                 grain.reshape(h, w), cam.R[:, 1].astype(np.float32), seed)
+    r = random.Random(seed)
+    cam = _camera(r, size)
+    st, things = _stage(r, cam)
+    faces, objects = _order(things)
+    T = _tables(faces, cam, st)
+    ids = _paint(faces, T.F, cam).astype(np.intp)
+    rows, cols = (((np.arange(n) + .5)*SS).astype(int) for n in size)
+    keep = (rows[:, None]*cam.size[1] + cols).ravel() # of the drawn pixels, one for each of the picture
+    px, few = _shade(st, cam, T, ids, keep, _shadows(things, st, cam, size)), ids.ravel()[keep].reshape(size)
+    z = np.where(few > 0, np.minimum(px.depth[keep].reshape(size), SKY_DEPTH*.9), np.float32(SKY_DEPTH))
+    img, glow = (a.reshape(3, *cam.size) for a in (px.img, px.glow))
+    lamps = [(f.frame[0][0], q.height - .5, q.z) for q in things for f in q.faces if f.glow is _SODIUM]
+    return Scene(_develop(_picture(img, ids, z, st, cam), r), z, px.normal.reshape(*size, 3), objects[few],
+        px.label.reshape(size), _small(glow, size), _night_light(z, cam, lamps), px.grain.reshape(size),
+        cam.R[:, 1].astype(np.float32), seed)
 
-# %% ../nbs/04_toyscapes.ipynb #361f5a5c
-def _develop(img, r):
-    "What a camera does to light: exposure, white balance, contrast, a little noise."
-    gain = np.float32([r.uniform(.96, 1.05), 1, r.uniform(.95, 1.05)])*r.uniform(.98, 1.17)
-    x = img*gain; x = x*(1 + .22*(x - .45))
-    noise = np.take(_N, np.arange(img.shape[0]) + r.randrange(512), 0,
-        mode="wrap").take(np.arange(img.shape[1])*7 + r.randrange(512), 1, mode="wrap")
-    return np.clip(x*255 + noise[..., None]*1.5, 0, 255).astype(np.uint8)
-
-# %% ../nbs/04_toyscapes.ipynb #51e16af8
-def _tile(tex, h, w, r):
-    "A random (h, w) piece of a tileable texture."
+# %% ../nbs/04_toyscapes.ipynb #88db0481
+def _tile(tex, h, w, r): # a random (h, w) piece of a tileable texture
     a, b = r.randrange(max(512 - h, 1)), r.randrange(max(512 - w, 1))
-    if a + h <= 512 and b + w <= 512: return tex[a:a + h, b:b + w]
-    return tex[np.ix_(np.arange(a, a + h) & 511, np.arange(b, b + w) & 511)]
+    if max(h, w) > 512: tex = np.tile(tex, (h//512 + 1, w//512 + 1))
+    return tex[a:a + h, b:b + w]
 
-@lru_cache
-def _specks(n, length, slant, width, seed):
-    "Tile of streaks or flakes, 0..1 float32: n of them, `length` pixels long."
+# %% ../nbs/04_toyscapes.ipynb #2daf2e6c
+@functools.lru_cache
+def _specks(n, length, slant, width, seed): # tile, 0..1, of n streaks of `length` pixels, or of flakes where it is 0
     rng, t = np.random.default_rng(seed), np.zeros((576, 576), np.uint8)
-    for x, y, b, k in zip(rng.uniform(0, 512, n), rng.uniform(0, 512, n), rng.uniform(.35, 1, n), rng.uniform(.6,
-        1.3, n)):
-        for ox in (0, 512):
-            for oy in (0, 512):
-                a = (int((x + ox)*16) - 0, int((y + oy)*16)); e = (a[0] + int(slant*length*k*16),
-                    a[1] + int(length*k*16))
-                if length: cv2.line(t, a, e, int(255*b), width, cv2.LINE_AA, 4)
-                else: cv2.circle(t, a, int(width*k*8), int(255*b), -1, cv2.LINE_AA, 4)
-    t[:64] = np.maximum(t[:64], t[512:]); t[:, :64] = np.maximum(t[:, :64], t[:, 512:])
+    for x, y, b, k in np.stack([rng.uniform(*lim, n) for lim in ((0, 512), (0, 512), (.35, 1), (.6, 1.3))], 1).tolist():
+        for ox, oy in ((0, 0), (0, 512), (512, 0), (512, 512)):
+            p, light = (int((x + ox)*16), int((y + oy)*16)), int(255*b)
+            q = p[0] + int(slant*length*k*16), p[1] + int(length*k*16)
+            if length: cv2.line(t, p, q, light, width, cv2.LINE_AA, 4)
+            else: cv2.circle(t, p, int(width*k*8), light, -1, cv2.LINE_AA, 4)
+    t[:64] = np.maximum(t[:64], t[512:])
+    t[:, :64] = np.maximum(t[:, :64], t[:, 512:])
     return cv2.GaussianBlur(t[:512, :512], (0, 0), .55 if width < 3 else .8).astype(np.float32)/255
 
-# %% ../nbs/04_toyscapes.ipynb #b100cc7d
-def _haze(img, depth, beta, air):
-    "Koschmieder: `img*t + air*(1 - t)` with t = exp(-beta*depth); img (3, h, w), air (3, 1, 1)."
-    return air + (img - air)*np.exp(depth*-beta)
+# %% ../nbs/04_toyscapes.ipynb #ffbd2916
+def _haze(img, depth, beta, air): return air + (img - air)*np.exp(depth*-beta) # img (3, h, w), air (3, 1, 1)
 
-# %% ../nbs/04_toyscapes.ipynb #2493a14b
-def _rgb(*v): return np.float32(v).reshape(3, 1, 1)
+# %% ../nbs/04_toyscapes.ipynb #96fe2358
+def _tone(*v): return np.float32(v).reshape(3, 1, 1)
 def _grey(img, k): return img*k + img.mean(0)*(1 - k) # keep k of the saturation
 
-def _fog(sc, img, r):
-    "Visibility of 25 to 80 m: contrast there has fallen to 5 percent, so beta = 3/visibility (Sakaridis et al. 2018)."
+def _fog(sc, img, r): # visibility of 25 to 80 m: contrast there is 5 percent, so beta = 3/visibility
     v, g = r.uniform(25, 80), r.uniform(175, 222)
-    return _haze(_grey(img, .75), np.minimum(sc.depth, 400)*(1 + .06*_tile(_N, *sc.depth.shape, r)), 3/v,
-        _rgb(g*.985, g, g*1.01))
+    z = np.minimum(sc.depth, 400)*(1 + .06*_tile(_SOFT, *sc.depth.shape, r))
+    return _haze(_grey(img, .75), z, 3/v, _tone(g*.985, g, g*1.01))
 
-# %% ../nbs/04_toyscapes.ipynb #bb0c5975
-def _night(sc, img, r):
-    "Little light from above, headlamps and street lamps below, and whatever shines by itself with a halo."
-    h, w = sc.depth.shape; sky = np.float32(sc.objects == 0)
-    dark = img*np.sqrt(img*(1/255))
-    out = dark*(sc.night_light*r.uniform(.8, 1.1)*_rgb(1.12, .98, .76) + _rgb(.075, .09, .14)*r.uniform(.7, 1.5))
-    out += (_rgb(9, 11, 20)*r.uniform(.5, 1.6) + img*.03 - out)*sky
+# %% ../nbs/04_toyscapes.ipynb #b962aac4
+def _night(sc, img, r): # little light from above, lamps below, and whatever shines by itself with a halo
+    (h, w), sky = sc.depth.shape, np.float32(sc.objects == 0)
+    lamps = sc.night_light*r.uniform(.8, 1.1)*_tone(1.12, .98, .76)
+    out = img*np.sqrt(img*(1/255))*(lamps + _tone(.075, .09, .14)*r.uniform(.7, 1.5))
+    _lay(out, _tone(9, 11, 20)*r.uniform(.5, 1.6) + img*.03, sky)
     e = cv2.resize(sc.emission, (w//4, h//4), interpolation=cv2.INTER_AREA)
-    halo = cv2.addWeighted(cv2.GaussianBlur(e, (0, 0), max(h/96, 1)), .75, cv2.GaussianBlur(e, (0, 0), max(h/28, 2)),
-        .6, 0)
-    out += np.moveaxis(cv2.add(cv2.resize(halo, (w, h)), cv2.convertScaleAbs(sc.emission, alpha=.85)), 2, 0)
-    return out + _tile(_M, h, w, r)*_rgb(2.2, 1.8, 2.6)
+    near, wide = (cv2.GaussianBlur(e, (0, 0), sigma) for sigma in (max(h/96, 1), max(h/28, 2)))
+    halo = cv2.resize(cv2.addWeighted(near, .75, wide, .6, 0), (w, h))
+    out += np.moveaxis(cv2.add(halo, cv2.convertScaleAbs(sc.emission, alpha=.85)), 2, 0)
+    return out + _tile(_GRIT, h, w, r)*_tone(2.2, 1.8, 2.6)
 
-# %% ../nbs/04_toyscapes.ipynb #f4c329f9
-def _mirror(sc):
-    "What a wet ground shows: per column, the picture above the foot of what stands behind, upside down."
-    g = sc.objects[::2, ::2] == 1; h, w = g.shape
-    rows = np.arange(h)[:, None]
-    foot = np.maximum.accumulate(np.where(g, -1, rows), 0)
-    src = np.clip(2*foot + 1 - rows, 0, h - 1)
-    m = np.take(np.ascontiguousarray(sc.image[::2, ::2]).reshape(h*w, 3), src*w + np.arange(w), 0)
+# %% ../nbs/04_toyscapes.ipynb #a5b0b498
+def _mirror(sc): # per column, the picture above the foot of what stands behind, upside down
+    ground = sc.objects[::2, ::2] == 1
+    (h, w), rows = ground.shape, np.arange(len(ground))[:, None]
+    foot = np.maximum.accumulate(np.where(ground, -1, rows), 0)
+    source = np.clip(2*foot + 1 - rows, 0, h - 1)*w + np.arange(w)
+    m = np.take(np.ascontiguousarray(sc.image[::2, ::2]).reshape(h*w, 3), source, 0)
     return np.moveaxis(cv2.resize(cv2.blur(m, (3, max(h//9, 1))), sc.depth.shape[::-1]), 2, 0)
 
-# %% ../nbs/04_toyscapes.ipynb #49a583cc
-def _rain(sc, img, r):
-    "Grey sky, wet ground that mirrors, haze, and two layers of streaks."
-    h, w = sc.depth.shape; k = r.uniform(.5, 1)
-    air, sky, ground = r.uniform(120, 165)*_rgb(.97, 1,
-        1.03), np.float32(sc.objects == 0), np.float32(sc.objects == 1)
-    img = _grey(img, .55)*(.94 - .22*k)
-    img += (air*(.95 + .09*_tile(_N, h, w, r)) - img)*sky
+# %% ../nbs/04_toyscapes.ipynb #e5950994
+def _rain(sc, img, r): # grey sky, wet ground that mirrors, haze, and two layers of streaks
+    (h, w), k, air = sc.depth.shape, r.uniform(.5, 1), r.uniform(120, 165)*_tone(.97, 1, 1.03)
+    sky, ground = np.float32(sc.objects == 0), np.float32(sc.objects == 1)
+    img = _lay(_grey(img, .55)*(.94 - .22*k), air*(.95 + .09*_tile(_SOFT, h, w, r)), sky)
     wet = ground*np.clip(.36 + .20*sc.grain + .010*sc.depth, .12, .72)*(.6 + .4*k)
-    img = img*(1 - .28*ground); img += (_mirror(sc)*np.float32(.72) - img)*wet
+    img = _lay(img*(1 - .28*ground), _mirror(sc)*np.float32(.72), wet)
     img = _haze(img, np.minimum(sc.depth, 300), r.uniform(.004, .014), air)
-    i, s = r.randrange(4), max(h/192, .5); slant = (-.32, -.15, .12, .3)[i]
-    streak = np.maximum(_tile(_specks(1500, round(9*s), slant, 1, 1), h, w, r)*.30, _tile(_specks(260, round(24*s),
-        slant, 1, 2), h, w, r)*.45)
-    return img + (_rgb(206, 212, 220) - img)*(streak*(.55 + .45*k))
+    s, slant = max(h/192, .5), (-.32, -.15, .12, .3)[r.randrange(4)]
+    streak = np.maximum(*(_tile(_specks(n, round(l*s), slant, 1, seed), h, w, r)*light
+                          for n, l, seed, light in ((1500, 9, 1, .30), (260, 24, 2, .45))))
+    return img + (_tone(206, 212, 220) - img)*(streak*(.55 + .45*k))
 
-# %% ../nbs/04_toyscapes.ipynb #4afd2e46
-def _snow(sc, img, r):
-    "Snow lies where surfaces look up and the grain lets it; flakes of three sizes fall in front of a haze."
-    h, w = sc.depth.shape; k = r.uniform(.25, 1); sky = np.float32(sc.objects == 0)
-    up = cv2.transform(sc.normals, sc.up[None])
-    img = _grey(img, .75)*.92
-    soft = cv2.blur(sc.grain, (3, 3))
-    lie = np.clip((up - .35)*1.8, 0, 1)*np.clip(.35 + k*1.05 + .38*soft - np.float32(sc.labels == 8)*.12, 0, 1)
-    lie = cv2.blur(lie, (3, 3)); lie = lie*lie*(3 - 2*lie)*.93
-    img += ((205 + 5*soft + .25*(img[1] - 90))*_rgb(.97, .99, 1.02) - img)*lie
-    air = r.uniform(192, 218)*_rgb(1, 1, 1.01)
-    img += (air*(1 + .02*_tile(_N, h, w, r)) - img)*sky
+# %% ../nbs/04_toyscapes.ipynb #e0459b07
+def _snow(sc, img, r): # it lies where surfaces look up and the grain lets it; flakes of three sizes before a haze
+    (h, w), k, s = sc.depth.shape, r.uniform(.25, 1), max(sc.depth.shape[0]/192, .5)
+    img, soft, up = _grey(img, .75)*.92, cv2.blur(sc.grain, (3, 3)), cv2.transform(sc.normals, sc.up[None])
+    lie = np.clip(.35 + k*1.05 + .38*soft - np.float32(sc.labels == CLASSES["vegetation"])*.12, 0, 1)
+    lie = cv2.blur(np.clip((up - .35)*1.8, 0, 1)*lie, (3, 3))
+    _lay(img, (205 + 5*soft + .25*(img[1] - 90))*_tone(.97, .99, 1.02), lie*lie*(3 - 2*lie)*.93)
+    air = r.uniform(192, 218)*_tone(1, 1, 1.01)
+    _lay(img, air*(1 + .02*_tile(_SOFT, h, w, r)), np.float32(sc.objects == 0))
     img = _haze(img, np.minimum(sc.depth, 300), r.uniform(.006, .020), air)
-    s = max(h/192, .5)
-    f = _tile(_specks(2600, 0, 0, 1.2*s, 3), h, w, r)*.7 + _tile(_specks(420, 0, 0, 2.4*s, 4), h, w,
-        r)*.9 + _tile(_specks(50, 0, 0, 4.6*s, 5), h, w, r)*.7
+    layers = ((2600, 1.2, 3, .7), (420, 2.4, 4, .9), (50, 4.6, 5, .7)) # flakes, size, seed, brightness
+    f = sum(_tile(_specks(n, 0, 0, size*s, seed), h, w, r)*light for n, size, seed, light in layers)
     return img + (250 - img)*np.minimum(f*(.55 + .45*k), .95)
 
-# %% ../nbs/04_toyscapes.ipynb #cfe32962
+# %% ../nbs/04_toyscapes.ipynb #c513e51e
 def apply_weather(scene: Scene, # what `render_scene` drew
                   domain: str, # one of `DOMAINS`
                   seed: int | None = None, # of the weather and its strength; the scene's own by default
                  ) -> np.ndarray: # (h, w, 3) uint8 RGB
     "The scene's picture in another weather. Raises ValueError for an unknown domain."
-    if domain not in DOMAINS:
-        near = difflib.get_close_matches(str(domain), DOMAINS, n=1, cutoff=0)
-        raise ValueError(f"no weather {domain!r}; did you mean {near[0]!r}? Allowed: {', '.join(DOMAINS)}")
     if domain == "clear": return scene.image
+    if domain not in DOMAINS: raise unknown("weather", domain, DOMAINS)
     r = random.Random(f"{scene.seed if seed is None else seed} {domain}")
-    out = dict(fog=_fog, night=_night, rain=_rain, snow=_snow)[domain](scene, np.moveaxis(scene.image, 2,
-        0).astype(np.float32, order="C"), r)
+    planes = np.moveaxis(scene.image, 2, 0).astype(np.float32, order="C")
+    out = dict(fog=_fog, night=_night, rain=_rain, snow=_snow)[domain](scene, planes, r)
     return cv2.merge(list(np.clip(out, 0, 255).astype(np.uint8)))

@@ -4,7 +4,8 @@
 
 # %% ../nbs/18_training.ipynb #4aebfe6e
 from __future__ import annotations
-import csv, os, time
+import csv, os, signal, threading, time
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
@@ -18,7 +19,8 @@ from .evaluation import evaluate, miou, result_row
 
 # %% auto #0
 __all__ = ['NO_DECAY', 'NORMS', 'lr_factor', 'parameter_groups', 'Stream', 'batches', 'build', 'training_data', 'save_file',
-           'save_checkpoint', 'load_checkpoint', 'Log', 'step', 'Loss', 'train', 'restore', 'Run', 'loop', 'validate',
+           'save_checkpoint', 'load_checkpoint', 'Log', 'step', 'Loss', 'interruptions_held', 'train',
+           'make_accelerator', 'finished', 'refuse_other', 'restore', 'Run', 'loop', 'timed_step', 'validate',
            'evaluate_on', 'report_on']
 
 # %% ../nbs/18_training.ipynb #c6ece525
@@ -144,17 +146,32 @@ class Loss(nn.Module):
     def forward(self, images, labels): return self.segmentor.loss(images, labels)
 
 # %% ../nbs/18_training.ipynb #871630e6
+@contextmanager
+def interruptions_held(): # yields a list that is not empty once Ctrl-C was pressed
+    "Note Ctrl-C instead of letting it break in; the second one does."
+    asked, before = [], signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield asked  # only the main thread may handle signals
+        return
+    def note(*_):
+        asked.append(True)
+        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, note)
+    try: yield asked
+    finally: signal.signal(signal.SIGINT, before)
+
+# %% ../nbs/18_training.ipynb #35d49c37
 def train(recipe: Recipe, # what to do
           folder="runs/custom", # where checkpoint, log and resumable state go
           root=None, # folder of the data sets, see `load_dataset`
-          resume: bool = True, # go on from the folder's state, if there is one
+          resume: bool = True, # go on from what the folder holds; False starts again
           stop: int | None = None, # leave off before this iteration, as an interruption would
           **options, # of `create_backbone`, such as pretrained=False
 ) -> Segmentor: # trained, in eval mode
     "Train a recipe's adapter and head; writes checkpoint.pt, log.csv and TensorBoard files into `folder`."
-    from accelerate import Accelerator
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
+    if resume and (folder / "checkpoint.pt").exists(): return finished(folder / "checkpoint.pt", recipe, **options)
+    accelerator = make_accelerator(recipe)
     data = training_data(recipe, root)
     segmentor = build(recipe, len(data.space.classes), **options).train()
     optimizer = torch.optim.AdamW(parameter_groups(segmentor, recipe.weight_decay), lr=recipe.lr, betas=(.9, .999))
@@ -166,15 +183,33 @@ def train(recipe: Recipe, # what to do
              lambda: step(accelerator, model, segmentor.normalise, optimizer, loader, recipe.accumulate))
     return segmentor.eval()
 
-# %% ../nbs/18_training.ipynb #45742b73
+def make_accelerator(recipe: Recipe):
+    "accelerate's view of device, precision and processes."
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    AcceleratorState._reset_state()  # else the first precision of a process would be its only one
+    return Accelerator(mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
+
+def finished(path: Path, recipe: Recipe, **options) -> Segmentor:
+    "The segmentor of a finished run; ValueError if the run was another."
+    segmentor, old, _ = load_checkpoint(path, **options)
+    refuse_other(path, to_dict(old), recipe)
+    print(f"{path} is finished; nothing to train.")
+    return segmentor
+
+def refuse_other(path: Path, old: dict, recipe: Recipe) -> None:
+    "ValueError where a file belongs to a run with other values."
+    if changed := [k for k, v in to_dict(recipe).items() if old.get(k) != v]:
+        raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
+                         "use another folder, or remove the file to start again.")
+
+# %% ../nbs/18_training.ipynb #46df4e5e
 def restore(folder: Path, segmentor, optimizer, recipe: Recipe) -> int: # iteration to go on with
     "Load resume.pt, if there is one; ValueError if it belongs to another recipe."
     path = folder / "resume.pt"
     if not path.exists(): return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if changed := [k for k, v in to_dict(recipe).items() if state["recipe"].get(k) != v]:
-        raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
-                         "use another folder, or remove the file to start again.")
+    refuse_other(path, state["recipe"], recipe)
     segmentor.load_trained(state); optimizer.load_state_dict(state["optimizer"])
     return state["iteration"]
 
@@ -192,35 +227,40 @@ class Run:
         save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, iteration)
         (self.folder / "resume.pt").unlink(missing_ok=True)
 
-# %% ../nbs/18_training.ipynb #6a29e163
+# %% ../nbs/18_training.ipynb #1378b3f2
 def loop(self, first: int, last: int, one_step) -> None:
-    "Steps `first` to `last`; saves every `save_every` steps, at an interruption and at the end."
+    "Steps `first` to `last`; saves every `save_every` steps, at an interruption (between two steps) and at the end."
     r, log, start, t = self.recipe, Log(self.folder, first) if self.main else None, time.time(), first
     bar = range(first, last)
     if self.main: bar = tqdm(bar, initial=first, total=r.iterations, desc=f"{r.name} {r.adapter}")
     try:
-        for t in bar:
-            lr = r.lr * lr_factor(t, r.iterations, r.warmup, r.power)
-            for group in self.optimizer.param_groups: group["lr"] = lr
-            values = dict(loss=one_step(), lr=lr, seconds=time.time() - start)
-            t += 1
-            if r.validate and r.eval_every and t % r.eval_every == 0: values["validation_miou"] = self.validate()
-            if self.main: log.write(t - 1, **values); bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-            if t % r.save_every == 0: self.save(t); self.main and log.flush()
-    except KeyboardInterrupt:
-        self.save(t); raise KeyboardInterrupt(f"Stopped at iteration {t}; run again with the same folder to go on.") from None
+        with interruptions_held() as asked:
+            for t in bar:
+                values = self.timed_step(t, one_step, start)
+                t += 1
+                if self.main: log.write(t - 1, **values); bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+                if t % r.save_every == 0: self.save(t); self.main and log.flush()
+                if asked: break
+            self.finish(t) if t == r.iterations else self.save(t)
     finally:
         if self.main: log.close()
-    self.finish(t) if t == r.iterations else self.save(t)
+    if asked: raise KeyboardInterrupt(f"Stopped after {t} of {r.iterations} iterations; run again to go on.")
+
+def timed_step(self, t: int, one_step, start: float) -> dict: # what the log holds of iteration t
+    r, lr = self.recipe, self.recipe.lr * lr_factor(t, self.recipe.iterations, self.recipe.warmup, self.recipe.power)
+    for group in self.optimizer.param_groups: group["lr"] = lr
+    values = dict(loss=one_step(), lr=lr, seconds=time.time() - start)
+    if r.validate and r.eval_every and (t + 1) % r.eval_every == 0: values["validation_miou"] = self.validate()
+    return values
 
 def validate(self) -> float: # mIoU on the recipe's validation set
     cms = evaluate_on(self.segmentor, self.recipe, self.recipe.validate, self.root)[1]
     self.segmentor.train()
     return float(miou(cms.sum(0)))
 
-Run.loop, Run.validate = loop, validate
+Run.loop, Run.timed_step, Run.validate = loop, timed_step, validate
 
-# %% ../nbs/18_training.ipynb #46df4e5e
+# %% ../nbs/18_training.ipynb #7546a312
 def evaluate_on(segmentor, recipe: Recipe, spec: str, root=None): # (data set, confusion matrices per image)
     "A segmentor on one data set, the way its recipe says."
     data = load_dataset(spec, root, label_size="original")
