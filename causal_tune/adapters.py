@@ -127,6 +127,7 @@ def check_contract(make, # () -> adapter with num_layers=2, channels=48
     with torch.autocast("cpu", dtype=torch.bfloat16): assert adapter(x, 1, (h, w)).isfinite().all(), "bf16 fails"
     return adapter
 
+# %% ../nbs/06_adapters.ipynb #c0689dac
 def _check_gradients(adapter, x, grid):
     for p in adapter.parameters(): # a zero map passes no gradient on: move away from the start
         p.data += .01 * torch.randn_like(p)

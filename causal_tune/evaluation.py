@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from .segmentor import Segmentor, pair
 
 # %% auto #0
-__all__ = ['confusion', 'iou', 'miou', 'evaluate', 'classify', 'same_size', 'result_row']
+__all__ = ['confusion', 'iou', 'miou', 'classify', 'same_size', 'evaluate', 'result_row']
 
 # %% ../nbs/17_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors
@@ -41,6 +41,22 @@ def miou(cm: np.ndarray) -> np.ndarray: # (...,) in 0..1
     return np.where(present.any(-1), np.nansum(values, -1) / np.maximum(present.sum(-1), 1), np.nan)
 
 # %% ../nbs/17_evaluation.ipynb #6dd4ca0c
+def classify(segmentor, images, label_size, size=None, window=None, stride=None): # (b, 3, H, W) uint8 -> (b, h, w)
+    "Class ids at the size of the labels."
+    x = images.float()
+    if size: x = F.interpolate(x, size=pair(size), mode="bilinear", antialias=True, align_corners=False)
+    logits = segmentor.slide(segmentor.normalise(x), window or None, stride or None)
+    return F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False).argmax(1)
+
+def same_size(items) -> list[list]: # runs of neighbours of one image and label size
+    groups = []
+    for item in items:
+        shape = item["image"].shape, item["label"].shape
+        if groups and groups[-1][0] == shape: groups[-1][1].append(item)
+        else: groups.append((shape, [item]))
+    return [group for _, group in groups]
+
+# %% ../nbs/17_evaluation.ipynb #dcdb952e
 @torch.no_grad()
 def evaluate(segmentor: Segmentor,
              dataset, # from `load_dataset`
@@ -63,22 +79,7 @@ def evaluate(segmentor: Segmentor,
     segmentor.train(training)
     return np.stack(out)
 
-def classify(segmentor, images, label_size, size=None, window=None, stride=None): # (b, 3, H, W) uint8 -> (b, h, w)
-    "Class ids at the size of the labels."
-    x = images.float()
-    if size: x = F.interpolate(x, size=pair(size), mode="bilinear", antialias=True, align_corners=False)
-    logits = segmentor.slide(segmentor.normalise(x), window or None, stride or None)
-    return F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False).argmax(1)
-
-def same_size(items) -> list[list]: # runs of neighbours of one image and label size
-    groups = []
-    for item in items:
-        shape = item["image"].shape, item["label"].shape
-        if groups and groups[-1][0] == shape: groups[-1][1].append(item)
-        else: groups.append((shape, [item]))
-    return [group for _, group in groups]
-
-# %% ../nbs/17_evaluation.ipynb #46851aeb
+# %% ../nbs/17_evaluation.ipynb #af439d62
 def result_row(cms: np.ndarray, # (n, k, k)
                classes, # names of the k classes
                **what, # adapter, seed, domain, ...

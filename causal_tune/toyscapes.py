@@ -470,10 +470,10 @@ def _tables(faces, cam, st): # arrays with an entry per face: plane, texture fra
     n /= np.linalg.norm(n, axis=1, keepdims=True)
     A = np.r_[np.zeros((1, 3)), n[1:] @ cam.R.T] # the sky is no plane
     U, V = (np.c_[F[:, i] @ cam.R.T, (o*F[:, i]).sum(1)].T for i in (1, 2))
-    T = dict(n=A, A=(A/np.minimum((n*o).sum(1), -1e-3)[:, None]).T, U=U, V=V,
+    T = dict(n=A, world=n, A=(A/np.minimum((n*o).sum(1), -1e-3)[:, None]).T, U=U, V=V,
         color=np.transpose([f.color for f in faces]), par=list(zip_longest(*(f.par for f in faces), fillvalue=0.)))
     T, (sun, *_, lit) = {k: np.ascontiguousarray(v, np.float32) for k, v in T.items()}, _sunlight(st)
-    return SimpleNamespace(**T, F=F, light=lit(np.maximum(np.float32(n) @ np.float32(sun), 0)),
+    return SimpleNamespace(**T, F=F, light=lit(np.maximum(T["world"] @ np.float32(sun), 0)),
         glow=np.transpose([f.glow for f in faces]).astype(np.uint8, order="C"),
         label=np.uint8([CLASSES[f.label] for f in faces]), kind=np.int8([f.kind for f in faces]))
 
@@ -527,13 +527,13 @@ def _paint_lines(u, a, z, foot, st): # coverage of white paint: centre line, edg
     return np.where(between(-2.5, 4), np.maximum(stripes, stop)*np.float32(a < st.hw - .2), out)
 
 # %% ../nbs/04_toyscapes.ipynb #2fc76a3b
-def _slabs(u, a, z, foot, fine, coarse, st): # colour of the pavement: slabs, joints, kerb, shade along the houses
+def _slabs(u, a, z, foot, fine, coarse, st): # brightness of the pavement: slabs, joints, kerb, shade along the houses
     def band(c, half): return _cover(half - np.abs(a - c), foot)
     joint = np.float32((np.abs(u/.75 % 1 - .5) > .47) | (np.abs(z/.75 % 1 - .5) > .47))*np.clip(.04/foot, 0, 1)
     each = np.float32(_look(np.floor(u/.75)*7, np.floor(z/.75)*13) > .4)*np.clip(.3/foot, 0, 1)
     v = .545 + .022*coarse + .025*fine - .1*joint + .03*each
     v += (.66 - v)*band(st.hw + .12, .12) - .2*band(st.hw + .02, .035)
-    return v*(1 - .28*np.exp(-np.maximum(st.wall - a, 0)/.6))*_rgb(1.03, 1., .95)
+    return v*(1 - .28*np.exp(-np.maximum(st.wall - a, 0)/.6))
 
 # %% ../nbs/04_toyscapes.ipynb #f51b20ea
 def _ground(x, z, foot, st): # colour (3, n), label (n,) and grain (n,) of the ground at x, z
@@ -546,7 +546,7 @@ def _ground(x, z, foot, st): # colour (3, n), label (n,) and grain (n,) of the g
     road, color = np.maximum(_cover(st.hw - a, foot), np.float32(cross)), _lay(g, .80, paint)*_rgb(1, 1, 1.02)
     w = np.flatnonzero(road < 1)
     slabs = _slabs(*(v[w] for v in (u, a, z, foot, fine, coarse)), st)
-    _put(color, w, _lay(np.take(color, w, 1), slabs, 1 - road[w]))
+    _put(color, w, np.take(color, w, 1)*road[w] + slabs*(1 - road[w])*_rgb(1.03, 1., .95))
     lawn = (a > st.hw + .24) & (a < st.hw + 1.7) & st.green | (a > st.wall - .1) & (st.style == "suburb")
     label, lawn = np.where((a < st.hw) | cross, 0, 1), np.flatnonzero(lawn & ~cross)
     label[lawn], color[:, lawn] = 9, _rgb(.30, .40, .16)*(1 + .13*coarse[lawn] + .2*fine[lawn])
@@ -587,7 +587,7 @@ def _shop(s, t, foot, wp, shop, key, wall): # colour and glow of a ground floor 
     edge = np.minimum(t - np.where(f > .8, .05, .55), shop - 1. - t)
     win, goods = _cover(np.minimum(edge, (.46 - middle)*wp*2.5), foot), .2 + .16*_look(s*22 + key*40, t*22) + .08*t
     goods, awning = np.clip(goods, .05, .7), _cover(.25 - np.abs(t - shop + 1.05), foot)*(h > .6)*(middle < .47)
-    _lay(_lay(wall, goods*(.55 + .45*color) + .05, win), color, fascia)
+    wall = _lay(wall + (goods*(.55 + .45*color) + .05 - wall)*win, color, fascia)
     wall += (.9 - wall)*letters*.8
     _lay(wall, np.where(s*2.2 % 1 > .5, color, .85), awning)
     return wall, win*(h > .35)*(.35 + goods)*_rgb(255, 226, 170) + letters*color*200

@@ -19,9 +19,9 @@ from .evaluation import evaluate, miou, result_row
 
 # %% auto #0
 __all__ = ['NO_DECAY', 'NORMS', 'lr_factor', 'parameter_groups', 'Stream', 'batches', 'build', 'training_data', 'save_file',
-           'save_checkpoint', 'load_checkpoint', 'Log', 'step', 'Loss', 'interruptions_held', 'train',
-           'make_accelerator', 'finished', 'refuse_other', 'restore', 'Run', 'loop', 'timed_step', 'validate',
-           'evaluate_on', 'report_on']
+           'save_checkpoint', 'load_checkpoint', 'Log', 'step', 'Loss', 'interruptions_held', 'refuse_other',
+           'finished', 'make_accelerator', 'train', 'restore', 'Run', 'loop', 'timed_step', 'validate', 'evaluate_on',
+           'report_on']
 
 # %% ../nbs/18_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -97,6 +97,7 @@ def save_checkpoint(path, segmentor: Segmentor, recipe: Recipe, classes, iterati
     save_file(Path(path), dict(recipe=to_dict(recipe), classes=list(classes), iteration=iteration,
                                version=causal_tune.__version__, **segmentor.trained_state()))
 
+# %% ../nbs/18_training.ipynb #a307b0e5
 def load_checkpoint(path, **options # of `create_backbone`, such as pretrained="a file"
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
     "The segmentor of a checkpoint. FileNotFoundError if there is none, ValueError if it is something else."
@@ -108,7 +109,7 @@ def load_checkpoint(path, **options # of `create_backbone`, such as pretrained="
     recipe = from_dict(content["recipe"])
     return build(recipe, len(content["classes"]), **options).load_trained(content).eval(), recipe, content["classes"]
 
-# %% ../nbs/18_training.ipynb #f6943e94
+# %% ../nbs/18_training.ipynb #18f4b750
 class Log:
     "Loss per iteration, as CSV and for TensorBoard."
     def __init__(self, folder: Path, first: int): # first: the iteration that comes next
@@ -125,7 +126,7 @@ class Log:
     def close(self): self.file.close(); self.board.close()
     def flush(self): self.file.flush(); self.board.flush()
 
-# %% ../nbs/18_training.ipynb #0ee62772
+# %% ../nbs/18_training.ipynb #91039685
 def step(accelerator, model, normalise, optimizer, loader, accumulate: int) -> float: # mean loss of the step
     "One optimiser step over `accumulate` batches."
     losses = []
@@ -145,7 +146,7 @@ class Loss(nn.Module):
         super().__init__(); self.segmentor = segmentor
     def forward(self, images, labels): return self.segmentor.loss(images, labels)
 
-# %% ../nbs/18_training.ipynb #871630e6
+# %% ../nbs/18_training.ipynb #45742b73
 @contextmanager
 def interruptions_held(): # yields a list that is not empty once Ctrl-C was pressed
     "Note Ctrl-C instead of letting it break in; the second one does."
@@ -160,7 +161,29 @@ def interruptions_held(): # yields a list that is not empty once Ctrl-C was pres
     try: yield asked
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/18_training.ipynb #35d49c37
+# %% ../nbs/18_training.ipynb #46df4e5e
+def refuse_other(path: Path, old: dict, recipe: Recipe) -> None:
+    "ValueError where a file belongs to a run with other values."
+    if changed := [k for k, v in to_dict(recipe).items() if old.get(k) != v]:
+        raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
+                         "use another folder, or remove the file to start again.")
+
+def finished(path: Path, recipe: Recipe, **options) -> Segmentor:
+    "The segmentor of a finished run; ValueError if the run was another."
+    segmentor, old, _ = load_checkpoint(path, **options)
+    refuse_other(path, to_dict(old), recipe)
+    print(f"{path} is finished; nothing to train.")
+    return segmentor
+
+# %% ../nbs/18_training.ipynb #7546a312
+def make_accelerator(recipe: Recipe):
+    "accelerate's view of device, precision and processes."
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    AcceleratorState._reset_state()  # else the first precision of a process would be its only one
+    return Accelerator(mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
+
+# %% ../nbs/18_training.ipynb #66ccb97f
 def train(recipe: Recipe, # what to do
           folder="runs/custom", # where checkpoint, log and resumable state go
           root=None, # folder of the data sets, see `load_dataset`
@@ -183,27 +206,7 @@ def train(recipe: Recipe, # what to do
              lambda: step(accelerator, model, segmentor.normalise, optimizer, loader, recipe.accumulate))
     return segmentor.eval()
 
-def make_accelerator(recipe: Recipe):
-    "accelerate's view of device, precision and processes."
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    AcceleratorState._reset_state()  # else the first precision of a process would be its only one
-    return Accelerator(mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
-
-def finished(path: Path, recipe: Recipe, **options) -> Segmentor:
-    "The segmentor of a finished run; ValueError if the run was another."
-    segmentor, old, _ = load_checkpoint(path, **options)
-    refuse_other(path, to_dict(old), recipe)
-    print(f"{path} is finished; nothing to train.")
-    return segmentor
-
-def refuse_other(path: Path, old: dict, recipe: Recipe) -> None:
-    "ValueError where a file belongs to a run with other values."
-    if changed := [k for k, v in to_dict(recipe).items() if old.get(k) != v]:
-        raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
-                         "use another folder, or remove the file to start again.")
-
-# %% ../nbs/18_training.ipynb #46df4e5e
+# %% ../nbs/18_training.ipynb #97d6dadb
 def restore(folder: Path, segmentor, optimizer, recipe: Recipe) -> int: # iteration to go on with
     "Load resume.pt, if there is one; ValueError if it belongs to another recipe."
     path = folder / "resume.pt"
@@ -213,6 +216,7 @@ def restore(folder: Path, segmentor, optimizer, recipe: Recipe) -> int: # iterat
     segmentor.load_trained(state); optimizer.load_state_dict(state["optimizer"])
     return state["iteration"]
 
+# %% ../nbs/18_training.ipynb #e8858a61
 class Run:
     "Book-keeping around the steps: learning rate, progress, log, validation, files."
     def __init__(self, recipe, folder, segmentor, optimizer, classes, root, main):
@@ -227,7 +231,7 @@ class Run:
         save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, iteration)
         (self.folder / "resume.pt").unlink(missing_ok=True)
 
-# %% ../nbs/18_training.ipynb #1378b3f2
+# %% ../nbs/18_training.ipynb #d5d0b53a
 def loop(self, first: int, last: int, one_step) -> None:
     "Steps `first` to `last`; saves every `save_every` steps, at an interruption (between two steps) and at the end."
     r, log, start, t = self.recipe, Log(self.folder, first) if self.main else None, time.time(), first
@@ -246,6 +250,7 @@ def loop(self, first: int, last: int, one_step) -> None:
         if self.main: log.close()
     if asked: raise KeyboardInterrupt(f"Stopped after {t} of {r.iterations} iterations; run again to go on.")
 
+# %% ../nbs/18_training.ipynb #5aa66828
 def timed_step(self, t: int, one_step, start: float) -> dict: # what the log holds of iteration t
     r, lr = self.recipe, self.recipe.lr * lr_factor(t, self.recipe.iterations, self.recipe.warmup, self.recipe.power)
     for group in self.optimizer.param_groups: group["lr"] = lr
@@ -260,7 +265,7 @@ def validate(self) -> float: # mIoU on the recipe's validation set
 
 Run.loop, Run.timed_step, Run.validate = loop, timed_step, validate
 
-# %% ../nbs/18_training.ipynb #7546a312
+# %% ../nbs/18_training.ipynb #bdca0301
 def evaluate_on(segmentor, recipe: Recipe, spec: str, root=None): # (data set, confusion matrices per image)
     "A segmentor on one data set, the way its recipe says."
     data = load_dataset(spec, root, label_size="original")
