@@ -5,6 +5,7 @@
 # %% ../nbs/02_bands.ipynb #8930633d
 from __future__ import annotations
 from dataclasses import dataclass
+from functools import lru_cache
 import torch
 from torch import Tensor, nn
 from .core import Registry, parse_spec, unknown
@@ -12,7 +13,7 @@ from .spectral import dct2, idct2
 
 # %% auto #0
 __all__ = ['BANDS', 'radius', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand', 'AllPass', 'ButterworthBand',
-           'LearnableBand', 'create_band', 'split']
+           'LearnableBand', 'create_band', 'gain_like', 'split']
 
 # %% ../nbs/02_bands.ipynb #f6e0af88
 def radius(h: int, w: int, # the patch grid
@@ -40,7 +41,7 @@ class DifferenceOfGaussians:
         _check(self.low, self.high)
         if self.low == 0: raise ValueError("DifferenceOfGaussians needs low > 0: a Gaussian of no width is undefined.")
     def of_radius(self, r): return torch.exp(-r ** 2 / (2 * self.high ** 2)) - torch.exp(-r ** 2 / (2 * self.low ** 2))
-    def __call__(self, h, w, device=None): return self.of_radius(radius(h, w, device))
+    def __call__(self, h, w): return self.of_radius(radius(h, w))
 
 # %% ../nbs/02_bands.ipynb #ddaee424
 @BANDS.register("gaussian")
@@ -52,7 +53,7 @@ class GaussianBand:
     def __post_init__(self):
         if self.width <= 0: raise ValueError(f"GaussianBand needs width > 0, not {self.width}.")
     def of_radius(self, r): return torch.exp(-(r - self.center) ** 2 / (2 * self.width ** 2))
-    def __call__(self, h, w, device=None): return self.of_radius(radius(h, w, device))
+    def __call__(self, h, w): return self.of_radius(radius(h, w))
 
 # %% ../nbs/02_bands.ipynb #995dbcdb
 @BANDS.register("piecewise")
@@ -62,8 +63,8 @@ class PiecewiseBand:
     low: float = .1   # end of the ramp that suppresses the lows
     high: float = .7  # start of the ramp that suppresses the highs
     def __post_init__(self): _check(self.low, self.high, top=1)
-    def __call__(self, h, w, device=None):
-        d = torch.maximum(torch.arange(h, device=device)[:, None], torch.arange(w, device=device)[None]).float()
+    def __call__(self, h, w):
+        d = torch.maximum(torch.arange(h)[:, None], torch.arange(w)[None]).float()
         s = min(h, w)
         v1, v2 = int(self.low * s), int(self.high * s)
         mask = torch.where(d <= v1, 1 - .95 * d / (v1 + 1e-10), torch.full_like(d, .01))
@@ -79,14 +80,14 @@ class IdealBand:
     high: float = .7  # highest radius kept
     def __post_init__(self): _check(self.low, self.high)
     def of_radius(self, r): return ((r >= self.low) & (r <= self.high)).float()
-    def __call__(self, h, w, device=None): return self.of_radius(radius(h, w, device))
+    def __call__(self, h, w): return self.of_radius(radius(h, w))
 
 @BANDS.register("none")
 @dataclass(frozen=True)
 class AllPass:
     "Gain 1 everywhere: no filter."
     def of_radius(self, r): return torch.ones_like(r)
-    def __call__(self, h, w, device=None): return torch.ones(h, w, device=device)
+    def __call__(self, h, w): return torch.ones(h, w)
 
 # %% ../nbs/02_bands.ipynb #7b4c0eb0
 @BANDS.register("butterworth")
@@ -103,7 +104,7 @@ class ButterworthBand:
         n = 2 * self.order
         rise = 1. if self.low == 0 else r ** self.order / torch.sqrt(r ** n + self.low ** n)
         return rise / torch.sqrt(1 + (r / self.high) ** n)
-    def __call__(self, h, w, device=None): return self.of_radius(radius(h, w, device))
+    def __call__(self, h, w): return self.of_radius(radius(h, w))
 
 # %% ../nbs/02_bands.ipynb #de645b63
 @BANDS.register("learnable")
@@ -124,7 +125,7 @@ class LearnableBand(nn.Module):
     def high(self): return self.low + nn.functional.softplus(self.raw_gap)
     def of_radius(self, r):
         return torch.sigmoid((r - self.low) / self.slope) * torch.sigmoid((self.high - r) / self.slope)
-    def forward(self, h, w, device=None): return self.of_radius(radius(h, w, device or self.raw_low.device))
+    def forward(self, h, w): return self.of_radius(radius(h, w, self.raw_low.device))
 
 # %% ../nbs/02_bands.ipynb #fd3044cf
 def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, which is handed back
@@ -142,10 +143,22 @@ def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, 
         raise unknown(f"option of band {name!r}", wrong, allowed or ["(none)"]) from None
 
 # %% ../nbs/02_bands.ipynb #ea364534
+def gain_like(band, # any band, or any function (h, w) -> gain
+              h: int, w: int, # the patch grid
+              like: Tensor, # features
+) -> Tensor: # (h, w) on the features' device, in their precision
+    "A band's gain, ready to be multiplied with features."
+    if isinstance(band, nn.Module): return band(h, w).to(like)
+    return _fixed_gain(band, h, w, like.device, like.dtype)
+
+@lru_cache(maxsize=256)
+def _fixed_gain(band, h, w, device, dtype):
+    with torch.inference_mode(False): return band(h, w).to(device, dtype)
+
+# %% ../nbs/02_bands.ipynb #0f0a6f67
 def split(x: Tensor, # (..., h, w) features on their grid
           band, # any band
 ) -> tuple[Tensor, Tensor]: # kept, removed, both like x
     "Features inside and outside a band: kept = iDCT2(gain * DCT2(x)), removed = x - kept."
-    gain = band(*x.shape[-2:], device=x.device)
-    kept = idct2(dct2(x) * gain.to(x.dtype))
+    kept = idct2(dct2(x) * gain_like(band, *x.shape[-2:], x))
     return kept, x - kept

@@ -9,7 +9,7 @@ from torch import nn
 import torch.nn.functional as F
 from .core import unknown
 from .spectral import dct2_tokens
-from .bands import create_band
+from .bands import create_band, gain_like
 from .adapters import ADAPTERS, TokenAdapter, attend
 
 # %% auto #0
@@ -29,7 +29,7 @@ class CausalTune(TokenAdapter):
         if residual not in ("add", "replace"): raise unknown("residual", residual, ["add", "replace"])
         self.band, self.residual = create_band(band), residual
     def forward(self, tokens, layer, grid):
-        gain = self.band(*grid, device=tokens.device).flatten()[:, None].to(tokens.dtype)
+        gain = gain_like(self.band, *grid, tokens).flatten()[:, None]
         causal = dct2_tokens(tokens, grid) * gain
         refined = self.refine(causal, gain, self.tokens(layer))
         change = self.scale * (dct2_tokens(refined, grid, inverse=True) + self.mlp_delta_f.bias)

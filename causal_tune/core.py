@@ -16,7 +16,7 @@ def unknown(kind: str, # what is being looked up, such as "adapter"
 ) -> ValueError: # to be raised by the caller
     "An error that names what was given, the nearest allowed name, and all of them."
     allowed = sorted(map(str, allowed))
-    near = difflib.get_close_matches(str(given), allowed, n=1, cutoff=.4)
+    near = difflib.get_close_matches(str(given), allowed, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ValueError(f"Unknown {kind} {given!r}.{hint} Allowed: {', '.join(allowed)}.")
 

@@ -20,10 +20,11 @@ def dct_matrix(n: int, # length of the transform
 ) -> Tensor: # (n, n): row k is the k-th cosine
     "The orthonormal DCT-II basis of length n, made once per size, device and precision."
     if n < 1: raise ValueError(f"A DCT needs at least one sample, not {n}.")
-    k, j = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
-    basis = torch.cos(torch.pi * k * (2 * j + 1) / (2 * n)) * (2 / n) ** .5
-    basis[0] /= 2 ** .5
-    return basis.to(device, dtype)
+    with torch.inference_mode(False):  # what is made in inference mode could never be used in training
+        k, j = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
+        basis = torch.cos(torch.pi * k * (2 * j + 1) / (2 * n)) * (2 / n) ** .5
+        basis[0] /= 2 ** .5
+        return basis.to(device, dtype)
 
 # %% ../nbs/01_spectral.ipynb #c956667a
 def _both_sides(x, transpose):
