@@ -22,7 +22,7 @@ from .report import write_report
 
 # %% auto #0
 __all__ = ['VARIANTS', 'INTRO', 'resized', 'sample_predictions', 'mark', 'frequency_figures', 'demo', 'write_demo_report',
-           'print_summary']
+           'what_was_done', 'print_summary']
 
 # %% ../nbs/24_demo.ipynb #ca9f272a
 VARIANTS = {"none": {}, "rein": dict(adapter="rein", init="zero"), "causal_tune": dict(adapter="causal_tune", init="zero")}
@@ -57,7 +57,7 @@ def frequency_figures(recipe: Recipe, band="dog", n: int = 16) -> list[tuple]: #
     middle = len(s.layers) // 2
     profiles = {d: radial_profile(s.energy[i, middle]) for i, d in enumerate(s.domains)}
     curves = spectrum_curves(next(iter(profiles.values())).radii, {d: p.energy for d, p in profiles.items()}, band,
-                             title=f"Feature energy by frequency, block {s.layers[middle]} of {len(s.layers)}")
+                             title=f"Feature energy by frequency, block {s.layers[middle]} (of 0 to {s.layers[-1]})")
     h, w = s.energy.shape[-2:]
     dc = s.energy[..., 0, 0].sum() / s.energy.sum()
     about = f"{n} images per domain on a {h} × {w} patch grid. DC, the mean of each channel, stands apart: it holds {dc:.0%} of the energy."
@@ -95,10 +95,16 @@ def write_demo_report(out: Path, recipe: Recipe, rows: list[dict]) -> Path:
     checkpoints = {name: out / "runs" / f"{name}-{seed}" / "checkpoint.pt" for name in VARIANTS}
     figures = [("Sample predictions", f"One test scene in all five domains, seed {seed}.", sample_predictions(recipe, checkpoints)),
                *frequency_figures(recipe)]
-    return write_report(out / "report.html", "Causal-Tune on Toyscapes", INTRO, rows, figures, to_dict(recipe),
+    return write_report(out / "report.html", "Causal-Tune on Toyscapes", INTRO, rows, figures, what_was_done(recipe, rows),
                         load_dataset(recipe.train).space, SEEN, HELD_OUT, source=("clear",), command="causal-tune demo")
 
-# %% ../nbs/24_demo.ipynb #a8dc2357
+def what_was_done(recipe: Recipe, rows: list[dict]) -> dict:
+    "The recipe as a table: its fields that say something, the variants and the seeds."
+    table = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in to_dict(recipe).items() if v not in (None, "", [])}
+    variants = [", ".join([name, *(f"{k}={v}" for k, v in fields.items() if k != "adapter")]) for name, fields in VARIANTS.items()]
+    return table | dict(adapter="; ".join(variants), seed=" ".join(str(s) for s in sorted({r["seed"] for r in rows})))
+
+# %% ../nbs/24_demo.ipynb #874fd026
 def print_summary(rows: list[dict]) -> None:
     "mIoU in percent, mean ± standard deviation over seeds, one line per adapter; the mean is over the targets."
     domains = list(dict.fromkeys(r["domain"] for r in rows))

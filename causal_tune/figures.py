@@ -226,7 +226,9 @@ def result_bars(rows: Sequence[Mapping], # results
     table, means = check_rows(rows), summary(rows)
     domains, rank = list(table.domain.unique()), {a: i for i, a in enumerate(table.adapter.unique())}
     center = table.groupby("domain").miou.agg(lambda x: 50 * (x.min() + x.max()))
-    half = max(1., 55 * table.groupby("domain").miou.agg(np.ptp).max(), 110 * means.sd.max(skipna=True))
+    reach = means[means.domain.isin(domains)].set_index("domain")
+    reach = ((100 * reach["mean"] - center[reach.index]).abs() + 100 * reach.sd.fillna(0)).max()
+    half = max(1., 55 * table.groupby("domain").miou.agg(np.ptp).max(), 1.05 * reach)
     titles = [d + ("<br>(held out)" if d in held_out else "") for d in domains]
     fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=.02)
     for i, d in enumerate(domains, 1):

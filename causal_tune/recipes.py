@@ -69,13 +69,13 @@ def check(r: Recipe) -> Recipe: # the same, if its values make sense
     return r
 
 # %% ../nbs/16_recipes.ipynb #033e775e
-TOY_TARGETS = tuple(f"toyscapes:domain={d},split=test,n=32" for d in ("clear", "fog", "night", "rain", "snow"))
+TOY_TARGETS = tuple(f"toyscapes:domain={d},split=test,n=24" for d in ("clear", "fog", "night", "rain", "snow"))
 RECIPES["demo"] = Recipe(
     "demo", train="toyscapes:domain=clear,split=train,n=192", targets=TOY_TARGETS, iterations=100, lr=1e-3,
     scale=(1., 2.), eval_size=(96, 128), precision="bf16")
 RECIPES["toyscapes"] = replace(
     RECIPES["demo"], name="toyscapes", train="toyscapes:domain=clear,split=train,n=1000", iterations=1000,
-    validate="toyscapes:domain=clear,split=val,n=40", targets=tuple(t.replace("n=32", "n=100") for t in TOY_TARGETS))
+    validate="toyscapes:domain=clear,split=val,n=40", targets=tuple(t.replace("n=24", "n=100") for t in TOY_TARGETS))
 RECIPES["camvid_day2dusk"] = Recipe(
     "camvid_day2dusk", train="camvid:split=train,domain=day", validate="camvid:split=val,domain=day",
     targets=("camvid:split=test,domain=day", "camvid:split=all,domain=dusk"), iterations=1000, lr=1e-3,
