@@ -30,7 +30,14 @@ class Adapter(nn.Module):
                 layer: int, # which block, from 0
                 grid: tuple[int, int], # (h, w)
     ) -> Tensor: # like tokens
+        self.check(tokens, layer, grid)
         return tokens
+    def check(self, tokens, layer, grid): # wrong input is said, whatever the adapter
+        if not 0 <= layer < self.num_layers:
+            raise ValueError(f"layer={layer}: this adapter was made for blocks 0 to {self.num_layers - 1}.")
+        if tokens.shape[1:] != (grid[0] * grid[1], self.channels):
+            raise ValueError(f"Tokens {tuple(tokens.shape)} on a {grid[0]} x {grid[1]} grid: expected (b, "
+                             f"{grid[0] * grid[1]}, {self.channels}), patch tokens only.")
     def queries(self) -> Tensor | None: # (m, q) query vectors for the head, None if the adapter has none
         return None
 
@@ -88,6 +95,7 @@ class TokenAdapter(Adapter, LearnableTokens):
                  init: str = "scale"): # "scale": s = 1e-3 learnable; "zero": output map zero, s = 1
         super().__init__(num_layers, channels)
         if num_tokens < 2: raise ValueError(f"num_tokens={num_tokens}: a null token and at least one other are needed.")
+        if rank is not None and rank < 1: raise ValueError(f"rank={rank}: at least 1, or None for tokens stored whole.")
         if init not in ("scale", "zero"): raise unknown("init", init, ["scale", "zero"])
         self.make_tokens(num_layers, num_tokens, channels, rank, patch_size)
         self.mlp_token2feat, self.mlp_delta_f = nn.Linear(channels, channels), nn.Linear(channels, channels)
@@ -104,6 +112,7 @@ class TokenAdapter(Adapter, LearnableTokens):
 class Rein(TokenAdapter):
     "Rein: learnable tokens refine each patch feature (CVPR 2024, section 3)."
     def forward(self, tokens, layer, grid):
+        self.check(tokens, layer, grid)
         T = self.tokens(layer)
         delta = attend(tokens, T, self.mlp_token2feat(T[1:]))
         return tokens + self.scale * self.mlp_delta_f(delta + tokens)

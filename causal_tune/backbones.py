@@ -43,6 +43,7 @@ class Backbone(nn.Module):
         self.patch_size, model._adapted = tuple(model.patch_embed.patch_size), True
         self.mean, self.std = statistics(model)
         self._taken, self._raw, self._grid = {}, {}, None
+        model.patch_embed.register_forward_pre_hook(self._before_patches)
         for i, block in enumerate(model.blocks): block.register_forward_hook(partial(self._after_block, i))
     def train(self, mode: bool = True): # the model itself never leaves evaluation mode
         super().train(mode); self.model.eval()
@@ -76,22 +77,25 @@ def _after_block(self, layer, block, args, out):
     if refined is tokens: return None                      # nothing changed, the block's own output stands
     return refined.unflatten(1, grid) if on_grid else torch.cat([out[:, :prefix], refined], 1)
 
+def _before_patches(self, patch_embed, args): # the grid follows from the image, also when the model is called by itself
+    self._grid = tuple(math.ceil(s / p) for s, p in zip(args[0].shape[-2:], self.patch_size))
+
 def _run(self, images, taken=(), raw=()):
     self._taken, self._raw = dict.fromkeys(taken), dict.fromkeys(raw)
-    self._grid = tuple(math.ceil(s / p) for s, p in zip(images.shape[-2:], self.patch_size))
-    pad = [g * p - s for g, p, s in zip(self._grid, self.patch_size, images.shape[-2:])]
-    check_grid(self.model, self._grid, self.patch_size)
+    pad = [-s % p for s, p in zip(images.shape[-2:], self.patch_size)]
+    check_grid(self.model, [(s + e) // p for s, e, p in zip(images.shape[-2:], pad, self.patch_size)], self.patch_size)
     self.model.forward_features(F.pad(images, (0, pad[1], 0, pad[0])))
     (taken, raw), (self._taken, self._raw) = (self._taken, self._raw), ({}, {})
     return list(taken.values()), list(raw.values())
 
-Backbone._after_block, Backbone._run = _after_block, _run
+Backbone._after_block, Backbone._before_patches, Backbone._run = _after_block, _before_patches, _run
 
 # %% ../nbs/09_backbones.ipynb #18121e52
 def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
 ) -> list[Tensor]: # one (b, c, h, w) per out layer; h = ceil(H / patch), w = ceil(W / patch)
     "Features of the out layers, after the adapter; un-normalised (the final norm is not applied), as published."
-    return self._run(images, taken=self.out_layers)[0]
+    taken = self._run(images, taken=self.out_layers)[0]
+    return [taken[list(dict.fromkeys(self.out_layers)).index(i)] for i in self.out_layers]  # a layer may be asked twice
 
 def block_features(self, images: Tensor, # (b, 3, H, W), normalised
                    layers=None, # block numbers, all by default
@@ -148,7 +152,10 @@ def create_backbone(name_or_model, # timm's name of a vision transformer ("toy_v
     if not hasattr(model, "blocks"):
         raise ValueError(f"{type(model).__name__} has no transformer blocks; give a timm ViT, Eva or SAM model.")
     depth = len(model.blocks)
-    layers = default_out_layers(depth) if out_layers is None else [range(depth)[i] for i in out_layers]
+    layers = default_out_layers(depth) if out_layers is None else tuple(out_layers)
+    if not all(-depth <= i < depth for i in layers):
+        raise ValueError(f"out_layers={layers}: this model has blocks 0 to {depth - 1}.")
+    layers = [i % depth for i in layers]
     if isinstance(adapter, str):
         adapter = create_adapter(adapter, depth, model.embed_dim, model.patch_embed.patch_size[0], query_dim, **options)
     return Backbone(model, adapter, layers)
@@ -160,14 +167,24 @@ def create_vit(name, img_size=None, patch_size=None, pretrained=True) -> nn.Modu
     if name.split(".")[0] not in timm.list_models():
         near = difflib.get_close_matches(name, [*timm.list_models("*vit*"), *timm.list_models("eva*")], n=3)
         raise ValueError(f"timm knows no model {name!r}. Near: {', '.join(near)}. See timm.list_models('*vit*').")
+    if name == "toy_vit": return _toy_vit(img_size, patch_size, pretrained)
     args = dict(num_classes=0, img_size=img_size, patch_size=patch_size)
     args = {k: v for k, v in args.items() if v is not None}
     make = partial(timm.create_model, name, dynamic_img_size=True, **args)
-    if pretrained is False: return make()
+    try: model = make()
+    except TypeError as err: raise ValueError(f"{name} is no plain vision transformer ({err}); see timm.list_models('*vit*').")
+    if pretrained is False: return model
     path = find_weights(name) if pretrained is True else pretrained
     if path is None: return _from_hub(name, make)
-    model = make()
     load_weights(model, path)
+    return model
+
+def _toy_vit(img_size, patch_size, pretrained):
+    "Its positions lie on a rectangle, which timm takes for a square when it loads; so they are resampled after loading."
+    if patch_size not in (None, 8): raise ValueError(f"toy_vit has patches of 8 pixels, not {patch_size}.")
+    model = timm.create_model("toy_vit")
+    if pretrained is not False: load_weights(model, WEIGHTS if pretrained is True else pretrained)
+    if img_size is not None: model.set_input_size(img_size=img_size)
     return model
 
 def _from_hub(name, make):

@@ -51,7 +51,7 @@ class GaussianBand:
     center: float = .5  # radius of the peak
     width: float = .1   # standard deviation of the bell
     def __post_init__(self):
-        if self.width <= 0: raise ValueError(f"GaussianBand needs width > 0, not {self.width}.")
+        if not self.width > 0: raise ValueError(f"GaussianBand needs width > 0, not {self.width}.")
     def of_radius(self, r): return torch.exp(-(r - self.center) ** 2 / (2 * self.width ** 2))
     def __call__(self, h, w): return self.of_radius(radius(h, w))
 
@@ -148,8 +148,9 @@ def gain_like(band, # any band, or any function (h, w) -> gain
               like: Tensor, # features
 ) -> Tensor: # (h, w) on the features' device, in their precision
     "A band's gain, ready to be multiplied with features."
-    if isinstance(band, nn.Module): return band(h, w).to(like)
-    return _fixed_gain(band, h, w, like.device, like.dtype)
+    if type(band) in BANDS.values() and not isinstance(band, nn.Module):
+        return _fixed_gain(band, h, w, like.device, like.dtype)
+    return torch.as_tensor(band(h, w)).to(like)  # learnable, or somebody's own function: asked every time
 
 @lru_cache(maxsize=256)
 def _fixed_gain(band, h, w, device, dtype):
@@ -157,8 +158,8 @@ def _fixed_gain(band, h, w, device, dtype):
 
 # %% ../nbs/02_bands.ipynb #0f0a6f67
 def split(x: Tensor, # (..., h, w) features on their grid
-          band, # any band
+          band, # any band, its spec, or a function (h, w) -> gain
 ) -> tuple[Tensor, Tensor]: # kept, removed, both like x
     "Features inside and outside a band: kept = iDCT2(gain * DCT2(x)), removed = x - kept."
-    kept = idct2(dct2(x) * gain_like(band, *x.shape[-2:], x))
+    kept = idct2(dct2(x) * gain_like(create_band(band), *x.shape[-2:], x))
     return kept, x - kept

@@ -29,6 +29,7 @@ class CausalTune(TokenAdapter):
         if residual not in ("add", "replace"): raise unknown("residual", residual, ["add", "replace"])
         self.band, self.residual = create_band(band), residual
     def forward(self, tokens, layer, grid):
+        self.check(tokens, layer, grid)
         gain = gain_like(self.band, *grid, tokens).flatten()[:, None]
         causal = dct2_tokens(tokens, grid) * gain
         refined = self.refine(causal, gain, self.tokens(layer))

@@ -8,11 +8,11 @@ import argparse, os, sys
 from dataclasses import fields, replace
 from pathlib import Path
 from .core import unknown
-from .recipes import RECIPES, Recipe, get_recipe, read_field, to_dict
+from .recipes import RECIPES, Recipe, check, get_recipe, read_field, to_dict
 
 # %% auto #0
-__all__ = ['read_overrides', 'run_train', 'run_eval', 'print_rows', 'run_predict', 'space_of', 'run_demo', 'run_pretrain',
-           'run_recipes', 'make_parser', 'describe', 'add_commands', 'main']
+__all__ = ['read_overrides', 'run_train', 'run_eval', 'evaluation_only', 'print_rows', 'run_predict', 'space_of', 'run_demo',
+           'run_pretrain', 'run_recipes', 'make_parser', 'describe', 'add_commands', 'main']
 
 # %% ../nbs/25_cli.ipynb #4f5ae546
 def read_overrides(rest: list[str] # such as ["--lr", "2e-4", "--band=gaussian"]
@@ -42,16 +42,24 @@ def run_train(args, rest):
     print(f"Checkpoint: {out}/checkpoint.pt")
 
 def run_eval(args, rest):
-    overrides = read_overrides(rest)
+    overrides = evaluation_only(read_overrides(rest))
     from causal_tune.training import load_checkpoint, report_on
     segmentor, recipe, _ = load_checkpoint(args.checkpoint)
-    recipe = replace(recipe, **overrides)
+    recipe = check(replace(recipe, **overrides))
     print_rows(report_on(segmentor, recipe, args.root)[0], recipe)
 
+def evaluation_only(overrides: dict) -> dict: # the same, if training is not touched
+    "ValueError for fields that a finished training has fixed."
+    allowed = ["targets", "eval_size", "window", "stride", "precision"]
+    for field in overrides:
+        if field not in allowed: raise ValueError(f"--{field} was fixed by training; here only {', '.join(allowed)} can change.")
+    return overrides
+
 def print_rows(rows, recipe):
-    "mIoU per domain, and the protocol beside it."
+    "mIoU per domain, their mean over the domains not trained on, and the protocol beside it."
     for row in rows: print(f"{row['domain']:>12}  mIoU {100 * row['miou']:5.1f} %   {row['data']}")
-    if len(rows) > 1: print(f"{'mean':>12}  mIoU {100 * sum(r['miou'] for r in rows) / len(rows):5.1f} %")
+    others = [r["miou"] for r in rows if f"domain={r['domain']}" not in recipe.train]
+    if len(others) > 1: print(f"{'mean':>12}  mIoU {100 * sum(others) / len(others):5.1f} %   domains not trained on")
     print("Recipe:", ", ".join(f"{k}={v}" for k, v in to_dict(recipe).items() if v not in (None, "", [])))
 
 # %% ../nbs/25_cli.ipynb #8bac26b9
@@ -61,8 +69,10 @@ def run_predict(args, rest):
     from tqdm.auto import tqdm
     from causal_tune.training import load_checkpoint
     from causal_tune.segmentor import to_rgb
-    if rest: read_overrides(rest)
+    overrides, stems = evaluation_only(read_overrides(rest)), [Path(p).stem for p in args.images]
+    if len(set(stems)) < len(stems): raise ValueError("Two images share a name; predict them into different folders.")
     segmentor, recipe, classes = load_checkpoint(args.checkpoint)
+    recipe = check(replace(recipe, **overrides))
     space, out = space_of(classes), Path(args.out or "predictions")
     out.mkdir(parents=True, exist_ok=True)
     for path in tqdm(args.images, desc="predicting"):
@@ -101,7 +111,8 @@ def make_parser() -> argparse.ArgumentParser:
     listing = "\n".join(f"  --{f.name:<14} {describe(f.name)}" for f in fields(Recipe))
     parser = argparse.ArgumentParser("causal-tune", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Fine-tune and look into frozen vision foundation models, frequency by frequency.",
-        epilog="train, eval and demo take any field of a recipe as an option; `causal-tune recipes` lists the recipes:\n\n"
+        epilog="train takes any field of a recipe as an option, demo all that its comparison leaves open, eval and predict\n"
+               "targets, eval_size, window, stride and precision; `causal-tune recipes` lists the recipes:\n\n"
                f"{listing}\n\nexample: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     def command(name, run, help):

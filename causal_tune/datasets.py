@@ -234,8 +234,8 @@ def read_spec(spec: str, # such as "camvid:split=train,domain=day"
     allowed = dataset_options(name)
     for key, value in options.items():
         if key not in allowed: raise unknown(f"option of {name}", key, allowed)
-        if value is None and key != "n": options[key] = "all"
-        elif key != "n" and value not in allowed[key]: raise unknown(f"{key} of {name}", value, allowed[key])
+        if value is None and key != "n": value = options[key] = "all"
+        if key != "n" and value not in allowed[key]: raise unknown(f"{key} of {name}", value, allowed[key])
         elif key == "n" and not (isinstance(value, int) and value > 0):
             raise ValueError(f"{key}={value} in {spec!r}: give a whole number above 0")
     if "condition" in options: options["domain"] = options.pop("condition")

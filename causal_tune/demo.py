@@ -25,7 +25,9 @@ __all__ = ['VARIANTS', 'INTRO', 'resized', 'sample_predictions', 'mark', 'freque
            'what_was_done', 'print_summary']
 
 # %% ../nbs/24_demo.ipynb #ca9f272a
-VARIANTS = {"none": {}, "rein": dict(adapter="rein", init="zero"), "causal_tune": dict(adapter="causal_tune", init="zero")}
+VARIANTS = {"none": dict(adapter="none", band=None, residual=None, num_tokens=None, rank=None), 
+            "rein": dict(adapter="rein", init="zero", band=None, residual=None),
+            "causal_tune": dict(adapter="causal_tune", init="zero")}
 
 # %% ../nbs/24_demo.ipynb #3259f4bc
 def resized(data, size) -> torch.Tensor: # (n, 3, h, w) uint8
@@ -62,7 +64,7 @@ def frequency_figures(recipe: Recipe, band="dog", n: int = 16) -> list[tuple]: #
     dc = s.energy[..., 0, 0].sum() / s.energy.sum()
     about = f"{n} images per domain on a {h} × {w} patch grid. DC, the mean of each channel, stands apart: it holds {dc:.0%} of the energy."
     return [("What the filter keeps", "Gain over the radius: 0 is DC, 1 the highest frequency along one axis.",
-             filter_curve({"equation (used here)": band, "figure": create_band("gaussian")})),
+             filter_curve({"used here": band, "paper's equation": create_band("dog"), "paper's figure": create_band("gaussian")})),
             ("Feature spectra by domain", about, curves),
             ("Share of energy suppressed", "Every block and domain, without DC. Differences between domains are what to look for.",
              layer_domain_heatmap(share, s.domains, s.layers))]
@@ -79,6 +81,9 @@ def demo(out="runs/demo", # folder for report.html, results.json and the runs
          **overrides, # recipe fields to replace
 ) -> list[dict]: # the rows of results.json
     "Compare none, rein and causal_tune on Toyscapes; goes on where it was interrupted."
+    if fixed := sorted({"adapter", "init", "seed"} & set(overrides)):
+        raise ValueError(f"The demo compares {', '.join(VARIANTS)} over several seeds; {', '.join(fixed)} cannot be set. "
+                         "Use `causal-tune train demo` for a single run.")
     start, out, recipe = time.time(), Path(out), get_recipe("demo", **overrides)
     recipes = grid(recipe, VARIANTS, seeds)
     print(f"{len(recipes)} runs of {recipe.iterations} iterations: {', '.join(VARIANTS)}, {len(list(seeds))} seeds each")
@@ -94,14 +99,14 @@ def write_demo_report(out: Path, recipe: Recipe, rows: list[dict]) -> Path:
     seed = rows[0]["seed"]
     checkpoints = {name: out / "runs" / f"{name}-{seed}" / "checkpoint.pt" for name in VARIANTS}
     figures = [("Sample predictions", f"One test scene in all five domains, seed {seed}.", sample_predictions(recipe, checkpoints)),
-               *frequency_figures(recipe)]
+               *frequency_figures(recipe, recipe.band or "dog")]
     return write_report(out / "report.html", "Causal-Tune on Toyscapes", INTRO, rows, figures, what_was_done(recipe, rows),
                         load_dataset(recipe.train).space, SEEN, HELD_OUT, source=("clear",), command="causal-tune demo")
 
 def what_was_done(recipe: Recipe, rows: list[dict]) -> dict:
     "The recipe as a table: its fields that say something, the variants and the seeds."
     table = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in to_dict(recipe).items() if v not in (None, "", [])}
-    variants = [", ".join([name, *(f"{k}={v}" for k, v in fields.items() if k != "adapter")]) for name, fields in VARIANTS.items()]
+    variants = [", ".join([name, *(f"{k}={v}" for k, v in fields.items() if k != "adapter" and v is not None)]) for name, fields in VARIANTS.items()]
     return table | dict(adapter="; ".join(variants), seed=" ".join(str(s) for s in sorted({r["seed"] for r in rows})))
 
 # %% ../nbs/24_demo.ipynb #874fd026

@@ -62,11 +62,18 @@ def get_recipe(name: str, # one of `RECIPES`
 
 def check(r: Recipe) -> Recipe: # the same, if its values make sense
     "ValueError for values that no run can have."
-    for field in ("iterations", "batch_size", "accumulate", "lr"):
+    for field in ("iterations", "batch_size", "accumulate", "lr", "save_every"):
         if not getattr(r, field) > 0: raise ValueError(f"{field}={getattr(r, field)} must be greater than 0.")
     if r.precision not in ("no", "bf16", "fp16"): raise unknown("precision", r.precision, ["no", "bf16", "fp16"])
-    if len(r.crop) != 2: raise ValueError(f"crop={r.crop}: give height and width, such as 96x128.")
+    for field in ("crop", "eval_size", "window", "stride", "scale"):
+        value = getattr(r, field)
+        if field in ("crop", "scale") or value: _check_pair(field, value)
+    for field in ("seed", "warmup", "weight_decay", "workers", "eval_every"):
+        if getattr(r, field) < 0: raise ValueError(f"{field}={getattr(r, field)} must not be negative.")
     return r
+
+def _check_pair(field, value):
+    if len(value) != 2 or min(value) <= 0: raise ValueError(f"{field}={value}: give two numbers above 0, such as 96x128.")
 
 # %% ../nbs/16_recipes.ipynb #033e775e
 TOY_TARGETS = tuple(f"toyscapes:domain={d},split=test,n=24" for d in ("clear", "fog", "night", "rain", "snow"))

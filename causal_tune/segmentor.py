@@ -47,7 +47,7 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
                      **options, # of `create_backbone` (pretrained, img_size, ...) and of the adapter
 ) -> Segmentor:
     "Backbone, adapter and head by name; see `create_backbone` for weights and errors."
-    if num_classes < 2: raise ValueError(f"num_classes={num_classes}: a segmentation needs at least two classes.")
+    if not 2 <= num_classes <= 255: raise ValueError(f"num_classes={num_classes}: between 2 and 255, as 255 is ignored.")
     if not isinstance(backbone, Backbone): backbone = create_backbone(backbone, adapter, **options)
     elif adapter != "none" or options:
         raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
@@ -88,7 +88,9 @@ def slide(self, images: Tensor, # (b, 3, H, W), normalised
 
 def pair(size) -> tuple[int, int]:
     "A side, or (height, width), as (height, width)."
-    return (size, size) if isinstance(size, int) else tuple(size)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if len(size) != 2 or min(size) < 1: raise ValueError(f"{size}: give a side, or height and width, in pixels.")
+    return size
 
 Segmentor.slide = slide
 
@@ -117,7 +119,7 @@ def predict(self, image, # path, PIL image or array (H, W, 3) uint8 RGB
     rgb = to_rgb(image)
     device = next(self.parameters()).device
     x = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].to(device).float()
-    if size is not None: x = F.interpolate(x, size=tuple(size), mode="bilinear", antialias=True, align_corners=False)
+    if size is not None: x = F.interpolate(x, size=pair(size), mode="bilinear", antialias=True, align_corners=False)
     training, _ = self.training, self.eval()
     logits = self.slide(self.normalise(x), window, stride)
     self.train(training)

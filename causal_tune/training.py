@@ -280,6 +280,7 @@ def report_on(segmentor: Segmentor, recipe: Recipe, root=None,
     for spec in recipe.targets:
         data, cms = evaluate_on(segmentor, recipe, spec, root)
         domain = data.domain or spec.split(":")[0]
+        if domain in counts: raise ValueError(f"Two targets are called {domain!r}: {recipe.targets}; report them apart.")
         counts[domain] = cms
         rows.append(result_row(cms, data.space.classes, adapter=label or recipe.adapter, seed=recipe.seed,
                                domain=domain, data=spec))
