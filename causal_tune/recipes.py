@@ -78,7 +78,7 @@ def _check_pair(field, value):
 # %% ../nbs/16_recipes.ipynb #033e775e
 TOY_TARGETS = tuple(f"toyscapes:domain={d},split=test,n=24" for d in ("clear", "fog", "night", "rain", "snow"))
 RECIPES["demo"] = Recipe(
-    "demo", train="toyscapes:domain=clear,split=train,n=192", targets=TOY_TARGETS, iterations=100, lr=1e-3,
+    "demo", train="toyscapes:domain=clear,split=train,n=192", targets=TOY_TARGETS, iterations=80, lr=1e-3,
     scale=(1., 2.), eval_size=(96, 128), precision="bf16")
 RECIPES["toyscapes"] = replace(
     RECIPES["demo"], name="toyscapes", train="toyscapes:domain=clear,split=train,n=1000", iterations=1000,
