@@ -4,11 +4,11 @@
 
 # %% ../nbs/06_adapters.ipynb #bd859543
 from __future__ import annotations
-import inspect, math
+import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from .core import Registry, parse_spec, unknown
+from .core import Registry, unknown
 
 # %% auto #0
 __all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter', 'Rein',
@@ -54,12 +54,7 @@ def create_adapter(name: str, # one of `list_adapters()`, options may follow: "r
                    **options, # the adapter's own arguments
 ) -> Adapter:
     "An adapter by name; the defaults are those of a ViT-L/16. ValueError for unknown names, options and values."
-    name, inline = parse_spec(name)
-    factory, options = ADAPTERS[name], inline | options
-    allowed = [p for p in inspect.signature(factory).parameters][4:]
-    for option in options:
-        if option not in allowed: raise unknown(f"option of adapter {name!r}", option, allowed or ["(none)"])
-    return factory(num_layers, channels, patch_size, query_dim, **options)
+    return ADAPTERS.create(name, num_layers, channels, patch_size, query_dim, **options)
 
 # %% ../nbs/06_adapters.ipynb #8c04d7ad
 class LearnableTokens(nn.Module):

@@ -19,7 +19,7 @@ from .adapters import Adapter, create_adapter
 import causal_tune.causal
 
 # %% auto #0
-__all__ = ['default_out_layers', 'Backbone', 'statistics', 'check_grid', 'forward', 'block_features', 'find_weights',
+__all__ = ['default_out_layers', 'Backbone', 'statistics', 'check_grid', 'forward', 'block_features', 'normalise', 'find_weights',
            'missing_weights', 'load_weights', 'create_backbone', 'create_vit']
 
 # %% ../nbs/09_backbones.ipynb #1ef6bf7e
@@ -103,7 +103,13 @@ def block_features(self, images: Tensor, # (b, 3, H, W), normalised
     "What each block computed, before the adapter looks at it: the features whose spectra the filter acts on."
     return self._run(images, raw=range(self.num_layers) if layers is None else layers)[1]
 
-Backbone.forward, Backbone.block_features = forward, block_features
+def normalise(self, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
+) -> Tensor: # (b, 3, H, W) float32
+    "What the model was trained to see: (image - mean) / std."
+    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
+    return (images.float() - mean) / std
+
+Backbone.forward, Backbone.block_features, Backbone.normalise = forward, block_features, normalise
 
 # %% ../nbs/09_backbones.ipynb #92b7cb2f
 def find_weights(name: str, # timm's name of the model

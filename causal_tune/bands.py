@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 import torch
 from torch import Tensor, nn
-from .core import Registry, parse_spec, unknown
+from .core import Registry
 from .spectral import dct2, idct2
 
 # %% auto #0
@@ -132,15 +132,7 @@ def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, 
 ):
     "The band that a spec names; ValueError for an unknown name or option."
     if callable(spec): return spec
-    name, options = parse_spec(spec)
-    factory = BANDS[name]
-    try: return factory(**options)
-    except TypeError:
-        import inspect
-        allowed = list(inspect.signature(factory).parameters)
-        wrong = next((o for o in options if o not in allowed), None)
-        if wrong is None: raise
-        raise unknown(f"option of band {name!r}", wrong, allowed or ["(none)"]) from None
+    return BANDS.create(spec)
 
 # %% ../nbs/02_bands.ipynb #ea364534
 def gain_like(band, # any band, or any function (h, w) -> gain

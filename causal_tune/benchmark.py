@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
 import causal_tune
+from .core import whole_file
 from .recipes import Recipe, to_dict
 from .evaluation import miou
-from .training import report_on, train
+from .training import refuse_other, report_on, train
 
 # %% auto #0
 __all__ = ['grid', 'one_run', 'read_run', 'run_grid', 'block_sums', 'bootstrap_difference', 'differences']
@@ -41,15 +42,13 @@ def one_run(name: str, # "label-seed"
     rows, counts = report_on(segmentor, recipe, root, label=name.rsplit("-", 1)[0])
     np.savez_compressed(folder / "counts.npz", **counts)
     result = dict(version=causal_tune.__version__, recipe=to_dict(recipe), rows=rows)
-    done.with_suffix(".tmp").write_text(json.dumps(result, indent=1))
-    done.with_suffix(".tmp").replace(done)
+    with whole_file(done) as path: path.write_text(json.dumps(result, indent=1))
     return rows
 
 def read_run(path: Path, recipe: Recipe) -> list[dict]:
     "Rows of a finished run of this recipe."
-    result, wanted = json.loads(path.read_text()), json.loads(json.dumps(to_dict(recipe)))
-    if changed := [k for k, v in wanted.items() if result["recipe"].get(k) != v]:
-        raise ValueError(f"{path} was made with other values of {', '.join(changed)}; use another folder, or remove it.")
+    result = json.loads(path.read_text())
+    refuse_other(path, result["recipe"], recipe)
     return result["rows"]
 
 # %% ../nbs/22_benchmark.ipynb #aaed2650

@@ -5,9 +5,11 @@
 # %% ../nbs/00_core.ipynb #b140d51e
 from __future__ import annotations
 import ast, difflib, importlib.util, re, sys
+from contextlib import contextmanager
+from pathlib import Path
 
 # %% auto #0
-__all__ = ['unknown', 'Registry', 'parse_spec', 'format_spec', 'repair_torchvision']
+__all__ = ['unknown', 'Registry', 'parse_spec', 'format_spec', 'whole_file', 'repair_torchvision']
 
 # %% ../nbs/00_core.ipynb #9021b8d0
 def unknown(kind: str, # what is being looked up, such as "adapter"
@@ -34,6 +36,15 @@ class Registry(dict):
             return factory
         return enter
     def __missing__(self, name): raise unknown(self.kind, name, self)
+    def create(self, spec: str, *args, **options): # "name:key=value"; positional arguments and further options
+        "What the entry makes of them; ValueError for an option that it does not take, which is never ignored."
+        import inspect
+        name, inline = parse_spec(spec)
+        factory, options = self[name], inline | options
+        allowed = list(inspect.signature(factory).parameters)[len(args):]
+        for option in options:
+            if option not in allowed: raise unknown(f"option of {self.kind} {name!r}", option, allowed or ["(none)"])
+        return factory(*args, **options)
 
 # %% ../nbs/00_core.ipynb #21d932b2
 def parse_spec(spec: str # such as "dog:low=.2,high=.7"
@@ -52,7 +63,7 @@ def _literal(text):
     try: return ast.literal_eval(text)
     except (ValueError, SyntaxError): return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
-# %% ../nbs/00_core.ipynb #c29c6a96
+# %% ../nbs/00_core.ipynb #27768bf6
 def format_spec(name: str, # the name before the colon
                 options: dict, # its options; None values are left out
 ) -> str: # such as "dog:low=0.2,high=0.7"
@@ -60,7 +71,16 @@ def format_spec(name: str, # the name before the colon
     text = ",".join(f"{k}={v}" for k, v in options.items() if v is not None)
     return f"{name}:{text}" if text else name
 
-# %% ../nbs/00_core.ipynb #26ed627c
+# %% ../nbs/00_core.ipynb #8d0ea3ae
+@contextmanager
+def whole_file(path): # yields the path to write to
+    "Write a file in one stroke: under its name it is there whole or not at all."
+    path = Path(path)
+    unfinished = path.with_suffix(".tmp")
+    yield unfinished
+    unfinished.replace(path)
+
+# %% ../nbs/00_core.ipynb #fe540343
 _SIGNATURES = dict(nms="nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
                    qnms="qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 _declared = []  # a declaration lives as long as its Library object
@@ -77,7 +97,7 @@ def _exec_repaired(exec_module, module):
             _declared[-1].define(_SIGNATURES[found[1]])
     raise ImportError("torchvision does not import; install the build that belongs to your torch.")
 
-# %% ../nbs/00_core.ipynb #8d0ea3ae
+# %% ../nbs/00_core.ipynb #43f6617f
 class _RepairFinder:
     "Meta path finder: wraps torchvision's own loader the first time it is looked for."
     def find_spec(self, name, path=None, target=None):

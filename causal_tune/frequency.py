@@ -65,10 +65,9 @@ def spectra(backbone, # from `create_backbone`
 
 def _domain_energy(backbone, images, layers, batch, name):
     device = next(backbone.parameters()).device
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (backbone.mean, backbone.std))
     total = 0.
     for x in tqdm(batches(images, batch), desc=f"spectra of {name}", total=-(-len(images) // batch), leave=False):
-        features = backbone.block_features((x.to(device).float() - mean) / std, layers)
+        features = backbone.block_features(backbone.normalise(x.to(device)), layers)
         total = total + len(x) * torch.stack([plane_energy(f) for f in features])
     return (total / len(images)).cpu().numpy()
 

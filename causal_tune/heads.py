@@ -9,7 +9,7 @@ import causal_tune  # before smp: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
-from .core import Registry, parse_spec, unknown
+from .core import Registry
 
 # %% auto #0
 __all__ = ['HEADS', 'LinearHead', 'DPTHead', 'create_head']
@@ -56,9 +56,4 @@ def create_head(name: str, # "linear" or "dpt"; options may follow: "dpt:width=1
                 num_classes: int, # k
 ) -> nn.Module:
     "A head by its spec; ValueError for unknown names and options."
-    import inspect
-    name, options = parse_spec(name)
-    allowed = [p for p in inspect.signature(HEADS[name]).parameters][2:]
-    for option in options:
-        if option not in allowed: raise unknown(f"option of head {name!r}", option, allowed or ["(none)"])
-    return HEADS[name](channels, num_classes, **options)
+    return HEADS.create(name, channels, num_classes)

@@ -57,8 +57,7 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
 def normalise(self, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 ) -> Tensor: # (b, 3, H, W) float32
     "What the backbone was trained to see: (image - mean) / std."
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.backbone.mean, self.backbone.std))
-    return (images.float() - mean) / std
+    return self.backbone.normalise(images)
 
 Segmentor.normalise = normalise
 

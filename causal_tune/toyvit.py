@@ -15,6 +15,7 @@ from timm.layers import PatchEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from tqdm.auto import tqdm
+from .core import whole_file
 from .toyscapes import apply_weather, render_scene
 
 # %% auto #0
@@ -170,9 +171,9 @@ def save_progress(out, net, opt, step, log) -> None:
     "Write weights, log and everything needed to go on; each file appears whole or not at all."
     from safetensors.torch import save_file
     state = dict(net=net.state_dict(), opt=opt.state_dict(), step=step, log=log)
-    torch.save(state, out.with_suffix(".tmp")); out.with_suffix(".tmp").replace(out.with_suffix(".ckpt"))
-    save_file({k: v.half().contiguous() for k, v in net.vit.state_dict().items()}, out.with_suffix(".tmp"))
-    out.with_suffix(".tmp").replace(out)
+    with whole_file(out.with_suffix(".ckpt")) as path: torch.save(state, path)
+    weights = {k: v.half().contiguous() for k, v in net.vit.state_dict().items()}
+    with whole_file(out) as path: save_file(weights, path)
     lines = ["step,image,depth,normals,edges", *(",".join(map(str, row)) for row in log)]
     out.with_suffix(".csv").write_text("\n".join(lines) + "\n")
 

@@ -12,16 +12,16 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
+from .core import whole_file
 from .recipes import Recipe, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
 from .datasets import load_dataset, train_transform
 from .evaluation import evaluate, miou, result_row
 
 # %% auto #0
-__all__ = ['NO_DECAY', 'NORMS', 'lr_factor', 'parameter_groups', 'Stream', 'batches', 'build', 'training_data', 'save_file',
-           'save_checkpoint', 'load_checkpoint', 'Log', 'step', 'Loss', 'interruptions_held', 'refuse_other',
-           'finished', 'make_accelerator', 'train', 'restore', 'Run', 'loop', 'timed_step', 'validate', 'evaluate_on',
-           'report_on']
+__all__ = ['NO_DECAY', 'NORMS', 'lr_factor', 'parameter_groups', 'Stream', 'batches', 'build', 'training_data', 'save_checkpoint',
+           'load_checkpoint', 'Log', 'step', 'Loss', 'interruptions_held', 'refuse_other', 'finished',
+           'make_accelerator', 'train', 'restore', 'Run', 'loop', 'timed_step', 'validate', 'evaluate_on', 'report_on']
 
 # %% ../nbs/18_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -87,15 +87,10 @@ def training_data(recipe: Recipe, root=None):
     return load_dataset(recipe.train, root, transform=transform)
 
 # %% ../nbs/18_training.ipynb #e0f18335
-def save_file(path: Path, content: dict) -> None:
-    "torch.save in one stroke: the file is there whole or not at all."
-    torch.save(content, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
-
 def save_checkpoint(path, segmentor: Segmentor, recipe: Recipe, classes, iteration: int) -> None:
     "Adapter, head and recipe as plain tensors, numbers and strings."
-    save_file(Path(path), dict(recipe=to_dict(recipe), classes=list(classes), iteration=iteration,
-                               version=causal_tune.__version__, **segmentor.trained_state()))
+    content = dict(recipe=to_dict(recipe), classes=list(classes), iteration=iteration, version=causal_tune.__version__)
+    with whole_file(path) as unfinished: torch.save(content | segmentor.trained_state(), unfinished)
 
 # %% ../nbs/18_training.ipynb #a307b0e5
 def load_checkpoint(path, **options # of `create_backbone`, such as pretrained="a file"
@@ -224,8 +219,8 @@ class Run:
         self.classes, self.root, self.main = classes, root, main
     def save(self, iteration):
         if not self.main: return
-        save_file(self.folder / "resume.pt", dict(recipe=to_dict(self.recipe), iteration=iteration,
-                  optimizer=self.optimizer.state_dict(), **self.segmentor.trained_state()))
+        content = dict(recipe=to_dict(self.recipe), iteration=iteration, optimizer=self.optimizer.state_dict())
+        with whole_file(self.folder / "resume.pt") as path: torch.save(content | self.segmentor.trained_state(), path)
     def finish(self, iteration):
         if not self.main: return
         save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, iteration)
