@@ -8,7 +8,7 @@ import argparse, os, sys
 from dataclasses import fields, replace
 from pathlib import Path
 from .core import unknown
-from .recipes import RECIPES, Recipe, check, get_recipe, read_field, to_dict
+from .recipes import RECIPES, Recipe, check, get_recipe, read_field, set_fields
 
 # %% auto #0
 __all__ = ['read_overrides', 'run_train', 'run_eval', 'evaluation_only', 'print_rows', 'run_predict', 'space_of', 'run_demo',
@@ -60,7 +60,7 @@ def print_rows(rows, recipe):
     for row in rows: print(f"{row['domain']:>12}  mIoU {100 * row['miou']:5.1f} %   {row['data']}")
     others = [r["miou"] for r in rows if f"domain={r['domain']}" not in recipe.train]
     if len(others) > 1: print(f"{'mean':>12}  mIoU {100 * sum(others) / len(others):5.1f} %   domains not trained on")
-    print("Recipe:", ", ".join(f"{k}={v}" for k, v in to_dict(recipe).items() if v not in (None, "", [])))
+    print("Recipe:", ", ".join(f"{k}={v}" for k, v in set_fields(recipe).items()))
 
 # %% ../nbs/25_cli.ipynb #8bac26b9
 def run_predict(args, rest):

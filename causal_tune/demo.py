@@ -6,14 +6,13 @@
 from __future__ import annotations
 import json, re, time
 from pathlib import Path
-import numpy as np, torch
-import causal_tune
-import torch.nn.functional as F
+import torch
 from .bands import create_band
 from .toyvit import HELD_OUT, SEEN
 from .backbones import create_backbone
+from .segmentor import resize
 from .datasets import load_dataset
-from .recipes import Recipe, get_recipe, to_dict
+from .recipes import Recipe, get_recipe, set_fields
 from .training import load_checkpoint
 from .frequency import radial_profile, spectra, suppressed
 from .figures import filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves, summary
@@ -25,7 +24,7 @@ __all__ = ['VARIANTS', 'INTRO', 'resized', 'sample_predictions', 'mark', 'freque
            'what_was_done', 'print_summary']
 
 # %% ../nbs/24_demo.ipynb #ca9f272a
-VARIANTS = {"none": dict(adapter="none", band=None, residual=None, num_tokens=None, rank=None), 
+VARIANTS = {"none": dict(adapter="none", band=None, residual=None, num_tokens=None, rank=None),
             "rein": dict(adapter="rein", init="zero", band=None, residual=None),
             "causal_tune": dict(adapter="causal_tune", init="zero")}
 
@@ -33,7 +32,7 @@ VARIANTS = {"none": dict(adapter="none", band=None, residual=None, num_tokens=No
 def resized(data, size) -> torch.Tensor: # (n, 3, h, w) uint8
     "The images of a data set at the size the model sees."
     x = torch.stack([item["image"] for item in data]).float()
-    return F.interpolate(x, size=tuple(size), mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
+    return resize(x, size).round().clamp(0, 255).to(torch.uint8)
 
 def sample_predictions(recipe: Recipe, checkpoints: dict[str, Path], which: int = 0):
     "A picture: one row per domain, the image, its label and each adapter's prediction of it."
@@ -105,7 +104,7 @@ def write_demo_report(out: Path, recipe: Recipe, rows: list[dict]) -> Path:
 
 def what_was_done(recipe: Recipe, rows: list[dict]) -> dict:
     "The recipe as a table: its fields that say something, the variants and the seeds."
-    table = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in to_dict(recipe).items() if v not in (None, "", [])}
+    table = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in set_fields(recipe).items()}
     variants = [", ".join([name, *(f"{k}={v}" for k, v in fields.items() if k != "adapter" and v is not None)]) for name, fields in VARIANTS.items()]
     return table | dict(adapter="; ".join(variants), seed=" ".join(str(s) for s in sorted({r["seed"] for r in rows})))
 

@@ -8,7 +8,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from .segmentor import Segmentor, pair
+from .segmentor import Segmentor, resize
 
 # %% auto #0
 __all__ = ['confusion', 'iou', 'miou', 'classify', 'same_size', 'evaluate', 'result_row']
@@ -44,7 +44,7 @@ def miou(cm: np.ndarray) -> np.ndarray: # (...,) in 0..1
 def classify(segmentor, images, label_size, size=None, window=None, stride=None): # (b, 3, H, W) uint8 -> (b, h, w)
     "Class ids at the size of the labels."
     x = images.float()
-    if size: x = F.interpolate(x, size=pair(size), mode="bilinear", antialias=True, align_corners=False)
+    if size: x = resize(x, size)
     logits = segmentor.slide(segmentor.normalise(x), window or None, stride or None)
     return F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False).argmax(1)
 

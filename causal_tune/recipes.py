@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from .core import Registry, unknown
 
 # %% auto #0
-__all__ = ['RECIPES', 'TOY_TARGETS', 'Recipe', 'get_recipe', 'check', 'read_field', 'to_dict', 'from_dict']
+__all__ = ['RECIPES', 'TOY_TARGETS', 'Recipe', 'get_recipe', 'check', 'read_field', 'to_dict', 'set_fields', 'from_dict']
 
 # %% ../nbs/16_recipes.ipynb #a65365cc
 @dataclass(frozen=True)
@@ -111,6 +111,10 @@ def read_field(name: str, # of a recipe field
 def to_dict(r: Recipe) -> dict: # plain values, lists for tuples
     "A recipe as plain values."
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(r).items()}
+
+def set_fields(r: Recipe) -> dict: # plain values
+    "The fields of a recipe that say something, for printing beside a result."
+    return {k: v for k, v in to_dict(r).items() if v not in (None, "", [])}
 
 def from_dict(d: dict) -> Recipe:
     "The recipe `to_dict` was made from; ValueError for fields that this version does not know."

@@ -13,8 +13,8 @@ from .backbones import Backbone, create_backbone
 from .heads import create_head
 
 # %% auto #0
-__all__ = ['Segmentor', 'create_segmentor', 'normalise', 'window_starts', 'slide', 'pair', 'to_rgb', 'predict', 'trained_state',
-           'load_trained']
+__all__ = ['Segmentor', 'create_segmentor', 'normalise', 'window_starts', 'slide', 'pair', 'to_rgb', 'resize', 'predict',
+           'trained_state', 'load_trained']
 
 # %% ../nbs/12_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
@@ -109,6 +109,13 @@ def to_rgb(image # path, PIL image, or array (H, W, 3) or (H, W) uint8
     return array
 
 # %% ../nbs/12_segmentor.ipynb #e38f7039
+def resize(images: Tensor, # (b, 3, H, W) float
+           size, # side, or (h, w)
+) -> Tensor: # (b, 3, h, w)
+    "Images at the size the model is to see: bilinear, smoothed where they shrink."
+    return F.interpolate(images, size=pair(size), mode="bilinear", antialias=True, align_corners=False)
+
+# %% ../nbs/12_segmentor.ipynb #5f60c8ab
 @torch.no_grad()
 def predict(self, image, # path, PIL image or array (H, W, 3) uint8 RGB
             size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
@@ -118,7 +125,7 @@ def predict(self, image, # path, PIL image or array (H, W, 3) uint8 RGB
     rgb = to_rgb(image)
     device = next(self.parameters()).device
     x = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].to(device).float()
-    if size is not None: x = F.interpolate(x, size=pair(size), mode="bilinear", antialias=True, align_corners=False)
+    if size is not None: x = resize(x, size)
     training, _ = self.training, self.eval()
     logits = self.slide(self.normalise(x), window, stride)
     self.train(training)
@@ -127,7 +134,7 @@ def predict(self, image, # path, PIL image or array (H, W, 3) uint8 RGB
 
 Segmentor.predict = predict
 
-# %% ../nbs/12_segmentor.ipynb #cb3024b7
+# %% ../nbs/12_segmentor.ipynb #52e61a47
 def trained_state(self) -> dict[str, dict]: # {"adapter": ..., "head": ...}, tensors on the CPU
     "Weights of adapter and head, the parts that training changes."
     return {part: {k: v.detach().cpu() for k, v in getattr(self, part).state_dict().items()} for part in ("adapter", "head")}
