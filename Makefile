@@ -21,4 +21,4 @@ test: .venv
 	$(BIN)/python -m pytest
 
 lab: .venv
-	$(BIN)/jupyter lab nbs
+	$(BIN)/causal-tune lab

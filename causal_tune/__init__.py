@@ -14,6 +14,7 @@ _home = {
                      "LearnableBand", "create_band", "split"], "bands"),
     **dict.fromkeys(["create_adapter", "list_adapters"], "adapters"),
     "create_backbone": "backbones",
+    "FrequencyLab": "lab",
     "create_segmentor": "segmentor",
     "load_dataset": "datasets",
     "Recipe": "recipes", "get_recipe": "recipes",

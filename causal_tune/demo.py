@@ -14,7 +14,7 @@ from .segmentor import resize
 from .datasets import load_dataset
 from .recipes import Recipe, get_recipe, set_fields
 from .training import load_checkpoint
-from .frequency import radial_profile, spectra, suppressed
+from .frequency import by_zone, radial_profile, spectra, suppressed
 from .figures import filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves, summary
 from .benchmark import grid, run_grid
 from .report import write_report
@@ -54,7 +54,6 @@ def frequency_figures(recipe: Recipe, band="dog", n: int = 16) -> list[tuple]: #
     band, backbone = create_band(band), create_backbone(recipe.backbone, pretrained=recipe.weights or True)
     data = {d.domain: d for spec in recipe.targets for d in [load_dataset(re.sub(r"n=\d+", f"n={n}", spec))]}
     s = spectra(backbone, {name: resized(d, recipe.eval_size) for name, d in data.items()})
-    share = suppressed(s.energy, band)
     middle = len(s.layers) // 2
     profiles = {d: radial_profile(s.energy[i, middle]) for i, d in enumerate(s.domains)}
     curves = spectrum_curves(next(iter(profiles.values())).radii, {d: p.energy for d, p in profiles.items()}, band,
@@ -65,8 +64,9 @@ def frequency_figures(recipe: Recipe, band="dog", n: int = 16) -> list[tuple]: #
     return [("What the filter keeps", "Gain over the radius: 0 is DC, 1 the highest frequency along one axis.",
              filter_curve({"used here": band, "paper's equation": create_band("dog"), "paper's figure": create_band("gaussian")})),
             ("Feature spectra by domain", about, curves),
-            ("Share of energy suppressed", "Every block and domain, without DC. Differences between domains are what to look for.",
-             layer_domain_heatmap(share, s.domains, s.layers))]
+            ("Share of energy suppressed", "Every block and domain, without DC; low, mid and high meet at .2 and .7. Differences between domains are what to look for.",
+             layer_domain_heatmap({"all": suppressed(s.energy, band), **by_zone(s.energy, band)},
+                                  s.domains, s.layers))]
 
 # %% ../nbs/24_demo.ipynb #8aabff52
 INTRO = ("Three adapters were trained on street scenes in clear weather and evaluated in five. The backbone, toy_vit, is "

@@ -4,6 +4,10 @@
 
 # %% ../nbs/20_figures.ipynb #4b679dbc
 from __future__ import annotations
+import re
+from base64 import b64encode
+from functools import lru_cache
+from io import BytesIO
 from typing import Mapping, Sequence
 import numpy as np
 import pandas as pd
@@ -13,12 +17,14 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
+from .spectral import dct_matrix
 from .domains import LabelSpace, domain_color
 
 # %% auto #0
 __all__ = ['PALETTE', 'DASHES', 'MARKS', 'TEMPLATE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'styled', 'gain_curve', 'filter_curve',
-           'filter_plane', 'spectrum_curves', 'text_color', 'layer_domain_heatmap', 'cutoffs', 'cutoff_line',
-           'difference_plane', 'check_rows', 'summary', 'result_bars', 'legend', 'picture_table', 'prediction_grid']
+           'filter_plane', 'cutoffs', 'spectrum_curves', 'text_color', 'number_panels', 'layer_domain_heatmap',
+           'cutoff_line', 'difference_plane', 'coefficient_view', 'data_uri', 'pca_picture', 'picture_row',
+           'check_rows', 'summary', 'result_bars', 'legend', 'picture_table', 'prediction_grid']
 
 # %% ../nbs/20_figures.ipynb #f4ed4890
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -30,7 +36,7 @@ TEMPLATE = go.layout.Template(layout=dict(
     font=dict(family="system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", size=13, color="#222"),
     title=dict(font_size=16, x=0, xref="paper", xanchor="left", y=1, yref="container", yanchor="top", pad_t=14),
     paper_bgcolor="white", plot_bgcolor="white", xaxis=_axis, yaxis=_axis, margin=dict(l=70, r=24, t=56, b=60),
-    legend=dict(orientation="h", x=0, y=-.25, yanchor="top", font_size=13, traceorder="normal"),
+    legend=dict(orientation="h", x=0, y=1, yanchor="bottom", font_size=12, traceorder="normal"),
     hoverlabel_font_size=13, colorway=PALETTE))
 
 def styled(fig: go.Figure, # any figure
@@ -46,7 +52,7 @@ RADIUS, HORIZONTAL, VERTICAL = ("radial frequency (share of Nyquist)", "horizont
 
 # %% ../nbs/20_figures.ipynb #edaac0e7
 def gain_curve(band, # any band
-               n: int = 256, # points
+               n: int = 128, # points
 ) -> tuple[np.ndarray, np.ndarray]: # radii, gains
     "A band's gain over the radius; along one axis of the plane where it does not depend on the radius alone."
     with torch.no_grad():
@@ -85,31 +91,46 @@ def filter_plane(band, # any band
     return _plane(gain, title, "gain", 400, zmin=0, zmax=1, colorscale="Cividis")
 
 # %% ../nbs/20_figures.ipynb #4af7f7ec
+def cutoffs(band) -> tuple[float, ...]: # none, one or two
+    "A band's cut-offs: `low` and `high` where it has them, else the radii of half its peak."
+    if hasattr(band, "low"): return float(band.low), float(band.high)
+    r, gain = gain_curve(band, 2001)
+    return tuple(r[np.flatnonzero(np.diff(gain > gain.max() / 2)) + 1].tolist())
+
+# %% ../nbs/20_figures.ipynb #906efee6
 def spectrum_curves(radii, # (r,) from `frequency.radial_profile`
-                    energies: Mapping, # domain -> (r,) mean energy per coefficient
+                    energies: Mapping, # domain -> (r,) mean energy per coefficient, or shares in percent
                     band=None, # a filter to lay over
                     title: str = "Feature energy by frequency", # above the figure
+                    dc: Mapping | None = None, # domain -> energy of DC, as a mark of its own at radius 0
+                    share: bool = False, # energies are shares, on a linear axis
 ) -> go.Figure:
-    "Energy per coefficient by domain on a logarithmic axis, with a filter's gain over it, what it suppresses shaded."
-    fig = make_subplots(specs=[[{"secondary_y": True}]])
-    if band is not None: _shade(fig, *gain_curve(band))
+    "Energy by radius and domain, with a filter's gain over it, what it suppresses shaded."
+    traces = [] if band is None else _shade(band)
     for i, (name, energy) in enumerate(energies.items()):
-        fig.add_scatter(x=radii, y=energy, name=name, mode="lines+markers",
-                        line=dict(color=domain_color(name), width=2), marker=dict(symbol=MARKS[i % len(MARKS)], size=8,
-                                                                                  line=dict(width=1, color="#333")))
-    fig.update_xaxes(title_text=RADIUS, range=[0, 2 ** .5], dtick=.2)
-    fig.update_yaxes(title_text="mean energy per coefficient", type="log", dtick=1, exponentformat="power")
-    fig.update_yaxes(title_text="gain", type="linear", dtick=.25, exponentformat="none", range=[0, 1.02],
-                     showgrid=False, secondary_y=True)
-    return styled(fig, title, 420)
+        marker = dict(symbol=MARKS[i % len(MARKS)], size=8, color=domain_color(name), line=dict(width=1, color="#333"))
+        traces.append(dict(type="scatter", x=radii, y=energy, name=name, mode="lines+markers", marker=marker,
+                           line=dict(color=domain_color(name), width=2)))
+    if dc: traces.append(dict(type="scatter", x=[0] * len(dc), y=list(dc.values()), mode="markers", showlegend=False, name="DC",
+        text=list(dc), hovertemplate="DC of %{text}: %{y:.3g}<extra></extra>", marker=dict(size=9, line=dict(width=1, color="#333"),
+        color=[domain_color(d) for d in dc], symbol=[MARKS[i % len(MARKS)] for i in range(len(dc))])))
+    energy = (dict(type="linear", rangemode="tozero", title=dict(text="share of energy per ring (%)")) if share else
+              dict(type="log", dtick=1, exponentformat="power", title=dict(text="energy per coefficient")))
+    gain = dict(overlaying="y", side="right", anchor="x", dtick=.25, range=[0, 1.02], showgrid=False, title=dict(text="gain"))
+    layout = dict(xaxis=dict(title=dict(text=RADIUS), range=[-.03, 2 ** .5], dtick=.2), yaxis=energy, yaxis2=gain)
+    return styled(go.Figure(dict(data=traces, layout=layout)), title, 420)
 
-def _shade(fig, r, gain):
-    line = dict(x=r, mode="lines", hoverinfo="skip")
-    fig.add_scatter(**line, y=np.ones_like(r), line_width=0, showlegend=False, secondary_y=True)
-    fig.add_scatter(**line, y=gain, fill="tonexty", fillcolor="rgba(80,80,80,.13)", name="gain (above: removed)",
-                    line=dict(color="black", width=2, dash="dash"), secondary_y=True)
+def _shade(band): # traces: a ceiling, the gain filled up to it, the cut-offs
+    r, gain = gain_curve(band)
+    line = dict(type="scatter", mode="lines", hoverinfo="skip", yaxis="y2")
+    marks = [v for cut in cutoffs(band) for v in (cut, cut, None)]
+    return [dict(line, x=r, y=np.ones_like(r), line=dict(width=0), showlegend=False),
+            dict(line, x=r, y=gain, fill="tonexty", fillcolor="rgba(80,80,80,.13)", name="gain",
+                 line=dict(color="black", width=2, dash="dash")),
+            dict(line, x=marks, y=[0, 1.02, None] * len(cutoffs(band)), showlegend=False,
+                 line=dict(color="#d55e00", width=2, dash="dot"))]
 
-# %% ../nbs/20_figures.ipynb #77b4ae16
+# %% ../nbs/20_figures.ipynb #e86becaf
 def text_color(color: str # "rgb(r, g, b)" or "#rrggbb"
 ) -> str: # "black" or "white"
     "The colour of text that contrasts more with a background (WCAG 2.1, relative luminance)."
@@ -118,35 +139,71 @@ def text_color(color: str # "rgb(r, g, b)" or "#rrggbb"
     luminance = np.where(x <= .04045, x / 12.92, ((x + .055) / 1.055) ** 2.4) @ [.2126, .7152, .0722]
     return "black" if luminance > .179 else "white"
 
-# %% ../nbs/20_figures.ipynb #e86becaf
-def layer_domain_heatmap(share, # (d, l) between 0 and 1
+# %% ../nbs/20_figures.ipynb #d76bfe73
+def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN cells stay empty
+                  rows: Sequence[str], # names
+                  columns: Sequence, # names
+                  title: str, # above the figure
+                  xaxis: str, # what the columns are
+                  change: bool = False, # differences rather than shares
+                  chosen: tuple[int, int] | None = None, # row and column to frame
+                  unit: str = "% of<br>energy", # over the colour bar
+) -> go.Figure:
+    "Heatmaps under each other with a number in each cell, in percent (in points where they are changes)."
+    for name, z in panels.items():
+        if np.shape(z) != (len(rows), len(columns)): raise ValueError(
+            f"{name} has shape {np.shape(z)}, but there are {len(rows)} rows and {len(columns)} columns.")
+    step, gap = len(rows) + 1, np.full((1, len(columns)), np.nan)  # one heatmap with empty rows is drawn faster than many
+    z = 100 * np.concatenate([part for x in panels.values() for part in (np.asarray(x, float), gap)][:-1])
+    ends, places = _ends(z, change), [step * p + i for p in range(len(panels)) for i in range(len(rows))]
+    scale = "RdBu_r" if change else "Cividis"
+    bar = dict(title=dict(text=unit, font=dict(size=13)), outlinewidth=0, x=1.06)
+    heat = dict(type="heatmap", z=z, zmin=ends[0], zmax=ends[1], colorscale=scale, colorbar=bar, xgap=1, ygap=1, hoverongaps=False,
+                customdata=np.broadcast_to(np.array([*rows, ""] * len(panels))[:-1, None], z.shape),
+                hovertemplate=f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>")
+    axis = lambda at, names: dict(tickvals=at, ticktext=list(map(str, names)), showgrid=False)
+    layout = dict(xaxis=dict(axis(list(range(len(columns))), columns), title=dict(text=xaxis), range=[-.5, len(columns) - .5]),
+                  yaxis=dict(axis(places, [*rows] * len(panels)), range=[len(z) - .5, -.5]), showlegend=False, margin=dict(r=70),
+                  annotations=_headings(panels, step), shapes=[_frame(chosen[0] + step * p, chosen[1]) for p in range(len(panels))] if chosen else [])
+    return styled(go.Figure(dict(data=[heat, _numbers(z, ends, scale, change)], layout=layout)), title, 110 + 30 * len(z))
+
+# %% ../nbs/20_figures.ipynb #cb91baf1
+def _ends(z, change):
+    "Where a colour scale begins and ends: symmetric around no change, or from 0 to the next ten."
+    if np.isnan(z).all(): return -1., 1.
+    low, high = np.nanmin(z), np.nanmax(z)
+    return (-max(-low, high, .1), max(-low, high, .1)) if change else (0., 10 * np.ceil(max(high, 1) / 10))
+
+def _headings(panels, step): # a panel's name at its right, where there are several
+    place = dict(x=1, xref="paper", xanchor="left", xshift=6, textangle=90, showarrow=False, font=dict(size=14))
+    return [dict(place, text=name, y=step * p + step / 2 - 1) for p, name in enumerate(panels)] if len(panels) > 1 else []
+
+def _frame(i, j, color="#d55e00"): # a shape around a cell
+    return dict(type="rect", x0=j - .5, x1=j + .5, y0=i - .5, y1=i + .5, line=dict(color=color, width=3))
+
+@lru_cache
+def _text_colors(scale): # black or white on 256 steps of a colour scale
+    return np.array([text_color(c) for c in sample_colorscale(scale, np.linspace(0, 1, 256))])
+
+def _numbers(z, ends, scale, change): # numbers that contrast with their cells
+    there, values = np.argwhere(np.isfinite(z)), z[np.isfinite(z)]
+    on = _text_colors(scale)[(255 * (values - ends[0]) / (ends[1] - ends[0])).astype(int)]
+    form = "{:+.0f}" if change and ends[1] >= 10 else "{:+.1f}" if change else "{:.0f}" if ends[1] >= 20 else "{:.1f}"
+    return dict(type="scatter", x=there[:, 1], y=there[:, 0], mode="text", hoverinfo="skip",
+                text=[re.sub(r"^[+-](0|0\.0)$", r"\1", form.format(v)) for v in values],
+                textfont=dict(size=12 if z.shape[1] <= 16 else 10, color=on.tolist()))
+
+# %% ../nbs/20_figures.ipynb #3e7c897c
+def layer_domain_heatmap(shares: Mapping, # heading -> (d, l) fractions: "all", or "all", "low", "mid", "high"
                          domains: Sequence[str], # d names
                          layers: Sequence, # l block numbers
-                         title: str = "Energy suppressed by the filter, without DC", # above the figure
+                         title: str = "Energy removed by the filter, without DC", # above the figure
+                         **options, # of `number_panels`: chosen, change, unit
 ) -> go.Figure:
-    "Shares in percent by domain and layer, a number in each cell."
-    z = 100 * np.asarray(share, float)
-    if z.shape != (len(domains), len(layers)):
-        raise ValueError(f"share has shape {z.shape}, but there are {len(domains)} domains and {len(layers)} layers.")
-    names, low, span = list(map(str, layers)), np.nanmin(z), max(np.ptp(z[~np.isnan(z)]), 1e-9)
-    fig = go.Figure(go.Heatmap(z=z, x=names, y=list(domains), colorscale="Cividis", xgap=1, ygap=1, hoverongaps=False,
-        colorbar=dict(title=dict(text="% of<br>energy", font_size=13), outlinewidth=0),
-        hovertemplate="%{y}, block %{x}: %{z:.2f} %<extra></extra>"))
-    for i, j in zip(*np.where(~np.isnan(z))):
-        cell = sample_colorscale("Cividis", (z[i, j] - low) / span)[0]
-        fig.add_annotation(x=names[j], y=domains[i], text=f"{z[i, j]:.{0 if span > 20 else 1}f}", showarrow=False,
-                           font=dict(color=text_color(cell), size=13))
-    fig.update_xaxes(title_text="block (from 0)", type="category", showgrid=False)
-    fig.update_yaxes(autorange="reversed", type="category", showgrid=False)
-    return styled(fig, title, 150 + 42 * len(domains))
+    "Share of energy by domain and layer, a panel for each zone."
+    return number_panels(shares, domains, layers, title, "block (from 0)", **options)
 
-# %% ../nbs/20_figures.ipynb #d76bfe73
-def cutoffs(band) -> tuple[float, ...]: # none, one or two
-    "A band's cut-offs: `low` and `high` where it has them, else the radii of half its peak."
-    if hasattr(band, "low"): return float(band.low), float(band.high)
-    r, gain = gain_curve(band, 2001)
-    return tuple(r[np.flatnonzero(np.diff(gain > gain.max() / 2)) + 1].tolist())
-
+# %% ../nbs/20_figures.ipynb #2ecf8665
 def cutoff_line(band, cut: float, # one of its cut-offs
                 h: int, w: int, # the patch grid
 ) -> tuple[np.ndarray, np.ndarray]: # x, y in half-cycles, cut where the plane ends
@@ -158,23 +215,95 @@ def cutoff_line(band, cut: float, # one of its cut-offs
     outside = (x > w - .5) | (y > h - .5)
     return np.where(outside, np.nan, x), np.where(outside, np.nan, y)
 
-# %% ../nbs/20_figures.ipynb #c542ef0d
-def difference_plane(db, # (h, w) from `frequency.relative_change`
-                     band=None, # a filter whose cut-offs to mark
+# %% ../nbs/20_figures.ipynb #737e91c9
+def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or differences of shares in points
+                     band=None, # a filter: adds the panel of what it removes, and its cut-offs
                      title: str = "Change of energy per coefficient", # above the figure
-                     limit: float | None = None, # end of the colour scale in dB; the largest change by default
+                     unit: str = "dB", # of the change
+                     chosen: tuple[int, int] | None = None, # (k, l), a coefficient to frame
 ) -> go.Figure:
-    "Change of each coefficient in dB, from blue (less) to red (more), with a filter's cut-offs."
-    db = np.asarray(db, float)
-    limit = limit or np.nanmax(np.abs(db), initial=1e-9)
-    fig = _plane(db, title, "dB", 440, zmin=-limit, zmax=limit, colorscale="RdBu_r")
-    for cut in () if band is None else cutoffs(band):
-        x, y = cutoff_line(band, cut, *db.shape)
-        fig.add_scatter(x=x, y=y, mode="lines", line=dict(color="black", width=2, dash="dash"), showlegend=False,
-                        hoverinfo="skip")
-    return fig
+    "Change of each coefficient, from blue (less) to red (more)."
+    change, names = np.asarray(change, float), ["change"] if band is None else ["change", "of which the filter removes"]
+    (h, w), limit = change.shape, np.nanmax(np.abs(change[np.isfinite(change)]), initial=1e-9)
+    fig = make_subplots(1, len(names), subplot_titles=names, shared_yaxes=True, horizontal_spacing=.04)
+    for i in range(len(names)):
+        z = change if i == 0 else change * _taken(band, h, w)
+        fig.add_heatmap(z=z, coloraxis="coloraxis", row=1, col=i + 1,
+                        hovertemplate=f"vertical %{{y}}, horizontal %{{x}}: %{{z:.3g}} {unit}<extra></extra>")
+        if band is not None: _cut_lines(fig, band, h, w, i + 1)
+    fig.update_layout(coloraxis=dict(cmin=-limit, cmax=limit, colorscale="RdBu_r",
+                                     colorbar=dict(title=dict(text=unit, font_size=13), outlinewidth=0)))
+    fig.update_xaxes(title_text="horizontal frequency", range=[-.5, w - .5], showgrid=False)
+    fig.update_yaxes(range=[h - .5, -.5], showgrid=False).update_yaxes(title_text=VERTICAL, col=1)
+    if chosen: fig.add_shape(_frame(*chosen, "black"), row=1, col="all")
+    return styled(fig.update_annotations(font_size=13), title, 440, margin_t=72)
 
-# %% ../nbs/20_figures.ipynb #e3216a2f
+def _taken(band, h, w): # share of each coefficient's energy that the filter removes
+    with torch.no_grad(): return ((1 - band(h, w)) ** 2).cpu().numpy()
+
+def _cut_lines(fig, band, h, w, col):
+    lines = [cutoff_line(band, cut, h, w) for cut in cutoffs(band)] or [(np.array([np.nan]),) * 2]
+    x, y = (np.concatenate([np.append(line[axis], np.nan) for line in lines]) for axis in (0, 1))
+    fig.add_scatter(x=x, y=y, mode="lines", line=dict(color="black", width=2, dash="dash"), showlegend=False,
+                    hoverinfo="skip", row=1, col=col)
+
+# %% ../nbs/20_figures.ipynb #4387aa48
+def coefficient_view(h: int, w: int, # the patch grid
+                     at: tuple[int, int], # (k, l), which coefficient
+                     energies: Mapping, # domain -> its mean energy
+) -> go.Figure:
+    "The basis image of one DCT coefficient, and its energy per domain."
+    k, l = at
+    if not (0 <= k < h and 0 <= l < w): raise ValueError(f"There is no coefficient ({k}, {l}) on a {h} x {w} grid.")
+    fig = make_subplots(1, 2, column_widths=[.5, .5], horizontal_spacing=.22, subplot_titles=["basis image", "energy"])
+    fig.add_heatmap(z=np.outer(dct_matrix(h)[k], dct_matrix(w)[l]), colorscale="gray", showscale=False, hoverinfo="skip",
+                    row=1, col=1)
+    fig.add_bar(x=list(energies.values()), y=list(energies), orientation="h", hovertemplate="%{y}: %{x:.3g}<extra></extra>",
+                marker=dict(color=[domain_color(d) for d in energies], line=dict(color="#333", width=1)), row=1, col=2)
+    fig.update_xaxes(visible=False, constrain="domain", col=1)
+    fig.update_yaxes(visible=False, autorange="reversed", scaleanchor="x", constrain="domain", col=1)
+    fig.update_yaxes(autorange="reversed", type="category", showgrid=False, col=2)
+    fig.update_xaxes(title_text="mean energy", rangemode="tozero", exponentformat="power", nticks=4, col=2)
+    return styled(fig.update_annotations(font_size=13), f"Coefficient: vertical {k}, horizontal {l}", 300,
+                  showlegend=False, margin=dict(l=10, t=72))
+
+# %% ../nbs/20_figures.ipynb #e079469c
+def data_uri(picture: np.ndarray, # (H, W, 3) or (H, W) uint8
+) -> str: # PNG as a data URI
+    "A picture as text, for figures and pages that need no other file."
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG")
+    return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
+
+def pca_picture(z, # (3, h, w) projections on three directions
+                limit: float, # what becomes fully bright; minus that becomes dark
+) -> np.ndarray: # (h, w, 3) uint8
+    "Three projections as red, green and blue; 0 is grey."
+    z = rearrange(np.asarray(z, float), "c h w -> h w c")
+    return (255 * np.clip(.5 + z / (2 * max(limit, 1e-12)), 0, 1)).round().astype(np.uint8)
+
+# %% ../nbs/20_figures.ipynb #2b3b2f44
+def picture_row(pictures: Mapping, # heading -> (H, W, 3) uint8, of any sizes
+                title: str, # above the figure
+                norms=None, # (h, w) a map to show beside them, with a scale of its own
+                outliers=None, # (h, w) bool: tokens to mark in it
+                height: int = 250, # pixels
+) -> go.Figure:
+    "Pictures side by side, pixel by pixel, and a map of token norms with its outliers marked."
+    names = [*pictures, *([] if norms is None else ["token norm (x: outliers)"])]
+    fig = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=.012)
+    for i, picture in enumerate(pictures.values(), 1): fig.add_image(source=data_uri(picture), hoverinfo="skip", row=1, col=i)
+    if norms is not None:
+        y, x = np.nonzero(outliers) if outliers is not None else ([], [])
+        fig.add_heatmap(z=norms, colorscale="Cividis", colorbar=dict(outlinewidth=0, thickness=12), row=1, col=len(names),
+                        hovertemplate="token (%{y}, %{x}): %{z:.3g}<extra></extra>")
+        fig.add_scatter(x=x, y=y, mode="markers", marker=dict(symbol="x", size=8, color="#d55e00", line=dict(
+            width=1, color="white")), hoverinfo="skip", row=1, col=len(names))
+        fig.update_yaxes(autorange="reversed", scaleanchor=f"x{len(names)}" if len(names) > 1 else "x", col=len(names))
+    fig.update_xaxes(visible=False, constrain="domain").update_yaxes(visible=False, constrain="domain")
+    return styled(fig.update_annotations(font_size=13), title, height, showlegend=False, margin=dict(l=8, r=8, t=62, b=8))
+
+# %% ../nbs/20_figures.ipynb #fce1800e
 def check_rows(rows: Sequence[Mapping] # results
 ) -> pd.DataFrame: # columns adapter, seed, domain, miou
     "Result rows as a table. Raises ValueError for missing keys, scores that are no fractions, and rows given twice."
@@ -188,7 +317,7 @@ def check_rows(rows: Sequence[Mapping] # results
     if len(twice): raise ValueError(f"Given twice: {twice.iloc[0].to_dict()}; keep one row of each.")
     return table
 
-# %% ../nbs/20_figures.ipynb #737e91c9
+# %% ../nbs/20_figures.ipynb #3b76d0f5
 def summary(rows: Sequence[Mapping], # results
             targets: Sequence[str] | None = None, # domains that the mean is over; all by default
 ) -> pd.DataFrame: # columns adapter, domain, mean, sd, n; domain "mean" is over the targets
@@ -203,7 +332,7 @@ def summary(rows: Sequence[Mapping], # results
     order = pd.MultiIndex.from_product([table.adapter.unique(), columns], names=out.index.names)
     return out.reindex(order[order.isin(out.index)]).reset_index()
 
-# %% ../nbs/20_figures.ipynb #4387aa48
+# %% ../nbs/20_figures.ipynb #ec2017aa
 def _panel(fig, col, seeds, means, rank, color, baseline):
     here = dict(row=1, col=col, mode="markers")
     fig.add_scatter(x=100 * seeds.miou, y=seeds.adapter.map(rank) + .24, text=seeds.adapter, customdata=seeds.seed,
@@ -216,7 +345,7 @@ def _panel(fig, col, seeds, means, rank, color, baseline):
     base = means[means.adapter == baseline]["mean"]
     if len(base): fig.add_vline(100 * base.item(), line=dict(color="#555", width=1, dash="dash"), row=1, col=col)
 
-# %% ../nbs/20_figures.ipynb #e079469c
+# %% ../nbs/20_figures.ipynb #47f4bfdb
 def result_bars(rows: Sequence[Mapping], # results
                 held_out: Sequence[str] = (), # domains no part of the system has seen before the test
                 baseline: str = "none", # the adapter whose mean is drawn as a line
@@ -242,7 +371,7 @@ def result_bars(rows: Sequence[Mapping], # results
                        font_size=14)
     return styled(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
 
-# %% ../nbs/20_figures.ipynb #bd29769f
+# %% ../nbs/20_figures.ipynb #7bcc3439
 def legend(space: LabelSpace, # names and colours
            present: Sequence[int], # class ids to list
            width: int, # of the picture in pixels
@@ -261,7 +390,7 @@ def legend(space: LabelSpace, # names and colours
         draw.text((x + size + 8, y + size // 2), space.classes[i], fill="black", font=font, anchor="lm")
     return image
 
-# %% ../nbs/20_figures.ipynb #fce1800e
+# %% ../nbs/20_figures.ipynb #87990f7a
 def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as many in each column
                   captions: Sequence[str], # names of the rows
                   width: int = 200, # of each picture in pixels
@@ -283,7 +412,7 @@ def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as ma
             page.paste(Image.fromarray(picture).resize((width, h), Image.LANCZOS), (x, y))
     return page
 
-# %% ../nbs/20_figures.ipynb #4197c0b2
+# %% ../nbs/20_figures.ipynb #44b93065
 def prediction_grid(images, # (b, 3, H, W) uint8, or a list of (3, H, W)
                     labels, # b class id maps (H, W)
                     predictions: Mapping, # adapter -> b class id maps

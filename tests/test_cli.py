@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from conftest import COMMAND, ENV, trained
 
-COMMANDS = ("demo", "train", "eval", "predict", "recipes", "pretrain")
+COMMANDS = ("demo", "train", "eval", "predict", "recipes", "lab", "pretrain")
 
 
 def test_help_names_every_command(cli):
