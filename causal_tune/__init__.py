@@ -16,11 +16,12 @@ _home = {
     "create_backbone": "backbones",
     "FrequencyLab": "lab",
     "create_segmentor": "segmentor",
+    **dict.fromkeys(["load_published", "segmentor_from_published"], "checkpoints"),
     "load_dataset": "datasets",
     "Recipe": "recipes", "get_recipe": "recipes",
     "train": "training", "evaluate": "evaluation",
 }
-_registering = {"adapters": ["causal"]}  # chapters whose entries a registry is expected to hold
+_registering = {"adapters": ["causal", "released"]}  # chapters whose entries a registry is expected to hold
 __all__ = list(_home)
 
 

@@ -8,7 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from .core import Registry, unknown
+from .core import Registry, parse_spec, unknown
 
 # %% auto #0
 __all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter', 'Rein',
@@ -46,15 +46,20 @@ def list_adapters() -> list[str]:
     "Names that `create_adapter` knows."
     return list(ADAPTERS)
 
-def create_adapter(name: str, # one of `list_adapters()`, options may follow: "rein:rank=8"
+def create_adapter(name: str, # one of `list_adapters()`, options may follow: "causal_tune:variant=released,rank=8"
                    num_layers: int = 24, # blocks of the backbone
                    channels: int = 1024, # width c of its tokens
                    patch_size: int = 16, # side of a patch in pixels
                    query_dim: int = 256, # width q of the head's queries
-                   **options, # the adapter's own arguments
+                   **options, # the adapter's own arguments, and `variant` where there are several
 ) -> Adapter:
     "An adapter by name; the defaults are those of a ViT-L/16. ValueError for unknown names, options and values."
-    return ADAPTERS.create(name, num_layers, channels, patch_size, query_dim, **options)
+    (name, inline), registry = parse_spec(name), ADAPTERS
+    options = inline | options
+    if isinstance(ADAPTERS[name], Registry):
+        registry = ADAPTERS[name]
+        name = options.pop("variant", next(iter(registry)))
+    return registry.create(name, num_layers, channels, patch_size, query_dim, **options)
 
 # %% ../nbs/06_adapters.ipynb #8c04d7ad
 class LearnableTokens(nn.Module):
@@ -75,10 +80,12 @@ class LearnableTokens(nn.Module):
 def attend(x: Tensor, # (b, n, c) what asks
            tokens: Tensor, # (m, c) keys; the first is the null token
            values: Tensor, # (m - 1, c) values of the others
+           softmax: bool = True, # False: x tokens^T as it is, neither scaled nor normalised
 ) -> Tensor: # (b, n, c)
     "softmax(x tokens^T / sqrt c)[:, 1:] @ values (Rein, eq. 5 to 7)."
-    values = F.pad(values, (0, 0, 1, 0))
-    k, v = (t.to(x.dtype).expand(len(x), -1, -1) for t in (tokens, values))
+    k, v = tokens.to(x.dtype), values.to(x.dtype)
+    if not softmax: return x @ k[1:].T @ v
+    k, v = (t.expand(len(x), -1, -1) for t in (k, F.pad(v, (0, 0, 1, 0))))
     return F.scaled_dot_product_attention(x, k, v)
 
 # %% ../nbs/06_adapters.ipynb #56cd5266
@@ -87,8 +94,10 @@ class TokenAdapter(Adapter, LearnableTokens):
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
                  num_tokens: int = 100, # m, tokens of each block, the null token among them
                  rank: int | None = 16, # r of the tokens; None stores them whole
-                 init: str = "scale"): # "scale": s = 1e-3 learnable; "zero": output map zero, s = 1
+                 init: str = "scale", # "scale": s = 1e-3 learnable; "zero": output map zero, s = 1
+                 softmax: bool = True): # of the attention to the tokens
         super().__init__(num_layers, channels)
+        self.softmax = softmax
         if num_tokens < 2: raise ValueError(f"num_tokens={num_tokens}: a null token and at least one other are needed.")
         if rank is not None and rank < 1: raise ValueError(f"rank={rank}: at least 1, or None for tokens stored whole.")
         if init not in ("scale", "zero"): raise unknown("init", init, ["scale", "zero"])
@@ -109,7 +118,7 @@ class Rein(TokenAdapter):
     def forward(self, tokens, layer, grid):
         self.check(tokens, layer, grid)
         T = self.tokens(layer)
-        delta = attend(tokens, T, self.mlp_token2feat(T[1:]))
+        delta = attend(tokens, T, self.mlp_token2feat(T[1:]), self.softmax)
         return tokens + self.scale * self.mlp_delta_f(delta + tokens)
 
 # %% ../nbs/06_adapters.ipynb #c7e57c34

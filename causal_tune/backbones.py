@@ -4,23 +4,29 @@
 
 # %% ../nbs/09_backbones.ipynb #dd12b063
 from __future__ import annotations
-import math
+import math, sys
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
+from types import MethodType
+from typing import NamedTuple
 import torch
 import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 import timm
-from timm.models import load_checkpoint, load_state_dict
+from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM, load_state_dict
+from .core import unknown
 from .spectral import grid_to_tokens, tokens_to_grid
 from .toyvit import WEIGHTS
 from .adapters import Adapter, create_adapter
-import causal_tune.causal
+import causal_tune.released  # registers causal_tune, in both variants
 
 # %% auto #0
-__all__ = ['default_out_layers', 'Backbone', 'statistics', 'check_grid', 'forward', 'block_features', 'normalise', 'find_weights',
-           'missing_weights', 'load_weights', 'create_backbone', 'create_vit']
+__all__ = ['AT_16', 'PRESETS', 'default_out_layers', 'Stage', 'stages_of', 'PerStage', 'Backbone', 'statistics', 'check_grid',
+           'forward', 'block_features', 'normalise', 'architecture', 'find_weights', 'missing_weights', 'load_weights',
+           'XFormersMode', 'xformers_attention', 'use_attention', 'create_model', 'create_backbone', 'list_backbones']
 
 # %% ../nbs/09_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -29,9 +35,42 @@ def default_out_layers(depth: int # number of blocks
     return tuple(max(0, round(depth * share) - 1) for share in (1/3, 1/2, 2/3, 1))
 
 # %% ../nbs/09_backbones.ipynb #605b1041
+class Stage(NamedTuple):
+    "Blocks in a row that share a width and a grid."
+    blocks: list # modules, in the order they run
+    width: int # channels of their outputs
+    stride: int # pixels from one feature to the next
+
+def stages_of(model: nn.Module # timm ViT, Eva, SAM, ConvNeXt or ResNet
+) -> list[Stage]: # one for a transformer, four for the others
+    "The rows of blocks that an adapter can be hooked into. ValueError where a model has none."
+    if isinstance(model, (ConvNeXt, ResNet)):
+        rows = [(model.get_submodule(info["module"]), info) for info in model.feature_info[-4:]]
+        return [Stage(list(getattr(row, "blocks", row)), info["num_chs"], info["reduction"]) for row, info in rows]
+    if hasattr(model, "blocks") and hasattr(model, "patch_embed"):
+        return [Stage(list(model.blocks), model.embed_dim, model.patch_embed.patch_size[0])]
+    raise ValueError(f"{type(model).__name__} has no blocks to adapt; give a timm ViT, Eva, SAM, ConvNeXt or ResNet model.")
+
+# %% ../nbs/09_backbones.ipynb #d536d92c
+class PerStage(Adapter):
+    "One adapter for each stage of a model, called as if it were one; its queries are the mean of theirs."
+    def __init__(self, adapters): # in the order of the stages
+        nn.Module.__init__(self)
+        self.stages, self.num_layers = nn.ModuleList(adapters), sum(a.num_layers for a in adapters)
+    def forward(self, tokens, layer, grid):
+        for adapter in self.stages:
+            if layer < adapter.num_layers: break
+            layer -= adapter.num_layers
+        return adapter(tokens, layer, grid)
+    def queries(self):
+        queries = [adapter.queries() for adapter in self.stages]
+        return None if queries[0] is None else torch.stack(queries).mean(0)
+    def link_parameters(self): return [p for a in self.stages for p in getattr(a, "link_parameters", list)()]
+
+# %% ../nbs/09_backbones.ipynb #18121e52
 class Backbone(nn.Module):
-    "A frozen timm transformer with an adapter after every block; images in, multi-level features out."
-    def __init__(self, model: nn.Module, # timm ViT, Eva or SAM: has `blocks` and `patch_embed`
+    "A frozen timm model with an adapter after every block; images in, multi-level features out."
+    def __init__(self, model: nn.Module, # timm ViT, Eva, SAM, ConvNeXt or ResNet
                  adapter: Adapter, # made for its depth and width
                  out_layers: tuple[int, ...], # blocks whose features are handed out
     ):
@@ -39,12 +78,18 @@ class Backbone(nn.Module):
         if getattr(model, "_adapted", False):
             raise ValueError("This model carries an adapter already; create a new one, or copy it before adapting.")
         self.model, self.adapter, self.out_layers = model.requires_grad_(False).eval(), adapter, tuple(out_layers)
-        self.channels, self.num_layers = model.embed_dim, len(model.blocks)
-        self.patch_size, model._adapted = tuple(model.patch_embed.patch_size), True
         self.mean, self.std = statistics(model)
-        self._taken, self._raw, self._grid = {}, {}, None
-        model.patch_embed.register_forward_pre_hook(self._before_patches)
-        for i, block in enumerate(model.blocks): block.register_forward_hook(partial(self._after_block, i))
+        self._describe(stages_of(model))
+        self._taken, self._raw, self._grid, model._adapted = {}, {}, None, True
+        if not self.staged: model.patch_embed.register_forward_pre_hook(self._before_patches)
+        blocks = [block for stage in stages_of(model) for block in stage.blocks]
+        for i, block in enumerate(blocks): block.register_forward_hook(partial(self._after_block, i))
+    def _describe(self, stages): # what heads ask for
+        self.num_layers, self.staged = sum(len(s.blocks) for s in stages), len(stages) > 1
+        of_layer = [stage for stage in stages for _ in stage.blocks]
+        self.strides = tuple(of_layer[i].stride for i in self.out_layers)
+        self.channels = tuple(of_layer[i].width for i in self.out_layers) if self.staged else stages[0].width
+        self.patch_size = (stages[-1].stride,) * 2 if self.staged else tuple(self.model.patch_embed.patch_size)
     def train(self, mode: bool = True): # the model itself never leaves evaluation mode
         super().train(mode); self.model.eval()
         return self
@@ -55,27 +100,28 @@ def statistics(model) -> tuple[list, list]: # mean and std of its images, RGB, 0
     return tuple([255 * v for v in cfg.get(k) or d] for k, d in
                  (("mean", (.485, .456, .406)), ("std", (.229, .224, .225))))
 
-# %% ../nbs/09_backbones.ipynb #1fb0c85d
+# %% ../nbs/09_backbones.ipynb #b8f981e6
 def check_grid(model, grid, patch) -> None:
     "ValueError where a model of fixed input size is shown another size."
-    fixed = getattr(model.patch_embed, "grid_size", None)
-    flexible = getattr(model, "dynamic_img_size", False) or not getattr(model.patch_embed, "strict_img_size", True)
+    embed = getattr(model, "patch_embed", None)
+    fixed = getattr(embed, "grid_size", None)
+    flexible = getattr(model, "dynamic_img_size", False) or not getattr(embed, "strict_img_size", True)
     if fixed and not flexible and tuple(fixed) != tuple(grid):
         size, given = ([g * p for g, p in zip(g2, patch)] for g2 in (fixed, grid))
         raise ValueError(f"This model takes images of {size[0]} x {size[1]} pixels only, not {given[0]} x {given[1]}; "
                          "create it with dynamic_img_size=True, or let create_backbone create it by name.")
 
-# %% ../nbs/09_backbones.ipynb #c7d983b1
+# %% ../nbs/09_backbones.ipynb #d6cd6af7
 def _after_block(self, layer, block, args, out):
-    on_grid = out.dim() == 4                               # SAM: (b, h, w, c), no prefix
-    prefix = 0 if on_grid else self.model.num_prefix_tokens
-    grid = tuple(out.shape[1:3]) if on_grid else self._grid
-    tokens = out.flatten(1, 2) if on_grid else out[:, prefix:]
+    if self.staged: tokens, grid = grid_to_tokens(out), tuple(out.shape[-2:])             # (b, c, h, w)
+    elif out.dim() == 4: tokens, grid = out.flatten(1, 2), tuple(out.shape[1:3])          # SAM: (b, h, w, c), no prefix
+    else: tokens, grid = out[:, self.model.num_prefix_tokens:], self._grid
     refined = self.adapter(tokens, layer, grid)
     if layer in self._raw: self._raw[layer] = tokens_to_grid(tokens, grid)
     if layer in self._taken: self._taken[layer] = tokens_to_grid(refined, grid)
     if refined is tokens: return None                      # nothing changed, the block's own output stands
-    return refined.unflatten(1, grid) if on_grid else torch.cat([out[:, :prefix], refined], 1)
+    if self.staged: return tokens_to_grid(refined, grid)
+    return refined.unflatten(1, grid) if out.dim() == 4 else torch.cat([out[:, :-tokens.shape[1]], refined], 1)
 
 def _before_patches(self, patch_embed, args): # the grid follows from the image, also when the model is called by itself
     self._grid = tuple(math.ceil(s / p) for s, p in zip(args[0].shape[-2:], self.patch_size))
@@ -90,7 +136,7 @@ def _run(self, images, taken=(), raw=()):
 
 Backbone._after_block, Backbone._before_patches, Backbone._run = _after_block, _before_patches, _run
 
-# %% ../nbs/09_backbones.ipynb #18121e52
+# %% ../nbs/09_backbones.ipynb #3960d09c
 def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
 ) -> list[Tensor]: # one (b, c, h, w) per out layer; h = ceil(H / patch), w = ceil(W / patch)
     "Features of the out layers, after the adapter; un-normalised (the final norm is not applied), as published."
@@ -111,89 +157,195 @@ def normalise(self, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 
 Backbone.forward, Backbone.block_features, Backbone.normalise = forward, block_features, normalise
 
-# %% ../nbs/09_backbones.ipynb #92b7cb2f
-def find_weights(name: str, # timm's name of the model
+# %% ../nbs/09_backbones.ipynb #43ffb122
+AT_16 = dict(patch_size=16, img_size=512)  # positions and patches are resampled to this when weights are loaded
+_SIZES = dict(s="small", b="base", l="large")
+PRESETS = {"toy_vit": ("toy_vit", {})}  # short name -> timm's name, arguments of the model
+PRESETS |= {f"dinov2_{s}{reg}": (f"vit_{size}_patch14{reg and '_reg4'}_dinov2.lvd142m", AT_16)
+            for reg in ("", "_reg") for s, size in (_SIZES | dict(g="giant")).items()}
+PRESETS |= {f"dinov3_{s}": (f"vit_{size}_patch16_dinov3.lvd1689m", {})
+            for s, size in (_SIZES | dict(h="huge_plus")).items()}
+PRESETS |= {
+    "eva02_l": ("eva02_large_patch14_448.mim_m38m_ft_in22k_in1k", AT_16),
+    "eva02_clip_l": ("eva02_large_patch14_clip_336.merged2b", AT_16),
+    "clip_b": ("vit_base_patch16_clip_224.openai", AT_16),
+    "clip_l": ("vit_large_patch14_clip_224.openai", AT_16)}
+PRESETS |= {f"siglip2_{s}": (f"vit_{size}_patch16_siglip_512.v2_webli", {})
+            for s, size in dict(b="base", l="large", so400m="so400m").items()}
+PRESETS |= {f"sam_{s}": (f"samvit_{size}_patch16.sa1b", {}) for s, size in dict(b="base", l="large", h="huge").items()}
+PRESETS |= {f"convnext_{s}": (f"convnext_{size}.dinov3_lvd1689m", {}) for s, size in (dict(t="tiny") | _SIZES).items()}
+PRESETS |= {"resnet50": ("resnet50.a1_in1k", {}), "resnet101": ("resnet101.a1h_in1k", {})}
+
+# %% ../nbs/09_backbones.ipynb #a3ec7882
+def architecture(name: str # timm's name, with or without the name of its weights
+) -> type: # the class of the model
+    "What timm would build. ValueError for names it does not know and for models without blocks that can be adapted."
+    import difflib, typing
+    if name.split(".")[0] not in timm.list_models():
+        likely = timm.list_models(["*vit*", "eva*", "convnext*", "resnet*"])
+        near = difflib.get_close_matches(name, [*PRESETS, *likely], n=4)
+        raise ValueError(f"Neither a preset nor a timm model: {name!r}. Near: {', '.join(near) or 'none'}. "
+                         "See list_backbones() and timm.list_models('*vit*').")
+    kind = typing.get_type_hints(timm.models.model_entrypoint(name.split(".")[0])).get("return")
+    if not issubclass(kind or object, (VisionTransformer, Eva, VisionTransformerSAM, ConvNeXt, ResNet)):
+        raise ValueError(f"{name} is a {getattr(kind, '__name__', kind)}; give a ViT, Eva, SAM, ConvNeXt or ResNet model.")
+    return kind
+
+# %% ../nbs/09_backbones.ipynb #002c7f60
+def find_weights(name: str, # a preset, or timm's name of the model
                  folder="checkpoints", # where downloaded files are kept
 ) -> Path | None: # None: only the hub has them
     "The local file with a model's weights, if there is one."
+    name = PRESETS.get(name, (name, {}))[0]
     if name == "toy_vit": return WEIGHTS
-    return next((p for ext in ("safetensors", "pth", "pt", "bin") if (p := Path(folder) / f"{name}.{ext}").exists()), None)
+    own, authors = [f"{name}.{ext}" for ext in ("safetensors", "pth", "pt", "bin")], _record(name).url
+    return next((p for file in [*own, Path(authors or "").name] if (p := Path(folder) / file).is_file()), None)
 
-def missing_weights(name, hub_id, cause="") -> FileNotFoundError:
+def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
+    return timm.get_pretrained_cfg(name, allow_unregistered=True) or timm.models.PretrainedCfg(url=None, hf_hub_id=None)
+
+def missing_weights(name, cause="") -> FileNotFoundError:
+    hub_id = _record(name).hf_hub_id
     where = f"model.safetensors of huggingface.co/{hub_id}" if hub_id else "a file with its weights"
     return FileNotFoundError(
         f"No weights for {name!r}: neither checkpoints/{name}.safetensors nor timm's hub could be read{cause}. Fetch "
         f"{where}, save it as checkpoints/{name}.safetensors or pass pretrained='path/to/it'; "
         "pretrained=False gives random weights.")
 
-# %% ../nbs/09_backbones.ipynb #f52a2e72
+# %% ../nbs/09_backbones.ipynb #88578457
+_NOT_OURS = ("head", "fc_norm", "fc.", "attn_pool")  # classifiers and pooling, in a file or in a model
+
 def load_weights(model: nn.Module, # timm model, built at the size asked for
                  path, # .safetensors, or a .pth that holds nothing but tensors
 ) -> None:
     "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is another model's."
     if not Path(path).is_file():
         raise FileNotFoundError(f"No weights at {path}: give the path of a .safetensors or .pth file.")
-    from timm.models import vision_transformer as vit, eva, vision_transformer_sam as sam
-    home = {"Eva": eva, "VisionTransformerSAM": sam}.get(type(model).__name__, vit)
-    state = {k: v.float() for k, v in home.checkpoint_filter_fn(load_state_dict(str(path), weights_only=True), model).items()}
-    missing, unexpected = model.load_state_dict({k: v for k, v in state.items() if k != "mask_token"}, strict=False)
-    missing = [k for k in missing if not k.startswith(("head", "fc_norm"))]
-    unexpected = [k for k in unexpected if not k.startswith(("head", "fc_norm"))]
-    if missing or unexpected: raise ValueError(f"{path} does not fit the model: missing {missing[:3]} "
-                                               f"({len(missing)} in all), unknown {unexpected[:3]} ({len(unexpected)}).")
+    translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", lambda state, model: state)
+    state = translate(load_state_dict(str(path), weights_only=True), model)
+    state = {k: v.float() for k, v in state.items() if k != "mask_token"}
+    expected, ours = model.state_dict(), lambda keys: [k for k in keys if not k.startswith(_NOT_OURS)]
+    missing, unknown_keys = ours(expected.keys() - state.keys()), ours(state.keys() - expected.keys())
+    wrong = [k for k in ours(state.keys() & expected.keys()) if state[k].shape != expected[k].shape]
+    if missing or unknown_keys or wrong:
+        said = (f"{what} {sorted(keys)[:3]} ({len(keys)} in all)" for what, keys in
+                (("missing", missing), ("unknown", unknown_keys), ("of another shape", wrong)) if keys)
+        raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.")
+    model.load_state_dict({k: state[k] for k in ours(state)}, strict=False)
 
-# %% ../nbs/09_backbones.ipynb #43ffb122
-def create_backbone(name_or_model, # timm's name of a vision transformer ("toy_vit" among them), or such a model
-                    adapter: str | Adapter = "none", # one of `list_adapters()`, or an adapter
-                    img_size: int | tuple | None = None, # pixels (side, or (H, W)) the positions are laid out for
-                    patch_size: int | None = None, # another patch size than the model's own
-                    out_layers=None, # block numbers from 0; `default_out_layers` by default
-                    pretrained: bool | str | Path = True, # weights (see above); False: random ones; a path: that file
-                    query_dim: int = 256, # width of the query vectors for the head
-                    **options, # of the adapter
-) -> Backbone:
-    "A frozen backbone with its adapter. ValueError for unknown names and options, FileNotFoundError without weights."
-    model = name_or_model
-    if isinstance(model, str): model = create_vit(model, img_size, patch_size, pretrained)
-    if not hasattr(model, "blocks"):
-        raise ValueError(f"{type(model).__name__} has no transformer blocks; give a timm ViT, Eva or SAM model.")
-    depth = len(model.blocks)
-    layers = default_out_layers(depth) if out_layers is None else tuple(out_layers)
-    if not all(-depth <= i < depth for i in layers):
-        raise ValueError(f"out_layers={layers}: this model has blocks 0 to {depth - 1}.")
-    layers = [i % depth for i in layers]
-    if isinstance(adapter, str):
-        adapter = create_adapter(adapter, depth, model.embed_dim, model.patch_embed.patch_size[0], query_dim, **options)
-    return Backbone(model, adapter, layers)
+# %% ../nbs/09_backbones.ipynb #36fe6bea
+class XFormersMode(TorchFunctionMode):
+    "While it is active, scaled dot-product attention is computed by xformers."
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        plain = func is not F.scaled_dot_product_attention or (kwargs or {}).get("is_causal")
+        return (func if plain else xformers_attention)(*args, **(kwargs or {}))
 
-# %% ../nbs/09_backbones.ipynb #693ac405
-def create_vit(name, img_size=None, patch_size=None, pretrained=True) -> nn.Module:
-    "A timm transformer without classifier that takes any input size, with its weights."
-    import difflib
-    if name.split(".")[0] not in timm.list_models():
-        near = difflib.get_close_matches(name, [*timm.list_models("*vit*"), *timm.list_models("eva*")], n=3)
-        raise ValueError(f"timm knows no model {name!r}. Near: {', '.join(near)}. See timm.list_models('*vit*').")
-    if name == "toy_vit": return _toy_vit(img_size, patch_size, pretrained)
-    args = dict(num_classes=0, img_size=img_size, patch_size=patch_size)
-    args = {k: v for k, v in args.items() if v is not None}
-    make = partial(timm.create_model, name, dynamic_img_size=True, **args)
-    try: model = make()
-    except TypeError as err: raise ValueError(f"{name} is no plain vision transformer ({err}); see timm.list_models('*vit*').")
-    if pretrained is False: return model
-    path = find_weights(name) if pretrained is True else pretrained
-    if path is None: return _from_hub(name, make)
-    load_weights(model, path)
+def xformers_attention(q, k, v, attn_mask=None, dropout_p=0., is_causal=False, scale=None):
+    "`F.scaled_dot_product_attention` by xformers, for (b, heads, n, d) and SAM's (b * heads, n, d)."
+    from xformers.ops import memory_efficient_attention
+    bias, swap = attn_mask, q.dim() == 4
+    if bias is not None:
+        if bias.dtype == torch.bool: bias = torch.zeros_like(bias, dtype=v.dtype).masked_fill_(~bias, -math.inf)
+        keys = bias.shape[-1]
+        bias = F.pad(bias.to(v.dtype), (0, -keys % 8))[..., :keys].expand(*q.shape[:-1], keys)
+    q, k, v = (x.to(v.dtype).transpose(1, 2) if swap else x.to(v.dtype) for x in (q, k, v))
+    out = memory_efficient_attention(q, k, v, attn_bias=bias, p=dropout_p, scale=scale)
+    return out.transpose(1, 2) if swap else out
+
+# %% ../nbs/09_backbones.ipynb #810f0757
+def use_attention(model: nn.Module, # timm ViT, Eva or SAM
+                  attention: str, # "sdpa" or "xformers"
+) -> None:
+    "Choose how a model's blocks compute attention. ValueError where xformers is asked for and can't run."
+    if attention not in ("sdpa", "xformers"): raise unknown("attention", attention, ["sdpa", "xformers"])
+    if attention == "sdpa": return
+    if why := _no_xformers(model):
+        raise ValueError(f"attention='xformers' cannot run here: {why}. Use attention='sdpa', the default.")
+    for block in model.blocks: block.attn.fused_attn, block.attn.forward = True, MethodType(_attend, block.attn)
+
+def _no_xformers(model) -> str | None: # the reason
+    if not all(hasattr(b, "attn") for b in getattr(model, "blocks", [None])):
+        return f"a {type(model).__name__} has no attention that could be replaced"
+    if not torch.cuda.is_available(): return "it runs on CUDA only, and torch sees no GPU"
+    try: from xformers.ops import memory_efficient_attention
+    except (ImportError, OSError) as err: return f"it cannot be imported ({err}); pip install 'causal_tune[xformers]'"
+
+def _attend(attn, *args, **kwargs):
+    with XFormersMode(): return type(attn).forward(attn, *args, **kwargs)
+
+# %% ../nbs/09_backbones.ipynb #9d7a78d8
+def create_model(name: str, # a preset, or timm's name
+                 img_size=None, # pixels (side, or (H, W)) the positions are laid out for
+                 patch_size: int | None = None, # another patch size than the model's own
+                 pretrained: bool | str | Path = True, # weights; False: random ones; a path: that file
+                 **architecture_options, # of the timm model, such as depth=2
+) -> nn.Module:
+    "A timm model without classifier that takes any input size, with its weights. Errors as `create_backbone`."
+    name, preset = PRESETS.get(name, (name, {}))
+    sizes = {k: v for k, v in dict(img_size=img_size, patch_size=patch_size).items() if v is not None}
+    if name == "toy_vit": return _toy_vit(img_size, patch_size, pretrained, **architecture_options)
+    if issubclass(architecture(name), (VisionTransformer, Eva)):
+        sizes = dict(dynamic_img_size=True) | (sizes if patch_size else preset | sizes)
+    elif sizes: raise ValueError(f"{name} takes any size, with patches of its own; leave {' and '.join(sizes)} out.")
+    make = partial(timm.create_model, name, num_classes=0, **sizes, **architecture_options)
+    model = _load(name, make, pretrained)
+    if getattr(model, "attn_pool", None) is not None: model.reset_classifier(0, "")  # features need no pooling
     return model
 
-def _toy_vit(img_size, patch_size, pretrained):
+def _load(name, make, pretrained):
+    path = find_weights(name) if pretrained is True else pretrained
+    if path is None:
+        try: return make(pretrained=True)
+        except Exception as cause: raise missing_weights(name, f" ({type(cause).__name__})") from cause
+    model = make()
+    if path is not False: load_weights(model, path)
+    return model
+
+def _toy_vit(img_size, patch_size, pretrained, **no_options):
     "Its positions lie on a rectangle, which timm takes for a square when it loads; so they are resampled after loading."
     if patch_size not in (None, 8): raise ValueError(f"toy_vit has patches of 8 pixels, not {patch_size}.")
+    if no_options: raise ValueError(f"toy_vit is one fixed model; it takes no {', '.join(no_options)}.")
     model = timm.create_model("toy_vit")
     if pretrained is not False: load_weights(model, WEIGHTS if pretrained is True else pretrained)
     if img_size is not None: model.set_input_size(img_size=img_size)
     return model
 
-def _from_hub(name, make):
-    hub_id = (timm.get_pretrained_cfg(name, allow_unregistered=True) or type("", (), {"hf_hub_id": None})).hf_hub_id
-    try: return make(pretrained=True)
-    except Exception as cause: raise missing_weights(name, hub_id, f" ({type(cause).__name__})") from cause
+# %% ../nbs/09_backbones.ipynb #38cc75e0
+def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's name, or a timm model
+                    adapter: str | Adapter = "none", # one of `list_adapters()`, or an adapter
+                    img_size: int | tuple | None = None, # pixels (side, or (H, W)) the positions are laid out for
+                    patch_size: int | None = None, # another patch size than the model's own
+                    out_layers=None, # block numbers from 0; `default_out_layers`, or each stage's last, by default
+                    pretrained: bool | str | Path = True, # weights (see above); False: random ones; a path: that file
+                    query_dim: int = 256, # width of the query vectors for the head
+                    attention: str = "sdpa", # how attention is computed: torch's "sdpa", or "xformers" on CUDA
+                    **options, # of the adapter
+) -> Backbone:
+    "A frozen backbone with its adapter. ValueError for unknown names and options, FileNotFoundError without weights."
+    model = name_or_model
+    if isinstance(model, str): model = create_model(model, img_size, patch_size, pretrained)
+    stages = stages_of(model)
+    depths = [len(stage.blocks) for stage in stages]
+    depth, ends = sum(depths), [sum(depths[:i + 1]) - 1 for i in range(len(depths))]
+    layers = tuple(out_layers) if out_layers is not None else ends if len(stages) > 1 else default_out_layers(depth)
+    if not all(-depth <= i < depth for i in layers):
+        raise ValueError(f"out_layers={layers}: this model has blocks 0 to {depth - 1}.")
+    use_attention(model, attention)
+    if isinstance(adapter, str):
+        made = [create_adapter(adapter, len(s.blocks), s.width, s.stride, query_dim, **options) for s in stages]
+        adapter = made[0] if len(made) == 1 else PerStage(made)
+    return Backbone(model, adapter, [i % depth for i in layers])
+
+# %% ../nbs/09_backbones.ipynb #c5cef725
+def list_backbones(pattern: str = "*" # names to list, such as "dinov2_*"
+) -> list[dict]: # one per preset
+    "The presets: timm's name, width, depth, patch, million parameters, prefix tokens and published normalisation."
+    rows = []
+    for name in PRESETS:
+        if not fnmatch(name, pattern): continue
+        with torch.device("meta"): b = create_backbone(name, pretrained=False)
+        millions = round(sum(p.numel() for p in b.model.parameters()) / 1e6, 1)
+        mean, std = (tuple(round(v / 255, 3) for v in values) for values in (b.mean, b.std))
+        rows.append(dict(name=name, timm=PRESETS[name][0], width=b.channels, depth=b.num_layers, patch=b.patch_size[0],
+                         millions=millions, prefix=getattr(b.model, "num_prefix_tokens", 0), mean=mean, std=std))
+    return rows

@@ -7,16 +7,18 @@ from __future__ import annotations
 import torch
 from torch import nn
 import torch.nn.functional as F
-from .core import unknown
+from .core import Registry, unknown
 from .spectral import dct2_tokens
 from .bands import create_band, gain_like
 from .adapters import ADAPTERS, TokenAdapter, attend
 
 # %% auto #0
-__all__ = ['CausalTune']
+__all__ = ['VARIANTS', 'CausalTune']
 
 # %% ../nbs/07_causal.ipynb #07197a02
-@ADAPTERS.register("causal_tune")
+ADAPTERS["causal_tune"] = VARIANTS = Registry("variant of causal_tune")
+
+@VARIANTS.register("described")
 class CausalTune(TokenAdapter):
     "Causal-Tune as its paper describes it: filter, refine and return features in the frequency domain."
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,

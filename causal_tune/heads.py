@@ -9,12 +9,19 @@ import causal_tune  # before smp: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
-from .core import Registry
+from .core import Registry, parse_spec
 
 # %% auto #0
-__all__ = ['HEADS', 'LinearHead', 'DPTHead', 'create_head']
+__all__ = ['HEADS', 'at_size', 'LinearHead', 'DPTHead', 'create_head']
 
 # %% ../nbs/10_heads.ipynb #6f2dbbad
+def at_size(scores: Tensor, # (b, k, h, w)
+            size: tuple | None = None, # (H, W); None: as they are
+) -> Tensor: # (b, k, H, W)
+    "Maps resampled bilinearly, corners not aligned."
+    return scores if size is None else F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
+
+# %% ../nbs/10_heads.ipynb #0611c9c3
 HEADS = Registry("head")
 
 @HEADS.register("linear")
@@ -27,10 +34,11 @@ class LinearHead(nn.Module):
         self.norm, self.classify = nn.BatchNorm2d(channels), nn.Conv2d(channels, num_classes, 1)
     def forward(self, features: list[Tensor], # (b, c, h, w) each
                 queries: Tensor | None = None, # of the adapter; not used
-    ) -> Tensor: # (b, k, h, w)
-        return self.classify(self.norm(features[-1]))
+                size: tuple | None = None, # (H, W) of the logits; the grid's by default
+    ) -> Tensor: # (b, k, H, W)
+        return at_size(self.classify(self.norm(features[-1])), size)
 
-# %% ../nbs/10_heads.ipynb #0611c9c3
+# %% ../nbs/10_heads.ipynb #f7148e42
 @HEADS.register("dpt")
 class DPTHead(nn.Module):
     "DPT decoder of segmentation-models-pytorch with a small classifier; logits at four times the patch grid."
@@ -44,16 +52,19 @@ class DPTHead(nn.Module):
         self.classify = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, num_classes, 1))
     def forward(self, features: list[Tensor], # four of (b, c, h, w)
                 queries: Tensor | None = None, # of the adapter; not used
-    ) -> Tensor: # (b, k, 4h, 4w)
+                size: tuple | None = None, # (H, W) of the logits; four times the grid's by default
+    ) -> Tensor: # (b, k, H, W)
         if len(features) != 4: raise ValueError(f"The dpt head fuses four levels, not {len(features)}; give four out_layers.")
         h, w = features[0].shape[-2:]
         padded = [F.pad(f, (0, -w % 4, 0, -h % 4), mode="replicate") for f in features]
-        return self.classify(self.decoder(padded, [None] * 4))[..., :4 * h, :4 * w]
+        return at_size(self.classify(self.decoder(padded, [None] * 4))[..., :4 * h, :4 * w], size)
 
-# %% ../nbs/10_heads.ipynb #f7148e42
-def create_head(name: str, # "linear" or "dpt"; options may follow: "dpt:width=128"
+# %% ../nbs/10_heads.ipynb #ab68632e
+def create_head(name: str, # "linear", "dpt" or "mask2former"; options may follow: "dpt:width=128"
                 channels: int, # width of the backbone's features
                 num_classes: int, # k
+                linked: bool = False, # does the adapter have queries for it? Heads that use none ignore it
 ) -> nn.Module:
     "A head by its spec; ValueError for unknown names and options."
-    return HEADS.create(name, channels, num_classes)
+    options = dict(linked=linked) if HEADS[parse_spec(name)[0]].uses_queries else {}
+    return HEADS.create(name, channels, num_classes, **options)

@@ -9,16 +9,18 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from PIL import Image
+from .core import parse_spec
 from .backbones import Backbone, create_backbone
-from .heads import create_head
+from .heads import HEADS, at_size, create_head
+from . import mask2former  # registers its head
 
 # %% auto #0
-__all__ = ['Segmentor', 'create_segmentor', 'normalise', 'window_starts', 'slide', 'pair', 'to_rgb', 'resize', 'predict',
+__all__ = ['Segmentor', 'loss', 'create_segmentor', 'normalise', 'window_starts', 'slide', 'pair', 'to_rgb', 'resize', 'predict',
            'trained_state', 'load_trained']
 
 # %% ../nbs/12_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
-    "Backbone, adapter and head in one; normalised images in, logits of their size out."
+    "Backbone, adapter and head in one; normalised images in, scores of their size out."
     def __init__(self, backbone: Backbone, # frozen, with its adapter
                  head: nn.Module, # from `create_head`
                  num_classes: int): # k
@@ -28,32 +30,46 @@ class Segmentor(nn.Module):
             for p in getattr(backbone.adapter, "link_parameters", list)(): p.requires_grad_(False)
     @property
     def adapter(self): return self.backbone.adapter
+    def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
+        return self.backbone(images), self.adapter.queries() if self.head.uses_queries else None
     def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
-    ) -> Tensor: # (b, k, H, W) logits
-        logits = self.head(self.backbone(images), self.adapter.queries() if self.head.uses_queries else None)
+    ) -> Tensor: # (b, k, H, W) logits, or scores of semantic inference
         H, W = images.shape[-2:]
         padded = [s + -s % p for s, p in zip((H, W), self.backbone.patch_size)]
-        return F.interpolate(logits.float(), size=padded, mode="bilinear", align_corners=False)[..., :H, :W]
-    def loss(self, images: Tensor, labels: Tensor # (b, 3, H, W) normalised; (b, H, W) int64, 255 ignored
-    ) -> Tensor: # scalar
-        if hasattr(self.head, "loss"): return self.head.loss(self.backbone(images), self.adapter.queries(), labels)
-        return F.cross_entropy(self(images), labels, ignore_index=255)
+        return self.head(*self.features(images), padded)[..., :H, :W].float()
 
 # %% ../nbs/12_segmentor.ipynb #5c688f8f
+def loss(self, images: Tensor, # (b, 3, H, W) normalised
+         labels: Tensor, # (b, h, w) int64 of any size, 255 ignored
+) -> Tensor: # scalar
+    "The head's own loss, or cross-entropy."
+    if not hasattr(self.head, "loss"):
+        return F.cross_entropy(at_size(self(images), labels.shape[-2:]), labels, ignore_index=255)
+    right, bottom = (round(-s % p * l / s) for s, p, l in zip(images.shape[:1:-1], self.backbone.patch_size[::-1],
+                                                              labels.shape[:0:-1]))
+    return self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255))
+
+Segmentor.loss = loss
+
+# %% ../nbs/12_segmentor.ipynb #eb85e5aa
 def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
                      adapter="none", # one of `list_adapters()`
-                     head: str = "dpt", # "linear" or "dpt", options may follow: "dpt:width=128"
+                     head: str = "dpt", # "linear", "dpt" or "mask2former", options may follow: "dpt:width=128"
                      num_classes: int = 19, # k
                      **options, # of `create_backbone` (pretrained, img_size, ...) and of the adapter
 ) -> Segmentor:
     "Backbone, adapter and head by name; see `create_backbone` for weights and errors."
     if not 2 <= num_classes <= 255: raise ValueError(f"num_classes={num_classes}: between 2 and 255, as 255 is ignored.")
-    if not isinstance(backbone, Backbone): backbone = create_backbone(backbone, adapter, **options)
+    name, given = parse_spec(head)
+    if not isinstance(backbone, Backbone):
+        if HEADS[name].uses_queries: options.setdefault("query_dim", given.get("width", 256))
+        backbone = create_backbone(backbone, adapter, **options)
     elif adapter != "none" or options:
         raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
-    return Segmentor(backbone, create_head(head, backbone.channels, num_classes), num_classes)
+    linked = backbone.adapter.queries() is not None
+    return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked), num_classes)
 
-# %% ../nbs/12_segmentor.ipynb #eda165fd
+# %% ../nbs/12_segmentor.ipynb #9fc29971
 def normalise(self, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 ) -> Tensor: # (b, 3, H, W) float32
     "What the backbone was trained to see: (image - mean) / std."
@@ -61,18 +77,18 @@ def normalise(self, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 
 Segmentor.normalise = normalise
 
-# %% ../nbs/12_segmentor.ipynb #9fc29971
+# %% ../nbs/12_segmentor.ipynb #2866d1d7
 def window_starts(size: int, window: int, stride: int) -> list[int]:
     "Where windows begin along one side: every `stride`, the last one shifted inwards."
     return sorted({min(s, max(size - window, 0)) for s in range(0, max(size - window, 0) + stride, stride)})
 
-# %% ../nbs/12_segmentor.ipynb #5234a7b1
+# %% ../nbs/12_segmentor.ipynb #2bd5d06c
 @torch.no_grad()
 def slide(self, images: Tensor, # (b, 3, H, W), normalised
           window: int | tuple | None = None, # side or (h, w) in pixels; None: the whole image at once
           stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
-) -> Tensor: # (b, k, H, W) logits, averaged where windows overlap
-    "Logits through sliding windows; ValueError where the stride would leave gaps."
+) -> Tensor: # (b, k, H, W) scores, averaged where windows overlap
+    "Scores through sliding windows; ValueError where the stride would leave gaps."
     if window is None: return self(images)
     (h, w), (H, W) = pair(window), images.shape[-2:]
     dh, dw = pair(stride) if stride else (max(1, h * 2 // 3), max(1, w * 2 // 3))
@@ -93,7 +109,7 @@ def pair(size) -> tuple[int, int]:
 
 Segmentor.slide = slide
 
-# %% ../nbs/12_segmentor.ipynb #2bd5d06c
+# %% ../nbs/12_segmentor.ipynb #a948aa56
 def to_rgb(image # path, PIL image, or array (H, W, 3) or (H, W) uint8
 ) -> np.ndarray: # (H, W, 3) uint8 RGB
     "Read or convert an image; FileNotFoundError or ValueError says what was given."
@@ -108,14 +124,14 @@ def to_rgb(image # path, PIL image, or array (H, W, 3) or (H, W) uint8
         raise ValueError(f"Expected an RGB image (H, W, 3) of uint8, not {array.shape} of {array.dtype}.")
     return array
 
-# %% ../nbs/12_segmentor.ipynb #e38f7039
+# %% ../nbs/12_segmentor.ipynb #cb3024b7
 def resize(images: Tensor, # (b, 3, H, W) float
            size, # side, or (h, w)
 ) -> Tensor: # (b, 3, h, w)
     "Images at the size the model is to see: bilinear, smoothed where they shrink."
     return F.interpolate(images, size=pair(size), mode="bilinear", antialias=True, align_corners=False)
 
-# %% ../nbs/12_segmentor.ipynb #5f60c8ab
+# %% ../nbs/12_segmentor.ipynb #52e61a47
 @torch.no_grad()
 def predict(self, image, # path, PIL image or array (H, W, 3) uint8 RGB
             size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
@@ -134,7 +150,7 @@ def predict(self, image, # path, PIL image or array (H, W, 3) uint8 RGB
 
 Segmentor.predict = predict
 
-# %% ../nbs/12_segmentor.ipynb #52e61a47
+# %% ../nbs/12_segmentor.ipynb #57febee5
 def trained_state(self) -> dict[str, dict]: # {"adapter": ..., "head": ...}, tensors on the CPU
     "Weights of adapter and head, the parts that training changes."
     return {part: {k: v.detach().cpu() for k, v in getattr(self, part).state_dict().items()} for part in ("adapter", "head")}

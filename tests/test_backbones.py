@@ -1,0 +1,252 @@
+"""Every preset at full size without numbers and at a small size with them; the authors' own file layouts; xformers."""
+import copy, math, re, sys
+from contextlib import contextmanager
+from types import SimpleNamespace
+import pytest
+torch = pytest.importorskip("torch")
+import causal_tune  # before timm
+import timm
+from safetensors.torch import save_file
+from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM
+from causal_tune.backbones import (PRESETS, architecture, create_backbone, create_model, find_weights, list_backbones,
+                                   load_weights, use_attention, xformers_attention)
+
+NAMES = [n for n in PRESETS if n != "toy_vit"]
+VIT = dict(depth=3, embed_dim=48, num_heads=3)
+SMALL = {VisionTransformer: VIT | dict(img_size=64), Eva: VIT | dict(img_size=64),
+         VisionTransformerSAM: VIT | dict(global_attn_indexes=(1,), window_size=3),
+         ConvNeXt: dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)), ResNet: dict(layers=(1, 1, 2, 1), channels=(4, 8, 12, 16))}
+
+
+def small(name, **options):
+    torch.manual_seed(0)
+    return create_model(name, pretrained=False, **SMALL[architecture(PRESETS[name][0])] | options)
+
+
+def wild(model): # no weight is left at a zero or a one that would hide a mistake
+    for p in model.parameters(): p.data = p.data + .1 * torch.randn_like(p)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_full_size_on_meta(name):
+    with torch.device("meta"):
+        assert create_backbone(name, adapter="causal_tune", pretrained=False).adapter.num_layers
+        b = create_backbone(name, adapter="rein", pretrained=False)
+        features = b(torch.empty(1, 3, 500, 760))
+        levels = [(math.ceil(500 / p) * p // s, math.ceil(760 / p) * p // s) for s in b.strides for p in b.patch_size[:1]]
+    widths = b.channels if isinstance(b.channels, tuple) else [b.channels] * 4
+    assert [tuple(f.shape) for f in features] == [(1, c, *hw) for c, hw in zip(widths, levels)]
+    assert all(p.is_meta for p in b.parameters()) and not any(p.requires_grad for p in b.model.parameters())
+
+
+@pytest.mark.parametrize("adapter", ["rein", "causal_tune"])
+@pytest.mark.parametrize("name", NAMES)
+def test_small_forward_and_backward(name, adapter):
+    b = create_backbone(small(name), adapter=adapter, num_tokens=6, rank=2).train()
+    wild(b.adapter)
+    x = torch.randn(2, 3, 77, 3 * b.patch_size[0])
+    features = b(x)
+    assert {(f.shape[-2] * s, f.shape[-1] * s) for f, s in zip(features, b.strides)} == {
+        (math.ceil(77 / b.patch_size[0]) * b.patch_size[0], 3 * b.patch_size[0])}
+    alone = b(x[:1])
+    assert all(torch.allclose(a, f[:1], atol=1e-4) for a, f in zip(alone, features)), "images of a batch mix"
+    (sum(f.square().mean() for f in features) + b.adapter.queries().square().mean()).backward()
+    assert all(p.grad is None for p in b.model.parameters())
+    dead = [n for n, p in b.adapter.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not dead and sum(p.grad.abs().sum() for p in b.adapter.parameters()) > 0
+
+
+@pytest.mark.parametrize("name", ["dinov2_s_reg", "dinov3_s", "sam_b", "convnext_t", "resnet50"])
+def test_identity_at_the_start(name):
+    model, x = wild(small(name)), torch.randn(1, 3, 96, 64)
+    plain = model.forward_features(x)
+    keys = set(model.state_dict())
+    create_backbone(model, adapter="rein", init="zero", num_tokens=6, rank=2)
+    assert torch.allclose(model.forward_features(x), plain, atol=1e-5) and set(model.state_dict()) == keys
+
+
+def test_sam_on_rectangles():
+    "Height and width swapped in image and weights are swapped in the features: relative positions fit either side."
+    sam, turned, other = (wild(small("sam_b")) for _ in range(3))
+    other.load_state_dict(sam.state_dict())
+    other.blocks[1].attn.rel_pos_w.data *= -1
+    axes = {"rel_pos_h": "rel_pos_w", "rel_pos_w": "rel_pos_h"}
+    def swap(key, value):
+        part = key.split(".")[-1]
+        if part in axes: return sam.state_dict()[key.replace(part, axes[part])]
+        return value.transpose(1, 2) if part == "pos_embed" else value.transpose(2, 3) if value.dim() == 4 else value
+    turned.load_state_dict({k: swap(k, v) for k, v in sam.state_dict().items()})
+    x = torch.randn(1, 3, 5 * 16, 9 * 16 - 7)
+    a, b, c = create_backbone(sam)(x), create_backbone(turned)(x.transpose(2, 3)), create_backbone(other)(x)
+    assert a[-1].shape == (1, 48, 5, 9)
+    assert all(torch.allclose(f, g.transpose(2, 3), atol=1e-4) for f, g in zip(a, b))
+    assert not torch.allclose(a[-1], c[-1], atol=1e-2), "relative positions take no part"
+
+
+def test_variants_are_registered():
+    make = lambda variant: create_backbone("toy_vit", "causal_tune", pretrained=False, variant=variant).adapter
+    assert type(make("released")) is not type(make("described"))
+
+
+def test_list_backbones():
+    rows = {r["name"]: r for r in list_backbones("dinov2_?")}
+    assert list(rows) == ["dinov2_s", "dinov2_b", "dinov2_l", "dinov2_g"]
+    assert (rows["dinov2_g"]["width"], rows["dinov2_g"]["depth"], rows["dinov2_g"]["patch"]) == (1536, 40, 16)
+    assert list_backbones("nothing*") == []
+
+
+# --- files as the models' authors publish them
+
+def dinov2(sd): # registers beside the class token, whose position is not yet added
+    cls = sd.pop("cls_token")
+    sd["register_tokens"] = sd.pop("reg_token")
+    sd["pos_embed"] = torch.cat([cls * .5, sd["pos_embed"]], 1)
+    return sd | dict(cls_token=cls * .5, mask_token=torch.zeros(1, 48))
+
+def dinov2_swiglu(sd):
+    sd = {k.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): v for k, v in sd.items()}
+    return sd | dict(mask_token=torch.zeros(1, 48))
+
+def dinov3(sd):
+    sd = {k.replace("reg_token", "storage_tokens").replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma"): v
+          for k, v in sd.items()}
+    qkv = {k.replace("weight", "bias"): torch.zeros(len(v)) for k, v in sd.items() if k.endswith("qkv.weight")}
+    masks = {f"{k}_mask": torch.ones_like(v) for k, v in qkv.items()}
+    return sd | qkv | masks | {"rope_embed.periods": torch.ones(4), "mask_token": torch.zeros(1, 48)}
+
+def sam(sd):
+    return {f"image_encoder.{k}".replace("mlp.fc", "mlp.lin"): v for k, v in sd.items()} | {
+        "prompt_encoder.not_a_point_embed.weight": torch.ones(1, 3), "mask_decoder.iou_token.weight": torch.ones(1, 3)}
+
+def clip(sd): # as in the files of OpenAI and OpenCLIP
+    names = dict(norm_pre="ln_pre", norm1="ln_1", norm2="ln_2", proj="out_proj", fc1="c_fc", fc2="c_proj")
+    out = {"visual.proj": torch.randn(48, 5), "visual.class_embedding": sd.pop("cls_token")[0, 0], "logit_scale": torch.ones(()),
+           "visual.positional_embedding": sd.pop("pos_embed")[0], "visual.conv1.weight": sd.pop("patch_embed.proj.weight")}
+    for k, v in sd.items():
+        k = k.replace("qkv.", "in_proj_").replace("blocks.", "transformer.resblocks.")
+        k = "ln_post." + k[5:] if k.startswith("norm.") else ".".join(names.get(part, part) for part in k.split("."))
+        out[f"visual.{k}"] = v
+    return out
+
+def convnext(sd):
+    out = {}
+    for k, v in sd.items():
+        k = re.sub(r"stages.(\d).blocks.(\d)", r"stages.\1.\2", k.replace("stem.", "downsample_layers.0."))
+        k = re.sub(r"stages.(\d).downsample.", r"downsample_layers.\1.", k).replace("head.norm.", "norm.")
+        out[k.replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv")] = v
+    return out | {"norms.3.weight": torch.ones(32)}
+
+def torchvision(sd): return sd | {"fc.weight": torch.ones(10, 64), "fc.bias": torch.ones(10)}
+
+def siglip(sd): return sd | {"attn_pool.latent": torch.ones(1, 1, 48)}
+
+@pytest.mark.parametrize("name, layout", [
+    ("dinov2_s_reg", dinov2), ("dinov2_g", dinov2_swiglu), ("dinov3_s", dinov3), ("sam_b", sam), ("clip_b", clip),
+    ("convnext_t", convnext), ("resnet50", torchvision), ("siglip2_b", siglip), ("eva02_l", dict)])
+def test_authors_files(tmp_path, name, layout):
+    same_grid = {} if name in ("sam_b", "convnext_t", "resnet50") else dict(img_size=64)
+    donor, taker = (wild(small(name, **same_grid)) for _ in range(2))
+    for p in taker.parameters(): p.data.zero_()
+    file = layout({k: v.clone() for k, v in donor.state_dict().items()})
+    torch.save(file, tmp_path / "a.pth")
+    load_weights(taker, tmp_path / "a.pth")
+    for k, v in donor.state_dict().items():
+        assert k.startswith(("head", "fc_norm")) or torch.allclose(taker.state_dict()[k], v, atol=1e-6), k
+    torch.save(file | {"blocks.7.attn.qkv.weight": torch.ones(3)}, tmp_path / "b.pth")
+    if name not in ("sam_b", "clip_b"):   # there, what is not the image encoder's is left out on purpose
+        with pytest.raises(ValueError, match="unknown .*blocks.7"): load_weights(taker, tmp_path / "b.pth")
+
+
+def test_weights_are_found_under_either_name(tmp_path):
+    for file in ("dinov2_vitl14_pretrain.pth", "sam_vit_b_01ec64.pth", "vit_base_patch16_dinov3.lvd1689m.safetensors"):
+        (tmp_path / file).touch()
+    assert find_weights("dinov2_l", tmp_path).name == "dinov2_vitl14_pretrain.pth"
+    assert find_weights("samvit_base_patch16.sa1b", tmp_path).name == "sam_vit_b_01ec64.pth"
+    assert find_weights("dinov3_b", tmp_path).name == "vit_base_patch16_dinov3.lvd1689m.safetensors"
+    assert find_weights("siglip2_b", tmp_path) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_weights_name_the_file(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    real = timm.create_model
+    def offline(*args, pretrained=False, **options):
+        if pretrained: raise OSError("no network")
+        return real(*args, **options)
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(FileNotFoundError) as err: create_backbone(name)
+    assert f"huggingface.co/timm/{PRESETS[name][0]}" in str(err.value)
+    assert f"checkpoints/{PRESETS[name][0]}.safetensors" in str(err.value)
+
+
+# --- xformers
+
+@contextmanager
+def stand_in(monkeypatch):
+    "What xformers documents as equivalent, and its demands: heads third, a bias spelled out, in rows of a multiple of four."
+    calls = []
+    def memory_efficient_attention(q, k, v, attn_bias=None, p=0., scale=None):
+        heads = q.dim() == 4
+        assert q.dtype == k.dtype == v.dtype
+        q, k, v = (x.transpose(1, 2) if heads else x for x in (q, k, v))
+        scores = (q * (q.shape[-1] ** -.5 if scale is None else scale)) @ k.transpose(-2, -1)
+        if attn_bias is not None:
+            assert attn_bias.shape == scores.shape and attn_bias.stride(-2) % 8 == 0 and attn_bias.dtype == q.dtype
+            scores = scores + attn_bias
+        calls.append(q.shape)
+        out = scores.softmax(-1) @ v
+        return out.transpose(1, 2) if heads else out
+    ops = SimpleNamespace(memory_efficient_attention=memory_efficient_attention)
+    with monkeypatch.context() as m:
+        m.setattr(torch.cuda, "is_available", lambda: True)
+        m.setitem(sys.modules, "xformers", SimpleNamespace(ops=ops))
+        m.setitem(sys.modules, "xformers.ops", ops)
+        yield calls
+
+
+@pytest.mark.parametrize("name", ["dinov2_s", "dinov2_s_reg", "dinov3_s", "eva02_l", "clip_b", "siglip2_b", "sam_b"])
+def test_xformers_equals_sdpa(name, monkeypatch):
+    model = wild(small(name))
+    x, other = torch.randn(2, 3, 80, 48), copy.deepcopy(model)
+    plain = create_backbone(model, adapter="rein", num_tokens=6, rank=2)
+    with stand_in(monkeypatch) as calls:
+        fast = create_backbone(other, adapter="rein", attention="xformers", num_tokens=6, rank=2)
+        fast.adapter.load_state_dict(plain.adapter.state_dict())
+        got, want = fast(x), plain(x)
+        assert len(calls) == 3, "one call for each block, none by the adapter or by another model"
+        assert all(torch.allclose(a, b, atol=2e-4) for a, b in zip(got, want)), [(a - b).abs().max() for a, b in zip(got, want)]
+        twin = copy.deepcopy(fast)
+        assert torch.equal(twin(x)[-1], got[-1]) and len(calls) == 6
+        got[-1].square().mean().backward(); want[-1].square().mean().backward()
+    for a, b in zip(fast.adapter.parameters(), plain.adapter.parameters()):
+        assert (a.grad is None) == (b.grad is None) and (a.grad is None or torch.allclose(a.grad, b.grad, rtol=1e-2, atol=1e-4))
+
+
+def test_xformers_survives_an_error(monkeypatch):
+    model = small("dinov2_s").eval()
+    with stand_in(monkeypatch):
+        use_attention(model, "xformers")
+        with pytest.raises(RuntimeError): model.blocks[0].attn(torch.zeros(1, 4, 5))
+    q = torch.randn(1, 1, 4, 8)
+    assert torch.nn.functional.scaled_dot_product_attention(q, q, q).shape == q.shape   # nobody stayed in the way
+
+
+def test_xformers_masks(monkeypatch):
+    q, k, v = (torch.randn(2, 3, 7, 8) for _ in range(3))
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    keep = torch.ones(7, 7, dtype=torch.bool).tril()
+    with stand_in(monkeypatch):
+        for mask in (keep, torch.randn(2, 1, 7, 7), None):
+            assert torch.allclose(xformers_attention(q, k, v, mask, scale=.3), sdpa(q, k, v, mask, scale=.3), atol=1e-6)
+
+
+@pytest.mark.parametrize("name, cuda, installed, said", [
+    ("dinov2_s", False, False, "no GPU"), ("dinov2_s", True, False, r"causal_tune\[xformers\]"),
+    ("resnet50", True, True, "no attention")])
+def test_xformers_says_why_not(name, cuda, installed, said, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    if not installed: monkeypatch.setitem(sys.modules, "xformers.ops", None)
+    with pytest.raises(ValueError, match=said) as err: create_backbone(small(name), attention="xformers")
+    assert "attention='sdpa'" in str(err.value)
+    with pytest.raises(ValueError, match="Allowed: sdpa, xformers"): create_backbone(small(name), attention="flash")

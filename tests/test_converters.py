@@ -1,0 +1,309 @@
+"""Labels as the published scripts made them, on small copies of each real folder, through interruptions and kills."""
+import json, os, signal, subprocess, sys, time, zipfile
+from pathlib import Path
+import numpy as np
+import pytest
+from PIL import Image
+from conftest import ROOT
+
+DATA = os.environ.get("CAUSAL_TUNE_DATA")
+GOLDEN = Path(DATA or "/nowhere") / "golden"
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    "What the published conversion scripts made of small inputs: part of the recording `labels.pt`."
+    import torch
+    return torch.load(ROOT / "tests" / "fixtures" / "labels.pt", weights_only=True)
+
+
+def put(path, content):
+    "Write an image, an array of ids, bytes or a dict, and the folders above it."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, dict): path.write_text(json.dumps(content))
+    elif isinstance(content, bytes): path.write_bytes(content)
+    elif isinstance(content, Image.Image): content.save(path)
+    else: Image.fromarray(np.asarray(content)).save(path)
+    return path
+
+
+def palette(ids):
+    "Ids as a palette PNG whose colours are not the ids, which is how GTA and Mapillary store labels."
+    image = Image.fromarray(np.asarray(ids, np.uint8))
+    image.putpalette([(37 * i + 11) % 256 for i in range(768)])
+    return image
+
+
+def photo(w, h): return RNG.integers(0, 256, (h, w, 3), dtype=np.uint8)
+
+
+def label(spec, root, index=0):
+    from causal_tune.datasets import load_dataset
+    return load_dataset(spec, root=root)[index]["label"].numpy()
+
+
+# --- the recorded conversions ---------------------------------------------------------------------------------------
+
+def test_gta(tmp_path, recorded):
+    from causal_tune.converters import prepare
+    put(tmp_path / "gta/images/00001.png", photo(12, 12))
+    put(tmp_path / "gta/labels/00001.png", palette(recorded["gta"]["inp"]))
+    assert prepare("gta", tmp_path) == (1, 0) and prepare("gta", tmp_path) == (0, 1)
+    assert (label("gta:split=train", tmp_path) == recorded["gta"]["out"].numpy()).all()
+
+
+def test_cityscapes(tmp_path, recorded):
+    from causal_tune.converters import prepare
+    frame = "aachen/aachen_000000_000019"
+    for split in ("train", "val"):
+        put(tmp_path / f"cityscapes/leftImg8bit/{split}/{frame}_leftImg8bit.png", photo(64, 48))
+        put(tmp_path / f"cityscapes/gtFine/{split}/{frame}_gtFine_polygons.json", recorded["cityscapes"]["json"])
+    put(tmp_path / f"cityscapes/gtFine/test/{frame}_gtFine_polygons.json", recorded["cityscapes"]["json"])
+    assert prepare("cityscapes", tmp_path) == (2, 0)
+    for split in ("train", "val"):
+        assert (label(f"cityscapes:split={split}", tmp_path) == recorded["cityscapes"]["out"].numpy()).all()
+    assert not list((tmp_path / "cityscapes/gtFine/test").rglob("*.png")), "test outlines are dummies"
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_mapillary_half(tmp_path, recorded, published):
+    from causal_tune.converters import CONVERTERS, MAPILLARY_IDS, prepare
+    recorded, base = recorded["mapillary_resize"], tmp_path / "mapillary"
+    back = {t: i for i, t in MAPILLARY_IDS.items()}  # any class that becomes the train id
+    ids = np.vectorize(back.get)(recorded["in_lab"].numpy()).astype(np.uint8)
+    put(base / "validation/images/a.jpg", recorded["in_jpg"])
+    put(base / "validation/v1.2/labels/a.png", palette(ids))
+    with pytest.raises(FileNotFoundError, match="mapillary first"): prepare("mapillary-half", tmp_path)
+    assert prepare("mapillary", tmp_path) == (1, 0)
+    assert prepare("mapillary-half", tmp_path, published=published) == (2, 0)
+    made = Image.open(next((base / "half/val_img").iterdir()))
+    assert (label("mapillary:split=val", tmp_path) == recorded["out_lab"].numpy()).all()
+    if published:
+        assert made.format == "JPEG" and (np.asarray(made) == recorded["out_img"].numpy()).all()
+        assert str(made.quantization).startswith(recorded["out_jpg_qtables"][:290])
+    else:  # what the JPEG was made from
+        source = Image.open(base / "validation/images/a.jpg")
+        assert made.format == "PNG" and (np.asarray(made) == np.asarray(source.resize((20, 15), Image.BICUBIC))).all()
+    with pytest.raises(ValueError, match="remove that folder"):
+        CONVERTERS.create("mapillary-half", base, published=not published)
+
+
+def test_mapillary_classes(tmp_path):
+    from causal_tune.converters import MAPILLARY_CLASSES, MAPILLARY_IDS, prepare
+    put(tmp_path / "mapillary/training/images/b.jpg", photo(66, 1))
+    put(tmp_path / "mapillary/training/v1.2/labels/b.png", palette([range(66)]))
+    assert prepare("mapillary", tmp_path) == (1, 0)
+    made = dict(zip(MAPILLARY_CLASSES, label("mapillary:split=train", tmp_path)[0].tolist()))
+    assert list(made.values()) == list(MAPILLARY_IDS.values())
+    assert [made[c] for c in ("Bird", "Curb", "Car", "Unlabeled")] == [255, 1, 13, 255]
+    put(tmp_path / "mapillary/training/v1.2/labels/c.png", palette([[66]]))  # version 2.0 has 124 classes
+    with pytest.raises(OSError, match="66 classes"): prepare("mapillary", tmp_path)
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="CAUSAL_TUNE_DATA names no folder that holds the whole recordings")
+def test_tables_of_the_whole_recordings():
+    import torch
+    from causal_tune.converters import MAPILLARY_CLASSES, MAPILLARY_IDS, OUTLINES, paint
+    from causal_tune.domains import CITYSCAPES_IDS, remap
+    maps = json.loads((GOLDEN / "label_maps.json").read_text())
+    labels = torch.load(GOLDEN / "labels.pt", weights_only=True)
+    assert dict(zip(MAPILLARY_CLASSES, MAPILLARY_IDS.values())) == maps["mapillary_train_id_True"]
+    assert list(MAPILLARY_CLASSES) == list(maps["mapillary_train_id_True"]) == list(labels["mapillary_train_id_True"])
+    trained = {t: i for i, t in CITYSCAPES_IDS.items()}
+    assert [trained.get(t, 255) for t in MAPILLARY_IDS.values()] == list(maps["mapillary_train_id_False"].values())
+    assert remap(np.arange(36), CITYSCAPES_IDS).tolist() == [maps["gta"][str(i)] for i in range(36)]
+    assert (remap(labels["gta"]["inp"], CITYSCAPES_IDS) == labels["gta"]["out"].numpy()).all()
+    assert OUTLINES == {name: t for name, (_, t) in labels["cityscapes"]["labels"].items()}
+    assert (np.asarray(paint(labels["cityscapes"]["json"])) == labels["cityscapes"]["out"].numpy()).all()
+
+
+# --- stopped, killed, run twice at once -----------------------------------------------------------------------------
+
+CHILD = """
+import signal, sys, time
+from io import BytesIO
+from PIL import Image
+from causal_tune.converters import prepare
+signal.signal(signal.SIGINT, signal.default_int_handler)
+save = Image.Image.save
+def slowly(self, path, *args, **options):  # every file is half written for a while
+    save(self, memory := BytesIO(), *args, **options)
+    content = memory.getvalue()
+    with open(path, "wb") as f:
+        f.write(content[:len(content) // 2]); f.flush(); time.sleep(.1); f.write(content[len(content) // 2:])
+Image.Image.save = slowly
+print(prepare("gta", sys.argv[1], 2))
+"""
+FILES = 60
+
+
+@pytest.fixture
+def gta(tmp_path):
+    for i in range(FILES): put(tmp_path / f"gta/labels/{i:05d}.png", palette(RNG.integers(0, 35, (30, 40))))
+    return tmp_path
+
+
+def child(root):
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, env=os.environ | dict(PYTHONPATH=str(ROOT), TQDM_DISABLE="1"))
+
+
+def made(root): return sorted((root / "gta/labels").glob("*_labelTrainIds.png"))
+
+
+def stop(root, with_signal):
+    "Start a conversion, send it a signal when some more files are there, and wait until it has ended."
+    before, running = len(made(root)), child(root)
+    limit = time.time() + 60
+    while len(made(root)) < before + 4 and time.time() < limit and running.poll() is None: time.sleep(.01)
+    running.send_signal(with_signal)
+    return running.communicate(timeout=120)[1]
+
+
+def check_whole(root):
+    "Every file that is there equals what it should be."
+    from causal_tune.converters import gta_jobs
+    for job in gta_jobs(root / "gta"):
+        if job.target.exists(): assert (np.asarray(Image.open(job.target)) == np.asarray(job.make())).all(), job.target
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_killed_stopped_and_finished(gta):
+    stop(gta, signal.SIGKILL)
+    halves, first = list(gta.rglob("*.tmp")), len(made(gta))
+    assert halves and 4 <= first < FILES, "the kill came while files were half written"
+    check_whole(gta)
+    said = stop(gta, signal.SIGINT)
+    second = len(made(gta))
+    assert first < second < FILES and f"Stopped with {second} of {FILES} files done" in said
+    assert {*gta.rglob("*.tmp")} <= {*halves}, "Ctrl-C finishes the files in work"
+    check_whole(gta)
+    times = {f: f.stat().st_mtime_ns for f in made(gta)}
+    both = [child(gta), child(gta)]  # two at once do each other no harm
+    outputs = [p.communicate(timeout=120) for p in both]
+    assert [p.returncode for p in both] == [0, 0], outputs
+    assert len(made(gta)) == FILES and not list(gta.rglob("*.tmp"))
+    check_whole(gta)
+    assert all(f.stat().st_mtime_ns == t for f, t in times.items()), "finished files are not written again"
+
+
+def test_unreadable_files_are_listed_and_the_others_made(gta):
+    from causal_tune.converters import prepare
+    for name in ("00003", "00017"):
+        path = gta / f"gta/labels/{name}.png"
+        path.write_bytes(path.read_bytes()[:-40])
+    put(gta / "gta/labels/00020.png", photo(4, 4))  # painted, not ids
+    with pytest.raises(OSError, match=f"3 of {FILES} files") as error: prepare("gta", gta)
+    assert all(name in str(error.value) for name in ("00003.png", "00017.png", "00020.png"))
+    assert len(made(gta)) == FILES - 3 and not list(gta.rglob("*.tmp"))
+
+
+def test_nothing_to_convert(tmp_path):
+    from causal_tune.converters import CONVERTERS, prepare
+    for name in CONVERTERS:
+        with pytest.raises(FileNotFoundError): prepare(name, tmp_path)
+    (tmp_path / "cityscapes").mkdir()
+    with pytest.raises(FileNotFoundError, match="polygons.json"): prepare("cityscapes", tmp_path)
+    with pytest.raises(ValueError, match="published"): prepare("cityscapes", tmp_path, published=True)
+
+
+# --- what is there --------------------------------------------------------------------------------------------------
+
+def test_check_of_nothing(tmp_path):
+    from causal_tune.converters import check_data
+    from causal_tune.datasets import LAYOUTS
+    found = check_data(root=tmp_path / "absent")
+    assert len(found) == len(LAYOUTS) and not found.ok and str(found).count("not there") == len(LAYOUTS)
+    with pytest.raises(ValueError, match="kitti"): check_data("kitti")
+
+
+def test_check_of_every_layout(tmp_path):
+    "A tiny whole copy of each data set is found to be in order."
+    from causal_tune.converters import check_data
+    from causal_tune.datasets import LAYOUTS
+    for name, row in LAYOUTS.items():
+        for images, labels in row.splits.values():
+            for d in row.domains:
+                drives = [s for s, where in (row.sequences or {}).items() if where == d]
+                stem = f"{drives[0]}_1" if drives else "town_1"
+                put(tmp_path / name / images.format(domain=d) / (stem + row.image[0]), photo(8, 6))
+                if not labels: continue
+                put(tmp_path / name / labels.format(domain=d) / (stem + row.label), np.full((6, 8), 3, np.uint8))
+    found = check_data(root=tmp_path)
+    assert found.ok, str(found)
+    for check in found: assert all(p.images == 1 and p.sizes == {(8, 6): 1} for p in check.parts)
+
+
+def test_check_names_what_is_wrong(tmp_path):
+    from causal_tune.converters import check_data
+    base = tmp_path / "bdd100k"
+    masks = base / "labels/sem_seg/masks/val"
+    for name in "abcd": put(base / f"images/10k/val/{name}.jpg", photo(8, 6))
+    put(base / "images/10k/val/e.jpg", b"torn")
+    for name in "abe": put(masks / f"{name}.png", np.zeros((6, 8), np.uint8))
+    put(masks / "b.png", np.zeros((5, 8), np.uint8)); put(masks / "c.png", np.full((6, 8), 33, np.uint8))
+    put(masks / "spare.png", np.zeros((6, 8), np.uint8))
+    check = check_data("bdd100k", tmp_path)[0]
+    text, val = str(check), check.parts[1]
+    assert (val.images, val.pairs, val.counts[0]) == (5, 4, 48) and not check.ok
+    for word in ("1 of 5 images", "1 labels", "8 x 5", "[33]", "cannot read", "images/10k/train"): assert word in text
+    assert "road 100.0 %" in text
+
+
+def test_check_tells_what_to_run(tmp_path, recorded):
+    from causal_tune.converters import check_data, prepare
+    put(tmp_path / "mapillary/validation/images/a.jpg", recorded["mapillary_resize"]["in_jpg"])
+    put(tmp_path / "mapillary/validation/v1.2/labels/a.png", palette(recorded["mapillary_resize"]["in_lab"]))
+    for step in ("mapillary", "mapillary-half"):
+        check = check_data("mapillary", tmp_path)[0]
+        assert [c.split()[:3] for c in check.next] == [["causal-tune", "prepare", step]]
+        prepare(step, tmp_path)
+    check = check_data("mapillary", tmp_path)[0]
+    assert not check.next and check.parts[1].pairs == 1 and check.parts[1].sizes == {(20, 15): 1}
+
+
+# --- ACDC's server --------------------------------------------------------------------------------------------------
+
+class Model:
+    "Predicts each image's brightness, and stops where it is told to."
+    num_classes = 19
+    def __init__(self, stop_after=None, weight=0.):
+        import torch
+        self.seen, self.stop_after, self.weights = [], stop_after, {"w": torch.tensor(weight)}
+    def state_dict(self): return self.weights
+    def predict(self, image, size=None, window=None, stride=None):
+        if self.stop_after == len(self.seen): raise KeyboardInterrupt
+        self.seen.append(image)
+        return (np.asarray(Image.open(image))[..., 0] % 19).astype(np.uint8)
+
+
+@pytest.fixture
+def acdc(tmp_path):
+    for d in ("fog", "night", "rain", "snow"):
+        for i in range(2):
+            put(tmp_path / f"acdc/rgb_anon/{d}/test/GOPR{d}/GOPR{d}_frame_00000{i}_rgb_anon.png", photo(12, 8))
+    return tmp_path
+
+
+def test_acdc_submission(acdc):
+    from causal_tune.converters import acdc_submission
+    out, first, second = acdc / "made/upload.zip", Model(stop_after=3), Model()
+    with pytest.raises(KeyboardInterrupt): acdc_submission(first, out, acdc)
+    assert not out.exists() and acdc_submission(second, out, acdc) == out and len(second.seen) == 5
+    with zipfile.ZipFile(out) as archive:
+        assert len(archive.namelist()) == 8
+        for path in acdc.glob("acdc/rgb_anon/*/test/*/*.png"):
+            made = Image.open(archive.open(f"labelTrainIds/{path.name}"))
+            assert made.mode == "L" and (np.asarray(made) == np.asarray(Image.open(path))[..., 0] % 19).all()
+    with pytest.raises(ValueError, match="another model"): acdc_submission(Model(weight=1.), out, acdc)
+    with pytest.raises(ValueError, match="another model"): acdc_submission(Model(), out, acdc, window=8)
+
+
+def test_acdc_submission_refuses(acdc):
+    from causal_tune.converters import acdc_submission
+    with pytest.raises(ValueError, match=".zip"): acdc_submission(Model(), acdc / "upload", acdc)
+    model = Model(); model.num_classes = 11
+    with pytest.raises(ValueError, match="19 classes"): acdc_submission(model, acdc / "upload.zip", acdc)
+    for f in (acdc / "acdc/rgb_anon/fog/test").rglob("*.png"): f.unlink()
+    with pytest.raises(FileNotFoundError, match="fog"): acdc_submission(Model(), acdc / "upload.zip", acdc)
