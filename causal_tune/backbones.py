@@ -222,7 +222,12 @@ def load_weights(model: nn.Module, # timm model, built at the size asked for
     if not Path(path).is_file():
         raise FileNotFoundError(f"No weights at {path}: give the path of a .safetensors or .pth file.")
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", lambda state, model: state)
-    state = translate(load_state_dict(str(path), weights_only=True), model)
+    state = load_state_dict(str(path), weights_only=True)
+    if "teacher" in state:  # a training run of DINOv2
+        state = {k[9:]: v for k, v in state["teacher"].items() if k.startswith("backbone.")}
+    if hasattr(model, "patch_embed"):  # or timm takes any table of 1024 positions for 32 x 32
+        model.pretrained_model_args = dict(img_size=model.patch_embed.img_size)
+    state = translate(state, model)
     state = {k: v.float() for k, v in state.items() if k != "mask_token"}
     expected, ours = model.state_dict(), lambda keys: [k for k in keys if not k.startswith(_NOT_OURS)]
     missing, unknown_keys = ours(expected.keys() - state.keys()), ours(state.keys() - expected.keys())

@@ -99,11 +99,13 @@ def _exec_repaired(exec_module, module):
 
 # %% ../nbs/00_core.ipynb #43f6617f
 class _RepairFinder:
-    "Meta path finder: wraps torchvision's own loader the first time it is looked for."
+    "Meta path finder: wraps torchvision's own loader whenever it is looked for."
+    looking = False
     def find_spec(self, name, path=None, target=None):
-        if name != "torchvision": return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        if name != "torchvision" or self.looking: return None
+        self.looking = True  # the search below comes by here again
+        try: spec = importlib.util.find_spec(name)
+        finally: self.looking = False
         if spec is not None:
             run = spec.loader.exec_module
             spec.loader.exec_module = lambda module: _exec_repaired(run, module)

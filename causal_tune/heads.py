@@ -12,7 +12,7 @@ from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from .core import Registry, parse_spec
 
 # %% auto #0
-__all__ = ['HEADS', 'at_size', 'LinearHead', 'DPTHead', 'create_head']
+__all__ = ['HEADS', 'at_size', 'per_level', 'LinearHead', 'DPTHead', 'create_head']
 
 # %% ../nbs/10_heads.ipynb #6f2dbbad
 def at_size(scores: Tensor, # (b, k, h, w)
@@ -24,6 +24,10 @@ def at_size(scores: Tensor, # (b, k, h, w)
 # %% ../nbs/10_heads.ipynb #0611c9c3
 HEADS = Registry("head")
 
+def per_level(channels) -> list[int]: # widths of four levels
+    "One width for all levels (a ViT), or a width for each (a pyramid)."
+    return [channels] * 4 if isinstance(channels, int) else list(channels)
+
 @HEADS.register("linear")
 class LinearHead(nn.Module):
     "BatchNorm and a 1 x 1 convolution on the last level."
@@ -31,7 +35,8 @@ class LinearHead(nn.Module):
     def __init__(self, channels: int, # width of the features
                  num_classes: int): # k
         super().__init__()
-        self.norm, self.classify = nn.BatchNorm2d(channels), nn.Conv2d(channels, num_classes, 1)
+        last = per_level(channels)[-1]
+        self.norm, self.classify = nn.BatchNorm2d(last), nn.Conv2d(last, num_classes, 1)
     def forward(self, features: list[Tensor], # (b, c, h, w) each
                 queries: Tensor | None = None, # of the adapter; not used
                 size: tuple | None = None, # (H, W) of the logits; the grid's by default
@@ -47,7 +52,8 @@ class DPTHead(nn.Module):
                  num_classes: int, # k
                  width: int = 64): # channels of the fusion
         super().__init__()
-        self.decoder = DPTDecoder([channels] * 4, [8] * 4, [False] * 4, readout="ignore",
+        self.pyramid = not isinstance(channels, int)
+        self.decoder = DPTDecoder(per_level(channels), (4, 8, 16, 32) if self.pyramid else [8] * 4, [False] * 4, readout="ignore",
                                   intermediate_channels=(width // 2, width, 2 * width, 2 * width), fusion_channels=width)
         self.classify = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, num_classes, 1))
     def forward(self, features: list[Tensor], # four of (b, c, h, w)
@@ -56,6 +62,7 @@ class DPTHead(nn.Module):
     ) -> Tensor: # (b, k, H, W)
         if len(features) != 4: raise ValueError(f"The dpt head fuses four levels, not {len(features)}; give four out_layers.")
         h, w = features[0].shape[-2:]
+        if self.pyramid: return at_size(self.classify(self.decoder(features, [None] * 4)), size)
         padded = [F.pad(f, (0, -w % 4, 0, -h % 4), mode="replicate") for f in features]
         return at_size(self.classify(self.decoder(padded, [None] * 4))[..., :4 * h, :4 * w], size)
 

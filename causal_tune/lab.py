@@ -457,8 +457,8 @@ STYLE = """
 [data-jp-theme-light="false"] .ct-note, .vscode-dark .ct-card .js-plotly-plot { contain: layout paint style; }
 .ct-note { color: #aaa; }
 DARK .main-svg { background: transparent !important; } DARK .bg { fill: #26292d !important; }
-DARK :is(.xtick, .ytick, .y2tick, .cbaxis, .legend, .infolayer, .annotation) text { fill: #ddd !important; }
-DARK .gridlayer path { stroke: #444 !important; } DARK .js-line[style*="rgb(0, 0, 0)"] { stroke: #eee !important; }
+DARK :is(g[class*="tick"], .legend, .infolayer, .annotation) text { fill: #ddd !important; }
+DARK .gridlayer path { stroke: #444 !important; } DARK.ct-lines .js-line[style*="rgb(0, 0, 0)"] { stroke: #eee !important; }
 """.replace("DARK", ":is([data-jp-theme-light='false'], .vscode-dark) .ct-card")
 
 def chip_style(domains) -> str: # a chip that is on wears its domain's colour, with text that contrasts
@@ -485,6 +485,7 @@ def arrange(lab: FrequencyLab) -> list: # children of the lab, from top to botto
             [play, c["layer"], c["domains"], c["domain"], c["reference"], c["image"]],
             [c["scale"], c["cells"], c["keep_dc"], c["views"], lab.message]]
     lab.cards = {name: _card(fig, CAPTIONS[name]) for name, fig in lab.figures.items()}
+    lab.cards["curves"].add_class("ct-lines")
     column = lambda flex, *names: widgets.VBox([lab.cards[n] for n in names], layout=dict(flex=flex, min_width="0"))
     half = "1 1 400px"
     views = [_row(column(half, "curves", "plane"), column(half, "zones")), _row(column(half, "features")),

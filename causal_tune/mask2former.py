@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from .heads import HEADS, at_size
+from .heads import HEADS, at_size, per_level
 
 # %% auto #0
 __all__ = ['pyramid', 'sine_positions', 'centres', 'sample', 'deformable_attention', 'DeformableAttention', 'point_outwards',
@@ -26,6 +26,7 @@ def pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest blo
 ) -> list[Tensor]: # sides times 4, 2, 1, 1/2
     "One level per block, the finest first; ValueError for other than four blocks or a grid too small to halve."
     if len(features) != 4: raise ValueError(f"mask2former reads four levels, not {len(features)}; give four out_layers.")
+    if features[0].shape[-2:] != features[1].shape[-2:]: return features  # a pyramid already
     if min(features[-1].shape[-2:]) < 2:
         raise ValueError(f"A grid of {tuple(features[-1].shape[-2:])} patches cannot be halved; give a larger image.")
     scaled = lambda f, s: F.interpolate(f, scale_factor=s, mode="bilinear", align_corners=False)
@@ -128,10 +129,11 @@ class PixelDecoder(nn.Module):
     "Three coarse levels that have looked at each other, and a map of pixel embeddings."
     def __init__(self, channels: int, width: int = 256, layers: int = 6, heads: int = 8, hidden: int = 1024):
         super().__init__()
-        self.input_convs = nn.ModuleList(conv_norm(channels, width, 1, bias=True) for _ in range(3))
+        widths = per_level(channels)
+        self.input_convs = nn.ModuleList(conv_norm(c, width, 1, bias=True) for c in widths[:0:-1])
         self.encoder = nn.ModuleDict(dict(layers=nn.ModuleList(EncoderLayer(width, heads, hidden) for _ in range(layers))))
         self.level_encoding = nn.Embedding(3, width)
-        self.lateral_convs = nn.ModuleList([conv_norm(channels, width, 1)])
+        self.lateral_convs = nn.ModuleList([conv_norm(widths[0], width, 1)])
         self.output_convs = nn.ModuleList([conv_norm(width, width, 3, relu=True)])
         self.mask_feature = nn.Conv2d(width, width, 1)
 

@@ -111,6 +111,8 @@ def directions(backbone, images: Mapping, # domain -> (n, 3, H, W) uint8
     "Principal directions of each layer, over the first images of all domains."
     device = next(backbone.parameters()).device
     layers = [backbone.block_features(backbone.normalise(x[:samples].to(device))) for x in images.values()]
+    if len(grids := {tuple(f.shape[-2:]) for f in layers[0]}) > 1: raise ValueError(
+        f"The blocks of this model work on grids of several sizes, {sorted(grids)}; what is compared here needs one, as in a ViT.")
     return [principal_directions(torch.cat([rearrange(f, "b c h w -> (b h w) c") for f in same])) for same in zip(*layers)]
 
 def keep_count(shape, # (l, h, w)

@@ -69,7 +69,7 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
     linked = backbone.adapter.queries() is not None
     return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked), num_classes)
 
-# %% ../nbs/12_segmentor.ipynb #9fc29971
+# %% ../nbs/12_segmentor.ipynb #5234a7b1
 def normalise(self, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 ) -> Tensor: # (b, 3, H, W) float32
     "What the backbone was trained to see: (image - mean) / std."
@@ -77,12 +77,12 @@ def normalise(self, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 
 Segmentor.normalise = normalise
 
-# %% ../nbs/12_segmentor.ipynb #2866d1d7
+# %% ../nbs/12_segmentor.ipynb #2bd5d06c
 def window_starts(size: int, window: int, stride: int) -> list[int]:
     "Where windows begin along one side: every `stride`, the last one shifted inwards."
     return sorted({min(s, max(size - window, 0)) for s in range(0, max(size - window, 0) + stride, stride)})
 
-# %% ../nbs/12_segmentor.ipynb #2bd5d06c
+# %% ../nbs/12_segmentor.ipynb #e38f7039
 @torch.no_grad()
 def slide(self, images: Tensor, # (b, 3, H, W), normalised
           window: int | tuple | None = None, # side or (h, w) in pixels; None: the whole image at once
@@ -109,7 +109,7 @@ def pair(size) -> tuple[int, int]:
 
 Segmentor.slide = slide
 
-# %% ../nbs/12_segmentor.ipynb #a948aa56
+# %% ../nbs/12_segmentor.ipynb #cb3024b7
 def to_rgb(image # path, PIL image, or array (H, W, 3) or (H, W) uint8
 ) -> np.ndarray: # (H, W, 3) uint8 RGB
     "Read or convert an image; FileNotFoundError or ValueError says what was given."
@@ -124,14 +124,14 @@ def to_rgb(image # path, PIL image, or array (H, W, 3) or (H, W) uint8
         raise ValueError(f"Expected an RGB image (H, W, 3) of uint8, not {array.shape} of {array.dtype}.")
     return array
 
-# %% ../nbs/12_segmentor.ipynb #cb3024b7
+# %% ../nbs/12_segmentor.ipynb #52e61a47
 def resize(images: Tensor, # (b, 3, H, W) float
            size, # side, or (h, w)
 ) -> Tensor: # (b, 3, h, w)
     "Images at the size the model is to see: bilinear, smoothed where they shrink."
     return F.interpolate(images, size=pair(size), mode="bilinear", antialias=True, align_corners=False)
 
-# %% ../nbs/12_segmentor.ipynb #52e61a47
+# %% ../nbs/12_segmentor.ipynb #b8c56004
 @torch.no_grad()
 def predict(self, image, # path, PIL image or array (H, W, 3) uint8 RGB
             size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
@@ -150,7 +150,7 @@ def predict(self, image, # path, PIL image or array (H, W, 3) uint8 RGB
 
 Segmentor.predict = predict
 
-# %% ../nbs/12_segmentor.ipynb #57febee5
+# %% ../nbs/12_segmentor.ipynb #84567e04
 def trained_state(self) -> dict[str, dict]: # {"adapter": ..., "head": ...}, tensors on the CPU
     "Weights of adapter and head, the parts that training changes."
     return {part: {k: v.detach().cpu() for k, v in getattr(self, part).state_dict().items()} for part in ("adapter", "head")}

@@ -93,7 +93,7 @@ def facebook(registers=0, gated=False, c=48, depth=2):
 
 @pytest.mark.parametrize("preset, registers, gated",
                          [("dinov2_s", 0, False), ("dinov2_s_reg", 4, False), ("dinov2_g", 0, True)])
-@pytest.mark.parametrize("size", [(64, 64), (64, 128)])
+@pytest.mark.parametrize("size", [(64, 64), (64, 128), (256, 1024)])
 def test_all_formats_give_the_same_model(tmp_path, preset, registers, gated, size):
     state = facebook(registers, gated)
     torch.save(state, tmp_path / "facebook.pth")
@@ -111,7 +111,7 @@ def test_all_formats_give_the_same_model(tmp_path, preset, registers, gated, siz
         image = torch.linspace(-1, 1, 3 * size[0] * size[1]).view(1, 3, *size)
         with torch.no_grad(): return model.forward_features(image)
     want = answer("facebook.pth", load_weights)
-    for name in ["nested.pth", "timm.safetensors", *converted["pinv"]]:
+    for name in ["nested.pth", "teacher.pth", "timm.safetensors", *converted["pinv"]]:
         assert torch.equal(answer(name, load_weights), want), name
     bicubic = answer("c.pth", load_weights)
     assert torch.equal(answer("d.safetensors", load_weights), bicubic) and apart(bicubic, want) > .01
