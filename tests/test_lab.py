@@ -1,0 +1,65 @@
+"""The frequency lab in JupyterLab in a real Chromium: what a mouse does to a slider, a chip and a cell reaches the figures."""
+import json
+import pytest
+from conftest import ROOT
+from browser import CHROMIUM, TOY, boxes, figures, jupyter, opened
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+CURVES, PLANE, ZONES, FEATURES, DIFFERENCE, COEFFICIENT, SEGMENTATION, IOU = range(8)
+
+
+def drag(page, handle, by):
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(1, 6): page.mouse.move(x + by * step / 5, y)
+    page.mouse.up()
+
+
+def changed(page, act, wait=3000):
+    before = figures(page)
+    act()
+    page.wait_for_timeout(wait)
+    return {i for i, (a, b) in enumerate(zip(before, figures(page))) if a != b}
+
+
+def test_light_and_wide(tmp_path):
+    with jupyter(tmp_path, TOY) as address, opened(address) as (page, errors):
+        first_screen = boxes(page, ".ct-card")[:3] + boxes(page, ".ct-bar")
+        assert max(b["bottom"] for b in first_screen) <= 900 and max(b["right"] for b in first_screen) <= 1400
+        handle = page.locator(".ct-lab .noUi-handle-upper").first
+        assert changed(page, lambda: drag(page, handle, 40)) >= {CURVES, PLANE, ZONES, FEATURES, DIFFERENCE, SEGMENTATION}
+        block = page.locator(".ct-lab .widget-hslider:has(label:text('block')) .noUi-handle")
+        moved = changed(page, lambda: block.press("ArrowRight"))
+        assert moved >= {CURVES, ZONES, FEATURES, DIFFERENCE} and not moved & {PLANE, SEGMENTATION, IOU}
+        assert "block 5" in page.locator(".ct-card .gtitle").first.text_content()
+        rain = page.get_by_role("button", name="rain", exact=True)
+        assert changed(page, rain.click) >= {CURVES, ZONES, COEFFICIENT}
+        cells = page.locator(".ct-card .js-plotly-plot").nth(ZONES).locator(".nsewdrag").first
+        size = cells.bounding_box()
+        click = lambda: cells.click(position=dict(x=size["width"] / 16, y=size["height"] / 30))  # block 0 of the first domain
+        assert changed(page, click) >= {CURVES, ZONES, FEATURES, DIFFERENCE}
+        assert "block 0" in page.locator(".ct-card .gtitle").first.text_content()
+        assert errors == []
+
+
+def test_dark_and_narrow(tmp_path):
+    with jupyter(tmp_path, TOY, "JupyterLab Dark") as address, opened(address, 900) as (page, errors):
+        cards, figs = boxes(page, ".ct-card"), boxes(page, ".ct-card .js-plotly-plot > .plot-container")
+        assert max(b["right"] for b in cards) <= 900 and all(f["right"] <= c["right"] + 1 for f, c in zip(figs, cards))
+        tick = page.evaluate("getComputedStyle(document.querySelector('.ct-card .xtick text')).fill")
+        assert tick == "rgb(221, 221, 221)"
+        assert changed(page, page.get_by_role("button", name="paper's figure").click) >= {CURVES, PLANE, ZONES}
+        assert "0.40" in page.locator(".ct-lab .widget-readout").first.inner_text()
+        assert errors == []
+
+
+def test_ready_notebook_runs(tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+    from causal_tune.cli import lab_notebook
+    nb = nbformat.read(lab_notebook(tmp_path, dict(n=1)), 4)
+    NotebookClient(nb, timeout=120, kernel_name="python3").execute()
+    assert "application/vnd.jupyter.widget-view+json" in nb.cells[-1].outputs[-1].data
