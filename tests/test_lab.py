@@ -56,6 +56,15 @@ def test_dark_and_narrow(tmp_path):
         assert errors == []
 
 
+def test_views_are_saved(tmp_path):
+    from PIL import Image
+    from causal_tune.lab import open_lab
+    lab = open_lab(n=1)
+    paths = lab.save(tmp_path / "views")
+    assert {p.name for p in paths} == {f"{name}.{end}" for name in lab.figures for end in ("png", "svg")}
+    assert all(Image.open(p).width == 2000 if p.suffix == ".png" else p.read_text().startswith("<svg") for p in paths)
+
+
 def test_ready_notebook_runs(tmp_path):
     import nbformat
     from nbclient import NotebookClient
