@@ -172,6 +172,8 @@ def fitted(figure: go.Figure, name: str) -> go.Figure: # the same figure
     "As wide as its place; what the controls or the cells say anyway (legend, colour scale) is left out where speed counts."
     if name in MARGINS: figure.update_xaxes(automargin=False).update_yaxes(automargin=False)
     if name == "zones": figure.data[0].showscale = False
+    for trace in figure.data:  # widgets send JSON, which has no NaN
+        if trace.type == "heatmap" and np.isnan(z := np.asarray(trace.z, float)).any(): trace.z = np.where(np.isnan(z), None, z)
     return figure.update_layout(height=HEIGHTS[name], width=None, **MARGINS.get(name, {}))
 
 MARGINS = dict(curves=dict(margin=dict(l=70, r=55, t=45, b=50), showlegend=False), plane=dict(margin=dict(l=70, r=80, t=45, b=50)),
