@@ -456,8 +456,7 @@ STYLE = """
 .ct-lab .widget-toggle-button { border-radius: 13px; padding: 0 10px; line-height: 26px; opacity: .75; box-shadow: none; }
 .ct-lab .widget-toggle-button.mod-active { opacity: 1; font-weight: 600; box-shadow: none; }
 [data-jp-theme-light="false"] .ct-card, .vscode-dark .ct-card { background: #1c1e21; border-color: #444; }
-[data-jp-theme-light="false"] .ct-note, .vscode-dark .ct-card .js-plotly-plot { contain: layout paint style; }
-.ct-note { color: #aaa; }
+[data-jp-theme-light="false"] .ct-note, .vscode-dark .ct-note { color: #aaa; }
 DARK .main-svg { background: transparent !important; } DARK .bg { fill: #26292d !important; }
 DARK :is(g[class*="tick"], .legend, .infolayer, .annotation) text { fill: #ddd !important; }
 DARK .gridlayer path { stroke: #444 !important; } DARK.ct-lines .js-line[style*="rgb(0, 0, 0)"] { stroke: #eee !important; }
