@@ -13,15 +13,16 @@ _home = {
     **dict.fromkeys(["DifferenceOfGaussians", "GaussianBand", "PiecewiseBand", "IdealBand", "ButterworthBand",
                      "LearnableBand", "create_band", "split"], "bands"),
     **dict.fromkeys(["create_adapter", "list_adapters"], "adapters"),
-    "create_backbone": "backbones",
+    **dict.fromkeys(["create_backbone", "list_backbones"], "backbones"),
     "FrequencyLab": "lab",
     "create_segmentor": "segmentor",
     **dict.fromkeys(["load_published", "segmentor_from_published"], "checkpoints"),
     "load_dataset": "datasets",
+    **dict.fromkeys(["prepare", "check_data"], "converters"),
     "Recipe": "recipes", "get_recipe": "recipes",
     "train": "training", "evaluate": "evaluation",
 }
-_registering = {"adapters": ["causal", "released"]}  # chapters whose entries a registry is expected to hold
+_registering = {"adapters": ["causal", "released"], "lab": ["offline"]}  # chapters whose entries a registry is expected to hold
 __all__ = list(_home)
 
 

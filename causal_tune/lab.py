@@ -4,7 +4,7 @@
 
 # %% ../nbs/26_lab.ipynb #61ffa2c0
 from __future__ import annotations
-import asyncio, copy, html, json
+import asyncio, copy, html, json, zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Mapping
@@ -30,10 +30,11 @@ from .figures import (coefficient_view, difference_plane, filter_plane, layer_do
 
 # %% auto #0
 __all__ = ['FILTERS', 'PRESETS', 'OPTIONAL', 'CAPTIONS', 'FILTERED', 'ALL', 'AFFECTS', 'SLOW', 'FIRST', 'HEIGHTS', 'MARGINS',
-           'STYLE', 'band_of', 'WithDC', 'filtered', 'Chips', 'Picked', 'make_controls', 'refresh', 'fitted', 'shown',
-           'same', 'Views', 'features', 'difference', 'without_dc', 'coefficient', 'segmentation', 'classes',
-           'iou_table', 'iou_view', 'FrequencyLab', 'as_backbone', 'any_space', 'value', 'get_state', 'set_state',
-           'finish', 'tie', 'chip_style', 'Look', 'arrange', 'tables', 'save', 'open_lab', 'evenly']
+           'STYLE', 'band_of', 'WithDC', 'filtered', 'chip_class', 'Chips', 'Picked', 'make_controls', 'refresh',
+           'fitted', 'shown', 'same', 'Views', 'features', 'difference', 'without_dc', 'coefficient', 'segmentation',
+           'classes', 'iou_table', 'iou_view', 'FrequencyLab', 'as_backbone', 'any_space', 'value', 'get_state',
+           'set_state', 'finish', 'tie', 'chip_style', 'Look', 'arrange', 'tables', 'save', 'export_html', 'open_lab',
+           'evenly']
 
 # %% ../nbs/26_lab.ipynb #df022440
 FILTERS = {"difference of Gaussians": "dog", "Gaussian bell": "gaussian", "piecewise (released code)": "piecewise",
@@ -77,6 +78,9 @@ def filtered(segmentor: Segmentor, band):
     finally: undo()
 
 # %% ../nbs/26_lab.ipynb #43a0ed8f
+def chip_class(option) -> str: # CSS class of a chip, whatever letters its name has
+    return f"ct-chip-{zlib.crc32(str(option).encode()):x}"
+
 class Chips(widgets.HBox):
     "A row of switches; `value` is the tuple of those that are on, `required` of them at least."
     value = traitlets.Tuple()
@@ -84,7 +88,7 @@ class Chips(widgets.HBox):
         self.required = required
         self.buttons = {o: widgets.ToggleButton(description=str(o), layout=dict(width="auto", height="26px")) for o in options}
         for i, (o, b) in enumerate(self.buttons.items()):
-            b.add_class(f"ct-chip-{o}".replace(" ", "-"))
+            b.add_class(chip_class(o))
             b.observe(self._clicked, "value")
         super().__init__(list(self.buttons.values()), **kwargs)
         self.value = tuple(options if value is None else value)
@@ -309,6 +313,7 @@ class FrequencyLab(Views, widgets.VBox):
         super().__init__(arrange(self))
         for name, control in self.controls.items(): control.observe(lambda change, name=name: self._changed([name]), "value")
         self.state = state or {}
+        self._changed(list(self.controls))
         self.tie()
 
 # %% ../nbs/26_lab.ipynb #0cce56ad
@@ -337,16 +342,21 @@ def set_state(self, state: Mapping) -> None:
     "Put controls where they stood; ValueError for controls and values that this lab does not have."
     for name in state:
         if name not in self.controls: raise unknown("entry of a lab's state", name, self.controls)
-    self._held = True
+    before, self._held = self.state, True
     try:
-        for name, v in state.items():
-            try: self.controls[name].value = v
-            except (traitlets.TraitError, TypeError) as err: raise ValueError(f"{name}={v!r} does not fit this lab: {err}") from err
-            got = self.value(name)  # sliders move what is too far to their ends
-            if not (set(got) == set(v) if isinstance(v, (list, tuple)) else got == v):
-                raise ValueError(f"{name}={v!r} does not fit this lab; the nearest is {got!r}.")
+        for name, v in state.items(): _put(self.controls[name], name, v)
+    except ValueError:
+        for name, v in before.items(): self.controls[name].value = v
+        raise
     finally: self._held = False
-    self._changed(list(self.controls))
+    self._changed([name for name, v in self.state.items() if v != before[name]])
+
+def _put(control, name, v): # a value into a control
+    try: control.value = v
+    except (traitlets.TraitError, TypeError) as err: raise ValueError(f"{name}={v!r} does not fit this lab: {err}") from err
+    got = control.value  # sliders move what is too far to their ends
+    if not (set(got) == set(v) if isinstance(v, (list, tuple)) else got == v):
+        raise ValueError(f"{name}={v!r} does not fit this lab; the nearest is {got!r}.")
 
 FrequencyLab.value, FrequencyLab.state = value, property(get_state, set_state)
 
@@ -463,7 +473,7 @@ DARK .gridlayer path { stroke: #444 !important; } DARK.ct-lines .js-line[style*=
 """.replace("DARK", ":is([data-jp-theme-light='false'], .vscode-dark) .ct-card")
 
 def chip_style(domains) -> str: # a chip that is on wears its domain's colour, with text that contrasts
-    return "<style>%s</style>" % "".join(f".ct-lab .{('ct-chip-' + d).replace(' ', '-')}.mod-active {{ background: {domain_color(d)} !important; "
+    return "<style>%s</style>" % "".join(f".ct-lab .{chip_class(d)}.mod-active {{ background: {domain_color(d)} !important; "
                    f"color: {text_color(domain_color(d))} !important; }}" for d in domains)
 
 class Look(anywidget.AnyWidget):
@@ -524,7 +534,12 @@ def save(self, folder, # made if it is not there
                       "The camera above each figure in the browser works without.") from err
     return [p for same in paths.values() for p in same]
 
-FrequencyLab.tables, FrequencyLab.save = tables, save
+def export_html(self, path) -> Path:
+    "The lab as one file that needs neither Python nor a network; see the next chapter."
+    from causal_tune.offline import export_html  # the one import upwards: that chapter is about this class
+    return export_html(self, path)
+
+FrequencyLab.tables, FrequencyLab.save, FrequencyLab.export_html = tables, save, export_html
 
 # %% ../nbs/26_lab.ipynb #7fe5edd7
 def open_lab(images=None, # folder that holds a folder of images per domain; Toyscapes by default
