@@ -11,8 +11,10 @@ from .core import unknown
 from .recipes import RECIPES, Recipe, check, get_recipe, read_field, set_fields
 
 # %% auto #0
-__all__ = ['read_overrides', 'run_train', 'run_eval', 'evaluation_only', 'print_rows', 'run_predict', 'space_of', 'run_demo',
-           'run_pretrain', 'run_recipes', 'run_lab', 'lab_notebook', 'make_parser', 'describe', 'add_commands', 'main']
+__all__ = ['read_overrides', 'run_train', 'run_eval', 'evaluation_only', 'print_rows', 'open_model', 'open_published',
+           'run_predict', 'space_of', 'run_demo', 'run_pretrain', 'no_more', 'run_recipes', 'run_convert_backbone',
+           'run_check_data', 'run_prepare', 'run_predict_acdc', 'acdc_size', 'run_lab', 'lab_notebook', 'make_parser',
+           'describe', 'add_commands', 'main']
 
 # %% ../nbs/28_cli.ipynb #2138e8f8
 def read_overrides(rest: list[str] # such as ["--lr", "2e-4", "--band=gaussian"]
@@ -42,41 +44,77 @@ def run_train(args, rest):
     print(f"Checkpoint: {out}/checkpoint.pt")
 
 def run_eval(args, rest):
-    overrides = evaluation_only(read_overrides(rest))
-    from causal_tune.training import load_checkpoint, report_on
-    segmentor, recipe, _ = load_checkpoint(args.checkpoint)
-    recipe = check(replace(recipe, **overrides))
+    from causal_tune.training import report_on
+    segmentor, recipe, _ = open_model(args, rest)
     print_rows(report_on(segmentor, recipe, args.root)[0], recipe)
 
 def evaluation_only(overrides: dict) -> dict: # the same, if training is not touched
     "ValueError for fields that a finished training has fixed."
-    allowed = ["targets", "eval_size", "window", "stride", "precision"]
+    allowed = ["targets", "eval_size", "window", "stride", "precision", "attention"]
     for field in overrides:
         if field not in allowed: raise ValueError(f"--{field} was fixed by training; here only {', '.join(allowed)} can change.")
     return overrides
 
 def print_rows(rows, recipe):
-    "mIoU per domain, their mean over the domains not trained on, and the protocol beside it."
-    for row in rows: print(f"{row['domain']:>12}  mIoU {100 * row['miou']:5.1f} %   {row['data']}")
-    others = [r["miou"] for r in rows if f"domain={r['domain']}" not in recipe.train]
-    if len(others) > 1: print(f"{'mean':>12}  mIoU {100 * sum(others) / len(others):5.1f} %   domains not trained on")
+    "Figures per domain, their plain mean over the domains not trained on, and the protocol beside them."
+    others = [r for r in rows if f"domain={r['domain']}" not in recipe.train]
+    mean = {k: sum(r[k] for r in others) / max(len(others), 1) for k in ("miou", "aacc", "macc")}
+    for row in rows + [dict(domain="mean", data="domains not trained on", **mean)] * (len(others) > 1):
+        print(f"{row['domain']:>12}  mIoU {100 * row['miou']:5.1f} %   aAcc {100 * row['aacc']:5.1f} %   "
+              f"mAcc {100 * row['macc']:5.1f} %   {row['data']}")
     print("Recipe:", ", ".join(f"{k}={v}" for k, v in set_fields(recipe).items()))
 
 # %% ../nbs/28_cli.ipynb #2fea12ae
+def open_model(args, rest):
+    "(segmentor, recipe, classes) of a run, or of a published checkpoint; on the GPU where there is one."
+    import torch
+    overrides = evaluation_only(read_overrides(rest))
+    if args.checkpoint:
+        recipe = get_recipe(args.model, **overrides)
+        segmentor, recipe, classes = open_published(recipe, args.checkpoint, args.backbone)
+    elif args.backbone: raise ValueError("--backbone belongs to a published --checkpoint; a run of ours knows its own.")
+    elif args.model in RECIPES:
+        raise ValueError(f"{args.model} is a recipe; give a published --checkpoint with it, or a run's checkpoint.pt instead.")
+    else:
+        from causal_tune.training import load_checkpoint
+        attention = {k: v for k, v in overrides.items() if k == "attention"}
+        segmentor, recipe, classes = load_checkpoint(args.model, **attention)
+    return segmentor.to("cuda" if torch.cuda.is_available() else "cpu"), check(replace(recipe, **overrides)), classes
+
+def open_published(recipe: Recipe, # says how the checkpoint was trained and is evaluated
+                   checkpoint, # iter_40000.pth or the like
+                   backbone=None, # converted weights of the frozen model
+): # (segmentor, the recipe with what the file tells, classes)
+    "A published checkpoint. ValueError without a backbone."
+    from causal_tune.backbones import create_backbone, use_attention
+    from causal_tune.checkpoints import published_adapter, read_weights, segmentor_from_published, split_published
+    from causal_tune.core import parse_spec
+    from causal_tune.domains import CITYSCAPES
+    import torch
+    state = read_weights(checkpoint)
+    adapter, sizes = published_adapter(split_published(state)["adapter"])
+    with torch.device("meta"): heads = create_backbone(recipe.backbone, pretrained=False).model.blocks[0].attn.num_heads
+    segmentor = segmentor_from_published(state, heads, recipe.img_size or recipe.crop, backbone=backbone)
+    use_attention(segmentor.backbone.model, recipe.attention)
+    (name, variant), told = parse_spec(adapter), {k: sizes.get(k) for k in ("init", "num_tokens", "rank")}
+    recipe = replace(recipe, adapter=name, weights=str(backbone or checkpoint), **dict(variant=None) | variant | told)
+    return segmentor, recipe, CITYSCAPES.classes
+
+# %% ../nbs/28_cli.ipynb #d148591b
 def run_predict(args, rest):
     import numpy as np
     from PIL import Image
     from tqdm.auto import tqdm
-    from causal_tune.training import load_checkpoint
+    from causal_tune.datasets import fit_size
     from causal_tune.segmentor import to_rgb
-    overrides, stems = evaluation_only(read_overrides(rest)), [Path(p).stem for p in args.images]
+    stems = [Path(p).stem for p in args.images]
     if len(set(stems)) < len(stems): raise ValueError("Two images share a name; predict them into different folders.")
-    segmentor, recipe, classes = load_checkpoint(args.checkpoint)
-    recipe = check(replace(recipe, **overrides))
+    segmentor, recipe, classes = open_model(args, rest)
     space, out = space_of(classes), Path(args.out or "predictions")
     out.mkdir(parents=True, exist_ok=True)
     for path in tqdm(args.images, desc="predicting"):
-        labels = segmentor.predict(path, recipe.eval_size or None, recipe.window or None, recipe.stride or None)
+        size = fit_size(to_rgb(path).shape[:2], recipe.eval_size) if recipe.eval_size else None
+        labels = segmentor.predict(path, size, recipe.window or None, recipe.stride or None)
         Image.fromarray(labels).save(out / f"{Path(path).stem}_trainIds.png")
         Image.fromarray(np.hstack([to_rgb(path), space.colorize(labels)])).save(out / f"{Path(path).stem}_overview.png")
     print(f"{len(args.images)} predictions in {out}/")
@@ -88,24 +126,58 @@ def space_of(classes):
         if list(space.classes) == list(classes): return space
     raise ValueError(f"No label space has the classes {classes}.")
 
-# %% ../nbs/28_cli.ipynb #8a3f37bf
+# %% ../nbs/28_cli.ipynb #e3d2a0ab
 def run_demo(args, rest):
     from causal_tune.demo import demo
     demo(args.out or "runs/demo", **({"seeds": range(args.seeds)} if args.seeds else {}), **read_overrides(rest))
 
 def run_pretrain(args, rest):
     from causal_tune.toyvit import pretrain
-    if rest: raise unknown("option", rest[0], ["--out", "--steps", "--scenes", "--seed"])
+    no_more(rest, "--out", "--steps", "--scenes", "--seed")
     pretrain(args.out or "runs/toy_vit/toy_vit.safetensors", args.steps, args.scenes, seed=args.seed)
 
+def no_more(rest, *allowed): # what no command knows is never ignored
+    if rest: raise unknown("option", rest[0], allowed or ["(none)"])
+
 def run_recipes(args, rest):
+    no_more(rest)
     for name, recipe in RECIPES.items():
         print(f"{name}\n    train on  {recipe.train}")
         for target in recipe.targets: print(f"    report on {target}")
-        print(f"    {recipe.backbone}, {recipe.head} head, {recipe.iterations} iterations of {recipe.batch_size} images, "
-              f"crop {'x'.join(map(str, recipe.crop))}, lr {recipe.lr:g}\n")
+        warm = f" after {recipe.warmup} of warm-up" * bool(recipe.warmup)
+        print(f"    {recipe.backbone}, {recipe.adapter} adapter, {recipe.head} head, {recipe.iterations} iterations of "
+              f"{recipe.batch_size * recipe.accumulate} images,\n    crop {'x'.join(map(str, recipe.crop))}, lr {recipe.lr:g}{warm}\n")
 
-# %% ../nbs/28_cli.ipynb #e3d2a0ab
+# %% ../nbs/28_cli.ipynb #12819868
+def run_convert_backbone(args, rest):
+    no_more(rest, "--height", "--width", "--how")
+    from causal_tune.checkpoints import convert_backbone
+    print(convert_backbone(args.src, args.target, args.height, args.width, args.how))
+
+def run_check_data(args, rest):
+    no_more(rest, "--root")
+    from causal_tune.converters import check_data
+    print(check_data(args.name, args.root))
+
+def run_prepare(args, rest):
+    no_more(rest, "--root", "--workers", "--published")
+    from causal_tune.converters import prepare
+    written, before = prepare(args.name, args.root, args.workers, args.published)
+    print(f"{args.name}: {written} files written, {before} were there")
+
+def run_predict_acdc(args, rest):
+    from causal_tune.converters import acdc_submission
+    segmentor, recipe, _ = open_model(args, rest)
+    windows = recipe.window or None, recipe.stride or None
+    print(acdc_submission(segmentor, args.out or "acdc_test.zip", args.root, acdc_size(recipe), *windows))
+
+def acdc_size(recipe: Recipe) -> tuple | None: # (height, width)
+    "The size at which a recipe sees ACDC; its eval_size where no target says."
+    from causal_tune.datasets import read_spec
+    told = [options["size"] for name, options in map(read_spec, recipe.targets) if name == "acdc" and "size" in options]
+    return told[0] if told else recipe.eval_size or None
+
+# %% ../nbs/28_cli.ipynb #6d79ed48
 def run_lab(args, rest):
     chosen = {k: v for k in ("images", "backbone", "weights", "checkpoint", "size", "n") if (v := getattr(args, k)) is not None}
     if args.checkpoint and (args.backbone or args.weights): raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
@@ -117,7 +189,6 @@ def run_lab(args, rest):
     if args.export:
         if rest: raise unknown("option", rest[0], ["--images", "--backbone", "--weights", "--checkpoint", "--size", "--n", "--export"])
         from causal_tune.lab import open_lab
-        import causal_tune.offline
         path = open_lab(**chosen).export_html(args.export)
         return print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
     path = lab_notebook(Path(args.out or "runs/lab"), chosen)
@@ -142,20 +213,20 @@ def lab_notebook(folder: Path, # where it is written
     nbformat.write(nb, path)
     return path
 
-# %% ../nbs/28_cli.ipynb #12819868
+# %% ../nbs/28_cli.ipynb #984ad588
 def make_parser() -> argparse.ArgumentParser:
     "The parser with all commands."
     listing = "\n".join(f"  --{f.name:<14} {describe(f.name)}" for f in fields(Recipe))
     parser = argparse.ArgumentParser("causal-tune", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Fine-tune and look into frozen vision foundation models, frequency by frequency.",
         epilog="train takes any field of a recipe as an option, demo all that its comparison leaves open, eval and predict\n"
-               "targets, eval_size, window, stride and precision; `causal-tune recipes` lists the recipes:\n\n"
+               "targets, eval_size, window, stride, precision and attention; `causal-tune recipes` lists the recipes:\n\n"
                f"{listing}\n\nexample: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    def command(name, run, help):
+    def command(name, run, help, out="folder for what is written"):
         c = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
         c.set_defaults(run=run)
-        c.add_argument("--out", help="folder for what is written")
+        if out: c.add_argument("--out", help=out)
         return c
     add_commands(command)
     return parser
@@ -165,20 +236,35 @@ def describe(field: str) -> str: # the comment behind a recipe's field
     found = re.search(rf"^    {field}: [^#]*# (.*)$", inspect.getsource(Recipe), re.M)
     return found[1] if found else ""
 
-# %% ../nbs/28_cli.ipynb #68512d87
+# %% ../nbs/28_cli.ipynb #7cd69d97
 def add_commands(command) -> None:
     "Arguments of each command."
     demo = command("demo", run_demo, "compare adapters on Toyscapes and write a report; no download, a few minutes")
     demo.add_argument("--seeds", type=int, help="number of seeds, 3 by default")
     train = command("train", run_train, "train a recipe's adapter and head, then evaluate; goes on where it was interrupted")
     train.add_argument("recipe", help="name of a recipe, before any --field")
-    evaluate = command("eval", run_eval, "evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...")
-    evaluate.add_argument("checkpoint", help="checkpoint.pt of a run")
-    for c in (train, evaluate): c.add_argument("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
+    evaluate = command("eval", run_eval, "evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", out=None)
     predict = command("predict", run_predict, "segment images of any size")
-    predict.add_argument("checkpoint", help="checkpoint.pt of a run")
+    acdc = command("predict-acdc", run_predict_acdc, "predict ACDC's test images for its server", out="zip file to write")
+    for c in (evaluate, predict, acdc):
+        c.add_argument("model", help="checkpoint.pt of a run; or a recipe's name, with --checkpoint")
+        c.add_argument("--checkpoint", metavar="FILE.pth", help="published checkpoint of adapter and head, or of everything")
+        c.add_argument("--backbone", metavar="FILE.pth", help="its backbone, as convert-backbone writes it")
     predict.add_argument("images", nargs="+", help="image files")
-    command("recipes", run_recipes, "list the recipes")
+    convert = command("convert-backbone", run_convert_backbone, "lay DINOv2 weights out for patches of 16 and a size", out=None)
+    convert.add_argument("src", metavar="SRC", help="original weights, such as dinov2_vitl14_pretrain.pth")
+    convert.add_argument("target", metavar="OUT", help="file to write, .pth or .safetensors")
+    for side in ("height", "width"): convert.add_argument(f"--{side}", type=int, required=True, help="of images, in pixels")
+    convert.add_argument("--how", choices=["bicubic", "pinv"], default="bicubic", help="published adapters need bicubic")
+    look = command("check-data", run_check_data, "say what is there of the data sets, what is missing and what is wrong", out=None)
+    look.add_argument("name", nargs="?", help="one data set (default: all)")
+    prepare = command("prepare", run_prepare, "convert labels; may be stopped and run again", out=None)
+    prepare.add_argument("name", metavar="NAME", help="gta, cityscapes, mapillary or mapillary-half")
+    prepare.add_argument("--workers", type=int, help="files at a time (default: one per processor)")
+    prepare.add_argument("--published", action="store_true", help="mapillary-half: JPEG of quality 75, as in the original")
+    for c in (train, evaluate, acdc, look, prepare):
+        c.add_argument("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
+    command("recipes", run_recipes, "list the recipes", out=None)
     lab = command("lab", run_lab, "open the frequency lab in JupyterLab, or write it as one offline page")
     lab.add_argument("--images", metavar="DIR", help="folder that holds a folder of images per domain (default: Toyscapes)")
     lab.add_argument("--backbone", metavar="NAME", help="timm name of the model to look into (default: toy_vit)")

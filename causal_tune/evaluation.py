@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from .segmentor import Segmentor, resize
 
 # %% auto #0
-__all__ = ['confusion', 'iou', 'miou', 'classify', 'same_size', 'evaluate', 'result_row']
+__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'classify', 'same_size', 'evaluate', 'result_row']
 
 # %% ../nbs/17_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors
@@ -39,6 +39,14 @@ def miou(cm: np.ndarray) -> np.ndarray: # (...,) in 0..1
     values = iou(cm)
     present = ~np.isnan(values)
     return np.where(present.any(-1), np.nansum(values, -1) / np.maximum(present.sum(-1), 1), np.nan)
+
+def accuracy(cm: np.ndarray # (..., k, k)
+) -> tuple[np.ndarray, np.ndarray]: # aAcc, mAcc: share of pixels that are right, and its mean over labelled classes
+    "Accuracy of all pixels, and of the mean class."
+    hit, true = np.diagonal(cm, axis1=-2, axis2=-1), cm.sum(-1)
+    present, recall = true > 0, hit / np.maximum(true, 1)
+    none = np.where(present.any(-1), 1, np.nan)
+    return hit.sum(-1) / np.maximum(true.sum(-1), 1) * none, recall.sum(-1) / np.maximum(present.sum(-1), 1) * none
 
 # %% ../nbs/17_evaluation.ipynb #6dd4ca0c
 def classify(segmentor, images, label_size, size=None, window=None, stride=None): # (b, 3, H, W) uint8 -> (b, h, w)
@@ -83,8 +91,9 @@ def evaluate(segmentor: Segmentor,
 def result_row(cms: np.ndarray, # (n, k, k)
                classes, # names of the k classes
                **what, # adapter, seed, domain, ...
-) -> dict: # what, with "miou" and "iou" ({class: value}, absent classes left out), fractions in 0..1
+) -> dict: # what, with "miou", "aacc", "macc" and "iou" ({class: value}, absent classes left out), in 0..1
     "One row of results."
     cm = cms.sum(0)
+    figures = {k: round(float(v), 6) for k, v in zip(("miou", "aacc", "macc"), (miou(cm), *accuracy(cm)))}
     per_class = {name: round(float(v), 6) for name, v in zip(classes, iou(cm)) if not np.isnan(v)}
-    return {**what, "miou": round(float(miou(cm)), 6), "iou": per_class}
+    return {**what, **figures, "iou": per_class}

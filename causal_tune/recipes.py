@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from .core import Registry, unknown
 
 # %% auto #0
-__all__ = ['RECIPES', 'TOY_TARGETS', 'Recipe', 'get_recipe', 'check', 'read_field', 'to_dict', 'set_fields', 'from_dict']
+__all__ = ['RECIPES', 'TOY_TARGETS', 'Recipe', 'get_recipe', 'check', 'sized', 'read_field', 'to_dict', 'set_fields', 'from_dict']
 
 # %% ../nbs/16_recipes.ipynb #a65365cc
 @dataclass(frozen=True)
@@ -18,17 +18,22 @@ class Recipe:
     train: str = "toyscapes:domain=clear,split=train,n=256"  # data set to train on
     validate: str = ""                 # source data set to watch, never a target
     targets: tuple[str, ...] = ()      # data sets to report on
-    backbone: str = "toy_vit"          # timm name of the frozen model
+    backbone: str = "toy_vit"          # frozen model: a preset, or timm's name
     weights: str = ""                  # file of backbone weights; found if empty
+    img_size: tuple[int, ...] = ()     # height, width its positions are laid out for; its own if empty
+    attention: str = "sdpa"            # or xformers, on CUDA
     head: str = "dpt"                  # segmentation head
     adapter: str = "none"              # what is tuned in the backbone
     init: str | None = None            # start of the adapter: scale, zero
     band: str | None = None            # filter of causal_tune, such as dog:low=.2
+    variant: str | None = None         # causal_tune: described or released
     residual: str | None = None        # causal_tune: add or replace
     num_tokens: int | None = None      # learnable tokens of each block
     rank: int | None = None            # rank of the learnable tokens
     crop: tuple[int, ...] = (96, 128)  # height, width of training images
     scale: tuple[float, ...] = (.5, 2.)  # short side, as multiple of the crop's
+    antialias: bool = True             # average pixels where training images shrink
+    cat_max_ratio: float = .75         # another crop while a class has this share
     color: bool = True                 # photometric distortion of training images
     iterations: int = 1000             # optimiser steps
     batch_size: int = 8                # images per step and process
@@ -42,11 +47,12 @@ class Recipe:
     workers: int = 0                   # processes that load data
     save_every: int = 200              # steps between resumable checkpoints
     eval_every: int = 0                # steps between validations, 0: never
-    eval_size: tuple[int, ...] = ()    # height, width the model sees; labels keep theirs
+    eval_size: tuple[int, ...] = ()    # height, width the model sees, if no size= in the target; labels keep theirs
     window: tuple[int, ...] = ()       # sliding window; empty: the whole image
     stride: tuple[int, ...] = ()       # step of the window; two thirds if empty
     def adapter_options(self) -> dict: # those that the recipe sets
-        return {k: v for k in ("init", "band", "residual", "num_tokens", "rank") if (v := getattr(self, k)) is not None}
+        names = "variant", "init", "band", "residual", "num_tokens", "rank"
+        return {k: v for k in names if (v := getattr(self, k)) is not None}
 
 # %% ../nbs/16_recipes.ipynb #bd6fa8a1
 RECIPES = Registry("recipe")
@@ -65,10 +71,11 @@ def check(r: Recipe) -> Recipe: # the same, if its values make sense
     for field in ("iterations", "batch_size", "accumulate", "lr", "save_every"):
         if not getattr(r, field) > 0: raise ValueError(f"{field}={getattr(r, field)} must be greater than 0.")
     if r.precision not in ("no", "bf16", "fp16"): raise unknown("precision", r.precision, ["no", "bf16", "fp16"])
-    for field in ("crop", "eval_size", "window", "stride", "scale"):
+    if r.attention not in ("sdpa", "xformers"): raise unknown("attention", r.attention, ["sdpa", "xformers"])
+    for field in ("crop", "img_size", "eval_size", "window", "stride", "scale"):
         value = getattr(r, field)
         if field in ("crop", "scale") or value: _check_pair(field, value)
-    for field in ("seed", "warmup", "weight_decay", "workers", "eval_every"):
+    for field in ("seed", "warmup", "weight_decay", "workers", "eval_every", "cat_max_ratio"):
         if getattr(r, field) < 0: raise ValueError(f"{field}={getattr(r, field)} must not be negative.")
     return r
 
@@ -89,6 +96,30 @@ RECIPES["camvid_day2dusk"] = Recipe(
     scale=(.75, 2.25), eval_size=(144, 192), precision="bf16")
 
 # %% ../nbs/16_recipes.ipynb #c35af48c
+def sized(size: str, # height x width
+          *specs: str) -> tuple[str, ...]: # data sets, seen at that size
+    return tuple(f"{spec},size={size}" for spec in specs)
+
+_acdc = [f"acdc:split=val,condition={c}" for c in ("night", "snow", "fog", "rain")]
+_bdd, _city, _map = sized("720x1280", "bdd100k:split=val"), "cityscapes:split=val", "mapillary:split=val"
+
+RECIPES["c2acdc_512"] = Recipe(
+    "c2acdc_512", train="cityscapes:split=train", validate=sized("512x1024", _city)[0], targets=sized("540x960", *_acdc),
+    backbone="dinov2_l", weights="checkpoints/dinov2_converted.pth", img_size=(512, 512), head="mask2former",
+    adapter="causal_tune", crop=(512, 512), antialias=False, iterations=40_000, batch_size=4, workers=4,
+    save_every=4000, eval_every=10_000, window=(512, 512), stride=(341, 341))
+_large = dict(weights="checkpoints/dinov2_converted_1024x1024.pth", img_size=(1024, 1024), crop=(1024, 1024), batch_size=2,
+              accumulate=4, lr=6e-5, warmup=10_000, window=(1024, 1024), stride=(683, 683))
+
+def _row(base, name, **changes): RECIPES[name] = replace(RECIPES[base], name=name, **changes)
+
+_row("c2acdc_512", "c2bm_512", targets=_bdd + sized("512x1024", _map))
+_row("c2bm_512", "g2cbm_512", train="gta:split=train", validate="", targets=sized("512x1024", _city, _map) + _bdd)
+_row("c2acdc_512", "c2acdc_1024", validate=sized("1024x2048", _city)[0], targets=sized("1080x1920", *_acdc), **_large)
+_row("c2acdc_1024", "c2bm_1024", targets=_bdd + sized("1024x2048", _map))
+_row("c2bm_1024", "g2cbm_1024", train="gta:split=train", validate="", targets=sized("1024x2048", _city, _map) + _bdd)
+
+# %% ../nbs/16_recipes.ipynb #a3c3d9a6
 def read_field(name: str, # of a recipe field
                text: str, # as typed, such as "2e-4", "96x128", "off"
 ): # the value in the field's type
@@ -107,7 +138,7 @@ def read_field(name: str, # of a recipe field
         hint = {"bool": "on or off", "int": "a whole number", "float": "a number such as 2e-4"}.get(kind, "sizes such as 96x128")
         raise ValueError(f"{name}={text!r}: expected {hint}.") from None
 
-# %% ../nbs/16_recipes.ipynb #a3c3d9a6
+# %% ../nbs/16_recipes.ipynb #a1d27fc3
 def to_dict(r: Recipe) -> dict: # plain values, lists for tuples
     "A recipe as plain values."
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(r).items()}

@@ -78,12 +78,14 @@ def build(recipe: Recipe, # names the backbone, adapter and head
 ) -> Segmentor:
     "The untrained segmentor of a recipe."
     torch.manual_seed(recipe.seed)
-    options = dict(pretrained=recipe.weights or True) | options
+    own = dict(pretrained=recipe.weights or True, attention=recipe.attention, img_size=recipe.img_size or None)
+    options = own | options
     return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, **recipe.adapter_options(), **options)
 
 def training_data(recipe: Recipe, root=None):
     "The augmented training set of a recipe."
-    transform = train_transform(recipe.crop, recipe.scale, color=recipe.color)
+    transform = train_transform(recipe.crop, recipe.scale, color=recipe.color, cat_max_ratio=recipe.cat_max_ratio,
+                                antialias=recipe.antialias)
     return load_dataset(recipe.train, root, transform=transform)
 
 # %% ../nbs/18_training.ipynb #e0f18335
@@ -159,7 +161,8 @@ def interruptions_held(): # yields a list that is not empty once Ctrl-C was pres
 # %% ../nbs/18_training.ipynb #46df4e5e
 def refuse_other(path: Path, old: dict, recipe: Recipe) -> None:
     "ValueError where a file belongs to a run with other values."
-    if changed := [k for k, v in to_dict(recipe).items() if old.get(k) != v]:
+    old = to_dict(Recipe()) | old # of a version that had fewer fields
+    if changed := [k for k, v in to_dict(recipe).items() if old[k] != v]:
         raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
                          "use another folder, or remove the file to start again.")
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from conftest import COMMAND, ENV, trained
 
-COMMANDS = ("demo", "train", "eval", "predict", "recipes", "lab", "pretrain")
+COMMANDS = ("demo", "train", "eval", "predict", "predict-acdc", "convert-backbone", "check-data", "prepare", "recipes",
+            "lab", "pretrain")
 
 
 def test_help_names_every_command(cli):
@@ -44,6 +45,20 @@ def test_recipes_are_listed(cli):
     (["eval", "missing.pt"], "missing.pt"),
     (["predict", "missing.pt", "image.png"], "missing.pt"),
     (["trian", "demo"], "train"),
+    (["eval", "c2acdc_512"], "--checkpoint"),
+    (["eval", "missing.pt", "--backbone", "b.pth"], "--checkpoint"),
+    (["eval", "c2acdc_521", "--checkpoint", "iter_40000.pth"], "'c2acdc_512'"),
+    (["eval", "c2acdc_512", "--checkpoint", "iter_40000.pth"], "iter_40000.pth"),
+    (["eval", "c2acdc_512", "--checkpoint", "iter_40000.pth", "--lr", "1"], "fixed by training"),
+    (["train", "demo", "--attention", "xformer"], "'xformers'"),
+    (["predict-acdc", "missing.pt"], "missing.pt"),
+    (["convert-backbone", "missing.pth", "out.pth", "--height", "512", "--width", "512"], "missing.pth"),
+    (["convert-backbone", "missing.pth", "out.pth", "--height", "500", "--width", "512"], "multiples"),
+    (["convert-backbone", "missing.pth", "out.pth", "--height", "512"], "--width"),
+    (["check-data", "acdcs"], "'acdc'"),
+    (["prepare", "gtaa"], "'gta'"),
+    (["prepare", "gta", "--root", "nowhere"], "nowhere"),
+    (["prepare", "gta", "--worker", "2"], "--workers"),
 ])
 def test_wrong_input_is_one_message(words, expected, weights, tmp_path, monkeypatch, capsys):
     from causal_tune.cli import main
@@ -152,3 +167,125 @@ def test_two_processes_equal_two_batches_of_one(tiny, tmp_path):
     gap = lambda a, b: max((a[k] - b[k]).abs().max().item() for k in a)
     assert gap(two, one) < 2e-5, gap(two, one)
     assert gap(half, one) > 1e-4  # so the comparison does see the second process's images
+
+
+def paint(path, size=(96, 64), ids=None): # width, height
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(len(str(path)))
+    Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), dtype=np.uint8) if ids is None
+                    else rng.choice(np.uint8(ids), size[::-1])).save(path)
+
+
+@pytest.fixture
+def acdc(tmp_path):
+    "A small ACDC: one frame per condition and split."
+    for d in ("fog", "night", "rain", "snow"):
+        for split in ("train", "val", "test"):
+            paint(tmp_path / f"acdc/rgb_anon/{d}/{split}/town/{d}_{split}_rgb_anon.png")
+            if split == "test": continue
+            paint(tmp_path / f"acdc/gt/{d}/{split}/town/{d}_{split}_gt_labelTrainIds.png", ids=[0, 8, 10, 255])
+    return tmp_path
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    "A small published checkpoint, its backbone and its recipe; and the segmentor they were made from."
+    from causal_tune.checkpoints import published_state
+    from causal_tune.recipes import RECIPES, replace
+    from causal_tune.segmentor import create_segmentor
+    torch.manual_seed(0)
+    s = create_segmentor("vit_tiny_patch16_224", "causal_tune:variant=released,num_tokens=8,rank=2", "mask2former:width=32,"
+                         "encoder_layers=1,decoder_layers=1,encoder_hidden=32,decoder_hidden=32", pretrained=False, img_size=64)
+    s.backbone.mean, s.backbone.std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]  # as for DINOv2
+    torch.save(dict(state_dict=published_state(s), meta=dict(iter=40000)), tmp_path / "iter_40000.pth")
+    torch.save(s.backbone.model.state_dict(), tmp_path / "converted.pth")
+    recipe = replace(RECIPES["c2acdc_512"], name="small", backbone="vit_tiny_patch16_224", crop=(64, 64), img_size=(64, 64),
+                     window=(64, 64), stride=(43, 43), targets=("acdc:split=val,condition=night,size=64x96",
+                                                                "acdc:split=val,condition=fog,size=64x96"))
+    monkeypatch.setitem(RECIPES, "small", recipe)
+    monkeypatch.chdir(tmp_path)
+    return s.eval(), ["small", "--checkpoint", "iter_40000.pth", "--backbone", "converted.pth"]
+
+
+def call(*words):
+    from causal_tune.cli import main
+    return main([str(w) for w in words])
+
+
+def test_eval_of_a_published_checkpoint(acdc, published, capsys):
+    from causal_tune.evaluation import evaluate, result_row
+    from causal_tune.datasets import load_dataset
+    segmentor, words = published
+    assert call("eval", *words, "--root", acdc) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    data = load_dataset("acdc:split=val,condition=night,size=64x96", acdc, label_size="original")
+    row = result_row(evaluate(segmentor, data, window=64, stride=43), data.space.classes)
+    assert f"night  mIoU {100 * row['miou']:5.1f} %   aAcc {100 * row['aacc']:5.1f} %" in said
+    for field in ("variant=released", "num_tokens=8", "rank=2", "window=[64, 64]", "weights=converted.pth"):
+        assert field in said
+    assert "mean" in said
+
+
+def test_a_published_checkpoint_needs_its_backbone(acdc, published, capsys):
+    assert call("eval", *published[1][:3], "--root", acdc) == 2
+    err = capsys.readouterr().err
+    assert "backbone" in err and err.count("\n") == 1
+
+
+def test_attention_that_cannot_run_is_one_message(acdc, published, capsys):
+    if torch.cuda.is_available(): pytest.skip("xformers may run here")
+    assert call("eval", *published[1], "--root", acdc, "--attention", "xformers") == 2
+    assert "attention='xformers' cannot run here" in capsys.readouterr().err
+
+
+def test_predictions_for_acdcs_server(acdc, published, capsys):
+    import zipfile
+    assert call("predict-acdc", *published[1], "--root", acdc, "--out", acdc / "test.zip") == 0, capsys.readouterr().err
+    names = zipfile.ZipFile(acdc / "test.zip").namelist()
+    assert sorted(names) == [f"labelTrainIds/{d}_test_rgb_anon.png" for d in ("fog", "night", "rain", "snow")]
+
+
+def test_convert_backbone(tmp_path, capsys):
+    from causal_tune.checkpoints import read_weights
+    state = {"cls_token": torch.randn(1, 1, 8), "pos_embed": torch.randn(1, 1 + 37 * 37, 8), "mask_token": torch.zeros(1, 8),
+             "patch_embed.proj.weight": torch.randn(8, 3, 14, 14), "patch_embed.proj.bias": torch.randn(8)}
+    torch.save(state, tmp_path / "src.pth")
+    found = {}
+    for how in ("bicubic", "pinv"):
+        out = tmp_path / f"new/{how}.pth"
+        assert call("convert-backbone", tmp_path / "src.pth", out, "--height", 64, "--width", 96, "--how", how) == 0
+        found[how] = read_weights(out)
+        assert found[how]["pos_embed"].shape == (1, 1 + 4 * 6, 8)
+        assert found[how]["patch_embed.proj.weight"].shape[-2:] == (16, 16)
+    assert not torch.allclose(*(f["patch_embed.proj.weight"] for f in found.values()))
+    assert str(tmp_path / "new/pinv.pth") in capsys.readouterr().out
+
+
+def test_check_data_says_what_is_there(acdc, capsys):
+    assert call("check-data", "acdc", "--root", acdc) == 0
+    said = capsys.readouterr().out
+    assert "96 x 64 (1)" in said and "fog" in said and "problem" not in said
+    assert call("check-data", "--root", acdc) == 0
+    assert "gta: not there" in capsys.readouterr().out
+
+
+def test_prepare_converts_once(tmp_path, capsys):
+    import json
+    paint(tmp_path / "gta/labels/00001.png", ids=[7, 11, 0])
+    outline = dict(label="road", polygon=[[0, 0], [95, 0], [95, 63]])
+    town = tmp_path / "cityscapes/gtFine/train/town"
+    town.mkdir(parents=True)
+    (town / "a_gtFine_polygons.json").write_text(json.dumps(dict(imgWidth=96, imgHeight=64, objects=[outline])))
+    paint(tmp_path / "mapillary/validation/images/a.jpg")
+    paint(tmp_path / "mapillary/validation/v1.2/labels/a.png", ids=[13, 27, 65])
+    for name, made in (("gta", "gta/labels/00001_labelTrainIds.png"),
+                       ("mapillary", "mapillary/cityscapes_trainIdLabel/val/label/a.png"),
+                       ("cityscapes", "cityscapes/gtFine/train/town/a_gtFine_labelTrainIds.png"),
+                       ("mapillary-half", "mapillary/half/val_img/a.png")):
+        assert call("prepare", name, "--root", tmp_path, "--workers", 1) == 0, capsys.readouterr().err
+        said = capsys.readouterr().out
+        assert (tmp_path / made).exists() and f"{name}: {2 if 'half' in name else 1} files written, 0 were there" in said
+        assert call("prepare", name, "--root", tmp_path) == 0 and "0 files written" in capsys.readouterr().out
+    for name in ("mapillary-half", "gta"): # made without it; and this one has no such choice
+        assert call("prepare", name, "--published", "--root", tmp_path) == 2
+        assert "published" in capsys.readouterr().err
