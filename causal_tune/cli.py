@@ -114,7 +114,7 @@ def run_predict(args, rest):
     out.mkdir(parents=True, exist_ok=True)
     for path in tqdm(args.images, desc="predicting"):
         size = fit_size(to_rgb(path).shape[:2], recipe.eval_size) if recipe.eval_size else None
-        labels = segmentor.predict(path, size, recipe.window or None, recipe.stride or None)
+        labels = segmentor.predict(path, size, recipe.window or None, recipe.stride or None, recipe.antialias)
         Image.fromarray(labels).save(out / f"{Path(path).stem}_trainIds.png")
         Image.fromarray(np.hstack([to_rgb(path), space.colorize(labels)])).save(out / f"{Path(path).stem}_overview.png")
     print(f"{len(args.images)} predictions in {out}/")
@@ -168,8 +168,8 @@ def run_prepare(args, rest):
 def run_predict_acdc(args, rest):
     from causal_tune.converters import acdc_submission
     segmentor, recipe, _ = open_model(args, rest)
-    windows = recipe.window or None, recipe.stride or None
-    print(acdc_submission(segmentor, args.out or "acdc_test.zip", args.root, acdc_size(recipe), *windows))
+    options = dict(window=recipe.window or None, stride=recipe.stride or None, antialias=recipe.antialias)
+    print(acdc_submission(segmentor, args.out or "acdc_test.zip", args.root, acdc_size(recipe), **options))
 
 def acdc_size(recipe: Recipe) -> tuple | None: # (height, width)
     "The size at which a recipe sees ACDC; its eval_size where no target says."

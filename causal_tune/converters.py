@@ -322,14 +322,14 @@ def acdc_submission(segmentor, # from `create_segmentor`, with the 19 classes of
                     out_zip: str | Path, # the file to write; predictions are kept in the folder of that name
                     root: str | Path | None = None, # as in `load_dataset`
                     size: tuple | None = None, # (h, w) the model sees: published (540, 960) or (1080, 1920)
-                    window=None, stride=None, # sliding windows, as in `Segmentor.predict`
+                    **options, # of `Segmentor.predict`: window, stride, antialias
 ) -> Path: # the zip file
     "Predict ACDC's test images and pack them for its server. Raises ValueError for another model's predictions."
     out, layout, base = Path(out_zip), LAYOUTS["acdc"], find_root("acdc", root)
     if out.suffix != ".zip": raise ValueError(f"out_zip={out_zip}: give a name that ends in .zip")
     if segmentor.num_classes != 19: raise ValueError(f"ACDC has 19 classes, this model {segmentor.num_classes}")
     images = [f for d in layout.domains for _, f, _ in pair_files(base/f"rgb_anon/{d}/test", None, layout)]
-    folder, code = out.with_suffix("")/"labelTrainIds", fingerprint(segmentor, size, window, stride)
+    folder, code = out.with_suffix("")/"labelTrainIds", fingerprint(segmentor, size, options)
     folder.mkdir(parents=True, exist_ok=True)
     note = folder.parent/"model.txt"
     if (note.read_text() if note.exists() else code) != code:
@@ -338,7 +338,7 @@ def acdc_submission(segmentor, # from `create_segmentor`, with the 19 classes of
     note.write_text(code)
     for image in tqdm(images, "predicting"):
         if not (folder/image.name).exists():
-            save_whole(Image.fromarray(segmentor.predict(image, size, window, stride)), folder/image.name)
+            save_whole(Image.fromarray(segmentor.predict(image, size, **options)), folder/image.name)
     with whole_file(out) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
         for image in images: archive.write(folder/image.name, f"labelTrainIds/{image.name}")
     return out

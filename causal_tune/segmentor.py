@@ -127,21 +127,23 @@ def to_rgb(image # path, PIL image, or array (H, W, 3) or (H, W) uint8
 # %% ../nbs/12_segmentor.ipynb #52e61a47
 def resize(images: Tensor, # (b, 3, H, W) float
            size, # side, or (h, w)
+           antialias: bool = True, # average pixels where images shrink; published: False
 ) -> Tensor: # (b, 3, h, w)
-    "Images at the size the model is to see: bilinear, smoothed where they shrink."
-    return F.interpolate(images, size=pair(size), mode="bilinear", antialias=True, align_corners=False)
+    "Images at the size the model is to see, bilinear."
+    return F.interpolate(images, size=pair(size), mode="bilinear", antialias=antialias, align_corners=False)
 
 # %% ../nbs/12_segmentor.ipynb #b8c56004
 @torch.no_grad()
 def predict(self, image, # path, PIL image or array (H, W, 3) uint8 RGB
             size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
             window=None, stride=None, # see `slide`
+            antialias: bool = True, # see `resize`
 ) -> np.ndarray: # (H, W) uint8 class ids (trainIds), at the image's own size
     "The class of every pixel of one image of any size."
     rgb = to_rgb(image)
     device = next(self.parameters()).device
     x = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].to(device).float()
-    if size is not None: x = resize(x, size)
+    if size is not None: x = resize(x, size, antialias)
     training, _ = self.training, self.eval()
     logits = self.slide(self.normalise(x), window, stride)
     self.train(training)
