@@ -287,5 +287,3 @@ def export_html(lab, # a `FrequencyLab`
                            "take fewer domains or smaller images.")
     path.write_bytes(made)
     return path
-
-FrequencyLab.export_html = export_html
