@@ -184,7 +184,12 @@ def run_lab(args, rest):
     if args.images:
         from causal_tune.observation import domain_folders
         domain_folders(args.images)
-        chosen["images"] = str(Path(args.images).resolve())
+    if args.backbone and not args.weights:
+        from causal_tune.backbones import find_weights
+        if path := find_weights(args.backbone): chosen["weights"] = path
+    for name in {"images", "weights", "checkpoint"} & set(chosen):  # the notebook runs in a folder of its own
+        if not Path(chosen[name]).exists(): raise FileNotFoundError(f"No {name} at {chosen[name]}.")
+        chosen[name] = str(Path(chosen[name]).resolve())
     if "size" in chosen: chosen["size"] = read_field("eval_size", args.size)
     if args.export:
         if rest: raise unknown("option", rest[0], ["--images", "--backbone", "--weights", "--checkpoint", "--size", "--n", "--export"])

@@ -157,7 +157,7 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
     z = 100 * np.concatenate([part for x in panels.values() for part in (np.asarray(x, float), gap)][:-1])
     ends, places = _ends(z, change), [step * p + i for p in range(len(panels)) for i in range(len(rows))]
     scale = "RdBu_r" if change else "Cividis"
-    bar = dict(title=dict(text=unit, font=dict(size=13)), outlinewidth=0, x=1.06)
+    bar = dict(title=dict(text=f"{unit}<br> ", font=dict(size=13)), outlinewidth=0, x=1.06)
     heat = dict(type="heatmap", z=z, zmin=ends[0], zmax=ends[1], colorscale=scale, colorbar=bar, xgap=1, ygap=1, hoverongaps=False,
                 customdata=np.broadcast_to(np.array([*rows, ""] * len(panels))[:-1, None], z.shape),
                 hovertemplate=f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>")
@@ -279,7 +279,7 @@ def pca_picture(z, # (3, h, w) projections on three directions
                 limit: float, # what becomes fully bright; minus that becomes dark
 ) -> np.ndarray: # (h, w, 3) uint8
     "Three projections as red, green and blue; 0 is grey."
-    z = rearrange(np.asarray(z, float), "c h w -> h w c")
+    z = np.nan_to_num(rearrange(np.asarray(z, float), "c h w -> h w c"))
     return (255 * np.clip(.5 + z / (2 * max(limit, 1e-12)), 0, 1)).round().astype(np.uint8)
 
 # %% ../nbs/20_figures.ipynb #2b3b2f44

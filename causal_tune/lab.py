@@ -29,12 +29,12 @@ from .figures import (coefficient_view, difference_plane, filter_plane, layer_do
                                  pca_picture, picture_row, spectrum_curves, text_color)
 
 # %% auto #0
-__all__ = ['FILTERS', 'PRESETS', 'OPTIONAL', 'CAPTIONS', 'FILTERED', 'ALL', 'AFFECTS', 'SLOW', 'FIRST', 'HEIGHTS', 'MARGINS',
-           'STYLE', 'band_of', 'WithDC', 'filtered', 'chip_class', 'Chips', 'Picked', 'make_controls', 'refresh',
-           'fitted', 'shown', 'same', 'Views', 'features', 'difference', 'without_dc', 'coefficient', 'segmentation',
-           'classes', 'iou_table', 'iou_view', 'FrequencyLab', 'as_backbone', 'any_space', 'value', 'get_state',
-           'set_state', 'finish', 'tie', 'chip_style', 'Look', 'arrange', 'tables', 'save', 'export_html', 'open_lab',
-           'evenly']
+__all__ = ['FILTERS', 'PRESETS', 'OPTIONAL', 'CAPTIONS', 'FILTERED', 'ALL', 'FILTER', 'AFFECTS', 'SLOW', 'FIRST', 'HEIGHTS',
+           'MARGINS', 'STYLE', 'band_of', 'WithDC', 'filtered', 'chip_class', 'Chips', 'Picked', 'make_controls',
+           'refresh', 'fitted', 'shown', 'same', 'Views', 'features', 'difference', 'without_dc', 'coefficient',
+           'segmentation', 'classes', 'iou_table', 'iou_view', 'FrequencyLab', 'as_backbone', 'label_space',
+           'any_space', 'value', 'get_state', 'set_state', 'finish', 'tie', 'chip_style', 'Look', 'arrange', 'tables',
+           'save', 'export_html', 'open_lab', 'evenly']
 
 # %% ../nbs/26_lab.ipynb #df022440
 FILTERS = {"difference of Gaussians": "dog", "Gaussian bell": "gaussian", "piecewise (released code)": "piecewise",
@@ -51,12 +51,15 @@ def band_of(filter: str, # one of `bands.BANDS`
     low, high = (round(float(c), 4) for c in cuts)
     options = dict(none={}, gaussian=dict(center=(low + high) / 2, width=(high - low) / 2)).get(filter, dict(low=low, high=high))
     band = BANDS.create(filter, **options, **(dict(order=order) if filter == "butterworth" else {}))
+    if isinstance(band, torch.nn.Module): band.requires_grad_(False)  # it is moved by hand here, not trained
     return WithDC(band) if keep_dc else band
 
 class WithDC:
     "A band that lets DC pass, whatever it does to the rest."
     def __init__(self, band): self.band = band
-    def __getattr__(self, name): return getattr(self.__dict__["band"], name)
+    def __getattr__(self, name):
+        if "band" not in self.__dict__: raise AttributeError(name)  # a copy in the making
+        return getattr(self.band, name)
     def __call__(self, h, w):
         gain = self.band(h, w).clone()
         gain[0, 0] = 1
@@ -85,14 +88,15 @@ class Chips(widgets.HBox):
     "A row of switches; `value` is the tuple of those that are on, `required` of them at least."
     value = traitlets.Tuple()
     def __init__(self, options, value=None, required: int = 0, **kwargs):
-        self.required = required
+        self.required, self.held = required, False
         self.buttons = {o: widgets.ToggleButton(description=str(o), layout=dict(width="auto", height="26px")) for o in options}
-        for i, (o, b) in enumerate(self.buttons.items()):
+        for o, b in self.buttons.items():
             b.add_class(chip_class(o))
             b.observe(self._clicked, "value")
         super().__init__(list(self.buttons.values()), **kwargs)
         self.value = tuple(options if value is None else value)
     def _clicked(self, change):
+        if self.held: return
         on = tuple(o for o, b in self.buttons.items() if b.value)
         if len(on) < self.required: change.owner.value = True  # the last one stays
         else: self.value = on
@@ -104,7 +108,9 @@ class Chips(widgets.HBox):
         return tuple(o for o in self.buttons if o in proposal.value)
     @traitlets.observe("value")
     def _show(self, change):
+        self.held = True
         for o, b in self.buttons.items(): b.value = o in change.new
+        self.held = False
 
 # %% ../nbs/26_lab.ipynb #17e5e4d2
 OPTIONAL = ("features", "difference", "segmentation")
@@ -148,9 +154,10 @@ CAPTIONS = dict(
     difference="Look for colour that stays at the right: a difference that the filter removes. Click a coefficient to see its pattern.",
     coefficient="The clicked pattern, and how much of it each domain has.",
     segmentation="One image with the features as they are, and filtered. Look for classes that fall with the removed band.",
-    iou="IoU filtered minus IoU as it is, over all images of a domain. Negative: the head needs what was removed.")
+    iou="IoU filtered minus IoU as it is, over all images of a domain. Negative: the model relies on what was removed.")
 FILTERED, ALL = ("curves", "plane", "zones", "features", "difference", "segmentation", "iou"), tuple(CAPTIONS)
-AFFECTS = dict(dict.fromkeys(("filter", "cuts", "order", "keep_dc"), FILTERED), image=("features", "segmentation"),
+FILTER = ("filter", "cuts", "order", "keep_dc")
+AFFECTS = dict(dict.fromkeys(FILTER, FILTERED), image=("features", "segmentation"),
                layer=("curves", "zones", "features", "difference", "coefficient"), reference=("zones", "difference"),
                domain=("zones", "features", "difference", "segmentation"), domains=("curves", "zones", "coefficient", "iou"),
                scale=("curves", "difference"), cells=("zones",), coefficient=("difference", "coefficient"), views=ALL)
@@ -176,9 +183,12 @@ def fitted(figure: go.Figure, name: str) -> go.Figure: # the same figure
     "As wide as its place; what the controls or the cells say anyway (legend, colour scale) is left out where speed counts."
     if name in MARGINS: figure.update_xaxes(automargin=False).update_yaxes(automargin=False)
     if name == "zones": figure.data[0].showscale = False
-    for trace in figure.data:  # widgets send JSON, which has no NaN
-        if trace.type == "heatmap" and np.isnan(z := np.asarray(trace.z, float)).any(): trace.z = np.where(np.isnan(z), None, z)
-    return figure.update_layout(height=HEIGHTS[name], width=None, **MARGINS.get(name, {}))
+    for trace, key in ((t, k) for t in figure.data for k in (["z"] if t.type == "heatmap" else ["x", "y"])):
+        z = np.asarray(getattr(trace, key, None))
+        if z.dtype.kind == "f" and np.isnan(z).any(): trace[key] = np.where(np.isnan(z), None, z)  # JSON has no NaN
+    figure.update_layout(height=HEIGHTS[name], width=None, **MARGINS.get(name, {}))
+    if name == "zones": figure.layout.margin.l = max(70, 16 + 7.5 * max(map(len, figure.layout.yaxis.ticktext)))
+    return figure
 
 MARGINS = dict(curves=dict(margin=dict(l=70, r=55, t=45, b=50), showlegend=False), plane=dict(margin=dict(l=70, r=80, t=45, b=50)),
                zones=dict(margin=dict(l=70, r=40, t=45, b=50)))
@@ -304,7 +314,7 @@ class FrequencyLab(Views, widgets.VBox):
         self.seen = observe(self.backbone, self.data.images, budget)
         self.grid, self.counts, self._as_is = self.seen.spectra.energy.shape[-2:], {}, {}
         self._job, self._waiting, self.rings = None, set(), radial_profile(self.seen.spectra.energy)
-        self.space = self.data.space or (self.segmentor and any_space(self.segmentor.num_classes))
+        self.space = label_space(self.data, self.segmentor)
         self.controls = make_controls(list(self.data.images), len(self.seen.spectra.layers),
                                       max(map(len, self.seen.maps.values())), self.segmentor is not None, self.grid)
         self.band = band_of("dog", (.2, .7))
@@ -322,6 +332,15 @@ def as_backbone(model) -> Backbone:
     if isinstance(model, Segmentor): return model.backbone
     if isinstance(model, Backbone): return model.eval()
     return create_backbone(model if isinstance(model, str) else copy.deepcopy(model))
+
+def label_space(data, segmentor): # None without a segmentor
+    "What classes are called and painted. ValueError where the labels are not those of the head."
+    if segmentor is None: return None
+    k, space = segmentor.num_classes, data.space or any_space(segmentor.num_classes)
+    most = max((int(y[y != 255].max(initial=0)) for some in data.labels.values() if some for y in some), default=0)
+    if len(space) != k or most >= k: raise ValueError(
+        f"The segmentor knows {k} classes, the labels ({space.name}) have {max(len(space), most + 1)}; give images without labels, or other ones.")
+    return space
 
 def any_space(k: int): # a label space for k classes without names
     "The known label space of this size, or one with numbers for names."
@@ -363,15 +382,19 @@ FrequencyLab.value, FrequencyLab.state = value, property(get_state, set_state)
 # %% ../nbs/26_lab.ipynb #2142cc8b
 def _changed(self, names):
     if getattr(self, "_held", False): return
-    try: self.band = band_of(*(self.value(n) for n in ("filter", "cuts", "order", "keep_dc")))
-    except ValueError as err: return self._say(str(err), wrong=True)
-    self._say(self._about())
+    try:
+        self.band = band_of(*(self.value(n) for n in FILTER))
+        self._say(self._about())
+    except ValueError as err:  # the filter stays as it was; the other controls go on
+        self._say(str(err), wrong=True)
+        names = [n for n in names if n not in FILTER]
     self.controls["order"].layout.display = None if self.value("filter") == "butterworth" else "none"
     views = [v for v in CAPTIONS if v in self.figures and any(v in AFFECTS[n] for n in names)]
     for v in views: self.cards[v].layout.display = None if self._visible(v) else "none"
     for v in FIRST:
         if v in views: self._draw(v)
     self._waiting |= {v for v in views if v not in FIRST}
+    if "iou" in views: self.counts = {}  # of another filter
     self._later(self._rest())
 
 def _visible(self, name):
@@ -428,9 +451,10 @@ FrequencyLab._later, FrequencyLab._continue, FrequencyLab.finish = _later, _cont
 # %% ../nbs/26_lab.ipynb #f35926d5
 def _about(self): # what the lab holds, in a line
     images, (h, w) = sum(self.seen.spectra.counts), self.grid
+    size = self.seen.nbytes + sum(x.nbytes for x in self.data.images.values())
     energy = self.seen.spectra.energy
     dc = energy[..., 0, 0] / energy.sum((-2, -1))
-    return (f"{images} images, {len(self.seen.spectra.layers)} blocks, {h} × {w} coefficients; {self.seen.nbytes / 1e6:.1f} MB remembered. "
+    return (f"{images} images, {len(self.seen.spectra.layers)} blocks, {h} × {w} coefficients; {size / 1e6:.1f} MB remembered. "
             f"DC holds {np.nanmin(dc):.0%} to {np.nanmax(dc):.0%} of the energy and is left out of all shares.")
 
 def _say(self, text, wrong=False):
@@ -514,6 +538,7 @@ def _card(figure, caption):
 # %% ../nbs/26_lab.ipynb #78bc8732
 def tables(self) -> dict[str, pd.DataFrame]:
     "What the views show, as numbers: `suppressed`, `spectrum` and, with a head and labels, `iou`."
+    self.finish()
     s = self.seen.spectra
     spectrum = [dict(domain=d, layer=l, radius=r, energy=e) for i, d in enumerate(s.domains) for j, l in enumerate(s.layers)
                 for r, e in zip(self.rings.radii, self.rings.energy[i, j])]
@@ -525,6 +550,7 @@ def save(self, folder, # made if it is not there
          width: int = 1000, # pixels
 ) -> list[Path]: # the files
     "Write every view that is shown as pictures. Needs Chrome or Chromium; OSError that says so where there is none."
+    self.finish()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: [folder / f"{name}.{f}" for f in formats] for name in self.figures if self._visible(name)}
@@ -551,6 +577,7 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
              **options, # of `FrequencyLab`
 ) -> FrequencyLab:
     "A lab on folders of images; see `domain_folders`, `create_backbone` and `load_checkpoint` for errors."
+    if n < 1: raise ValueError(f"n={n}: at least one image per domain is needed.")
     if checkpoint:
         model, recipe, _ = load_checkpoint(checkpoint)
         size = size or recipe.eval_size or None

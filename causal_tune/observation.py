@@ -44,8 +44,7 @@ class Gathered(NamedTuple):
 
 def _items(given): # (image (3, H, W) uint8 or a reason why not, label or None), one after the other
     if isinstance(given, (str, Path)): given = image_files(given)
-    for i in range(len(given)):
-        item = given[i]
+    for item in given if not hasattr(given, "__len__") else (given[i] for i in range(len(given))):
         if isinstance(item, Mapping): yield item["image"], item.get("label")
         elif isinstance(item, Tensor): yield item, None
         else:
@@ -56,21 +55,26 @@ def _items(given): # (image (3, H, W) uint8 or a reason why not, label or None),
 def gather(images_by_domain: Mapping, # domain -> tensor (n, 3, H, W) uint8, data set, folder, or list of paths, pictures, arrays
            size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
 ) -> Gathered:
-    "Images of several domains at one size. ValueError where a domain has no image that can be read."
-    if not images_by_domain: raise ValueError("No domains: give a mapping such as {'fog': images}.")
-    images, labels, notes, spaces, asked = {}, {}, [], [], size is not None
+    "Images of several domains at one size. ValueError where there is none, and for labels of different kinds."
+    if not images_by_domain or not isinstance(images_by_domain, Mapping):
+        raise ValueError("No domains: give a mapping such as {'fog': images}.")
+    images, labels, notes, spaces, asked = {}, {}, [], {}, size is not None
     for domain, given in images_by_domain.items():
         pairs = list(_items(given))
         notes += [f"{domain}: left out. {x}" for x, _ in pairs if isinstance(x, str)]
         pairs = [(_uint8(x, domain), y) for x, y in pairs if not isinstance(x, str)]
-        if not pairs: raise ValueError(f"No image of {domain!r} could be read; give at least one per domain. {' '.join(notes[-3:])}")
+        if not pairs:
+            notes.append(f"{domain}: no image that can be read; the domain is left out.")
+            continue
         size = size or tuple(pairs[0][0].shape[-2:])
         odd = sum(tuple(x.shape[-2:]) != tuple(size) for x, _ in pairs)
         if odd and not asked: notes.append(f"{domain}: {odd} of {len(pairs)} images resized to {size[0]} x {size[1]}.")
         images[domain] = torch.stack([_fit(x, size) for x, _ in pairs])
         labels[domain] = None if any(y is None for _, y in pairs) else [np.asarray(y) for _, y in pairs]
-        spaces.append(getattr(given, "space", None))
-    return Gathered(images, labels, spaces[0], notes)
+        spaces |= {space.name: space for space in [getattr(given, "space", None)] if space}
+    if not images: raise ValueError(f"No image could be read; give at least one. {' '.join(notes[-3:])}")
+    if len(spaces) > 1: raise ValueError(f"The domains have labels of different kinds: {', '.join(spaces)}; give those of one kind.")
+    return Gathered(images, labels, next(iter(spaces.values()), None), notes)
 
 def _uint8(x, domain):
     if x.dtype == torch.uint8 and x.dim() == 3 and x.shape[0] == 3: return x
@@ -110,10 +114,14 @@ def directions(backbone, images: Mapping, # domain -> (n, 3, H, W) uint8
 ) -> list[tuple[Tensor, Tensor]]: # per layer: mean (c,), directions (c, 3)
     "Principal directions of each layer, over the first images of all domains."
     device = next(backbone.parameters()).device
-    layers = [backbone.block_features(backbone.normalise(x[:samples].to(device))) for x in images.values()]
-    if len(grids := {tuple(f.shape[-2:]) for f in layers[0]}) > 1: raise ValueError(
+    some = lambda f: rearrange(f, "b c h w -> (b h w) c")[::max(1, f[:, 0].numel() // 4096)]  # thousands of tokens tell enough
+    look = lambda x: backbone.block_features(backbone.normalise(x[:samples].to(device)))
+    grids = {tuple(f.shape[-2:]) for f in look(next(iter(images.values()))[:1])}
+    if grids == {(1, 1)}: raise ValueError("These images make a single patch; give larger ones.")
+    if len(grids) > 1: raise ValueError(
         f"The blocks of this model work on grids of several sizes, {sorted(grids)}; what is compared here needs one, as in a ViT.")
-    return [principal_directions(torch.cat([rearrange(f, "b c h w -> (b h w) c") for f in same])) for same in zip(*layers)]
+    layers = [[some(f) for f in look(x)] for x in images.values()]
+    return [principal_directions(torch.cat(same)) for same in zip(*layers)]
 
 def keep_count(shape, # (l, h, w)
                counts, # images of each domain
@@ -135,13 +143,20 @@ def observe(backbone, # from `create_backbone`
     energy, maps, norms, notes, keep = [], {}, {}, [], None
     with tqdm(total=sum(map(len, images.values())), desc="features") as progress:
         for domain, x in images.items():
-            seen = [_look(backbone, part.to(device), chosen, progress) for part in x.split(batch)]
-            planes, z, n = (np.concatenate(part) for part in zip(*seen))
-            keep = keep or keep_count(n.shape[1:], list(map(len, images.values())), budget)
-            maps[domain], norms[domain] = z[:keep], n[:keep]
-            energy.append(_mean(planes, domain, notes))
+            total, there, kept = 0., 0, []
+            for part in x.split(batch):
+                planes, *pictures = _look(backbone, part.to(device), chosen, progress)
+                keep = keep or keep_count(planes.shape[1:], list(map(len, images.values())), budget)
+                if sum(len(z) for z, _ in kept) < keep: kept.append(pictures)
+                total, there = total + np.nan_to_num(planes).sum(0), there + np.isfinite(planes).sum(0)
+            maps[domain], norms[domain] = (np.concatenate(p)[:keep] for p in zip(*kept))
+            energy.append(np.where(there > 0, total / np.maximum(there, 1), np.nan))
+            notes += [f"{domain}, block {i}: NaN or infinite features in {len(x) - k} of {len(x)} images."
+                      for i, k in enumerate(there[:, 0, 0]) if k < len(x)]
     if keep < max(map(len, images.values())): notes.append(f"Pictures of the first {keep} images of each domain are kept.")
     limits = np.stack([np.abs(z.astype(np.float32)) for x in maps.values() for z in x[:4]])
+    limits[~np.isfinite(limits)] = np.nan
+    limits[:, np.isnan(limits).all((0, 2, 3, 4))] = 1  # a layer without a single finite value
     spectra = Spectra(np.stack(energy), tuple(images), tuple(range(len(chosen))), tuple(map(len, images.values())))
     return Observation(spectra, maps, norms, np.nanpercentile(limits, 99, (0, 2, 3, 4)), notes)
 
@@ -154,13 +169,7 @@ def _look(backbone, images, chosen, progress): # energy (b, l, h, w), projection
     maps = [torch.einsum("b c h w, c k -> b k h w", f.float() - m[:, None, None], v) for f, (m, v) in zip(features, chosen)]
     norms = [f.float().norm(dim=1) for f in features]
     arrays = [torch.stack(part, 1).cpu().numpy() for part in (planes, maps, norms)]
-    return arrays[0], arrays[1].astype(np.float16), arrays[2]
-
-def _mean(planes, domain, notes): # (n, l, h, w) -> (l, h, w), over images without NaN
-    lost = np.isnan(planes[..., 0, 0]).sum(0)
-    notes += [f"{domain}, block {i}: NaN or infinite features in {k} of {len(planes)} images." for i, k in enumerate(lost) if k]
-    there = np.isfinite(planes)
-    return np.where(there.any(0), np.where(there, planes, 0).sum(0) / np.maximum(there.sum(0), 1), np.nan)
+    return arrays[0], arrays[1].clip(-65504, 65504).astype(np.float16), arrays[2]  # the range of float16
 
 # %% ../nbs/21_observation.ipynb #d06a4204
 def outliers(norms, # (..., h, w)
