@@ -31,7 +31,7 @@ from .figures import (coefficient_view, difference_plane, filter_plane, layer_do
 # %% auto #0
 __all__ = ['FILTERS', 'PRESETS', 'OPTIONAL', 'CAPTIONS', 'FILTERED', 'ALL', 'FILTER', 'AFFECTS', 'SLOW', 'FIRST', 'HEIGHTS',
            'MARGINS', 'STYLE', 'band_of', 'WithDC', 'filtered', 'chip_class', 'Chips', 'Picked', 'make_controls',
-           'refresh', 'fitted', 'shown', 'same', 'Views', 'features', 'difference', 'without_dc', 'coefficient',
+           'fitted', 'shown', 'refresh', 'same', 'Views', 'features', 'difference', 'without_dc', 'coefficient',
            'segmentation', 'classes', 'iou_table', 'iou_view', 'FrequencyLab', 'as_backbone', 'label_space',
            'any_space', 'value', 'get_state', 'set_state', 'finish', 'tie', 'chip_style', 'Look', 'arrange', 'tables',
            'save', 'export_html', 'open_lab', 'evenly']
@@ -166,6 +166,28 @@ FIRST = ("curves", "plane", "zones")  # these follow every move; all others foll
 HEIGHTS = dict(curves=275, plane=270, zones=575, features=255, difference=350, coefficient=350, segmentation=270, iou=330)
 
 # %% ../nbs/26_lab.ipynb #bec420d5
+MARGINS = dict(curves=dict(margin=dict(l=70, r=55, t=45, b=50), showlegend=False), plane=dict(margin=dict(l=70, r=80, t=45, b=50)),
+               zones=dict(margin=dict(l=70, r=40, t=45, b=50)))
+
+def fitted(figure: go.Figure, name: str) -> go.Figure: # the same figure
+    "As wide as its place; what the controls or the cells say anyway (legend, colour scale) is left out where speed counts."
+    if name in MARGINS: figure.update_xaxes(automargin=False).update_yaxes(automargin=False)
+    if name == "zones": figure.data[0].showscale = False
+    for trace, key in ((t, k) for t in figure.data for k in (["z"] if t.type == "heatmap" else ["x", "y"])):
+        z = np.asarray(getattr(trace, key, None))
+        if z.dtype.kind == "f" and np.isnan(z).any(): trace[key] = np.where(np.isnan(z), None, z)  # JSON has no NaN
+    figure.update_layout(height=HEIGHTS[name], width=None, **MARGINS.get(name, {}))
+    if name == "zones": figure.layout.margin.l = max(70, 16 + 7.5 * max(map(len, figure.layout.yaxis.ticktext)))
+    return figure
+
+def shown(figure: go.Figure, name: str) -> go.FigureWidget:
+    "A figure for the browser; its camera writes a file of this name."
+    widget = go.FigureWidget(fitted(figure, name))
+    widget._config = dict(responsive=True, displaylogo=False, modeBarButtonsToRemove=["select2d", "lasso2d", "autoScale2d"],
+                          toImageButtonOptions=dict(scale=2, filename=f"frequency_lab_{name}"))
+    return widget
+
+# %% ../nbs/26_lab.ipynb #fe4cd733
 def refresh(shown: go.FigureWidget, # in the browser
             new: go.Figure, # what it is to show
 ) -> None:
@@ -179,27 +201,6 @@ def refresh(shown: go.FigureWidget, # in the browser
             old.update({k: v for k, v in after.items() if not same(v, before.get(k))}, overwrite=True)
             for k in before.keys() - after.keys() - {"uid", "type"}: old[k] = None
 
-def fitted(figure: go.Figure, name: str) -> go.Figure: # the same figure
-    "As wide as its place; what the controls or the cells say anyway (legend, colour scale) is left out where speed counts."
-    if name in MARGINS: figure.update_xaxes(automargin=False).update_yaxes(automargin=False)
-    if name == "zones": figure.data[0].showscale = False
-    for trace, key in ((t, k) for t in figure.data for k in (["z"] if t.type == "heatmap" else ["x", "y"])):
-        z = np.asarray(getattr(trace, key, None))
-        if z.dtype.kind == "f" and np.isnan(z).any(): trace[key] = np.where(np.isnan(z), None, z)  # JSON has no NaN
-    figure.update_layout(height=HEIGHTS[name], width=None, **MARGINS.get(name, {}))
-    if name == "zones": figure.layout.margin.l = max(70, 16 + 7.5 * max(map(len, figure.layout.yaxis.ticktext)))
-    return figure
-
-MARGINS = dict(curves=dict(margin=dict(l=70, r=55, t=45, b=50), showlegend=False), plane=dict(margin=dict(l=70, r=80, t=45, b=50)),
-               zones=dict(margin=dict(l=70, r=40, t=45, b=50)))
-
-def shown(figure: go.Figure, name: str) -> go.FigureWidget:
-    "A figure for the browser; its camera writes a file of this name."
-    widget = go.FigureWidget(fitted(figure, name))
-    widget._config = dict(responsive=True, displaylogo=False, modeBarButtonsToRemove=["select2d", "lasso2d", "autoScale2d"],
-                          toImageButtonOptions=dict(scale=2, filename=f"frequency_lab_{name}"))
-    return widget
-
 def same(a, b) -> bool:
     "Equal values, arrays with NaN among them."
     if isinstance(a, dict) and isinstance(b, dict): return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
@@ -207,7 +208,7 @@ def same(a, b) -> bool:
         return np.shape(a) == np.shape(b) and bool(np.all((a == b) | ((a != a) & (b != b))))  # NaN equals NaN here
     return a == b
 
-# %% ../nbs/26_lab.ipynb #3a3922f5
+# %% ../nbs/26_lab.ipynb #ae478ac1
 class Views:
     "One method per view; `self` is a `FrequencyLab`."
     def plane_of(self, domain): return self.seen.spectra.energy[self.at(domain), self.value("layer")]
@@ -232,7 +233,7 @@ class Views:
         return layer_domain_heatmap(shares, names, self.seen.spectra.layers, title, change=change, chosen=chosen,
                                     unit="points" if change else "% of<br>energy")
 
-# %% ../nbs/26_lab.ipynb #fe4cd733
+# %% ../nbs/26_lab.ipynb #34260201
 def features(self):
     domain, i, layer = self.value("domain"), self.value("image"), self.value("layer")
     i = min(i, len(self.seen.maps[domain]) - 1)
@@ -261,7 +262,7 @@ def coefficient(self):
 
 Views.features, Views.difference, Views.coefficient = features, difference, coefficient
 
-# %% ../nbs/26_lab.ipynb #788ec9b3
+# %% ../nbs/26_lab.ipynb #cb9e0b56
 def segmentation(self):
     domain = self.value("domain")
     i = min(self.value("image"), len(self.data.images[domain]) - 1)
@@ -280,7 +281,7 @@ def classes(self, domain, i, band=None): # (h, w) class ids of one image
 
 Views.segmentation, Views.classes = segmentation, classes
 
-# %% ../nbs/26_lab.ipynb #ae478ac1
+# %% ../nbs/26_lab.ipynb #0cce56ad
 def iou_table(self) -> pd.DataFrame: # one row per domain and class: iou, filtered, change; fractions
     "IoU of every class and domain with labels, with the model as it is and with the filter, as far as counted."
     rows = []
@@ -299,7 +300,7 @@ def iou_view(self):
 
 Views.iou_table, Views.iou = iou_table, iou_view
 
-# %% ../nbs/26_lab.ipynb #cb9e0b56
+# %% ../nbs/26_lab.ipynb #7b430b2d
 class FrequencyLab(Views, widgets.VBox):
     "Controls and linked views over what a model's features hold; see `gather` for what images may be."
     def __init__(self, model, # `Segmentor`, `Backbone`, timm model, or a name for `create_backbone`
@@ -326,7 +327,7 @@ class FrequencyLab(Views, widgets.VBox):
         self._changed(list(self.controls))
         self.tie()
 
-# %% ../nbs/26_lab.ipynb #0cce56ad
+# %% ../nbs/26_lab.ipynb #6b7c9a86
 def as_backbone(model) -> Backbone:
     "The backbone to look into; a plain timm model is copied, so that the one given stays as it is."
     if isinstance(model, Segmentor): return model.backbone
@@ -349,7 +350,7 @@ def any_space(k: int): # a label space for k classes without names
     palette = np.random.default_rng(0).integers(40, 230, (k, 3)).astype(np.uint8)
     return known[0] if known else LabelSpace(f"{k} classes", tuple(map(str, range(k))), palette)
 
-# %% ../nbs/26_lab.ipynb #7b430b2d
+# %% ../nbs/26_lab.ipynb #2a20c2d7
 def value(self, name): # of a control
     return self.controls[name].value
 
@@ -379,7 +380,7 @@ def _put(control, name, v): # a value into a control
 
 FrequencyLab.value, FrequencyLab.state = value, property(get_state, set_state)
 
-# %% ../nbs/26_lab.ipynb #2142cc8b
+# %% ../nbs/26_lab.ipynb #559c8cfc
 def _changed(self, names):
     if getattr(self, "_held", False): return
     try:
@@ -405,7 +406,7 @@ def _draw(self, name): refresh(self.figures[name], fitted(getattr(self, name)(),
 
 FrequencyLab._changed, FrequencyLab._visible, FrequencyLab._draw = _changed, _visible, _draw
 
-# %% ../nbs/26_lab.ipynb #2a20c2d7
+# %% ../nbs/26_lab.ipynb #28be9243
 def _rest(self): # a generator that draws what waits, cheap views first, and the IoU image by image
     for name in ("features", "difference", "coefficient", "segmentation"):
         if name in self._waiting and self._visible(name): self._draw(name)
@@ -448,7 +449,7 @@ def finish(self) -> None:
 FrequencyLab._rest, FrequencyLab._count = _rest, _count
 FrequencyLab._later, FrequencyLab._continue, FrequencyLab.finish = _later, _continue, finish
 
-# %% ../nbs/26_lab.ipynb #f35926d5
+# %% ../nbs/26_lab.ipynb #ceb23382
 def _about(self): # what the lab holds, in a line
     images, (h, w) = sum(self.seen.spectra.counts), self.grid
     size = self.seen.nbytes + sum(x.nbytes for x in self.data.images.values())
@@ -478,7 +479,7 @@ def tie(self) -> None:
 
 FrequencyLab._about, FrequencyLab._say, FrequencyLab.tie = _about, _say, tie
 
-# %% ../nbs/26_lab.ipynb #28be9243
+# %% ../nbs/26_lab.ipynb #f3ebcaec
 STYLE = """
 .ct-lab { max-width: 1700px; overflow: hidden; } .ct-lab .widget-inline-hbox, .ct-lab .jupyter-button { margin: 1px 2px; }
 .ct-bar { align-items: center; column-gap: 8px; } .ct-title { font-weight: 600; font-size: 17px; white-space: nowrap; }
@@ -507,7 +508,7 @@ class Look(anywidget.AnyWidget):
       document.querySelectorAll(".ct-lab").forEach(lab => watch.observe(lab)); }, 50); } }"""
     _css = STYLE
 
-# %% ../nbs/26_lab.ipynb #d48ce303
+# %% ../nbs/26_lab.ipynb #1f5cb2cd
 def arrange(lab: FrequencyLab) -> list: # children of the lab, from top to bottom
     "Controls in rows, views in cards."
     c = lab.controls
@@ -535,7 +536,7 @@ def _card(figure, caption):
     note = widgets.HTML(f'<div class="ct-note">{html.escape(caption)}</div>')
     return widgets.VBox([figure, note], layout=dict(min_width="0")).add_class("ct-card")
 
-# %% ../nbs/26_lab.ipynb #78bc8732
+# %% ../nbs/26_lab.ipynb #af4cf328
 def tables(self) -> dict[str, pd.DataFrame]:
     "What the views show, as numbers: `suppressed`, `spectrum` and, with a head and labels, `iou`."
     self.finish()
@@ -567,7 +568,7 @@ def export_html(self, path) -> Path:
 
 FrequencyLab.tables, FrequencyLab.save, FrequencyLab.export_html = tables, save, export_html
 
-# %% ../nbs/26_lab.ipynb #7fe5edd7
+# %% ../nbs/26_lab.ipynb #0e42757d
 def open_lab(images=None, # folder that holds a folder of images per domain; Toyscapes by default
              backbone: str = "toy_vit", # a name for `create_backbone`
              weights: str | None = None, # file of its weights; found if not given
