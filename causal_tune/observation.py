@@ -89,7 +89,7 @@ def principal_directions(tokens: Tensor # (n, c), NaN rows are left out
 ) -> tuple[Tensor, Tensor]: # mean (c,), directions (c, 3)
     "Mean and the three directions of largest variance."
     tokens = tokens[tokens.isfinite().all(1)].float()
-    if not len(tokens): return torch.zeros(tokens.shape[1]), torch.zeros(tokens.shape[1], 3)
+    if not len(tokens): return tokens.new_zeros(tokens.shape[1]), tokens.new_zeros(tokens.shape[1], 3)
     mean = tokens.mean(0)
     _, vectors = torch.linalg.eigh(torch.cov((tokens - mean).T))
     top = vectors[:, -3:].flip(1)
