@@ -6,22 +6,21 @@
 from __future__ import annotations
 import json, re, time
 from pathlib import Path
-import torch
 from .bands import create_band
 from .toyvit import HELD_OUT, SEEN
 from .backbones import create_backbone
-from .segmentor import resize
 from .datasets import load_dataset
 from .recipes import Recipe, get_recipe, set_fields
 from .training import load_checkpoint
 from .frequency import by_zone, radial_profile, spectra, suppressed
 from .figures import filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves, summary
+from .observation import gather
 from .benchmark import grid, run_grid
 from .report import write_report
 
 # %% auto #0
-__all__ = ['VARIANTS', 'INTRO', 'resized', 'sample_predictions', 'mark', 'frequency_figures', 'demo', 'write_demo_report',
-           'what_was_done', 'print_summary']
+__all__ = ['VARIANTS', 'INTRO', 'sample_predictions', 'mark', 'frequency_figures', 'demo', 'write_demo_report', 'what_was_done',
+           'print_summary']
 
 # %% ../nbs/24_demo.ipynb #ca9f272a
 VARIANTS = {"none": dict(adapter="none", band=None, residual=None, num_tokens=None, rank=None),
@@ -29,11 +28,6 @@ VARIANTS = {"none": dict(adapter="none", band=None, residual=None, num_tokens=No
             "causal_tune": dict(adapter="causal_tune", init="zero")}
 
 # %% ../nbs/24_demo.ipynb #3259f4bc
-def resized(data, size) -> torch.Tensor: # (n, 3, h, w) uint8
-    "The images of a data set at the size the model sees."
-    x = torch.stack([item["image"] for item in data]).float()
-    return resize(x, size).round().clamp(0, 255).to(torch.uint8)
-
 def sample_predictions(recipe: Recipe, checkpoints: dict[str, Path], which: int = 0):
     "A picture: one row per domain, the image, its label and each adapter's prediction of it."
     data = [load_dataset(spec) for spec in recipe.targets]
@@ -53,7 +47,7 @@ def frequency_figures(recipe: Recipe, band="dog", n: int = 16) -> list[tuple]: #
     "Filter, spectra by domain, and suppressed share per layer, on n images of each target."
     band, backbone = create_band(band), create_backbone(recipe.backbone, pretrained=recipe.weights or True)
     data = {d.domain: d for spec in recipe.targets for d in [load_dataset(re.sub(r"n=\d+", f"n={n}", spec))]}
-    s = spectra(backbone, {name: resized(d, recipe.eval_size) for name, d in data.items()})
+    s = spectra(backbone, gather(data, recipe.eval_size).images)
     middle = len(s.layers) // 2
     profiles = {d: radial_profile(s.energy[i, middle]) for i, d in enumerate(s.domains)}
     curves = spectrum_curves(next(iter(profiles.values())).radii, {d: p.energy for d, p in profiles.items()}, band,

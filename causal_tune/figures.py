@@ -19,6 +19,7 @@ from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
 from .spectral import dct_matrix
 from .domains import LabelSpace, domain_color
+from .frequency import removed_share
 
 # %% auto #0
 __all__ = ['PALETTE', 'DASHES', 'MARKS', 'TEMPLATE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'styled', 'gain_curve', 'filter_curve',
@@ -227,7 +228,7 @@ def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or d
     (h, w), limit = change.shape, np.nanmax(np.abs(change[np.isfinite(change)]), initial=1e-9)
     fig = make_subplots(1, len(names), subplot_titles=names, shared_yaxes=True, horizontal_spacing=.04)
     for i in range(len(names)):
-        z = change if i == 0 else change * _taken(band, h, w)
+        z = change if i == 0 else change * removed_share(band, h, w)
         fig.add_heatmap(z=z, coloraxis="coloraxis", row=1, col=i + 1,
                         hovertemplate=f"vertical %{{y}}, horizontal %{{x}}: %{{z:.3g}} {unit}<extra></extra>")
         if band is not None: _cut_lines(fig, band, h, w, i + 1)
@@ -237,9 +238,6 @@ def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or d
     fig.update_yaxes(range=[h - .5, -.5], showgrid=False).update_yaxes(title_text=VERTICAL, col=1)
     if chosen: fig.add_shape(_frame(*chosen, "black"), row=1, col="all")
     return styled(fig.update_annotations(font_size=13), title, 440, margin_t=72)
-
-def _taken(band, h, w): # share of each coefficient's energy that the filter removes
-    with torch.no_grad(): return ((1 - band(h, w)) ** 2).cpu().numpy()
 
 def _cut_lines(fig, band, h, w, col):
     lines = [cutoff_line(band, cut, h, w) for cut in cutoffs(band)] or [(np.array([np.nan]),) * 2]
@@ -268,11 +266,13 @@ def coefficient_view(h: int, w: int, # the patch grid
                   showlegend=False, margin=dict(l=10, t=72))
 
 # %% ../nbs/20_figures.ipynb #e079469c
-def data_uri(picture: np.ndarray, # (H, W, 3) or (H, W) uint8
+def data_uri(picture, # PIL image, or array (H, W, 3) or (H, W) uint8
+             optimize: bool = False, # take longer for fewer bytes
 ) -> str: # PNG as a data URI
     "A picture as text, for figures and pages that need no other file."
     buffer = BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG")
+    if not isinstance(picture, Image.Image): picture = Image.fromarray(np.ascontiguousarray(picture))
+    picture.save(buffer, "PNG", optimize=optimize)
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
 
 def pca_picture(z, # (3, h, w) projections on three directions

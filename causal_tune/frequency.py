@@ -15,8 +15,8 @@ from .bands import create_band, radius
 from .spectral import dct2
 
 # %% auto #0
-__all__ = ['ZONES', 'plane_energy', 'batches', 'Spectra', 'spectra', 'Profile', 'radial_profile', 'suppressed', 'by_zone',
-           'suppressed_table', 'relative_change']
+__all__ = ['ZONES', 'plane_energy', 'batches', 'Spectra', 'spectra', 'Profile', 'radial_profile', 'removed_share', 'suppressed',
+           'by_zone', 'suppressed_table', 'relative_change']
 
 # %% ../nbs/19_frequency.ipynb #ce53d92b
 def plane_energy(features: Tensor # (b, c, h, w)
@@ -97,7 +97,9 @@ def _weights(energy, dc):
     total = energy.sum((-2, -1), keepdims=True)
     return np.divide(energy, total, out=np.full_like(energy, np.nan), where=total > 0)
 
-def _removed(band, h, w):
+def removed_share(band, h: int, w: int # a band or a spec; the patch grid
+) -> np.ndarray: # (h, w), 0 to 1
+    "Share of each coefficient's energy that a filter removes, (1 - gain)^2."
     with torch.no_grad(): return ((1 - create_band(band)(h, w)).double() ** 2).cpu().numpy()
 
 def suppressed(energy, # (..., h, w)
@@ -106,7 +108,7 @@ def suppressed(energy, # (..., h, w)
 ) -> np.ndarray: # (...), 0 to 1; NaN where there is no energy
     "Share of energy that a filter removes: sum((1 - gain)^2 E) / sum(E)."
     weights = _weights(energy, dc)
-    return (weights * _removed(band, *weights.shape[-2:])).sum((-2, -1))
+    return (weights * removed_share(band, *weights.shape[-2:])).sum((-2, -1))
 
 # %% ../nbs/19_frequency.ipynb #f2850b77
 ZONES = ("low", "mid", "high")
@@ -118,7 +120,7 @@ def by_zone(energy, # (..., h, w)
     "Shares of energy (or of energy removed) below, between and above two radii."
     weights = _weights(energy, dc=False)
     h, w = weights.shape[-2:]
-    if band is not None: weights = weights * _removed(band, h, w)
+    if band is not None: weights = weights * removed_share(band, h, w)
     zone = np.digitize(radius(h, w).numpy(), cuts)
     return {name: (weights * (zone == i)).sum((-2, -1)) for i, name in enumerate(ZONES)}
 

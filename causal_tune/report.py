@@ -4,9 +4,7 @@
 
 # %% ../nbs/23_report.ipynb #4e23b5ff
 from __future__ import annotations
-import base64
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import Mapping, Sequence
 import numpy as np
@@ -15,7 +13,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 import causal_tune
 from .domains import LabelSpace
-from .figures import check_rows, result_bars, summary
+from .figures import check_rows, data_uri, result_bars, summary
 
 # %% auto #0
 __all__ = ['STYLE', 'differences', 'verdict', 'Html', 'html_table', 'domain_head', 'score_table', 'class_tables', 'figure_html',
@@ -140,10 +138,7 @@ def figure_html(heading: str, # above
 ) -> Html:
     "A section with one figure. TypeError for anything that is neither a plotly figure nor a picture."
     if isinstance(figure, Image.Image):
-        buffer = BytesIO()
-        figure.save(buffer, "PNG", optimize=True)
-        uri = base64.b64encode(buffer.getvalue()).decode()
-        inner = f'<img alt="{escape(heading)}" src="data:image/png;base64,{uri}">'
+        inner = f'<img alt="{escape(heading)}" src="{data_uri(figure, optimize=True)}">'
     elif hasattr(figure, "to_html"):
         width, height = figure.layout.width, figure.layout.height or 400
         figure = type(figure)(figure).update_layout(width=None)  # as wide as the card, up to the width asked for
