@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['unknown', 'Registry', 'parse_spec', 'format_spec', 'whole_file', 'repair_torchvision']
+__all__ = ['unknown', 'Registry', 'parse_spec', 'format_spec', 'whole_file', 'code_version', 'repair_torchvision']
 
 # %% ../nbs/00_core.ipynb #9021b8d0
 def unknown(kind: str, # what is being looked up, such as "adapter"
@@ -79,6 +79,18 @@ def whole_file(path): # yields the path to write to
     unfinished = path.with_suffix(".tmp")
     yield unfinished
     unfinished.replace(path)
+
+# %% ../nbs/00_core.ipynb #b20bd187
+def code_version() -> str: # such as "0.1.0", or in a checkout "0.1.0 (1a2b3c4)"
+    "The version of the running code."
+    import subprocess
+    from causal_tune import __version__
+    here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
+    git = lambda *words: subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        if not git("ls-files", "."): return __version__  # installed somewhere inside another project
+        return f"{__version__} ({git('rev-parse', '--short', 'HEAD')}{'+' * bool(git('status', '--porcelain', '-uno', '.'))})"
+    except (OSError, subprocess.CalledProcessError): return __version__
 
 # %% ../nbs/00_core.ipynb #fe540343
 _SIGNATURES = dict(nms="nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
