@@ -10,7 +10,7 @@ from .core import Registry, unknown
 # %% auto #0
 __all__ = ['RECIPES', 'TOY_TARGETS', 'Recipe', 'get_recipe', 'check', 'sized', 'read_field', 'to_dict', 'set_fields', 'from_dict']
 
-# %% ../nbs/20_recipes.ipynb #a65365cc
+# %% ../nbs/20_recipes.ipynb #3c113c88
 @dataclass(frozen=True)
 class Recipe:
     "All that determines a run, in one flat object."
@@ -19,7 +19,7 @@ class Recipe:
     validate: str = ""                 # source data set to watch, never a target
     targets: tuple[str, ...] = ()      # data sets to report on
     backbone: str = "toy_vit"          # frozen model: a preset, or timm's name
-    weights: str = ""                  # file of backbone weights; found if empty
+    weights: str = ""                  # file of backbone weights, or random; found if empty
     img_size: tuple[int, ...] = ()     # height, width its positions are laid out for; its own if empty
     attention: str = "sdpa"            # or xformers, on CUDA
     head: str = "dpt"                  # segmentation head

@@ -71,14 +71,15 @@ def batches(recipe: Recipe, dataset, first: int, rank: int, world: int) -> DataL
     collate = lambda items: tuple(torch.stack([item[k] for item in items]) for k in ("image", "label"))
     return DataLoader(stream, batch_sampler=mine, num_workers=recipe.workers, collate_fn=collate)
 
-# %% ../nbs/22_training.ipynb #b30f2b40
+# %% ../nbs/22_training.ipynb #9d566674
 def build(recipe: Recipe, # names the backbone, adapter and head
           num_classes: int, # k
           **options, # of `create_backbone`, such as pretrained=False
 ) -> Segmentor:
     "The untrained segmentor of a recipe."
     torch.manual_seed(recipe.seed)
-    own = dict(pretrained=recipe.weights or True, attention=recipe.attention, img_size=recipe.img_size or None)
+    pretrained = recipe.weights != "random" and (recipe.weights or True)
+    own = dict(pretrained=pretrained, attention=recipe.attention, img_size=recipe.img_size or None)
     options = own | options
     return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, **recipe.adapter_options(), **options)
 
