@@ -8,7 +8,7 @@ __all__ = ['TOY_SEEDS', 'CAMVID_SEQUENCES', 'LAYOUTS', 'read_image', 'read_pair'
            'dataset_options', 'read_spec', 'load_dataset', 'dominance', 'CatMaxRatioCrop', 'in_hsv', 'scale_hsv',
            'PhotometricDistort', 'PadTo', 'PairTransform', 'train_transform', 'contact_sheet']
 
-# %% ../nbs/18_datasets.ipynb #1e146e54
+# %% ../nbs/18_datasets.ipynb #dffe5840
 import math, os, re
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -21,6 +21,7 @@ from einops import rearrange
 from PIL import Image
 from .core import parse_spec, unknown
 from .domains import CAMVID, CAMVID_IDS, CITYSCAPES, LabelSpace, remap
+from .styles import create_style
 from .toyscapes import DOMAINS, apply_weather, render_scene
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -360,7 +361,7 @@ class PadTo(v2.Transform):
     def transform(self, inpt, params):
         return self._call_kernel(v2.functional.pad, inpt, **params, fill=self.fill[type(inpt)])
 
-# %% ../nbs/18_datasets.ipynb #99a5af97
+# %% ../nbs/18_datasets.ipynb #41d127c3
 @dataclass
 class PairTransform:
     "Applies torchvision v2 transforms to an (image, label) pair of plain tensors."
@@ -373,6 +374,7 @@ def train_transform(crop: tuple[int, int] = (512, 512), # (height, width) of the
                     scale: tuple[float, float] = (.5, 2.), # resized short side relative to the crop's, in steps of .1
                     flip: float = .5, # probability of mirroring
                     color: bool = True, # photometric distortion
+                    style: str | None = None, # frequency augmentation, see chapter 17
                     cat_max_ratio: float = .75, # draw another crop while a class has this share
                     antialias: bool = True, # average pixels where images shrink; published: False
 ) -> PairTransform: # (image, label) -> (image, label), both of the crop's size
@@ -381,7 +383,7 @@ def train_transform(crop: tuple[int, int] = (512, 512), # (height, width) of the
         raise ValueError(f"scale={scale!r}: give (smallest, largest) ratio above 0, such as (.5, 2.)")
     s, steps = min(crop), round(10 * (scale[1] - scale[0]))
     sizes = [max(1, int(s * .1 * (10 * scale[0] + i))) for i in range(steps + 1)]
-    distort = [PhotometricDistort()] if color else []
+    distort = ([PhotometricDistort()] if color else []) + ([create_style(style)] if style else [])
     return PairTransform([v2.RandomShortestSize(sizes, max_size=4 * s, antialias=antialias),
                           CatMaxRatioCrop(tuple(crop), cat_max_ratio), v2.RandomHorizontalFlip(flip), *distort,
                           PadTo(tuple(crop))])

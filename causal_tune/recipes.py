@@ -10,7 +10,7 @@ from .core import Registry, unknown
 # %% auto #0
 __all__ = ['RECIPES', 'TOY_TARGETS', 'Recipe', 'get_recipe', 'check', 'sized', 'read_field', 'to_dict', 'set_fields', 'from_dict']
 
-# %% ../nbs/20_recipes.ipynb #3c113c88
+# %% ../nbs/20_recipes.ipynb #58f49bfa
 @dataclass(frozen=True)
 class Recipe:
     "All that determines a run, in one flat object."
@@ -35,6 +35,7 @@ class Recipe:
     antialias: bool = True             # average pixels where training images shrink
     cat_max_ratio: float = .75         # another crop while a class has this share
     color: bool = True                 # photometric distortion of training images
+    style: str | None = None           # frequency augmentation of training images: spurious, amplitude
     iterations: int = 1000             # optimiser steps
     batch_size: int = 8                # images per step and process
     accumulate: int = 1                # batches per optimiser step

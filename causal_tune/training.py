@@ -71,7 +71,7 @@ def batches(recipe: Recipe, dataset, first: int, rank: int, world: int) -> DataL
     collate = lambda items: tuple(torch.stack([item[k] for item in items]) for k in ("image", "label"))
     return DataLoader(stream, batch_sampler=mine, num_workers=recipe.workers, collate_fn=collate)
 
-# %% ../nbs/22_training.ipynb #9d566674
+# %% ../nbs/22_training.ipynb #a14fd930
 def build(recipe: Recipe, # names the backbone, adapter and head
           num_classes: int, # k
           **options, # of `create_backbone`, such as pretrained=False
@@ -85,8 +85,8 @@ def build(recipe: Recipe, # names the backbone, adapter and head
 
 def training_data(recipe: Recipe, root=None):
     "The augmented training set of a recipe."
-    transform = train_transform(recipe.crop, recipe.scale, color=recipe.color, cat_max_ratio=recipe.cat_max_ratio,
-                                antialias=recipe.antialias)
+    transform = train_transform(recipe.crop, recipe.scale, color=recipe.color, style=recipe.style,
+                                cat_max_ratio=recipe.cat_max_ratio, antialias=recipe.antialias)
     return load_dataset(recipe.train, root, transform=transform)
 
 # %% ../nbs/22_training.ipynb #e0f18335
