@@ -28,7 +28,7 @@ def grid(recipe: Recipe, # what all runs have in common
     "All recipes of a comparison."
     return {f"{label}-{seed}": replace(recipe, seed=seed, **fields) for seed in seeds for label, fields in variants.items()}
 
-# %% ../nbs/28_benchmark.ipynb #5f60ac01
+# %% ../nbs/28_benchmark.ipynb #97eb4fee
 def one_run(name: str, # "label-seed"
             recipe: Recipe,
             folder, # of the whole grid; the run gets folder/name
@@ -41,8 +41,8 @@ def one_run(name: str, # "label-seed"
     segmentor = train(recipe, folder, root, **options)
     rows, counts = report_on(segmentor, recipe, root, label=name.rsplit("-", 1)[0])
     np.savez_compressed(folder / "counts.npz", **counts)
-    result = dict(version=code_version(), recipe=to_dict(recipe), rows=rows)
-    with whole_file(done) as path: path.write_text(json.dumps(result, indent=1))
+    rows = [row | dict(version=code_version()) for row in rows]
+    with whole_file(done) as path: path.write_text(json.dumps(dict(recipe=to_dict(recipe), rows=rows), indent=1))
     return rows
 
 def read_run(path: Path, recipe: Recipe) -> list[dict]:
@@ -51,7 +51,7 @@ def read_run(path: Path, recipe: Recipe) -> list[dict]:
     refuse_other(path, result["recipe"], recipe)
     return result["rows"]
 
-# %% ../nbs/28_benchmark.ipynb #871cab84
+# %% ../nbs/28_benchmark.ipynb #f7172896
 WORKERS = dict(TQDM_DISABLE="1", # inherited by the workers: several bars in one terminal are unreadable
                MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000", MALLOC_TOP_PAD_="268435456")
 
@@ -67,9 +67,22 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
     rows = {}
     os.environ |= WORKERS
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_one_thread) as pool:
-        tasks = {pool.submit(one_run, name, r, folder, root, **options): name for name, r in recipes.items()}
-        for task in tqdm(as_completed(tasks), total=len(tasks), desc="runs"): rows[tasks[task]] = task.result()
+        tasks = {pool.submit(_in_worker, name, r, folder, root, **options): name for name, r in recipes.items()}
+        try:
+            for task in tqdm(as_completed(tasks), total=len(tasks), desc="runs"): rows[tasks[task]] = task.result()
+        except BaseException: # an error in one run, or Ctrl-C: begin no other
+            pool.shutdown(cancel_futures=True)
+            raise
     return [row for name in recipes for row in rows[name]]
+
+_stopped = []
+
+def _in_worker(*what, **options): # one task is handed to a worker ahead of time and cannot be cancelled
+    if _stopped: raise KeyboardInterrupt("not begun")
+    try: return one_run(*what, **options)
+    except KeyboardInterrupt:
+        _stopped.append(True)
+        raise
 
 def _one_thread():
     import cv2
