@@ -51,11 +51,11 @@ class SpuriousFrequencyJitter(FrequencyJitter):
         causal, other = split(x, self.band)
         return causal + (1 + noise) * other
 
-# %% ../nbs/17_styles.ipynb #51c8df19
+# %% ../nbs/17_styles.ipynb #f870ce9b
 @STYLES.register("amplitude")
 class AmplitudeJitter(FrequencyJitter):
     "After FDA, without a partner: the Fourier amplitudes of the lows are scaled at random, the phases stay."
-    def __init__(self, beta: float = .05, # the window reaches so far from DC, as share of height and width, below .5
+    def __init__(self, beta: float = .02, # the window reaches so far from DC, as share of height and width, below .5
                  strength: float = .5, # standard deviation of the logarithm of a factor
                  p: float = .5, # probability that an image is changed
     ):
