@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['TOY_SEEDS', 'CAMVID_SEQUENCES', 'LAYOUTS', 'read_image', 'read_pair', 'Sample', 'resize_pair', 'fit_size', 'fit_pair',
            'Scenes', 'render_pair', 'toy_samples', 'Layout', 'find_root', 'pair_files', 'in_sequence', 'file_samples',
-           'dataset_options', 'read_spec', 'load_dataset', 'dominance', 'CatMaxRatioCrop', 'in_hsv', 'scale_hsv',
-           'PhotometricDistort', 'PadTo', 'PairTransform', 'train_transform', 'contact_sheet']
+           'corrupt_pair', 'corrupted', 'dataset_options', 'read_spec', 'relabelled', 'load_dataset', 'dominance',
+           'CatMaxRatioCrop', 'in_hsv', 'scale_hsv', 'PhotometricDistort', 'PadTo', 'PairTransform', 'train_transform',
+           'contact_sheet']
 
-# %% ../nbs/18_datasets.ipynb #dffe5840
-import math, os, re
+# %% ../nbs/18_datasets.ipynb #9eb8fa52
+import math, os, re, zlib
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from einops import rearrange
 from PIL import Image
 from .core import parse_spec, unknown
+from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, library, read_corruption
 from .domains import CAMVID, CAMVID_IDS, CITYSCAPES, LabelSpace, remap
 from .styles import create_style
 from .toyscapes import DOMAINS, apply_weather, render_scene
@@ -153,12 +155,14 @@ class Layout:
 
 CAMVID_SEQUENCES = {"0001TP": "dusk", "0006R0": "day", "0016E5": "day", "Seq05VD": "day"}
 
-# %% ../nbs/18_datasets.ipynb #ddc4ae91
+# %% ../nbs/18_datasets.ipynb #6710004b
 LAYOUTS = {
     "camvid": Layout({s: (s, f"{s}annot") for s in ("train", "val", "test")}, (".png", ".jpg", ".jpeg"), ".png",
                      ("day", "dusk"), CAMVID_SEQUENCES, CAMVID, CAMVID_IDS),
     "cityscapes": Layout({s: (f"leftImg8bit/{s}", f"gtFine/{s}") for s in ("train", "val")},
                          ("_leftImg8bit.png",), "_gtFine_labelTrainIds.png", ("cityscapes",)),
+    "cityscapes_c": Layout({s: (f"{{domain}}/{s}", "gtFine/val") for s in SEVERITIES},
+                           ("_leftImg8bit.png",), "_gtFine_labelTrainIds.png", CORRUPTIONS),
     "acdc": Layout({"train": ("rgb_anon/{domain}/train", "gt/{domain}/train"),
                     "val": ("rgb_anon/{domain}/val", "gt/{domain}/val"), "test": ("rgb_anon/{domain}/test", None)},
                    ("_rgb_anon.png",), "_gt_labelTrainIds.png", ("fog", "night", "rain", "snow")),
@@ -169,17 +173,18 @@ LAYOUTS = {
                          "val": ("half/val_img", "half/val_label")}, (".jpg", ".png"), ".png", ("mapillary",)),
 }
 
-# %% ../nbs/18_datasets.ipynb #29a588c6
+# %% ../nbs/18_datasets.ipynb #039c77d9
 def find_root(name: str, # a row of `LAYOUTS`
               root: str | Path | None = None, # the folder, or the one above it; default $CAUSAL_TUNE_DATA, then ./data
 ) -> Path: # the data set's own folder
     "Find a data set's folder. Raises FileNotFoundError that says what was looked for."
     base = Path(root or os.environ.get("CAUSAL_TUNE_DATA") or "data")
     if (base/name).is_dir(): return base/name
-    tops = {folder.split("/")[0] for folder, _ in LAYOUTS[name].splits.values()}
+    row = LAYOUTS[name]
+    tops = {folder.format(domain=d).split("/")[0] for folder, _ in row.splits.values() for d in row.domains}
     if any((base/top).is_dir() for top in tops): return base
     origin = "root" if root else "CAUSAL_TUNE_DATA" if os.environ.get("CAUSAL_TUNE_DATA") else "default ./data"
-    raise FileNotFoundError(f"no {name} data: looked for the folder {base/name}, or for {' or '.join(sorted(tops))} "
+    raise FileNotFoundError(f"no {name} data: looked for the folder {base/name}, or for {' or '.join(sorted(tops)[:3])} "
                             f"in {base} ({origin}). Unpack the data set there, pass root=, or set CAUSAL_TUNE_DATA")
 
 # %% ../nbs/18_datasets.ipynb #6445e171
@@ -233,19 +238,42 @@ def file_samples(name: str, # a row of `LAYOUTS`
     n = min(n or len(samples), len(samples))
     return [samples[i] for i in np.linspace(0, len(samples) - 1, n).round().astype(int)]
 
-# %% ../nbs/18_datasets.ipynb #61fdb4d0
+# %% ../nbs/18_datasets.ipynb #634844b8
+def corrupt_pair(load: Callable, # () -> image, label
+                 name: str, # one of `CORRUPTIONS`
+                 severity: int, # 1 .. 5
+                 seed: int, # of what is drawn
+) -> tuple[np.ndarray, np.ndarray]: # corrupted image, label
+    "A pair whose image is corrupted, at the size it has."
+    image, label = load()
+    return corrupt(image, name, severity, seed), label
+
+# %% ../nbs/18_datasets.ipynb #88ff5eac
+def corrupted(samples: list[Sample], # clean frames
+              what: str, # "fog:3" for one severity, "fog" for all
+) -> list[Sample]: # as many, or five times as many
+    "The same frames, corrupted when they are read. ValueError for an unknown corruption, ImportError without the package."
+    name, severities = read_corruption(what)
+    library()
+    return [s._replace(domain=corruption_label(name, severities),
+                       load=partial(corrupt_pair, s.load, name, severity, zlib.crc32(s.name.encode())))
+            for s in samples for severity in severities]
+
+# %% ../nbs/18_datasets.ipynb #c106d69d
 def dataset_options(name: str, # a row of `LAYOUTS`, or "toyscapes"
-) -> dict[str, list | None]: # option -> allowed values, None for a number or a size
+) -> dict[str, list | None]: # option -> allowed values, None for a number, a size or a corruption
     "The options that a descriptor may have. Raises ValueError for an unknown data set."
-    if name == "toyscapes": return dict(split=list(TOY_SEEDS), domain=[*DOMAINS, "all"], n=None, size=None)
+    free = dict(n=None, size=None, corruption=None)
+    if name == "toyscapes": return dict(split=list(TOY_SEEDS), domain=[*DOMAINS, "all"], **free)
     if name not in LAYOUTS: raise unknown("data set", name, [*LAYOUTS, "toyscapes"])
     row = LAYOUTS[name]
-    options = dict(split=[*row.splits, "all"], domain=[*row.domains, "all"], n=None, size=None)
+    options = dict(split=[*row.splits, "all"], domain=[*row.domains, "all"], **free)
     if name == "acdc": options["condition"] = options["domain"]
+    if name == "cityscapes_c": options["severity"] = options["split"]
     if row.sequences: options["sequence"] = [*row.sequences, "all"]
     return options
 
-# %% ../nbs/18_datasets.ipynb #0ebb66d7
+# %% ../nbs/18_datasets.ipynb #9bfc08dc
 _FORMS = dict(n=(r"[1-9]\d*", "a whole number above 0"), size=(r"[1-9]\d*x[1-9]\d*", "height x width, such as 540x960"))
 
 def read_spec(spec: str, # such as "camvid:split=train,domain=day"
@@ -258,13 +286,23 @@ def read_spec(spec: str, # such as "camvid:split=train,domain=day"
         if key in _FORMS:
             form, wanted = _FORMS[key]
             if not re.fullmatch(form, str(value)): raise ValueError(f"{key}={value} in {spec!r}: give {wanted}")
+        elif key == "corruption": read_corruption(value)
         elif value is None: options[key] = "all"
         elif value not in allowed[key]: raise unknown(f"{key} of {name}", value, allowed[key])
     if "condition" in options: options["domain"] = options.pop("condition")
+    if name == "cityscapes_c": options["split"] = options.pop("severity", options.get("split", "all"))
     if "size" in options: options["size"] = tuple(int(s) for s in options["size"].split("x"))
     return name, options
 
-# %% ../nbs/18_datasets.ipynb #995c7906
+# %% ../nbs/18_datasets.ipynb #e0d33a19
+def relabelled(samples: list[Sample], # frames of Cityscapes-C, their domain a corruption
+               severity: int | str, # 1 .. 5, or "all"
+) -> list[Sample]: # the same frames
+    "Frames whose domain tells the severities too."
+    severities = SEVERITIES if severity == "all" else (severity,)
+    return [s._replace(domain=corruption_label(s.domain, severities)) for s in samples]
+
+# %% ../nbs/18_datasets.ipynb #048734e8
 def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64" or "acdc:split=val,condition=fog"
                  root: str | Path | None = None, # the data folder or the one above; default $CAUSAL_TUNE_DATA, ./data
                  size: tuple[int, int] | None = None, # (height, width); None: images as they are, toyscapes 192 x 256
@@ -276,8 +314,10 @@ def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64" or "
     if label_size not in ("same", "original"): raise unknown("label_size", label_size, ["same", "original"])
     if size is not None and not (np.shape(size) == (2,) and min(size) > 0):
         raise ValueError(f"size={size!r}: give (height, width) in pixels, such as (360, 480)")
-    box, toy = options.pop("size", None), name == "toyscapes"
+    box, corruption, toy = options.pop("size", None), options.pop("corruption", None), name == "toyscapes"
     samples = toy_samples(**options, size=tuple(size or (192, 256))) if toy else file_samples(name, root, **options)
+    if name == "cityscapes_c": samples = relabelled(samples, options["split"])
+    if corruption: samples = corrupted(samples, corruption)
     if box: samples = [s._replace(load=partial(fit_pair, s.load, box, label_size)) for s in samples]
     return Scenes(samples, CITYSCAPES if toy else LAYOUTS[name].space, None if toy else size, label_size, transform)
 
