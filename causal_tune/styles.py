@@ -51,16 +51,16 @@ class SpuriousFrequencyJitter(FrequencyJitter):
         causal, other = split(x, self.band)
         return causal + (1 + noise) * other
 
-# %% ../nbs/17_styles.ipynb #f870ce9b
+# %% ../nbs/17_styles.ipynb #45c923ae
 @STYLES.register("amplitude")
 class AmplitudeJitter(FrequencyJitter):
     "After FDA, without a partner: the Fourier amplitudes of the lows are scaled at random, the phases stay."
-    def __init__(self, beta: float = .02, # the window reaches so far from DC, as share of height and width, below .5
+    def __init__(self, beta: float = .02, # how far the window reaches from DC, as share of height and width; below .5
                  strength: float = .5, # standard deviation of the logarithm of a factor
                  p: float = .5, # probability that an image is changed
     ):
         super().__init__(strength, p)
-        if not 0 <= beta < .5: raise ValueError(f"beta={beta}: the window reaches from DC (0) to less than .5 of the size.")
+        if not 0 <= beta < .5: raise ValueError(f"beta={beta} must lie from 0 (DC alone) to below .5 (all of the size).")
         self.beta = beta
     def draw(self, h, w): # logarithms of the factors: rows -b..b, columns 0..b of the half spectrum
         n = torch.randn(3, 2 * int(self.beta * h) + 1, int(self.beta * w) + 1)
