@@ -51,7 +51,7 @@ class SpuriousFrequencyJitter(FrequencyJitter):
         causal, other = split(x, self.band)
         return causal + (1 + noise) * other
 
-# %% ../nbs/17_styles.ipynb #45c923ae
+# %% ../nbs/17_styles.ipynb #ddd7f247
 @STYLES.register("amplitude")
 class AmplitudeJitter(FrequencyJitter):
     "After FDA, without a partner: the Fourier amplitudes of the lows are scaled at random, the phases stay."
@@ -60,7 +60,7 @@ class AmplitudeJitter(FrequencyJitter):
                  p: float = .5, # probability that an image is changed
     ):
         super().__init__(strength, p)
-        if not 0 <= beta < .5: raise ValueError(f"beta={beta} must lie from 0 (DC alone) to below .5 (all of the size).")
+        if not 0 <= beta < .5: raise ValueError(f"beta={beta} must lie from 0 (DC alone) to below .5 (everything).")
         self.beta = beta
     def draw(self, h, w): # logarithms of the factors: rows -b..b, columns 0..b of the half spectrum
         n = torch.randn(3, 2 * int(self.beta * h) + 1, int(self.beta * w) + 1)
