@@ -12,9 +12,9 @@ from .recipes import RECIPES, Recipe, check, get_recipe, read_field, set_fields
 
 # %% auto #0
 __all__ = ['read_overrides', 'run_train', 'run_eval', 'evaluation_only', 'print_rows', 'open_model', 'open_published',
-           'run_predict', 'space_of', 'run_demo', 'run_pretrain', 'no_more', 'run_recipes', 'run_convert_backbone',
-           'run_check_data', 'run_prepare', 'run_predict_acdc', 'acdc_size', 'run_lab', 'lab_notebook', 'make_parser',
-           'describe', 'add_commands', 'main']
+           'run_predict', 'space_of', 'run_demo', 'run_pretrain', 'no_more', 'shortened', 'run_recipes',
+           'run_convert_backbone', 'run_check_data', 'run_prepare', 'run_predict_acdc', 'acdc_size', 'run_lab',
+           'lab_notebook', 'make_parser', 'describe', 'add_commands', 'main']
 
 # %% ../nbs/34_cli.ipynb #2138e8f8
 def read_overrides(rest: list[str] # such as ["--lr", "2e-4", "--band=gaussian"]
@@ -33,7 +33,7 @@ def read_overrides(rest: list[str] # such as ["--lr", "2e-4", "--band=gaussian"]
         overrides[name] = read_field(name, " ".join(values))
     return overrides
 
-# %% ../nbs/34_cli.ipynb #206c4247
+# %% ../nbs/34_cli.ipynb #7115ab60
 def run_train(args, rest):
     recipe = get_recipe(args.recipe, **read_overrides(rest))
     from causal_tune.training import report_on, train
@@ -59,8 +59,9 @@ def print_rows(rows, recipe):
     "Figures per domain, their plain mean over the domains not trained on, and the protocol beside them."
     others = [r for r in rows if f"domain={r['domain']}" not in recipe.train]
     mean = {k: sum(r[k] for r in others) / max(len(others), 1) for k in ("miou", "aacc", "macc")}
+    width = max(12, *(len(row["domain"]) for row in rows))
     for row in rows + [dict(domain="mean", data="domains not trained on", **mean)] * (len(others) > 1):
-        print(f"{row['domain']:>12}  mIoU {100 * row['miou']:5.1f} %   aAcc {100 * row['aacc']:5.1f} %   "
+        print(f"{row['domain']:>{width}}  mIoU {100 * row['miou']:5.1f} %   aAcc {100 * row['aacc']:5.1f} %   "
               f"mAcc {100 * row['macc']:5.1f} %   {row['data']}")
     print("Recipe:", ", ".join(f"{k}={v}" for k, v in set_fields(recipe).items()))
 
@@ -126,7 +127,7 @@ def space_of(classes):
         if list(space.classes) == list(classes): return space
     raise ValueError(f"No label space has the classes {classes}.")
 
-# %% ../nbs/34_cli.ipynb #e3d2a0ab
+# %% ../nbs/34_cli.ipynb #4f8963ba
 def run_demo(args, rest):
     from causal_tune.demo import demo
     demo(args.out or "runs/demo", **({"seeds": range(args.seeds)} if args.seeds else {}), **read_overrides(rest))
@@ -139,11 +140,17 @@ def run_pretrain(args, rest):
 def no_more(rest, *allowed): # what no command knows is never ignored
     if rest: raise unknown("option", rest[0], allowed or ["(none)"])
 
+def shortened(targets) -> list[str]: # one for those that differ in the corruption only
+    import re
+    from collections import Counter
+    forms = Counter(re.sub(r"(?<=corruption=)\w+", "*", t) for t in targets)
+    return [f"{form}, {n} corruptions" if n > 1 else form for form, n in forms.items()]
+
 def run_recipes(args, rest):
     no_more(rest)
     for name, recipe in RECIPES.items():
         print(f"{name}\n    train on  {recipe.train}")
-        for target in recipe.targets: print(f"    report on {target}")
+        for target in shortened(recipe.targets): print(f"    report on {target}")
         warm = f" after {recipe.warmup} of warm-up" * bool(recipe.warmup)
         print(f"    {recipe.backbone}, {recipe.adapter} adapter, {recipe.head} head, {recipe.iterations} iterations of "
               f"{recipe.batch_size * recipe.accumulate} images,\n    crop {'x'.join(map(str, recipe.crop))}, lr {recipe.lr:g}{warm}\n")

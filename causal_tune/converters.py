@@ -290,11 +290,11 @@ def shares(counts: np.ndarray, # (256,) pixels per id
     ignored = f"ignored {100 * counts[255] / total:.1f} % of all pixels"
     return f"{text or 'nothing'}; {ignored}" + f"; none of {none}" * bool(none)
 
-# %% ../nbs/19_converters.ipynb #97922a0a
+# %% ../nbs/19_converters.ipynb #47f5b362
 def describe(self):
     if self.base is None: return f"{self.name}: not there\n  {self.problems[0]}"
     lines = [f"{self.name}: {self.base}", f"  {'split':<6}{'domain':<12}{'images':>7}{'pairs':>7}  sizes in the sample"]
-    for p in self.parts:
+    for p in [p for p in self.parts if p.images] or self.parts[:1] if len(self.parts) > 20 else self.parts:
         sizes = ", ".join(f"{w} x {h} ({n})" for (w, h), n in p.sizes.most_common(3))
         pairs = p.pairs if LAYOUTS[self.name].splits[p.split][1] else "-"
         lines.append(f"  {p.split:<6}{p.domain:<12}{p.images:>7}{pairs:>7}  {sizes}" + ", ..." * (len(p.sizes) > 3))
