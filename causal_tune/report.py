@@ -16,11 +16,11 @@ from .domains import LabelSpace
 from .figures import check_rows, data_uri, result_bars, summary
 
 # %% auto #0
-__all__ = ['STYLE', 'differences', 'verdict', 'Html', 'html_table', 'domain_head', 'score_table', 'class_tables', 'figure_html',
+__all__ = ['STYLE', 'paired_gains', 'verdict', 'Html', 'html_table', 'domain_head', 'score_table', 'class_tables', 'figure_html',
            'write_report']
 
-# %% ../nbs/29_report.ipynb #585ab58c
-def differences(rows: Sequence[Mapping], # results
+# %% ../nbs/29_report.ipynb #3bc39159
+def paired_gains(rows: Sequence[Mapping], # results
                 targets: Sequence[str] | None = None, # domains that the mean is over; all by default
                 baseline: str = "none", # adapter to compare with
 ) -> pd.DataFrame: # columns adapter, domain, mean, sd, n; empty where the baseline was not run
@@ -37,8 +37,8 @@ def differences(rows: Sequence[Mapping], # results
     order = pd.MultiIndex.from_product([table.adapter.unique(), [*table.domain.unique(), "mean"]])
     return out.reindex(order[order.isin(out.index)].rename(out.index.names)).reset_index()
 
-# %% ../nbs/29_report.ipynb #4a688ad9
-def verdict(delta: pd.DataFrame, # from `differences`
+# %% ../nbs/29_report.ipynb #7bc101a0
+def verdict(delta: pd.DataFrame, # from `paired_gains`
             adapter: str, # whose sentence
             baseline: str = "none", # named in the sentence
 ) -> str:
@@ -90,10 +90,10 @@ def domain_head(domain: str, # a domain
     tags = [f'<span class="tag">{tag}</span>' for tag, group in known.items() if domain in group]
     return Html(escape(domain) + "<br>" * bool(tags) + " ".join(tags))
 
-# %% ../nbs/29_report.ipynb #c8b997e5
+# %% ../nbs/29_report.ipynb #e2d26123
 def score_table(rows, targets=None, baseline="none", **groups) -> Html: # groups: source, seen, held_out
     "mIoU by adapter and domain in percent: mean ± deviation over seeds, difference to the baseline below."
-    means, delta = summary(rows, targets), differences(rows, targets, baseline)
+    means, delta = summary(rows, targets), paired_gains(rows, targets, baseline)
     domains, cells = list(means.domain.unique()), means.set_index(["adapter", "domain"])
     best = means.loc[means.groupby("domain")["mean"].idxmax()].set_index("domain").adapter
     gains = delta.set_index(["adapter", "domain"])
@@ -130,13 +130,14 @@ def _swatch(name, space):
     color = "#%02x%02x%02x" % tuple(space.palette[space.classes.index(name)])
     return Html(f'<span class="swatch" style="background:{color}"></span>{escape(name)}')
 
-# %% ../nbs/29_report.ipynb #101e0c94
+# %% ../nbs/29_report.ipynb #40b4be09
 def figure_html(heading: str, # above
                 caption: str, # below
-                figure, # plotly figure or PIL image
+                figure, # plotly figure, PIL image, or HTML such as a table
                 key: str, # unique on the page
 ) -> Html:
-    "A section with one figure. TypeError for anything that is neither a plotly figure nor a picture."
+    "A section with one figure or table. TypeError for anything else."
+    if isinstance(figure, Html): return Html(f"<section><h2>{escape(heading)}</h2><p>{escape(caption)}</p>{figure}</section>")
     if isinstance(figure, Image.Image):
         inner = f'<img alt="{escape(heading)}" src="{data_uri(figure, optimize=True)}">'
     elif hasattr(figure, "to_html"):
@@ -145,7 +146,7 @@ def figure_html(heading: str, # above
         inner = figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=key,
                                default_height=height, config=dict(responsive=True, displaylogo=False))
         if width: inner = f'<div style="max-width:{width}px;margin:0 auto">{inner}</div>'
-    else: raise TypeError(f"{heading}: expected a plotly figure or a PIL image, not {type(figure).__name__}.")
+    else: raise TypeError(f"{heading}: expected a plotly figure, a PIL image or Html, not {type(figure).__name__}.")
     return Html(f'<section><h2>{escape(heading)}</h2><figure class="card">{inner}'
                 f"<figcaption>{escape(caption)}</figcaption></figure></section>")
 
@@ -201,12 +202,12 @@ def _page(title, body):
             f"<title>{escape(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>"
             f"<body><main>{body}</main></body></html>\n")
 
-# %% ../nbs/29_report.ipynb #29e97653
+# %% ../nbs/29_report.ipynb #1f7f70e7
 def write_report(path, # the .html file; folders above it are made
                  title: str, # of the page
                  intro: str, # one paragraph: what was done, with what
                  rows: Sequence[Mapping], # dict(adapter=, seed=, domain=, miou=, iou={class: value}), fractions
-                 figures: Sequence[tuple], # (heading, caption, plotly figure or PIL image)
+                 figures: Sequence[tuple], # (heading, caption, plotly figure, PIL image or Html)
                  recipe: Mapping, # name -> value, everything that was chosen
                  space: LabelSpace, # colours of the classes
                  seen: Sequence[str] = (), # domains the backbone saw in its pre-training
@@ -224,7 +225,7 @@ def write_report(path, # the .html file; folders above it are made
                       enumerate([(*glance, result_bars(rows, held_out, baseline)), *figures])]
     parts = [f"<h1>{escape(title)}</h1><p>{escape(intro)}</p><h2>Results</h2>",
              score_table(rows, targets, baseline, source=source, seen=seen, held_out=held_out),
-             _reading(differences(rows, targets, baseline), baseline), first,
+             _reading(paired_gains(rows, targets, baseline), baseline), first,
              "<section><h2>IoU per class</h2><p>In percent, mean over seeds; a table for each domain.</p>",
              class_tables(rows, space), "</section>", *others, _provenance(recipe, command)]
     path = Path(path)
