@@ -12,9 +12,9 @@ from .recipes import RECIPES, Recipe, check, get_recipe, read_field, set_fields
 
 # %% auto #0
 __all__ = ['read_overrides', 'run_train', 'run_eval', 'evaluation_only', 'print_rows', 'open_model', 'open_published',
-           'run_predict', 'space_of', 'run_demo', 'run_pretrain', 'no_more', 'shortened', 'run_recipes',
-           'run_convert_backbone', 'run_check_data', 'run_prepare', 'run_predict_acdc', 'acdc_size', 'run_lab',
-           'lab_notebook', 'make_parser', 'describe', 'add_commands', 'main']
+           'run_predict', 'space_of', 'run_demo', 'run_bench_quality', 'run_pretrain', 'no_more', 'shortened',
+           'run_recipes', 'run_convert_backbone', 'run_check_data', 'run_prepare', 'run_predict_acdc', 'acdc_size',
+           'run_lab', 'lab_notebook', 'make_parser', 'describe', 'add_commands', 'main']
 
 # %% ../nbs/34_cli.ipynb #2138e8f8
 def read_overrides(rest: list[str] # such as ["--lr", "2e-4", "--band=gaussian"]
@@ -127,10 +127,17 @@ def space_of(classes):
         if list(space.classes) == list(classes): return space
     raise ValueError(f"No label space has the classes {classes}.")
 
-# %% ../nbs/34_cli.ipynb #4f8963ba
+# %% ../nbs/34_cli.ipynb #01945138
 def run_demo(args, rest):
     from causal_tune.demo import demo
     demo(args.out or "runs/demo", **({"seeds": range(args.seeds)} if args.seeds else {}), **read_overrides(rest))
+
+def run_bench_quality(args, rest):
+    from causal_tune.quality import bench_quality
+    seeds = args.seeds or 5
+    words = ["causal-tune bench-quality", *([f"--seeds {seeds}"] if seeds != 5 else []), *rest]
+    bench_quality(args.experiments, args.out or "runs/quality", range(1, 1 + seeds), args.root, args.jobs, args.only or (),
+                  args.tables, " ".join(words), **read_overrides(rest))
 
 def run_pretrain(args, rest):
     from causal_tune.toyvit import pretrain
@@ -225,14 +232,14 @@ def lab_notebook(folder: Path, # where it is written
     nbformat.write(nb, path)
     return path
 
-# %% ../nbs/34_cli.ipynb #984ad588
+# %% ../nbs/34_cli.ipynb #1308a8d2
 def make_parser() -> argparse.ArgumentParser:
     "The parser with all commands."
     listing = "\n".join(f"  --{f.name:<14} {describe(f.name)}" for f in fields(Recipe))
     parser = argparse.ArgumentParser("causal-tune", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Fine-tune and look into frozen vision foundation models, frequency by frequency.",
-        epilog="train takes any field of a recipe as an option, demo all that its comparison leaves open, eval and predict\n"
-               "targets, eval_size, window, stride, precision and attention; `causal-tune recipes` lists the recipes:\n\n"
+        epilog="train takes any field of a recipe as an option, demo and bench-quality all that they leave open, eval and\n"
+               "predict targets, eval_size, window, stride, precision and attention; `causal-tune recipes` lists the recipes:\n\n"
                f"{listing}\n\nexample: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     def command(name, run, help, out="folder for what is written"):
@@ -248,11 +255,17 @@ def describe(field: str) -> str: # the comment behind a recipe's field
     found = re.search(rf"^    {field}: [^#]*# (.*)$", inspect.getsource(Recipe), re.M)
     return found[1] if found else ""
 
-# %% ../nbs/34_cli.ipynb #7cd69d97
+# %% ../nbs/34_cli.ipynb #57856956
 def add_commands(command) -> None:
     "Arguments of each command."
     demo = command("demo", run_demo, "compare adapters on Toyscapes and write a report; no download, a few minutes")
     demo.add_argument("--seeds", type=int, help="number of seeds, 3 by default")
+    bench = command("bench-quality", run_bench_quality, "compare all adapters and controls; goes on where it was interrupted")
+    bench.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both)")
+    bench.add_argument("--seeds", type=int, help="number of seeds, 5 by default")
+    bench.add_argument("--jobs", type=int, help="processes (default: one per core, one on a GPU)")
+    bench.add_argument("--only", nargs="+", metavar="VARIANT", help="variants to run beside none and rein (default: all)")
+    bench.add_argument("--tables", metavar="DIR", help="folder of the CSV tables (default: that of --out)")
     train = command("train", run_train, "train a recipe's adapter and head, then evaluate; goes on where it was interrupted")
     train.add_argument("recipe", help="name of a recipe, before any --field")
     evaluate = command("eval", run_eval, "evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", out=None)
@@ -274,7 +287,7 @@ def add_commands(command) -> None:
     prepare.add_argument("name", metavar="NAME", help="gta, cityscapes, mapillary or mapillary-half")
     prepare.add_argument("--workers", type=int, help="files at a time (default: one per processor)")
     prepare.add_argument("--published", action="store_true", help="mapillary-half: JPEG of quality 75, as in the original")
-    for c in (train, evaluate, acdc, look, prepare):
+    for c in (train, bench, evaluate, acdc, look, prepare):
         c.add_argument("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
     command("recipes", run_recipes, "list the recipes", out=None)
     lab = command("lab", run_lab, "open the frequency lab in JupyterLab, or write it as one offline page")
