@@ -28,8 +28,9 @@ from .styles import create_style
 # %% auto #0
 __all__ = ['EDGES', 'STRENGTHS', 'rings', 'band_table', 'band_energies', 'band_tokens', 'deal', 'held_out', 'Score', 'score',
            'probe', 'patch_labels', 'Frames', 'gather_frames', 'layer_spectra', 'random_halves', 'domain_scores',
-           'class_scores', 'frequent', 'energy_change', 'Evidence', 'measure', 'stand_ins', 'corruption_stand_ins',
-           'perturbed', 'longest_best', 'band_rule', 'run_spec', 'Suggestion', 'suggest_band']
+           'class_scores', 'frequent', 'energy_change', 'Evidence', 'measure', 'skill_curves', 'stand_ins',
+           'corruption_stand_ins', 'perturbed', 'longest_best', 'band_rule', 'run_spec', 'Suggestion', 'suggest_band',
+           'WithoutBand', 'removed', 'band_removal']
 
 # %% ../nbs/27_evidence.ipynb #248f78bb
 EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
@@ -87,7 +88,7 @@ def band_tokens(features: Tensor, # (b, c, h, w)
 def _part(spectrum, mask): # (b, h*w, c) coefficients -> patches, from those in the mask (h, w)
     return dct2_tokens(spectrum * mask.flatten()[:, None], tuple(mask.shape), inverse=True)
 
-# %% ../nbs/27_evidence.ipynb #bb889eab
+# %% ../nbs/27_evidence.ipynb #b30d86a0
 STRENGTHS = (1e-2, 1e-1, 1.) # lambda: what is tried as regularisation, in units of a channel's variance
 
 def _sums(x, y, k): # (c + 1 + k, c + 1 + k): products of samples, ones and indicators of the classes, of one class after the other
@@ -100,8 +101,7 @@ def _discriminant(sums, strength): # sums (k, c + 1, c + 1) -> weights (c, k), o
     mean = sums[:, -1, :-1] / count.clamp_min(1)[:, None]
     spread = sums[:, :-1, :-1] / count.clamp_min(1)[:, None, None] - torch.einsum("k c, k d -> k c d", mean, mean)
     within = spread[seen].mean(0)
-    scale = within.diagonal().clamp_min(1e-9 * within.diagonal().max() + 1e-30)
-    weights = torch.linalg.solve(within + strength * torch.diag(scale), mean.T)
+    weights = torch.linalg.solve(within + strength * torch.eye(len(within), dtype=within.dtype), mean.T)
     return weights, torch.where(seen, -.5 * (mean.T * weights).sum(0), -torch.inf)
 
 # %% ../nbs/27_evidence.ipynb #73554290
@@ -116,7 +116,7 @@ def deal(groups, y, # (n,) group of each sample, and its label
     fold[order] = np.arange(len(names)) % folds
     return fold[of]
 
-# %% ../nbs/27_evidence.ipynb #a7104005
+# %% ../nbs/27_evidence.ipynb #5f4bf079
 def held_out(x, # (n, c) samples
              y, # (n,) labels from 0
              groups, # (n,) scene of each sample
@@ -128,7 +128,7 @@ def held_out(x, # (n, c) samples
     x, y, groups = torch.as_tensor(x).float(), np.asarray(y), np.asarray(groups)
     train, k = np.ones(len(y), bool) if train is None else np.asarray(train), int(y.max()) + 1
     if len(np.unique(y[train])) < 2: raise ValueError("A probe needs samples of two classes or more to learn from.")
-    x, fold = x - x.mean(0), deal(groups, y, folds, seed)  # a shift changes no prediction, but keeps the sums exact
+    x, fold = _standard(x), deal(groups, y, folds, seed)
     index = lambda mask: torch.from_numpy(np.flatnonzero(mask))
     labels = torch.from_numpy(y).long()
     sums = [_sums(x[i], labels[i], k) for i in (index(train & (fold == f)) for f in range(folds))]
@@ -139,6 +139,13 @@ def held_out(x, # (n, c) samples
         right = [_balanced(y[inner], answer(total - sums[f] - sums[g], s, inner), k) for s in STRENGTHS]
         out[test] = answer(total - sums[f], STRENGTHS[int(np.argmax(right))], test)
     return out
+
+def _standard(x): # channels of mean 0 and variance 1; knows no labels
+    x = x - x.mean(0)
+    x = x / x.std(0).clamp_min(1e-9 * x.std(0).max() + 1e-30)
+    if len(x) > x.shape[1]: return x
+    u, s, _ = torch.linalg.svd(x, full_matrices=False)  # few samples span few directions; a rotation changes no prediction
+    return u * s
 
 def _answer(x, weights, offsets): return (x @ weights.float() + offsets.float()).argmax(1).numpy()
 
@@ -220,7 +227,7 @@ def gather_frames(data: Mapping, # domain -> data set from `load_dataset`, all o
     space = next(iter(data.values())).space
     return Frames(images, labels, np.array(domain), np.unique(scene, return_inverse=True)[1], tuple(data), space.classes)
 
-# %% ../nbs/27_evidence.ipynb #99626361
+# %% ../nbs/27_evidence.ipynb #75a3859d
 @torch.no_grad()
 def layer_spectra(backbone, images: Tensor, # from `create_backbone`; (n, 3, H, W) uint8
                   layers, # block numbers from 0
@@ -362,6 +369,19 @@ def _measure_layer(spectrum, grid, labels, frames, source, edges, pairs=True, ma
         rows += [(b, *key, s) for key, s in scores.items()]
     return rows, np.stack([energies[frames.domain == d].mean((0, 2)).numpy() for d in range(len(frames.domains))])
 
+# %% ../nbs/27_evidence.ipynb #63eb7cca
+def skill_curves(e: Evidence # from `measure`
+) -> pd.DataFrame: # layer, band, what, skill, lower, upper
+    "Mean skill by layer and band: domain (all), control, class in the source and in the other domains."
+    s, chance = e.scores, e.scores.chance.values[:, None]
+    what = np.where(s.kind == "class", np.where(s.task == e.source, "class, source", "class, other domains"), s.kind)
+    what = np.where((s.kind == "domain") & (s.task != "all"), "", what)
+    draws = pd.DataFrame((e.draws - chance) / (1 - chance)).groupby([s.layer, s.band, what]).mean()
+    means = s.skill.groupby([s.layer, s.band, what]).mean()
+    low, high = np.quantile(draws.values, (.025, .975), 1)
+    means.index.names = ["layer", "band", "what"]
+    return means.to_frame("skill").assign(lower=low, upper=high).reset_index().query("what != ''").reset_index(drop=True)
+
 # %% ../nbs/27_evidence.ipynb #ca9bcb11
 def _as_image(transform, x): return transform(tv_tensors.Image(x)).as_subclass(Tensor)
 def _noise(sd, x): return (x + sd * torch.randn(x.shape)).round().clamp(0, 255).to(torch.uint8)
@@ -477,3 +497,57 @@ def _mean_skills(e): # by band, over layers and tasks: class and domain skill (n
     skill = lambda values, rows: pd.DataFrame(((values - chance) / (1 - chance))[rows]).groupby(e.scores.band[rows].values).mean().values
     of = lambda values: [skill(values, rows.values) for rows in chosen]
     return [x[:, 0] for x in of(e.scores.accuracy.values[:, None])] + [x.T for x in of(e.draws)]
+
+# %% ../nbs/27_evidence.ipynb #51fe9da7
+def _without(x, band, edges): # (b, c, h, w)
+    return idct2(dct2(x) * (rings(*x.shape[-2:], edges) != band).to(x))
+
+class WithoutBand(nn.Module):
+    "An adapter with a band removed from what it hands on."
+    def __init__(self, adapter, band: int, edges: Sequence[float] = EDGES): # see `rings`
+        super().__init__()
+        self.adapter, self.band, self.edges = adapter, band, edges
+    def forward(self, tokens, layer, grid):
+        refined = tokens_to_grid(self.adapter(tokens, layer, grid), grid)
+        return grid_to_tokens(_without(refined, self.band, self.edges))
+    def queries(self): return self.adapter.queries()
+
+@contextmanager
+def removed(segmentor, band: int, # number of a band
+            edges: Sequence[float] = EDGES, # see `rings`
+            where: str = "head", # or "blocks"
+): # yields the segmentor, which is as it was afterwards
+    "A segmentor that works without one band."
+    if where not in ("head", "blocks"): raise unknown("place", where, ["head", "blocks"])
+    adapter, features, own = segmentor.backbone.adapter, segmentor.features, vars(segmentor).get("features")
+    if where == "blocks": segmentor.backbone.adapter = WithoutBand(adapter, band, edges)
+    else: segmentor.features = lambda images: (lambda f, q: ([_without(x, band, edges) for x in f], q))(*features(images))
+    try: yield segmentor
+    finally:
+        segmentor.backbone.adapter = adapter
+        vars(segmentor).pop("features", None)
+        if own: segmentor.features = own
+
+# %% ../nbs/27_evidence.ipynb #93cfd3e8
+def band_removal(segmentor, # trained
+                 data: Mapping, # domain -> data set
+                 edges: Sequence[float] = EDGES, # see `rings`
+                 where: str = "head", # or "blocks": after every block
+                 bands=None, # numbers of bands to remove in turn; all by default
+                 draws: int = 1000, # of the bootstrap over images
+                 **options, # of `evaluate`: size, batch_size, ...
+) -> pd.DataFrame: # domain, band (-1: nothing removed), miou in percent, change with its 95 % interval in points
+    "mIoU with one band removed, against nothing removed on the same images."
+    rows = []
+    for domain, d in data.items():
+        whole = evaluate(segmentor, d, **options)
+        pick = np.random.default_rng(0).multinomial(len(d), np.full(len(d), 1 / len(d)), draws)
+        value = lambda cms, w: 100 * miou(np.einsum("d n, n i j -> d i j", w, cms))
+        full, drawn = float(value(whole, np.ones((1, len(d))))[0]), value(whole, pick)
+        rows.append(dict(domain=domain, band=-1, miou=full))
+        for band in tqdm(range(len(edges)) if bands is None else bands, f"without a band: {domain}", leave=False):
+            with removed(segmentor, band, edges, where): cms = evaluate(segmentor, d, **options)
+            m = float(value(cms, np.ones((1, len(d))))[0])
+            lower, upper = np.quantile(value(cms, pick) - drawn, (.025, .975))
+            rows.append(dict(domain=domain, band=band, miou=m, change=m - full, lower=lower, upper=upper))
+    return pd.DataFrame(rows)
