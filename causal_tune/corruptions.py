@@ -32,13 +32,13 @@ def corruption_label(name: str, # one of `CORRUPTIONS`
     "What a corruption is called in a table of results."
     return f"{name}:{severities[0]}" if len(severities) == 1 else f"{name}:{severities[0]}-{severities[-1]}"
 
-# %% ../nbs/16_corruptions.ipynb #1e3beba2
+# %% ../nbs/16_corruptions.ipynb #294b19a6
 def library(): # the package `imagecorruptions`
-    "The package that holds the functions. Raises ImportError that says what to install."
+    "The package that holds the functions. Raises ValueError that says what to install."
     try: import imagecorruptions
     except ImportError as err:
-        raise ImportError(f"corruptions need a package that cannot be imported ({err}); "
-                          "pip install 'causal_tune[corruptions]'") from err
+        raise ValueError(f"corruptions need a package that cannot be imported ({err}); "
+                         "pip install 'causal_tune[corruptions]'") from err
     return imagecorruptions
 
 # %% ../nbs/16_corruptions.ipynb #f1d564dc

@@ -248,11 +248,11 @@ def corrupt_pair(load: Callable, # () -> image, label
     image, label = load()
     return corrupt(image, name, severity, seed), label
 
-# %% ../nbs/18_datasets.ipynb #88ff5eac
+# %% ../nbs/18_datasets.ipynb #a57ebefa
 def corrupted(samples: list[Sample], # clean frames
               what: str, # "fog:3" for one severity, "fog" for all
 ) -> list[Sample]: # as many, or five times as many
-    "The same frames, corrupted when they are read. ValueError for an unknown corruption, ImportError without the package."
+    "The same frames, corrupted when they are read. ValueError for an unknown corruption, or without the package."
     name, severities = read_corruption(what)
     library()
     return [s._replace(domain=corruption_label(name, severities),
