@@ -10,9 +10,10 @@ from .core import unknown
 # %% auto #0
 __all__ = ['CORRUPTIONS', 'SEVERITIES', 'read_corruption', 'corruption_label', 'library', 'numpy_seeded', 'corrupt']
 
-# %% ../nbs/16_corruptions.ipynb #92c9a75d
-CORRUPTIONS = ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
-               "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression")
+# %% ../nbs/16_corruptions.ipynb #c70793a6
+CORRUPTIONS = ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
+               "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
+               "jpeg_compression")
 SEVERITIES = (1, 2, 3, 4, 5)
 
 # %% ../nbs/16_corruptions.ipynb #a6de7c72

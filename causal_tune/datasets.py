@@ -173,7 +173,7 @@ LAYOUTS = {
                          "val": ("half/val_img", "half/val_label")}, (".jpg", ".png"), ".png", ("mapillary",)),
 }
 
-# %% ../nbs/18_datasets.ipynb #039c77d9
+# %% ../nbs/18_datasets.ipynb #37b9485e
 def find_root(name: str, # a row of `LAYOUTS`
               root: str | Path | None = None, # the folder, or the one above it; default $CAUSAL_TUNE_DATA, then ./data
 ) -> Path: # the data set's own folder
@@ -184,8 +184,9 @@ def find_root(name: str, # a row of `LAYOUTS`
     tops = {folder.format(domain=d).split("/")[0] for folder, _ in row.splits.values() for d in row.domains}
     if any((base/top).is_dir() for top in tops): return base
     origin = "root" if root else "CAUSAL_TUNE_DATA" if os.environ.get("CAUSAL_TUNE_DATA") else "default ./data"
-    raise FileNotFoundError(f"no {name} data: looked for the folder {base/name}, or for {' or '.join(sorted(tops)[:3])} "
-                            f"in {base} ({origin}). Unpack the data set there, pass root=, or set CAUSAL_TUNE_DATA")
+    raise FileNotFoundError(f"no {name} data: looked for the folder {base/name}, "
+                            f"or for {' or '.join(sorted(tops)[:3])} in {base} ({origin}). "
+                            f"Unpack the data set there, pass root=, or set CAUSAL_TUNE_DATA")
 
 # %% ../nbs/18_datasets.ipynb #6445e171
 def pair_files(images: Path, # folder with images, searched with its sub-folders

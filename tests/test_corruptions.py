@@ -1,6 +1,7 @@
 """Corrupted frames from descriptor to score: the same pixels everywhere, labels untouched, real folders read."""
 import os, subprocess, sys
 from pathlib import Path
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -44,10 +45,11 @@ def test_every_corruption_and_its_size(spec):
     from causal_tune.datasets import fit_size
     size = load(spec)[0]["label"].shape
     for name in CORRUPTIONS:
-        full, small = (load(f"{spec},{more}corruption={name}:5", label_size="original")[0] for more in ("", "size=96x128,"))
+        specs = (f"{spec},{more}corruption={name}:5" for more in ("", "size=96x128,"))
+        full, small = (load(s, label_size="original")[0] for s in specs)
         assert full["image"].shape[1:] == size and small["image"].shape[1:] == fit_size(size, (96, 128))
-        import cv2  # corrupted at the size it has, resized afterwards
-        wanted = cv2.resize(full["image"].permute(1, 2, 0).numpy(), small["image"].shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+        # corrupted at the size it has, resized afterwards
+        wanted = cv2.resize(full["image"].permute(1, 2, 0).numpy(), small["image"].shape[:0:-1])
         assert (small["image"].permute(1, 2, 0).numpy() == wanted).all(), name
         assert torch.equal(full["label"], small["label"])
 
@@ -66,11 +68,13 @@ def test_same_pixels_in_other_processes():
     "Whatever Python's string hashes and numpy's generator are there; and in the workers of a loader."
     import zlib
     from torch.utils.data import DataLoader
-    specs = [f"{TOY},size=96x128,corruption={c}:2" for c in ("impulse_noise", "glass_blur", "snow", "frost", "elastic_transform")]
+    drawn = "impulse_noise", "glass_blur", "snow", "frost", "elastic_transform"
+    specs = [f"{TOY},size=96x128,corruption={c}:2" for c in drawn]
     specs += [f"{DAY},corruption=shot_noise:4"] if DATA and (Path(DATA) / "camvid").is_dir() else []
     here = [" ".join(str(zlib.crc32(x["image"].numpy().tobytes())) for x in load(spec)) for spec in specs]
     env = ENV | dict(PYTHONHASHSEED="1", PYTHONPATH=str(ROOT))
-    done = subprocess.run([sys.executable, "-c", CHILD, "2", *specs], env=env, capture_output=True, text=True, timeout=120)
+    words = [sys.executable, "-c", CHILD, "2", *specs]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines() == here, done.stderr
     data = load(specs[2])
     loader = DataLoader(data, batch_size=1, num_workers=1, collate_fn=lambda items: items[0])
@@ -133,10 +137,12 @@ def test_real_folders(tmp_path):
     copy(tmp_path)
     third, every = load("cityscapes_c:domain=fog,severity=3", tmp_path), load("cityscapes_c:domain=snow", tmp_path)
     assert len(third) == 6 and third.domain == "fog:3" and third[0]["image"].unique().tolist() == [121]
-    assert len(every) == 30 and every.domain == "snow:1-5" and {int(x["image"][0, 0, 0]) for x in every} == {40, 80, 120, 160, 200}
+    assert len(every) == 30 and every.domain == "snow:1-5"
+    assert {int(x["image"][0, 0, 0]) for x in every} == {40, 80, 120, 160, 200}
     assert all(x["label"].eq(13).all() and x["label"].shape == (48, 96) for x in every)
     assert [s.name for s in third.samples] == FRAMES
-    assert load("cityscapes_c:domain=fog,severity=2,n=1,size=24x48", tmp_path / "cityscapes_c")[0]["image"].shape == (3, 24, 48)
+    own = load("cityscapes_c:domain=fog,severity=2,n=1,size=24x48", tmp_path / "cityscapes_c")
+    assert own[0]["image"].shape == (3, 24, 48)
     with pytest.raises(FileNotFoundError, match="frost/3"): load("cityscapes_c:domain=frost,severity=3", tmp_path)
     with pytest.raises(ValueError, match="severity of cityscapes_c 7"): load("cityscapes_c:severity=7", tmp_path)
     with pytest.raises(ValueError, match="gaussian_noise"): load("cityscapes_c:domain=rain", tmp_path)
@@ -164,7 +170,8 @@ def test_report(weights, capsys):
     torch.manual_seed(0)
     clear = TOY.replace("n=2", "n=3")
     recipe = Recipe(weights=str(weights), eval_size=(96, 128),
-                    targets=(clear, "toyscapes:domain=fog,split=test,n=2", f"{clear},corruption=fog:5", f"{clear},corruption=contrast"))
+                    targets=(clear, "toyscapes:domain=fog,split=test,n=2", f"{clear},corruption=fog:5",
+                             f"{clear},corruption=contrast"))
     segmentor = build(recipe, 19).eval()
     rows, counts = report_on(segmentor, recipe)
     assert [r["domain"] for r in rows] == ["clear", "fog", "fog:5", "contrast:1-5"]
@@ -184,7 +191,8 @@ def test_recipes():
     options = [read_spec(t)[1] for t in (*day.targets, *city.targets)]
     assert "corruption" not in options[0] and all(o["n"] == 10 and o["domain"] == "day" for o in options[:16])
     assert [o["corruption"] for o in options[1:16]] == [f"{c}:3" for c in CORRUPTIONS]
-    assert [o["corruption"] for o in options[16:]] == list(CORRUPTIONS) and all(o["size"] == (1024, 2048) for o in options[16:])
+    assert [o["corruption"] for o in options[16:]] == list(CORRUPTIONS)
+    assert all(o["size"] == (1024, 2048) for o in options[16:])
     for recipe, base in ((day, "camvid_day2dusk"), (city, "c2acdc_1024")):
         assert replace(recipe, name=base, targets=RECIPES[base].targets) == RECIPES[base]
 
