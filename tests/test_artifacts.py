@@ -1,0 +1,94 @@
+"""The artifact tables on small copies of ViT, Eva and SAM, with and without prefix tokens, and on models they cannot take."""
+import pytest
+torch = pytest.importorskip("torch")
+import numpy as np
+import causal_tune  # before timm
+from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM
+from causal_tune.artifacts import artifact_report, compare, look, nothing, outlier_table, plant
+from causal_tune.backbones import PRESETS, architecture, create_backbone, create_model
+from causal_tune.observation import outliers
+
+VIT = dict(depth=3, embed_dim=48, num_heads=3)
+SMALL = {VisionTransformer: VIT | dict(img_size=64), Eva: VIT | dict(img_size=64),
+         VisionTransformerSAM: VIT | dict(global_attn_indexes=(1,), window_size=3),
+         ConvNeXt: dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)), ResNet: dict(layers=(1, 1, 2, 1), channels=(4, 8, 12, 16))}
+PREFIX = {"dinov2_s": 1, "dinov2_s_reg": 5, "dinov3_s": 5, "eva02_l": 1, "siglip2_b": 0, "sam_b": 0}
+
+
+def small(name):
+    torch.manual_seed(0)
+    b = create_backbone(create_model(name, pretrained=False, **SMALL[architecture(PRESETS[name][0])]))
+    for p in b.model.parameters(): p.data += .02 * torch.randn_like(p)  # some positions start at 0
+    return b
+
+
+@pytest.fixture(scope="module")
+def images():
+    random = torch.Generator().manual_seed(0)
+    draw = lambda n: torch.randint(0, 256, (n, 3, 90, 128), dtype=torch.uint8, generator=random)  # 90: padded to 96
+    return {"a": draw(3), "b": draw(2)}
+
+
+def test_prefix_tokens_side_by_side(images):
+    tables = compare({n: small(n) for n in PREFIX}, images)
+    for table in tables.values():
+        assert table.groupby("model").prefix.first().to_dict() == PREFIX
+        assert np.isfinite(table.select_dtypes("number").drop(
+            columns=["deviations", "ratio", "excess_kept"], errors="ignore")).all(axis=None)
+    assert len(tables["outliers"]) == len(tables["filter"]) == 6 * 2 * 3 and len(tables["zero"]) == 6 * 2 * 2 * 3
+
+
+@pytest.mark.parametrize("name", PREFIX)
+def test_planted_outliers_are_found(name, images):
+    b, spots = small(name), {(0, 7): 900., (4, 2): 1500.}
+    plain = look(b, images)
+    with plant(b, 1, spots): seen = look(b, images)
+    for d in images:
+        assert np.array_equal(seen.norms[d][:, 0], plain.norms[d][:, 0])
+        new = outliers(seen.norms[d][:, 1], 8) & ~outliers(plain.norms[d][:, 1], 8)
+        assert sorted({tuple(p) for p in np.argwhere(new)[:, 1:].tolist()}) == sorted(spots) and new.sum() == 2 * len(new)
+    rows = outlier_table(seen.norms, 8).query("layer == 1")
+    assert rows.there.eq(1).all() and rows.ratio.gt(5).all()
+    assert all(np.array_equal(look(b, images).norms[d], plain.norms[d]) for d in images), "the hook stayed"
+
+
+def test_adapter_does_not_matter(images):
+    "The tables describe what each block computed before the adapter; at a zero start it changes nothing."
+    plain = small("dinov2_s")
+    tuned = create_backbone(create_model("dinov2_s", pretrained=False, **SMALL[VisionTransformer]), "rein", init="zero",
+                            num_tokens=6, rank=2)
+    tuned.model.load_state_dict(plain.model.state_dict())
+    a, b = look(plain, images), look(tuned, images)
+    assert all(np.allclose(a.norms[d], b.norms[d], rtol=1e-4) for d in images)
+
+
+def test_batch_size_does_not_matter(images):
+    b = small("dinov2_s_reg")
+    one, all_ = look(b, images, batch=1), look(b, images, batch=8)
+    for d in images:
+        assert np.allclose(one.norms[d], all_.norms[d], rtol=1e-4) and np.allclose(one.kept[d], all_.kept[d], rtol=1e-3, atol=1e-4)
+        assert np.allclose(one.energy[d], all_.energy[d], rtol=1e-3) and torch.allclose(one.mean[d], all_.mean[d], atol=1e-4)
+
+
+def test_learnable_band_leaves_no_gradient(images):
+    from causal_tune.bands import create_band
+    band = create_band("learnable")
+    table = artifact_report(small("dinov2_s"), images, band)["filter"]
+    assert table.real_removed.between(0, 1).all() and band.raw_low.grad is None
+
+
+@pytest.mark.parametrize("name", ["convnext_t", "resnet50"])
+def test_models_with_stages_are_refused(name, images):
+    b = small(name)
+    with pytest.raises(ValueError, match="several sizes"): look(b, images)
+    with pytest.raises(ValueError, match="several sizes"): nothing(b, (96, 128))
+    with pytest.raises(ValueError, match="stages"):
+        with plant(b, 1, {(0, 0): 1.}): pass
+
+
+def test_bad_images(images):
+    b = small("dinov2_s")
+    with pytest.raises(ValueError, match="uint8"): look(b, {"a": images["a"].float()})
+    with pytest.raises(ValueError, match="No images"): look(b, {"a": images["a"][:0]})
+    with pytest.raises(ValueError, match="several sizes"): look(b, {"a": images["a"], "b": images["b"][..., :64]})
+    with pytest.raises(ValueError, match="No backbones"): compare({}, images)
