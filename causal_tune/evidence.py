@@ -88,10 +88,10 @@ def band_tokens(features: Tensor, # (b, c, h, w)
 def _part(spectrum, mask): # (b, h*w, c) coefficients -> patches, from those in the mask (h, w)
     return dct2_tokens(spectrum * mask.flatten()[:, None], tuple(mask.shape), inverse=True)
 
-# %% ../nbs/27_evidence.ipynb #b30d86a0
+# %% ../nbs/27_evidence.ipynb #21137a4b
 STRENGTHS = (1e-2, 1e-1, 1.) # lambda: what is tried as regularisation, in units of a channel's variance
 
-def _sums(x, y, k): # (c + 1 + k, c + 1 + k): products of samples, ones and indicators of the classes, of one class after the other
+def _sums(x, y, k): # (k, c + 1, c + 1): per class, sums of products of its samples with a 1 appended
     z = torch.cat([x, x.new_ones(len(x), 1)], 1)
     return torch.stack([z[y == i].T @ z[y == i] for i in range(k)]).double()
 
@@ -104,19 +104,34 @@ def _discriminant(sums, strength): # sums (k, c + 1, c + 1) -> weights (c, k), o
     weights = torch.linalg.solve(within + strength * torch.eye(len(within), dtype=within.dtype), mean.T)
     return weights, torch.where(seen, -.5 * (mean.T * weights).sum(0), -torch.inf)
 
-# %% ../nbs/27_evidence.ipynb #73554290
+# %% ../nbs/27_evidence.ipynb #cab2bfdd
 def deal(groups, y, # (n,) group of each sample, and its label
          folds: int, seed: int, # into so many parts
 ) -> np.ndarray: # (n,) fold of each sample
     "Whole groups into folds, those of one label spread evenly. ValueError where there are fewer groups than folds."
     names, first, of = np.unique(groups, return_index=True, return_inverse=True)
-    if len(names) < folds: raise ValueError(f"{len(names)} scenes cannot fill {folds} folds; give more images or fewer folds.")
+    if len(names) < folds: raise ValueError(
+        f"{len(names)} scenes cannot fill {folds} folds; give more images or fewer folds.")
     order = np.lexsort((np.random.default_rng(seed).random(len(names)), np.asarray(y)[first]))
     fold = np.empty(len(names), int)
     fold[order] = np.arange(len(names)) % folds
     return fold[of]
 
-# %% ../nbs/27_evidence.ipynb #5f4bf079
+# %% ../nbs/27_evidence.ipynb #840114df
+def _standard(x): # channels of mean 0 and variance 1; knows no labels
+    x = x - x.mean(0)
+    x = x / x.std(0).clamp_min(1e-9 * x.std(0).max() + 1e-30)
+    if len(x) > x.shape[1]: return x
+    u, s, _ = torch.linalg.svd(x, full_matrices=False)  # few samples span few directions: nothing is lost
+    return u * s
+
+def _answer(x, weights, offsets): return (x @ weights.float() + offsets.float()).argmax(1).numpy()
+
+def _balanced(y, predicted, k):
+    count = np.bincount(y, minlength=k)
+    return (np.bincount(y[y == predicted], minlength=k) / np.maximum(count, 1))[count > 0].mean()
+
+# %% ../nbs/27_evidence.ipynb #44a85ed6
 def held_out(x, # (n, c) samples
              y, # (n,) labels from 0
              groups, # (n,) scene of each sample
@@ -140,20 +155,7 @@ def held_out(x, # (n, c) samples
         out[test] = answer(total - sums[f], STRENGTHS[int(np.argmax(right))], test)
     return out
 
-def _standard(x): # channels of mean 0 and variance 1; knows no labels
-    x = x - x.mean(0)
-    x = x / x.std(0).clamp_min(1e-9 * x.std(0).max() + 1e-30)
-    if len(x) > x.shape[1]: return x
-    u, s, _ = torch.linalg.svd(x, full_matrices=False)  # few samples span few directions; a rotation changes no prediction
-    return u * s
-
-def _answer(x, weights, offsets): return (x @ weights.float() + offsets.float()).argmax(1).numpy()
-
-def _balanced(y, predicted, k):
-    count = np.bincount(y, minlength=k)
-    return (np.bincount(y[y == predicted], minlength=k) / np.maximum(count, 1))[count > 0].mean()
-
-# %% ../nbs/27_evidence.ipynb #9094e0d3
+# %% ../nbs/27_evidence.ipynb #2c919c1f
 class Score(NamedTuple):
     "How well a probe did on held-out scenes."
     accuracy: float # balanced, 0 to 1
@@ -167,6 +169,7 @@ class Score(NamedTuple):
     @property
     def skill(self): return (self.accuracy - self.chance) / (1 - self.chance)
 
+# %% ../nbs/27_evidence.ipynb #b999bfab
 def score(y, predicted, groups, # (n,) each
           draws: int = 1000, seed: int = 0, # of the bootstrap
 ) -> Score:
@@ -201,7 +204,7 @@ def patch_labels(labels: Tensor, # (b, H, W) class ids; 255 is ignored
     most, label = count.max(2)
     return torch.where((most >= p * q / 2) & (label < k), label, -1)
 
-# %% ../nbs/27_evidence.ipynb #48a5c348
+# %% ../nbs/27_evidence.ipynb #a0d3e961
 class Frames(NamedTuple):
     "Labelled images of several domains."
     images: Tensor # (n, 3, H, W) uint8
@@ -222,12 +225,13 @@ def gather_frames(data: Mapping, # domain -> data set from `load_dataset`, all o
         frames = [d[j] for j in range(len(d))]
         items, domain = items + frames, domain + [i] * len(d)
         scene += [frames[j - j % block]["name"] for j in range(len(d))]
-    if len({x["image"].shape for x in items}) > 1: raise ValueError("Images of different size; pass size= to load_dataset.")
+    if len({x["image"].shape for x in items}) > 1:
+        raise ValueError("Images of different size; pass size= to load_dataset.")
     images, labels = (torch.stack([x[k] for x in items]) for k in ("image", "label"))
-    space = next(iter(data.values())).space
-    return Frames(images, labels, np.array(domain), np.unique(scene, return_inverse=True)[1], tuple(data), space.classes)
+    numbers, classes = np.unique(scene, return_inverse=True)[1], next(iter(data.values())).space.classes
+    return Frames(images, labels, np.array(domain), numbers, tuple(data), classes)
 
-# %% ../nbs/27_evidence.ipynb #75a3859d
+# %% ../nbs/27_evidence.ipynb #69533985
 @torch.no_grad()
 def layer_spectra(backbone, images: Tensor, # from `create_backbone`; (n, 3, H, W) uint8
                   layers, # block numbers from 0
@@ -235,7 +239,8 @@ def layer_spectra(backbone, images: Tensor, # from `create_backbone`; (n, 3, H, 
                   batch: int = 8, # images at a time
 ):
     "Yields layer, grid (h, w) and DCT coefficients (n, h*w, c) of what each block computed, before the adapter."
-    device, look = next(backbone.parameters()).device, lambda x, l: backbone.block_features(backbone.normalise(x.to(device)), l)
+    device = next(backbone.parameters()).device
+    look = lambda x, l: backbone.block_features(backbone.normalise(x.to(device)), l)
     (_, c, h, w), layers = look(images[:1], layers[:1])[0].shape, list(layers)
     at_once = max(1, int(budget / (4 * len(images) * c * h * w)))
     for part in (layers[i:i + at_once] for i in range(0, len(layers), at_once)):
@@ -253,7 +258,7 @@ def random_halves(scene, # (n,) scene of each image
     names, rng = np.unique(scene), np.random.default_rng(seed)
     return [np.isin(scene, rng.permutation(names)[:len(names) // 2]).astype(int) for _ in range(times)]
 
-# %% ../nbs/27_evidence.ipynb #4c792be1
+# %% ../nbs/27_evidence.ipynb #f5711424
 def domain_scores(energies, # (n, c) energy of each channel in one band
                   domain, scene, # (n,) numbers
                   names, # of the domains
@@ -266,15 +271,17 @@ def domain_scores(energies, # (n, c) energy of each channel in one band
     ask = lambda rows, y: probe(x[rows], y[rows], scene[rows], folds=folds, seed=seed)
     out = {("domain", "all"): ask(np.arange(len(x)), domain)}
     for d, name in enumerate(names):
-        if pairs and d != reference: out["domain", name] = ask(np.isin(domain, (reference, d)), (domain == d).astype(int))
+        if not pairs or d == reference: continue
+        out["domain", name] = ask(np.isin(domain, (reference, d)), (domain == d).astype(int))
     for d in range(len(names)) if pairs else ():
         rows = domain == d
         halves = random_halves(scene[rows], seed=seed + d)
         told = [held_out(x[rows], y, scene[rows], folds=folds, seed=seed) for y in halves]
-        out["control", names[d]] = score(np.concatenate(halves), np.concatenate(told), np.tile(scene[rows], len(halves)))
+        again = np.tile(scene[rows], len(halves))
+        out["control", names[d]] = score(np.concatenate(halves), np.concatenate(told), again)
     return out
 
-# %% ../nbs/27_evidence.ipynb #a2219a6f
+# %% ../nbs/27_evidence.ipynb #d566e679
 def class_scores(tokens, # (n, h*w, c) one band's part of the features
                  labels, # (n, h*w) class of each patch, -1: left out
                  domain, scene, # (n,) numbers
@@ -285,13 +292,14 @@ def class_scores(tokens, # (n, h*w, c) one band's part of the features
 ) -> dict[tuple[str, str], Score]: # ("class", domain) -> score
     "Can the class of a patch be told from one band? Learned on the source domain, asked in all."
     image, patch = np.nonzero(np.asarray(labels) >= 0)
-    x, (y, domain, scene) = torch.as_tensor(tokens)[image, patch], (np.asarray(labels)[image, patch], domain[image], scene[image])
+    x, y = torch.as_tensor(tokens)[image, patch], np.asarray(labels)[image, patch]
+    domain, scene = domain[image], scene[image]
     if magnitude: x = torch.cat([x, x.abs()], 1)
     predicted = held_out(x, y, scene, train=domain == source, folds=folds, seed=seed)
     pick = {name: domain == d for d, name in enumerate(names)}
     return {("class", name): score(y[m], predicted[m], scene[m]) for name, m in pick.items() if m.any()}
 
-# %% ../nbs/27_evidence.ipynb #758c3af2
+# %% ../nbs/27_evidence.ipynb #6a8e1272
 def frequent(labels, # (n, h*w) classes of patches, -1: left out
              scene, # (n,) scenes of the images
              among, # (n,) bool: images that are counted
@@ -302,7 +310,8 @@ def frequent(labels, # (n, h*w) classes of patches, -1: left out
     for k in range(labels.max() + 1):
         here = (labels == k) & np.asarray(among)[:, None]
         if here.sum() >= patches and len(np.unique(scene[here.any(1)])) >= scenes: kept.append(k)
-    if len(kept) < 2: raise ValueError(f"Only {len(kept)} class has {patches} patches in {scenes} scenes; give more images.")
+    if len(kept) < 2: raise ValueError(
+        f"Only {len(kept)} classes have {patches} patches in {scenes} scenes; two are needed. Give more images.")
     number = np.full(labels.max() + 2, -1)  # the last one serves label -1
     number[kept] = np.arange(len(kept))
     return number[labels], kept
@@ -321,7 +330,7 @@ def energy_change(energy, # (d, n) mean energy per coefficient, by domain and ba
     index = pd.MultiIndex.from_product([names, range(total.shape[1])], names=["domain", "band"])
     return pd.DataFrame(dict(share=part.ravel(), db=db.ravel(), absolute=absolute.ravel()), index).reset_index()
 
-# %% ../nbs/27_evidence.ipynb #9378cec7
+# %% ../nbs/27_evidence.ipynb #4e15adb4
 class Evidence(NamedTuple):
     "What every band of every layer tells."
     scores: pd.DataFrame # layer, band, kind (domain, control, class), task, then the fields of `Score` and skill
@@ -331,31 +340,31 @@ class Evidence(NamedTuple):
     source: str # the domain that class probes are trained on, and that others are compared with
     draws: np.ndarray # (rows of scores, 1000) accuracies of resampled scenes
 
+# %% ../nbs/27_evidence.ipynb #5c6bf555
 def measure(backbone, # from `create_backbone`
             frames: Frames, # from `gather_frames`
             source: str | None = None, # the reference; the first domain by default
             edges: Sequence[float] = EDGES, # see `rings`
             layers=None, # block numbers from 0; all by default
-            **options, # pairs, magnitude, folds, seed: see `domain_scores` and `class_scores`; budget, batch: `layer_spectra`
+            **options, # of `domain_scores` and `class_scores`: pairs, magnitude, folds, seed; of `layer_spectra`
 ) -> Evidence:
     "Domain and class information by layer and band. ValueError for unknown domains and for too few scenes or classes."
     source, layers = source or frames.domains[0], list(range(backbone.num_layers) if layers is None else layers)
     if source not in frames.domains: raise unknown("domain", source, frames.domains)
     if backbone.staged: raise ValueError("The blocks of this model work on grids of several sizes; give a transformer.")
     reading = {k: options.pop(k) for k in ("budget", "batch") if k in options}
-    rows, energies, kept = [], [], None
+    rows, energies, kept, number = [], [], None, frames.domains.index(source)
     for layer, grid, spectrum in tqdm(layer_spectra(backbone, frames.images, layers, **reading), "layers", len(layers)):
-        bands = band_table(*grid, edges)
         if kept is None:
+            bands = band_table(*grid, edges)
             y = patch_labels(frames.labels, grid, backbone.patch_size, len(frames.classes))
-            y, kept = frequent(y, frames.scene, frames.domain == frames.domains.index(source))
-        found, energy = _measure_layer(spectrum, grid, y, frames, frames.domains.index(source), edges, **options)
-        rows += [dict(layer=layer, band=b, kind=kind, task=task, score=s) for b, kind, task, s in found]
-        energies.append(energy_change(energy, bands.coefficients, frames.domains, frames.domains.index(source)).assign(layer=layer))
-    scores = pd.DataFrame([{k: v for k, v in r.items() if k != "score"} | r["score"]._asdict() | dict(skill=r["score"].skill)
-                           for r in rows])
-    return Evidence(scores.drop(columns="draws"), pd.concat(energies, ignore_index=True), bands,
-                    tuple(frames.classes[k] for k in kept), source, np.stack([r["score"].draws for r in rows]))
+            y, kept = frequent(y, frames.scene, frames.domain == number)
+        found, energy = _measure_layer(spectrum, grid, y, frames, number, edges, **options)
+        rows += [(layer, *row) for row in found]
+        energies.append(energy_change(energy, bands.coefficients, frames.domains, number).assign(layer=layer))
+    names = tuple(frames.classes[k] for k in kept)
+    return Evidence(_score_table(rows), pd.concat(energies, ignore_index=True), bands, names, source,
+                    np.stack([row[-1].draws for row in rows]))
 
 # %% ../nbs/27_evidence.ipynb #732e276b
 def _measure_layer(spectrum, grid, labels, frames, source, edges, pairs=True, magnitude=False, folds=4, seed=0):
@@ -369,7 +378,12 @@ def _measure_layer(spectrum, grid, labels, frames, source, edges, pairs=True, ma
         rows += [(b, *key, s) for key, s in scores.items()]
     return rows, np.stack([energies[frames.domain == d].mean((0, 2)).numpy() for d in range(len(frames.domains))])
 
-# %% ../nbs/27_evidence.ipynb #63eb7cca
+# %% ../nbs/27_evidence.ipynb #f1fd46cd
+def _score_table(rows): # of (layer, band, kind, task, Score)
+    columns = ["layer", "band", "kind", "task", *Score._fields[:7], "skill"]
+    return pd.DataFrame([(*row[:4], *row[4][:7], row[4].skill) for row in rows], columns=columns)
+
+# %% ../nbs/27_evidence.ipynb #1083ec28
 def skill_curves(e: Evidence # from `measure`
 ) -> pd.DataFrame: # layer, band, what, skill, lower, upper
     "Mean skill by layer and band: domain (all), control, class in the source and in the other domains."
@@ -380,7 +394,8 @@ def skill_curves(e: Evidence # from `measure`
     means = s.skill.groupby([s.layer, s.band, what]).mean()
     low, high = np.quantile(draws.values, (.025, .975), 1)
     means.index.names = ["layer", "band", "what"]
-    return means.to_frame("skill").assign(lower=low, upper=high).reset_index().query("what != ''").reset_index(drop=True)
+    table = means.to_frame("skill").assign(lower=low, upper=high).reset_index()
+    return table[table.what != ""].reset_index(drop=True)
 
 # %% ../nbs/27_evidence.ipynb #ca9bcb11
 def _as_image(transform, x): return transform(tv_tensors.Image(x)).as_subclass(Tensor)
@@ -405,7 +420,7 @@ def corruption_stand_ins(severity: int = 3, # 1 to 5
         return torch.from_numpy(rearrange(array, "h w c -> c h w").copy())
     return {name: partial(change, name) for name in CORRUPTIONS if name not in without}
 
-# %% ../nbs/27_evidence.ipynb #d0fe0d49
+# %% ../nbs/27_evidence.ipynb #c82eabc4
 def perturbed(frames: Frames, # of one source domain
               changes: Mapping[str, Callable], # name -> function of an image (3, H, W) uint8
               seed: int = 0, # of what the changes draw from torch
@@ -416,11 +431,12 @@ def perturbed(frames: Frames, # of one source domain
         torch.manual_seed(seed)
         for name, f in changes.items():
             images.append(torch.stack([f(x) for x in frames.images]))
-            if images[-1].dtype != torch.uint8 or images[-1].shape != frames.images.shape: raise ValueError(
-                f"The change {name!r} makes {images[-1].dtype} {tuple(images[-1].shape[1:])} of uint8 {tuple(frames.images.shape[1:])}.")
+            made, given = images[-1], frames.images
+            if made.dtype != torch.uint8 or made.shape != given.shape: raise ValueError(
+                f"The change {name!r} makes {made.dtype} {tuple(made.shape[1:])} of uint8 {tuple(given.shape[1:])}.")
     times = len(changes) + 1
-    return Frames(torch.cat(images), frames.labels.repeat(times, 1, 1), np.arange(times).repeat(n), np.tile(frames.scene, times),
-                  ("source", *changes), frames.classes)
+    return Frames(torch.cat(images), frames.labels.repeat(times, 1, 1), np.arange(times).repeat(n),
+                  np.tile(frames.scene, times), ("source", *changes), frames.classes)
 
 # %% ../nbs/27_evidence.ipynb #4235cee6
 def longest_best(values) -> tuple[int, int]: # first and last position
@@ -444,7 +460,7 @@ def band_rule(class_skill, domain_skill, # (n,) by band
     if keep_dc: table = pd.concat([pd.DataFrame([dict(kept=first == 0)]), table], ignore_index=True)
     return pd.DataFrame(dict(band=range(len(table)), class_skill=class_skill, domain_skill=domain_skill)).join(table)
 
-# %% ../nbs/27_evidence.ipynb #ef7e8ae3
+# %% ../nbs/27_evidence.ipynb #1ae30b08
 def run_spec(kept, # (n,) bool by band, one run
              h: int, w: int, # the patch grid
              edges: Sequence[float] = EDGES, # see `rings`
@@ -459,9 +475,10 @@ def run_spec(kept, # (n,) bool by band, one run
     for top in (high, high - 1e-4):  # an ideal band includes its upper end, a ring does not
         spec = format_spec("ideal", dict(low=round(low, 4), high=round(top, 4)))
         if torch.equal(create_band(spec)(h, w) > 0, wanted): return spec
-    raise ValueError(f"No ideal band keeps bands {np.flatnonzero(kept).tolist()} of a {h} x {w} grid; they must be neighbours.")
+    raise ValueError(f"No ideal band keeps bands {np.flatnonzero(kept).tolist()} of a {h} x {w} grid: "
+                     "they must be neighbours.")
 
-# %% ../nbs/27_evidence.ipynb #c9961dac
+# %% ../nbs/27_evidence.ipynb #838b9033
 class Suggestion(NamedTuple):
     "A band chosen from evidence; as text its spec."
     band: object # from `create_band`
@@ -469,7 +486,15 @@ class Suggestion(NamedTuple):
     table: pd.DataFrame # from `band_rule`, with the names and sizes of the bands
     evidence: Evidence # what it was taken from
     def __str__(self): return self.spec
+def _mean_skills(e): # by band, over layers and tasks: class and domain skill (n,), and their draws (1000, n)
+    transfer = (e.scores.kind == "class") & (e.scores.task != e.source)
+    chosen = transfer, (e.scores.kind == "domain") & (e.scores.task == "all")
+    chance, band = e.scores.chance.values[:, None], e.scores.band
+    skill = lambda x, rows: pd.DataFrame(((x - chance) / (1 - chance))[rows]).groupby(band[rows].values).mean().values
+    of = lambda values: [skill(values, rows.values) for rows in chosen]
+    return [x[:, 0] for x in of(e.scores.accuracy.values[:, None])] + [x.T for x in of(e.draws)]
 
+# %% ../nbs/27_evidence.ipynb #5d50521e
 def suggest_band(model, # a backbone or a segmentor
                  data, # data set of the source domain, at the size the model sees
                  changes: Mapping[str, Callable] | None = None, # stand-ins for unseen domains; `stand_ins()` by default
@@ -481,7 +506,8 @@ def suggest_band(model, # a backbone or a segmentor
                  **options, # of `measure`: magnitude, folds, budget, batch
 ) -> Suggestion:
     "Cut-offs chosen from source images and their labels alone. ValueError for a mapping of domains."
-    if isinstance(data, Mapping): raise ValueError("suggest_band takes the source data set alone, no mapping of domains.")
+    if isinstance(data, Mapping):
+        raise ValueError("suggest_band takes the source data set alone, no mapping of domains.")
     frames = perturbed(gather_frames({"source": data}, block), stand_ins() if changes is None else changes, seed)
     backbone = getattr(model, "backbone", model)
     e = measure(backbone, frames, "source", edges, layers, pairs=False, seed=seed, **options)
@@ -490,15 +516,7 @@ def suggest_band(model, # a backbone or a segmentor
     spec = run_spec(rule.kept, h, w, edges)
     return Suggestion(create_band(spec), spec, e.bands.merge(rule, on="band"), e)
 
-def _mean_skills(e): # by band, over layers and tasks: class and domain skill (n,), and their draws (1000, n)
-    transfer = (e.scores.kind == "class") & (e.scores.task != e.source)
-    chosen = transfer, (e.scores.kind == "domain") & (e.scores.task == "all")
-    chance = e.scores.chance.values[:, None]
-    skill = lambda values, rows: pd.DataFrame(((values - chance) / (1 - chance))[rows]).groupby(e.scores.band[rows].values).mean().values
-    of = lambda values: [skill(values, rows.values) for rows in chosen]
-    return [x[:, 0] for x in of(e.scores.accuracy.values[:, None])] + [x.T for x in of(e.draws)]
-
-# %% ../nbs/27_evidence.ipynb #51fe9da7
+# %% ../nbs/27_evidence.ipynb #98259ddf
 def _without(x, band, edges): # (b, c, h, w)
     return idct2(dct2(x) * (rings(*x.shape[-2:], edges) != band).to(x))
 
@@ -512,6 +530,7 @@ class WithoutBand(nn.Module):
         return grid_to_tokens(_without(refined, self.band, self.edges))
     def queries(self): return self.adapter.queries()
 
+# %% ../nbs/27_evidence.ipynb #1d6a1cf4
 @contextmanager
 def removed(segmentor, band: int, # number of a band
             edges: Sequence[float] = EDGES, # see `rings`
@@ -521,12 +540,14 @@ def removed(segmentor, band: int, # number of a band
     if where not in ("head", "blocks"): raise unknown("place", where, ["head", "blocks"])
     adapter, features, own = segmentor.backbone.adapter, segmentor.features, vars(segmentor).get("features")
     if where == "blocks": segmentor.backbone.adapter = WithoutBand(adapter, band, edges)
-    else: segmentor.features = lambda images: (lambda f, q: ([_without(x, band, edges) for x in f], q))(*features(images))
+    else: segmentor.features = lambda images: _thinned(*features(images), band, edges)
     try: yield segmentor
     finally:
         segmentor.backbone.adapter = adapter
         vars(segmentor).pop("features", None)
         if own: segmentor.features = own
+
+def _thinned(features, queries, band, edges): return [_without(x, band, edges) for x in features], queries
 
 # %% ../nbs/27_evidence.ipynb #93cfd3e8
 def band_removal(segmentor, # trained
