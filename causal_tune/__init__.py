@@ -22,7 +22,7 @@ _home = {
     "Recipe": "recipes", "get_recipe": "recipes",
     "train": "training", "evaluate": "evaluation",
 }
-_registering = {"adapters": ["causal", "released"]}  # chapters whose entries a registry is expected to hold
+_registering = {"adapters": ["causal", "released", "peers", "tuning"]}  # chapters whose entries a registry is expected to hold
 __all__ = list(_home)
 
 

@@ -14,18 +14,27 @@ from .core import Registry, parse_spec, unknown
 __all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter', 'Rein',
            'check_contract']
 
-# %% ../nbs/06_adapters.ipynb #2ad1f1c0
+# %% ../nbs/06_adapters.ipynb #ef2767aa
 ADAPTERS = Registry("adapter")
 
 @ADAPTERS.register("none")
 class Adapter(nn.Module):
     "The contract of all adapters; by itself the identity, without parameters."
+    whole = False # True: one adapter serves all stages of a model, whatever their widths
     def __init__(self, num_layers: int, # blocks of the backbone, one call each
                  channels: int, # width c of the patch tokens
                  patch_size: int = 16, # side of a patch in pixels; published starts depend on it
                  query_dim: int = 256): # width q of the head's queries
         super().__init__()
         self.num_layers, self.channels = num_layers, channels
+    def attach(self, model: nn.Module, # frozen timm model
+               blocks: list, # those of its blocks that the features depend on, in the order they run
+    ) -> None: # called once; a token adapter needs nothing of the model
+        pass
+    def fold(self) -> None: # changes of weights become part of the model
+        if type(self) is not Adapter:
+            raise ValueError(f"{type(self).__name__} changes tokens and cannot be folded into weights; only adapters of "
+                             "weights can, such as lora, soma and full.")
     def forward(self, tokens: Tensor, # (b, h*w, c) patch tokens after a block
                 layer: int, # which block, from 0
                 grid: tuple[int, int], # (h, w)
@@ -40,6 +49,11 @@ class Adapter(nn.Module):
                              f"{grid[0] * grid[1]}, {self.channels}), patch tokens only.")
     def queries(self) -> Tensor | None: # (m, q) query vectors for the head, None if the adapter has none
         return None
+    def attach(self, model: nn.Module, blocks: list[nn.Module]) -> None:
+        "Called once by the backbone, with the blocks it stands behind; adapters that change weights hook in here."
+    def fold_in(self) -> None:
+        "Put what was trained into the model's weights. ValueError where it is no change of weights."
+        raise ValueError(f"{type(self).__name__} changes features, not weights; only lora, soma and full can be merged.")
 
 # %% ../nbs/06_adapters.ipynb #b6c8a0a1
 def list_adapters() -> list[str]:
@@ -88,9 +102,9 @@ def attend(x: Tensor, # (b, n, c) what asks
     k, v = (t.expand(len(x), -1, -1) for t in (k, F.pad(v, (0, 0, 1, 0))))
     return F.scaled_dot_product_attention(x, k, v)
 
-# %% ../nbs/06_adapters.ipynb #56cd5266
+# %% ../nbs/06_adapters.ipynb #31749502
 class TokenAdapter(Adapter, LearnableTokens):
-    "What Rein and Causal-Tune share: tokens, two linear maps, a scale, the query link. A base class."
+    "What token methods share: tokens, two linear maps, a scale, the query link. A base class."
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
                  num_tokens: int = 100, # m, tokens of each block, the null token among them
                  rank: int | None = 16, # r of the tokens; None stores them whole
