@@ -151,7 +151,7 @@ def collapsed(rows: list[dict], groups: dict) -> list[dict]: # rows in which the
     return [dict(adapter=a, seed=s, domain=d, miou=float(np.mean([r["miou"] for r in same])), iou=mean(same))
             for (a, s, d), same in together.items()]
 
-# %% ../nbs/31_quality.ipynb #378906ef
+# %% ../nbs/31_quality.ipynb #296ea7cd
 CHOSEN = ("adapter", "variant", "init", "band", "residual", "style", "weights", "seed", "lr", "targets", "train", "validate")
 
 def run_experiment(name: str, # one of `EXPERIMENTS`
@@ -173,7 +173,7 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
     chosen = variants(measured_band(recipe, folder, root, e.block.get(e.source, 1)))
     if wrong := [label for label in only if label not in chosen]: raise unknown("variant", wrong[0], chosen)
     chosen = {k: v for k, v in chosen.items() if not only or k in ("none", "rein", *only)}
-    rates = search_rates(recipe, chosen, folder / "rates", root, jobs)
+    rates = search_rates(recipe, chosen, folder / "rates", root, jobs, RATES)
     rows = run_grid(grid(recipe, with_rates(chosen, rates), seeds), folder / "runs", root, jobs)
     return dict(rows=rows, recipe=recipe, chosen=chosen, rates=rates, **result_tables(e, folder / "runs", rows))
 
