@@ -191,9 +191,9 @@ def acdc_size(recipe: Recipe) -> tuple | None: # (height, width)
     told = [options["size"] for name, options in map(read_spec, recipe.targets) if name == "acdc" and "size" in options]
     return told[0] if told else recipe.eval_size or None
 
-# %% ../nbs/34_cli.ipynb #6d79ed48
+# %% ../nbs/34_cli.ipynb #b359b5b8
 def run_lab(args, rest):
-    chosen = {k: v for k in ("images", "backbone", "weights", "checkpoint", "size", "n") if (v := getattr(args, k)) is not None}
+    chosen = {k: v for k in ("images", "backbone", "weights", "checkpoint", "size", "n", "results") if (v := getattr(args, k)) is not None}
     if args.checkpoint and (args.backbone or args.weights): raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
     if args.images:
         from causal_tune.observation import domain_folders
@@ -201,12 +201,12 @@ def run_lab(args, rest):
     if args.backbone and not args.weights:
         from causal_tune.backbones import find_weights
         if path := find_weights(args.backbone): chosen["weights"] = path
-    for name in {"images", "weights", "checkpoint"} & set(chosen):  # the notebook runs in a folder of its own
+    for name in {"images", "weights", "checkpoint", "results"} & set(chosen):  # the notebook runs in a folder of its own
         if not Path(chosen[name]).exists(): raise FileNotFoundError(f"No {name} at {chosen[name]}.")
         chosen[name] = str(Path(chosen[name]).resolve())
     if "size" in chosen: chosen["size"] = read_field("eval_size", args.size)
     if args.export:
-        if rest: raise unknown("option", rest[0], ["--images", "--backbone", "--weights", "--checkpoint", "--size", "--n", "--export"])
+        if rest: raise unknown("option", rest[0], ["--images", "--backbone", "--weights", "--checkpoint", "--size", "--n", "--results", "--export"])
         from causal_tune.lab import open_lab
         path = open_lab(**chosen).export_html(args.export)
         return print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
@@ -255,7 +255,7 @@ def describe(field: str) -> str: # the comment behind a recipe's field
     found = re.search(rf"^    {field}: [^#]*# (.*)$", inspect.getsource(Recipe), re.M)
     return found[1] if found else ""
 
-# %% ../nbs/34_cli.ipynb #57856956
+# %% ../nbs/34_cli.ipynb #b675cc7b
 def add_commands(command) -> None:
     "Arguments of each command."
     demo = command("demo", run_demo, "compare adapters on Toyscapes and write a report; no download, a few minutes")
@@ -297,6 +297,7 @@ def add_commands(command) -> None:
     lab.add_argument("--checkpoint", help="checkpoint.pt of a run: look into its model, with its head")
     lab.add_argument("--size", metavar="HxW", help="size the model is to see (default: that of the first image)")
     lab.add_argument("--n", type=int, help="images per domain, at most (default: 8)")
+    lab.add_argument("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too")
     lab.add_argument("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead")
     pretrain = command("pretrain", run_pretrain, "pre-train toy_vit again, step by step as it was")
     for name, default in dict(steps=2000, scenes=3000, seed=0).items(): pretrain.add_argument(f"--{name}", type=int, default=default)

@@ -28,9 +28,9 @@ from .styles import create_style
 # %% auto #0
 __all__ = ['EDGES', 'STRENGTHS', 'rings', 'band_table', 'band_energies', 'band_tokens', 'deal', 'held_out', 'Score', 'score',
            'probe', 'patch_labels', 'Frames', 'gather_frames', 'layer_spectra', 'random_halves', 'domain_scores',
-           'class_scores', 'frequent', 'energy_change', 'Evidence', 'measure', 'skill_curves', 'stand_ins',
-           'corruption_stand_ins', 'perturbed', 'longest_best', 'band_rule', 'run_spec', 'Suggestion', 'suggest_band',
-           'WithoutBand', 'removed', 'band_removal']
+           'class_scores', 'frequent', 'energy_change', 'Evidence', 'measure_layers', 'joined', 'measure',
+           'skill_curves', 'stand_ins', 'corruption_stand_ins', 'perturbed', 'longest_best', 'band_rule', 'run_spec',
+           'Suggestion', 'suggest_band', 'WithoutBand', 'removed', 'band_removal']
 
 # %% ../nbs/27_evidence.ipynb #248f78bb
 EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
@@ -340,33 +340,46 @@ class Evidence(NamedTuple):
     source: str # the domain that class probes are trained on, and that others are compared with
     draws: np.ndarray # (rows of scores, 1000) accuracies of resampled scenes
 
-# %% ../nbs/27_evidence.ipynb #5c6bf555
+# %% ../nbs/27_evidence.ipynb #f2afdba2
+def measure_layers(backbone, frames: Frames, # as in `measure`, and so are all others
+                   source: str | None = None, edges: Sequence[float] = EDGES, layers=None, **options):
+    "Yields the `Evidence` of one layer after the other; errors as in `measure`."
+    source, layers = source or frames.domains[0], list(range(backbone.num_layers) if layers is None else layers)
+    if source not in frames.domains: raise unknown("domain", source, frames.domains)
+    if backbone.staged: raise ValueError("The blocks of this model work on grids of several sizes; give a transformer.")
+    reading = {k: options.pop(k) for k in ("budget", "batch") if k in options}
+    number, y = frames.domains.index(source), None
+    for layer, grid, spectrum in layer_spectra(backbone, frames.images, layers, **reading):
+        if y is None:
+            bands = band_table(*grid, edges)
+            y = patch_labels(frames.labels, grid, backbone.patch_size, len(frames.classes)).numpy()
+            there = (y[frames.domain == number] >= 0).any()
+            y, kept = frequent(y, frames.scene, frames.domain == number) if there else (np.full_like(y, -1), [])
+            names = tuple(frames.classes[k] for k in kept)
+        rows, energy = _measure_layer(spectrum, grid, y, frames, number, edges, **options)
+        moved = energy_change(energy, bands.coefficients, frames.domains, number).assign(layer=layer)
+        yield Evidence(_score_table([(layer, *row) for row in rows]), moved, bands, names, source,
+                       np.stack([row[-1].draws for row in rows]))
+
+# %% ../nbs/27_evidence.ipynb #d92d2e13
+def joined(parts: Sequence[Evidence] # of one layer each, from `measure_layers`
+) -> Evidence:
+    "Evidence of several layers as one."
+    table = lambda name: pd.concat([getattr(p, name) for p in parts], ignore_index=True)
+    return parts[0]._replace(scores=table("scores"), energies=table("energies"), draws=np.concatenate([p.draws for p in parts]))
+
 def measure(backbone, # from `create_backbone`
-            frames: Frames, # from `gather_frames`
+            frames: Frames, # from `gather_frames`; labels may all be 255
             source: str | None = None, # the reference; the first domain by default
             edges: Sequence[float] = EDGES, # see `rings`
             layers=None, # block numbers from 0; all by default
             **options, # of `domain_scores` and `class_scores`: pairs, magnitude, folds, seed; of `layer_spectra`
 ) -> Evidence:
     "Domain and class information by layer and band. ValueError for unknown domains and for too few scenes or classes."
-    source, layers = source or frames.domains[0], list(range(backbone.num_layers) if layers is None else layers)
-    if source not in frames.domains: raise unknown("domain", source, frames.domains)
-    if backbone.staged: raise ValueError("The blocks of this model work on grids of several sizes; give a transformer.")
-    reading = {k: options.pop(k) for k in ("budget", "batch") if k in options}
-    rows, energies, kept, number = [], [], None, frames.domains.index(source)
-    for layer, grid, spectrum in tqdm(layer_spectra(backbone, frames.images, layers, **reading), "layers", len(layers)):
-        if kept is None:
-            bands = band_table(*grid, edges)
-            y = patch_labels(frames.labels, grid, backbone.patch_size, len(frames.classes))
-            y, kept = frequent(y, frames.scene, frames.domain == number)
-        found, energy = _measure_layer(spectrum, grid, y, frames, number, edges, **options)
-        rows += [(layer, *row) for row in found]
-        energies.append(energy_change(energy, bands.coefficients, frames.domains, number).assign(layer=layer))
-    names = tuple(frames.classes[k] for k in kept)
-    return Evidence(_score_table(rows), pd.concat(energies, ignore_index=True), bands, names, source,
-                    np.stack([row[-1].draws for row in rows]))
+    total = backbone.num_layers if layers is None else len(layers)
+    return joined(list(tqdm(measure_layers(backbone, frames, source, edges, layers, **options), "layers", total)))
 
-# %% ../nbs/27_evidence.ipynb #732e276b
+# %% ../nbs/27_evidence.ipynb #46e7aae8
 def _measure_layer(spectrum, grid, labels, frames, source, edges, pairs=True, magnitude=False, folds=4, seed=0):
     "(band, kind, task, score) of one layer, and its mean energies (d, n)."
     ring = rings(*grid, edges)
@@ -374,7 +387,7 @@ def _measure_layer(spectrum, grid, labels, frames, source, edges, pairs=True, ma
     for b in range(len(edges)):
         who = frames.domain, frames.scene, frames.domains, source
         scores = domain_scores(energies[:, b], *who, pairs, folds, seed)
-        scores |= class_scores(_part(spectrum, ring == b), labels, *who, magnitude, folds, seed)
+        if (labels >= 0).any(): scores |= class_scores(_part(spectrum, ring == b), labels, *who, magnitude, folds, seed)
         rows += [(b, *key, s) for key, s in scores.items()]
     return rows, np.stack([energies[frames.domain == d].mean((0, 2)).numpy() for d in range(len(frames.domains))])
 

@@ -45,6 +45,41 @@ def test_light_and_wide(tmp_path):
         assert errors == []
 
 
+EVIDENCE = """import causal_tune, timm, pandas as pd
+from causal_tune.lab import FrequencyLab
+from causal_tune.datasets import load_dataset
+from causal_tune.quality import write_table
+rows = [(a, d, x, .2, x - .5, x + .5, "none") for a, x in (("rein", .6), ("causal_tune", -.2)) for d in ("fog", "night")]
+columns = ["adapter", "domain", "difference", "sd_over_seeds", "low", "high", "reference"]
+write_table("quality_toy_differences.csv", pd.DataFrame(rows, columns=columns), "made up")
+tiny = timm.create_model("vit_tiny_patch16_224", patch_size=8, depth=2, embed_dim=24, num_heads=2, num_classes=0, dynamic_img_size=True)
+data = {d: load_dataset(f"toyscapes:domain={d},split=val,n=8", size=(48, 64)) for d in ("clear", "night")}
+lab = FrequencyLab(tiny, data, results=".")
+lab"""
+
+
+def test_evidence_is_measured_on_a_click(tmp_path):
+    with jupyter(tmp_path, EVIDENCE) as address, opened(address) as (page, errors):
+        assert page.locator(".ct-card .gtitle").last.text_content() == "Benchmark: toy"
+        button = page.get_by_role("button", name="Measure", exact=True)
+        assert not button.is_visible()
+        page.get_by_role("button", name="evidence", exact=True).click()
+        button.click()
+        page.wait_for_function("document.querySelector('.ct-about').textContent.startsWith('Measuring')", timeout=20_000)
+        assert button.is_disabled()
+        title = page.locator(".ct-card .gtitle", has_text="Tokens of outlying norm")
+        title.wait_for(timeout=120_000)
+        page.wait_for_function("!document.querySelector('.ct-about').textContent.startsWith('Measuring')", timeout=20_000)
+        assert button.is_enabled() and "dog, 0.20 to 0.70" in title.text_content()
+        names = page.locator(".ct-card .gtitle").all_text_contents()
+        information = next(i for i, name in enumerate(names) if name.startswith("What linear probes tell"))
+        figures, cards = boxes(page, ".ct-card .js-plotly-plot > .plot-container"), boxes(page, ".ct-card:has(.js-plotly-plot)")
+        assert all(f["right"] <= c["right"] + 1 and f["width"] > 300 for f, c in zip(figures, cards))
+        moved = changed(page, page.get_by_role("button", name="paper's figure").click)
+        assert information in moved and names.index("Benchmark: toy") not in moved
+        assert errors == []
+
+
 def test_dark_and_narrow(tmp_path):
     with jupyter(tmp_path, TOY, "JupyterLab Dark") as address, opened(address, 900) as (page, errors):
         cards, figs = boxes(page, ".ct-card"), boxes(page, ".ct-card .js-plotly-plot > .plot-container")

@@ -284,6 +284,7 @@ async function start() {
   document.head.append(Object.assign(document.createElement("script"), { textContent: await new Response(packed).text() }));
   set(S);
   flush(Object.keys(D.figures));
+  for (const [name, fig] of Object.entries(D.still)) Plotly.newPlot("view-" + name, fig.data, fig.layout, D.configs[name]);
   listen();
   narrow.onchange = () => set(S);
   window.lab = { D, S, set, change, profile, energyOf, // for the browser's console
