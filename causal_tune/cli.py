@@ -127,13 +127,15 @@ def space_of(classes):
         if list(space.classes) == list(classes): return space
     raise ValueError(f"No label space has the classes {classes}.")
 
-# %% ../nbs/34_cli.ipynb #01945138
+# %% ../nbs/34_cli.ipynb #9f74130a
 def run_demo(args, rest):
     from causal_tune.demo import demo
     demo(args.out or "runs/demo", **({"seeds": range(args.seeds)} if args.seeds else {}), **read_overrides(rest))
 
 def run_bench_quality(args, rest):
-    from causal_tune.quality import bench_quality
+    from causal_tune.quality import EXPERIMENTS, bench_quality
+    for name in args.experiments:  # the value of an unknown option ends up here too
+        if name not in EXPERIMENTS: raise ValueError(f"{unknown('experiment', name, EXPERIMENTS)} Name experiments before any --field.")
     seeds = args.seeds or 5
     words = ["causal-tune bench-quality", *([f"--seeds {seeds}"] if seeds != 5 else []), *rest]
     bench_quality(args.experiments, args.out or "runs/quality", range(1, 1 + seeds), args.root, args.jobs, args.only or (),

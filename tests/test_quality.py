@@ -71,8 +71,10 @@ def test_stopped_and_started_again(script, tmp_path):
     assert "# causal-tune bench-quality toyscapes; causal_tune" in (tmp_path / "halves/tables/quality_toyscapes_means.csv").read_text()
 
 
-@pytest.mark.parametrize("words, said", [(["cityscapes"], "Unknown experiment"), (["--lr", "1"], "decides lr itself"),
-                                         (["--only", "reinn"], "Did you mean 'rein'"), (["--iteration", "3"], "Did you mean 'iterations'")])
+@pytest.mark.parametrize("words, said", [(["cityscapes"], "Unknown experiment"), (["--lr", "1"], "before any --field"),
+                                         (["toyscapes", "--lr", "1"], "decides lr itself"),
+                                         (["toyscapes", "--only", "reinn"], "Did you mean 'rein'"),
+                                         (["toyscapes", "--iteration", "3"], "Did you mean 'iterations'")])
 def test_wrong_words(tmp_path, capsys, words, said):
     (tmp_path / "toyscapes").mkdir()
     (tmp_path / "toyscapes" / "band.txt").write_text("dog")
