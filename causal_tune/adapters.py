@@ -14,7 +14,7 @@ from .core import Registry, parse_spec, unknown
 __all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter', 'Rein',
            'check_contract']
 
-# %% ../nbs/06_adapters.ipynb #ef2767aa
+# %% ../nbs/06_adapters.ipynb #42bfa8bc
 ADAPTERS = Registry("adapter")
 
 @ADAPTERS.register("none")
@@ -31,10 +31,8 @@ class Adapter(nn.Module):
                blocks: list, # those of its blocks that the features depend on, in the order they run
     ) -> None: # called once; a token adapter needs nothing of the model
         pass
-    def fold(self) -> None: # changes of weights become part of the model
-        if type(self) is not Adapter:
-            raise ValueError(f"{type(self).__name__} changes tokens and cannot be folded into weights; only adapters of "
-                             "weights can, such as lora, soma and full.")
+    def fold_in(self) -> None: # what was trained becomes part of the model's weights
+        raise ValueError(f"{type(self).__name__} changes features, not weights; only lora, soma and full can be merged.")
     def forward(self, tokens: Tensor, # (b, h*w, c) patch tokens after a block
                 layer: int, # which block, from 0
                 grid: tuple[int, int], # (h, w)
@@ -49,11 +47,6 @@ class Adapter(nn.Module):
                              f"{grid[0] * grid[1]}, {self.channels}), patch tokens only.")
     def queries(self) -> Tensor | None: # (m, q) query vectors for the head, None if the adapter has none
         return None
-    def attach(self, model: nn.Module, blocks: list[nn.Module]) -> None:
-        "Called once by the backbone, with the blocks it stands behind; adapters that change weights hook in here."
-    def fold_in(self) -> None:
-        "Put what was trained into the model's weights. ValueError where it is no change of weights."
-        raise ValueError(f"{type(self).__name__} changes features, not weights; only lora, soma and full can be merged.")
 
 # %% ../nbs/06_adapters.ipynb #b6c8a0a1
 def list_adapters() -> list[str]:

@@ -33,9 +33,9 @@ def lr_factor(t: int, # iteration, from 0
     if t < warmup: return 1e-6 + (1 - 1e-6) * t / max(warmup - 1, 1)
     return max(0., 1 - (t - warmup) / max(iterations - warmup - 1, 1)) ** power
 
-# %% ../nbs/22_training.ipynb #5797445b
+# %% ../nbs/22_training.ipynb #d6cfcab6
 NO_DECAY = ("learnable_tokens", "scale", "query_embed", "query_feat", "level_embed", "raw_low", "raw_gap",
-            "pos_embed", "cls_token", "reg_token", "gamma")
+            "pos_embed", "rel_pos", "cls_token", "reg_token", "gamma")
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]: # for AdamW; trained parameters only

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .adapters import ADAPTERS, Adapter
 
 # %% auto #0
-__all__ = ['UNUSED', 'LowRank', 'linear_maps', 'LoRA', 'SoMA', 'Full']
+__all__ = ['LowRank', 'linear_maps', 'LoRA', 'SoMA', 'Full']
 
 # %% ../nbs/10_tuning.ipynb #c077753c
 class LowRank(nn.Module):
@@ -42,17 +42,20 @@ def linear_maps(block: nn.Module # of a timm model
     if not found: raise ValueError(f"A {type(block).__name__} has no linear maps; lora and soma need a transformer or ConvNeXt. Use full.")
     return found
 
-# %% ../nbs/10_tuning.ipynb #a0c9ad64
+# %% ../nbs/10_tuning.ipynb #3d3e37e7
 @ADAPTERS.register("lora")
 class LoRA(Adapter):
     "Low-rank differences of all linear maps (LoRA, section 4.1, without its factor alpha / r)."
+    whole = True # of all stages, as it does not look at the tokens
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
                  rank: int = 16, # r of each difference
                  first_layer: int = 0): # blocks before it stay as they are
         super().__init__(num_layers, channels)
+        if rank < 1: raise ValueError(f"rank={rank}: at least 1.")
         if not 0 <= first_layer < num_layers: raise ValueError(
             f"first_layer={first_layer} leaves none of {num_layers} blocks to tune; choose one from 0 to {num_layers - 1}.")
         self.rank, self.first_layer, self.maps, self.hooks = rank, first_layer, nn.ModuleDict(), []
+    def forward(self, tokens, layer, grid): return tokens
     def attach(self, model, blocks):
         if self.maps: raise ValueError("This adapter is attached to a model already; create a new one.")
         for i, block in enumerate(blocks[self.first_layer:], self.first_layer):
@@ -87,15 +90,15 @@ class SoMA(LoRA):
         linear.weight -= low.weight()
         return low
 
-# %% ../nbs/10_tuning.ipynb #cef78e15
-UNUSED = ("norm", "fc_norm", "head", "attn_pool", "mask_token", "fc", "neck")  # behind the last block, or never in the path
-
+# %% ../nbs/10_tuning.ipynb #b35646d5
 @ADAPTERS.register("full")
 class Full(Adapter):
     "No adapter at all: the whole backbone is trained."
     whole = True  # one for the model, whatever its stages
     def forward(self, tokens, layer, grid): return tokens
     def attach(self, model, blocks):
-        self.model = model
-        for name, p in model.named_parameters(): p.requires_grad_(name.split(".")[0] not in UNUSED)
+        self.model, last = model, list(blocks[-1].parameters())[-1]
+        for p in model.parameters():
+            p.requires_grad_(True)
+            if p is last: break
     def fold_in(self) -> None: del self.model # its weights are the model's
