@@ -14,7 +14,7 @@ from .core import Registry, parse_spec, unknown
 __all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter', 'Rein',
            'check_contract']
 
-# %% ../nbs/06_adapters.ipynb #42bfa8bc
+# %% ../nbs/06_adapters.ipynb #5d8ec42c
 ADAPTERS = Registry("adapter")
 
 @ADAPTERS.register("none")
@@ -32,6 +32,7 @@ class Adapter(nn.Module):
     ) -> None: # called once; a token adapter needs nothing of the model
         pass
     def fold_in(self) -> None: # what was trained becomes part of the model's weights
+        if type(self) is Adapter: return # nothing was
         raise ValueError(f"{type(self).__name__} changes features, not weights; only lora, soma and full can be merged.")
     def forward(self, tokens: Tensor, # (b, h*w, c) patch tokens after a block
                 layer: int, # which block, from 0

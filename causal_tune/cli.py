@@ -127,7 +127,7 @@ def space_of(classes):
         if list(space.classes) == list(classes): return space
     raise ValueError(f"No label space has the classes {classes}.")
 
-# %% ../nbs/34_cli.ipynb #9f74130a
+# %% ../nbs/34_cli.ipynb #c7418a0c
 def run_demo(args, rest):
     from causal_tune.demo import demo
     demo(args.out or "runs/demo", **({"seeds": range(args.seeds)} if args.seeds else {}), **read_overrides(rest))
@@ -136,9 +136,9 @@ def run_bench_quality(args, rest):
     from causal_tune.quality import EXPERIMENTS, bench_quality
     for name in args.experiments:  # the value of an unknown option ends up here too
         if name not in EXPERIMENTS: raise ValueError(f"{unknown('experiment', name, EXPERIMENTS)} Name experiments before any --field.")
-    seeds = args.seeds or 5
-    words = ["causal-tune bench-quality", *([f"--seeds {seeds}"] if seeds != 5 else []), *rest]
-    bench_quality(args.experiments, args.out or "runs/quality", range(1, 1 + seeds), args.root, args.jobs, args.only or (),
+    only = ["--only", *(f"'{label}'" for label in args.only)] if args.only else []
+    words = ["causal-tune bench-quality", *([f"--seeds {args.seeds}"] if args.seeds != 5 else []), *only, *rest]
+    bench_quality(args.experiments, args.out or "runs/quality", range(1, 1 + args.seeds), args.root, args.jobs, args.only or (),
                   args.tables, " ".join(words), **read_overrides(rest))
 
 def run_pretrain(args, rest):
@@ -257,14 +257,14 @@ def describe(field: str) -> str: # the comment behind a recipe's field
     found = re.search(rf"^    {field}: [^#]*# (.*)$", inspect.getsource(Recipe), re.M)
     return found[1] if found else ""
 
-# %% ../nbs/34_cli.ipynb #b675cc7b
+# %% ../nbs/34_cli.ipynb #c5c6646e
 def add_commands(command) -> None:
     "Arguments of each command."
     demo = command("demo", run_demo, "compare adapters on Toyscapes and write a report; no download, a few minutes")
     demo.add_argument("--seeds", type=int, help="number of seeds, 3 by default")
     bench = command("bench-quality", run_bench_quality, "compare all adapters and controls; goes on where it was interrupted")
     bench.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both)")
-    bench.add_argument("--seeds", type=int, help="number of seeds, 5 by default")
+    bench.add_argument("--seeds", type=int, default=5, help="number of seeds, 5 by default")
     bench.add_argument("--jobs", type=int, help="processes (default: one per core, one on a GPU)")
     bench.add_argument("--only", nargs="+", metavar="VARIANT", help="variants to run beside none and rein (default: all)")
     bench.add_argument("--tables", metavar="DIR", help="folder of the CSV tables (default: that of --out)")

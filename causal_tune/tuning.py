@@ -42,7 +42,7 @@ def linear_maps(block: nn.Module # of a timm model
     if not found: raise ValueError(f"A {type(block).__name__} has no linear maps; lora and soma need a transformer or ConvNeXt. Use full.")
     return found
 
-# %% ../nbs/10_tuning.ipynb #3d3e37e7
+# %% ../nbs/10_tuning.ipynb #f255fead
 @ADAPTERS.register("lora")
 class LoRA(Adapter):
     "Low-rank differences of all linear maps (LoRA, section 4.1, without its factor alpha / r)."
@@ -58,6 +58,8 @@ class LoRA(Adapter):
     def forward(self, tokens, layer, grid): return tokens
     def attach(self, model, blocks):
         if self.maps: raise ValueError("This adapter is attached to a model already; create a new one.")
+        if not blocks[self.first_layer:]: raise ValueError(
+            f"first_layer={self.first_layer}: only {len(blocks)} blocks are read, so nothing would be tuned; choose a smaller one.")
         for i, block in enumerate(blocks[self.first_layer:], self.first_layer):
             for name, linear, parts in linear_maps(block):
                 self.maps[f"{i}_{name}".replace(".", "_")] = low = self.start(linear, parts)
@@ -90,7 +92,7 @@ class SoMA(LoRA):
         linear.weight -= low.weight()
         return low
 
-# %% ../nbs/10_tuning.ipynb #b35646d5
+# %% ../nbs/10_tuning.ipynb #2e966b03
 @ADAPTERS.register("full")
 class Full(Adapter):
     "No adapter at all: the whole backbone is trained."
@@ -101,4 +103,4 @@ class Full(Adapter):
         for p in model.parameters():
             p.requires_grad_(True)
             if p is last: break
-    def fold_in(self) -> None: del self.model # its weights are the model's
+    def fold_in(self) -> None: self._modules.pop("model", None) # its weights are the model's

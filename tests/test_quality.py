@@ -1,16 +1,18 @@
 """The benchmark as a process that is stopped and started again."""
-import os, signal, subprocess, sys, time
+import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from causal_tune.cli import main
-from causal_tune.quality import read_table
+from causal_tune.quality import EXPERIMENTS, read_table
+from causal_tune.recipes import to_dict
 
 SCRIPT = """
-import sys
+import json, sys
 from dataclasses import replace
 from pathlib import Path
 from causal_tune import quality
 from causal_tune.quality import Experiment, bench_quality
+from causal_tune.recipes import to_dict
 
 toy = lambda domain, split, n: f"toyscapes:domain={domain},split={split},n={n}"
 recipe = replace(quality.EXPERIMENTS["toyscapes"].recipe, train=toy("clear", "train", 4), validate=toy("clear", "val", 2), head="linear",
@@ -22,7 +24,7 @@ quality.RATES = (1e-3,)
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     (out / "toyscapes").mkdir(parents=True, exist_ok=True)
-    (out / "toyscapes" / "band.txt").write_text("ideal:low=0.001,high=0.55")
+    (out / "toyscapes" / "band.json").write_text(json.dumps(dict(band="ideal:low=0.001,high=0.55", recipe=to_dict(recipe))))
     bench_quality(["toyscapes"], out, seeds=(1, 2), jobs=int(sys.argv[2]), only=["causal_tune zero"], tables=out / "tables")
 """
 ENV = {k: v for k, v in os.environ.items() if not k.startswith("TQDM")} | dict(OMP_NUM_THREADS="1")
@@ -77,6 +79,6 @@ def test_stopped_and_started_again(script, tmp_path):
                                          (["toyscapes", "--iteration", "3"], "Did you mean 'iterations'")])
 def test_wrong_words(tmp_path, capsys, words, said):
     (tmp_path / "toyscapes").mkdir()
-    (tmp_path / "toyscapes" / "band.txt").write_text("dog")
+    (tmp_path / "toyscapes" / "band.json").write_text(json.dumps(dict(band="dog", recipe=to_dict(EXPERIMENTS["toyscapes"].recipe))))
     assert main(["bench-quality", *words, "--out", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
