@@ -426,7 +426,7 @@ def result_bars(rows: Sequence[Mapping], # results
                        font_size=14)
     return styled(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
 
-# %% ../nbs/24_figures.ipynb #0850816e
+# %% ../nbs/24_figures.ipynb #c9569530
 def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, as `benchmark.differences` makes it
                     reference: str = "none", # what the differences are to
                     domains: Sequence[str] | None = None, # one panel each; all by default
@@ -434,7 +434,7 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
 ) -> go.Figure:
     "Paired differences of mIoU with their intervals, one line per adapter and one panel per domain."
     domains, names = list(domains or table.domain.unique()), list(table.adapter.unique())
-    reach = min(table[["low", "high"]].abs().to_numpy().max(), max(1., 3 * table.difference.abs().median()))
+    reach = min(table[["low", "high"]].abs().to_numpy().max(), max(1., 4 * table.difference.abs().median()))
     fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=domains, horizontal_spacing=.03)
     for i, domain in enumerate(domains, 1):
         _difference_panel(fig, i, table[table.domain == domain], names, 1.08 * reach, domain_color(domain))
@@ -447,17 +447,17 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
 def _difference_panel(fig, col, t, names, edge, color):
     x, sure = t.difference.clip(-edge, edge), (t.low > 0) | (t.high < 0)
     off = t.difference.abs() > edge
-    fig.add_vline(0, line=dict(color="#555", width=1, dash="dash"), row=1, col=col)
     fig.add_scatter(
         x=x, y=t.adapter.map(names.index), mode="markers+text", row=1, col=col, textfont_size=11,
         text=[f"{d:+.1f}" if o else "" for d, o in zip(t.difference, off)],
         textposition=["middle right" if d < 0 else "middle left" for d in t.difference],
-        error_x=dict(symmetric=False, array=(t.high.clip(-edge, edge) - x).clip(0), arrayminus=(x - t.low.clip(-edge, edge)).clip(0),
+        error_x=dict(symmetric=False, array=(t.high.clip(-edge, edge) - x).clip(0).mask(off, 0), arrayminus=(x - t.low.clip(-edge, edge)).clip(0).mask(off, 0),
                      color="#555", thickness=1.4, width=4),
         marker=dict(size=11, color=np.where(sure, color, "white"), line=dict(width=2, color=color),
                     symbol=np.where(off, np.where(t.difference < 0, "triangle-left", "triangle-right"), "circle")),
         customdata=t[["adapter", "difference", "low", "high"]],
         hovertemplate="%{customdata[0]}: %{customdata[1]:+.2f} [%{customdata[2]:+.2f}, %{customdata[3]:+.2f}]<extra></extra>")
+    fig.add_vline(0, line=dict(color="#333", width=1, dash="dot"), row=1, col=col)  # after the trace: empty panels get no line
 
 # %% ../nbs/24_figures.ipynb #7bcc3439
 def legend(space: LabelSpace, # names and colours
