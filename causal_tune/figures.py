@@ -426,7 +426,7 @@ def result_bars(rows: Sequence[Mapping], # results
                        font_size=14)
     return styled(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
 
-# %% ../nbs/24_figures.ipynb #c9569530
+# %% ../nbs/24_figures.ipynb #3ec79707
 def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, as `benchmark.differences` makes it
                     reference: str = "none", # what the differences are to
                     domains: Sequence[str] | None = None, # one panel each; all by default
@@ -434,7 +434,8 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
 ) -> go.Figure:
     "Paired differences of mIoU with their intervals, one line per adapter and one panel per domain."
     domains, names = list(domains or table.domain.unique()), list(table.adapter.unique())
-    reach = min(table[["low", "high"]].abs().to_numpy().max(), max(1., 4 * table.difference.abs().median()))
+    ends = table[["low", "high"]].abs().max(axis=1)
+    reach = min(ends.max(), max(1., 2.2 * ends.median()))
     fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=domains, horizontal_spacing=.03)
     for i, domain in enumerate(domains, 1):
         _difference_panel(fig, i, table[table.domain == domain], names, 1.08 * reach, domain_color(domain))
@@ -453,7 +454,7 @@ def _difference_panel(fig, col, t, names, edge, color):
         textposition=["middle right" if d < 0 else "middle left" for d in t.difference],
         error_x=dict(symmetric=False, array=(t.high.clip(-edge, edge) - x).clip(0).mask(off, 0), arrayminus=(x - t.low.clip(-edge, edge)).clip(0).mask(off, 0),
                      color="#555", thickness=1.4, width=4),
-        marker=dict(size=11, color=np.where(sure, color, "white"), line=dict(width=2, color=color),
+        marker=dict(size=11, color=np.where(sure, color, "white"), line=dict(width=1.5, color="#333"),
                     symbol=np.where(off, np.where(t.difference < 0, "triangle-left", "triangle-right"), "circle")),
         customdata=t[["adapter", "difference", "low", "high"]],
         hovertemplate="%{customdata[0]}: %{customdata[1]:+.2f} [%{customdata[2]:+.2f}, %{customdata[3]:+.2f}]<extra></extra>")
