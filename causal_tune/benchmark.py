@@ -55,7 +55,7 @@ def read_run(path: Path, recipe: Recipe, options: dict) -> list[dict]:
         f"{path} belongs to a run with the options {old}, not {options}; use another folder, or remove the file to start again.")
     return result["rows"]
 
-# %% ../nbs/28_benchmark.ipynb #3ee96f05
+# %% ../nbs/28_benchmark.ipynb #597952e5
 WORKERS = dict(TQDM_DISABLE="1", # inherited by the workers: several bars in one terminal are unreadable
                MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000", MALLOC_TOP_PAD_="268435456")
 
@@ -82,6 +82,7 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
             raise
     return [row for name in recipes for row in rows[name]]
 
+# %% ../nbs/28_benchmark.ipynb #fd7330a4
 _stopped, _settings = [], ExitStack()
 
 def _settle(): _settings.enter_context(single_threaded()) # for the life of a worker
