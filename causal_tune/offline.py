@@ -196,7 +196,7 @@ def control(name: str, # its entry in the state
         return f'<span class="group">{label} <span class="two"><span id="track"></span>{both}</span> {output}</span>'
     return f'<label>{label} {slider(name)} {output}</label>'
 
-# %% ../nbs/33_offline.ipynb #7cfc87d5
+# %% ../nbs/33_offline.ipynb #82f60503
 def bars(lab, # a `FrequencyLab`
          inside: dict, # from `content`
 ) -> str: # HTML
@@ -214,14 +214,15 @@ def bars(lab, # a `FrequencyLab`
 def cards(inside: dict # from `content`
 ) -> str: # HTML
     "A card for each view."
-    kind = lambda n: "ct-card ct-lines" if n == "curves" else "ct-card"  # black lines turn white in the dark
+    lines = {"curves": " ct-lines"} | dict.fromkeys(LATER, " ct-bars")  # black lines turn white in the dark
+    kind = lambda n: "ct-card" + lines.get(n, "")
     c = {n: f'<section class="{kind(n)}"><div id="view-{n}"></div><p class="ct-note">{escape(CAPTIONS[n])}</p></section>'
          for n in (*inside["figures"], *inside["still"])}
     return (f'<div class="pair"><div>{c["curves"]}{c["plane"]}</div>{c["zones"]}</div>{c.get("features", "")}'
             f'<div class="pair uneven">{c["difference"]}{c["coefficient"]}</div>'
             + "".join(c[n] for n in inside["still"]))
 
-# %% ../nbs/33_offline.ipynb #99dd7d31
+# %% ../nbs/33_offline.ipynb #f65fda85
 def footnote(lab, # a `FrequencyLab`
              inside: dict, # from `content`
 ) -> str: # HTML
@@ -237,6 +238,8 @@ def footnote(lab, # a `FrequencyLab`
              (0 < len(images) < len(inside["domains"]), "those of one domain only")]
     left = ", ".join(what for so, what in short if so)
     if left: lines.append(f"To stay under {LIMIT / 1e6:.0f} MB the file holds {left}.")
+    if inside["still"]: lines.append("What was measured, and the benchmark, stand as they stood in the lab, "
+                                     "with the filter that was set there.")
     lines += lab.data.notes + lab.seen.notes + [f"causal_tune {causal_tune.__version__}"]
     return "<footer>%s</footer>" % "".join(f"<p>{escape(line)}</p>" for line in lines)
 

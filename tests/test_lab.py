@@ -22,7 +22,18 @@ def changed(page, act, wait=3000):
     before = figures(page)
     act()
     page.wait_for_timeout(wait)
-    return {i for i, (a, b) in enumerate(zip(before, figures(page))) if a != b}
+    after = settled(page)
+    return {i for i, (a, b) in enumerate(zip(before, after)) if a != b}
+
+
+def settled(page):
+    "The figures once they rest; on a busy machine the slow ones may be late."
+    now = figures(page)
+    for _ in range(30):
+        page.wait_for_timeout(1500)
+        last, now = now, figures(page)
+        if now == last and "counting" not in "".join(now): break
+    return now
 
 
 def test_light_and_wide(tmp_path):
