@@ -16,7 +16,7 @@ from .frequency import Spectra, plane_energy
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'image_files', 'domain_folders', 'Gathered', 'gather', 'principal_directions', 'Observation', 'directions',
-           'keep_count', 'observe', 'outliers']
+           'keep_count', 'observe', 'robust', 'outliers']
 
 # %% ../nbs/25_observation.ipynb #ee2d8ea7
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -171,12 +171,16 @@ def _look(backbone, images, chosen, progress): # energy (b, l, h, w), projection
     arrays = [torch.stack(part, 1).cpu().numpy() for part in (planes, maps, norms)]
     return arrays[0], arrays[1].clip(-65504, 65504).astype(np.float16), arrays[2]  # the range of float16
 
-# %% ../nbs/25_observation.ipynb #d06a4204
+# %% ../nbs/25_observation.ipynb #a14d211b
+def robust(norms: np.ndarray # (..., h, w)
+) -> tuple[np.ndarray, np.ndarray]: # (..., 1, 1) each
+    "Median, and 1.4826 * MAD: the deviation that a few outliers cannot move."
+    median = np.median(norms, (-2, -1), keepdims=True)
+    return median, 1.4826 * np.median(np.abs(norms - median), (-2, -1), keepdims=True)
+
 def outliers(norms, # (..., h, w)
              k: float = 5., # how many deviations above the median
 ) -> np.ndarray: # (..., h, w) bool
     "Tokens whose norm exceeds median + k * 1.4826 * MAD of their image and layer."
-    norms = np.asarray(norms, float)
-    median = np.median(norms, (-2, -1), keepdims=True)
-    mad = 1.4826 * np.median(np.abs(norms - median), (-2, -1), keepdims=True)
-    return norms > median + k * np.maximum(mad, 1e-6 * np.abs(median))
+    median, deviation = robust(norms := np.asarray(norms, float))
+    return norms > median + k * np.maximum(deviation, 1e-6 * np.abs(median))
