@@ -59,7 +59,7 @@ def test_light_and_wide(tmp_path):
 EVIDENCE = """import causal_tune, timm, pandas as pd
 from causal_tune.lab import FrequencyLab
 from causal_tune.datasets import load_dataset
-from causal_tune.quality import write_table
+from causal_tune.results import write_table
 rows = [(a, d, x, .2, x - .5, x + .5, "none") for a, x in (("rein", .6), ("causal_tune", -.2)) for d in ("fog", "night")]
 columns = ["adapter", "domain", "difference", "sd_over_seeds", "low", "high", "reference"]
 write_table("quality_toy_differences.csv", pd.DataFrame(rows, columns=columns), "made up")

@@ -3,7 +3,8 @@ import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from causal_tune.cli import main
-from causal_tune.quality import EXPERIMENTS, read_table
+from causal_tune.quality import EXPERIMENTS
+from causal_tune.results import read_table
 from causal_tune.recipes import to_dict
 
 SCRIPT = """
