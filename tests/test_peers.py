@@ -2,9 +2,10 @@
 checked in the chapters.)"""
 import subprocess, sys
 from dataclasses import replace
+from functools import partial
 import pytest, torch
 from causal_tune import list_adapters
-from causal_tune.backbones import create_backbone, create_model
+from causal_tune.backbones import check_backbone_contract, create_backbone, create_model
 from causal_tune.recipes import Recipe
 from causal_tune.training import build, load_checkpoint, train
 
@@ -15,45 +16,31 @@ MODELS = {"dinov2_s": VIT | dict(img_size=64), "dinov2_s_reg": VIT | dict(img_si
 ADAPTERS = [a for a in list_adapters() if a != "none"]
 
 
-def spec(name): return {"soma": "soma:first_layer=0,rank=4", "lora": "lora:rank=4", "full": "full"}.get(name, f"{name}:num_tokens=8,rank=4")
+WEIGHTS = {"soma": "soma:first_layer=0,rank=4", "lora": "lora:rank=4", "full": "full"}  # adapters of weights start as the identity
+
+
+def spec(name): return WEIGHTS.get(name, f"{name}:num_tokens=8,rank=4")
+
+
+def small_model(name): # the same weights at each call; away from the start, where LayerScale hides what a block does
+    torch.manual_seed(0)
+    model = create_model(name, pretrained=False, **MODELS[name])
+    for p in model.parameters(): p.data += .05 * torch.randn_like(p)
+    return model
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_adapter_in_a_model(adapter, model):
-    torch.manual_seed(0)
-    make = lambda name: create_backbone(create_model(model, pretrained=False, **MODELS[model]), name)
-    plain, b = make("none"), make(spec(adapter))
-    keys = set(plain.model.state_dict())
-    assert set(b.model.state_dict()) == keys                       # the model's names are timm's
+    b = check_backbone_contract(partial(small_model, model), spec(adapter), identity=adapter in WEIGHTS)
+    plain = create_backbone(small_model(model))
+    names = set(plain.model.state_dict())
+    assert set(b.model.state_dict()) == names                      # the model's names are timm's
     x = torch.randn(2, 3, 3 * b.patch_size[0] - 3, 2 * b.patch_size[1])
-    features = b(x)
-    assert [f.shape for f in features] == [f.shape for f in plain(x)]
-    assert torch.allclose(b(x[:1])[-1], features[-1][:1], atol=1e-4)
-    sum(f.square().mean() for f in features).backward()
-    link = {id(p) for a in getattr(b.adapter, "stages", [b.adapter]) for p in getattr(a, "link_parameters", list)()}
-    dead = [n for n, p in b.adapter.named_parameters() if p.requires_grad and p.grad is None and id(p) not in link]
-    assert not dead, dead
-    with torch.autocast("cpu", torch.bfloat16): assert all(f.isfinite().all() for f in b(x))
-
-
-@pytest.mark.parametrize("adapter", ["lora", "soma", "full"])
-@pytest.mark.parametrize("model", ["dinov2_s", "dinov3_s", "eva02_l", "sam_b", "convnext_t"])
-def test_merged_it_computes_the_same(adapter, model):
-    torch.manual_seed(0)
-    m = create_model(model, pretrained=False, **MODELS[model])
-    for p in m.parameters(): p.data += .1 * torch.randn_like(p)   # LayerScale starts near 0, where no block does anything
-    plain = create_backbone(create_model(model, pretrained=False, **MODELS[model]), "none")
-    plain.model.load_state_dict(m.state_dict())
-    b, x = create_backbone(m, spec(adapter)), torch.randn(2, 3, 2 * plain.patch_size[0], 3 * plain.patch_size[1])
-    assert all(torch.allclose(y, z, atol=1e-3) for y, z in zip(b(x), plain(x)))       # untrained it changes nothing
-    for p in b.adapter.parameters():
-        if p.requires_grad: p.data += .02 * torch.randn_like(p)
-    tuned = b(x)
-    assert not torch.allclose(tuned[-1], plain(x)[-1], atol=1e-3)
-    merged = b.merge()(x)
-    assert all(torch.allclose(y, z, atol=1e-3, rtol=1e-3) for y, z in zip(merged, tuned))
-    assert not any(p.requires_grad for p in b.parameters()) and set(b.model.state_dict()) == set(plain.model.state_dict())
+    assert [f.shape for f in b(x)] == [f.shape for f in plain(x)]  # padded alike
+    if adapter in WEIGHTS:                                         # the contract has seen that merging changes nothing
+        b.merge()
+        assert set(b.model.state_dict()) == names and not any(p.requires_grad for p in b.parameters())
 
 
 @pytest.mark.parametrize("adapter", ["lora", "soma"])
