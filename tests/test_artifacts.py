@@ -4,7 +4,7 @@ torch = pytest.importorskip("torch")
 import numpy as np
 import causal_tune  # before timm
 from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from causal_tune.artifacts import artifact_report, compare, look, nothing, outlier_table, plant
+from causal_tune.artifacts import artifact_report, blank_features, compare, feature_statistics, outlier_table, plant
 from causal_tune.backbones import PRESETS, architecture, create_backbone, create_model
 from causal_tune.observation import outliers
 
@@ -41,15 +41,15 @@ def test_prefix_tokens_side_by_side(images):
 @pytest.mark.parametrize("name", PREFIX)
 def test_planted_outliers_are_found(name, images):
     b, spots = small(name), {(0, 7): 900., (4, 2): 1500.}
-    plain = look(b, images)
-    with plant(b, 1, spots): seen = look(b, images)
+    plain = feature_statistics(b, images)
+    with plant(b, 1, spots): seen = feature_statistics(b, images)
     for d in images:
         assert np.array_equal(seen.norms[d][:, 0], plain.norms[d][:, 0])
         new = outliers(seen.norms[d][:, 1], 8) & ~outliers(plain.norms[d][:, 1], 8)
         assert sorted({tuple(p) for p in np.argwhere(new)[:, 1:].tolist()}) == sorted(spots) and new.sum() == 2 * len(new)
     rows = outlier_table(seen.norms, 8).query("layer == 1")
     assert rows.there.eq(1).all() and rows.ratio.gt(5).all()
-    assert all(np.array_equal(look(b, images).norms[d], plain.norms[d]) for d in images), "the hook stayed"
+    assert all(np.array_equal(feature_statistics(b, images).norms[d], plain.norms[d]) for d in images), "the hook stayed"
 
 
 def test_adapter_does_not_matter(images):
@@ -58,13 +58,13 @@ def test_adapter_does_not_matter(images):
     tuned = create_backbone(create_model("dinov2_s", pretrained=False, **SMALL[VisionTransformer]), "rein", init="zero",
                             num_tokens=6, rank=2)
     tuned.model.load_state_dict(plain.model.state_dict())
-    a, b = look(plain, images), look(tuned, images)
+    a, b = feature_statistics(plain, images), feature_statistics(tuned, images)
     assert all(np.allclose(a.norms[d], b.norms[d], rtol=1e-4) for d in images)
 
 
 def test_batch_size_does_not_matter(images):
     b = small("dinov2_s_reg")
-    one, all_ = look(b, images, batch=1), look(b, images, batch=8)
+    one, all_ = feature_statistics(b, images, batch=1), feature_statistics(b, images, batch=8)
     for d in images:
         assert np.allclose(one.norms[d], all_.norms[d], rtol=1e-4) and np.allclose(one.kept[d], all_.kept[d], rtol=1e-3, atol=1e-4)
         assert np.allclose(one.energy[d], all_.energy[d], rtol=1e-3) and torch.allclose(one.mean[d], all_.mean[d], atol=1e-4)
@@ -80,15 +80,15 @@ def test_learnable_band_leaves_no_gradient(images):
 @pytest.mark.parametrize("name", ["convnext_t", "resnet50"])
 def test_models_with_stages_are_refused(name, images):
     b = small(name)
-    with pytest.raises(ValueError, match="several sizes"): look(b, images)
-    with pytest.raises(ValueError, match="several sizes"): nothing(b, (96, 128))
+    with pytest.raises(ValueError, match="several sizes"): feature_statistics(b, images)
+    with pytest.raises(ValueError, match="several sizes"): blank_features(b, (96, 128))
     with pytest.raises(ValueError, match="stages"):
         with plant(b, 1, {(0, 0): 1.}): pass
 
 
 def test_bad_images(images):
     b = small("dinov2_s")
-    with pytest.raises(ValueError, match="uint8"): look(b, {"a": images["a"].float()})
-    with pytest.raises(ValueError, match="No images"): look(b, {"a": images["a"][:0]})
-    with pytest.raises(ValueError, match="several sizes"): look(b, {"a": images["a"], "b": images["b"][..., :64]})
+    with pytest.raises(ValueError, match="uint8"): feature_statistics(b, {"a": images["a"].float()})
+    with pytest.raises(ValueError, match="No images"): feature_statistics(b, {"a": images["a"][:0]})
+    with pytest.raises(ValueError, match="several sizes"): feature_statistics(b, {"a": images["a"], "b": images["b"][..., :64]})
     with pytest.raises(ValueError, match="No backbones"): compare({}, images)
