@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from conftest import COMMAND, ENV, trained
 
-COMMANDS = ("demo", "train", "eval", "predict", "predict-acdc", "convert-backbone", "check-data", "prepare", "recipes",
+COMMANDS = ("demo", "bench-quality", "train", "eval", "predict", "predict-acdc", "convert-backbone", "check-data", "prepare", "recipes",
             "lab", "pretrain")
 
 
@@ -44,7 +44,12 @@ def test_recipes_are_listed(cli):
     (["train", "camvid_day2dusk", "--root", "nowhere"], "nowhere"),
     (["eval", "missing.pt"], "missing.pt"),
     (["predict", "missing.pt", "image.png"], "missing.pt"),
-    (["trian", "demo"], "train"),
+    (["trian", "demo"], "Did you mean 'train'?"),
+    (["train", "demo", "--outt", "run"], "'--out'"),
+    (["train", "demo", "lr", "1"], "options are written --field value"),
+    (["recipes", "--all"], "'all'"),
+    (["pretrain", "--step", "5"], "'--steps'"),
+    (["lab", "--export", "lab.html", "--sizes", "96x128"], "'--size'"),
     (["eval", "c2acdc_512"], "--checkpoint"),
     (["eval", "missing.pt", "--backbone", "b.pth"], "--checkpoint"),
     (["eval", "c2acdc_521", "--checkpoint", "iter_40000.pth"], "'c2acdc_512'"),
@@ -75,9 +80,35 @@ def test_wrong_input_shows_no_traceback(cli):
 
 def test_options_are_not_abbreviated():
     "`demo --seed 7` is the recipe's seed, not `--seeds 7`."
-    from causal_tune.cli import make_parser
-    args, rest = make_parser().parse_known_args(["demo", "--seed", "7"])
-    assert rest == ["--seed", "7"]
+    from causal_tune.cli import parse
+    args = parse(["demo", "--seed", "7"])
+    assert args.changes == dict(seed=7) and args.seeds == 3
+
+
+def test_help_of_train_lists_every_field_by_group(cli):
+    from dataclasses import fields
+    from causal_tune.recipes import Recipe
+    _, *groups = re.split(r"^(data|model|training|evaluation):$", cli("train", "--help").stdout, flags=re.M)
+    listed = dict(zip(groups[::2], groups[1::2]))
+    for f in fields(Recipe):
+        assert re.search(rf"^  --{f.name} +{re.escape(f.metadata['help'])}$", listed[f.metadata["group"]], re.M), f.name
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["recipes"]])
+def test_help_needs_no_model(words):
+    "Help comes at once: neither torch nor numpy is loaded for it."
+    code = ("import sys\nfrom causal_tune.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+            "assert not {'torch', 'numpy', 'cv2', 'pandas'} & set(sys.modules), list(sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code, *words], env=ENV, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0 and "train" in done.stdout, done.stderr
+
+
+def test_eval_takes_what_training_left_open(cli):
+    from causal_tune.cli import EVALUATION, parse
+    said = cli("eval", "--help").stdout
+    assert all(f"--{name}" in said for name in EVALUATION) and "--lr" not in said
+    args = parse(["eval", "run.pt", "--eval-size", "96", "128", "--window=32x32"])
+    assert args.changes == dict(eval_size=(96, 128), window=(32, 32))
 
 
 @pytest.fixture(scope="module")

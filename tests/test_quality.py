@@ -74,7 +74,7 @@ def test_stopped_and_started_again(script, tmp_path):
     assert "# causal-tune bench-quality toyscapes; causal_tune" in (tmp_path / "halves/tables/quality_toyscapes_means.csv").read_text()
 
 
-@pytest.mark.parametrize("words, said", [(["cityscapes"], "Unknown experiment"), (["--lr", "1"], "before any --field"),
+@pytest.mark.parametrize("words, said", [(["cityscapes"], "Unknown experiment"), (["--lr", "1"], "decides lr itself"),
                                          (["toyscapes", "--lr", "1"], "decides lr itself"),
                                          (["toyscapes", "--only", "reinn"], "Did you mean 'rein'"),
                                          (["toyscapes", "--iteration", "3"], "Did you mean 'iterations'")])

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import trained
-from causal_tune.cli import main, read_overrides
+from causal_tune.cli import main, parse
 from causal_tune.recipes import Recipe, from_dict, get_recipe, set_fields, to_dict
 from causal_tune.training import Stream, train, training_data
 
@@ -30,7 +30,7 @@ def test_a_recipe_of_before_still_reads():
 
 
 def test_field_goes_to_text_and_back():
-    r = get_recipe("toyscapes", **read_overrides(["--style", "amplitude:beta=.1,p=1"]))
+    r = get_recipe("toyscapes", **parse(["train", "demo", "--style", "amplitude:beta=.1,p=1"]).changes)
     assert r.style == "amplitude:beta=.1,p=1" == set_fields(r)["style"]
     assert from_dict(json.loads(json.dumps(to_dict(r)))) == r
 
@@ -38,7 +38,8 @@ def test_field_goes_to_text_and_back():
 def test_style_changes_the_images_and_nothing_else(recipe):
     "The draws of crops and mirroring come first, so a style moves none of them; none, as a name or empty, is no style."
     plain = images(replace(recipe, style=None, color=False))
-    for off in ("none", "", *read_overrides(["--style=none"]).values(), *read_overrides(["--style="]).values()):
+    typed = [parse(["train", "demo", word]).changes["style"] for word in ("--style=none", "--style=")]
+    for off in ("none", "", *typed):
         assert torch.equal(images(replace(recipe, style=off, color=False)), plain)
     assert torch.equal(images(replace(recipe, style="spurious:p=0", color=False)), plain)
     styled = images(replace(recipe, color=False))
