@@ -171,19 +171,19 @@ def check_whole(root):
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_killed_stopped_and_finished(gta):
     stop(gta, signal.SIGKILL)
-    halves, first = list(gta.rglob("*.tmp")), len(made(gta))
+    halves, first = list(gta.rglob("*~*")), len(made(gta))
     assert halves and 4 <= first < FILES, "the kill came while files were half written"
     check_whole(gta)
     said = stop(gta, signal.SIGINT)
     second = len(made(gta))
     assert first < second < FILES and f"Stopped with {second} of {FILES} files done" in said
-    assert {*gta.rglob("*.tmp")} <= {*halves}, "Ctrl-C finishes the files in work"
+    assert {*gta.rglob("*~*")} <= {*halves}, "Ctrl-C finishes the files in work"
     check_whole(gta)
     times = {f: f.stat().st_mtime_ns for f in made(gta)}
     both = [child(gta), child(gta)]  # two at once do each other no harm
     outputs = [p.communicate(timeout=120) for p in both]
     assert [p.returncode for p in both] == [0, 0], outputs
-    assert len(made(gta)) == FILES and not list(gta.rglob("*.tmp"))
+    assert len(made(gta)) == FILES and not list(gta.rglob("*~*"))
     check_whole(gta)
     assert all(f.stat().st_mtime_ns == t for f, t in times.items()), "finished files are not written again"
 
@@ -196,7 +196,7 @@ def test_unreadable_files_are_listed_and_the_others_made(gta):
     put(gta / "gta/labels/00020.png", photo(4, 4))  # painted, not ids
     with pytest.raises(OSError, match=f"3 of {FILES} files") as error: prepare("gta", gta)
     assert all(name in str(error.value) for name in ("00003.png", "00017.png", "00020.png"))
-    assert len(made(gta)) == FILES - 3 and not list(gta.rglob("*.tmp"))
+    assert len(made(gta)) == FILES - 3 and not list(gta.rglob("*~*"))
 
 
 def test_nothing_to_convert(tmp_path):

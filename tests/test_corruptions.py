@@ -42,7 +42,7 @@ def test_n_chooses_clean_frames(tmp_path):
 @pytest.mark.parametrize("spec", [TOY, pytest.param(DAY, marks=camvid)])
 def test_every_corruption_and_its_size(spec):
     from causal_tune.corruptions import CORRUPTIONS
-    from causal_tune.datasets import fit_size
+    from causal_tune.images import fit_size
     size = load(spec)[0]["label"].shape
     for name in CORRUPTIONS:
         specs = (f"{spec},{more}corruption={name}:5" for more in ("", "size=96x128,"))
