@@ -4,8 +4,10 @@ import pytest
 from conftest import ROOT
 from browser import CHROMIUM, TOY, boxes, figures, jupyter, opened
 
-pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+try: import playwright.sync_api
+except ImportError: missing = "playwright is not installed"
+else: missing = "no Chromium on this machine" if CHROMIUM is None else None
+in_a_browser = pytest.mark.skipif(missing is not None, reason=str(missing))
 CURVES, PLANE, ZONES, FEATURES, DIFFERENCE, COEFFICIENT, SEGMENTATION, IOU = range(8)
 
 
@@ -36,6 +38,7 @@ def settled(page):
     return now
 
 
+@in_a_browser
 def test_light_and_wide(tmp_path):
     with jupyter(tmp_path, TOY) as address, opened(address) as (page, errors):
         first_screen = boxes(page, ".ct-card")[:3] + boxes(page, ".ct-bar")
@@ -69,6 +72,7 @@ lab = FrequencyLab(tiny, data, results=".")
 lab"""
 
 
+@in_a_browser
 def test_evidence_is_measured_on_a_click(tmp_path):
     with jupyter(tmp_path, EVIDENCE) as address, opened(address) as (page, errors):
         assert page.locator(".ct-card .gtitle").last.text_content() == "Benchmark: toy"
@@ -91,6 +95,7 @@ def test_evidence_is_measured_on_a_click(tmp_path):
         assert [e for e in errors if "Failed to initialize model" not in e] == []  # anywidget says so after two slow seconds
 
 
+@in_a_browser
 def test_dark_and_narrow(tmp_path):
     with jupyter(tmp_path, TOY, "JupyterLab Dark") as address, opened(address, 900) as (page, errors):
         cards, figs = boxes(page, ".ct-card"), boxes(page, ".ct-card .js-plotly-plot > .plot-container")
@@ -102,19 +107,34 @@ def test_dark_and_narrow(tmp_path):
         assert errors == []
 
 
-def test_views_are_saved(tmp_path):
-    from PIL import Image
+@pytest.fixture(scope="module")
+def lab():
     from causal_tune.lab import open_lab
-    lab = open_lab(n=1)
+    return open_lab(n=1)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_views_are_saved(lab, tmp_path):
+    from PIL import Image
     paths = lab.save(tmp_path / "views")
     assert {p.name for p in paths} == {f"{name}.{end}" for name in lab.figures for end in ("png", "svg")}
     assert all(Image.open(p).width == 2000 if p.suffix == ".png" else p.read_text().startswith("<svg") for p in paths)
 
 
+def test_without_a_browser_nothing_is_written(lab, tmp_path, monkeypatch):
+    "The browser is hidden: the error says what to install, and no folder is left behind."
+    from pathlib import Path
+    from choreographer.browsers.chromium import Chromium
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no chrome"))
+    if Path(Chromium.find_browser(skip_local=False)).exists(): pytest.skip("a browser that plotly_get_chrome fetched cannot be hidden")
+    with pytest.raises(OSError, match="kaleido needs Chrome or Chromium. `plotly_get_chrome`"): lab.save(tmp_path / "views")
+    assert not (tmp_path / "views").exists()
+
+
 def test_ready_notebook_runs(tmp_path):
     import nbformat
     from nbclient import NotebookClient
-    from causal_tune.cli import lab_notebook
+    from causal_tune.lab import lab_notebook
     nb = nbformat.read(lab_notebook(tmp_path, dict(n=1)), 4)
     NotebookClient(nb, timeout=120, kernel_name="python3").execute()
     assert "application/vnd.jupyter.widget-view+json" in nb.cells[-1].outputs[-1].data
