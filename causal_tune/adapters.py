@@ -7,12 +7,14 @@ from __future__ import annotations
 import math
 import torch
 import torch.nn.functional as F
+from einops import rearrange
+from fastcore.basics import patch
 from torch import Tensor, nn
 from .core import Registry, parse_spec, unknown
 
 # %% auto #0
-__all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter', 'Rein',
-           'check_contract']
+__all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter', 'start_at_zero',
+           'Rein', 'check_contract']
 
 # %% ../nbs/2_adapters/06_adapters.ipynb #5d8ec42c
 ADAPTERS = Registry("adapter")
@@ -21,33 +23,57 @@ ADAPTERS = Registry("adapter")
 class Adapter(nn.Module):
     "The contract of all adapters; by itself the identity, without parameters."
     whole = False # True: one adapter serves all stages of a model, whatever their widths
+
     def __init__(self, num_layers: int, # blocks of the backbone, one call each
                  channels: int, # width c of the patch tokens
                  patch_size: int = 16, # side of a patch in pixels; published starts depend on it
                  query_dim: int = 256): # width q of the head's queries
         super().__init__()
-        self.num_layers, self.channels = num_layers, channels
-    def attach(self, model: nn.Module, # frozen timm model
-               blocks: list, # those of its blocks that the features depend on, in the order they run
-    ) -> None: # called once; a token adapter needs nothing of the model
-        pass
-    def fold_in(self) -> None: # what was trained becomes part of the model's weights
-        if type(self) is Adapter: return # nothing was
-        raise ValueError(f"{type(self).__name__} changes features, not weights; only lora, soma and full can be merged.")
+        self.num_layers = num_layers
+        self.channels = channels
+
     def forward(self, tokens: Tensor, # (b, h*w, c) patch tokens after a block
                 layer: int, # which block, from 0
                 grid: tuple[int, int], # (h, w)
     ) -> Tensor: # like tokens
         self.check(tokens, layer, grid)
         return tokens
-    def check(self, tokens, layer, grid): # wrong input is said, whatever the adapter
-        if not 0 <= layer < self.num_layers:
-            raise ValueError(f"layer={layer}: this adapter was made for blocks 0 to {self.num_layers - 1}.")
-        if tokens.shape[1:] != (grid[0] * grid[1], self.channels):
-            raise ValueError(f"Tokens {tuple(tokens.shape)} on a {grid[0]} x {grid[1]} grid: expected (b, "
-                             f"{grid[0] * grid[1]}, {self.channels}), patch tokens only.")
-    def queries(self) -> Tensor | None: # (m, q) query vectors for the head, None if the adapter has none
-        return None
+
+# %% ../nbs/2_adapters/06_adapters.ipynb #ab4f2fbf
+@patch
+def check(self: Adapter, tokens, layer, grid): # as for `forward`
+    "ValueError for a block that the adapter does not know, or tokens that do not fill the grid."
+    n = grid[0] * grid[1]
+    if not 0 <= layer < self.num_layers:
+        raise ValueError(f"layer={layer}: this adapter was made for blocks 0 to {self.num_layers - 1}.")
+    if tokens.shape[1:] != (n, self.channels):
+        raise ValueError(f"Tokens {tuple(tokens.shape)} on a {grid[0]} x {grid[1]} grid: expected (b, "
+                         f"{n}, {self.channels}), patch tokens only.")
+
+# %% ../nbs/2_adapters/06_adapters.ipynb #96741a48
+@patch
+def attach(self: Adapter,
+           model: nn.Module, # frozen timm model
+           blocks: list, # those of its blocks that the features depend on, in the order they run
+) -> None:
+    "Called once, before anything runs; a token adapter needs nothing of the model."
+
+@patch
+def fold_in(self: Adapter) -> None:
+    "What was trained becomes part of the model's weights; ValueError where it is no change of weights."
+    if type(self) is Adapter: return # nothing was trained
+    raise ValueError(f"{type(self).__name__} changes features, not weights; only lora, soma and full can be merged.")
+
+# %% ../nbs/2_adapters/06_adapters.ipynb #c3aef427
+@patch
+def queries(self: Adapter) -> Tensor | None: # (m, q)
+    "Query vectors for the head; None if the adapter has none."
+    return None
+
+@patch
+def link_parameters(self: Adapter) -> list[nn.Parameter]:
+    "The parameters that only `queries` uses."
+    return []
 
 # %% ../nbs/2_adapters/06_adapters.ipynb #b6c8a0a1
 def list_adapters() -> list[str]:
@@ -62,7 +88,8 @@ def create_adapter(name: str, # one of `list_adapters()`, options may follow: "c
                    **options, # the adapter's own arguments, and `variant` where there are several
 ) -> Adapter:
     "An adapter by name; the defaults are those of a ViT-L/16. ValueError for unknown names, options and values."
-    (name, inline), registry = parse_spec(name), ADAPTERS
+    registry = ADAPTERS
+    name, inline = parse_spec(name)
     options = inline | options
     if isinstance(ADAPTERS[name], Registry):
         registry = ADAPTERS[name]
@@ -75,11 +102,13 @@ class LearnableTokens(nn.Module):
     def make_tokens(self, num_layers, m, channels, rank, patch_size):
         span = channels if rank is None else math.sqrt(channels * rank)
         v = math.sqrt(6 / (3 * patch_size ** 2 + span))
-        uniform = lambda *shape: nn.Parameter(torch.empty(shape).uniform_(-v, v))
-        if rank is None: self.learnable_tokens = uniform(num_layers, m, channels)
+        def uniform(*shape): return nn.Parameter(torch.empty(shape).uniform_(-v, v))
+        if rank is None:
+            self.learnable_tokens = uniform(num_layers, m, channels)
         else:
             self.learnable_tokens_a = uniform(num_layers, m, rank)
             self.learnable_tokens_b = uniform(num_layers, rank, channels)
+
     def tokens(self, layer=slice(None)): # one block's (m, c), or all (l, m, c)
         if hasattr(self, "learnable_tokens"): return self.learnable_tokens[layer]
         return self.learnable_tokens_a[layer] @ self.learnable_tokens_b[layer]
@@ -91,10 +120,11 @@ def attend(x: Tensor, # (b, n, c) what asks
            softmax: bool = True, # False: x tokens^T as it is, neither scaled nor normalised
 ) -> Tensor: # (b, n, c)
     "softmax(x tokens^T / sqrt c)[:, 1:] @ values (Rein, eq. 5 to 7)."
-    k, v = tokens.to(x.dtype), values.to(x.dtype)
-    if not softmax: return x @ k[1:].T @ v
-    k, v = (t.expand(len(x), -1, -1) for t in (k, F.pad(v, (0, 0, 1, 0))))
-    return F.scaled_dot_product_attention(x, k, v)
+    keys = tokens.to(x.dtype)
+    values = values.to(x.dtype)
+    if not softmax: return x @ keys[1:].T @ values
+    values = F.pad(values, (0, 0, 1, 0))  # the null token's value
+    return F.scaled_dot_product_attention(x, keys.expand(len(x), -1, -1), values.expand(len(x), -1, -1))
 
 # %% ../nbs/2_adapters/06_adapters.ipynb #31749502
 class TokenAdapter(Adapter, LearnableTokens):
@@ -105,19 +135,35 @@ class TokenAdapter(Adapter, LearnableTokens):
                  init: str = "scale", # "scale": s = 1e-3 learnable; "zero": output map zero, s = 1
                  softmax: bool = True): # of the attention to the tokens
         super().__init__(num_layers, channels)
-        self.softmax = softmax
         if num_tokens < 2: raise ValueError(f"num_tokens={num_tokens}: a null token and at least one other are needed.")
         if rank is not None and rank < 1: raise ValueError(f"rank={rank}: at least 1, or None for tokens stored whole.")
         if init not in ("scale", "zero"): raise unknown("init", init, ["scale", "zero"])
+        self.softmax = softmax
         self.make_tokens(num_layers, num_tokens, channels, rank, patch_size)
-        self.mlp_token2feat, self.mlp_delta_f = nn.Linear(channels, channels), nn.Linear(channels, channels)
-        self.transform, self.merge = nn.Linear(channels, query_dim), nn.Linear(3 * query_dim, query_dim)
+        self.mlp_token2feat = nn.Linear(channels, channels)
+        self.mlp_delta_f = nn.Linear(channels, channels)
+        self.transform = nn.Linear(channels, query_dim)
+        self.merge = nn.Linear(3 * query_dim, query_dim)
         self.scale = nn.Parameter(torch.tensor(1e-3)) if init == "scale" else 1.
-        if init == "zero": [nn.init.zeros_(p) for p in self.mlp_delta_f.parameters()]
-    def queries(self):
-        t = self.transform(self.tokens())
-        return self.merge(torch.stack([t.amax(0), t.mean(0), t[-1]], -1).flatten(-2))  # interleaved, as published
-    def link_parameters(self): return [*self.transform.parameters(), *self.merge.parameters()]
+        if init == "zero": start_at_zero(self.mlp_delta_f)
+
+def start_at_zero(linear: nn.Linear) -> None:
+    "A map that hands on nothing, until it is trained."
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+
+# %% ../nbs/2_adapters/06_adapters.ipynb #ed206f09
+@patch
+def queries(self: TokenAdapter) -> Tensor: # (m, q)
+    "Query vectors for the head, one for each token."
+    t = self.transform(self.tokens())  # (l, m, q)
+    parts = torch.stack([t.amax(0), t.mean(0), t[-1]], -1)
+    return self.merge(rearrange(parts, "m q three -> m (q three)"))  # interleaved, as published
+
+@patch
+def link_parameters(self: TokenAdapter) -> list[nn.Parameter]:
+    "The parameters that only `queries` uses."
+    return [*self.transform.parameters(), *self.merge.parameters()]
 
 # %% ../nbs/2_adapters/06_adapters.ipynb #033d5ebc
 @ADAPTERS.register("rein")
@@ -138,23 +184,25 @@ def check_contract(make, # () -> adapter with num_layers=2, channels=48
     for h, w in [(4, 4), (3, 5), (6, 2)]:
         x = torch.randn(3, h * w, 48, requires_grad=True)
         y = adapter(x, layer=1, grid=(h, w))
-        assert y.shape == x.shape, f"shape {tuple(y.shape)} instead of {tuple(x.shape)} on a {h} x {w} grid"
         alone = adapter(x[:1], layer=1, grid=(h, w))
+        assert y.shape == x.shape, f"shape {tuple(y.shape)} instead of {tuple(x.shape)} on a {h} x {w} grid"
         assert torch.allclose(alone, y[:1], atol=1e-5), "an image's output depends on the others of its batch"
         if identity: assert torch.allclose(y, x, atol=1e-6), "it does not start as the identity"
     _check_gradients(adapter, x, (h, w))
-    other = make(); other.load_state_dict(adapter.state_dict())
-    assert torch.equal(other(x, 1, (h, w)), adapter(x, 1, (h, w))), "saved and loaded it computes something else"
-    with torch.autocast("cpu", dtype=torch.bfloat16): assert adapter(x, 1, (h, w)).isfinite().all(), "bf16 fails"
+    loaded = make()
+    loaded.load_state_dict(adapter.state_dict())
+    assert torch.equal(loaded(x, 1, (h, w)), adapter(x, 1, (h, w))), "saved and loaded it computes something else"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert adapter(x, 1, (h, w)).isfinite().all(), "bf16 fails"
     return adapter
 
 # %% ../nbs/2_adapters/06_adapters.ipynb #c0689dac
 def _check_gradients(adapter, x, grid):
     for p in adapter.parameters(): # a zero map passes no gradient on: move away from the start
         p.data += .01 * torch.randn_like(p)
-    y = adapter(x, 1, grid)
-    y.square().sum().backward()
+    adapter(x, 1, grid).square().sum().backward()
     assert x.grad is not None and x.grad.isfinite().all(), "no gradient reaches the features"
-    link = {id(p) for p in getattr(adapter, "link_parameters", list)()}
-    dead = [n for n, p in adapter.named_parameters() if p.grad is None and id(p) not in link and p.requires_grad]
+    link = {id(p) for p in adapter.link_parameters()}
+    trained = {name: p for name, p in adapter.named_parameters() if p.requires_grad and id(p) not in link}
+    dead = [name for name, p in trained.items() if p.grad is None]
     assert not dead, f"no gradient reaches {dead}"

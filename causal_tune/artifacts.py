@@ -4,7 +4,6 @@
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #a3ac7c81
 from __future__ import annotations
-from contextlib import contextmanager
 from typing import Mapping, NamedTuple
 import numpy as np
 import pandas as pd
@@ -13,44 +12,40 @@ import torch
 from einops import rearrange
 from plotly.subplots import make_subplots
 from torch import Tensor
-from tqdm.auto import tqdm
-from .backbones import stages_of
-from .bands import create_band, gain_like, radius
+from .bands import create_band, gain_like
 from .domains import domain_color
 from .figures import MARKS, number_panels, styled
-from .frequency import batches, by_zone, suppressed
+from .frequency import by_zone, suppressed
 from .observation import outliers, robust
 from .spectral import dct2, dct_matrix, idct2
 
 # %% auto #0
-__all__ = ['block_grid', 'measure', 'Seen', 'look', 'outlier_table', 'nothing', 'clean_energy', 'zone_sums', 'zero_table',
-           'Spike', 'spike_kept', 'excess_kept', 'filter_table', 'plant', 'artifact_report', 'compare',
-           'outlier_figure', 'zero_figure']
+__all__ = ['FilteredNorms', 'filtered_norms', 'FeatureStatistics', 'feature_statistics', 'outlier_table', 'blank_features',
+           'clean_energy', 'zone_sums', 'zero_table', 'Spike', 'spike_kept', 'excess_kept', 'filter_table', 'plant',
+           'artifact_report', 'compare', 'outlier_figure', 'zero_figure']
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #ad81a0fb
-def block_grid(backbone, # from `create_backbone`
-               images: Tensor, # (b, 3, H, W) normalised
-) -> Tensor: # (l, b, c, h, w) float64
-    "Features of all blocks, one under the other. ValueError for a model whose blocks work on several grids."
-    features = backbone.block_features(images.to(next(backbone.parameters()).device))
-    grids = sorted({tuple(f.shape[-2:]) for f in features})
-    if len(grids) > 1: raise ValueError(
-        f"The blocks of this model work on grids of several sizes, {grids}; this comparison needs one, as in a ViT.")
-    return torch.stack(features).double()
+class FilteredNorms(NamedTuple):
+    "Features of some images before and after a filter; NaN for an image at a block where any feature is not finite."
+    norms: Tensor # (b, l, h, w) L2 norm of each token
+    kept: Tensor # (b, l, h, w) norm of the part that the filter keeps
+    energy: Tensor # (b, l, h, w) mean squared coefficient over the channels, before the filter
 
-# %% ../nbs/7_insight/30_artifacts.ipynb #4f512cc1
-def measure(features: Tensor, # (l, b, c, h, w)
-            band, # a band or a spec
-) -> tuple[Tensor, Tensor, Tensor]: # norms, norms of the kept part, energy by coefficient: each (b, l, h, w)
-    "What is kept of features; NaN for an image at a block where any of its features is not finite."
-    good = features.isfinite().flatten(2).all(2)[..., None, None, None]
-    spectrum = dct2(features.where(good, torch.nan))
-    kept = idct2(spectrum * gain_like(create_band(band), *features.shape[-2:], spectrum))
-    planes = features.where(good, torch.nan).norm(dim=2), kept.norm(dim=2), spectrum.square().mean(2)
-    return tuple(rearrange(x, "l b h w -> b l h w").cpu() for x in planes)
+def filtered_norms(features: Tensor, # (l, b, c, h, w)
+                   band, # a band or a spec
+) -> FilteredNorms:
+    "Norms of tokens, norms of their kept part, and energy by coefficient."
+    features = features.where(_finite(features), torch.nan)
+    spectrum = dct2(features)
+    gain = gain_like(create_band(band), *features.shape[-2:], spectrum)
+    planes = features.norm(dim=2), idct2(spectrum * gain).norm(dim=2), spectrum.square().mean(2)
+    return FilteredNorms(*(rearrange(x, "l b h w -> b l h w").cpu() for x in planes))
 
-# %% ../nbs/7_insight/30_artifacts.ipynb #78edb243
-class Seen(NamedTuple):
+def _finite(features): # (l, b, c, h, w) -> (l, b, 1, 1, 1): no value of the image is NaN or infinite at that block
+    return features.isfinite().flatten(2).all(2)[..., None, None, None]
+
+# %% ../nbs/7_insight/30_artifacts.ipynb #c55f588e
+class FeatureStatistics(NamedTuple):
     "What is kept of a backbone's features on real images."
     norms: dict[str, np.ndarray] # domain -> (n, l, h, w) norm of each token
     kept: dict[str, np.ndarray] # domain -> (n, l, h, w) norm of the part of it that the band keeps
@@ -58,34 +53,44 @@ class Seen(NamedTuple):
     mean: dict[str, Tensor] # domain -> (l, c, h, w) mean features
     size: tuple[int, int] # height and width of the images in pixels
 
-# %% ../nbs/7_insight/30_artifacts.ipynb #b4f55e19
 @torch.no_grad()
-def look(backbone, # from `create_backbone`
-         images: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; all of one size
-         band="dog", # a band or a spec
-         batch: int = 8, # images at a time
-) -> Seen:
+def feature_statistics(backbone, # from `create_backbone`
+                       images: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; all of one size
+                       band="dog", # a band or a spec
+                       batch: int = 8, # images at a time
+) -> FeatureStatistics:
     "Norms, kept norms, energy and mean features. ValueError without domains, for several sizes, and for several grids."
     if not images: raise ValueError("No domains: give a mapping such as {'fog': images}.")
-    parts, means, sizes = {}, {}, set()
-    for domain, given in images.items():
-        found, total, there = [], 0., 0
-        for x in tqdm(batches(given, batch), desc=f"artifacts of {domain}", total=-(-len(given) // batch), leave=False):
-            features = block_grid(backbone, backbone.normalise(x))
-            found.append(measure(features, band)); sizes.add(tuple(x.shape[-2:]))
-            good = features.isfinite().flatten(2).all(2)[..., None, None, None]
-            total, there = total + features.where(good, 0).sum(1), there + good.sum(1)
-        parts[domain], means[domain] = [np.concatenate(p) for p in zip(*found)], (total / there).cpu()
+    found = {d: _of_domain(backbone, x, band, batch, f"artifacts of {d}") for d, x in images.items()}
+    sizes = {_size(x) for x in images.values()}
     if len(sizes) > 1: raise ValueError(f"Images of several sizes, {sorted(sizes)}; resize them first.")
-    norms, kept, planes = ({d: p[i] for d, p in parts.items()} for i in range(3))
-    return Seen(norms, kept, {d: _mean_finite(e) for d, e in planes.items()}, means, *sizes)
+    norms, kept, energy, mean = ({d: one[i] for d, one in found.items()} for i in range(4))
+    return FeatureStatistics(norms, kept, energy, mean, *sizes)
+
+def _size(images): # height and width of the first, from a tensor or a data set
+    first = images[0] if isinstance(images, Tensor) else images[0]["image"]
+    return tuple(first.shape[-2:])
+
+# %% ../nbs/7_insight/30_artifacts.ipynb #78edb243
+def _of_domain(backbone, images, band, batch, desc): # norms, kept, energy, mean
+    found = []
+    total = 0.
+    there = 0
+    for features in backbone.feature_batches(images, batch=batch, desc=desc):
+        features = torch.stack(features).double()   # (l, b, c, h, w)
+        found.append(filtered_norms(features, band))
+        good = _finite(features)
+        total = total + features.where(good, 0).sum(1)
+        there = there + good.sum(1)
+    norms, kept, energy = (np.concatenate(part) for part in zip(*found))
+    return norms, kept, _mean_finite(energy), (total / there).cpu()
 
 def _mean_finite(x): # over the first axis; NaN where there is nothing to average
     there = np.isfinite(x).sum(0)
     return np.divide(np.nansum(x, 0), there, out=np.full(there.shape, np.nan), where=there > 0)
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #3b639224
-def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `look` or an `Observation`
+def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `feature_statistics` or an `Observation`
                   k: float = 5., # robust deviations above the median
 ) -> pd.DataFrame: # domain, layer, images, share, deviations, ratio, place, there, chance
     "How many tokens stand out, how far, and whether at fixed places; images that are not finite are left out."
@@ -93,38 +98,48 @@ def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `look` or an `O
             for d, x in norms.items() for i in range(x.shape[1])]
     return pd.DataFrame(rows)
 
-def _outlier_row(norms, k):
+def _outlier_row(norms, k): # (n, h, w)
     norms = norms[np.isfinite(norms).all((1, 2))]
-    row = dict(images=len(norms), share=np.nan, deviations=np.nan, ratio=np.nan, place="", there=np.nan, chance=np.nan)
+    unknown = dict.fromkeys(["share", "deviations", "ratio", "place", "there", "chance"], np.nan)
+    row = dict(images=len(norms)) | unknown | dict(place="")
     if not len(norms): return row
-    found, often = outliers(norms, k), outliers(norms, k).mean(0)
+    found = outliers(norms, k)
     if not found.any(): return row | dict(share=0., there=0., chance=0.)
     median, deviation = robust(norms)
-    above = np.divide(norms - median, deviation, out=np.full(norms.shape, np.nan), where=deviation > 0)
-    ratio = np.divide(norms, median, out=np.full(norms.shape, np.nan), where=median > 0)
-    row_, column = np.unravel_index(often.argmax(), often.shape)
-    return row | dict(share=found.mean(), deviations=_middle(above[found]), ratio=_middle(ratio[found]),
-                      place=f"{row_}, {column}", there=often.max(), chance=_chance(found))
+    often = found.mean(0)
+    i, j = np.unravel_index(often.argmax(), often.shape)
+    return row | dict(share=found.mean(),
+                      deviations=_middle_of(_ratio(norms - median, deviation)[found]),
+                      ratio=_middle_of(_ratio(norms, median)[found]),
+                      place=f"{i}, {j}", there=often.max(), chance=_chance(found))
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #f6b46608
-def _middle(x): # median of what is finite
+def _ratio(a, b): # NaN where b is 0
+    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
+
+def _middle_of(x): # median of what is finite
     x = x[np.isfinite(x)]
     return np.median(x) if len(x) else np.nan
 
 def _chance(found, draws=20): # (n, h, w) -> share of images at the most frequent place, by luck
     random = np.random.default_rng(0)
-    shift = lambda x: np.roll(x, random.integers(x.shape), (0, 1))
-    return np.mean([np.mean([shift(x) for x in found], 0).max() for _ in range(draws)])
+    often = []
+    for _ in range(draws):
+        shifted = [np.roll(x, random.integers(x.shape), (0, 1)) for x in found]
+        often.append(np.mean(shifted, 0).max())
+    return np.mean(often)
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #485f22d0
 @torch.no_grad()
-def nothing(backbone, # from `create_backbone`
-            size: tuple[int, int], # height and width in pixels
+def blank_features(backbone, # from `create_backbone`
+                   size: tuple[int, int], # height and width in pixels
 ) -> dict[str, Tensor]: # "mean image", "black" -> (l, c, h, w) float64
-    "Features of two images that show nothing: zero after, and zero before normalisation."
-    zero = torch.zeros(1, 3, *size, device=next(backbone.parameters()).device)
-    shown = {"mean image": zero, "black": backbone.normalise(zero)}
-    return {name: block_grid(backbone, x)[:, 0].cpu() for name, x in shown.items()}
+    "Features of two images that show nothing: zero after, and zero before normalisation. ValueError for several grids."
+    black = torch.zeros(1, 3, *size, dtype=torch.uint8)
+    of_black, = backbone.feature_batches(black)
+    zero = torch.zeros(1, 3, *size, device=of_black[0].device)
+    shown = {"mean image": backbone.block_features(zero), "black": of_black}
+    return {name: torch.cat(features).double().cpu() for name, features in shown.items()}
 
 def clean_energy(features: Tensor # (..., c, h, w)
 ) -> np.ndarray: # (..., h, w)
@@ -133,29 +148,45 @@ def clean_energy(features: Tensor # (..., c, h, w)
     return np.where(energy <= 1e-11 * energy.sum((-2, -1), keepdims=True), 0, energy)
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #698a3c2d
-def _cosine(a, b): return torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1), dim=1).numpy()
+def _cosine(a, b): # (l, c, h, w) each -> (l,)
+    return torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1), dim=1).numpy()
 
-def _without_dc(x): return x - x.mean((-2, -1), keepdim=True)
+def _without_dc(x):
+    return x - x.mean((-2, -1), keepdim=True)
 
 def zone_sums(energy # (..., h, w)
 ) -> dict[str, np.ndarray]: # "dc", "low", "mid", "high" -> (...)
     "Energy at DC and in the zones of `by_zone`."
-    rest = np.array(energy); rest[..., 0, 0] = 0
-    return dict(dc=energy[..., 0, 0]) | {z: np.nan_to_num(x) * rest.sum((-2, -1)) for z, x in by_zone(rest).items()}
+    rest = np.array(energy)
+    rest[..., 0, 0] = 0
+    total = rest.sum((-2, -1))
+    zones = {zone: np.nan_to_num(share) * total for zone, share in by_zone(rest).items()}
+    return dict(dc=energy[..., 0, 0]) | zones
 
-def zero_table(seen: Seen, # from `look`
-               empty: Mapping, # from `nothing`
+# %% ../nbs/7_insight/30_artifacts.ipynb #c0b7e65e
+def zero_table(seen: FeatureStatistics,
+               blank: Mapping, # from `blank_features`
 ) -> pd.DataFrame: # probe, domain, layer, energy (of all, by zone), shares of the probe's energy, cosines
     "Images of nothing against real ones, by layer; ratios and shares between 0 and 1 (ratios may exceed 1)."
     tables = []
-    for (probe, f), domain in ((p, d) for p in empty.items() for d in seen.energy):
-        own, real, mean = clean_energy(f), seen.energy[domain], seen.mean[domain]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            zones = {f"energy_{z}": a / b for (z, a), b in zip(zone_sums(own).items(), zone_sums(real).values())}
-            part = dict(energy=own.sum((1, 2)) / real.sum((1, 2))) | zones | dict(dc=own[:, 0, 0] / own.sum((1, 2)))
-        part |= by_zone(own) | dict(cosine=_cosine(f, mean), cosine_rest=_cosine(_without_dc(f), _without_dc(mean)))
-        tables.append(pd.DataFrame(dict(probe=probe, domain=domain, layer=range(len(f))) | part))
+    for probe, features in blank.items():
+        for domain, energy in seen.energy.items():
+            row = dict(probe=probe, domain=domain) | _zero_columns(features, energy, seen.mean[domain])
+            tables.append(pd.DataFrame(row))
     return pd.concat(tables, ignore_index=True)
+
+def _zero_columns(features, real, mean): # (l, c, h, w) of nothing; energy (l, h, w) and mean features of real images
+    own = clean_energy(features)
+    total = own.sum((1, 2))
+    in_real = zone_sums(real)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns = dict(layer=range(len(own)), energy=total / real.sum((1, 2)))
+        for zone, energy in zone_sums(own).items(): columns[f"energy_{zone}"] = energy / in_real[zone]
+        columns["dc"] = own[:, 0, 0] / total
+    columns |= by_zone(own)
+    columns["cosine"] = _cosine(features, mean)
+    columns["cosine_rest"] = _cosine(_without_dc(features), _without_dc(mean))
+    return columns
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #57d6c4ef
 class Spike(NamedTuple):
@@ -167,62 +198,66 @@ def spike_kept(band, # a band or a spec
                h: int, w: int, # the patch grid
 ) -> Spike:
     "In closed form: sum(gain^2 phi_k(i)^2 phi_l(j)^2), and the same with gain; the means are mean(gain^2), mean(gain)."
-    rows, columns = (dct_matrix(n, dtype=torch.float64).square() for n in (h, w))
+    rows = dct_matrix(h, dtype=torch.float64).square()
+    columns = dct_matrix(w, dtype=torch.float64).square()
     with torch.no_grad(): gain = create_band(band)(h, w).double().cpu()
     return Spike(rows.T @ gain.square() @ columns, rows.T @ gain @ columns)
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #365cf14b
-def excess_kept(norms, kept, # (n, h, w) of the features, and of their kept part
+def excess_kept(norms, # (n, h, w) of the features
+                kept, # (n, h, w) of their kept part
                 k: float = 5., # robust deviations above the median
 ) -> dict[str, float]: # outliers, outliers_kept, excess_kept, typical_kept
     "What is left of the outliers in the kept part; NaN where there is none."
-    norms, kept = np.asarray(norms, float), np.asarray(kept, float)
+    norms = np.asarray(norms, float)
+    kept = np.asarray(kept, float)
     good = np.isfinite(norms).all((1, 2))
-    norms, kept = norms[good], kept[good]
-    if not len(norms): return dict.fromkeys(("outliers", "outliers_kept", "excess_kept", "typical_kept"), np.nan)
-    found, middle, middle_kept = outliers(norms, k), robust(norms)[0], robust(kept)[0]
-    before, after = (norms - middle)[found].sum(), (kept - middle_kept)[found].sum()
-    typical = np.divide(middle_kept, middle, out=np.full(middle.shape, np.nan), where=middle > 0)
+    if not good.any(): return dict.fromkeys(("outliers", "outliers_kept", "excess_kept", "typical_kept"), np.nan)
+    norms = norms[good]
+    kept = kept[good]
+    found = outliers(norms, k)
+    median, _ = robust(norms)
+    median_kept, _ = robust(kept)
+    before = (norms - median)[found].sum()
+    after = (kept - median_kept)[found].sum()
     return dict(outliers=found.mean(), outliers_kept=outliers(kept, k).mean(),
-                excess_kept=after / before if found.any() else np.nan, typical_kept=_middle(typical))
+                excess_kept=after / before if found.any() else np.nan,
+                typical_kept=_middle_of(_ratio(median_kept, median)))
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #a0ea4f3c
-def filter_table(seen: Seen, # from `look`, with the same band
-                 empty: Mapping, # from `nothing`
+def filter_table(seen: FeatureStatistics, # of the same band
+                 blank: Mapping, # from `blank_features`
                  band="dog", # a band or a spec
                  k: float = 5., # robust deviations above the median
 ) -> pd.DataFrame: # domain, layer, and what is kept and removed, as shares
     "What a band leaves of outliers, and what it removes of an image of nothing and of real ones."
     rows = [dict(domain=d, layer=i) | excess_kept(x[:, i], seen.kept[d][:, i], k)
             for d, x in seen.norms.items() for i in range(x.shape[1])]
-    zero = suppressed(clean_energy(empty["mean image"]), band)
-    real = np.concatenate([suppressed(e, band) for e in seen.energy.values()])
-    table = pd.DataFrame(rows).assign(nothing_removed=np.tile(zero, len(seen.energy)), real_removed=real)
-    return table.assign(selectivity=table.nothing_removed / table.real_removed.where(table.real_removed > 0))
+    of_nothing = suppressed(clean_energy(blank["mean image"]), band)
+    of_real = [suppressed(energy, band) for energy in seen.energy.values()]
+    table = pd.DataFrame(rows)
+    table["nothing_removed"] = np.tile(of_nothing, len(of_real))
+    table["real_removed"] = np.concatenate(of_real)
+    table["selectivity"] = table.nothing_removed / table.real_removed.where(table.real_removed > 0)
+    return table
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #8a2985f2
-@contextmanager
 def plant(backbone, # ViT, Eva or SAM, from `create_backbone`
           layer: int, # block number from 0, after which it is added
           places: Mapping[tuple[int, int], float], # (row, column) of a patch -> L2 norm of what is added
           seed: int = 0, # of the direction, the same for all places
-):
+): # a context
     "Outlying tokens in every image while the context lasts. ValueError for a model with stages, or a place outside."
     if backbone.staged: raise ValueError("This model has stages and no tokens to plant in; take a ViT, Eva or SAM.")
     direction = torch.randn(backbone.channels, generator=torch.Generator().manual_seed(seed))
-    def add(block, args, out):
-        h, w = grid = tuple(out.shape[1:3]) if out.dim() == 4 else backbone._grid
-        if wrong := [p for p in places if not (0 <= p[0] < h and 0 <= p[1] < w)]:
-            raise ValueError(f"No patch at {wrong}: the grid is {h} x {w}, rows and columns count from 0.")
-        spikes = torch.zeros(*grid, len(direction))
-        for place, size in places.items(): spikes[place] = size * direction / direction.norm()
-        spikes = spikes.to(out)
-        if out.dim() == 4: return out + spikes
-        patches = out[:, out.shape[1] - h * w:] + spikes.flatten(0, 1)   # prefix tokens come first, and stay
-        return torch.cat([out[:, :out.shape[1] - h * w], patches], 1)
-    hook = stages_of(backbone.model)[0].blocks[layer].register_forward_hook(add, prepend=True)
-    try: yield
-    finally: hook.remove()
+    def add(x, layer):
+        h, w = x.shape[-2:]
+        wrong = [place for place in places if not (0 <= place[0] < h and 0 <= place[1] < w)]
+        if wrong: raise ValueError(f"No patch at {wrong}: the grid is {h} x {w}, rows and columns count from 0.")
+        spikes = torch.zeros(len(direction), h, w)
+        for (row, column), size in places.items(): spikes[:, row, column] = size * direction / direction.norm()
+        return x + spikes.to(x)
+    return backbone.changed(add, layers=[layer])
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #57c3d978
 def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
@@ -232,10 +267,9 @@ def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
                     batch: int = 8, # images at a time
 ) -> dict[str, pd.DataFrame]: # "outliers", "zero", "filter"
     "The tables of this chapter: tokens that stand out, images of nothing, and what a band does to both."
-    seen = look(backbone, images_by_domain, band, batch)
-    empty = nothing(backbone, seen.size)
-    return dict(outliers=outlier_table(seen.norms, k), zero=zero_table(seen, empty),
-                filter=filter_table(seen, empty, band, k))
+    seen = feature_statistics(backbone, images_by_domain, band, batch)
+    blank = blank_features(backbone, seen.size)
+    return dict(outliers=outlier_table(seen.norms, k), zero=zero_table(seen, blank), filter=filter_table(seen, blank, band, k))
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #897552d0
 def compare(backbones: Mapping, # name -> backbone
@@ -248,7 +282,8 @@ def compare(backbones: Mapping, # name -> backbone
     for name, backbone in backbones.items():
         prefix = getattr(backbone.model, "num_prefix_tokens", 0)
         for kind, table in artifact_report(backbone, images_by_domain, **options).items():
-            table.insert(0, "model", name); table.insert(1, "prefix", prefix)
+            table.insert(0, "model", name)
+            table.insert(1, "prefix", prefix)
             tables.setdefault(kind, []).append(table)
     return {kind: pd.concat(parts, ignore_index=True) for kind, parts in tables.items()}
 
@@ -258,22 +293,28 @@ def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report` or `comp
 ) -> go.Figure:
     "Share of outliers by layer and domain, in the features and in the part that the filter keeps."
     table = table if "model" in table else table.assign(model="")
-    models, sides = list(table.model.unique()), dict(outliers="features", outliers_kept="kept part")
-    heads = [f"{m}{': ' * bool(m)}{s}" for m in models for s in sides.values()]
-    fig = make_subplots(len(models), 2, shared_yaxes=True, subplot_titles=heads, horizontal_spacing=.06,
-                        vertical_spacing=.22 / max(len(models), 2))
-    for (i, model), (j, side) in ((a, b) for a in enumerate(models) for b in enumerate(sides)):
-        for n, domain in enumerate(table.domain.unique()):
-            t = table[(table.model == model) & (table.domain == domain)]
-            if t.empty: continue
-            known = any(trace.name == domain for trace in fig.data)   # once in the legend
-            fig.add_scatter(x=t.layer, y=100 * t[side], name=domain, legendgroup=domain, showlegend=not known,
-                            row=i + 1, col=j + 1, mode="lines+markers", line=dict(color=domain_color(domain), width=2),
-                            marker=dict(symbol=MARKS[n % len(MARKS)], size=8, line=dict(width=1, color="#333")))
-        fig.update_yaxes(title_text="outliers (% of tokens)", rangemode="tozero", row=i + 1, col=1)
+    models = list(table.model.unique())
+    sides = dict(outliers="features", outliers_kept="kept part")
+    heads = [f"{model}: {side}" if model else side for model in models for side in sides.values()]
+    gap = .22 / max(len(models), 2)
+    fig = make_subplots(len(models), 2, shared_yaxes=True, subplot_titles=heads, horizontal_spacing=.06, vertical_spacing=gap)
+    for i, model in enumerate(models, 1):
+        for j, side in enumerate(sides, 1): _outlier_lines(fig, table, model, side, i, j)
+        fig.update_yaxes(title_text="outliers (% of tokens)", rangemode="tozero", row=i, col=1)
     fig.update_xaxes(dtick=1)
     fig.update_xaxes(title_text="block (from 0)", row=len(models))
-    return styled(fig, title, 150 + 250 * len(models), margin_t=110, legend_y=1 + 40 / (250 * len(models)))
+    panels = 250 * len(models)   # pixels
+    return styled(fig, title, 150 + panels, margin_t=110, legend_y=1 + 40 / panels)
+
+# %% ../nbs/7_insight/30_artifacts.ipynb #fc8b4d73
+def _outlier_lines(fig, table, model, side, row, col): # a line for each domain
+    for i, domain in enumerate(table.domain.unique()):
+        t = table[(table.model == model) & (table.domain == domain)]
+        if t.empty: continue
+        mark = dict(symbol=MARKS[i % len(MARKS)], size=8, line=dict(width=1, color="#333"))
+        known = any(trace.name == domain for trace in fig.data)   # once in the legend
+        fig.add_scatter(x=t.layer, y=100 * t[side], name=domain, legendgroup=domain, showlegend=not known, row=row, col=col,
+                        mode="lines+markers", line=dict(color=domain_color(domain), width=2), marker=mark)
 
 # %% ../nbs/7_insight/30_artifacts.ipynb #36eea589
 def zero_figure(table: pd.DataFrame, # "zero" of `artifact_report` or `compare`
@@ -282,10 +323,10 @@ def zero_figure(table: pd.DataFrame, # "zero" of `artifact_report` or `compare`
 ) -> go.Figure:
     "Energy of the probe as a share of real images', by zone and layer, mean over domains; a panel for each model."
     table = table if "model" in table else table.assign(model="")
-    chosen, columns = table[table.probe == probe], ["energy_dc", "energy_low", "energy_mid", "energy_high"]
+    chosen = table[table.probe == probe]
     if chosen.empty: raise ValueError(f"No probe {probe!r}; the table has {', '.join(table.probe.unique())}.")
+    columns = ["energy_dc", "energy_low", "energy_mid", "energy_high"]
     panels = {m: t.groupby("layer")[columns].mean().T for m, t in chosen.groupby("model", sort=False)}
     layers = range(max(len(p.columns) for p in panels.values()))
     panels = {m: p.reindex(columns=layers).to_numpy() for m, p in panels.items()}   # shallower models end earlier
-    zones = ["DC", "low", "mid", "high"]
-    return number_panels(panels, zones, layers, title, "block (from 0)", unit="% of real<br>images'")
+    return number_panels(panels, ["DC", "low", "mid", "high"], layers, title, "block (from 0)", unit="% of real<br>images'")

@@ -5,16 +5,20 @@
 # %% ../nbs/4_models/15_backbones.ipynb #bc41d928
 from __future__ import annotations
 import copy, math, sys
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from types import MethodType
-from typing import NamedTuple
+from typing import Callable, NamedTuple
+import numpy as np
 import torch
 import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from tqdm.auto import tqdm
 import timm
 from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM, load_state_dict
 from .core import parse_spec, unknown
@@ -24,10 +28,10 @@ from .adapters import ADAPTERS, Adapter, create_adapter
 import causal_tune.released, causal_tune.peers, causal_tune.tuning  # register their adapters
 
 # %% auto #0
-__all__ = ['AT_16', 'PRESETS', 'default_out_layers', 'Stage', 'stages_of', 'PerStage', 'Backbone', 'statistics', 'check_grid',
-           'forward', 'block_features', 'normalise', 'architecture', 'find_weights', 'missing_weights', 'load_weights',
-           'XFormersMode', 'xformers_attention', 'use_attention', 'create_model', 'create_backbone', 'merge',
-           'list_backbones', 'check_backbone_contract']
+__all__ = ['AT_16', 'PRESETS', 'PLACES', 'default_out_layers', 'Stage', 'stages_of', 'PerStage', 'Backbone', 'statistics',
+           'check_grid', 'architecture', 'find_weights', 'missing_weights', 'load_weights', 'XFormersMode',
+           'xformers_attention', 'use_attention', 'create_model', 'create_backbone', 'image_batches', 'check_one_grid',
+           'Change', 'list_backbones', 'check_backbone_contract']
 
 # %% ../nbs/4_models/15_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -57,7 +61,8 @@ class PerStage(Adapter):
     "One adapter for each stage of a model, called as if it were one; its queries are the mean of theirs."
     def __init__(self, adapters): # in the order of the stages
         nn.Module.__init__(self)
-        self.stages, self.num_layers = nn.ModuleList(adapters), sum(a.num_layers for a in adapters)
+        self.stages = nn.ModuleList(adapters)
+        self.num_layers = sum(adapter.num_layers for adapter in adapters)
     def forward(self, tokens, layer, grid):
         for adapter in self.stages:
             if layer < adapter.num_layers: break
@@ -66,7 +71,7 @@ class PerStage(Adapter):
     def queries(self):
         queries = [adapter.queries() for adapter in self.stages]
         return None if queries[0] is None else torch.stack(queries).mean(0)
-    def link_parameters(self): return [p for a in self.stages for p in getattr(a, "link_parameters", list)()]
+    def link_parameters(self): return [p for adapter in self.stages for p in adapter.link_parameters()]
     def attach(self, model, blocks):
         for adapter in self.stages:
             if own := blocks[:adapter.num_layers]: adapter.attach(model, own)
@@ -84,29 +89,53 @@ class Backbone(nn.Module):
         super().__init__()
         if getattr(model, "_adapted", False):
             raise ValueError("This model carries an adapter already; create a new one, or copy it before adapting.")
-        self.model, self.adapter, self.out_layers = model.requires_grad_(False).eval(), adapter, tuple(out_layers)
+        model._adapted = True
+        self.model = model.requires_grad_(False).eval()
+        self.adapter = adapter
+        self.out_layers = tuple(out_layers)
         self.mean, self.std = statistics(model)
         self._describe(stages_of(model))
-        self._taken, self._raw, self._grid, model._adapted = {}, {}, None, True
-        if not self.staged: model.patch_embed.register_forward_pre_hook(self._before_patches)
-        blocks = [block for stage in stages_of(model) for block in stage.blocks]
-        for i, block in enumerate(blocks): block.register_forward_hook(partial(self._after_block, i))
-        adapter.attach(model, blocks[:max(self.out_layers) + 1]) # nothing behind the last one read would ever learn
-    def _describe(self, stages): # what heads ask for
-        self.num_layers, self.staged = sum(len(s.blocks) for s in stages), len(stages) > 1
-        of_layer = [stage for stage in stages for _ in stage.blocks]
-        self.strides = tuple(of_layer[i].stride for i in self.out_layers)
-        self.channels = tuple(of_layer[i].width for i in self.out_layers) if self.staged else stages[0].width
-        self.patch_size = (stages[-1].stride,) * 2 if self.staged else tuple(self.model.patch_embed.patch_size)
+        self._hook_in(stages_of(model))
     def train(self, mode: bool = True): # the model itself never leaves evaluation mode
-        super().train(mode); self.model.eval()
+        super().train(mode)
+        self.model.eval()
         return self
 
-def statistics(model) -> tuple[list, list]: # mean and std of its images, RGB, 0..255
+# %% ../nbs/4_models/15_backbones.ipynb #83fcdd7a
+def statistics(model: nn.Module # of timm
+) -> tuple[list, list]: # mean and std of its images, RGB, 0..255
     "The normalisation a model was trained with (ImageNet's where it does not say)."
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    return tuple([255 * v for v in cfg.get(k) or d] for k, d in
-                 (("mean", (.485, .456, .406)), ("std", (.229, .224, .225))))
+    config = getattr(model, "pretrained_cfg", None) or {}
+    mean = config.get("mean") or (.485, .456, .406)
+    std = config.get("std") or (.229, .224, .225)
+    return [255 * v for v in mean], [255 * v for v in std]
+
+# %% ../nbs/4_models/15_backbones.ipynb #c078370d
+@patch
+def _describe(self:Backbone, stages):
+    self.staged = len(stages) > 1
+    self.num_layers = sum(len(stage.blocks) for stage in stages)
+    stage_of = [stage for stage in stages for _ in stage.blocks]
+    read = [stage_of[i] for i in self.out_layers]
+    self.strides = tuple(stage.stride for stage in read)
+    if self.staged:
+        self.channels = tuple(stage.width for stage in read)
+        self.patch_size = (stages[-1].stride, stages[-1].stride)
+    else:
+        self.channels = stages[0].width
+        self.patch_size = tuple(self.model.patch_embed.patch_size)
+
+# %% ../nbs/4_models/15_backbones.ipynb #e0d9d2cc
+@patch
+def _hook_in(self:Backbone, stages):
+    self._raw = {}      # block -> what it computed
+    self._taken = {}    # block -> what the adapter made of it
+    self._grid = None   # (h, w) of the image that is being looked at
+    self._changes = []  # see `changed`
+    if not self.staged: self.model.patch_embed.register_forward_pre_hook(self._before_patches)
+    blocks = [block for stage in stages for block in stage.blocks]
+    for i, block in enumerate(blocks): block.register_forward_hook(partial(self._after_block, i))
+    self.adapter.attach(self.model, blocks[:max(self.out_layers) + 1]) # nothing behind the last one read would ever learn
 
 # %% ../nbs/4_models/15_backbones.ipynb #b8f981e6
 def check_grid(model, grid, patch) -> None:
@@ -120,50 +149,85 @@ def check_grid(model, grid, patch) -> None:
                          "create it with dynamic_img_size=True, or let create_backbone create it by name.")
 
 # %% ../nbs/4_models/15_backbones.ipynb #d6cd6af7
-def _after_block(self, layer, block, args, out):
-    if self.staged: tokens, grid = grid_to_tokens(out), tuple(out.shape[-2:])             # (b, c, h, w)
-    elif out.dim() == 4: tokens, grid = out.flatten(1, 2), tuple(out.shape[1:3])          # SAM: (b, h, w, c), no prefix
-    else: tokens, grid = out[:, self.model.num_prefix_tokens:], self._grid
-    refined = self.adapter(tokens, layer, grid)
-    if layer in self._raw: self._raw[layer] = tokens_to_grid(tokens, grid)
-    if layer in self._taken: self._taken[layer] = tokens_to_grid(refined, grid)
-    if refined is tokens: return None                      # nothing changed, the block's own output stands
-    if self.staged: return tokens_to_grid(refined, grid)
-    return refined.unflatten(1, grid) if out.dim() == 4 else torch.cat([out[:, :-tokens.shape[1]], refined], 1)
+@patch
+def _patches(self:Backbone, out): # what a block hands on -> patch tokens (b, h*w, c), grid (h, w)
+    if self.staged: return grid_to_tokens(out), tuple(out.shape[-2:])
+    if out.dim() == 4: return out.flatten(1, 2), tuple(out.shape[1:3])  # SAM has no prefix tokens
+    return out[:, self.model.num_prefix_tokens:], self._grid
 
-def _before_patches(self, patch_embed, args): # the grid follows from the image, also when the model is called by itself
+@patch
+def _with_patches(self:Backbone, out, tokens, grid): # what a block hands on, with these in the place of its patch tokens
+    if self.staged: return tokens_to_grid(tokens, grid)
+    if out.dim() == 4: return tokens.unflatten(1, grid)
+    prefix = out[:, :-tokens.shape[1]]
+    return torch.cat([prefix, tokens], 1)
+
+# %% ../nbs/4_models/15_backbones.ipynb #92b7cb2f
+@patch
+def _after_block(self:Backbone, layer, block, args, out):
+    own, grid = self._patches(out)
+    tokens = self._changed_tokens("block", own, layer, grid)
+    if layer in self._raw: self._raw[layer] = tokens_to_grid(tokens, grid)
+    refined = self._changed_tokens("adapter", self.adapter(tokens, layer, grid), layer, grid)
+    if layer in self._taken: self._taken[layer] = tokens_to_grid(refined, grid)
+    return None if refined is own else self._with_patches(out, refined, grid)
+
+@patch
+def _before_patches(self:Backbone, patch_embed, args): # the grid follows from the image, also when the model is called by itself
     self._grid = tuple(math.ceil(s / p) for s, p in zip(args[0].shape[-2:], self.patch_size))
 
-def _run(self, images, taken=(), raw=()):
-    self._taken, self._raw = dict.fromkeys(taken), dict.fromkeys(raw)
-    pad = [-s % p for s, p in zip(images.shape[-2:], self.patch_size)]
-    check_grid(self.model, [(s + e) // p for s, e, p in zip(images.shape[-2:], pad, self.patch_size)], self.patch_size)
-    self.model.forward_features(F.pad(images, (0, pad[1], 0, pad[0])))
-    (taken, raw), (self._taken, self._raw) = (self._taken, self._raw), ({}, {})
-    return list(taken.values()), list(raw.values())
-
-Backbone._after_block, Backbone._before_patches, Backbone._run = _after_block, _before_patches, _run
-
 # %% ../nbs/4_models/15_backbones.ipynb #3960d09c
-def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
+@patch
+def _run(self:Backbone, images, taken=(), raw=()): # two dicts, block -> (b, c, h, w)
+    (H, W), (p, q) = images.shape[-2:], self.patch_size
+    bottom = -H % p
+    right = -W % q
+    check_grid(self.model, ((H + bottom) // p, (W + right) // q), self.patch_size)
+    self._taken = dict.fromkeys(taken)
+    self._raw = dict.fromkeys(raw)
+    self.model.forward_features(F.pad(images, (0, right, 0, bottom)))
+    found = self._taken, self._raw
+    self._taken = {}
+    self._raw = {}
+    return found
+
+@patch
+def _changed_tokens(self:Backbone, where, tokens, layer, grid):
+    for change in self._changes_at(where, layer):
+        tokens = grid_to_tokens(change(tokens_to_grid(tokens, grid)))
+    return tokens
+
+@patch
+def _changes_at(self:Backbone, where, layer): # functions of x (b, c, h, w)
+    return [partial(_like_before, change, layer) for change in self._changes if change.where == where and layer in change.layers]
+
+# %% ../nbs/4_models/15_backbones.ipynb #972be323
+@patch
+def forward(self:Backbone, images: Tensor # (b, 3, H, W), normalised, any size
 ) -> list[Tensor]: # one (b, c, h, w) per out layer; h = ceil(H / patch), w = ceil(W / patch)
     "Features of the out layers, after the adapter; un-normalised (the final norm is not applied), as published."
-    taken = self._run(images, taken=self.out_layers)[0]
-    return [taken[list(dict.fromkeys(self.out_layers)).index(i)] for i in self.out_layers]  # a layer may be asked twice
+    taken, _ = self._run(images, taken=self.out_layers)
+    features = [taken[layer] for layer in self.out_layers]  # a layer may be asked twice
+    for i, layer in enumerate(self.out_layers):
+        for change in self._changes_at("output", layer): features[i] = change(features[i])
+    return features
 
-def block_features(self, images: Tensor, # (b, 3, H, W), normalised
+@patch
+def block_features(self:Backbone, images: Tensor, # (b, 3, H, W), normalised
                    layers=None, # block numbers, all by default
 ) -> list[Tensor]: # one (b, c, h, w) per layer
     "What each block computed, before the adapter looks at it: the features whose spectra the filter acts on."
-    return self._run(images, raw=range(self.num_layers) if layers is None else layers)[1]
+    _, raw = self._run(images, raw=range(self.num_layers) if layers is None else layers)
+    return list(raw.values())
 
-def normalise(self, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
+# %% ../nbs/4_models/15_backbones.ipynb #9226c9c2
+@patch
+def normalise(self:Backbone, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 ) -> Tensor: # (b, 3, H, W) float32
     "What the model was trained to see: (image - mean) / std."
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (self.mean, self.std))
+    mean = torch.tensor(self.mean, device=images.device)[:, None, None]
+    std = torch.tensor(self.std, device=images.device)[:, None, None]
     return (images.float() - mean) / std
-
-Backbone.forward, Backbone.block_features, Backbone.normalise = forward, block_features, normalise
 
 # %% ../nbs/4_models/15_backbones.ipynb #43ffb122
 AT_16 = dict(patch_size=16, img_size=512)  # positions and patches are resampled to this when weights are loaded
@@ -206,8 +270,10 @@ def find_weights(name: str, # a preset, or timm's name of the model
     "The local file with a model's weights, if there is one."
     name = PRESETS.get(name, (name, {}))[0]
     if name == "toy_vit": return WEIGHTS
-    own, authors = [f"{name}.{ext}" for ext in ("safetensors", "pth", "pt", "bin")], _record(name).url
-    return next((p for file in [*own, Path(authors or "").name] if (p := Path(folder) / file).is_file()), None)
+    candidates = [f"{name}.{ending}" for ending in ("safetensors", "pth", "pt", "bin")]
+    if url := _record(name).url: candidates.append(Path(url).name)  # what the authors call it
+    paths = [Path(folder) / candidate for candidate in candidates]
+    return next((path for path in paths if path.is_file()), None)
 
 def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
     return timm.get_pretrained_cfg(name, allow_unregistered=True) or timm.models.PretrainedCfg(url=None, hf_hub_id=None)
@@ -229,22 +295,27 @@ def load_weights(model: nn.Module, # timm model, built at the size asked for
     "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is another model's."
     if not Path(path).is_file():
         raise FileNotFoundError(f"No weights at {path}: give the path of a .safetensors or .pth file.")
-    translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", lambda state, model: state)
-    state = load_state_dict(str(path), weights_only=True)
+    state = _translated(load_state_dict(str(path), weights_only=True), model)
+    expected = model.state_dict()
+    shapes = {k: v.shape for k, v in _features_only(expected).items()}
+    given = {k: v.shape for k, v in _features_only(state).items()}
+    wrong = {"missing": shapes.keys() - given.keys(), "unknown": given.keys() - shapes.keys(),
+             "of another shape": [k for k in shapes.keys() & given.keys() if shapes[k] != given[k]]}
+    said = [f"{what} {sorted(keys)[:3]} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
+    if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.")
+    model.load_state_dict(_features_only(state), strict=False)
+
+# %% ../nbs/4_models/15_backbones.ipynb #33232b4b
+def _features_only(state): return {k: v for k, v in state.items() if not k.startswith(_NOT_OURS)}
+
+def _translated(state, model): # a file's names and positions as this model has them, float32
     if "teacher" in state:  # a training run of DINOv2
-        state = {k[9:]: v for k, v in state["teacher"].items() if k.startswith("backbone.")}
+        state = {k.removeprefix("backbone."): v for k, v in state["teacher"].items() if k.startswith("backbone.")}
     if hasattr(model, "patch_embed"):  # or timm takes any table of 1024 positions for 32 x 32
         model.pretrained_model_args = dict(img_size=model.patch_embed.img_size)
-    state = translate(state, model)
-    state = {k: v.float() for k, v in state.items() if k != "mask_token"}
-    expected, ours = model.state_dict(), lambda keys: [k for k in keys if not k.startswith(_NOT_OURS)]
-    missing, unknown_keys = ours(expected.keys() - state.keys()), ours(state.keys() - expected.keys())
-    wrong = [k for k in ours(state.keys() & expected.keys()) if state[k].shape != expected[k].shape]
-    if missing or unknown_keys or wrong:
-        said = (f"{what} {sorted(keys)[:3]} ({len(keys)} in all)" for what, keys in
-                (("missing", missing), ("unknown", unknown_keys), ("of another shape", wrong)) if keys)
-        raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.")
-    model.load_state_dict({k: state[k] for k in ours(state)}, strict=False)
+    translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if translate: state = translate(state, model)
+    return {k: v.float() for k, v in state.items() if k != "mask_token"}
 
 # %% ../nbs/4_models/15_backbones.ipynb #36fe6bea
 class XFormersMode(TorchFunctionMode):
@@ -256,14 +327,17 @@ class XFormersMode(TorchFunctionMode):
 def xformers_attention(q, k, v, attn_mask=None, dropout_p=0., is_causal=False, scale=None):
     "`F.scaled_dot_product_attention` by xformers, for (b, heads, n, d) and SAM's (b * heads, n, d)."
     from xformers.ops import memory_efficient_attention
-    bias, swap = attn_mask, q.dim() == 4
-    if bias is not None:
-        if bias.dtype == torch.bool: bias = torch.zeros_like(bias, dtype=v.dtype).masked_fill_(~bias, -math.inf)
-        keys = bias.shape[-1]
-        bias = F.pad(bias.to(v.dtype), (0, -keys % 8))[..., :keys].expand(*q.shape[:-1], keys)
-    q, k, v = (x.to(v.dtype).transpose(1, 2) if swap else x.to(v.dtype) for x in (q, k, v))
+    bias = None if attn_mask is None else _bias(attn_mask, q, v.dtype)
+    with_heads = q.dim() == 4
+    q, k, v = (x.to(v.dtype).transpose(1, 2) if with_heads else x.to(v.dtype) for x in (q, k, v))
     out = memory_efficient_attention(q, k, v, attn_bias=bias, p=dropout_p, scale=scale)
-    return out.transpose(1, 2) if swap else out
+    return out.transpose(1, 2) if with_heads else out
+
+def _bias(mask, q, dtype): # added to the scores, in memory rows of a multiple of eight
+    if mask.dtype == torch.bool: mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -math.inf)
+    keys = mask.shape[-1]
+    padded = F.pad(mask.to(dtype), (0, -keys % 8))
+    return padded[..., :keys].expand(*q.shape[:-1], keys)
 
 # %% ../nbs/4_models/15_backbones.ipynb #810f0757
 def use_attention(model: nn.Module, # timm ViT, Eva or SAM
@@ -274,7 +348,9 @@ def use_attention(model: nn.Module, # timm ViT, Eva or SAM
     if attention == "sdpa": return
     if why := _no_xformers(model):
         raise ValueError(f"attention='xformers' cannot run here: {why}. Use attention='sdpa', the default.")
-    for block in model.blocks: block.attn.fused_attn, block.attn.forward = True, MethodType(_attend, block.attn)
+    for block in model.blocks:
+        block.attn.fused_attn = True
+        block.attn.forward = MethodType(_attend, block.attn)
 
 def _no_xformers(model) -> str | None: # the reason
     if not all(hasattr(b, "attn") for b in getattr(model, "blocks", [None])):
@@ -295,7 +371,8 @@ def create_model(name: str, # a preset, or timm's name
 ) -> nn.Module:
     "A timm model without classifier that takes any input size, with its weights. Errors as `create_backbone`."
     name, preset = PRESETS.get(name, (name, {}))
-    sizes = {k: v for k, v in dict(img_size=img_size, patch_size=patch_size).items() if v is not None}
+    asked = dict(img_size=img_size, patch_size=patch_size)
+    sizes = {k: v for k, v in asked.items() if v is not None}
     if name == "toy_vit": return _toy_vit(img_size, patch_size, pretrained, **architecture_options)
     if issubclass(architecture(name), (VisionTransformer, Eva)):
         sizes = dict(dynamic_img_size=True) | (sizes if patch_size else preset | sizes)
@@ -305,6 +382,7 @@ def create_model(name: str, # a preset, or timm's name
     if getattr(model, "attn_pool", None) is not None: model.reset_classifier(0, "")  # features need no pooling
     return model
 
+# %% ../nbs/4_models/15_backbones.ipynb #761d880d
 def _load(name, make, pretrained):
     path = find_weights(name) if pretrained is True else pretrained
     if path is None:
@@ -338,41 +416,132 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
     model = name_or_model
     if isinstance(model, str): model = create_model(model, img_size, patch_size, pretrained)
     stages = stages_of(model)
-    depths, blocks = [len(stage.blocks) for stage in stages], [block for stage in stages for block in stage.blocks]
-    depth, ends = sum(depths), [sum(depths[:i + 1]) - 1 for i in range(len(depths))]
-    layers = tuple(out_layers) if out_layers is not None else ends if len(stages) > 1 else default_out_layers(depth)
-    if not all(-depth <= i < depth for i in layers):
-        raise ValueError(f"out_layers={layers}: this model has blocks 0 to {depth - 1}.")
     use_attention(model, attention)
-    if isinstance(adapter, str):
-        whole = getattr(ADAPTERS[parse_spec(adapter)[0]], "whole", False)
-        rows = [stages[-1]._replace(blocks=blocks)] if whole else stages
-        made = [create_adapter(adapter, len(s.blocks), s.width, s.stride, query_dim, **options) for s in rows]
-        adapter = made[0] if len(made) == 1 else PerStage(made)
-    return Backbone(model, adapter, [i % depth for i in layers])
+    if isinstance(adapter, str): adapter = _adapter_for(stages, adapter, query_dim, options)
+    return Backbone(model, adapter, _layers_read(stages, out_layers))
+
+# %% ../nbs/4_models/15_backbones.ipynb #d18b2c2f
+def _layers_read(stages, out_layers): # block numbers from 0
+    ends = np.cumsum([len(stage.blocks) for stage in stages])
+    depth = int(ends[-1])
+    if out_layers is not None: layers = tuple(out_layers)
+    elif len(stages) > 1: layers = [int(end) - 1 for end in ends]
+    else: layers = default_out_layers(depth)
+    if not all(-depth <= layer < depth for layer in layers):
+        raise ValueError(f"out_layers={layers}: this model has blocks 0 to {depth - 1}.")
+    return [layer % depth for layer in layers]
+
+def _adapter_for(stages, spec, query_dim, options): # one for each stage, unless one serves all
+    factory = ADAPTERS[parse_spec(spec)[0]]
+    if getattr(factory, "whole", False):
+        blocks = [block for stage in stages for block in stage.blocks]
+        stages = [stages[-1]._replace(blocks=blocks)]
+    made = [create_adapter(spec, len(stage.blocks), stage.width, stage.stride, query_dim, **options) for stage in stages]
+    return made[0] if len(made) == 1 else PerStage(made)
+
+# %% ../nbs/4_models/15_backbones.ipynb #41c11372
+def image_batches(images, # (n, 3, H, W) uint8 tensor, or a data set whose items hold an "image"
+                  size: int, # images per batch
+):
+    "Yields batches of uint8 images. ValueError for another kind of tensor, for none, and for several sizes in one batch."
+    if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.dim() != 4):
+        raise ValueError(f"Expected uint8 images (b, 3, H, W), not {images.dtype} {tuple(images.shape)}; "
+                         "they are normalised here, with the backbone's own mean and std.")
+    if len(images) == 0: raise ValueError("No images: give at least one per domain.")
+    for start in range(0, len(images), size):
+        if isinstance(images, Tensor): yield images[start:start + size]
+        else: yield _stacked([images[i]["image"] for i in range(start, min(start + size, len(images)))])
+
+def _stacked(images):
+    sizes = {tuple(x.shape[-2:]) for x in images}
+    if len(sizes) > 1: raise ValueError(f"Images of several sizes, {sorted(sizes)}; resize them first.")
+    return torch.stack(images)
+
+# %% ../nbs/4_models/15_backbones.ipynb #99425f28
+@patch
+def chosen_layers(self:Backbone, layers=None # block numbers from 0; None: all
+) -> list[int]:
+    "The blocks asked for. ValueError for those that the model does not have."
+    if layers is None: return list(range(self.num_layers))
+    layers = list(layers)
+    if wrong := [layer for layer in layers if layer not in range(self.num_layers)]:
+        raise ValueError(f"No such layers: {wrong}; this backbone has blocks 0 to {self.num_layers - 1}.")
+    return layers
+
+# %% ../nbs/4_models/15_backbones.ipynb #d90d48ed
+@patch
+def feature_batches(self:Backbone,
+                    images, # (n, 3, H, W) uint8 tensor, or a data set whose items hold an "image"
+                    layers=None, # block numbers from 0; all by default
+                    batch: int = 8, # images at a time
+                    desc: str = "features", # of the progress bar
+):
+    """Yields, batch by batch, what the blocks computed before the adapter: a list of (b, c, h, w), one per layer.
+
+    ValueError for no images, another kind of tensor, unknown layers, and layers that work on grids of several sizes."""
+    layers = self.chosen_layers(layers)
+    device = next(self.parameters()).device
+    with tqdm(total=len(images), desc=desc, leave=False) as progress:
+        for part in image_batches(images, batch):
+            with torch.no_grad(): features = self.block_features(self.normalise(part.to(device)), layers)
+            check_one_grid(features)
+            yield features
+            progress.update(len(part))
+
+# %% ../nbs/4_models/15_backbones.ipynb #be2bbc66
+def check_one_grid(features) -> None: # (b, c, h, w) each
+    "ValueError where features lie on grids of several sizes."
+    grids = sorted({tuple(f.shape[-2:]) for f in features})
+    if len(grids) > 1: raise ValueError(
+        f"These blocks work on grids of several sizes, {grids}; what is compared needs one grid. Choose layers of one stage.")
+
+# %% ../nbs/4_models/15_backbones.ipynb #4735610a
+class Change(NamedTuple):
+    "What happens to features while a context lasts."
+    function: Callable # of x (b, c, h, w) and the block's number; returns the like
+    where: str # one of `PLACES`
+    layers: list[int] # the blocks it happens at
+
+PLACES = ("block", "adapter", "output")
+
+def _like_before(change, layer, x):
+    y = change.function(x, layer)
+    if y.shape != x.shape: raise ValueError(f"The change of block {layer} makes {tuple(y.shape)} of {tuple(x.shape)}; keep the shape.")
+    return y
+
+@patch
+@contextmanager
+def changed(self:Backbone, change: Callable, # of features (b, c, h, w) and the block's number; returns the like
+            where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns
+            layers=None, # block numbers from 0; all by default
+):
+    "Inside, features are changed; afterwards all is as it was. Contexts nest, the outer one's change comes first."
+    if where not in PLACES: raise unknown("place", where, PLACES)
+    self._changes.append(Change(change, where, self.chosen_layers(layers)))
+    try: yield self
+    finally: self._changes.pop() # contexts end in the opposite order
 
 # %% ../nbs/4_models/15_backbones.ipynb #9c461daa
-def merge(self) -> Backbone: # itself
+@patch
+def merge(self:Backbone) -> Backbone: # itself
     "Fold lora, soma or full into the model's weights. ValueError for adapters that change features."
     self.adapter.fold_in()
     self.model.requires_grad_(False)
     return self
 
-Backbone.merge = merge
-
 # %% ../nbs/4_models/15_backbones.ipynb #c5cef725
 def list_backbones(pattern: str = "*" # names to list, such as "dinov2_*"
 ) -> list[dict]: # one per preset
     "The presets: timm's name, width, depth, patch, million parameters, prefix tokens and published normalisation."
-    rows = []
-    for name in PRESETS:
-        if not fnmatch(name, pattern): continue
-        with torch.device("meta"): b = create_backbone(name, pretrained=False)
-        millions = round(sum(p.numel() for p in b.model.parameters()) / 1e6, 1)
-        mean, std = (tuple(round(v / 255, 3) for v in values) for values in (b.mean, b.std))
-        rows.append(dict(name=name, timm=PRESETS[name][0], width=b.channels, depth=b.num_layers, patch=b.patch_size[0],
-                         millions=millions, prefix=getattr(b.model, "num_prefix_tokens", 0), mean=mean, std=std))
-    return rows
+    return [_described(name) for name in PRESETS if fnmatch(name, pattern)]
+
+def _described(name):
+    with torch.device("meta"): b = create_backbone(name, pretrained=False)
+    parameters = sum(p.numel() for p in b.model.parameters())
+    as_share = lambda values: tuple(round(v / 255, 3) for v in values)
+    return dict(name=name, timm=PRESETS[name][0], width=b.channels, depth=b.num_layers, patch=b.patch_size[0],
+                millions=round(parameters / 1e6, 1), prefix=getattr(b.model, "num_prefix_tokens", 0),
+                mean=as_share(b.mean), std=as_share(b.std))
 
 # %% ../nbs/4_models/15_backbones.ipynb #0bc09e0d
 def check_backbone_contract(make_model, # () -> a small timm model, with the same weights at each call
@@ -381,30 +550,40 @@ def check_backbone_contract(make_model, # () -> a small timm model, with the sam
 ) -> Backbone: # the one it was checked on
     "Hold an adapter in a model to the contract; AssertionError names the promise that is broken."
     make = lambda: create_backbone(make_model(), adapter)
-    b, plain = make().train(), create_backbone(make_model())
-    near = lambda these, those: all(torch.allclose(f, g, atol=1e-4) for f, g in zip(these, those, strict=True))
+    b = make().train()
+    plain = create_backbone(make_model())
     for h, w in [(4, 4), (3, 5), (6, 2)]:
         x = torch.randn(2, 3, h * b.patch_size[0], w * b.patch_size[1])
-        y = b(x)
-        assert [f.shape for f in y] == [f.shape for f in plain(x)], "other shapes than the model's"
-        assert near(b(x[:1]), [f[:1] for f in y]), "an image's features depend on the others of its batch"
-        assert not identity or near(y, plain(x)), "it does not start as the identity"
+        _check_features(b, plain, x, identity)
     _check_learning(b, x)
-    y, other, twin = b(x), make(), copy.deepcopy(b)
-    other.adapter.load_state_dict(b.adapter.state_dict())
-    assert near(other(x), y), "saved and loaded it computes something else"
-    for p in twin.parameters(): p.data.zero_()
-    assert near(b(x), y) and not near(twin(x), y), "a copy is not independent"
+    _check_copies(b, make(), x)
     with torch.autocast("cpu", dtype=torch.bfloat16): assert all(f.isfinite().all() for f in b(x)), "bf16 fails"
-    if b.adapter.whole: assert near(other.merge()(x), y), "merged it computes something else"
     return b
 
+def _near(these, those): return all(torch.allclose(f, g, atol=1e-4) for f, g in zip(these, those, strict=True))
+
 # %% ../nbs/4_models/15_backbones.ipynb #e6acb373
+def _check_features(b, plain, x, identity):
+    y = b(x)
+    assert [f.shape for f in y] == [f.shape for f in plain(x)], "other shapes than the model's"
+    assert _near(b(x[:1]), [f[:1] for f in y]), "an image's features depend on the others of its batch"
+    assert not identity or _near(y, plain(x)), "it does not start as the identity"
+
+def _check_copies(b, other, x): # saved and loaded, copied, merged
+    y = b(x)
+    other.adapter.load_state_dict(b.adapter.state_dict())
+    assert _near(other(x), y), "saved and loaded it computes something else"
+    twin = copy.deepcopy(b)
+    for p in twin.parameters(): p.data.zero_()
+    assert _near(b(x), y) and not _near(twin(x), y), "a copy is not independent"
+    if b.adapter.whole: assert _near(other.merge()(x), y), "merged it computes something else"
+
+# %% ../nbs/4_models/15_backbones.ipynb #d7afedcc
 def _check_learning(b, x):
     trained = {n: p for n, p in b.named_parameters() if p.requires_grad}
     for p in trained.values(): p.data += .02 * torch.randn_like(p)  # a zero map passes no gradient on
     if trained: sum(f.square().mean() for f in b(x)).backward()
-    link = {id(p) for p in getattr(b.adapter, "link_parameters", list)()}
+    link = {id(p) for p in b.adapter.link_parameters()}
     dead = [n for n, p in trained.items() if id(p) not in link and (p.grad is None or not p.grad.isfinite().all())]
     assert not dead, f"no gradient reaches {dead}"
     frozen = [n for n, p in b.named_parameters() if not p.requires_grad and p.grad is not None]

@@ -4,6 +4,7 @@
 
 # %% ../nbs/1_spectra/04_bands.ipynb #8930633d
 from __future__ import annotations
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 import torch
@@ -12,48 +13,66 @@ from .core import Registry
 from .spectral import dct2, idct2
 
 # %% auto #0
-__all__ = ['BANDS', 'radius', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand', 'AllPass', 'ButterworthBand',
-           'LearnableBand', 'create_band', 'gain_like', 'split']
+__all__ = ['BANDS', 'radius', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand', 'AllPass',
+           'ButterworthBand', 'LearnableBand', 'create_band', 'gain_like', 'split']
 
 # %% ../nbs/1_spectra/04_bands.ipynb #f6e0af88
 def radius(h: int, w: int, # the patch grid
            device=None, # where to make it
 ) -> Tensor: # (h, w), 0 at DC, up to (not including) sqrt 2
     "Normalised radial frequency r = sqrt((k/h)^2 + (l/w)^2) of every DCT coefficient."
-    u, v = torch.arange(h, device=device) / h, torch.arange(w, device=device) / w
+    u = torch.arange(h, device=device) / h
+    v = torch.arange(w, device=device) / w
     return torch.hypot(u[:, None], v[None])
 
 # %% ../nbs/1_spectra/04_bands.ipynb #945778e3
-def _check(low, high, top=2 ** .5):
+BANDS = Registry("band")
+
+def _check_cutoffs(low, high, top=2 ** .5):
     if not 0 <= low < high: raise ValueError(f"Cut-offs need 0 <= low < high, not low={low}, high={high}.")
     if low >= top: raise ValueError(f"low={low} lies above every frequency of the grid; radii end at {top:.3f}.")
 
-BANDS = Registry("band")
+class RadialBand:
+    "A band whose gain depends on the radius alone: `of_radius` gives it. A base class."
+    def __call__(self, h, w): return self.of_radius(radius(h, w))
+
+    @property
+    def cutoffs(self) -> tuple[float, ...]: # none, one or two radii, ascending
+        "Where the band begins and ends."
+        return self.low, self.high
 
 # %% ../nbs/1_spectra/04_bands.ipynb #9ccda7ed
 @BANDS.register("dog")
 @dataclass(frozen=True)
-class DifferenceOfGaussians:
+class DifferenceOfGaussians(RadialBand):
     "Band-pass of Causal-Tune's equation: exp(-r^2/(2 high^2)) - exp(-r^2/(2 low^2)); ValueError unless 0 < low < high."
     low: float = .2   # R_L: width of the Gaussian that is taken away
     high: float = .7  # R_H: width of the Gaussian it is taken from
+
     def __post_init__(self):
-        _check(self.low, self.high)
+        _check_cutoffs(self.low, self.high)
         if self.low == 0: raise ValueError("DifferenceOfGaussians needs low > 0: a Gaussian of no width is undefined.")
-    def of_radius(self, r): return torch.exp(-r ** 2 / (2 * self.high ** 2)) - torch.exp(-r ** 2 / (2 * self.low ** 2))
-    def __call__(self, h, w): return self.of_radius(radius(h, w))
+
+    def of_radius(self, r):
+        return torch.exp(-r ** 2 / (2 * self.high ** 2)) - torch.exp(-r ** 2 / (2 * self.low ** 2))
 
 # %% ../nbs/1_spectra/04_bands.ipynb #ddaee424
 @BANDS.register("gaussian")
 @dataclass(frozen=True)
-class GaussianBand:
+class GaussianBand(RadialBand):
     "Band-pass of Causal-Tune's figure: exp(-(r - center)^2 / (2 width^2)); ValueError unless width > 0."
     center: float = .5  # radius of the peak
     width: float = .1   # standard deviation of the bell
+
     def __post_init__(self):
         if not self.width > 0: raise ValueError(f"GaussianBand needs width > 0, not {self.width}.")
+
     def of_radius(self, r): return torch.exp(-(r - self.center) ** 2 / (2 * self.width ** 2))
-    def __call__(self, h, w): return self.of_radius(radius(h, w))
+
+    @property
+    def cutoffs(self): # those within the plane
+        half = self.width * (2 * math.log(2)) ** .5
+        return tuple(r for r in (self.center - half, self.center + half) if 0 < r < 2 ** .5)
 
 # %% ../nbs/1_spectra/04_bands.ipynb #995dbcdb
 @BANDS.register("piecewise")
@@ -62,11 +81,18 @@ class PiecewiseBand:
     "Gain 1 - mask of the published Causal-Tune code (`low`, `high` are its v1, v2 as shares of the shorter side)."
     low: float = .1   # end of the ramp that suppresses the lows
     high: float = .7  # start of the ramp that suppresses the highs
-    def __post_init__(self): _check(self.low, self.high, top=1)
+
+
+    @property
+    def cutoffs(self): return self.low, self.high
+
+    def __post_init__(self): _check_cutoffs(self.low, self.high, top=1)
+
     def __call__(self, h, w):
         d = torch.maximum(torch.arange(h)[:, None], torch.arange(w)[None]).float()
         s = min(h, w)
-        v1, v2 = int(self.low * s), int(self.high * s)
+        v1 = int(self.low * s)
+        v2 = int(self.high * s)
         mask = torch.where(d <= v1, 1 - .95 * d / (v1 + 1e-10), torch.full_like(d, .01))
         mask = torch.where((d > v2) & (d <= s), .3 * (d - v2) / max(s - v2, 1), mask)
         return 1 - torch.where(d > s, .5, mask)
@@ -74,37 +100,40 @@ class PiecewiseBand:
 # %% ../nbs/1_spectra/04_bands.ipynb #eb20abec
 @BANDS.register("ideal")
 @dataclass(frozen=True)
-class IdealBand:
+class IdealBand(RadialBand):
     "Gain 1 where low <= r <= high, else 0."
     low: float = .2   # lowest radius kept
     high: float = .7  # highest radius kept
-    def __post_init__(self): _check(self.low, self.high)
+
+    def __post_init__(self): _check_cutoffs(self.low, self.high)
+
     def of_radius(self, r): return ((r >= self.low) & (r <= self.high)).float()
-    def __call__(self, h, w): return self.of_radius(radius(h, w))
 
 @BANDS.register("none")
 @dataclass(frozen=True)
-class AllPass:
+class AllPass(RadialBand):
     "Gain 1 everywhere: no filter."
+    cutoffs = ()
+
     def of_radius(self, r): return torch.ones_like(r)
-    def __call__(self, h, w): return torch.ones(h, w)
 
 # %% ../nbs/1_spectra/04_bands.ipynb #7b4c0eb0
 @BANDS.register("butterworth")
 @dataclass(frozen=True)
-class ButterworthBand:
+class ButterworthBand(RadialBand):
     "Product of a Butterworth high-pass at `low` and low-pass at `high`; each is 1/sqrt 2 at its cut-off."
     low: float = .2   # cut-off of the high-pass
     high: float = .7  # cut-off of the low-pass
     order: int = 2    # steepness
+
     def __post_init__(self):
-        _check(self.low, self.high)
+        _check_cutoffs(self.low, self.high)
         if self.order < 1: raise ValueError(f"A Butterworth filter needs order >= 1, not {self.order}.")
+
     def of_radius(self, r):
         n = 2 * self.order
         rise = 1. if self.low == 0 else r ** self.order / torch.sqrt(r ** n + self.low ** n)
         return rise / torch.sqrt(1 + (r / self.high) ** n)
-    def __call__(self, h, w): return self.of_radius(radius(h, w))
 
 # %% ../nbs/1_spectra/04_bands.ipynb #de645b63
 @BANDS.register("learnable")
@@ -114,17 +143,22 @@ class LearnableBand(nn.Module):
                  high: float = .7, # start of the upper cut-off
                  slope: float = .05): # width of the edges, in radii
         super().__init__()
-        _check(low, high)
+        _check_cutoffs(low, high)
         if low == 0 or slope <= 0: raise ValueError(f"LearnableBand needs low > 0 and slope > 0, not {low}, {slope}.")
         self.slope = slope
         self.raw_low = nn.Parameter(torch.logit(torch.tensor(low / 2 ** .5)))
         self.raw_gap = nn.Parameter(torch.log(torch.expm1(torch.tensor(float(high - low)))))
+
     @property
     def low(self): return torch.sigmoid(self.raw_low) * 2 ** .5
     @property
     def high(self): return self.low + nn.functional.softplus(self.raw_gap)
+    @property
+    def cutoffs(self): return self.low.item(), self.high.item()
+
     def of_radius(self, r):
         return torch.sigmoid((r - self.low) / self.slope) * torch.sigmoid((self.high - r) / self.slope)
+
     def forward(self, h, w): return self.of_radius(radius(h, w, self.raw_low.device))
 
 # %% ../nbs/1_spectra/04_bands.ipynb #fd3044cf

@@ -16,8 +16,10 @@ from .adapters import ADAPTERS, TokenAdapter, attend
 __all__ = ['VARIANTS', 'CausalTune']
 
 # %% ../nbs/2_adapters/07_causal.ipynb #07197a02
-ADAPTERS["causal_tune"] = VARIANTS = Registry("variant of causal_tune")
+VARIANTS = Registry("variant of causal_tune")
+ADAPTERS["causal_tune"] = VARIANTS
 
+# %% ../nbs/2_adapters/07_causal.ipynb #3f2a13f2
 @VARIANTS.register("described")
 class CausalTune(TokenAdapter):
     "Causal-Tune as its paper describes it: filter, refine and return features in the frequency domain."
@@ -29,7 +31,9 @@ class CausalTune(TokenAdapter):
                  residual: str = "add"): # "add" to the features, or "replace" them by their kept band
         super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init)
         if residual not in ("add", "replace"): raise unknown("residual", residual, ["add", "replace"])
-        self.band, self.residual = create_band(band), residual
+        self.band = create_band(band)
+        self.residual = residual
+
     def forward(self, tokens, layer, grid):
         self.check(tokens, layer, grid)
         gain = gain_like(self.band, *grid, tokens).flatten()[:, None]
@@ -38,6 +42,7 @@ class CausalTune(TokenAdapter):
         change = self.scale * (dct2_tokens(refined, grid, inverse=True) + self.mlp_delta_f.bias)
         base = tokens if self.residual == "add" else dct2_tokens(causal, grid, inverse=True)
         return base + change
+
     def refine(self, causal, gain, T): # step 3 and 4, without the last bias
         delta = gain * attend(causal, T, self.mlp_token2feat(T[1:]))
         return F.linear(delta + causal, self.mlp_delta_f.weight)

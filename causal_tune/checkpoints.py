@@ -5,6 +5,7 @@
 # %% ../nbs/6_train/27_checkpoints.ipynb #173581d5
 from __future__ import annotations
 import math, pickle, re, types, zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import torch
@@ -14,18 +15,21 @@ from safetensors.torch import load_file, save_file
 from timm.layers import SwiGLUPacked, resample_patch_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from .core import unknown, whole_file
+from .core import parse_spec, unknown, whole_file
+from .domains import CITYSCAPES
 from .adapters import create_adapter
 import causal_tune.released  # a checkpoint of Causal-Tune is of this variant
-from .backbones import create_backbone
+from .backbones import create_backbone, use_attention
 from .mask2former import Mask2Former
-from .segmentor import Segmentor, pair
+from .images import pair
+from .segmentor import Segmentor
+from .recipes import Recipe
 
 # %% auto #0
 __all__ = ['PATCH', 'PARTS', 'Placeholder', 'Unpickler', 'read_file', 'read_weights', 'backbone_weights', 'split_published',
            'timm_names', 'resample_patches', 'resample_positions', 'convert_backbone', 'fit_backbone', 'check_fit',
            'load_published', 'whole_backbone', 'PublishedViT', 'published_vit', 'published_adapter', 'published_head',
-           'segmentor_from_published', 'published_state']
+           'segmentor_from_published', 'published_state', 'open_published']
 
 # %% ../nbs/6_train/27_checkpoints.ipynb #f5e5ae1d
 class Placeholder:
@@ -104,7 +108,8 @@ def timm_names(state: dict[str, Tensor] # a transformer's weights, by Facebook's
     for old, new in _RENAMED: state = {re.sub(old, new, k): v for k, v in state.items()}
     state.pop("mask_token", None)
     if "register_tokens" in state:
-        cls, pos = state["cls_token"], state["pos_embed"]
+        cls = state["cls_token"]
+        pos = state["pos_embed"]
         state |= dict(reg_token=state.pop("register_tokens"), cls_token=cls + pos[:, :1], pos_embed=pos[:, 1:])
     return state
 
@@ -126,8 +131,11 @@ def resample_positions(pos: Tensor, # (1, n, c) for a square grid, with or witho
 ) -> Tensor: # (1, n', c)
     "Positions for another grid, rectangular too; ValueError where the given ones belong to no square."
     if how not in ("bicubic", "pinv"): raise unknown("how", how, ["bicubic", "pinv"])
-    side, first = math.isqrt(pos.shape[1]), 0
-    if side ** 2 != pos.shape[1]: side, first = math.isqrt(pos.shape[1] - 1), 1
+    side = math.isqrt(pos.shape[1])
+    first = 0
+    if side ** 2 != pos.shape[1]: # one entry more than a square
+        first = 1
+        side = math.isqrt(pos.shape[1] - 1)
     if side ** 2 + first != pos.shape[1]:
         raise ValueError(f"{pos.shape[1]} positions make no square grid; they have been converted before. "
                          "Take the original file.")
@@ -151,7 +159,8 @@ def convert_backbone(src, # path or state dict of original weights, by Facebook'
     "Write weights for another patch and image size, the rest as it was. ValueError where sizes are no whole patches."
     if height % patch_size or width % patch_size or min(height, width) < patch_size:
         raise ValueError(f"{height} x {width} pixels are no whole patches of {patch_size}; take multiples of it.")
-    state, out = dict(backbone_weights(src)), Path(out)
+    state = dict(backbone_weights(src))
+    out = Path(out)
     if "pos_embed" not in state: raise ValueError("This model has no table of positions: it needs no conversion.")
     state["pos_embed"] = resample_positions(state["pos_embed"], (height // patch_size, width // patch_size), how)
     state[PATCH] = resample_patches(state[PATCH], (patch_size, patch_size), how)
@@ -180,7 +189,8 @@ def check_fit(modules: dict[str, nn.Module], # by the prefix of their names
     "ValueError that lists what is missing, unknown or of another shape, by name."
     bad = {"missing": [], "unknown": [], "of another shape": []}
     for prefix, module in modules.items():
-        own, given = module.state_dict(), states[prefix]
+        own = module.state_dict()
+        given = states[prefix]
         bad["missing"] += [prefix + k for k in own if k not in given]
         bad["unknown"] += [prefix + k for k in given if k not in own]
         bad["of another shape"] += [f"{prefix}{k} {tuple(given[k].shape)} instead of {tuple(v.shape)}"
@@ -201,7 +211,8 @@ def load_published(segmentor: Segmentor, # of the same sizes
     parts = split_published(read_weights(path_or_state_dict))
     if parts["unknown"]: raise ValueError(f"Not of a published checkpoint: {', '.join(list(parts['unknown'])[:3])} "
                                           f"({len(parts['unknown'])} in all); names begin with {', '.join(PARTS)}.")
-    modules, model = _modules(segmentor), segmentor.backbone.model
+    modules = _modules(segmentor)
+    model = segmentor.backbone.model
     if not isinstance(model, VisionTransformer):
         raise ValueError(f"Published checkpoints are for plain vision transformers, not for a {type(model).__name__}.")
     vit = whole_backbone(parts, backbone)
@@ -226,7 +237,10 @@ def whole_backbone(parts, backbone=None) -> dict[str, Tensor]: # by timm's names
 class PublishedViT(VisionTransformer):
     "timm's transformer, with positions for other image sizes as the published code computes them."
     def _pos_embed(self, x): # (b, h, w, c)
-        pos, first, old, new = self.pos_embed, int(not self.no_embed_class), self.patch_embed.grid_size, x.shape[1:3]
+        pos = self.pos_embed
+        first = int(not self.no_embed_class)
+        old = self.patch_embed.grid_size
+        new = x.shape[1:3]
         factor = tuple((n + .1) / o for n, o in zip(new, old))
         if tuple(new) != tuple(old): pos = _stretch(pos, first, old, new, scale_factor=factor)
         prefix = [self.cls_token + pos[:, :1] if first else self.cls_token, self.reg_token]
@@ -239,7 +253,9 @@ def published_vit(state: dict[str, Tensor], # by timm's names
                   img_size: int | tuple, # side, or (h, w), in pixels
 ) -> PublishedViT: # of its sizes, with random weights
     "The transformer that these weights belong to; ValueError where `num_heads` does not divide its width."
-    width, patch, registers = len(state[PATCH]), tuple(state[PATCH].shape[-2:]), state.get("reg_token")
+    width = len(state[PATCH])
+    patch = tuple(state[PATCH].shape[-2:])
+    registers = state.get("reg_token")
     if width % num_heads: raise ValueError(f"num_heads={num_heads} does not divide the width {width}; a ViT-L has 16.")
     hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
     gated = state["blocks.0.mlp.fc2.weight"].shape[1] < hidden
@@ -288,8 +304,10 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
                              **options, # of the adapter, where weights do not tell: softmax=False
 ) -> Segmentor: # with the weights, in evaluation mode
     "The model that a published checkpoint belongs to, from its names and shapes. ValueError as in `load_published`."
-    parts = split_published(state := read_weights(state_dict))
-    (name, sizes), head = published_adapter(parts["adapter"]), published_head(parts["head"])
+    state = read_weights(state_dict)
+    parts = split_published(state)
+    name, sizes = published_adapter(parts["adapter"])
+    head = published_head(parts["head"])
     vit = whole_backbone(parts, backbone)
     if PATCH not in parts["backbone"]: # not the checkpoint's own, so perhaps not converted
         backbone = vit = fit_backbone(vit, tuple(s // 16 for s in pair(img_size)), (16, 16))
@@ -298,7 +316,8 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
         raise ValueError(f"img_size={img_size} makes {model.pos_embed.shape[1]} positions, but this checkpoint holds "
                          f"{vit['pos_embed'].shape[1]}; pass the size of the images it was trained on.")
     adapter = create_adapter(name, len(model.blocks), model.embed_dim, **sizes, **options)
-    classes, made = head.pop("num_classes"), create_backbone(model, adapter, out_layers=out_layers)
+    classes = head.pop("num_classes")
+    made = create_backbone(model, adapter, out_layers=out_layers)
     head = Mask2Former(made.channels, classes, num_heads=decoder_heads, **head)
     head.uses_queries = head.linked # some were trained beside an adapter that links no queries
     return load_published(Segmentor(made, head, classes), state, backbone).eval()
@@ -310,3 +329,19 @@ def published_state(segmentor: Segmentor, # with the published head
     "Adapter and head under their published names."
     return {p + k: v.detach().cpu() for p, m in _modules(segmentor).items() if backbone or p != "backbone."
             for k, v in m.state_dict().items()}
+
+# %% ../nbs/6_train/27_checkpoints.ipynb #9b48d15f
+def open_published(recipe: Recipe, # says how the checkpoint was trained and is evaluated
+                   checkpoint, # iter_40000.pth or the like
+                   backbone=None, # converted weights of the frozen model
+) -> tuple[Segmentor, Recipe, tuple]: # the recipe with what the file tells; names of the classes
+    "A published checkpoint, trained and evaluated as a recipe says. ValueError without a backbone."
+    state = read_weights(checkpoint)
+    adapter, sizes = published_adapter(split_published(state)["adapter"])
+    with torch.device("meta"): architecture = create_backbone(recipe.backbone, pretrained=False).model
+    num_heads = architecture.blocks[0].attn.num_heads
+    segmentor = segmentor_from_published(state, num_heads, recipe.img_size or recipe.crop, backbone=backbone)
+    use_attention(segmentor.backbone.model, recipe.attention)
+    name, options = parse_spec(adapter)
+    told = dict(variant=None) | options | {field: sizes.get(field) for field in ("init", "num_tokens", "rank")}
+    return segmentor, replace(recipe, adapter=name, weights=str(backbone or checkpoint), **told), CITYSCAPES.classes

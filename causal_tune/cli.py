@@ -4,84 +4,182 @@
 
 # %% ../nbs/9_lab/40_cli.ipynb #3f1fec83
 from __future__ import annotations
-import argparse, os, sys
+import argparse, os, re, sys
+from collections import Counter
 from dataclasses import fields, replace
+from itertools import groupby
 from pathlib import Path
-from .core import unknown
+from typing import Callable, NamedTuple
+from .core import Registry, unknown
 from .recipes import RECIPES, Recipe, check, get_recipe, read_field, set_fields
 
 # %% auto #0
-__all__ = ['read_overrides', 'run_train', 'run_eval', 'evaluation_only', 'print_rows', 'open_model', 'open_published',
-           'run_predict', 'space_of', 'run_demo', 'run_bench_quality', 'run_pretrain', 'no_more', 'shortened',
-           'run_recipes', 'run_convert_backbone', 'run_check_data', 'run_prepare', 'run_predict_acdc', 'acdc_size',
-           'run_lab', 'lab_notebook', 'make_parser', 'describe', 'add_commands', 'main']
+__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'MODEL', 'Command', 'option', 'command', 'out', 'field_help', 'make_parser',
+           'stray', 'parse', 'typed', 'read_words', 'main', 'run_train', 'print_rows', 'open_model', 'open_published',
+           'run_eval', 'run_predict', 'predict_file', 'run_predict_acdc', 'acdc_size', 'run_demo', 'run_bench_quality',
+           'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone',
+           'run_check_data', 'run_prepare', 'lab_choices', 'run_lab']
 
 # %% ../nbs/9_lab/40_cli.ipynb #2138e8f8
-def read_overrides(rest: list[str] # such as ["--lr", "2e-4", "--band=gaussian"]
-) -> dict: # recipe field -> value
-    "Recipe fields from what follows on a command line; ValueError for unknown fields and unreadable values."
-    overrides, known = {}, [f.name for f in fields(Recipe)]
-    words = [w for part in rest for w in (part.split("=", 1) if part.startswith("--") else [part])]
-    while words:
-        option = words.pop(0)
-        if not option.startswith("--"): raise ValueError(f"Cannot read {option!r}: options are written --field value.")
-        name = option[2:].replace("-", "_")
-        if name not in known: raise unknown("option", name, known)
-        values = []
-        while words and not words[0].startswith("--"): values.append(words.pop(0))
-        if not values: raise ValueError(f"{option} needs a value.")
-        overrides[name] = read_field(name, " ".join(values))
-    return overrides
+class Command(NamedTuple):
+    run: Callable # of the parsed words
+    help: str # one line
+    options: tuple # of `option`
+    takes: tuple # recipe fields that are options too
+    passes_on: bool # hands words that it does not know to another program
+
+COMMANDS = Registry("command")
+
+def option(*names: str, # such as "--root", or "model" for a word that has to be there
+           **settings, # as for argparse's `add_argument`
+):
+    "A word that a command takes."
+    return names, settings
+
+def command(help: str, # one line
+            *options, # of `option`
+            takes=(), # recipe fields that are options too
+            passes_on: bool = False): # hand words that it does not know to another program
+    "A decorator that makes a function run_NAME the command NAME."
+    def enter(run):
+        name = run.__name__.removeprefix("run_").replace("_", "-")
+        COMMANDS[name] = Command(run, help, options, tuple(takes), passes_on)
+        return run
+    return enter
+
+# %% ../nbs/9_lab/40_cli.ipynb #e3eaff64
+ROOT = option("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
+ALL = tuple(f.name for f in fields(Recipe))
+EVALUATION = "targets", "eval_size", "window", "stride", "precision", "attention"
+
+def out(default=None, help: str = "folder for what is written"):
+    "The option that says where results go."
+    return option("--out", default=default, help=f"{help} (default: {default})" if default else help)
 
 # %% ../nbs/9_lab/40_cli.ipynb #7115ab60
-def run_train(args, rest):
-    recipe = get_recipe(args.recipe, **read_overrides(rest))
+def field_help(names) -> str: # empty without names
+    "Recipe fields by group, one a line, as `--help` lists them."
+    chosen = [f for f in fields(Recipe) if f.name in names]
+    lines = ["fields of the recipe that can be set:"] if chosen else []
+    for group, members in groupby(chosen, key=lambda f: f.metadata["group"]):
+        lines += ["", f"{group}:"]
+        lines += [f"  --{f.name:<14} {f.metadata['help']}" for f in members]
+    return "\n".join(lines)
+
+# %% ../nbs/9_lab/40_cli.ipynb #2fea12ae
+def make_parser() -> argparse.ArgumentParser:
+    "The parser with all commands."
+    plain = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "causal-tune", **plain, description="Fine-tune and look into frozen vision foundation models, frequency by frequency.",
+        epilog="`causal-tune recipes` lists the recipes, `causal-tune train --help` their fields.\n\n"
+               "example: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        about = dict(help=command.help, description=command.help, epilog=field_help(command.takes))
+        sub = commands.add_parser(name, allow_abbrev=False, **plain, **about)
+        for names, settings in command.options: sub.add_argument(*names, **settings)
+        for field in command.takes:
+            sub.add_argument(f"--{field}", f"--{field.replace('_', '-')}", dest=field, nargs="*", help=argparse.SUPPRESS)
+    return parser
+
+# %% ../nbs/9_lab/40_cli.ipynb #9e1b5a44
+def stray(command: Command, word: str) -> ValueError: # to be raised by the caller
+    "What is wrong with a word that a command does not know."
+    if not word.startswith("--"): return ValueError(f"Cannot read {word!r}: options are written --field value.")
+    name = word[2:].partition("=")[0].replace("-", "_")
+    if command.takes and name in ALL:
+        return ValueError(f"--{name} was fixed by training; here only {', '.join(command.takes)} can change.")
+    own = [names[0] for names, settings in command.options if names[0].startswith("--")]
+    return unknown("option", name, [*own, *command.takes] or ["(none)"])
+
+# %% ../nbs/9_lab/40_cli.ipynb #9dbe3207
+def parse(words: list[str] # what follows `causal-tune`
+) -> argparse.Namespace:
+    "Words as arguments of a command. ValueError for unknown words and unreadable values; argparse's SystemExit for what is missing."
+    first = words[0] if words else "--help"
+    if not first.startswith("-"): COMMANDS[first]  # an unknown one names the nearest
+    args, args_left = make_parser().parse_known_args(words)
+    command = COMMANDS[args.command]
+    if args_left and not command.passes_on: raise stray(command, args_left[0])
+    args.rest = args_left
+    args.changes = {name: read_words(name, given) for name, given in typed(args).items()}
+    return args
+
+def typed(args) -> dict[str, list[str]]: # recipe field -> words, such as ["96", "128"]
+    "The recipe fields that were given, as they were typed."
+    given = {name: getattr(args, name) for name in COMMANDS[args.command].takes}
+    return {name: words for name, words in given.items() if words is not None}
+
+def read_words(name, words): # a recipe field's value
+    if not words: raise ValueError(f"--{name} needs a value.")
+    return read_field(name, " ".join(words))
+
+# %% ../nbs/9_lab/40_cli.ipynb #1e2dffb8
+def main(words: list[str] | None = None # what follows `causal-tune`; those of the process by default
+) -> int: # exit status: 2 where the input was at fault
+    "Entry point of the command line."
+    try:
+        args = parse(sys.argv[1:] if words is None else words)
+        COMMANDS[args.command].run(args)
+    except (ValueError, OSError, FloatingPointError) as err:
+        print(f"causal-tune: {err}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"\ncausal-tune: {stop or 'stopped'}", file=sys.stderr)
+        return 130
+    return 0
+
+# %% ../nbs/9_lab/40_cli.ipynb #29fdb310
+@command("train a recipe's adapter and head, then evaluate; goes on where it was interrupted",
+         option("recipe", help="name of a recipe, before any --field"), out(), ROOT, takes=ALL)
+def run_train(args):
+    recipe = get_recipe(args.recipe, **args.changes)
     from causal_tune.training import report_on, train
-    out = args.out or Path("runs") / f"{recipe.name}-{recipe.adapter}-{recipe.seed}"
-    segmentor = train(recipe, out, args.root)
-    if os.environ.get("RANK", "0") != "0": return  # under torchrun one process reports for all
-    print_rows(report_on(segmentor, recipe, args.root)[0], recipe)
-    print(f"Checkpoint: {out}/checkpoint.pt")
+    folder = args.out or Path("runs") / f"{recipe.name}-{recipe.adapter}-{recipe.seed}"
+    segmentor = train(recipe, folder, args.root)
+    if os.environ.get("RANK", "0") != "0": return
+    rows, _ = report_on(segmentor, recipe, args.root)
+    print_rows(rows, recipe)
+    print(f"Checkpoint: {folder}/checkpoint.pt")
 
-def run_eval(args, rest):
-    from causal_tune.training import report_on
-    segmentor, recipe, _ = open_model(args, rest)
-    print_rows(report_on(segmentor, recipe, args.root)[0], recipe)
-
-def evaluation_only(overrides: dict) -> dict: # the same, if training is not touched
-    "ValueError for fields that a finished training has fixed."
-    allowed = ["targets", "eval_size", "window", "stride", "precision", "attention"]
-    for field in overrides:
-        if field not in allowed: raise ValueError(f"--{field} was fixed by training; here only {', '.join(allowed)} can change.")
-    return overrides
-
-def print_rows(rows, recipe):
+# %% ../nbs/9_lab/40_cli.ipynb #4cbb5b7c
+def print_rows(rows: list[dict], # results, see `evaluation.result_row`
+               recipe: Recipe) -> None: # what was run
     "Figures per domain, their plain mean over the domains not trained on, and the protocol beside them."
     others = [r for r in rows if f"domain={r['domain']}" not in recipe.train]
     mean = {k: sum(r[k] for r in others) / max(len(others), 1) for k in ("miou", "aacc", "macc")}
-    width = max(12, *(len(row["domain"]) for row in rows))
-    for row in rows + [dict(domain="mean", data="domains not trained on", **mean)] * (len(others) > 1):
+    if len(others) > 1: rows = [*rows, dict(domain="mean", data="domains not trained on", **mean)]
+    width = max([12, *(len(row["domain"]) for row in rows)])
+    for row in rows:
         print(f"{row['domain']:>{width}}  mIoU {100 * row['miou']:5.1f} %   aAcc {100 * row['aacc']:5.1f} %   "
               f"mAcc {100 * row['macc']:5.1f} %   {row['data']}")
     print("Recipe:", ", ".join(f"{k}={v}" for k, v in set_fields(recipe).items()))
 
-# %% ../nbs/9_lab/40_cli.ipynb #2fea12ae
-def open_model(args, rest):
-    "(segmentor, recipe, classes) of a run, or of a published checkpoint; on the GPU where there is one."
-    import torch
-    overrides = evaluation_only(read_overrides(rest))
-    if args.checkpoint:
-        recipe = get_recipe(args.model, **overrides)
-        segmentor, recipe, classes = open_published(recipe, args.checkpoint, args.backbone)
-    elif args.backbone: raise ValueError("--backbone belongs to a published --checkpoint; a run of ours knows its own.")
-    elif args.model in RECIPES:
+# %% ../nbs/9_lab/40_cli.ipynb #73af3200
+MODEL = (option("model", help="checkpoint.pt of a run; or a recipe's name, with --checkpoint"),
+         option("--checkpoint", metavar="FILE.pth", help="published checkpoint of adapter and head, or of everything"),
+         option("--backbone", metavar="FILE.pth", help="its backbone, as convert-backbone writes it"))
+
+def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
+): # (segmentor, recipe, classes)
+    "A run, or a published checkpoint; on the GPU where there is one. ValueError where the two are mixed up."
+    if not args.checkpoint and args.backbone:
+        raise ValueError("--backbone belongs to a published --checkpoint; a run of ours knows its own.")
+    if not args.checkpoint and args.model in RECIPES:
         raise ValueError(f"{args.model} is a recipe; give a published --checkpoint with it, or a run's checkpoint.pt instead.")
+    import torch
+    if args.checkpoint:
+        recipe = get_recipe(args.model, **args.changes)
+        segmentor, recipe, classes = open_published(recipe, args.checkpoint, args.backbone)
     else:
         from causal_tune.training import load_checkpoint
-        attention = {k: v for k, v in overrides.items() if k == "attention"}
+        attention = {k: v for k, v in args.changes.items() if k == "attention"}
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)
-    return segmentor.to("cuda" if torch.cuda.is_available() else "cpu"), check(replace(recipe, **overrides)), classes
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return segmentor.to(device), check(replace(recipe, **args.changes)), classes
 
+# %% ../nbs/9_lab/40_cli.ipynb #af91c2a5
 def open_published(recipe: Recipe, # says how the checkpoint was trained and is evaluated
                    checkpoint, # iter_40000.pth or the like
                    backbone=None, # converted weights of the frozen model
@@ -101,218 +199,174 @@ def open_published(recipe: Recipe, # says how the checkpoint was trained and is 
     recipe = replace(recipe, adapter=name, weights=str(backbone or checkpoint), **dict(variant=None) | variant | told)
     return segmentor, recipe, CITYSCAPES.classes
 
+# %% ../nbs/9_lab/40_cli.ipynb #aea0bf6c
+@command("evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", *MODEL, ROOT, takes=EVALUATION)
+def run_eval(args):
+    from causal_tune.training import report_on
+    segmentor, recipe, _ = open_model(args)
+    rows, _ = report_on(segmentor, recipe, args.root)
+    print_rows(rows, recipe)
+
 # %% ../nbs/9_lab/40_cli.ipynb #d148591b
-def run_predict(args, rest):
+@command("segment images of any size", *MODEL, option("images", nargs="+", help="image files"), out("predictions"), takes=EVALUATION)
+def run_predict(args):
+    from causal_tune.domains import space_of
+    from tqdm.auto import tqdm
+    stems = {Path(p).stem for p in args.images}
+    if len(stems) < len(args.images): raise ValueError("Two images share a name; predict them into different folders.")
+    segmentor, recipe, classes = open_model(args)
+    folder = Path(args.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in tqdm(args.images, desc="predicting"): predict_file(segmentor, recipe, space_of(classes), path, folder)
+    print(f"{len(args.images)} predictions in {folder}/")
+
+def predict_file(segmentor, recipe: Recipe, # says at which size, and in which windows
+                 space, # the label space
+                 path, # of the image
+                 folder: Path) -> None: # where NAME_trainIds.png and NAME_overview.png go
+    "Predict one image."
     import numpy as np
     from PIL import Image
-    from tqdm.auto import tqdm
-    from causal_tune.datasets import fit_size
-    from causal_tune.segmentor import to_rgb
-    stems = [Path(p).stem for p in args.images]
-    if len(set(stems)) < len(stems): raise ValueError("Two images share a name; predict them into different folders.")
-    segmentor, recipe, classes = open_model(args, rest)
-    space, out = space_of(classes), Path(args.out or "predictions")
-    out.mkdir(parents=True, exist_ok=True)
-    for path in tqdm(args.images, desc="predicting"):
-        size = fit_size(to_rgb(path).shape[:2], recipe.eval_size) if recipe.eval_size else None
-        labels = segmentor.predict(path, size, recipe.window or None, recipe.stride or None, recipe.antialias)
-        Image.fromarray(labels).save(out / f"{Path(path).stem}_trainIds.png")
-        Image.fromarray(np.hstack([to_rgb(path), space.colorize(labels)])).save(out / f"{Path(path).stem}_overview.png")
-    print(f"{len(args.images)} predictions in {out}/")
-
-def space_of(classes):
-    "The label space with these classes; ValueError if it is none we know."
-    from causal_tune.domains import SPACES
-    for space in SPACES.values():
-        if list(space.classes) == list(classes): return space
-    raise ValueError(f"No label space has the classes {classes}.")
+    from causal_tune.images import fit_size, read_image
+    image = read_image(path)
+    size = fit_size(image.shape[:2], recipe.eval_size) if recipe.eval_size else None
+    labels = segmentor.predict(image, size, recipe.window or None, recipe.stride or None, recipe.antialias)
+    Image.fromarray(labels).save(folder / f"{Path(path).stem}_trainIds.png")
+    Image.fromarray(np.hstack([image, space.colorize(labels)])).save(folder / f"{Path(path).stem}_overview.png")
 
 # %% ../nbs/9_lab/40_cli.ipynb #c7418a0c
-def run_demo(args, rest):
-    from causal_tune.demo import demo
-    demo(args.out or "runs/demo", **({"seeds": range(args.seeds)} if args.seeds else {}), **read_overrides(rest))
-
-def run_bench_quality(args, rest):
-    from causal_tune.quality import EXPERIMENTS, bench_quality
-    for name in args.experiments:  # the value of an unknown option ends up here too
-        if name not in EXPERIMENTS: raise ValueError(f"{unknown('experiment', name, EXPERIMENTS)} Name experiments before any --field.")
-    only = ["--only", *(f"'{label}'" for label in args.only)] if args.only else []
-    words = ["causal-tune bench-quality", *([f"--seeds {args.seeds}"] if args.seeds != 5 else []), *only, *rest]
-    bench_quality(args.experiments, args.out or "runs/quality", range(1, 1 + args.seeds), args.root, args.jobs, args.only or (),
-                  args.tables, " ".join(words), **read_overrides(rest))
-
-def run_pretrain(args, rest):
-    from causal_tune.toyvit import pretrain
-    no_more(rest, "--out", "--steps", "--scenes", "--seed")
-    pretrain(args.out or "runs/toy_vit/toy_vit.safetensors", args.steps, args.scenes, seed=args.seed)
-
-def no_more(rest, *allowed): # what no command knows is never ignored
-    if rest: raise unknown("option", rest[0], allowed or ["(none)"])
-
-def shortened(targets) -> list[str]: # one for those that differ in the corruption only
-    import re
-    from collections import Counter
-    forms = Counter(re.sub(r"(?<=corruption=)\w+", "*", t) for t in targets)
-    return [f"{form}, {n} corruptions" if n > 1 else form for form, n in forms.items()]
-
-def run_recipes(args, rest):
-    no_more(rest)
-    for name, recipe in RECIPES.items():
-        print(f"{name}\n    train on  {recipe.train}")
-        for target in shortened(recipe.targets): print(f"    report on {target}")
-        warm = f" after {recipe.warmup} of warm-up" * bool(recipe.warmup)
-        print(f"    {recipe.backbone}, {recipe.adapter} adapter, {recipe.head} head, {recipe.iterations} iterations of "
-              f"{recipe.batch_size * recipe.accumulate} images,\n    crop {'x'.join(map(str, recipe.crop))}, lr {recipe.lr:g}{warm}\n")
-
-# %% ../nbs/9_lab/40_cli.ipynb #12819868
-def run_convert_backbone(args, rest):
-    no_more(rest, "--height", "--width", "--how")
-    from causal_tune.checkpoints import convert_backbone
-    print(convert_backbone(args.src, args.target, args.height, args.width, args.how))
-
-def run_check_data(args, rest):
-    no_more(rest, "--root")
-    from causal_tune.converters import check_data
-    print(check_data(args.name, args.root))
-
-def run_prepare(args, rest):
-    no_more(rest, "--root", "--workers", "--published")
-    from causal_tune.converters import prepare
-    written, before = prepare(args.name, args.root, args.workers, args.published)
-    print(f"{args.name}: {written} files written, {before} were there")
-
-def run_predict_acdc(args, rest):
+@command("predict ACDC's test images for its server", *MODEL, ROOT, out("acdc_test.zip", "zip file to write"), takes=EVALUATION)
+def run_predict_acdc(args):
     from causal_tune.converters import acdc_submission
-    segmentor, recipe, _ = open_model(args, rest)
+    segmentor, recipe, _ = open_model(args)
     options = dict(window=recipe.window or None, stride=recipe.stride or None, antialias=recipe.antialias)
-    print(acdc_submission(segmentor, args.out or "acdc_test.zip", args.root, acdc_size(recipe), **options))
+    print(acdc_submission(segmentor, args.out, args.root, acdc_size(recipe), **options))
 
 def acdc_size(recipe: Recipe) -> tuple | None: # (height, width)
     "The size at which a recipe sees ACDC; its eval_size where no target says."
     from causal_tune.datasets import read_spec
-    told = [options["size"] for name, options in map(read_spec, recipe.targets) if name == "acdc" and "size" in options]
-    return told[0] if told else recipe.eval_size or None
+    for name, options in map(read_spec, recipe.targets):
+        if name == "acdc" and "size" in options: return options["size"]
+    return recipe.eval_size or None
+
+# %% ../nbs/9_lab/40_cli.ipynb #12819868
+@command("compare adapters on Toyscapes and write a report; no download, a few minutes", out("runs/demo"),
+         option("--seeds", type=int, default=3, help="number of seeds (default: 3)"), takes=ALL)
+def run_demo(args):
+    from causal_tune.demo import demo
+    demo(args.out, range(args.seeds), **args.changes)
+
+@command("compare all adapters and controls; goes on where it was interrupted",
+         option("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both); before any --field"),
+         option("--seeds", type=int, default=5, help="number of seeds (default: 5)"),
+         option("--jobs", type=int, help="processes (default: one per core, one on a GPU)"),
+         option("--only", nargs="+", metavar="VARIANT", default=(), help="variants to run beside none and rein (default: all)"),
+         option("--tables", metavar="DIR", help="folder of the CSV tables (default: that of --out)"),
+         out("runs/quality"), ROOT, takes=ALL)
+def run_bench_quality(args):
+    from causal_tune.quality import EXPERIMENTS, bench_quality
+    for name in args.experiments:
+        if name not in EXPERIMENTS: raise unknown("experiment", name, EXPERIMENTS)
+    bench_quality(args.experiments, args.out, range(1, 1 + args.seeds), args.root, args.jobs, args.only, args.tables,
+                  bench_command(args), **args.changes)
+
+# %% ../nbs/9_lab/40_cli.ipynb #4640d554
+def bench_command(args) -> str: # without the names of experiments
+    "The line that computes the same again."
+    words = ["causal-tune bench-quality"]
+    if args.seeds != 5: words.append(f"--seeds {args.seeds}")
+    if args.only: words += ["--only", *(f"'{label}'" for label in args.only)]
+    for name, given in typed(args).items(): words += [f"--{name}", *given]
+    return " ".join(words)
 
 # %% ../nbs/9_lab/40_cli.ipynb #b359b5b8
-def run_lab(args, rest):
-    chosen = {k: v for k in ("images", "backbone", "weights", "checkpoint", "size", "n", "results") if (v := getattr(args, k)) is not None}
-    if args.checkpoint and (args.backbone or args.weights): raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
-    if args.images:
-        from causal_tune.observation import domain_folders
-        domain_folders(args.images)
-    if args.backbone and not args.weights:
-        from causal_tune.backbones import find_weights
-        if path := find_weights(args.backbone): chosen["weights"] = path
-    for name in {"images", "weights", "checkpoint", "results"} & set(chosen):  # the notebook runs in a folder of its own
-        if not Path(chosen[name]).exists(): raise FileNotFoundError(f"No {name} at {chosen[name]}.")
-        chosen[name] = str(Path(chosen[name]).resolve())
-    if "size" in chosen: chosen["size"] = read_field("eval_size", args.size)
-    if args.export:
-        if rest: raise unknown("option", rest[0], ["--images", "--backbone", "--weights", "--checkpoint", "--size", "--n", "--results", "--export"])
-        from causal_tune.lab import open_lab
-        path = open_lab(**chosen).export_html(args.export)
-        return print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
-    path = lab_notebook(Path(args.out or "runs/lab"), chosen)
-    print(f"{path}: choose Run, Run All Cells")
-    import subprocess
-    if status := subprocess.call([sys.executable, "-m", "jupyter", "lab", str(path), *rest]): raise OSError(f"JupyterLab ended with status {status}.")
-
-def lab_notebook(folder: Path, # where it is written
-                 chosen: dict, # arguments of `open_lab`
-) -> Path: # a new notebook, or the one of an earlier call with the same arguments
-    "The ready notebook: one cell that opens the lab."
-    import itertools, nbformat
-    code = f"from causal_tune.lab import open_lab\n\nlab = open_lab({', '.join(f'{k}={v!r}' for k, v in chosen.items())})\nlab"
-    about = "# Frequency lab\n\nRun the cell below. `lab.state`, `lab.tables()`, `lab.save(folder)` and `lab.export_html(path)` take along what you see."
-    for i in itertools.count(1):
-        path = folder / f"frequency_lab{'' if i == 1 else f'_{i}'}.ipynb"
-        if not path.exists(): break
-        if any(cell.source == code for cell in nbformat.read(path, 4).cells): return path
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(about), nbformat.v4.new_code_cell(code)])
-    nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
-    folder.mkdir(parents=True, exist_ok=True)
-    nbformat.write(nb, path)
-    return path
+@command("pre-train toy_vit again, step by step as it was", out("runs/toy_vit/toy_vit.safetensors", "file to write"),
+         *(option(f"--{name}", type=int, default=n, help=f"(default: {n})") for name, n in dict(steps=2000, scenes=3000, seed=0).items()))
+def run_pretrain(args):
+    from causal_tune.toyvit import pretrain
+    pretrain(args.out, args.steps, args.scenes, seed=args.seed)
 
 # %% ../nbs/9_lab/40_cli.ipynb #1308a8d2
-def make_parser() -> argparse.ArgumentParser:
-    "The parser with all commands."
-    listing = "\n".join(f"  --{f.name:<14} {describe(f.name)}" for f in fields(Recipe))
-    parser = argparse.ArgumentParser("causal-tune", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Fine-tune and look into frozen vision foundation models, frequency by frequency.",
-        epilog="train takes any field of a recipe as an option, demo and bench-quality all that they leave open, eval and\n"
-               "predict targets, eval_size, window, stride, precision and attention; `causal-tune recipes` lists the recipes:\n\n"
-               f"{listing}\n\nexample: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    def command(name, run, help, out="folder for what is written"):
-        c = commands.add_parser(name, help=help, description=help, allow_abbrev=False)
-        c.set_defaults(run=run)
-        if out: c.add_argument("--out", help=out)
-        return c
-    add_commands(command)
-    return parser
+@command("list the recipes")
+def run_recipes(args):
+    for name, recipe in RECIPES.items(): print(name, *map("    ".__add__, recipe_lines(recipe)), "", sep="\n")
 
-def describe(field: str) -> str: # the comment behind a recipe's field
-    import inspect, re
-    found = re.search(rf"^    {field}: [^#]*# (.*)$", inspect.getsource(Recipe), re.M)
-    return found[1] if found else ""
+def recipe_lines(recipe: Recipe) -> list[str]:
+    "What a recipe does, in a few lines."
+    warm = f" after {recipe.warmup} of warm-up" if recipe.warmup else ""
+    crop = "x".join(map(str, recipe.crop))
+    images = recipe.batch_size * recipe.accumulate
+    return [f"train on  {recipe.train}", *(f"report on {target}" for target in shortened(recipe.targets)),
+            f"{recipe.backbone}, {recipe.adapter} adapter, {recipe.head} head, {recipe.iterations} iterations of {images} images,",
+            f"crop {crop}, lr {recipe.lr:g}{warm}"]
+
+def shortened(targets) -> list[str]: # one for those that differ in the corruption only
+    forms = Counter(re.sub(r"(?<=corruption=)\w+", "*", t) for t in targets)
+    return [f"{form}, {n} corruptions" if n > 1 else form for form, n in forms.items()]
 
 # %% ../nbs/9_lab/40_cli.ipynb #c5c6646e
-def add_commands(command) -> None:
-    "Arguments of each command."
-    demo = command("demo", run_demo, "compare adapters on Toyscapes and write a report; no download, a few minutes")
-    demo.add_argument("--seeds", type=int, help="number of seeds, 3 by default")
-    bench = command("bench-quality", run_bench_quality, "compare all adapters and controls; goes on where it was interrupted")
-    bench.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both)")
-    bench.add_argument("--seeds", type=int, default=5, help="number of seeds, 5 by default")
-    bench.add_argument("--jobs", type=int, help="processes (default: one per core, one on a GPU)")
-    bench.add_argument("--only", nargs="+", metavar="VARIANT", help="variants to run beside none and rein (default: all)")
-    bench.add_argument("--tables", metavar="DIR", help="folder of the CSV tables (default: that of --out)")
-    train = command("train", run_train, "train a recipe's adapter and head, then evaluate; goes on where it was interrupted")
-    train.add_argument("recipe", help="name of a recipe, before any --field")
-    evaluate = command("eval", run_eval, "evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", out=None)
-    predict = command("predict", run_predict, "segment images of any size")
-    acdc = command("predict-acdc", run_predict_acdc, "predict ACDC's test images for its server", out="zip file to write")
-    for c in (evaluate, predict, acdc):
-        c.add_argument("model", help="checkpoint.pt of a run; or a recipe's name, with --checkpoint")
-        c.add_argument("--checkpoint", metavar="FILE.pth", help="published checkpoint of adapter and head, or of everything")
-        c.add_argument("--backbone", metavar="FILE.pth", help="its backbone, as convert-backbone writes it")
-    predict.add_argument("images", nargs="+", help="image files")
-    convert = command("convert-backbone", run_convert_backbone, "lay DINOv2 weights out for patches of 16 and a size", out=None)
-    convert.add_argument("src", metavar="SRC", help="original weights, such as dinov2_vitl14_pretrain.pth")
-    convert.add_argument("target", metavar="OUT", help="file to write, .pth or .safetensors")
-    for side in ("height", "width"): convert.add_argument(f"--{side}", type=int, required=True, help="of images, in pixels")
-    convert.add_argument("--how", choices=["bicubic", "pinv"], default="bicubic", help="published adapters need bicubic")
-    look = command("check-data", run_check_data, "say what is there of the data sets, what is missing and what is wrong", out=None)
-    look.add_argument("name", nargs="?", help="one data set (default: all)")
-    prepare = command("prepare", run_prepare, "convert labels; may be stopped and run again", out=None)
-    prepare.add_argument("name", metavar="NAME", help="gta, cityscapes, mapillary or mapillary-half")
-    prepare.add_argument("--workers", type=int, help="files at a time (default: one per processor)")
-    prepare.add_argument("--published", action="store_true", help="mapillary-half: JPEG of quality 75, as in the original")
-    for c in (train, bench, evaluate, acdc, look, prepare):
-        c.add_argument("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
-    command("recipes", run_recipes, "list the recipes", out=None)
-    lab = command("lab", run_lab, "open the frequency lab in JupyterLab, or write it as one offline page")
-    lab.add_argument("--images", metavar="DIR", help="folder that holds a folder of images per domain (default: Toyscapes)")
-    lab.add_argument("--backbone", metavar="NAME", help="timm name of the model to look into (default: toy_vit)")
-    lab.add_argument("--weights", help="file of its weights")
-    lab.add_argument("--checkpoint", help="checkpoint.pt of a run: look into its model, with its head")
-    lab.add_argument("--size", metavar="HxW", help="size the model is to see (default: that of the first image)")
-    lab.add_argument("--n", type=int, help="images per domain, at most (default: 8)")
-    lab.add_argument("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too")
-    lab.add_argument("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead")
-    pretrain = command("pretrain", run_pretrain, "pre-train toy_vit again, step by step as it was")
-    for name, default in dict(steps=2000, scenes=3000, seed=0).items(): pretrain.add_argument(f"--{name}", type=int, default=default)
+@command("lay DINOv2 weights out for patches of 16 and a size",
+         option("src", metavar="SRC", help="original weights, such as dinov2_vitl14_pretrain.pth"),
+         option("target", metavar="OUT", help="file to write, .pth or .safetensors"),
+         *(option(f"--{side}", type=int, required=True, help="of images, in pixels") for side in ("height", "width")),
+         option("--how", choices=["bicubic", "pinv"], default="bicubic", help="published adapters need bicubic"))
+def run_convert_backbone(args):
+    from causal_tune.checkpoints import convert_backbone
+    print(convert_backbone(args.src, args.target, args.height, args.width, args.how))
 
-def main(argv: list[str] | None = None # words after `causal-tune`; those of the process by default
-) -> int: # exit status: 2 where the input was at fault
-    "Entry point of the command line; errors of input are one line, not a traceback."
-    args, rest = make_parser().parse_known_args(argv)
-    try: args.run(args, rest)
-    except (ValueError, OSError, FloatingPointError) as err:
-        print(f"causal-tune: {err}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print(f"\ncausal-tune: {stop or 'stopped'}", file=sys.stderr)
-        return 130
-    return 0
+@command("say what is there of the data sets, what is missing and what is wrong",
+         option("name", nargs="?", help="one data set (default: all)"), ROOT)
+def run_check_data(args):
+    from causal_tune.converters import check_data
+    print(check_data(args.name, args.root))
+
+@command("convert labels; may be stopped and run again",
+         option("name", metavar="NAME", help="gta, cityscapes, mapillary or mapillary-half"), ROOT,
+         option("--workers", type=int, help="files at a time (default: one per processor)"),
+         option("--published", action="store_true", help="mapillary-half: JPEG of quality 75, as in the original"))
+def run_prepare(args):
+    from causal_tune.converters import prepare
+    written, before = prepare(args.name, args.root, args.workers, args.published)
+    print(f"{args.name}: {written} files written, {before} were there")
+
+# %% ../nbs/9_lab/40_cli.ipynb #acc55d86
+def lab_choices(args) -> dict: # arguments of `lab.open_lab`
+    "What a lab is to show. ValueError or FileNotFoundError for what cannot be."
+    from causal_tune.backbones import find_weights
+    from causal_tune.images import domain_folders
+    if args.checkpoint and (args.backbone or args.weights):
+        raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
+    if args.images: domain_folders(args.images)
+    names = "images", "backbone", "weights", "checkpoint", "size", "n", "results"
+    chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    found = find_weights(args.backbone) if args.backbone and not args.weights else None
+    if found: chosen["weights"] = found
+    for name in {"images", "weights", "checkpoint", "results"} & set(chosen):
+        if not Path(chosen[name]).exists(): raise FileNotFoundError(f"No {name} at {chosen[name]}.")
+        chosen[name] = str(Path(chosen[name]).resolve())
+    if args.size: chosen["size"] = read_field("eval_size", args.size)
+    return chosen
+
+# %% ../nbs/9_lab/40_cli.ipynb #ea9bf27d
+@command("open the frequency lab in JupyterLab, or write it as one offline page", out("runs/lab"),
+         option("--images", metavar="DIR", help="folder that holds a folder of images per domain (default: Toyscapes)"),
+         option("--backbone", metavar="NAME", help="timm name of the model to look into (default: toy_vit)"),
+         option("--weights", help="file of its weights"),
+         option("--checkpoint", help="checkpoint.pt of a run: look into its model, with its head"),
+         option("--size", metavar="HxW", help="size the model is to see (default: that of the first image)"),
+         option("--n", type=int, help="images per domain, at most (default: 8)"),
+         option("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too"),
+         option("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
+         passes_on=True)
+def run_lab(args):
+    if args.export and args.rest: raise stray(COMMANDS["lab"], args.rest[0])
+    chosen = lab_choices(args)
+    from causal_tune.lab import lab_notebook, open_lab
+    if args.export:
+        page = open_lab(**chosen).export_html(args.export)
+        return print(f"{page}, {page.stat().st_size / 1e6:.1f} MB")
+    notebook = lab_notebook(Path(args.out), chosen)
+    print(f"{notebook}: choose Run, Run All Cells")
+    import subprocess
+    status = subprocess.call([sys.executable, "-m", "jupyter", "lab", str(notebook), *args.rest])
+    if status: raise OSError(f"JupyterLab ended with status {status}.")

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAPILLARY_CLASSES', 'MAPILLARY_IDS', 'OUTLINES', 'CONVERTERS', 'train_ids', 'paint', 'paint_file', 'halve', 'Job',
-           'gta_jobs', 'cityscapes_jobs', 'mapillary_jobs', 'half_jobs', 'save_whole', 'sweep', 'run_jobs', 'prepare',
-           'Part', 'read_sample', 'check_part', 'Check', 'Checks', 'remaining', 'check_data', 'shares', 'describe',
-           'fingerprint', 'acdc_submission']
+           'gta_jobs', 'cityscapes_jobs', 'mapillary_jobs', 'half_jobs', 'write_image', 'sweep', 'listing', 'run_jobs',
+           'prepare', 'Part', 'read_sample', 'part_names', 'check_part', 'Check', 'Checks', 'remaining', 'check_one',
+           'check_data', 'shares', 'part_line', 'fingerprint', 'unlabelled_images', 'own_folder', 'acdc_submission']
 
 # %% ../nbs/5_data/22_converters.ipynb #d1d65c4c
 import json, os, zipfile, zlib
@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 import numpy as np
 import torch
+from fastcore.basics import patch
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 from .core import Registry, unknown, whole_file
-from .datasets import LAYOUTS, find_root, in_sequence, pair_files, read_image, read_pair
+from .datasets import LAYOUTS, Layout, evenly_spaced, find_root, in_sequence, pair_files, read_pair
 from .domains import CITYSCAPES, CITYSCAPES_IDS, LabelSpace, remap
+from .images import read_image, read_label
 
 # %% ../nbs/5_data/22_converters.ipynb #10f9d9e5
 def train_ids(path: Path, # a label file, grey or with a palette
@@ -31,7 +33,7 @@ def train_ids(path: Path, # a label file, grey or with a palette
               known: int = 256, # ids from this one on mean another kind of file
 ) -> Image.Image: # train ids
     "Look up each id of a label file. Raises OSError for an unreadable file, ValueError for ids that cannot be."
-    ids = read_image(path, "ids")
+    ids = read_label(path)
     if ids.max() >= known:
         raise ValueError(f"{path} holds id {ids.max()}, but its data set has {known} classes; is it of this version?")
     return Image.fromarray(remap(ids, table))
@@ -70,7 +72,7 @@ def halve(path: Path, # an image or a label file
           mode: str = "RGB", # "RGB" for images, "ids" for labels
 ) -> Image.Image: # half as wide and half as high, rounded down
     "Halve an image (bicubic) or a label (nearest pixel). Raises OSError for an unreadable file."
-    image = Image.fromarray(read_image(path, mode))
+    image = Image.fromarray(read_image(path) if mode == "RGB" else read_label(path))
     how = Image.Resampling.BICUBIC if mode == "RGB" else Image.Resampling.NEAREST
     return image.resize((image.width // 2, image.height // 2), how)
 
@@ -79,6 +81,7 @@ class Job(NamedTuple):
     "One file to be written."
     make: Callable # () -> PIL image
     target: Path # where it goes; its ending says how it is stored
+    def run(self): write_image(self.make(), self.target)
 
 CONVERTERS = Registry("converter")
 
@@ -103,54 +106,68 @@ def cityscapes_jobs(base: Path, # the data set's folder
 def mapillary_jobs(base: Path, # the data set's folder
 ) -> list[Job]:
     "{training,validation}/v1.2/labels/*.png -> cityscapes_trainIdLabel/{train,val}/label/*.png"
-    sources = [(f, base/"cityscapes_trainIdLabel"/short/"label") for part, short in
-               (("training", "train"), ("validation", "val")) for f in sorted((base/part/"v1.2/labels").glob("*.png"))]
-    return [Job(partial(train_ids, f, MAPILLARY_IDS, len(MAPILLARY_IDS)), to/f.name) for f, to in sources]
+    jobs = []
+    for part, short in (("training", "train"), ("validation", "val")):
+        target = base/"cityscapes_trainIdLabel"/short/"label"
+        for path in sorted((base/part/"v1.2/labels").glob("*.png")):
+            jobs.append(Job(partial(train_ids, path, MAPILLARY_IDS, len(MAPILLARY_IDS)), target/path.name))
+    return jobs
 
+# %% ../nbs/5_data/22_converters.ipynb #2842ddfc
 @CONVERTERS.register("mapillary-half")
 def half_jobs(base: Path, # the data set's folder
               published: bool = False, # JPEG of quality 75 as in the original, rather than PNG
 ) -> list[Job]:
     "validation/images and cityscapes_trainIdLabel/val/label -> half/val_img and half/val_label"
-    ending, other = (".jpg", ".png") if published else (".png", ".jpg")
+    ending = ".jpg" if published else ".png"
+    other = ".png" if published else ".jpg"
     if next((base/"half/val_img").glob(f"*{other}"), None):
         raise ValueError(f"{base/'half/val_img'} holds {other} images, made {'without' if published else 'with'} "
                          f"--published; remove that folder, or go on as before")
     labels = base/"cityscapes_trainIdLabel/val/label"
     if not labels.is_dir(): raise FileNotFoundError(f"{labels} is not there; run the converter mapillary first")
-    pairs = pair_files(base/"validation/images", labels, LAYOUTS["mapillary"])
-    return [job for name, image, label in pairs for job in (
-        Job(partial(halve, image), base/f"half/val_img/{name}{ending}"),
-        Job(partial(halve, label, "ids"), base/f"half/val_label/{name}.png"))]
+    jobs = []
+    for name, image, label in pair_files(base/"validation/images", labels, LAYOUTS["mapillary"]):
+        jobs.append(Job(partial(halve, image), base/f"half/val_img/{name}{ending}"))
+        jobs.append(Job(partial(halve, label, "ids"), base/f"half/val_label/{name}.png"))
+    return jobs
 
 # %% ../nbs/5_data/22_converters.ipynb #6ea6a0ba
-def save_whole(image: Image.Image, # what to store
-               path: Path, # .png, or .jpg for a JPEG of quality 75
+def write_image(image: Image.Image, # what to store
+                path: Path, # .png, or .jpg for a JPEG of quality 75
 ) -> None:
     "Store an image in one stroke: under its name it is there whole or not at all, whatever other processes do."
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        image.save(unfinished, "JPEG" if path.suffix == ".jpg" else "PNG", quality=75)
-        unfinished.replace(path)
-    finally: unfinished.unlink(missing_ok=True)
+    with whole_file(path) as unfinished: image.save(unfinished, "JPEG" if path.suffix == ".jpg" else "PNG", quality=75)
 
 # %% ../nbs/5_data/22_converters.ipynb #97e87124
 def sweep(folders: set[Path], # where files were written
 ) -> None:
     "Remove what killed runs left of files that are there by now; a file that another run is writing stays."
-    for left in (f for folder in folders for f in folder.glob("*g.[0-9]*.tmp")):
-        if left.with_suffix("").with_suffix("").exists(): left.unlink(missing_ok=True)
+    for folder in folders:
+        for left in folder.glob("*g~[0-9]*-*"):
+            meant = left.with_name(left.name.rpartition("~")[0])
+            if meant.exists(): left.unlink(missing_ok=True)
 
 # %% ../nbs/5_data/22_converters.ipynb #f2fb748c
+def listing(failed: list[Exception], # what went wrong
+            total: int, # files
+) -> str: # several lines, the first 20 reasons among them
+    "What to say about files that could not be converted."
+    lines = sorted(map(str, failed))
+    more = ["..."] if len(lines) > 20 else []
+    return "\n  ".join([f"{len(lines)} of {total} files could not be converted, the others are done:", *lines[:20], *more])
+
+# %% ../nbs/5_data/22_converters.ipynb #e2456c9d
 def run_jobs(jobs: list[Job], # what is to be written
              workers: int | None = None, # files at a time; as many as there are processors by default
              desc: str = "converting", # name of the progress bar
 ) -> tuple[int, int]: # written now, there before
     "Write what is not there yet. Raises OSError at the end that lists files which failed, KeyboardInterrupt on Ctrl-C."
-    todo, parents = [j for j in jobs if not j.target.exists()], {j.target.parent for j in jobs}
+    todo = [job for job in jobs if not job.target.exists()]
+    parents = {job.target.parent for job in jobs}
     for parent in parents: parent.mkdir(parents=True, exist_ok=True)
     pool = ThreadPoolExecutor(workers or os.cpu_count())
-    futures = {pool.submit(lambda j: save_whole(j.make(), j.target), job): job for job in todo}
+    futures = {pool.submit(job.run): job for job in todo}
     try:
         for _ in tqdm(as_completed(futures), desc, len(jobs), initial=len(jobs) - len(todo)): pass
     except KeyboardInterrupt:
@@ -160,9 +177,8 @@ def run_jobs(jobs: list[Job], # what is to be written
     finally:
         pool.shutdown(cancel_futures=True)
         sweep(parents)
-    failed = sorted(str(e) for f, job in futures.items() if (e := f.exception()) and not job.target.exists())
-    if failed: raise OSError(f"{len(failed)} of {len(jobs)} files could not be converted, the others are done:\n  "
-                             + "\n  ".join(failed[:20]) + "\n  ..." * (len(failed) > 20))
+    failed = [future.exception() for future, job in futures.items() if not job.target.exists()]
+    if any(failed): raise OSError(listing(failed, len(jobs)))
     return len(todo), len(jobs) - len(todo)
 
 # %% ../nbs/5_data/22_converters.ipynb #e209d6e1
@@ -174,7 +190,8 @@ def prepare(name: str, # gta, cityscapes, mapillary or mapillary-half
     "Convert a data set; stop it when you like and run it again. Raises FileNotFoundError, ValueError or OSError."
     CONVERTERS[name]  # an unknown name is said before a folder is looked for
     base = find_root(name.removesuffix("-half"), root)
-    jobs = CONVERTERS.create(name, base, **({"published": True} if published else {}))
+    options = dict(published=True) if published else {}
+    jobs = CONVERTERS.create(name, base, **options)
     if not jobs:
         raise FileNotFoundError(f"nothing to convert in {base}: {name} is {CONVERTERS[name].__doc__}. Unpack it there")
     return run_jobs(jobs, workers, name)
@@ -198,32 +215,46 @@ def read_sample(pairs: list[tuple], # (image, label) paths, label None where it 
                 sample: int = 20, # how many pairs to read, evenly spaced
 ) -> None:
     "Read some pairs, and write down their sizes, their ids and what was wrong."
-    for i in np.unique(np.linspace(0, len(pairs) - 1, min(sample, len(pairs))).round().astype(int)):
-        try: image, label = read_pair(*pairs[i], table)
-        except Exception as e: part.problems.append(str(e)); continue # a damaged file may raise anything
-        part.sizes[image.shape[1::-1]] += 1
+    for pair in evenly_spaced(pairs, sample):
+        try: image, label = read_pair(*pair, table)
+        except Exception as e: # a damaged file may raise anything
+            part.problems.append(str(e))
+            continue
+        height, width = label.shape
+        part.sizes[width, height] += 1
         part.counts += np.bincount(label.ravel(), minlength=256)
 
 # %% ../nbs/5_data/22_converters.ipynb #f924b51e
+def part_names(images: Path, # folder
+               layout: Layout, # tells the endings and sequences
+               domain: str, # the wanted domain
+) -> list[tuple[Path, str]]: # (file, name), sorted by name
+    "The images of a part, with or without labels. Errors as `pair_files`."
+    pairs = pair_files(images, None, layout)
+    return [(pair.image, pair.name) for pair in pairs if in_sequence(pair.name, layout.sequences, domain)]
+
+# %% ../nbs/5_data/22_converters.ipynb #a8acea24
 def check_part(name: str, # a row of `LAYOUTS`
                base: Path, # the data set's folder
                part: Part, # tells which split and domain; is filled in
                sample: int = 20, # how many pairs to read
 ) -> Part: # the same
     "Count the pairs of a part and read a sample. Writes down what is wrong rather than raising it."
-    layout, say = LAYOUTS[name], part.problems.append
-    images, labels = (f and base/f.format(domain=part.domain) for f in layout.splits[part.split])
-    try:
-        found = pair_files(images, None, layout)
-        found = [f for f in found if in_sequence(f[0], layout.sequences, part.domain)]
-    except (FileNotFoundError, ValueError) as e: return say(str(e)) or part
-    pairs = [(image, labels and labels/(stem + layout.label)) for stem, image, _ in found]
-    whole = [p for p in pairs if not labels or p[1].is_file()]
-    part.images, part.pairs = len(pairs), len(whole) if labels else 0
-    if lost := len(pairs) - len(whole):
-        say(f"{lost} of {len(pairs)} images in {images} lack a label *{layout.label} in {labels}")
-    spare = sum(1 for _ in labels.rglob(f"*{layout.label}")) - len(whole) if labels and not layout.sequences else 0
-    if spare: say(f"{spare} labels *{layout.label} in {labels} have no image in {images}")
+    layout = LAYOUTS[name]
+    images, labels = (folder and base/folder.format(domain=part.domain) for folder in layout.splits[part.split])
+    try: names = part_names(images, layout, part.domain)
+    except (FileNotFoundError, ValueError) as e:
+        part.problems.append(str(e))
+        return part
+    pairs = [(path, labels and labels/(name + layout.label)) for path, name in names]
+    whole = [pair for pair in pairs if not labels or pair[1].is_file()]
+    part.images = len(pairs)
+    part.pairs = len(whole) if labels else 0
+    if len(whole) < len(pairs):
+        part.problems.append(f"{len(pairs) - len(whole)} of {len(pairs)} images in {images} lack a label *{layout.label} in {labels}")
+    if labels and not layout.sequences: # else the folder holds the labels of other domains too
+        spare = len(list(labels.rglob(f"*{layout.label}"))) - len(whole)
+        if spare: part.problems.append(f"{spare} labels *{layout.label} in {labels} have no image in {images}")
     read_sample(whole, layout.table, part, sample)
     return part
 
@@ -259,52 +290,64 @@ def remaining(name: str, # a row of `LAYOUTS`
     return {converter: n for converter, n in left.items() if n}
 
 # %% ../nbs/5_data/22_converters.ipynb #b6d459e0
+def check_one(name: str, # a row of `LAYOUTS`
+              root: str | Path | None, # as in `load_dataset`
+              sample: int, # how many pairs of each part to read
+) -> Check:
+    "Look at one data set; where it is not there, that is its problem."
+    try: base = find_root(name, root)
+    except FileNotFoundError as e: return Check(name, problems=[str(e)])
+    layout = LAYOUTS[name]
+    parts = [check_part(name, base, Part(s, d), sample) for s in layout.splits for d in layout.domains]
+    problems = [problem for part in parts for problem in part.problems]
+    commands = [f"causal-tune prepare {converter}  # {n} files to write" for converter, n in remaining(name, base).items()]
+    return Check(name, base, parts, list(dict.fromkeys(problems)), commands)
+
+# %% ../nbs/5_data/22_converters.ipynb #e772f9f7
 def check_data(name: str | None = None, # a row of `LAYOUTS`; None: all of them
                root: str | Path | None = None, # as in `load_dataset`
                sample: int = 20, # how many pairs of each part to read
 ) -> Checks: # one `Check` per data set; `print` it
     "Look at data sets on disk. Says what is missing or wrong, and raises only for a name that nobody knows."
     if name not in (None, *LAYOUTS): raise unknown("data set", name, LAYOUTS)
-    found = Checks()
-    for row in tqdm([name] if name else LAYOUTS, "checking"):
-        try: check = Check(row, find_root(row, root))
-        except FileNotFoundError as e: check = Check(row, problems=[str(e)])
-        else:
-            check.parts = [check_part(row, check.base, Part(s, d), sample) for s in LAYOUTS[row].splits
-                           for d in LAYOUTS[row].domains]
-            check.problems = list(dict.fromkeys(p for part in check.parts for p in part.problems))
-            work = remaining(row, check.base)
-            check.next = [f"causal-tune prepare {c}  # {n} files to write" for c, n in work.items()]
-        found.append(check)
-    return found
+    return Checks(check_one(row, root, sample) for row in tqdm([name] if name else LAYOUTS, "checking"))
 
 # %% ../nbs/5_data/22_converters.ipynb #14d3ba17
 def shares(counts: np.ndarray, # (256,) pixels per id
            space: LabelSpace, # names the ids
 ) -> str: # such as "road 40.0 %, sky 60.0 %; ignored 3.0 % of all pixels; none of wall"
     "A label histogram in words, most frequent class first."
-    labelled, total = counts[:len(space)], max(counts.sum(), 1)
-    seen = [i for i in np.argsort(-labelled, kind="stable") if labelled[i]]
-    text = ", ".join(f"{space.classes[i]} {100 * labelled[i] / labelled.sum():.1f} %" for i in seen)
-    none = ", ".join(c for c, n in zip(space.classes, labelled) if not n)
-    ignored = f"ignored {100 * counts[255] / total:.1f} % of all pixels"
-    return f"{text or 'nothing'}; {ignored}" + f"; none of {none}" * bool(none)
+    labelled = counts[:len(space)]
+    order = np.argsort(-labelled, kind="stable")
+    seen = [f"{space.classes[i]} {100 * labelled[i] / labelled.sum():.1f} %" for i in order if labelled[i]]
+    missing = [name for name, n in zip(space.classes, labelled) if not n]
+    text = f"{', '.join(seen) or 'nothing'}; ignored {100 * counts[255] / max(counts.sum(), 1):.1f} % of all pixels"
+    return f"{text}; none of {', '.join(missing)}" if missing else text
 
 # %% ../nbs/5_data/22_converters.ipynb #47f5b362
-def describe(self):
-    if self.base is None: return f"{self.name}: not there\n  {self.problems[0]}"
-    lines = [f"{self.name}: {self.base}", f"  {'split':<6}{'domain':<12}{'images':>7}{'pairs':>7}  sizes in the sample"]
-    for p in [p for p in self.parts if p.images] or self.parts[:1] if len(self.parts) > 20 else self.parts:
-        sizes = ", ".join(f"{w} x {h} ({n})" for (w, h), n in p.sizes.most_common(3))
-        pairs = p.pairs if LAYOUTS[self.name].splits[p.split][1] else "-"
-        lines.append(f"  {p.split:<6}{p.domain:<12}{p.images:>7}{pairs:>7}  {sizes}" + ", ..." * (len(p.sizes) > 3))
-    counts = sum(p.counts for p in self.parts if LAYOUTS[self.name].splits[p.split][1])
-    if counts.any(): lines.append(f"  labels: {shares(counts, LAYOUTS[self.name].space)}")
-    lines += [f"  problem: {p}" for p in self.problems[:8]]
-    if len(self.problems) > 8: lines.append(f"  ... and {len(self.problems) - 8} more problems")
-    return "\n".join(lines + [f"  next: {c}" for c in self.next])
+def part_line(part: Part, # one split of one domain
+              labelled: bool, # whether its labels are public
+) -> str:
+    "One line of the table of a data set."
+    sizes = [f"{width} x {height} ({n})" for (width, height), n in part.sizes.most_common(3)]
+    if len(part.sizes) > 3: sizes.append("...")
+    pairs = part.pairs if labelled else "-"
+    return f"  {part.split:<6}{part.domain:<12}{part.images:>7}{pairs:>7}  {', '.join(sizes)}"
 
-Check.__str__ = describe
+# %% ../nbs/5_data/22_converters.ipynb #63c038c1
+@patch
+def __str__(self:Check):
+    if self.base is None: return f"{self.name}: not there\n  {self.problems[0]}"
+    layout = LAYOUTS[self.name]
+    parts = self.parts
+    if len(parts) > 20: parts = [part for part in parts if part.images] or parts[:1]
+    lines = [f"{self.name}: {self.base}", f"  {'split':<6}{'domain':<12}{'images':>7}{'pairs':>7}  sizes in the sample"]
+    lines += [part_line(part, bool(layout.splits[part.split][1])) for part in parts]
+    counts = sum(part.counts for part in self.parts if layout.splits[part.split][1])
+    if counts.any(): lines.append(f"  labels: {shares(counts, layout.space)}")
+    lines += [f"  problem: {problem}" for problem in self.problems[:8]]
+    if len(self.problems) > 8: lines.append(f"  ... and {len(self.problems) - 8} more problems")
+    return "\n".join(lines + [f"  next: {command}" for command in self.next])
 
 # %% ../nbs/5_data/22_converters.ipynb #f28fb030
 def fingerprint(segmentor: torch.nn.Module, # any model
@@ -318,6 +361,24 @@ def fingerprint(segmentor: torch.nn.Module, # any model
     return f"{code:08x}"
 
 # %% ../nbs/5_data/22_converters.ipynb #6fa0c70c
+def unlabelled_images(base: Path # ACDC's folder
+) -> list[Path]: # of all four conditions
+    "The images whose labels are secret. FileNotFoundError for what is missing."
+    layout = LAYOUTS["acdc"]
+    return [pair.image for d in layout.domains for pair in pair_files(base/f"rgb_anon/{d}/test", None, layout)]
+
+def own_folder(folder: Path, # where predictions are kept
+               code: str, # fingerprint of the model
+) -> Path: # the folder of the images in it
+    "A folder for the predictions of one model. ValueError if it holds those of another."
+    note = folder/"model.txt"
+    if note.exists() and note.read_text() != code:
+        raise ValueError(f"{folder} holds predictions of another model or other options; remove it, or choose another out_zip")
+    (folder/"labelTrainIds").mkdir(parents=True, exist_ok=True)
+    note.write_text(code)
+    return folder/"labelTrainIds"
+
+# %% ../nbs/5_data/22_converters.ipynb #029023e0
 def acdc_submission(segmentor, # from `create_segmentor`, with the 19 classes of Cityscapes
                     out_zip: str | Path, # the file to write; predictions are kept in the folder of that name
                     root: str | Path | None = None, # as in `load_dataset`
@@ -325,20 +386,14 @@ def acdc_submission(segmentor, # from `create_segmentor`, with the 19 classes of
                     **options, # of `Segmentor.predict`: window, stride, antialias
 ) -> Path: # the zip file
     "Predict ACDC's test images and pack them for its server. Raises ValueError for another model's predictions."
-    out, layout, base = Path(out_zip), LAYOUTS["acdc"], find_root("acdc", root)
+    out = Path(out_zip)
     if out.suffix != ".zip": raise ValueError(f"out_zip={out_zip}: give a name that ends in .zip")
     if segmentor.num_classes != 19: raise ValueError(f"ACDC has 19 classes, this model {segmentor.num_classes}")
-    images = [f for d in layout.domains for _, f, _ in pair_files(base/f"rgb_anon/{d}/test", None, layout)]
-    folder, code = out.with_suffix("")/"labelTrainIds", fingerprint(segmentor, size, options)
-    folder.mkdir(parents=True, exist_ok=True)
-    note = folder.parent/"model.txt"
-    if (note.read_text() if note.exists() else code) != code:
-        raise ValueError(f"{folder.parent} holds predictions of another model or other options; remove it, or "
-                         "choose another out_zip")
-    note.write_text(code)
+    images = unlabelled_images(find_root("acdc", root))
+    folder = own_folder(out.with_suffix(""), fingerprint(segmentor, size, options))
     for image in tqdm(images, "predicting"):
         if not (folder/image.name).exists():
-            save_whole(Image.fromarray(segmentor.predict(image, size, **options)), folder/image.name)
+            write_image(Image.fromarray(segmentor.predict(image, size, **options)), folder/image.name)
     with whole_file(out) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
         for image in images: archive.write(folder/image.name, f"labelTrainIds/{image.name}")
     return out

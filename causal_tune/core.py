@@ -4,9 +4,10 @@
 
 # %% ../nbs/0_ground/00_core.ipynb #9d72d56e
 from __future__ import annotations
-import ast, difflib, importlib.util, re, sys
+import ast, difflib, os, re, sys
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 
 # %% auto #0
@@ -29,19 +30,24 @@ class Registry(dict):
     def __init__(self, kind: str): # what the entries are, for error messages
         super().__init__()
         self.kind = kind
+
     def register(self, name: str): # decorator that enters a class or function under `name`
         def enter(factory):
-            if name in self and self[name].__qualname__ != factory.__qualname__:  # running a cell again is no clash
+            known = self.get(name, factory)
+            if known.__qualname__ != factory.__qualname__:  # running a cell again is no clash
                 raise ValueError(f"{self.kind} {name!r} is registered already; choose another name.")
             self[name] = factory
             return factory
         return enter
+
     def __missing__(self, name): raise unknown(self.kind, name, self)
+
     def create(self, spec: str, *args, **options): # "name:key=value"; positional arguments and further options
         "What the entry makes of them; ValueError for an option that it does not take, which is never ignored."
         import inspect
         name, inline = parse_spec(spec)
-        factory, options = self[name], inline | options
+        factory = self[name]
+        options = inline | options
         allowed = list(inspect.signature(factory).parameters)[len(args):]
         for option in options:
             if option not in allowed: raise unknown(f"option of {self.kind} {name!r}", option, allowed or ["(none)"])
@@ -52,8 +58,9 @@ def parse_spec(spec: str # such as "dog:low=.2,high=.7"
 ) -> tuple[str, dict]: # name, options
     "Split a spec into its name and options; raises ValueError where an option is no `key=value`."
     name, _, rest = spec.partition(":")
+    parts = [part for part in rest.split(",") if part]
     options = {}
-    for part in filter(None, rest.split(",")):
+    for part in parts:
         key, eq, value = part.partition("=")
         if not eq: raise ValueError(f"Cannot read {part!r} in {spec!r}: write options as name:key=value,key=value.")
         options[key.strip()] = _literal(value.strip())
@@ -74,12 +81,15 @@ def format_spec(name: str, # the name before the colon
 
 # %% ../nbs/0_ground/00_core.ipynb #8d0ea3ae
 @contextmanager
-def whole_file(path): # yields the path to write to
-    "Write a file in one stroke: under its name it is there whole or not at all."
+def whole_file(path: str | Path): # yields the path to write to: "a.json~4711-9f3a01c2" for "a.json"
+    "Write a file in one stroke: under its name it is there whole or not at all. After an error nothing is left behind."
     path = Path(path)
-    unfinished = path.with_suffix(".tmp")
-    yield unfinished
-    unfinished.replace(path)
+    unfinished = path.with_name(f"{path.name}~{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 # %% ../nbs/0_ground/00_core.ipynb #f80eed1f
 @lru_cache # as it was first asked: code that is loaded does not change with the checkout
@@ -88,44 +98,52 @@ def code_version() -> str: # such as "0.1.0", or in a checkout "0.1.0 (1a2b3c4)"
     import subprocess
     from causal_tune import __version__
     here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
-    git = lambda *words: subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout.strip()
+    def git(*words):
+        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True).stdout.strip()
     try:
         if not git("ls-files", "."): return __version__  # installed somewhere inside another project
-        return f"{__version__} ({git('rev-parse', '--short', 'HEAD')}{'+' * bool(git('status', '--porcelain', '.'))})"
+        commit = git("rev-parse", "--short", "HEAD")
+        changed = "+" if git("status", "--porcelain", ".") else ""
     except (OSError, subprocess.CalledProcessError): return __version__
+    return f"{__version__} ({commit}{changed})"
 
 # %% ../nbs/0_ground/00_core.ipynb #fe540343
-_SIGNATURES = dict(nms="nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-                   qnms="qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 _declared = []  # a declaration lives as long as its Library object
 
-def _exec_repaired(exec_module, module):
-    for _ in range(1 + len(_SIGNATURES)):
-        try: return exec_module(module)
-        except RuntimeError as err:
-            found = re.search(r"operator torchvision::(\w+) does not exist", str(err))
-            if not found or found[1] not in _SIGNATURES: raise
-            for name in [m for m in sys.modules if m.startswith("torchvision.")]: del sys.modules[name]
-            import torch
-            _declared.append(torch.library.Library("torchvision", "FRAGMENT"))
-            _declared[-1].define(_SIGNATURES[found[1]])
-    raise ImportError("torchvision does not import; install the build that belongs to your torch.")
+def _declare(error): # raises it where it is about something else
+    missing = re.search(r"operator torchvision::(nms|qnms) does not exist", str(error))
+    if not missing: raise error
+    import torch
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    library.define(f"{missing[1]}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _declared.append(library)
+
+def _forget(package): # its parts; what of it was imported would not be run again
+    for name in list(sys.modules):
+        if name.startswith(package + "."): del sys.modules[name]
 
 # %% ../nbs/0_ground/00_core.ipynb #43f6617f
-class _RepairFinder:
-    "Meta path finder: wraps torchvision's own loader whenever it is looked for."
-    looking = False
-    def find_spec(self, name, path=None, target=None):
-        if name != "torchvision" or self.looking: return None
-        self.looking = True  # the search below comes by here again
-        try: spec = importlib.util.find_spec(name)
-        finally: self.looking = False
-        if spec is not None:
-            run = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: _exec_repaired(run, module)
+class _RepairLoader(SourceFileLoader):
+    "Runs torchvision, again after each operator that it missed."
+    def exec_module(self, module):
+        try: super().exec_module(module)
+        except RuntimeError as error:
+            _declare(error)
+            _forget("torchvision")
+            self.exec_module(module)
+
+class _RepairFinder(PathFinder):
+    "Finds torchvision and nothing else."
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name != "torchvision": return None
+        spec = super().find_spec(name, path, target)
+        if spec is not None: spec.loader = _RepairLoader(name, spec.origin)
         return spec
 
+# %% ../nbs/0_ground/00_core.ipynb #cd12fd80
 def repair_torchvision() -> None:
-    "Make the first import of torchvision declare the operators that a CPU-only torch lacks; costs nothing until then."
-    if "torchvision" not in sys.modules and not any(isinstance(f, _RepairFinder) for f in sys.meta_path):
-        sys.meta_path.insert(0, _RepairFinder())
+    "Let imports of torchvision declare the operators that a CPU-only torch lacks, also after one that failed. Costs nothing."
+    for package in ("torchvision", "timm", "segmentation_models_pytorch"):
+        if package not in sys.modules: _forget(package)
+    if _RepairFinder not in sys.meta_path: sys.meta_path.insert(0, _RepairFinder)

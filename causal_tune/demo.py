@@ -4,63 +4,126 @@
 
 # %% ../nbs/8_bench/37_demo.ipynb #6dbbe7bc
 from __future__ import annotations
-import json, re, time
+import json, time
 from pathlib import Path
+import pandas as pd
+from .core import format_spec, parse_spec
 from .bands import create_band
 from .toyvit import HELD_OUT, SEEN
 from .backbones import create_backbone
 from .datasets import load_dataset
 from .recipes import Recipe, get_recipe, set_fields
 from .training import load_checkpoint
-from .frequency import by_zone, radial_profile, spectra, suppressed
-from .figures import filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves, summary
-from .observation import gather
+from .frequency import Spectra, by_zone, radial_profile, suppressed
+from .results import differences, scores_of, summary
+from .figures import filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves
+from .observation import gather, spectra
 from .benchmark import grid, run_grid
 from .report import write_report
 
 # %% auto #0
-__all__ = ['VARIANTS', 'INTRO', 'sample_predictions', 'mark', 'frequency_figures', 'demo', 'write_demo_report', 'what_was_done',
-           'print_summary']
+__all__ = ['VARIANTS', 'SOURCE', 'INTRO', 'mark', 'sample_predictions', 'frequency_figures', 'demo_differences', 'print_summary',
+           'what_was_done', 'write_demo_report', 'demo']
 
 # %% ../nbs/8_bench/37_demo.ipynb #ca9f272a
 VARIANTS = {"none": dict(adapter="none", band=None, residual=None, num_tokens=None, rank=None),
             "rein": dict(adapter="rein", init="zero", band=None, residual=None),
             "causal_tune": dict(adapter="causal_tune", init="zero")}
+SOURCE = "clear" # domain trained on
 
 # %% ../nbs/8_bench/37_demo.ipynb #3259f4bc
-def sample_predictions(recipe: Recipe, checkpoints: dict[str, Path], which: int = 0):
+def mark(domain: str) -> str: # "night (held out)"
+    "A domain with its standing in the pre-training of toy_vit."
+    if domain in SEEN: return f"{domain} (seen)"
+    if domain in HELD_OUT: return f"{domain} (held out)"
+    return f"{domain} (not of this world)"
+
+# %% ../nbs/8_bench/37_demo.ipynb #1f2c70e3
+def sample_predictions(recipe: Recipe, # with the targets
+                       checkpoints: dict[str, Path], # adapter -> file of a finished run
+                       which: int = 0, # number of the image in each target
+): # PIL image
     "A picture: one row per domain, the image, its label and each adapter's prediction of it."
     data = [load_dataset(spec) for spec in recipe.targets]
     items = [d[which] for d in data]
-    segmentors = {name: load_checkpoint(path)[0] for name, path in checkpoints.items()}
-    guess = lambda s, item: s.predict(item["image"].permute(1, 2, 0).numpy(), recipe.eval_size)
-    return prediction_grid([i["image"] for i in items], [i["label"].numpy() for i in items],
-                           {name: [guess(s, i) for i in items] for name, s in segmentors.items()},
-                           data[0].space, [mark(d.domain) for d in data])
-
-def mark(domain: str) -> str: # "night (held out)"
-    "A domain with its standing in the pre-training of toy_vit."
-    return f"{domain} ({'seen' if domain in SEEN else 'held out' if domain in HELD_OUT else 'not of this world'})"
+    photos = [item["image"].permute(1, 2, 0).numpy() for item in items]
+    labels = [item["label"].numpy() for item in items]
+    predictions = {}
+    for name, path in checkpoints.items():
+        segmentor = load_checkpoint(path)[0]
+        predictions[name] = [segmentor.predict(photo, recipe.eval_size) for photo in photos]
+    return prediction_grid([item["image"] for item in items], labels, predictions, data[0].space, [mark(d.domain) for d in data])
 
 # %% ../nbs/8_bench/37_demo.ipynb #1d4e9967
-def frequency_figures(recipe: Recipe, band="dog", n: int = 16) -> list[tuple]: # (heading, caption, figure)
+def frequency_figures(recipe: Recipe, # with the targets and the backbone
+                      band="dog", # spec of the filter
+                      n: int = 16, # images of each target
+) -> list[tuple]: # (heading, caption, figure)
     "Filter, spectra by domain, and suppressed share per layer, on n images of each target."
-    band, backbone = create_band(band), create_backbone(recipe.backbone, pretrained=recipe.weights or True)
-    data = {d.domain: d for spec in recipe.targets for d in [load_dataset(re.sub(r"n=\d+", f"n={n}", spec))]}
-    s = spectra(backbone, gather(data, recipe.eval_size).images)
+    band = create_band(band)
+    backbone = create_backbone(recipe.backbone, pretrained=recipe.weights or True)
+    data = [load_dataset(_with_images(spec, n)) for spec in recipe.targets]
+    s = spectra(backbone, gather({d.domain: d for d in data}, recipe.eval_size).images)
+    bands = {"used here": band, "paper's equation": create_band("dog"), "paper's figure": create_band("gaussian")}
+    shares = {"all": suppressed(s.energy, band), **by_zone(s.energy, band)}
+    return [("What the filter keeps", "Gain over the radius: 0 is DC, 1 the highest frequency along one axis.", filter_curve(bands)),
+            ("Feature spectra by domain", _energy_note(s, n), _middle_spectra(s, band)),
+            ("Share of energy suppressed", "Every block and domain, without DC; low, mid and high meet at .2 and .7. "
+             "Differences between domains are what to look for.", layer_domain_heatmap(shares, s.domains, s.layers))]
+
+def _with_images(spec, n): # the data set with another number of images
+    name, options = parse_spec(spec)
+    return format_spec(name, options | dict(n=n))
+
+# %% ../nbs/8_bench/37_demo.ipynb #4c07d3ad
+def _middle_spectra(s: Spectra, band): # a curve per domain, of the middle block
     middle = len(s.layers) // 2
-    profiles = {d: radial_profile(s.energy[i, middle]) for i, d in enumerate(s.domains)}
-    curves = spectrum_curves(next(iter(profiles.values())).radii, {d: p.energy for d, p in profiles.items()}, band,
-                             title=f"Feature energy by frequency, block {s.layers[middle]} (of 0 to {s.layers[-1]})")
+    profiles = {domain: radial_profile(s.energy[i, middle]) for i, domain in enumerate(s.domains)}
+    radii = next(iter(profiles.values())).radii
+    title = f"Feature energy by frequency, block {s.layers[middle]} (of 0 to {s.layers[-1]})"
+    return spectrum_curves(radii, {domain: p.energy for domain, p in profiles.items()}, band, title=title)
+
+def _energy_note(s: Spectra, n):
     h, w = s.energy.shape[-2:]
     dc = s.energy[..., 0, 0].sum() / s.energy.sum()
-    about = f"{n} images per domain on a {h} × {w} patch grid. DC, the mean of each channel, stands apart: it holds {dc:.0%} of the energy."
-    return [("What the filter keeps", "Gain over the radius: 0 is DC, 1 the highest frequency along one axis.",
-             filter_curve({"used here": band, "paper's equation": create_band("dog"), "paper's figure": create_band("gaussian")})),
-            ("Feature spectra by domain", about, curves),
-            ("Share of energy suppressed", "Every block and domain, without DC; low, mid and high meet at .2 and .7. Differences between domains are what to look for.",
-             layer_domain_heatmap({"all": suppressed(s.energy, band), **by_zone(s.energy, band)},
-                                  s.domains, s.layers))]
+    return f"{n} images per domain on a {h} × {w} patch grid. DC, the mean of each channel, stands apart: it holds {dc:.0%} of the energy."
+
+# %% ../nbs/8_bench/37_demo.ipynb #cacad926
+def demo_differences(folder, # of the runs
+                     rows: list[dict], # of finished runs
+) -> pd.DataFrame: # to none, as `differences` makes it; domain "mean": over the targets
+    "Paired differences by domain, with 95 % intervals over frames and seeds."
+    return differences(scores_of(folder, rows, block=1, groups=dict(mean=_targets(rows))))
+
+def _targets(rows): # all domains but the source
+    domains = list(dict.fromkeys(r["domain"] for r in rows))
+    return [d for d in domains if d != SOURCE] or domains
+
+# %% ../nbs/8_bench/37_demo.ipynb #77583152
+def print_summary(rows: list[dict]) -> None:
+    "mIoU in percent, mean ± standard deviation over seeds, one line per adapter; the mean is over the targets."
+    domains = list(dict.fromkeys(r["domain"] for r in rows))
+    table = summary(rows, _targets(rows))
+    table["text"] = [f"{100 * mean:.1f} ± {100 * sd:.1f}" for mean, sd in zip(table["mean"], table.sd.fillna(0))]
+    wide = table.pivot(index="adapter", columns="domain", values="text").loc[list(table.adapter.unique())]
+    names = {d: mark(d) for d in domains} | {"mean": "mean of targets"}
+    wide = wide[list(names)].rename(columns=names)
+    print(wide.rename_axis(index=None, columns="mIoU (%)").to_string())
+
+# %% ../nbs/8_bench/37_demo.ipynb #874408aa
+def what_was_done(recipe: Recipe, # what all runs share
+                  rows: list[dict], # of the runs
+) -> dict: # name -> text
+    "The recipe as a table: its fields that say something, the variants and the seeds."
+    table = {}
+    for name, value in set_fields(recipe).items():
+        table[name] = " ".join(map(str, value)) if isinstance(value, list) else value
+    variants = []
+    for name, fields in VARIANTS.items():
+        own = [f"{k}={v}" for k, v in fields.items() if k != "adapter" and v is not None]
+        variants.append(", ".join([name, *own]))
+    seeds = sorted({r["seed"] for r in rows})
+    return table | dict(adapter="; ".join(variants), seed=" ".join(map(str, seeds)))
 
 # %% ../nbs/8_bench/37_demo.ipynb #8aabff52
 INTRO = ("Three adapters were trained on street scenes in clear weather and evaluated in five. The backbone, toy_vit, is "
@@ -68,16 +131,33 @@ INTRO = ("Three adapters were trained on street scenes in clear weather and eval
          "pre-trained without labels on clear, fog and rain (marked seen); night and snow were held out. At this size and "
          "training length the table shows how a comparison is made and read, not which adapter is better.")
 
+def write_demo_report(out: Path, # folder with the finished runs
+                      recipe: Recipe, # what they share
+                      rows: list[dict], # of the runs
+) -> Path: # the file
+    "report.html of finished runs."
+    seed = rows[0]["seed"]
+    checkpoints = {name: out / "runs" / f"{name}-{seed}" / "checkpoint.pt" for name in VARIANTS}
+    figures = [("Sample predictions", f"One test scene in all five domains, seed {seed}.", sample_predictions(recipe, checkpoints)),
+               *frequency_figures(recipe, recipe.band or "dog")]
+    return write_report(out / "report.html", "Causal-Tune on Toyscapes", INTRO, rows, demo_differences(out / "runs", rows), figures,
+                        what_was_done(recipe, rows), load_dataset(recipe.train).space, SEEN, HELD_OUT, source=(SOURCE,),
+                        command="causal-tune demo")
+
+# %% ../nbs/8_bench/37_demo.ipynb #e3ce3de2
 def demo(out="runs/demo", # folder for report.html, results.json and the runs
          seeds=range(3), # of initial weights and data order, the same for all adapters
          jobs: int | None = None, # processes; one per core by default
          **overrides, # recipe fields to replace
 ) -> list[dict]: # the rows of results.json
     "Compare none, rein and causal_tune on Toyscapes; goes on where it was interrupted."
-    if fixed := sorted({"adapter", "init", "seed"} & set(overrides)):
-        raise ValueError(f"The demo compares {', '.join(VARIANTS)} over several seeds; {', '.join(fixed)} cannot be set. "
+    decided = sorted({"adapter", "init", "seed"} & set(overrides))
+    if decided:
+        raise ValueError(f"The demo compares {', '.join(VARIANTS)} over several seeds; {', '.join(decided)} cannot be set. "
                          "Use `causal-tune train demo` for a single run.")
-    start, out, recipe = time.time(), Path(out), get_recipe("demo", **overrides)
+    start = time.time()
+    out = Path(out)
+    recipe = get_recipe("demo", **overrides)
     recipes = grid(recipe, VARIANTS, seeds)
     print(f"{len(recipes)} runs of {recipe.iterations} iterations: {', '.join(VARIANTS)}, {len(list(seeds))} seeds each")
     rows = run_grid(recipes, out / "runs", jobs=jobs)
@@ -86,28 +166,3 @@ def demo(out="runs/demo", # folder for report.html, results.json and the runs
     path = write_demo_report(out, recipe, rows)
     print(f"{path} and {out / 'results.json'} written after {time.time() - start:.0f} s")
     return rows
-
-def write_demo_report(out: Path, recipe: Recipe, rows: list[dict]) -> Path:
-    "report.html of finished runs."
-    seed = rows[0]["seed"]
-    checkpoints = {name: out / "runs" / f"{name}-{seed}" / "checkpoint.pt" for name in VARIANTS}
-    figures = [("Sample predictions", f"One test scene in all five domains, seed {seed}.", sample_predictions(recipe, checkpoints)),
-               *frequency_figures(recipe, recipe.band or "dog")]
-    return write_report(out / "report.html", "Causal-Tune on Toyscapes", INTRO, rows, figures, what_was_done(recipe, rows),
-                        load_dataset(recipe.train).space, SEEN, HELD_OUT, source=("clear",), command="causal-tune demo")
-
-def what_was_done(recipe: Recipe, rows: list[dict]) -> dict:
-    "The recipe as a table: its fields that say something, the variants and the seeds."
-    table = {k: " ".join(map(str, v)) if isinstance(v, list) else v for k, v in set_fields(recipe).items()}
-    variants = [", ".join([name, *(f"{k}={v}" for k, v in fields.items() if k != "adapter" and v is not None)]) for name, fields in VARIANTS.items()]
-    return table | dict(adapter="; ".join(variants), seed=" ".join(str(s) for s in sorted({r["seed"] for r in rows})))
-
-# %% ../nbs/8_bench/37_demo.ipynb #874fd026
-def print_summary(rows: list[dict]) -> None:
-    "mIoU in percent, mean ± standard deviation over seeds, one line per adapter; the mean is over the targets."
-    domains = list(dict.fromkeys(r["domain"] for r in rows))
-    table = summary(rows, targets=[d for d in domains if d != "clear"])
-    table["text"] = [f"{100 * m:.1f} ± {100 * s:.1f}" for m, s in zip(table["mean"], table.sd.fillna(0))]
-    wide = table.pivot(index="adapter", columns="domain", values="text").loc[list(dict.fromkeys(table.adapter))]
-    wide = wide[[*domains, "mean"]].rename(columns={d: mark(d) for d in domains} | {"mean": "mean of targets"})
-    print(wide.rename_axis(index=None, columns="mIoU (%)").to_string())

@@ -4,24 +4,29 @@
 
 # %% ../nbs/6_train/24_evaluation.ipynb #d5754833
 from __future__ import annotations
-import numpy as np, torch
+from itertools import groupby
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from .segmentor import Segmentor, resize
+from .images import resize
+from .segmentor import Segmentor
 
 # %% auto #0
-__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'classify', 'same_size', 'evaluate', 'result_row']
+__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'same_size', 'classify', 'evaluate', 'result_row']
 
 # %% ../nbs/6_train/24_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors
               k: int, # number of classes
 ) -> np.ndarray: # (k, k) int64, [true, predicted]
     "Confusion matrix over all pixels whose label is a class; ValueError where shapes or predictions do not fit."
-    pred, label = (np.asarray(a).astype(np.int64) for a in (pred, label))
+    pred = np.asarray(pred).astype(np.int64)
+    label = np.asarray(label).astype(np.int64)
     if pred.shape != label.shape: raise ValueError(f"Prediction {pred.shape} and label {label.shape} differ in shape.")
     counted = (label >= 0) & (label < k)
-    pred, label = pred[counted], label[counted]
+    pred = pred[counted]
+    label = label[counted]
     if pred.size and not (0 <= pred.min() and pred.max() < k):
         raise ValueError(f"Predictions reach from {pred.min()} to {pred.max()}, but there are {k} classes.")
     return np.bincount(k * label + pred, minlength=k * k).reshape(k, k)
@@ -34,37 +39,47 @@ def iou(cm: np.ndarray # (..., k, k)
     union = cm.sum(-1) + cm.sum(-2) - hit
     return np.where(union > 0, hit / np.maximum(union, 1), np.nan)
 
-def miou(cm: np.ndarray) -> np.ndarray: # (...,) in 0..1
+def miou(cm: np.ndarray # (..., k, k)
+) -> np.ndarray: # (...,) in 0..1
     "Mean IoU over the classes that occur; NaN where none does."
     values = iou(cm)
     present = ~np.isnan(values)
     return np.where(present.any(-1), np.nansum(values, -1) / np.maximum(present.sum(-1), 1), np.nan)
 
+# %% ../nbs/6_train/24_evaluation.ipynb #edd2c0cc
 def accuracy(cm: np.ndarray # (..., k, k)
 ) -> tuple[np.ndarray, np.ndarray]: # aAcc, mAcc: share of pixels that are right, and its mean over labelled classes
-    "Accuracy of all pixels, and of the mean class."
-    hit, true = np.diagonal(cm, axis1=-2, axis2=-1), cm.sum(-1)
-    present, recall = true > 0, hit / np.maximum(true, 1)
-    none = np.where(present.any(-1), 1, np.nan)
-    return hit.sum(-1) / np.maximum(true.sum(-1), 1) * none, recall.sum(-1) / np.maximum(present.sum(-1), 1) * none
+    "Accuracy of all pixels, and of the mean class; NaN where nothing is labelled."
+    hit = np.diagonal(cm, axis1=-2, axis2=-1)
+    true = cm.sum(-1)
+    present = true > 0
+    recall = hit / np.maximum(true, 1)
+    one = np.where(present.any(-1), 1, np.nan)
+    of_pixels = hit.sum(-1) / np.maximum(true.sum(-1), 1) * one
+    of_classes = recall.sum(-1) / np.maximum(present.sum(-1), 1) * one
+    return of_pixels, of_classes
 
 # %% ../nbs/6_train/24_evaluation.ipynb #6dd4ca0c
-def classify(segmentor, images, label_size, size=None, window=None, stride=None): # (b, 3, H, W) uint8 -> (b, h, w)
+def same_size(items: list[dict] # of a data set
+) -> list[list[dict]]: # the same, in the same order
+    "Runs of neighbours whose images and labels have one size."
+    def shapes(item): return item["image"].shape, item["label"].shape
+    return [list(group) for _, group in groupby(items, shapes)]
+
+# %% ../nbs/6_train/24_evaluation.ipynb #dcdb952e
+def classify(segmentor: Segmentor,
+             images: torch.Tensor, # (b, 3, H, W) uint8
+             label_size: tuple, # (h, w)
+             size: tuple | None = None, # (h, w) the model sees; that of the images by default
+             window=None, stride=None, # see `Segmentor.slide`
+) -> torch.Tensor: # (b, h, w)
     "Class ids at the size of the labels."
     x = images.float()
     if size: x = resize(x, size)
     logits = segmentor.slide(segmentor.normalise(x), window or None, stride or None)
     return F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False).argmax(1)
 
-def same_size(items) -> list[list]: # runs of neighbours of one image and label size
-    groups = []
-    for item in items:
-        shape = item["image"].shape, item["label"].shape
-        if groups and groups[-1][0] == shape: groups[-1][1].append(item)
-        else: groups.append((shape, [item]))
-    return [group for _, group in groups]
-
-# %% ../nbs/6_train/24_evaluation.ipynb #dcdb952e
+# %% ../nbs/6_train/24_evaluation.ipynb #10906351
 @torch.no_grad()
 def evaluate(segmentor: Segmentor,
              dataset, # from `load_dataset`
@@ -77,15 +92,17 @@ def evaluate(segmentor: Segmentor,
     k, device = segmentor.num_classes, next(segmentor.parameters()).device
     if len(dataset.space.classes) != k: raise ValueError(
         f"The segmentor knows {k} classes, the labels ({dataset.space.name}) have {len(dataset.space.classes)}.")
-    training, _, out = segmentor.training, segmentor.eval(), []
+    training = segmentor.training
+    segmentor.eval()
+    matrices = []
     for batch in tqdm(DataLoader(dataset, batch_size, collate_fn=list), desc=f"evaluating {dataset.domain}", leave=False):
         for group in same_size(batch):
             images = torch.stack([item["image"] for item in group]).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 pred = classify(segmentor, images, group[0]["label"].shape, size, window, stride)
-            out += [confusion(p, item["label"], k) for p, item in zip(pred.cpu().numpy(), group)]
+            matrices += [confusion(p, item["label"], k) for p, item in zip(pred.cpu().numpy(), group)]
     segmentor.train(training)
-    return np.stack(out)
+    return np.stack(matrices)
 
 # %% ../nbs/6_train/24_evaluation.ipynb #af439d62
 def result_row(cms: np.ndarray, # (n, k, k)
@@ -94,6 +111,8 @@ def result_row(cms: np.ndarray, # (n, k, k)
 ) -> dict: # what, with "miou", "aacc", "macc" and "iou" ({class: value}, absent classes left out), in 0..1
     "One row of results."
     cm = cms.sum(0)
-    figures = {k: round(float(v), 6) for k, v in zip(("miou", "aacc", "macc"), (miou(cm), *accuracy(cm)))}
-    per_class = {name: round(float(v), 6) for name, v in zip(classes, iou(cm)) if not np.isnan(v)}
-    return {**what, **figures, "iou": per_class}
+    aacc, macc = accuracy(cm)
+    scores = dict(miou=miou(cm), aacc=aacc, macc=macc)
+    scores = {name: round(float(value), 6) for name, value in scores.items()}
+    per_class = {name: round(float(value), 6) for name, value in zip(classes, iou(cm)) if not np.isnan(value)}
+    return {**what, **scores, "iou": per_class}

@@ -4,33 +4,26 @@
 
 # %% ../nbs/7_insight/32_evidence.ipynb #f0cd66ec
 from __future__ import annotations
-from contextlib import contextmanager
-from functools import partial
-from typing import Callable, Mapping, NamedTuple, Sequence
+from typing import Mapping, NamedTuple, Sequence
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
-import causal_tune  # before torchvision: repairs it beside a CPU-only torch
-from torchvision import tv_tensors
-from torchvision.transforms import v2
-from .bands import create_band, radius
-from .core import format_spec, unknown
-from .corruptions import CORRUPTIONS, corrupt
-from .datasets import PhotometricDistort
-from .evaluation import evaluate, miou
-from .spectral import dct2, dct2_tokens, grid_to_tokens, idct2, tokens_to_grid
-from .styles import create_style
+from .bands import radius
+from .core import unknown
+from .evaluation import evaluate
+from .observation import Gathered, Row, in_a_row
+from .probe import Score, predict_held_out, probe, score
+from .results import middle, redrawn_scores
+from .spectral import dct2, dct2_tokens, grid_to_tokens, idct2
 
 # %% auto #0
-__all__ = ['EDGES', 'STRENGTHS', 'rings', 'band_table', 'band_energies', 'band_tokens', 'deal', 'held_out', 'Score', 'score',
-           'probe', 'patch_labels', 'Frames', 'gather_frames', 'layer_spectra', 'random_halves', 'domain_scores',
-           'class_scores', 'frequent', 'energy_change', 'Evidence', 'measure_layers', 'joined', 'measure',
-           'skill_curves', 'stand_ins', 'corruption_stand_ins', 'perturbed', 'longest_best', 'band_rule', 'run_spec',
-           'Suggestion', 'suggest_band', 'WithoutBand', 'removed', 'band_removal']
+__all__ = ['EDGES', 'rings', 'band_table', 'band_energies', 'band_tokens', 'patch_labels', 'layer_spectra', 'random_halves',
+           'domain_scores', 'class_scores', 'frequent', 'energy_change', 'Evidence', 'evidence_by_layer',
+           'joined_evidence', 'band_evidence', 'skill_curves', 'without_band', 'removed', 'band_removal']
 
 # %% ../nbs/7_insight/32_evidence.ipynb #248f78bb
 EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
@@ -42,13 +35,13 @@ def rings(h: int, w: int, # the patch grid
     if len(edges) < 2 or edges[0] != 0 or any(a >= b for a, b in zip(edges, edges[1:])):
         raise ValueError(f"edges={tuple(edges)}: give radii that ascend from 0, such as {EDGES[:4]} and so on.")
     ring = torch.bucketize(radius(h, w), torch.tensor(edges, dtype=torch.float32), right=True)
-    if ring.max() == len(edges):
-        raise ValueError(f"edges end at {edges[-1]:.3f}, but the radii of a {h} x {w} grid reach "
-                         f"{radius(h, w).max():.3f}; end with 2 ** .5.")
+    if ring.max() == len(edges): raise ValueError(
+        f"edges end at {edges[-1]:.3f}, but the radii of a {h} x {w} grid reach {radius(h, w).max():.3f}; end with 2 ** .5.")
     ring[0, 0] = 0
-    if empty := sorted(set(range(1, len(edges))) - set(ring.unique().tolist())):
-        raise ValueError(f"No coefficient of a {h} x {w} grid lies in {[tuple(edges[i - 1:i + 1]) for i in empty]}; "
-                         "use wider rings, or larger images.")
+    empty = sorted(set(range(1, len(edges))) - set(ring.unique().tolist()))
+    if empty: raise ValueError(
+        f"No coefficient of a {h} x {w} grid lies in {[tuple(edges[i - 1:i + 1]) for i in empty]}; "
+        "use wider rings, or larger images.")
     return ring
 
 # %% ../nbs/7_insight/32_evidence.ipynb #ae7daf7a
@@ -56,12 +49,14 @@ def band_table(h: int, w: int, # the patch grid
                edges: Sequence[float] = EDGES, # see `rings`
 ) -> pd.DataFrame: # band, name, low, high, radius, coefficients
     "The bands of a grid: their edges, the mean radius of their coefficients, and how many there are."
-    ring, r = rings(h, w, edges).flatten(), radius(h, w).flatten().double()
+    ring = rings(h, w, edges).flatten()
     count = torch.bincount(ring)
-    low, high = [0., *edges[:-1]], [0., *edges[1:]]
+    mean = torch.bincount(ring, radius(h, w).flatten().double()) / count
+    low = [0., *edges[:-1]]
+    high = [0., *edges[1:]]
     names = ["DC"] + [f"{a:.3g}–{b:.3g}" for a, b in zip(low[1:], high[1:])]
     return pd.DataFrame(dict(band=range(len(edges)), name=names, low=low, high=high,
-                             radius=(torch.bincount(ring, r) / count).numpy(), coefficients=count.numpy()))
+                             radius=mean.numpy(), coefficients=count.numpy()))
 
 # %% ../nbs/7_insight/32_evidence.ipynb #6db983b5
 def band_energies(features: Tensor, # (b, c, h, w)
@@ -69,7 +64,8 @@ def band_energies(features: Tensor, # (b, c, h, w)
 ) -> Tensor: # (b, n, c) float64, bands from DC upwards
     "Mean squared DCT coefficient of each band and channel. ValueError for NaN or infinite features."
     h, w = features.shape[-2:]
-    return _energies(dct2_tokens(grid_to_tokens(features.double()), (h, w)), rings(h, w, edges))
+    spectrum = dct2_tokens(grid_to_tokens(features.double()), (h, w))
+    return _energies(spectrum, rings(h, w, edges))
 
 def _energies(spectrum, ring): # (b, h*w, c) coefficients -> (b, n, c)
     if not spectrum.isfinite().all():
@@ -88,107 +84,6 @@ def band_tokens(features: Tensor, # (b, c, h, w)
 def _part(spectrum, mask): # (b, h*w, c) coefficients -> patches, from those in the mask (h, w)
     return dct2_tokens(spectrum * mask.flatten()[:, None], tuple(mask.shape), inverse=True)
 
-# %% ../nbs/7_insight/32_evidence.ipynb #21137a4b
-STRENGTHS = (1e-2, 1e-1, 1.) # lambda: what is tried as regularisation, in units of a channel's variance
-
-def _sums(x, y, k): # (k, c + 1, c + 1): per class, sums of products of its samples with a 1 appended
-    z = torch.cat([x, x.new_ones(len(x), 1)], 1)
-    return torch.stack([z[y == i].T @ z[y == i] for i in range(k)]).double()
-
-def _discriminant(sums, strength): # sums (k, c + 1, c + 1) -> weights (c, k), offsets (k,)
-    count = sums[:, -1, -1]
-    seen = count > 0
-    mean = sums[:, -1, :-1] / count.clamp_min(1)[:, None]
-    spread = sums[:, :-1, :-1] / count.clamp_min(1)[:, None, None] - torch.einsum("k c, k d -> k c d", mean, mean)
-    within = spread[seen].mean(0)
-    weights = torch.linalg.solve(within + strength * torch.eye(len(within), dtype=within.dtype), mean.T)
-    return weights, torch.where(seen, -.5 * (mean.T * weights).sum(0), -torch.inf)
-
-# %% ../nbs/7_insight/32_evidence.ipynb #cab2bfdd
-def deal(groups, y, # (n,) group of each sample, and its label
-         folds: int, seed: int, # into so many parts
-) -> np.ndarray: # (n,) fold of each sample
-    "Whole groups into folds, those of one label spread evenly. ValueError where there are fewer groups than folds."
-    names, first, of = np.unique(groups, return_index=True, return_inverse=True)
-    if len(names) < folds: raise ValueError(
-        f"{len(names)} scenes cannot fill {folds} folds; give more images or fewer folds.")
-    order = np.lexsort((np.random.default_rng(seed).random(len(names)), np.asarray(y)[first]))
-    fold = np.empty(len(names), int)
-    fold[order] = np.arange(len(names)) % folds
-    return fold[of]
-
-# %% ../nbs/7_insight/32_evidence.ipynb #840114df
-def _standard(x): # channels of mean 0 and variance 1; knows no labels
-    x = x - x.mean(0)
-    x = x / x.std(0).clamp_min(1e-9 * x.std(0).max() + 1e-30)
-    if len(x) > x.shape[1]: return x
-    u, s, _ = torch.linalg.svd(x, full_matrices=False)  # few samples span few directions: nothing is lost
-    return u * s
-
-def _answer(x, weights, offsets): return (x @ weights.float() + offsets.float()).argmax(1).numpy()
-
-def _balanced(y, predicted, k):
-    count = np.bincount(y, minlength=k)
-    return (np.bincount(y[y == predicted], minlength=k) / np.maximum(count, 1))[count > 0].mean()
-
-# %% ../nbs/7_insight/32_evidence.ipynb #44a85ed6
-def held_out(x, # (n, c) samples
-             y, # (n,) labels from 0
-             groups, # (n,) scene of each sample
-             train=None, # (n,) bool: samples that may be trained on; all by default
-             folds: int = 4, # parts that the scenes are dealt into
-             seed: int = 0, # of the dealing
-) -> np.ndarray: # (n,) predicted labels, each by a probe that knew nothing of the sample's scene
-    "Cross-validated predictions of the linear probe. ValueError where there is only one class to learn."
-    x, y, groups = torch.as_tensor(x).float(), np.asarray(y), np.asarray(groups)
-    train, k = np.ones(len(y), bool) if train is None else np.asarray(train), int(y.max()) + 1
-    if len(np.unique(y[train])) < 2: raise ValueError("A probe needs samples of two classes or more to learn from.")
-    x, fold = _standard(x), deal(groups, y, folds, seed)
-    index = lambda mask: torch.from_numpy(np.flatnonzero(mask))
-    labels = torch.from_numpy(y).long()
-    sums = [_sums(x[i], labels[i], k) for i in (index(train & (fold == f)) for f in range(folds))]
-    total, out = sum(sums), np.empty(len(y), int)
-    for f in range(folds):
-        test, inner, g = index(fold == f), index(train & (fold == (f + 1) % folds)), (f + 1) % folds
-        answer = lambda sums, strength, rows: _answer(x[rows], *_discriminant(sums, strength))
-        right = [_balanced(y[inner], answer(total - sums[f] - sums[g], s, inner), k) for s in STRENGTHS]
-        out[test] = answer(total - sums[f], STRENGTHS[int(np.argmax(right))], test)
-    return out
-
-# %% ../nbs/7_insight/32_evidence.ipynb #2c919c1f
-class Score(NamedTuple):
-    "How well a probe did on held-out scenes."
-    accuracy: float # balanced, 0 to 1
-    lower: float # of the 95 % interval over scenes
-    upper: float # of the same
-    chance: float # what guessing scores
-    classes: int # that occur
-    samples: int # scored
-    scenes: int # that they belong to
-    draws: np.ndarray # (1000,) accuracies of resampled scenes, alike for scores on the same scenes
-    @property
-    def skill(self): return (self.accuracy - self.chance) / (1 - self.chance)
-
-# %% ../nbs/7_insight/32_evidence.ipynb #b999bfab
-def score(y, predicted, groups, # (n,) each
-          draws: int = 1000, seed: int = 0, # of the bootstrap
-) -> Score:
-    "Balanced accuracy with a bootstrap interval over groups."
-    y, predicted = np.asarray(y), np.asarray(predicted)
-    names, of = np.unique(groups, return_inverse=True)
-    classes, label = np.unique(y, return_inverse=True)
-    count, right = np.zeros((2, len(names), len(classes)))
-    np.add.at(count, (of, label), 1); np.add.at(right, (of, label), y == predicted)
-    weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), draws)
-    share = lambda w: np.nanmean(np.where(w @ count > 0, w @ right / np.maximum(w @ count, 1e-9), np.nan), -1)
-    drawn = share(weights)
-    return Score(float(share(np.ones(len(names)))), *np.quantile(drawn, (.025, .975)).tolist(), 1 / len(classes),
-                 len(classes), len(y), len(names), drawn)
-
-def probe(x, y, groups, **options) -> Score: # options of `held_out`
-    "Can a linear probe tell the labels, on scenes that it has not seen?"
-    return score(y, held_out(x, y, groups, **options), groups)
-
 # %% ../nbs/7_insight/32_evidence.ipynb #59e418ed
 def patch_labels(labels: Tensor, # (b, H, W) class ids; 255 is ignored
                  grid: tuple[int, int], # (h, w) patches
@@ -196,120 +91,117 @@ def patch_labels(labels: Tensor, # (b, H, W) class ids; 255 is ignored
                  k: int, # classes
 ) -> Tensor: # (b, h*w) int64, -1: no clear majority
     "Class of each patch: that of at least half of its pixels."
-    (h, w), (p, q) = grid, patch
+    h, w = grid
+    p, q = patch
     labels = torch.where((labels >= 0) & (labels < k), labels, k).long()
-    labels = F.pad(labels, (0, w * q - labels.shape[2], 0, h * p - labels.shape[1]), value=k)
+    right = w * q - labels.shape[2]
+    bottom = h * p - labels.shape[1]
+    labels = F.pad(labels, (0, right, 0, bottom), value=k)
     pixels = rearrange(labels, "b (h p) (w q) -> b (h w) (p q)", p=p, q=q)
     count = torch.zeros(*pixels.shape[:2], k + 1).scatter_add_(2, pixels, torch.ones(pixels.shape))
     most, label = count.max(2)
     return torch.where((most >= p * q / 2) & (label < k), label, -1)
 
 # %% ../nbs/7_insight/32_evidence.ipynb #a0d3e961
-class Frames(NamedTuple):
-    "Labelled images of several domains."
-    images: Tensor # (n, 3, H, W) uint8
-    labels: Tensor # (n, H, W) int64
-    domain: np.ndarray # (n,) number of its domain
-    scene: np.ndarray # (n,) number of its scene
-    domains: tuple[str, ...] # names
-    classes: tuple[str, ...] # names
-
-def gather_frames(data: Mapping, # domain -> data set from `load_dataset`, all of one size and label space
-                  block: int = 1, # consecutive frames that count as one scene; for video
-) -> Frames:
-    "Read the frames of all domains. ValueError where sizes or label spaces differ."
-    if not data: raise ValueError("No domains: give a mapping such as {'fog': load_dataset(...)}.")
-    if len({d.space.name for d in data.values()}) > 1: raise ValueError("The domains have labels of different kinds.")
-    items, domain, scene = [], [], []
-    for i, d in enumerate(data.values()):
-        frames = [d[j] for j in range(len(d))]
-        items, domain = items + frames, domain + [i] * len(d)
-        scene += [frames[j - j % block]["name"] for j in range(len(d))]
-    if len({x["image"].shape for x in items}) > 1:
-        raise ValueError("Images of different size; pass size= to load_dataset.")
-    images, labels = (torch.stack([x[k] for x in items]) for k in ("image", "label"))
-    numbers, classes = np.unique(scene, return_inverse=True)[1], next(iter(data.values())).space.classes
-    return Frames(images, labels, np.array(domain), numbers, tuple(data), classes)
-
-# %% ../nbs/7_insight/32_evidence.ipynb #69533985
-@torch.no_grad()
-def layer_spectra(backbone, images: Tensor, # from `create_backbone`; (n, 3, H, W) uint8
+def layer_spectra(backbone, # from `create_backbone`
+                  images: Tensor, # (n, 3, H, W) uint8
                   layers, # block numbers from 0
                   budget: float = 200e6, # bytes of features held at a time; at least one layer is
                   batch: int = 8, # images at a time
 ):
     "Yields layer, grid (h, w) and DCT coefficients (n, h*w, c) of what each block computed, before the adapter."
-    device = next(backbone.parameters()).device
-    look = lambda x, l: backbone.block_features(backbone.normalise(x.to(device)), l)
-    (_, c, h, w), layers = look(images[:1], layers[:1])[0].shape, list(layers)
+    layers = list(layers)
+    first, = backbone.feature_batches(images[:1], layers)
+    b, c, h, w = first[0].shape
     at_once = max(1, int(budget / (4 * len(images) * c * h * w)))
-    for part in (layers[i:i + at_once] for i in range(0, len(layers), at_once)):
-        kept = {l: torch.empty(len(images), h * w, c) for l in part}
-        for i in range(0, len(images), batch):
-            for l, f in zip(part, look(images[i:i + batch], part)):
-                kept[l][i:i + batch] = dct2_tokens(grid_to_tokens(f.float()), (h, w)).cpu()
-        for l in part: yield l, (h, w), kept.pop(l)
+    for i in range(0, len(layers), at_once):
+        part = layers[i:i + at_once]
+        kept = {layer: torch.empty(len(images), h * w, c) for layer in part}
+        begin = 0
+        for features in backbone.feature_batches(images, part, batch):
+            rows = slice(begin, begin + len(features[0]))
+            for layer, f in zip(part, features):
+                kept[layer][rows] = dct2_tokens(grid_to_tokens(f.float()), (h, w)).cpu()
+            begin = rows.stop
+        for layer in part: yield layer, (h, w), kept.pop(layer)
 
 # %% ../nbs/7_insight/32_evidence.ipynb #07394db0
 def random_halves(scene, # (n,) scene of each image
-                  times: int = 4, seed: int = 0, # how many splits, and of what draw
+                  times: int = 4, # how many splits
+                  seed: int = 0, # of the draw
 ) -> list[np.ndarray]: # so many times (n,): 0 or 1, alike for the images of a scene
     "Splits of the scenes into halves that mean nothing."
-    names, rng = np.unique(scene), np.random.default_rng(seed)
-    return [np.isin(scene, rng.permutation(names)[:len(names) // 2]).astype(int) for _ in range(times)]
+    names = np.unique(scene)
+    rng = np.random.default_rng(seed)
+    halves = [rng.permutation(names)[:len(names) // 2] for _ in range(times)]
+    return [np.isin(scene, half).astype(int) for half in halves]
 
 # %% ../nbs/7_insight/32_evidence.ipynb #f5711424
 def domain_scores(energies, # (n, c) energy of each channel in one band
-                  domain, scene, # (n,) numbers
+                  domain, # (n,) number of each image's domain
+                  scene, # (n,) number of each image's scene
                   names, # of the domains
                   reference: int = 0, # number of the domain that the others are compared with
                   pairs: bool = True, # also each domain against the reference, and the controls
-                  folds: int = 4, seed: int = 0, # see `held_out`
+                  folds: int = 4, seed: int = 0, # see `predict_held_out`
 ) -> dict[tuple[str, str], Score]: # (kind, task) -> score
     "Can the domain be told from one band's energies? With the control."
     x = torch.as_tensor(energies).double().clamp_min(1e-20).log()
-    ask = lambda rows, y: probe(x[rows], y[rows], scene[rows], folds=folds, seed=seed)
-    out = {("domain", "all"): ask(np.arange(len(x)), domain)}
+    scores = {("domain", "all"): probe(x, domain, scene, folds=folds, seed=seed)}
+    if not pairs: return scores
     for d, name in enumerate(names):
-        if not pairs or d == reference: continue
-        out["domain", name] = ask(np.isin(domain, (reference, d)), (domain == d).astype(int))
-    for d in range(len(names)) if pairs else ():
-        rows = domain == d
-        halves = random_halves(scene[rows], seed=seed + d)
-        told = [held_out(x[rows], y, scene[rows], folds=folds, seed=seed) for y in halves]
-        again = np.tile(scene[rows], len(halves))
-        out["control", names[d]] = score(np.concatenate(halves), np.concatenate(told), again)
-    return out
+        if d == reference: continue
+        two = np.isin(domain, (reference, d))
+        scores["domain", name] = probe(x[two], (domain == d)[two].astype(int), scene[two], folds=folds, seed=seed)
+    for d, name in enumerate(names):
+        own = domain == d
+        scores["control", name] = _control(x[own], scene[own], folds, seed, seed + d)
+    return scores
+
+def _control(x, scene, folds, seed, half_seed):
+    halves = random_halves(scene, seed=half_seed)
+    told = [predict_held_out(x, half, scene, folds=folds, seed=seed) for half in halves]
+    return score(np.concatenate(halves), np.concatenate(told), np.tile(scene, len(halves)))
 
 # %% ../nbs/7_insight/32_evidence.ipynb #d566e679
 def class_scores(tokens, # (n, h*w, c) one band's part of the features
                  labels, # (n, h*w) class of each patch, -1: left out
-                 domain, scene, # (n,) numbers
+                 domain, # (n,) number of each image's domain
+                 scene, # (n,) number of each image's scene
                  names, # of the domains
                  source: int = 0, # number of the domain that is trained on
                  magnitude: bool = False, # absolute values as further channels
-                 folds: int = 4, seed: int = 0, # see `held_out`
+                 folds: int = 4, seed: int = 0, # see `predict_held_out`
 ) -> dict[tuple[str, str], Score]: # ("class", domain) -> score
     "Can the class of a patch be told from one band? Learned on the source domain, asked in all."
-    image, patch = np.nonzero(np.asarray(labels) >= 0)
-    x, y = torch.as_tensor(tokens)[image, patch], np.asarray(labels)[image, patch]
-    domain, scene = domain[image], scene[image]
+    labels = np.asarray(labels)
+    image, patch = np.nonzero(labels >= 0)
+    x = torch.as_tensor(tokens)[image, patch]
     if magnitude: x = torch.cat([x, x.abs()], 1)
-    predicted = held_out(x, y, scene, train=domain == source, folds=folds, seed=seed)
-    pick = {name: domain == d for d, name in enumerate(names)}
-    return {("class", name): score(y[m], predicted[m], scene[m]) for name, m in pick.items() if m.any()}
+    y = labels[image, patch]
+    domain = domain[image]
+    scene = scene[image]
+    predicted = predict_held_out(x, y, scene, train=domain == source, folds=folds, seed=seed)
+    scores = {}
+    for d, name in enumerate(names):
+        own = domain == d
+        if own.any(): scores["class", name] = score(y[own], predicted[own], scene[own])
+    return scores
 
 # %% ../nbs/7_insight/32_evidence.ipynb #6a8e1272
 def frequent(labels, # (n, h*w) classes of patches, -1: left out
              scene, # (n,) scenes of the images
              among, # (n,) bool: images that are counted
-             patches: int = 30, scenes: int = 8, # a class needs at least so many of both
+             patches: int = 30, # a class needs at least so many
+             scenes: int = 8, # and shows in at least so many
 ) -> tuple[np.ndarray, list[int]]: # labels numbered anew, -1: left out; the classes that were kept
     "Leave rare classes out. ValueError where fewer than two remain."
-    labels, kept = np.asarray(labels), []
+    labels = np.asarray(labels)
+    kept = []
     for k in range(labels.max() + 1):
         here = (labels == k) & np.asarray(among)[:, None]
-        if here.sum() >= patches and len(np.unique(scene[here.any(1)])) >= scenes: kept.append(k)
+        shown = np.unique(scene[here.any(1)])
+        if here.sum() >= patches and len(shown) >= scenes: kept.append(k)
     if len(kept) < 2: raise ValueError(
         f"Only {len(kept)} classes have {patches} patches in {scenes} scenes; two are needed. Give more images.")
     number = np.full(labels.max() + 2, -1)  # the last one serves label -1
@@ -340,229 +232,118 @@ class Evidence(NamedTuple):
     source: str # the domain that class probes are trained on, and that others are compared with
     draws: np.ndarray # (rows of scores, 1000) accuracies of resampled scenes
 
+def _score_table(layer, scores): # scores: one dict (kind, task) -> Score per band
+    rows = [(layer, band, *key, *s[:7], s.skill) for band, some in enumerate(scores) for key, s in some.items()]
+    return pd.DataFrame(rows, columns=["layer", "band", "kind", "task", *Score._fields[:7], "skill"])
+
 # %% ../nbs/7_insight/32_evidence.ipynb #f2afdba2
-def measure_layers(backbone, frames: Frames, # as in `measure`, and so are all others
-                   source: str | None = None, edges: Sequence[float] = EDGES, layers=None, **options):
-    "Yields the `Evidence` of one layer after the other; errors as in `measure`."
-    source, layers = source or frames.domains[0], list(range(backbone.num_layers) if layers is None else layers)
-    if source not in frames.domains: raise unknown("domain", source, frames.domains)
-    if backbone.staged: raise ValueError("The blocks of this model work on grids of several sizes; give a transformer.")
-    reading = {k: options.pop(k) for k in ("budget", "batch") if k in options}
-    number, y = frames.domains.index(source), None
-    for layer, grid, spectrum in layer_spectra(backbone, frames.images, layers, **reading):
-        if y is None:
-            bands = band_table(*grid, edges)
-            y = patch_labels(frames.labels, grid, backbone.patch_size, len(frames.classes)).numpy()
-            there = (y[frames.domain == number] >= 0).any()
-            y, kept = frequent(y, frames.scene, frames.domain == number) if there else (np.full_like(y, -1), [])
-            names = tuple(frames.classes[k] for k in kept)
-        rows, energy = _measure_layer(spectrum, grid, y, frames, number, edges, **options)
-        moved = energy_change(energy, bands.coefficients, frames.domains, number).assign(layer=layer)
-        yield Evidence(_score_table([(layer, *row) for row in rows]), moved, bands, names, source,
-                       np.stack([row[-1].draws for row in rows]))
+def _asked(row: Row, source, grid, patch, classes): # labels of patches (n, h*w), -1: not asked; names of the classes
+    labels = patch_labels(row.labels, grid, patch, len(classes)).numpy()
+    of_source = row.domain == source
+    if not (labels[of_source] >= 0).any(): return np.full_like(labels, -1), ()
+    labels, kept = frequent(labels, row.scene, of_source)
+    return labels, tuple(classes[k] for k in kept)
+
+def _patch(backbone, size, grid): # pixels of a patch; in a model with stages those of the layer
+    padded = [-(-side // p) * p for side, p in zip(size, backbone.patch_size)]
+    return tuple(side // g for side, g in zip(padded, grid))
+
+# %% ../nbs/7_insight/32_evidence.ipynb #8ad1d222
+def _band_scores(spectrum, energies, ring, labels, who, # who: domain and scene of each image, names, number of the source
+                 pairs=True, magnitude=False, folds=4, seed=0):
+    scores = []
+    ask_classes = (labels >= 0).any()
+    for band in range(energies.shape[1]):
+        found = domain_scores(energies[:, band], *who, pairs, folds, seed)
+        if ask_classes:
+            tokens = _part(spectrum, ring == band)
+            found |= class_scores(tokens, labels, *who, magnitude, folds, seed)
+        scores.append(found)
+    return scores
 
 # %% ../nbs/7_insight/32_evidence.ipynb #d92d2e13
-def joined(parts: Sequence[Evidence] # of one layer each, from `measure_layers`
+def evidence_by_layer(backbone, # from `create_backbone`
+                      frames: Gathered, # as in `band_evidence`, and so are all others
+                      source: str | None = None, edges: Sequence[float] = EDGES, layers=None, **options):
+    "Yields the `Evidence` of one layer after the other; errors as in `band_evidence`."
+    source = source or frames.domains[0]
+    if source not in frames.domains: raise unknown("domain", source, frames.domains)
+    number = frames.domains.index(source)
+    row = in_a_row(frames)
+    who = row.domain, row.scene, frames.domains, number
+    labels = None
+    reading = {key: options.pop(key) for key in ("budget", "batch") if key in options}
+    layers = range(backbone.num_layers) if layers is None else layers
+    for layer, grid, spectrum in layer_spectra(backbone, row.images, layers, **reading):
+        if labels is None:
+            bands = band_table(*grid, edges)
+            labels, classes = _asked(row, number, grid, _patch(backbone, frames.size, grid), frames.classes)
+        ring = rings(*grid, edges)
+        energies = _energies(spectrum, ring)
+        scores = _band_scores(spectrum, energies, ring, labels, who, **options)
+        mean = [energies[row.domain == d].mean((0, 2)).numpy() for d in range(len(frames.domains))]
+        moved = energy_change(mean, bands.coefficients, frames.domains, number).assign(layer=layer)
+        draws = np.stack([score.draws for some in scores for score in some.values()])
+        yield Evidence(_score_table(layer, scores), moved, bands, classes, source, draws)
+
+# %% ../nbs/7_insight/32_evidence.ipynb #46e7aae8
+def joined_evidence(parts: Sequence[Evidence] # of one layer each, from `evidence_by_layer`
 ) -> Evidence:
     "Evidence of several layers as one."
-    table = lambda name: pd.concat([getattr(p, name) for p in parts], ignore_index=True)
-    return parts[0]._replace(scores=table("scores"), energies=table("energies"), draws=np.concatenate([p.draws for p in parts]))
+    scores = pd.concat([part.scores for part in parts], ignore_index=True)
+    energies = pd.concat([part.energies for part in parts], ignore_index=True)
+    return parts[0]._replace(scores=scores, energies=energies, draws=np.concatenate([part.draws for part in parts]))
 
-def measure(backbone, # from `create_backbone`
-            frames: Frames, # from `gather_frames`; labels may all be 255
-            source: str | None = None, # the reference; the first domain by default
-            edges: Sequence[float] = EDGES, # see `rings`
-            layers=None, # block numbers from 0; all by default
-            **options, # of `domain_scores` and `class_scores`: pairs, magnitude, folds, seed; of `layer_spectra`
+def band_evidence(backbone, # from `create_backbone`
+                  frames: Gathered, # from `gather`; there need be no labels
+                  source: str | None = None, # the reference; the first domain by default
+                  edges: Sequence[float] = EDGES, # see `rings`
+                  layers=None, # block numbers from 0; all by default
+                  **options, # of `domain_scores` and `class_scores`: pairs, magnitude, folds, seed; of `layer_spectra`
 ) -> Evidence:
     "Domain and class information by layer and band. ValueError for unknown domains and for too few scenes or classes."
     total = backbone.num_layers if layers is None else len(layers)
-    return joined(list(tqdm(measure_layers(backbone, frames, source, edges, layers, **options), "layers", total)))
-
-# %% ../nbs/7_insight/32_evidence.ipynb #46e7aae8
-def _measure_layer(spectrum, grid, labels, frames, source, edges, pairs=True, magnitude=False, folds=4, seed=0):
-    "(band, kind, task, score) of one layer, and its mean energies (d, n)."
-    ring = rings(*grid, edges)
-    energies, rows = _energies(spectrum, ring), []
-    for b in range(len(edges)):
-        who = frames.domain, frames.scene, frames.domains, source
-        scores = domain_scores(energies[:, b], *who, pairs, folds, seed)
-        if (labels >= 0).any(): scores |= class_scores(_part(spectrum, ring == b), labels, *who, magnitude, folds, seed)
-        rows += [(b, *key, s) for key, s in scores.items()]
-    return rows, np.stack([energies[frames.domain == d].mean((0, 2)).numpy() for d in range(len(frames.domains))])
-
-# %% ../nbs/7_insight/32_evidence.ipynb #f1fd46cd
-def _score_table(rows): # of (layer, band, kind, task, Score)
-    columns = ["layer", "band", "kind", "task", *Score._fields[:7], "skill"]
-    return pd.DataFrame([(*row[:4], *row[4][:7], row[4].skill) for row in rows], columns=columns)
+    parts = evidence_by_layer(backbone, frames, source, edges, layers, **options)
+    return joined_evidence(list(tqdm(parts, "layers", total)))
 
 # %% ../nbs/7_insight/32_evidence.ipynb #1083ec28
-def skill_curves(e: Evidence # from `measure`
+def skill_curves(e: Evidence # from `band_evidence`
 ) -> pd.DataFrame: # layer, band, what, skill, lower, upper
     "Mean skill by layer and band: domain (all), control, class in the source and in the other domains."
-    s, chance = e.scores, e.scores.chance.values[:, None]
-    what = np.where(s.kind == "class", np.where(s.task == e.source, "class, source", "class, other domains"), s.kind)
-    what = np.where((s.kind == "domain") & (s.task != "all"), "", what)
-    draws = pd.DataFrame((e.draws - chance) / (1 - chance)).groupby([s.layer, s.band, what]).mean()
-    means = s.skill.groupby([s.layer, s.band, what]).mean()
-    low, high = np.quantile(draws.values, (.025, .975), 1)
+    s = e.scores
+    where = np.where(s.task == e.source, "class, source", "class, other domains")
+    what = np.where(s.kind == "class", where, s.kind)
+    what = np.where((s.kind == "domain") & (s.task != "all"), "", what)   # pairs are left out
+    same = [s.layer, s.band, what]
+    chance = s.chance.values[:, None]
+    draws = pd.DataFrame((e.draws - chance) / (1 - chance)).groupby(same).mean()
+    means = s.skill.groupby(same).mean()
     means.index.names = ["layer", "band", "what"]
+    low, high = middle(draws.values, 1)
     table = means.to_frame("skill").assign(lower=low, upper=high).reset_index()
     return table[table.what != ""].reset_index(drop=True)
 
-# %% ../nbs/7_insight/32_evidence.ipynb #ca9bcb11
-def _as_image(transform, x): return transform(tv_tensors.Image(x)).as_subclass(Tensor)
-def _noise(sd, x): return (x + sd * torch.randn(x.shape)).round().clamp(0, 255).to(torch.uint8)
-def _affine(gain, shift, x): return (gain * x + shift).round().clamp(0, 255).to(torch.uint8)
-
-def stand_ins() -> dict[str, Callable]: # name -> function of an image (3, H, W) uint8
-    "Perturbations that play the unseen domains."
-    strong = PhotometricDistort(brightness=64, contrast=(.4, 1.8), saturation=(.3, 1.8), hue=36, p=1.)
-    return {"photometric": partial(_as_image, strong), "noise": partial(_noise, 25.),
-            "blur": partial(v2.functional.gaussian_blur, kernel_size=[7, 7], sigma=[1.5, 1.5]),
-            "low contrast": partial(_affine, .35, 83.), "dark": partial(_affine, .35, 0.),
-            "spurious": partial(_as_image, create_style("spurious:p=1")),
-            "amplitude": partial(_as_image, create_style("amplitude:p=1,strength=1"))}
-
-def corruption_stand_ins(severity: int = 3, # 1 to 5
-                         without: Sequence[str] = ("snow", "frost", "fog", "elastic_transform"), # left out
-) -> dict[str, Callable]: # name -> function of an image (3, H, W) uint8
-    "The common corruptions as stand-ins; ImportError where their package is missing."
-    def change(name, x):
-        array = corrupt(rearrange(x, "c h w -> h w c").numpy(), name, severity, seed=int(torch.randint(2 ** 31, ())))
-        return torch.from_numpy(rearrange(array, "h w c -> c h w").copy())
-    return {name: partial(change, name) for name in CORRUPTIONS if name not in without}
-
-# %% ../nbs/7_insight/32_evidence.ipynb #c82eabc4
-def perturbed(frames: Frames, # of one source domain
-              changes: Mapping[str, Callable], # name -> function of an image (3, H, W) uint8
-              seed: int = 0, # of what the changes draw from torch
-) -> Frames: # the same scenes, once as they are and once under each change
-    "The source beside its stand-ins. ValueError where a change returns another kind of image."
-    n, images = len(frames.images), [frames.images]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for name, f in changes.items():
-            images.append(torch.stack([f(x) for x in frames.images]))
-            made, given = images[-1], frames.images
-            if made.dtype != torch.uint8 or made.shape != given.shape: raise ValueError(
-                f"The change {name!r} makes {made.dtype} {tuple(made.shape[1:])} of uint8 {tuple(given.shape[1:])}.")
-    times = len(changes) + 1
-    return Frames(torch.cat(images), frames.labels.repeat(times, 1, 1), np.arange(times).repeat(n),
-                  np.tile(frames.scene, times), ("source", *changes), frames.classes)
-
-# %% ../nbs/7_insight/32_evidence.ipynb #4235cee6
-def longest_best(values) -> tuple[int, int]: # first and last position
-    "The run of neighbours with the largest sum; the longest of equals."
-    sums = np.concatenate([[0.], np.cumsum(np.asarray(values, float))])
-    runs = [(sums[j + 1] - sums[i], j - i, -i) for i in range(len(values)) for j in range(i, len(values))]
-    total, length, first = max(runs)
-    return -first, length - first
-
-def band_rule(class_skill, domain_skill, # (n,) by band
-              class_draws, domain_draws, # (draws, n) the same for resampled scenes, paired
-              keep_dc: bool = False, # let DC follow its neighbour
-) -> pd.DataFrame: # band, class_skill, domain_skill, score, lower, upper, kept
-    "Score of each band and the run that is kept: `score` is class share minus domain share, in units of a mean band."
-    share = lambda x: x / np.maximum(x.mean(-1, keepdims=True), .01)
-    use = slice(1, None) if keep_dc else slice(None)
-    value = lambda c, d: share(np.asarray(c)[..., use]) - share(np.asarray(d)[..., use])
-    s, (low, high) = value(class_skill, domain_skill), np.quantile(value(class_draws, domain_draws), (.025, .975), 0)
-    first, last = longest_best(high)
-    table = pd.DataFrame(dict(score=s, lower=low, upper=high, kept=[first <= i <= last for i in range(len(s))]))
-    if keep_dc: table = pd.concat([pd.DataFrame([dict(kept=first == 0)]), table], ignore_index=True)
-    return pd.DataFrame(dict(band=range(len(table)), class_skill=class_skill, domain_skill=domain_skill)).join(table)
-
-# %% ../nbs/7_insight/32_evidence.ipynb #1ae30b08
-def run_spec(kept, # (n,) bool by band, one run
-             h: int, w: int, # the patch grid
-             edges: Sequence[float] = EDGES, # see `rings`
-) -> str: # "none", or such as "ideal:low=0.2,high=0.7"
-    "The ideal band that keeps exactly these bands of a grid."
-    kept = np.asarray(kept, bool)
-    if kept.all(): return "none"
-    first, last = np.flatnonzero(kept)[[0, -1]]
-    low = 0. if first == 0 else .001 if first == 1 else edges[first - 1]
-    high = .0005 if last == 0 else 1.42 if last == len(edges) - 1 else edges[last]
-    wanted = torch.tensor(kept)[rings(h, w, edges)]
-    for top in (high, high - 1e-4):  # an ideal band includes its upper end, a ring does not
-        spec = format_spec("ideal", dict(low=round(low, 4), high=round(top, 4)))
-        if torch.equal(create_band(spec)(h, w) > 0, wanted): return spec
-    raise ValueError(f"No ideal band keeps bands {np.flatnonzero(kept).tolist()} of a {h} x {w} grid: "
-                     "they must be neighbours.")
-
-# %% ../nbs/7_insight/32_evidence.ipynb #838b9033
-class Suggestion(NamedTuple):
-    "A band chosen from evidence; as text its spec."
-    band: object # from `create_band`
-    spec: str # for `create_band` and a recipe's field `band`
-    table: pd.DataFrame # from `band_rule`, with the names and sizes of the bands
-    evidence: Evidence # what it was taken from
-    def __str__(self): return self.spec
-def _mean_skills(e): # by band, over layers and tasks: class and domain skill (n,), and their draws (1000, n)
-    transfer = (e.scores.kind == "class") & (e.scores.task != e.source)
-    chosen = transfer, (e.scores.kind == "domain") & (e.scores.task == "all")
-    chance, band = e.scores.chance.values[:, None], e.scores.band
-    skill = lambda x, rows: pd.DataFrame(((x - chance) / (1 - chance))[rows]).groupby(band[rows].values).mean().values
-    of = lambda values: [skill(values, rows.values) for rows in chosen]
-    return [x[:, 0] for x in of(e.scores.accuracy.values[:, None])] + [x.T for x in of(e.draws)]
-
-# %% ../nbs/7_insight/32_evidence.ipynb #5d50521e
-def suggest_band(model, # a backbone or a segmentor
-                 data, # data set of the source domain, at the size the model sees
-                 changes: Mapping[str, Callable] | None = None, # stand-ins for unseen domains; `stand_ins()` by default
-                 keep_dc: bool = False, # see `band_rule`
-                 edges: Sequence[float] = EDGES, # see `rings`
-                 layers=None, # block numbers from 0; all by default
-                 block: int = 1, # consecutive frames that count as one scene; for video
-                 seed: int = 0, # of stand-ins and folds
-                 **options, # of `measure`: magnitude, folds, budget, batch
-) -> Suggestion:
-    "Cut-offs chosen from source images and their labels alone. ValueError for a mapping of domains."
-    if isinstance(data, Mapping):
-        raise ValueError("suggest_band takes the source data set alone, no mapping of domains.")
-    frames = perturbed(gather_frames({"source": data}, block), stand_ins() if changes is None else changes, seed)
-    backbone = getattr(model, "backbone", model)
-    e = measure(backbone, frames, "source", edges, layers, pairs=False, seed=seed, **options)
-    rule = band_rule(*_mean_skills(e), keep_dc)
-    h, w = (-(-s // p) for s, p in zip(frames.images.shape[-2:], backbone.patch_size))
-    spec = run_spec(rule.kept, h, w, edges)
-    return Suggestion(create_band(spec), spec, e.bands.merge(rule, on="band"), e)
-
 # %% ../nbs/7_insight/32_evidence.ipynb #98259ddf
-def _without(x, band, edges): # (b, c, h, w)
+_PLACES = dict(head="output", blocks="adapter") # where a band is removed -> the place of `Backbone.changed`
+
+def without_band(x: Tensor, # (b, c, h, w)
+                 band: int, # number of a band
+                 edges: Sequence[float] = EDGES, # see `rings`
+) -> Tensor: # (b, c, h, w)
+    "Features with all coefficients of a band at zero."
     return idct2(dct2(x) * (rings(*x.shape[-2:], edges) != band).to(x))
 
-class WithoutBand(nn.Module):
-    "An adapter with a band removed from what it hands on."
-    def __init__(self, adapter, band: int, edges: Sequence[float] = EDGES): # see `rings`
-        super().__init__()
-        self.adapter, self.band, self.edges = adapter, band, edges
-    def forward(self, tokens, layer, grid):
-        refined = tokens_to_grid(self.adapter(tokens, layer, grid), grid)
-        return grid_to_tokens(_without(refined, self.band, self.edges))
-    def queries(self): return self.adapter.queries()
-
-# %% ../nbs/7_insight/32_evidence.ipynb #1d6a1cf4
-@contextmanager
-def removed(segmentor, band: int, # number of a band
+def removed(segmentor,
+            band: int, # number of a band
             edges: Sequence[float] = EDGES, # see `rings`
             where: str = "head", # or "blocks"
-): # yields the segmentor, which is as it was afterwards
-    "A segmentor that works without one band."
-    if where not in ("head", "blocks"): raise unknown("place", where, ["head", "blocks"])
-    adapter, features, own = segmentor.backbone.adapter, segmentor.features, vars(segmentor).get("features")
-    if where == "blocks": segmentor.backbone.adapter = WithoutBand(adapter, band, edges)
-    else: segmentor.features = lambda images: _thinned(*features(images), band, edges)
-    try: yield segmentor
-    finally:
-        segmentor.backbone.adapter = adapter
-        vars(segmentor).pop("features", None)
-        if own: segmentor.features = own
+): # a context, after which the segmentor is as it was
+    "While it lasts the segmentor works without a band. ValueError for another place."
+    if where not in _PLACES: raise unknown("place", where, _PLACES)
+    def change(x, layer): return without_band(x, band, edges)
+    return segmentor.backbone.changed(change, _PLACES[where])
 
-def _thinned(features, queries, band, edges): return [_without(x, band, edges) for x in features], queries
-
-# %% ../nbs/7_insight/32_evidence.ipynb #93cfd3e8
+# %% ../nbs/7_insight/32_evidence.ipynb #1d6a1cf4
 def band_removal(segmentor, # trained
                  data: Mapping, # domain -> data set
                  edges: Sequence[float] = EDGES, # see `rings`
@@ -572,16 +353,18 @@ def band_removal(segmentor, # trained
                  **options, # of `evaluate`: size, batch_size, ...
 ) -> pd.DataFrame: # domain, band (-1: nothing removed), miou in percent, change with its 95 % interval in points
     "mIoU with one band removed, against nothing removed on the same images."
+    bands = range(len(edges)) if bands is None else bands
     rows = []
-    for domain, d in data.items():
-        whole = evaluate(segmentor, d, **options)
-        pick = np.random.default_rng(0).multinomial(len(d), np.full(len(d), 1 / len(d)), draws)
-        value = lambda cms, w: 100 * miou(np.einsum("d n, n i j -> d i j", w, cms))
-        full, drawn = float(value(whole, np.ones((1, len(d))))[0]), value(whole, pick)
-        rows.append(dict(domain=domain, band=-1, miou=full))
-        for band in tqdm(range(len(edges)) if bands is None else bands, f"without a band: {domain}", leave=False):
-            with removed(segmentor, band, edges, where): cms = evaluate(segmentor, d, **options)
-            m = float(value(cms, np.ones((1, len(d))))[0])
-            lower, upper = np.quantile(value(cms, pick) - drawn, (.025, .975))
-            rows.append(dict(domain=domain, band=band, miou=m, change=m - full, lower=lower, upper=upper))
+    for domain, images in data.items():
+        whole = _percent(evaluate(segmentor, images, **options), draws)
+        rows.append(dict(domain=domain, band=-1, miou=whole[0]))
+        for band in tqdm(bands, f"without a band: {domain}", leave=False):
+            with removed(segmentor, band, edges, where): cms = evaluate(segmentor, images, **options)
+            less = _percent(cms, draws)
+            change = less - whole
+            lower, upper = middle(change[1:])
+            rows.append(dict(domain=domain, band=band, miou=less[0], change=change[0], lower=lower, upper=upper))
     return pd.DataFrame(rows)
+
+def _percent(cms, draws): # (1 + draws,) mIoU of the images as they are, then of redrawn ones
+    return 100 * redrawn_scores([cms], block=1, draws=draws)[:, 0]

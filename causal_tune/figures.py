@@ -4,15 +4,17 @@
 
 # %% ../nbs/7_insight/28_figures.ipynb #7ea6ee15
 from __future__ import annotations
-import re
+import os, re
 from base64 import b64encode
 from functools import lru_cache
 from io import BytesIO
+from pathlib import Path
 from typing import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
+from choreographer.browsers.chromium import Chromium
 from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from plotly.colors import sample_colorscale, unlabel_rgb
@@ -21,12 +23,13 @@ from .spectral import dct_matrix
 from .core import unknown
 from .domains import LabelSpace, domain_color
 from .frequency import removed_share
+from .results import check_rows, summary
 
 # %% auto #0
-__all__ = ['PALETTE', 'DASHES', 'MARKS', 'TEMPLATE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'TOLD', 'styled', 'gain_curve',
-           'filter_curve', 'filter_plane', 'cutoffs', 'spectrum_curves', 'text_color', 'number_panels',
-           'layer_domain_heatmap', 'cutoff_line', 'difference_plane', 'coefficient_view', 'data_uri', 'pca_picture',
-           'picture_row', 'information_figure', 'check_rows', 'summary', 'result_bars', 'difference_plot', 'legend',
+__all__ = ['PALETTE', 'DASHES', 'MARKS', 'TEMPLATE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'TOLD', 'styled', 'find_browser',
+           'static', 'gain_curve', 'filter_curve', 'filter_plane', 'cutoffs', 'spectrum_curves', 'text_color',
+           'number_panels', 'layer_domain_heatmap', 'cutoff_line', 'difference_plane', 'coefficient_view', 'data_uri',
+           'pca_picture', 'picture_row', 'information_figure', 'result_bars', 'difference_plot', 'legend',
            'picture_table', 'prediction_grid']
 
 # %% ../nbs/7_insight/28_figures.ipynb #f4ed4890
@@ -52,6 +55,24 @@ def styled(fig: go.Figure, # any figure
 
 RADIUS, HORIZONTAL, VERTICAL = ("radial frequency (share of Nyquist)", "horizontal frequency (half-cycles per image)",
                                 "vertical frequency (half-cycles)")
+
+# %% ../nbs/7_insight/28_figures.ipynb #76d89587
+def find_browser() -> str | None: # its path; None where there is none
+    "The Chrome or Chromium that pictures are drawn with, looked for as kaleido does (`BROWSER_PATH` comes first)."
+    path = os.environ.get("BROWSER_PATH") or Chromium.find_browser(skip_local=False)
+    return path if path and Path(path).is_file() else None
+
+def static(fig: go.Figure, # any figure
+           width: int | None = None, # pixels
+           height: int | None = None, # pixels; the figure's own by default
+           colors: int = 32, # fewer make a lighter picture
+) -> Image.Image | go.Figure: # the picture; without a browser the figure itself
+    "A figure as a picture of few colours. Needs Chrome or Chromium; where there is none, says so and returns the figure."
+    if find_browser() is None:
+        print("No Chrome or Chromium was found: this is the interactive figure, its static picture is left out.")
+        return fig
+    picture = Image.open(BytesIO(fig.to_image("png", width=width, height=height)))
+    return picture.convert("RGB").quantize(colors, kmeans=3)
 
 # %% ../nbs/7_insight/28_figures.ipynb #edaac0e7
 def gain_curve(band, # any band
@@ -358,35 +379,6 @@ def _information_axes(fig, curves, rows, columns, title):
     height = 160 + 220 * rows
     return styled(fig, title, height, margin=dict(t=100, b=64), legend=dict(y=1 + 30 / (height - 164)))
 
-# %% ../nbs/7_insight/28_figures.ipynb #fce1800e
-def check_rows(rows: Sequence[Mapping] # results
-) -> pd.DataFrame: # columns adapter, seed, domain, miou
-    "Result rows as a table. Raises ValueError for missing keys, scores that are no fractions, and rows given twice."
-    keys = ["adapter", "seed", "domain", "miou"]
-    if not rows: raise ValueError("No result rows: give a list of dict(adapter=, seed=, domain=, miou=).")
-    for row in rows:
-        if lost := set(keys) - set(row): raise ValueError(f"A result row lacks {sorted(lost)}; it has {list(row)}.")
-        if not 0 <= row["miou"] <= 1: raise ValueError(f"miou={row['miou']} is no fraction between 0 and 1 in {row}.")
-    table = pd.DataFrame([{k: row[k] for k in keys} for row in rows])
-    twice = table[table.duplicated(keys[:3])]
-    if len(twice): raise ValueError(f"Given twice: {twice.iloc[0].to_dict()}; keep one row of each.")
-    return table
-
-# %% ../nbs/7_insight/28_figures.ipynb #3b76d0f5
-def summary(rows: Sequence[Mapping], # results
-            targets: Sequence[str] | None = None, # domains that the mean is over; all by default
-) -> pd.DataFrame: # columns adapter, domain, mean, sd, n; domain "mean" is over the targets
-    "Mean, standard deviation and number of seeds by adapter and domain, and over targets (per seed, then over seeds)."
-    table = check_rows(rows)
-    targets = list(table.domain.unique()) if targets is None else list(targets)
-    if lost := set(targets) - set(table.domain): raise ValueError(f"No results for the target domains {sorted(lost)}.")
-    wide = table.pivot(index=["adapter", "seed"], columns="domain", values="miou")
-    over = wide[targets].mean(axis=1, skipna=False).dropna().rename("miou").reset_index().assign(domain="mean")
-    out = pd.concat([table, over]).groupby(["adapter", "domain"]).miou.agg(mean="mean", sd="std", n="count")
-    columns = [*table.domain.unique(), "mean"]
-    order = pd.MultiIndex.from_product([table.adapter.unique(), columns], names=out.index.names)
-    return out.reindex(order[order.isin(out.index)]).reset_index()
-
 # %% ../nbs/7_insight/28_figures.ipynb #ec2017aa
 def _panel(fig, col, seeds, means, rank, color, baseline):
     here = dict(row=1, col=col, mode="markers")
@@ -427,7 +419,7 @@ def result_bars(rows: Sequence[Mapping], # results
     return styled(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
 
 # %% ../nbs/7_insight/28_figures.ipynb #3ec79707
-def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, as `benchmark.differences` makes it
+def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, as `results.differences` makes it
                     reference: str = "none", # what the differences are to
                     domains: Sequence[str] | None = None, # one panel each; all by default
                     title: str = "", # above the figure

@@ -4,19 +4,18 @@
 
 # %% ../nbs/1_spectra/05_frequency.ipynb #9b7145f3
 from __future__ import annotations
-from typing import Mapping, NamedTuple
+from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
-from tqdm.auto import tqdm
 from .bands import create_band, radius
 from .spectral import dct2
 
 # %% auto #0
-__all__ = ['ZONES', 'plane_energy', 'batches', 'Spectra', 'spectra', 'Profile', 'radial_profile', 'removed_share', 'suppressed',
-           'by_zone', 'suppressed_table', 'relative_change']
+__all__ = ['ZONES', 'plane_energy', 'Spectra', 'Profile', 'radial_profile', 'removed_share', 'suppressed', 'by_zone',
+           'suppressed_table', 'relative_change']
 
 # %% ../nbs/1_spectra/05_frequency.ipynb #ce53d92b
 def plane_energy(features: Tensor # (b, c, h, w)
@@ -26,19 +25,6 @@ def plane_energy(features: Tensor # (b, c, h, w)
         raise ValueError("The features hold NaN or infinite values; look at the weights, the images and the precision.")
     return reduce(dct2(features.double()).square(), "b c h w -> h w", "mean")
 
-# %% ../nbs/1_spectra/05_frequency.ipynb #72917668
-def batches(images, # (b, 3, H, W) uint8 tensor, or a data set whose items hold an "image"
-            size: int, # images per batch
-):
-    "Batches of uint8 images. Raises ValueError for another kind of tensor, or for none."
-    if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.dim() != 4):
-        raise ValueError(f"Expected uint8 images (b, 3, H, W), not {images.dtype} {tuple(images.shape)}; "
-                         "they are normalised here, with the backbone's own mean and std.")
-    if len(images) == 0: raise ValueError("No images: give at least one per domain.")
-    for i in range(0, len(images), size):
-        part = range(i, min(i + size, len(images)))
-        yield images[i:i + size] if isinstance(images, Tensor) else torch.stack([images[j]["image"] for j in part])
-
 # %% ../nbs/1_spectra/05_frequency.ipynb #19b9cf0e
 class Spectra(NamedTuple):
     "Mean squared DCT coefficients of a backbone's features."
@@ -46,30 +32,6 @@ class Spectra(NamedTuple):
     domains: tuple[str, ...] # names, in the order of the first axis
     layers: tuple[int, ...] # block numbers from 0, in the order of the second axis
     counts: tuple[int, ...] # images per domain
-
-# %% ../nbs/1_spectra/05_frequency.ipynb #9cabfa48
-@torch.no_grad()
-def spectra(backbone, # from `create_backbone`
-            images: Mapping, # domain -> uint8 images (b, 3, H, W), or a data set; all of one size
-            layers=None, # block numbers from 0; all by default
-            batch: int = 8, # images at a time
-) -> Spectra:
-    "Energy per domain, layer and coefficient. ValueError for unknown layers, NaN features and sizes that differ."
-    layers = tuple(range(backbone.num_layers) if layers is None else layers)
-    if wrong := [i for i in layers if i not in range(backbone.num_layers)]:
-        raise ValueError(f"No such layers: {wrong}; this backbone has blocks 0 to {backbone.num_layers - 1}.")
-    if not images: raise ValueError("No domains: give a mapping such as {'fog': images}.")
-    planes = [_domain_energy(backbone, x, layers, batch, name) for name, x in images.items()]
-    if len({p.shape for p in planes}) > 1: raise ValueError("Domains with images of different size; resize them first.")
-    return Spectra(np.stack(planes), tuple(images), layers, tuple(len(x) for x in images.values()))
-
-def _domain_energy(backbone, images, layers, batch, name):
-    device = next(backbone.parameters()).device
-    total = 0.
-    for x in tqdm(batches(images, batch), desc=f"spectra of {name}", total=-(-len(images) // batch), leave=False):
-        features = backbone.block_features(backbone.normalise(x.to(device)), layers)
-        total = total + len(x) * torch.stack([plane_energy(f) for f in features])
-    return (total / len(images)).cpu().numpy()
 
 # %% ../nbs/1_spectra/05_frequency.ipynb #acd59e2a
 class Profile(NamedTuple):
@@ -81,26 +43,32 @@ class Profile(NamedTuple):
 def radial_profile(energy, # (..., h, w)
                    bins: int = 16, # rings of equal width between 0 and sqrt 2; empty ones are left out
 ) -> Profile:
-    "Mean energy per coefficient in rings of equal width around DC, DC itself left out."
+    "Mean energy per coefficient in rings of equal width around DC, DC itself left out. ValueError without rings or without coefficients."
     energy = np.asarray(energy, float)
-    r = radius(*energy.shape[-2:]).double().numpy().ravel()[1:]
-    if bins < 1 or not r.size: raise ValueError(f"Need bins >= 1 and more than DC, not {bins} and {energy.shape[-2:]}.")
-    ring = np.eye(bins)[np.minimum((r / 2 ** .5 * bins).astype(int), bins - 1)]
-    ring = ring[:, ring.any(0)]
-    count, flat = ring.sum(0), rearrange(energy, "... h w -> ... (h w)")[..., 1:]
-    return Profile(r @ ring / count, flat @ ring / count, count.astype(int))
+    h, w = energy.shape[-2:]
+    r = radius(h, w).double().numpy().ravel()[1:]
+    if bins < 1 or not r.size: raise ValueError(f"Need bins >= 1 and more than DC, not {bins} and {(h, w)}.")
+    ring = np.minimum((r / 2 ** .5 * bins).astype(int), bins - 1)
+    member = np.eye(bins)[ring]   # (h*w - 1, bins): 1 where a coefficient lies in a ring
+    member = member[:, member.any(0)]
+    count = member.sum(0)
+    flat = rearrange(energy, "... h w -> ... (h w)")[..., 1:]
+    return Profile(r @ member / count, flat @ member / count, count.astype(int))
 
 # %% ../nbs/1_spectra/05_frequency.ipynb #cb505cff
-def _weights(energy, dc):
+def _weights(energy, dc): # energies as shares of their plane; NaN where it has none
     energy = np.array(energy, float)
     if not dc: energy[..., 0, 0] = 0
     total = energy.sum((-2, -1), keepdims=True)
     return np.divide(energy, total, out=np.full_like(energy, np.nan), where=total > 0)
 
-def removed_share(band, h: int, w: int # a band or a spec; the patch grid
+@torch.no_grad()
+def removed_share(band, # a band or a spec
+                  h: int, w: int, # the patch grid
 ) -> np.ndarray: # (h, w), 0 to 1
     "Share of each coefficient's energy that a filter removes, (1 - gain)^2."
-    with torch.no_grad(): return ((1 - create_band(band)(h, w)).double() ** 2).cpu().numpy()
+    gain = create_band(band)(h, w)
+    return ((1 - gain).double() ** 2).cpu().numpy()
 
 def suppressed(energy, # (..., h, w)
                band, # a band, or a spec such as "dog:low=.2,high=.7"
@@ -108,7 +76,8 @@ def suppressed(energy, # (..., h, w)
 ) -> np.ndarray: # (...), 0 to 1; NaN where there is no energy
     "Share of energy that a filter removes: sum((1 - gain)^2 E) / sum(E)."
     weights = _weights(energy, dc)
-    return (weights * removed_share(band, *weights.shape[-2:])).sum((-2, -1))
+    removed = removed_share(band, *weights.shape[-2:])
+    return (weights * removed).sum((-2, -1))
 
 # %% ../nbs/1_spectra/05_frequency.ipynb #f2850b77
 ZONES = ("low", "mid", "high")
@@ -125,14 +94,16 @@ def by_zone(energy, # (..., h, w)
     return {name: (weights * (zone == i)).sum((-2, -1)) for i, name in enumerate(ZONES)}
 
 # %% ../nbs/1_spectra/05_frequency.ipynb #70794bb9
-def suppressed_table(s: Spectra, # from `spectra`
+def suppressed_table(s: Spectra,
                      band, # a band or a spec
 ) -> pd.DataFrame: # one row per domain and layer; shares between 0 and 1
     "Shares of energy that a band removes, by domain and layer, without DC; `dc` is DC's share of all energy."
-    shares = dict(dc=s.energy[..., 0, 0] / s.energy.sum((-2, -1)), suppressed=suppressed(s.energy, band))
-    shares |= {f"suppressed_{zone}": x for zone, x in by_zone(s.energy, band).items()}
+    total = s.energy.sum((-2, -1))
+    shares = dict(dc=s.energy[..., 0, 0] / total, suppressed=suppressed(s.energy, band))
+    for zone, share in by_zone(s.energy, band).items(): shares[f"suppressed_{zone}"] = share
     index = pd.MultiIndex.from_product([s.domains, s.layers], names=["domain", "layer"])
-    return pd.DataFrame({name: x.ravel() for name, x in shares.items()}, index).reset_index()
+    columns = {name: share.ravel() for name, share in shares.items()}
+    return pd.DataFrame(columns, index).reset_index()
 
 # %% ../nbs/1_spectra/05_frequency.ipynb #7e896174
 def relative_change(energy, # (..., h, w)

@@ -36,7 +36,8 @@ class LinearHead(nn.Module):
                  num_classes: int): # k
         super().__init__()
         last = per_level(channels)[-1]
-        self.norm, self.classify = nn.BatchNorm2d(last), nn.Conv2d(last, num_classes, 1)
+        self.norm = nn.BatchNorm2d(last)
+        self.classify = nn.Conv2d(last, num_classes, 1)
     def forward(self, features: list[Tensor], # (b, c, h, w) each
                 queries: Tensor | None = None, # of the adapter; not used
                 size: tuple | None = None, # (H, W) of the logits; the grid's by default

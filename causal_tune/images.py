@@ -61,8 +61,9 @@ def domain_folders(root: str | Path # holds one folder of images per domain, or 
     raise ValueError(f"{root} holds no folders with images ({', '.join(SUFFIXES)}); make one per domain.")
 
 # %% ../nbs/0_ground/01_images.ipynb #f0f76924
-def pair(size: int | tuple) -> tuple[int, int]:
-    "A side, or (height, width), as (height, width)."
+def pair(size: int | tuple # side, or (height, width), in pixels
+) -> tuple[int, int]: # (height, width)
+    "A size as height and width; ValueError for one that is none."
     size = (size, size) if isinstance(size, int) else tuple(size)
     if len(size) != 2 or min(size) < 1: raise ValueError(f"{size}: give a side, or height and width, in pixels.")
     return size

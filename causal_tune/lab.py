@@ -4,44 +4,50 @@
 
 # %% ../nbs/9_lab/38_lab.ipynb #8ec63da9
 from __future__ import annotations
-import asyncio, copy, html, json, zlib
+import asyncio, copy, html, itertools, json, zlib
 from contextlib import contextmanager
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, NamedTuple
 import anywidget
 import ipywidgets as widgets
+import nbformat
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
 import traitlets
+from fastcore.basics import patch
+
+# %% auto #0
+__all__ = ['FILTERS', 'PRESETS', 'OPTIONAL', 'OFF', 'WIDE', 'CAPTIONS', 'FIRST', 'SLOW', 'LATER', 'FILTER', 'FILTERED', 'AFFECTS',
+           'HEIGHTS', 'MARGINS', 'FEWEST', 'STYLE', 'DARK', 'INTRODUCTION', 'band_of', 'WithDC', 'filtered',
+           'other_band', 'chip_class', 'Chips', 'chip', 'Picked', 'dropdown', 'int_slider', 'cut_slider',
+           'make_controls', 'choose_result', 'fitted', 'shown', 'refresh', 'same', 'Views', 'picture_of', 'without_dc',
+           'Counts', 'edges_for', 'lacking', 'read_results', 'panels', 'unavailable', 'as_backbone', 'label_space',
+           'any_space', 'FrequencyLab', 'dc_share', 'asset', 'Look', 'chip_style', 'row', 'card', 'column',
+           'preset_button', 'control_rows', 'measuring_card', 'benchmark_card', 'arrange', 'rendered', 'open_lab',
+           'evenly', 'lab_notebook']
+
+# %% ../nbs/9_lab/38_lab.ipynb #2ba1b886
 from .core import unknown
+from .images import domain_folders, image_files
+from .domains import SPACES, LabelSpace, domain_color
 from .bands import BANDS, radius, split
-from .domains import domain_color
+from .frequency import by_zone, radial_profile, relative_change, suppressed, suppressed_table
 from .backbones import Backbone, create_backbone
 from .segmentor import Segmentor
 from .datasets import load_dataset
-from .evaluation import classify, confusion, iou
+from .evaluation import classify, confusion, iou as class_iou
+from .results import read_table
 from .training import load_checkpoint
-from .evidence import EDGES, Frames, joined, measure_layers, skill_curves
+from .observation import Gathered, gather, observe, outliers as outlying
 from .artifacts import artifact_report, outlier_figure
-from .quality import read_table
-from .frequency import by_zone, radial_profile, relative_change, suppressed, suppressed_table
-from .observation import domain_folders, gather, image_files, observe, outliers
+from .evidence import EDGES, evidence_by_layer, joined_evidence, skill_curves
 from .figures import (coefficient_view, difference_plane, difference_plot, filter_plane, gain_curve,
                                  information_figure, layer_domain_heatmap, number_panels, pca_picture, picture_row,
                                  spectrum_curves, text_color)
-
-# %% auto #0
-__all__ = ['FILTERS', 'PRESETS', 'OPTIONAL', 'OFF', 'CAPTIONS', 'LATER', 'FILTERED', 'ALL', 'FILTER', 'AFFECTS', 'SLOW', 'FIRST',
-           'HEIGHTS', 'MARGINS', 'FEWEST', 'STYLE', 'band_of', 'WithDC', 'filtered', 'chip_class', 'Chips', 'Picked',
-           'make_controls', 'choose_result', 'fitted', 'shown', 'refresh', 'same', 'Views', 'features', 'difference',
-           'without_dc', 'coefficient', 'segmentation', 'classes', 'iou_table', 'iou_view', 'information', 'frames_of',
-           'edges_for', 'lacking', 'outlier_view', 'filter_name', 'read_results', 'panels', 'benchmark', 'unavailable',
-           'FrequencyLab', 'as_backbone', 'label_space', 'any_space', 'value', 'get_state', 'set_state', 'finish',
-           'measure', 'tie', 'chip_style', 'Look', 'arrange', 'measuring_card', 'tables', 'save', 'export_html',
-           'open_lab', 'evenly']
 
 # %% ../nbs/9_lab/38_lab.ipynb #7a9d086a
 FILTERS = {"difference of Gaussians": "dog", "Gaussian bell": "gaussian", "piecewise (released code)": "piecewise",
@@ -55,9 +61,12 @@ def band_of(filter: str, # one of `bands.BANDS`
             keep_dc: bool = False, # let the mean of each channel pass
 ):
     "The band that the controls describe; ValueError for edges that the family does not allow."
-    low, high = (round(float(c), 4) for c in cuts)
-    options = dict(none={}, gaussian=dict(center=(low + high) / 2, width=(high - low) / 2)).get(filter, dict(low=low, high=high))
-    band = BANDS.create(filter, **options, **(dict(order=order) if filter == "butterworth" else {}))
+    low, high = (round(float(cut), 4) for cut in cuts)
+    options = dict(low=low, high=high)
+    if filter == "none": options = {}
+    if filter == "gaussian": options = dict(center=(low + high) / 2, width=(high - low) / 2)
+    if filter == "butterworth": options["order"] = order
+    band = BANDS.create(filter, **options)
     if isinstance(band, torch.nn.Module): band.requires_grad_(False)  # it is moved by hand here, not trained
     return WithDC(band) if keep_dc else band
 
@@ -65,9 +74,11 @@ def band_of(filter: str, # one of `bands.BANDS`
 class WithDC:
     "A band that lets DC pass, whatever it does to the rest."
     def __init__(self, band): self.band = band
+
     def __getattr__(self, name):
         if "band" not in self.__dict__: raise AttributeError(name)  # a copy in the making
         return getattr(self.band, name)
+
     def __call__(self, h, w):
         gain = self.band(h, w).clone()
         gain[0, 0] = 1
@@ -77,94 +88,138 @@ class WithDC:
 @contextmanager
 def filtered(segmentor: Segmentor, band):
     "Inside, the segmentor works with another filter: its adapter's, or one before its head where the adapter has none."
-    own = segmentor.adapter.__dict__  # looked up before parameters and modules, so it covers a learnable band too
-    if not hasattr(segmentor.adapter, "band"):
-        hook = segmentor.backbone.register_forward_hook(lambda module, args, out: [split(f, band)[0] for f in out])
-        undo = hook.remove
-    else:
-        before = own.get("band")
-        own["band"] = band
-        undo = lambda: own.pop("band") if before is None else own.update(band=before)
-    try: yield segmentor
-    finally: undo()
+    def keep(x, layer): return split(x, band)[0]
+    own = hasattr(segmentor.adapter, "band")
+    with other_band(segmentor.adapter, band) if own else segmentor.backbone.changed(keep, where="output"): yield segmentor
+
+@contextmanager
+def other_band(adapter, # with a band of its own
+               band):
+    "Inside, the adapter has this band."
+    before = adapter.band
+    del adapter.band  # a learnable band is a module, which nothing but a module may replace
+    adapter.band = band
+    try: yield
+    finally:
+        del adapter.band
+        adapter.band = before
 
 # %% ../nbs/9_lab/38_lab.ipynb #8a47cb81
-def chip_class(option) -> str: # CSS class of a chip, whatever letters its name has
+def chip_class(option) -> str: # whatever letters its name has
+    "The CSS class of a chip."
     return f"ct-chip-{zlib.crc32(str(option).encode()):x}"
 
 # %% ../nbs/9_lab/38_lab.ipynb #704d5dcb
 class Chips(widgets.HBox):
     "A row of switches; `value` is the tuple of those that are on, `required` of them at least."
     value = traitlets.Tuple()
-    def __init__(self, options, value=None, required: int = 0, **kwargs):
-        self.required, self.held = required, False
-        self.buttons = {o: widgets.ToggleButton(description=str(o), layout=dict(width="auto", height="26px")) for o in options}
-        for o, b in self.buttons.items():
-            b.add_class(chip_class(o))
-            b.observe(self._clicked, "value")
+
+    def __init__(self, options, # names, in order
+                 value=None, # those that are on; all by default
+                 required: int = 0, # how many have to be on
+                 **kwargs): # of `HBox`
+        self.required = required
+        self.held = False  # while the buttons follow the value, and not the value the buttons
+        self.buttons = {o: chip(o, self._clicked) for o in options}
         super().__init__(list(self.buttons.values()), **kwargs)
         self.value = tuple(options if value is None else value)
-    def _clicked(self, change):
-        if self.held: return
-        on = tuple(o for o, b in self.buttons.items() if b.value)
-        if len(on) < self.required: change.owner.value = True  # the last one stays
-        else: self.value = on
+
     @traitlets.validate("value")
     def _known(self, proposal):
         for o in proposal.value:
             if o not in self.buttons: raise unknown("choice", o, self.buttons)
         if len(proposal.value) < self.required: raise ValueError(f"At least {self.required} of {list(self.buttons)} must be chosen.")
         return tuple(o for o in self.buttons if o in proposal.value)
+
     @traitlets.observe("value")
     def _show(self, change):
         self.held = True
         for o, b in self.buttons.items(): b.value = o in change.new
         self.held = False
 
-# %% ../nbs/9_lab/38_lab.ipynb #0f4809ad
-OPTIONAL = ("features", "difference", "segmentation", "evidence")
-OFF = ("evidence",) # optional views that a new lab does not show
+# %% ../nbs/9_lab/38_lab.ipynb #cb88fa18
+def chip(option, clicked) -> widgets.ToggleButton:
+    "A switch that calls a function when it is switched."
+    b = widgets.ToggleButton(description=str(option), layout=dict(width="auto", height="26px"))
+    b.observe(clicked, "value")
+    return b.add_class(chip_class(option))
 
+@patch
+def _clicked(self:Chips, change):
+    if self.held: return
+    on = tuple(o for o, b in self.buttons.items() if b.value)
+    if len(on) < self.required: change.owner.value = True  # the last one stays
+    else: self.value = on
+
+# %% ../nbs/9_lab/38_lab.ipynb #e65dfc25
 class Picked(traitlets.HasTraits):
-    "A coefficient (k, l) of the grid; no widget of its own, it is picked in a figure."
+    "A coefficient (k, l) of the grid."
     value = traitlets.Tuple((0, 1))
-    def __init__(self, grid): self.grid = grid; super().__init__()
+
+    def __init__(self, grid): # height and width in patches
+        self.grid = grid
+        super().__init__()
+
     @traitlets.validate("value")
     def _there(self, proposal):
-        if len(v := proposal.value) == 2 and all(0 <= i < n for i, n in zip(v, self.grid)): return tuple(v)
-        raise ValueError(f"There is no coefficient {v} on a grid of {self.grid[0]} x {self.grid[1]}.")
+        at = proposal.value
+        if len(at) == 2 and all(0 <= i < n for i, n in zip(at, self.grid)): return tuple(at)
+        raise ValueError(f"There is no coefficient {at} on a grid of {self.grid[0]} x {self.grid[1]}.")
 
 # %% ../nbs/9_lab/38_lab.ipynb #b0635c0a
-def make_controls(domains, layers: int, images: int, views, grid, results=None) -> dict[str, traitlets.HasTraits]:
+OPTIONAL = ("features", "difference", "segmentation", "evidence") # views that can be switched off
+OFF = ("evidence",) # those that a new lab does not show
+WIDE = dict(description_width="initial") # a description takes the room that it needs
+
+def dropdown(description: str, options, width: int, # pixels
+             **more) -> widgets.Dropdown:
+    "A choice of one."
+    return widgets.Dropdown(options=options, description=description, layout=dict(width=f"{width}px"), style=WIDE, **more)
+
+def int_slider(description: str, most: int, width: int, # pixels
+               value: int = 0, least: int = 0) -> widgets.IntSlider:
+    "A slider over whole numbers, which tells every move."
+    return widgets.IntSlider(value, least, most, description=description, layout=dict(width=f"{width}px"), style=WIDE)
+
+def cut_slider() -> widgets.FloatRangeSlider:
+    "The slider with two handles, over the radii of the plane."
+    return widgets.FloatRangeSlider(value=(.2, .7), min=.01, max=1.41, step=.01, description="cut-offs", readout_format=".2f",
+                                    layout=dict(width="320px"), style=WIDE)
+
+# %% ../nbs/9_lab/38_lab.ipynb #916d4774
+def make_controls(domains, # names
+                  layers: int, # blocks
+                  images: int, # of the domain that has most
+                  views, # those of `OPTIONAL` that there are
+                  grid: tuple[int, int], # patches
+                  results=None, # from `read_results`
+) -> dict[str, traitlets.HasTraits]:
     "Every control of the lab, by the name of its entry in the state."
-    small = lambda width: dict(width=width)
-    describe = dict(description_width="initial")
-    slider = dict(continuous_update=True, style=describe)
-    return dict(
-        filter=widgets.Dropdown(options=list(FILTERS.items()), description="filter", layout=small("205px"), style=describe),
-        cuts=widgets.FloatRangeSlider(value=(.2, .7), min=.01, max=1.41, step=.01, description="cut-offs", readout_format=".2f",
-                                      layout=small("320px"), **slider),
-        order=widgets.IntSlider(2, 1, 8, description="order", layout=small("180px"), **slider),
-        keep_dc=widgets.Checkbox(False, description="keep DC", indent=False, layout=small("85px")),
-        layer=widgets.IntSlider(layers // 2, 0, layers - 1, description="block", layout=small("210px"), **slider),
+    controls = dict(
+        filter=dropdown("filter", list(FILTERS.items()), 205),
+        cuts=cut_slider(),
+        order=int_slider("order", 8, 180, value=2, least=1),
+        keep_dc=widgets.Checkbox(False, description="keep DC", indent=False, layout=dict(width="85px")),
+        layer=int_slider("block", layers - 1, 210, value=layers // 2),
         domains=Chips(domains, required=1),
-        domain=widgets.Dropdown(options=domains, value=domains[-1], description="look at", layout=small("165px"), style=describe),
-        reference=widgets.Dropdown(options=domains, description="against", layout=small("165px"), style=describe),
-        image=widgets.IntSlider(0, 0, images - 1, description="image", layout=small("190px"), **slider),
-        scale=widgets.Dropdown(options=["log", "share"], description="scale", layout=small("110px"), style=describe),
-        cells=widgets.Dropdown(options=["share removed", "change to reference"], description="cells", layout=small("195px"), style=describe),
+        domain=dropdown("look at", domains, 165, value=domains[-1]),
+        reference=dropdown("against", domains, 165),
+        image=int_slider("image", images - 1, 190),
+        scale=dropdown("scale", ["log", "share"], 110),
+        cells=dropdown("cells", ["share removed", "change to reference"], 195),
         coefficient=Picked(grid),
-        views=Chips(views, [v for v in views if v not in OFF]), **(choose_result(results) if results else {}))
+        views=Chips(views, [v for v in views if v not in OFF]))
+    return controls | (choose_result(results) if results else {})
 
 # %% ../nbs/9_lab/38_lab.ipynb #7cf3c22a
 def choose_result(results: Mapping[str, pd.DataFrame] # from `read_results`
 ) -> dict[str, widgets.Dropdown]: # experiment, baseline
     "What picks a part of the benchmark's tables; the baselines follow the experiment."
-    describe = dict(style=dict(description_width="initial"), layout=dict(width="300px"))
-    experiment = widgets.Dropdown(options=list(results), description="experiment", **describe)
-    baseline = widgets.Dropdown(description="compared with", **describe)
+    experiment = dropdown("experiment", list(results), 300)
+    baseline = dropdown("compared with", [], 300)
     def offer(change=None):
-        names, before = list(results[experiment.value].reference.unique()), baseline.value
+        names = list(results[experiment.value].reference.unique())
+        before = baseline.value
         baseline.options = names
         baseline.value = before if before in names else names[0]
     experiment.observe(offer, "value")
@@ -184,35 +239,52 @@ CAPTIONS = dict(
     information="Look for bands that tell the domain and not the class. Shaded: the filter. The control has nothing to find.",
     outliers="Tokens far above their image's median norm. They belong to the filter in the title; Measure takes the one that is set.",
     benchmark="Trained and tested, not estimated: filled where the interval leaves zero out.")
-LATER = ("information", "outliers", "benchmark") # these come when they have been measured, or when there are results
-FILTERED = ("curves", "plane", "zones", "features", "difference", "segmentation", "iou", "information")
-ALL = tuple(CAPTIONS)
-FILTER = ("filter", "cuts", "order", "keep_dc")
-AFFECTS = dict(dict.fromkeys(FILTER, FILTERED), image=("features", "segmentation"),
-               layer=("curves", "zones", "features", "difference", "coefficient"), reference=("zones", "difference"),
-               domain=("zones", "features", "difference", "segmentation"), domains=("curves", "zones", "coefficient", "iou"),
-               scale=("curves", "difference"), cells=("zones",), coefficient=("difference", "coefficient"), views=ALL,
-               experiment=("benchmark",), baseline=("benchmark",))
-SLOW = ("segmentation", "iou")  # these need the model itself
+
+# %% ../nbs/9_lab/38_lab.ipynb #f351bcad
 FIRST = ("curves", "plane", "zones")  # these follow every move; all others follow when the controls rest for a moment
-HEIGHTS = dict(curves=275, plane=270, zones=575, features=255, difference=350, coefficient=350, segmentation=270, iou=330,
-               outliers=380) # the others are as high as they have rows
+SLOW = ("segmentation", "iou")  # these need the model itself
+LATER = ("information", "outliers", "benchmark") # these come when they have been measured, or when there are results
+FILTER = ("filter", "cuts", "order", "keep_dc") # the controls that make the band
+FILTERED = ("curves", "plane", "zones", "features", "difference", "segmentation", "iou", "information")
+AFFECTS = dict(
+    **dict.fromkeys(FILTER, FILTERED),
+    image=("features", "segmentation"),
+    layer=("curves", "zones", "features", "difference", "coefficient"),
+    reference=("zones", "difference"),
+    domain=("zones", "features", "difference", "segmentation"),
+    domains=("curves", "zones", "coefficient", "iou"),
+    scale=("curves", "difference"),
+    cells=("zones",),
+    coefficient=("difference", "coefficient"),
+    views=tuple(CAPTIONS),
+    experiment=("benchmark",),
+    baseline=("benchmark",))
 
 # %% ../nbs/9_lab/38_lab.ipynb #b8833fc5
-MARGINS = dict(curves=dict(margin=dict(l=70, r=55, t=45, b=50), showlegend=False), plane=dict(margin=dict(l=70, r=80, t=45, b=50)),
-               zones=dict(margin=dict(l=70, r=40, t=45, b=50)))
+HEIGHTS = dict(curves=275, plane=270, zones=575, features=255, difference=350, coefficient=350, segmentation=270, iou=330,
+               outliers=380) # the others are as high as they have rows
+MARGINS = dict(curves=dict(l=70, r=55, t=45, b=50), plane=dict(l=70, r=80, t=45, b=50), zones=dict(l=70, r=40, t=45, b=50))
 
 def fitted(figure: go.Figure, name: str) -> go.Figure: # the same figure
     "As wide as its place; what the controls or the cells say anyway (legend, colour scale) is left out where speed counts."
-    if name in MARGINS: figure.update_xaxes(automargin=False).update_yaxes(automargin=False)
-    if name == "zones": figure.data[0].showscale = False
-    for trace, key in ((t, k) for t in figure.data for k in (["z"] if t.type == "heatmap" else ["x", "y"])):
-        z = np.asarray(getattr(trace, key, None))
-        if z.dtype.kind == "f" and np.isnan(z).any(): trace[key] = np.where(np.isnan(z), None, z)  # JSON has no NaN
-    figure.update_layout(height=HEIGHTS.get(name, figure.layout.height), width=None, **MARGINS.get(name, {}))
-    if name == "zones": figure.layout.margin.l = max(70, 16 + 7.5 * max(map(len, figure.layout.yaxis.ticktext)))
+    for trace in figure.data: _without_nan(trace)
+    figure.update_layout(height=HEIGHTS.get(name, figure.layout.height), width=None)
+    if name in MARGINS:
+        figure.update_xaxes(automargin=False).update_yaxes(automargin=False)
+        figure.update_layout(margin=MARGINS[name])
+    if name == "curves": figure.update_layout(showlegend=False)
+    if name == "zones":
+        figure.data[0].showscale = False
+        longest = max(len(label) for label in figure.layout.yaxis.ticktext)
+        figure.layout.margin.l = max(70, 16 + 7.5 * longest)
     return figure
 
+def _without_nan(trace):
+    for key in (["z"] if trace.type == "heatmap" else ["x", "y"]):
+        values = np.asarray(getattr(trace, key, None))
+        if values.dtype.kind == "f" and np.isnan(values).any(): trace[key] = np.where(np.isnan(values), None, values)
+
+# %% ../nbs/9_lab/38_lab.ipynb #688a69ae
 def shown(figure: go.Figure, name: str) -> go.FigureWidget:
     "A figure for the browser; its camera writes a file of this name."
     widget = go.FigureWidget(fitted(figure, name))
@@ -229,115 +301,156 @@ def refresh(shown: go.FigureWidget, # in the browser
         shown.data = []
         shown.add_traces(new.data)
     with shown.batch_update():
-        for old, trace in [*zip(shown.data, new.data), (shown.layout, new.layout)]:
-            before, after = old.to_plotly_json(), trace.to_plotly_json()
-            old.update({k: v for k, v in after.items() if not same(v, before.get(k))}, overwrite=True)
-            for k in before.keys() - after.keys() - {"uid", "type"}: old[k] = None
+        for old, trace in [*zip(shown.data, new.data), (shown.layout, new.layout)]: _overwrite(old, trace)
+
+def _overwrite(old, new): # a trace or a layout
+    before = old.to_plotly_json()
+    after = new.to_plotly_json()
+    old.update({k: v for k, v in after.items() if not same(v, before.get(k))}, overwrite=True)
+    for k in before.keys() - after.keys() - {"uid", "type"}: old[k] = None
 
 def same(a, b) -> bool:
     "Equal values, arrays with NaN among them."
     if isinstance(a, dict) and isinstance(b, dict): return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return np.shape(a) == np.shape(b) and bool(np.all((a == b) | ((a != a) & (b != b))))  # NaN equals NaN here
-    return a == b
+    if not isinstance(a, np.ndarray) and not isinstance(b, np.ndarray): return a == b
+    if np.shape(a) != np.shape(b): return False
+    both_nan = (a != a) & (b != b)
+    return bool(np.all((a == b) | both_nan))
 
 # %% ../nbs/9_lab/38_lab.ipynb #ae478ac1
 class Views:
     "One method per view; `self` is a `FrequencyLab`."
-    def plane_of(self, domain): return self.seen.spectra.energy[self.at(domain), self.value("layer")]
     def at(self, domain): return self.seen.spectra.domains.index(domain)
-    def curves(self):
-        names, share = self.value("domains"), self.value("scale") == "share"
-        radii, energy, count = self.rings
-        energy = {d: energy[self.at(d), self.value("layer")] for d in names}
-        if share: energy = {d: 100 * e * count / (e @ count) for d, e in energy.items()}
-        return spectrum_curves(radii, energy, self.band,
-            f"What the filter keeps: block {self.value('layer')}", None if share else {d: self.plane_of(d)[0, 0] for d in names}, share)
-    def plane(self):
-        return filter_plane(self.band, *self.grid).update_layout(width=None, title_text=f"The same on the plane of {self.grid[0]} × {self.grid[1]} coefficients")
-    def zones(self):
-        names, energy = self.value("domains"), self.seen.spectra.energy
-        change = self.value("cells") == "change to reference"
-        shares = {"all": suppressed(energy, self.band), **by_zone(energy, self.band)}
-        if change: shares = {k: v - v[self.at(self.value("reference"))] for k, v in shares.items()}
-        shares = {k: v[[self.at(d) for d in names]] for k, v in shares.items()}
-        title = f"Energy removed, points more than in {self.value('reference')}" if change else "Energy removed, by block and domain"
-        chosen = (names.index(self.value("domain")), self.value("layer")) if self.value("domain") in names else None
-        return layer_domain_heatmap(shares, names, self.seen.spectra.layers, title, change=change, chosen=chosen,
-                                    unit="points" if change else "% of<br>energy")
+
+    def plane_of(self, domain): # (h, w) energies of the block that is looked at
+        return self.seen.spectra.energy[self.at(domain), self.value("layer")]
+
+@patch
+def curves(self:Views):
+    layer = self.value("layer")
+    names = self.value("domains")
+    share = self.value("scale") == "share"
+    radii, energy, count = self.rings
+    rings = {d: energy[self.at(d), layer] for d in names}
+    if share: rings = {d: 100 * e * count / (e @ count) for d, e in rings.items()}
+    dc = None if share else {d: self.plane_of(d)[0, 0] for d in names}
+    return spectrum_curves(radii, rings, self.band, f"What the filter keeps: block {layer}", dc, share)
+
+@patch
+def plane(self:Views):
+    h, w = self.grid
+    return filter_plane(self.band, h, w).update_layout(width=None, title_text=f"The same on the plane of {h} × {w} coefficients")
 
 # %% ../nbs/9_lab/38_lab.ipynb #e244edc6
-def features(self):
-    domain, i, layer = self.value("domain"), self.value("image"), self.value("layer")
-    i = min(i, len(self.seen.maps[domain]) - 1)
+@patch
+def zones(self:Views):
+    names = self.value("domains")
+    energy = self.seen.spectra.energy
+    shares = {"all": suppressed(energy, self.band), **by_zone(energy, self.band)}
+    layers = self.seen.spectra.layers
+    domain = self.value("domain")
+    chosen = (names.index(domain), self.value("layer")) if domain in names else None
+    rows = [self.at(d) for d in names]
+    if self.value("cells") == "share removed":
+        shares = {zone: share[rows] for zone, share in shares.items()}
+        return layer_domain_heatmap(shares, names, layers, "Energy removed, by block and domain", chosen=chosen)
+    reference = self.value("reference")
+    shares = {zone: (share - share[self.at(reference)])[rows] for zone, share in shares.items()}
+    title = f"Energy removed, points more than in {reference}"
+    return layer_domain_heatmap(shares, names, layers, title, change=True, chosen=chosen, unit="points")
+
+# %% ../nbs/9_lab/38_lab.ipynb #49934979
+@patch
+def features(self:Views):
+    domain = self.value("domain")
+    layer = self.value("layer")
+    i = min(self.value("image"), len(self.seen.maps[domain]) - 1)
     z = torch.from_numpy(self.seen.maps[domain][i, layer].astype(np.float32))
     kept, removed = split(z, self.band)
-    paint = lambda part: pca_picture(part, self.seen.limits[layer])
-    norms, picture = self.seen.norms[domain][i, layer], self.data.images[domain][i].permute(1, 2, 0).numpy()
-    return picture_row({"input": picture, "before": paint(z), "kept": paint(kept), "removed": paint(removed)},
-                       f"One image of {domain}: features of block {layer} in three principal directions", norms, outliers(norms))
+    limit = self.seen.limits[layer]
+    norms = self.seen.norms[domain][i, layer]
+    pictures = dict(input=picture_of(self.data.images[domain][i]), before=pca_picture(z, limit),
+                    kept=pca_picture(kept, limit), removed=pca_picture(removed, limit))
+    title = f"One image of {domain}: features of block {layer} in three principal directions"
+    return picture_row(pictures, title, norms, outlying(norms))
 
-Views.features = features
+def picture_of(image # (3, h, w) tensor
+): # (h, w, 3) array
+    return image.permute(1, 2, 0).numpy()
 
 # %% ../nbs/9_lab/38_lab.ipynb #8115b998
-def difference(self):
-    domain, reference = self.value("domain"), self.value("reference")
-    ours, theirs = self.plane_of(domain), self.plane_of(reference)
-    title, share = f"{domain} against {reference}: block {self.value('layer')}", self.value("scale") == "share"
-    change = 100 * (without_dc(ours) - without_dc(theirs)) if share else relative_change(ours, theirs)
-    return difference_plane(change, self.band, title, "points" if share else "dB", tuple(self.value("coefficient")))
+@patch
+def difference(self:Views):
+    domain = self.value("domain")
+    reference = self.value("reference")
+    ours = self.plane_of(domain)
+    theirs = self.plane_of(reference)
+    title = f"{domain} against {reference}: block {self.value('layer')}"
+    at = tuple(self.value("coefficient"))
+    if self.value("scale") != "share": return difference_plane(relative_change(ours, theirs), self.band, title, "dB", at)
+    return difference_plane(100 * (without_dc(ours) - without_dc(theirs)), self.band, title, "points", at)
 
-def without_dc(energy): # shares of all energy but that of DC
+@patch
+def coefficient(self:Views):
+    k, l = self.value("coefficient")
+    energies = {d: self.plane_of(d)[k, l] for d in self.value("domains")}
+    return coefficient_view(*self.grid, (k, l), energies)
+
+def without_dc(energy): # (h, w) -> shares of all energy but that of DC
     energy = energy.copy()
     energy[0, 0] = 0
     return energy / max(energy.sum(), 1e-30)
 
-def coefficient(self):
-    k, l = self.value("coefficient")
-    return coefficient_view(*self.grid, (k, l), {d: self.plane_of(d)[k, l] for d in self.value("domains")})
-
-Views.difference, Views.coefficient = difference, coefficient
-
-# %% ../nbs/9_lab/38_lab.ipynb #cb9e0b56
-def segmentation(self):
+# %% ../nbs/9_lab/38_lab.ipynb #0cce56ad
+@patch
+def segmentation(self:Views):
     domain = self.value("domain")
     i = min(self.value("image"), len(self.data.images[domain]) - 1)
-    image, labels, space = self.data.images[domain][i], self.data.labels[domain], self.space
-    pictures = {"input": image.permute(1, 2, 0).numpy(), "as it is": space.colorize(self.classes(domain, i)),
-                "filtered": space.colorize(self.classes(domain, i, self.band))}
-    if labels: pictures["label"] = space.colorize(labels[i])
+    paint = self.space.colorize
+    labels = self.data.labels[domain]
+    pictures = {"input": picture_of(self.data.images[domain][i]), "as it is": paint(self.classes(domain, i)),
+                "filtered": paint(self.classes(domain, i, self.band))}
+    if labels: pictures["label"] = paint(labels[i])
     return picture_row(pictures, f"One image of {domain}: segmentation")
 
-def classes(self, domain, i, band=None): # (h, w) class ids of one image
-    labels, x = self.data.labels[domain], self.data.images[domain][i:i + 1].to(self.device)
+@patch
+def classes(self:Views, domain, i, band=None): # (h, w) class ids of one image
+    labels = self.data.labels[domain]
+    x = self.data.images[domain][i:i + 1].to(self.device)
     size = labels[i].shape if labels else x.shape[-2:]
     with torch.no_grad():
         if band is None: return classify(self.segmentor, x, size)[0].cpu().numpy()
         with filtered(self.segmentor, band): return classify(self.segmentor, x, size)[0].cpu().numpy()
 
-Views.segmentation, Views.classes = segmentation, classes
+# %% ../nbs/9_lab/38_lab.ipynb #387d7972
+class Counts(NamedTuple):
+    "Confusion matrices of a domain's images, (k, k) each."
+    as_is: list # with the model as it is
+    filtered: list # with the filter
 
-# %% ../nbs/9_lab/38_lab.ipynb #0cce56ad
-def iou_table(self) -> pd.DataFrame: # one row per domain and class: iou, filtered, change; fractions
+@patch
+def iou_table(self:Views) -> pd.DataFrame: # one row per domain and class: iou, filtered, change; fractions
     "IoU of every class and domain with labels, with the model as it is and with the filter, as far as counted."
-    rows = []
+    tables = []
     for domain, counts in self.counts.items():
-        as_is, now = (iou(sum(c)) if c else np.full(len(self.space), np.nan) for c in counts)
-        rows += [dict(domain=domain, class_=c, iou=a, filtered=b, change=b - a) for c, a, b in zip(self.space.classes, as_is, now)]
-    return pd.DataFrame(rows, columns=["domain", "class_", "iou", "filtered", "change"]).rename(columns={"class_": "class"})
+        before, now = (class_iou(sum(cms)) if cms else np.full(len(self.space), np.nan) for cms in counts)
+        names = {"domain": domain, "class": list(self.space.classes)}
+        tables.append(pd.DataFrame(dict(names, iou=before, filtered=now, change=now - before)))
+    empty = pd.DataFrame(columns=["domain", "class", "iou", "filtered", "change"])
+    return pd.concat(tables, ignore_index=True) if tables else empty
 
-def iou_view(self):
+@patch
+def iou(self:Views):
     table = self.iou_table().pivot(index="domain", columns="class", values="change")
-    table = table.reindex([d for d in self.value("domains") if d in table.index]).reindex(columns=list(self.space.classes))
+    rows = [d for d in self.value("domains") if d in table.index]
+    table = table.reindex(rows).reindex(columns=list(self.space.classes))
     table = table.loc[:, table.notna().any()]
-    means = table.mean(axis=1).to_frame("mean of classes")
-    return number_panels({"": pd.concat([means, table], axis=1)}, list(table.index), ["mean of classes", *table.columns],
-                         "Change of IoU by the filter", "class", change=True, unit="points of IoU")
-
-Views.iou_table, Views.iou = iou_table, iou_view
+    table.insert(0, "mean of classes", table.mean(axis=1))
+    return number_panels({"": table}, rows, list(table), "Change of IoU by the filter", "class", change=True, unit="points of IoU")
 
 # %% ../nbs/9_lab/38_lab.ipynb #18ea42bb
-def information(self):
+@patch
+def information(self:Views):
     if self._information is None:
         self._information = information_figure(skill_curves(self.evidence), self.evidence.bands, band=self.band)
     r, gain = gain_curve(self.band, 2001)
@@ -346,33 +459,18 @@ def information(self):
         if shape.type == "rect": shape.update(x0=inside.min(), x1=inside.max())
     return self._information
 
-Views.information = information
-
 # %% ../nbs/9_lab/38_lab.ipynb #4aae3125
-def frames_of(data # from `gather`
-) -> Frames:
-    "Images and labels as `evidence.measure` takes them; images at one position of their domains are one scene."
-    size = next(iter(data.images.values())).shape[-2:]
-    resized = partial(torch.nn.functional.interpolate, size=size, mode="nearest-exact")
-    fit = lambda y: resized(torch.from_numpy(y.astype(np.float32))[None, None])[0, 0].long()
-    maps = [fit(y) for d in data.images for y in data.labels[d] or [np.full(size, 255)] * len(data.images[d])]
-    counts = list(map(len, data.images.values()))
-    names = data.space.classes if data.space else tuple(map(str, range(255)))
-    return Frames(torch.cat(list(data.images.values())), torch.stack(maps), np.arange(len(counts)).repeat(counts),
-                  np.concatenate([np.arange(n) for n in counts]), tuple(data.images), names)
-
-# %% ../nbs/9_lab/38_lab.ipynb #52b08e28
 FEWEST = 8 # images of a domain that probes need
 
 def edges_for(h: int, w: int) -> tuple[float, ...]: # the patch grid -> radii
     "The rings of the evidence chapter, wider where they would hold no coefficient."
-    r, edges = radius(h, w), [0.]
-    for e in EDGES[1:]:
-        if ((r > 0) & (r >= edges[-1]) & (r < e)).any(): edges.append(e)
+    r = radius(h, w)
+    edges = [0.]
+    for edge in EDGES[1:]:
+        if ((r > 0) & (r >= edges[-1]) & (r < edge)).any(): edges.append(edge)
     return (*edges[:-1], EDGES[-1])
 
-def lacking(data # from `gather`
-) -> str: # empty if nothing is
+def lacking(data: Gathered) -> str: # empty if nothing is
     "What the probes need and do not have."
     counts = {d: len(x) for d, x in data.images.items()}
     if len(counts) < 2: return "Measuring compares domains; give the images of two or more."
@@ -380,44 +478,85 @@ def lacking(data # from `gather`
     return few and f"Measuring needs {FEWEST} images of each domain, better 32 (n=32, or --n 32); {few}."
 
 # %% ../nbs/9_lab/38_lab.ipynb #108488a5
-def outlier_view(self): return outlier_figure(self.artifacts["filter"], f"Tokens of outlying norm; filter: {self.measured_with}")
+@patch
+def outliers(self:Views):
+    return outlier_figure(self.artifacts["filter"], f"Tokens of outlying norm; filter: {self.measured_with}")
 
-def filter_name(self) -> str: # such as "dog, 0.20 to 0.70, keeps DC"
+@patch
+def filter_name(self:Views) -> str: # such as "dog, 0.20 to 0.70, keeps DC"
     "The filter that is set, in words."
     name, (low, high), order, keep_dc = (self.value(n) for n in FILTER)
-    parts = [name if name != "butterworth" else f"butterworth of order {order}", *([f"{low:.2f} to {high:.2f}"] if name != "none" else [])]
-    return ", ".join(parts + ["keeps DC"] * keep_dc)
-
-Views.outliers, Views.filter_name = outlier_view, filter_name
+    parts = [f"butterworth of order {order}" if name == "butterworth" else name]
+    if name != "none": parts.append(f"{low:.2f} to {high:.2f}")
+    if keep_dc: parts.append("keeps DC")
+    return ", ".join(parts)
 
 # %% ../nbs/9_lab/38_lab.ipynb #29ffee9d
 def read_results(folder # of `causal-tune bench-quality`, or its --tables
 ) -> dict[str, pd.DataFrame]: # experiment -> its differences
     "Every quality_EXPERIMENT_differences.csv. ValueError where there is none."
     head, tail = "quality_", "_differences.csv"
-    found = {p.name[len(head):-len(tail)]: read_table(p) for p in sorted(Path(folder).glob(f"{head}*{tail}"))}
-    if not found: raise ValueError(f"{folder} holds no {head}EXPERIMENT{tail}; `causal-tune bench-quality` writes them.")
-    return found
+    paths = sorted(Path(folder).glob(f"{head}*{tail}"))
+    if not paths: raise ValueError(f"{folder} holds no {head}EXPERIMENT{tail}; `causal-tune bench-quality` writes them.")
+    return {path.name.removeprefix(head).removesuffix(tail): read_table(path) for path in paths}
 
 def panels(domains) -> list[str]: # at most six
     "The domains to draw: those that are not of the form name:severity, if there are others."
-    return ([d for d in domains if ":" not in d] or list(domains))[:6]
+    plain = [d for d in domains if ":" not in d]
+    return (plain or list(domains))[:6]
 
-def benchmark(self):
-    table, baseline = self.results[self.value("experiment")], self.value("baseline")
+@patch
+def benchmark(self:Views):
+    experiment = self.value("experiment")
+    baseline = self.value("baseline")
+    table = self.results[experiment]
     table = table[table.reference == baseline]
-    return difference_plot(table, baseline, panels(table.domain.unique()), f"Benchmark: {self.value('experiment')}")
-
-Views.benchmark = benchmark
+    return difference_plot(table, baseline, panels(table.domain.unique()), f"Benchmark: {experiment}")
 
 # %% ../nbs/9_lab/38_lab.ipynb #f2ce86e2
-def unavailable(segmentor, backbone, results) -> set[str]: # views and groups of views
+def unavailable(segmentor, backbone: Backbone, results) -> set[str]: # views and groups of views
     "What a lab cannot show, or not before it is measured."
-    return {*LATER[:2], *(() if segmentor else SLOW), *(("evidence",) if backbone.staged else ()), *(() if results else LATER[2:])}
+    absent = {"information", "outliers"}
+    if not segmentor: absent |= set(SLOW)
+    if backbone.staged: absent.add("evidence")
+    if not results: absent.add("benchmark")
+    return absent
+
+def as_backbone(model) -> Backbone:
+    "The backbone to look into; a plain timm model is copied, so that the one given stays as it is."
+    if isinstance(model, Segmentor): return model.backbone
+    if isinstance(model, Backbone): return model.eval()
+    return create_backbone(model if isinstance(model, str) else copy.deepcopy(model))
+
+def label_space(data: Gathered, segmentor) -> LabelSpace | None: # None without a segmentor
+    "What classes are called and painted. ValueError where the labels are not those of the head."
+    if segmentor is None: return None
+    k = segmentor.num_classes
+    space = data.space or any_space(k)
+    labels = [y for some in data.labels.values() if some for y in some]
+    most = max((int(y[y != 255].max(initial=0)) for y in labels), default=0)
+    if len(space) != k or most >= k: raise ValueError(
+        f"The segmentor knows {k} classes, the labels ({space.name}) have {max(len(space), most + 1)}; "
+        "give images without labels, or other ones.")
+    return space
+
+# %% ../nbs/9_lab/38_lab.ipynb #343b5b88
+def any_space(k: int # classes without names
+) -> LabelSpace:
+    "The known label space of this size, or one with numbers for names."
+    for space in SPACES.values():
+        if len(space) == k: return space
+    palette = np.random.default_rng(0).integers(40, 230, (k, 3)).astype(np.uint8)
+    return LabelSpace(f"{k} classes", tuple(map(str, range(k))), palette)
 
 # %% ../nbs/9_lab/38_lab.ipynb #64894353
 class FrequencyLab(Views, widgets.VBox):
     "Controls and linked views over what a model's features hold; see `gather` for what images may be."
+    evidence = None # what bands tell, once it is measured
+    artifacts = None # tables on outliers, likewise
+    measured_with = None # the filter that they belong to, in words
+    _information = None # the figure of the evidence, which is made once
+
     def __init__(self, model, # `Segmentor`, `Backbone`, timm model, or a name for `create_backbone`
                  images_by_domain: Mapping, # domain -> uint8 (n, 3, H, W), data set, folder, or list of paths and pictures
                  size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
@@ -425,345 +564,425 @@ class FrequencyLab(Views, widgets.VBox):
                  budget: float = 500e6, # bytes to remember of the features
                  results=None): # folder with tables of `causal-tune bench-quality`
         self.results = read_results(results) if results else {}
-        self.segmentor = model.eval() if isinstance(model, Segmentor) else None
-        self.backbone = as_backbone(model)
-        self.device = next(self.backbone.parameters()).device
-        self.data = gather(images_by_domain, size)
-        self.seen = observe(self.backbone, self.data.images, budget)
-        self.grid, self.counts, self._as_is = self.seen.spectra.energy.shape[-2:], {}, {}
-        self._job, self._waiting, self.rings = None, set(), radial_profile(self.seen.spectra.energy)
-        self.space = label_space(self.data, self.segmentor)
-        without = unavailable(self.segmentor, self.backbone, self.results)
-        self.controls = make_controls(list(self.data.images), len(self.seen.spectra.layers), max(map(len, self.seen.maps.values())),
-                                      [v for v in OPTIONAL if v not in without], self.grid, self.results)
-        self.band = band_of("dog", (.2, .7))
-        self.evidence = self.artifacts = self.measured_with = self._information = self._measuring = None
-        self.figures = {name: shown(getattr(self, name)(), name) for name in CAPTIONS if name not in without}
-        self.message = widgets.HTML()
+        self._look(model, gather(images_by_domain, size), budget)
+        self._furnish()
         super().__init__(arrange(self))
-        for name, control in self.controls.items(): control.observe(lambda change, name=name: self._changed([name]), "value")
+        for name, control in self.controls.items(): control.observe(partial(self._moved, name), "value")
         self.state = state or {}
         self._changed(list(self.controls))
         self.tie()
 
+    @property
+    def state(self) -> dict: # plain values; `json.dumps` takes it
+        return self._stand()
+    @state.setter
+    def state(self, state): self._put_all(state)
+
 # %% ../nbs/9_lab/38_lab.ipynb #6b7c9a86
-def as_backbone(model) -> Backbone:
-    "The backbone to look into; a plain timm model is copied, so that the one given stays as it is."
-    if isinstance(model, Segmentor): return model.backbone
-    if isinstance(model, Backbone): return model.eval()
-    return create_backbone(model if isinstance(model, str) else copy.deepcopy(model))
+@patch
+def _look(self:FrequencyLab, model, data: Gathered, budget): # what there is to show
+    self.segmentor = model.eval() if isinstance(model, Segmentor) else None
+    self.backbone = as_backbone(model)
+    self.device = next(self.backbone.parameters()).device
+    self.data = data
+    self.space = label_space(data, self.segmentor)
+    self.seen = observe(self.backbone, data.images, budget)
+    self.grid = self.seen.spectra.energy.shape[-2:]
+    self.rings = radial_profile(self.seen.spectra.energy)
+    self.counts = {}   # domain -> `Counts`, of the filter that is set
+    self._as_is = {}   # (domain, image) -> its confusion matrix without the filter
 
-def label_space(data, segmentor): # None without a segmentor
-    "What classes are called and painted. ValueError where the labels are not those of the head."
-    if segmentor is None: return None
-    k, space = segmentor.num_classes, data.space or any_space(segmentor.num_classes)
-    most = max((int(y[y != 255].max(initial=0)) for some in data.labels.values() if some for y in some), default=0)
-    if len(space) != k or most >= k: raise ValueError(
-        f"The segmentor knows {k} classes, the labels ({space.name}) have {max(len(space), most + 1)}; give images without labels, or other ones.")
-    return space
+@patch
+def _furnish(self:FrequencyLab): # controls and figures
+    without = unavailable(self.segmentor, self.backbone, self.results)
+    views = [v for v in OPTIONAL if v not in without]
+    most = max(len(maps) for maps in self.seen.maps.values())
+    self.controls = make_controls(list(self.data.images), len(self.seen.spectra.layers), most, views, self.grid, self.results)
+    self.band = band_of("dog", (.2, .7))
+    self.figures = {name: shown(getattr(self, name)(), name) for name in CAPTIONS if name not in without}
+    self.message = widgets.HTML()
+    self._waiting = set()  # views to draw when the controls rest
+    self._job = None  # the generator that draws them
+    self._measuring = None  # the generator that measures
+    self._held = False  # while a state is put in as a whole
 
-def any_space(k: int): # a label space for k classes without names
-    "The known label space of this size, or one with numbers for names."
-    from causal_tune.domains import SPACES, LabelSpace
-    known = [s for s in SPACES.values() if len(s) == k]
-    palette = np.random.default_rng(0).integers(40, 230, (k, 3)).astype(np.uint8)
-    return known[0] if known else LabelSpace(f"{k} classes", tuple(map(str, range(k))), palette)
-
-# %% ../nbs/9_lab/38_lab.ipynb #b397e285
-def value(self, name): # of a control
+# %% ../nbs/9_lab/38_lab.ipynb #2142cc8b
+@patch
+def value(self:FrequencyLab, name): # of a control
     return self.controls[name].value
 
-def get_state(self) -> dict: # plain values; `json.dumps` takes it
-    "Where all controls stand."
-    return {name: list(v) if isinstance(v := c.value, (tuple, list)) else v for name, c in self.controls.items()}
+@patch
+def _stand(self:FrequencyLab): # where all controls stand
+    values = {name: control.value for name, control in self.controls.items()}
+    return {name: list(v) if isinstance(v, (tuple, list)) else v for name, v in values.items()}
 
-def set_state(self, state: Mapping) -> None:
-    "Put controls where they stood; ValueError for controls and values that this lab does not have."
+@patch
+def _put_all(self:FrequencyLab, state): # controls where they stood; ValueError for what this lab does not have
     for name in state:
         if name not in self.controls: raise unknown("entry of a lab's state", name, self.controls)
-    before, self._held = self.state, True
+    before = self.state
+    self._held = True
     try:
-        for name in self.controls:  # in their order: an experiment comes before its baseline
-            if name in state: _put(self.controls[name], name, state[name])
+        for name, control in self.controls.items():  # in their order: an experiment comes before its baseline
+            if name in state: _put(control, name, state[name])
     except ValueError:
         for name, v in before.items(): self.controls[name].value = v
         raise
     finally: self._held = False
     self._changed([name for name, v in self.state.items() if v != before[name]])
 
-# %% ../nbs/9_lab/38_lab.ipynb #dd1b40a3
+# %% ../nbs/9_lab/38_lab.ipynb #b397e285
 def _put(control, name, v): # a value into a control
     try: control.value = v
     except (traitlets.TraitError, TypeError) as err: raise ValueError(f"{name}={v!r} does not fit this lab: {err}") from err
-    got = control.value  # sliders move what is too far to their ends
-    if not (set(got) == set(v) if isinstance(v, (list, tuple)) else got == v):
-        raise ValueError(f"{name}={v!r} does not fit this lab; the nearest is {got!r}.")
-
-FrequencyLab.value, FrequencyLab.state = value, property(get_state, set_state)
+    got = control.value
+    fits = set(got) == set(v) if isinstance(v, (list, tuple)) else got == v
+    if not fits: raise ValueError(f"{name}={v!r} does not fit this lab; the nearest is {got!r}.")
 
 # %% ../nbs/9_lab/38_lab.ipynb #d41dac86
-def _changed(self, names):
-    if getattr(self, "_held", False): return
+@patch
+def _moved(self:FrequencyLab, name, change):
+    if not self._held: self._changed([name])
+
+@patch
+def _changed(self:FrequencyLab, names):
     try:
         self.band = band_of(*(self.value(n) for n in FILTER))
         self._say(self._about())
     except ValueError as err:  # the filter stays as it was; the other controls go on
         self._say(str(err), wrong=True)
         names = [n for n in names if n not in FILTER]
-    self.controls["order"].layout.display = None if self.value("filter") == "butterworth" else "none"
-    views = [v for v in CAPTIONS if v in self.figures and any(v in AFFECTS[n] for n in names)]
-    for v in views: self.cards[v].layout.display = None if self._visible(v) else "none"
-    self.measured.layout.display = None if self._visible("information") else "none"
-    for v in FIRST:
-        if v in views: self._draw(v)
-    self._waiting |= {v for v in views if v not in FIRST}
+    views = [v for v in self.figures if any(v in AFFECTS[n] for n in names)]
+    self._hide(views)
+    for v in views:
+        if v in FIRST: self._draw(v)
+    self._waiting |= set(views) - set(FIRST)
     if "iou" in views: self.counts = {}  # of another filter
     self._later(self._rest())
 
-def _visible(self, name):
-    group = dict(coefficient="difference", iou="segmentation", information="evidence", outliers="evidence").get(name, name)
-    return group not in OPTIONAL or group in self.value("views")
-
-def _draw(self, name): refresh(self.figures[name], fitted(getattr(self, name)(), name))
-
-FrequencyLab._changed, FrequencyLab._visible, FrequencyLab._draw = _changed, _visible, _draw
+@patch
+def _draw(self:FrequencyLab, name): refresh(self.figures[name], fitted(getattr(self, name)(), name))
 
 # %% ../nbs/9_lab/38_lab.ipynb #b633f5f1
-def _rest(self): # a generator that draws what waits, cheap views first, and the IoU image by image
+@patch
+def _hide(self:FrequencyLab, views): # what is switched off, and what has no use at the moment
+    def show(widget, yes): widget.layout.display = None if yes else "none"
+    show(self.controls["order"], self.value("filter") == "butterworth")
+    show(self.measured, self._visible("information"))
+    for v in views: show(self.cards[v], self._visible(v))
+
+@patch
+def _visible(self:FrequencyLab, name):
+    groups = dict(coefficient="difference", iou="segmentation", information="evidence", outliers="evidence")
+    group = groups.get(name, name)
+    return group not in OPTIONAL or group in self.value("views")
+
+# %% ../nbs/9_lab/38_lab.ipynb #9eee4a09
+@patch
+def _rest(self:FrequencyLab):
     for name in ("features", "difference", "coefficient", "segmentation", *LATER):
-        if name in self._waiting and name in self.figures and self._visible(name): self._draw(name)
+        if name in self._waiting and self._visible(name): self._draw(name)
         self._waiting.discard(name)
         yield
     if "iou" in self._waiting and self._visible("iou"): yield from self._count()
     self._waiting.discard("iou")
     for _ in self._measuring or (): yield  # goes on where a newer move interrupted it
 
-def _count(self): # confusion matrices with and without the filter
+# %% ../nbs/9_lab/38_lab.ipynb #d5db3cbc
+@patch
+def _count(self:FrequencyLab): # confusion matrices with and without the filter
     self.figures["iou"].layout.title.text = "Change of IoU by the filter: counting ..."
-    band, k, counts = self.band, len(self.space), {}
-    for domain in [d for d in self.value("domains") if self.data.labels[d] is not None]:
-        counts[domain] = [], []
-        for i, label in enumerate(self.data.labels[domain]):
-            if (domain, i) not in self._as_is: self._as_is[domain, i] = confusion(self.classes(domain, i), label, k)
-            counts[domain][0].append(self._as_is[domain, i])
-            counts[domain][1].append(confusion(self.classes(domain, i, band), label, k))
+    band = self.band
+    counts = {}
+    for domain in self.value("domains"):
+        if self.data.labels[domain] is None: continue
+        counts[domain] = Counts([], [])
+        for i in range(len(self.data.labels[domain])):
+            if (domain, i) not in self._as_is: self._as_is[domain, i] = self._confusion(domain, i)
+            counts[domain].as_is.append(self._as_is[domain, i])
+            counts[domain].filtered.append(self._confusion(domain, i, band))
             yield
     self.counts = counts
     if counts: self._draw("iou")
     else: self.cards["iou"].layout.display = "none"
 
-FrequencyLab._rest, FrequencyLab._count = _rest, _count
+@patch
+def _confusion(self:FrequencyLab, domain, i, band=None):
+    return confusion(self.classes(domain, i, band), self.data.labels[domain][i], len(self.space))
 
 # %% ../nbs/9_lab/38_lab.ipynb #34be428e
-def _later(self, job, rest: float = .1): # seconds without a newer job before it begins
+@patch
+def _later(self:FrequencyLab, job, rest: float = .1): # seconds without a newer job before it begins
     self._job = job
     try: asyncio.get_running_loop().call_later(rest, self._continue, job)
     except RuntimeError: self.finish()  # no event loop, no browser: nobody waits
 
-def _continue(self, job):
+@patch
+def _continue(self:FrequencyLab, job):
     if job is not self._job: return  # a newer one has taken its place
     try: next(job)
     except StopIteration: self._job = None
     except Exception as err: self._say(f"{type(err).__name__}: {err}", wrong=True)
     else: asyncio.get_running_loop().call_later(.005, self._continue, job)
 
-def finish(self) -> None:
+@patch
+def finish(self:FrequencyLab) -> None:
     "Do now what waits for the controls to rest."
     for _ in self._job or (): pass
     self._job = None
 
-FrequencyLab._later, FrequencyLab._continue, FrequencyLab.finish = _later, _continue, finish
-
 # %% ../nbs/9_lab/38_lab.ipynb #42f2ebb8
-def measure(self, *_) -> None: # the button gives itself
+@patch
+def measure(self:FrequencyLab, *_) -> None: # the button gives itself
     "Measure what bands tell and which tokens stand out; evidence once, outliers with the filter that is set."
     if self._measuring: return
-    if why := lacking(self.data): return self._say(why, wrong=True)
-    self.button.disabled, self._measuring = True, self._measure()
+    why = lacking(self.data)
+    if why: return self._say(why, wrong=True)
+    self.button.disabled = True
+    self._measuring = self._measure()
     self._say("Measuring ...")
     self._later(self._rest())
 
-def _measure(self): # a generator; ends with the button enabled, whatever happens
-    said, wrong = "", False
+@patch
+def _measure(self:FrequencyLab): # a generator; ends with the button enabled, whatever happens
+    why = None
     try:
         yield  # the message goes out before the work begins
-        if self.evidence is None: yield from self._probe()
-        self._say("Measuring: tokens of outlying norm ...")
-        yield
-        self.artifacts = artifact_report(self.backbone, self.data.images, self.band, batch=2)
-        self.measured_with = self.filter_name()
-        for name in LATER[:2]: self._show(name)
-    except ValueError as err: said, wrong = f"{err} Where images are few, n=32 (--n 32) takes more of each domain.", True
-    finally: self.button.disabled, self._measuring = False, None
-    self._say(said or self._about(), wrong)
+        yield from self._steps()
+    except ValueError as err: why = f"{err} Where images are few, n=32 (--n 32) takes more of each domain."
+    finally:
+        self.button.disabled = False
+        self._measuring = None
+    self._say(why or self._about(), wrong=why is not None)
 
 # %% ../nbs/9_lab/38_lab.ipynb #d1829835
-def _probe(self): # the evidence, block by block
-    parts, blocks = [], len(self.seen.spectra.layers)
-    for part in measure_layers(self.backbone, frames_of(self.data), edges=edges_for(*self.grid)):
-        parts.append(part)
-        self._say(f"Measuring: {len(parts)} of {blocks} blocks probed ...")
-        yield
-    self.evidence = joined(parts)
+@patch
+def _steps(self:FrequencyLab):
+    if self.evidence is None: yield from self._probe()
+    self._say("Measuring: tokens of outlying norm ...")
+    yield
+    self.artifacts = artifact_report(self.backbone, self.data.images, self.band, batch=2)
+    self.measured_with = self.filter_name()
+    for name in ("information", "outliers"): self._show(name)
 
-def _show(self, name): # a figure that was not there, or one that was
+@patch
+def _probe(self:FrequencyLab):
+    parts = []
+    for part in evidence_by_layer(self.backbone, self.data, edges=edges_for(*self.grid)):
+        parts.append(part)
+        self._say(f"Measuring: {len(parts)} of {len(self.seen.spectra.layers)} blocks probed ...")
+        yield
+    self.evidence = joined_evidence(parts)
+
+@patch
+def _show(self:FrequencyLab, name): # a figure that was not there, or one that was
     if name in self.figures: return self._draw(name)
     self.figures[name] = shown(getattr(self, name)(), name)
-    self.cards[name] = _card(self.figures[name], CAPTIONS[name]).add_class("ct-bars")
+    self.cards[name] = card(self.figures[name], name)
     self.measured.children += (self.cards[name],)
 
-FrequencyLab.measure, FrequencyLab._measure, FrequencyLab._probe, FrequencyLab._show = measure, _measure, _probe, _show
-
 # %% ../nbs/9_lab/38_lab.ipynb #ce1b165d
-def _about(self): # what the lab holds, in a line
-    images, (h, w) = sum(self.seen.spectra.counts), self.grid
+def dc_share(energy # (..., h, w)
+) -> str: # a sentence
+    "How much of the energy is DC, from the least to the most."
+    share = energy[..., 0, 0] / energy.sum((-2, -1))
+    return f"DC holds {np.nanmin(share):.0%} to {np.nanmax(share):.0%} of the energy and is left out of all shares."
+
+@patch
+def _about(self:FrequencyLab):
+    h, w = self.grid
+    spectra = self.seen.spectra
     size = self.seen.nbytes + sum(x.nbytes for x in self.data.images.values())
-    energy = self.seen.spectra.energy
-    dc = energy[..., 0, 0] / energy.sum((-2, -1))
-    return (f"{images} images, {len(self.seen.spectra.layers)} blocks, {h} × {w} coefficients; {size / 1e6:.1f} MB remembered. "
-            f"DC holds {np.nanmin(dc):.0%} to {np.nanmax(dc):.0%} of the energy and is left out of all shares.")
+    return (f"{sum(spectra.counts)} images, {len(spectra.layers)} blocks, {h} × {w} coefficients; {size / 1e6:.1f} MB remembered. "
+            f"{dc_share(spectra.energy)}")
 
-def _say(self, text, wrong=False):
-    notes = [html.escape(n) for n in self.data.notes + self.seen.notes]
-    more = f"<details><summary>{len(notes)} note{'s' * (len(notes) > 1)} on the images</summary>{'<br>'.join(notes)}</details>" if notes else ""
+@patch
+def _say(self:FrequencyLab, text, wrong=False):
     text = html.escape(text)
-    self.message.value = f'<div class="ct-about">{f"<b>{text}</b>" if wrong else text}{more}</div>'
-
-FrequencyLab._about, FrequencyLab._say = _about, _say
+    if wrong: text = f"<b>{text}</b>"
+    notes = [html.escape(note) for note in self.data.notes + self.seen.notes]
+    if notes:
+        heading = f"{len(notes)} note{'s' if len(notes) > 1 else ''} on the images"
+        text += f"<details><summary>{heading}</summary>{'<br>'.join(notes)}</details>"
+    self.message.value = f'<div class="ct-about">{text}</div>'
 
 # %% ../nbs/9_lab/38_lab.ipynb #1f3c76c8
-def tie(self) -> None:
+@patch
+def tie(self:FrequencyLab) -> None:
     "Clicks in figures move controls."
-    def cell(trace, points, state):
-        if points.point_inds:
-            row, layer = points.point_inds[0]
-            names = [*self.value("domains"), None]  # panels stand under each other with an empty row between them
-            if name := names[row % len(names)]: self.state = dict(domain=name, layer=int(layer))
-    def coefficient(trace, points, state):
-        if points.point_inds: self.controls["coefficient"].value = tuple(int(i) for i in points.point_inds[0])
-    for name, act in dict(zones=cell, difference=coefficient).items():
+    for name, act in dict(zones=self._go_to, difference=self._pick).items():
         for trace in self.figures[name].data:
             if trace.type == "heatmap": trace.on_click(act)
 
-FrequencyLab.tie = tie
+@patch
+def _go_to(self:FrequencyLab, trace, points, state):
+    if not points.point_inds: return
+    row, layer = points.point_inds[0]
+    names = [*self.value("domains"), None]  # panels stand under each other with an empty row between them
+    name = names[row % len(names)]
+    if name: self.state = dict(domain=name, layer=int(layer))
+
+@patch
+def _pick(self:FrequencyLab, trace, points, state):
+    if points.point_inds: self.controls["coefficient"].value = tuple(int(i) for i in points.point_inds[0])
 
 # %% ../nbs/9_lab/38_lab.ipynb #1b4402d0
-STYLE = """
-.ct-lab { max-width: 1700px; overflow: hidden; } .ct-lab .widget-inline-hbox, .ct-lab .jupyter-button { margin: 1px 2px; }
-.ct-bar { align-items: center; column-gap: 8px; } .ct-title { font-weight: 600; font-size: 17px; white-space: nowrap; }
-.ct-bar > .widget-html:last-child { flex: 1 1 300px; } .ct-bar .widget-readout { min-width: 26px; }
-.ct-card { border: 1px solid var(--jp-border-color2, #ddd); border-radius: 6px; background: #fff; margin: 3px !important; }
-.ct-card .js-plotly-plot { contain: layout paint style; }
-.ct-note { color: #555; font-size: 12px; line-height: 1.35; padding: 0 10px 4px; white-space: normal; }
-.ct-about { font-size: 12px; line-height: 1.35; color: var(--jp-ui-font-color2, #555); white-space: normal; } .ct-about b { color: #c33; }
-.ct-lab .widget-toggle-button { border-radius: 13px; padding: 0 10px; line-height: 26px; opacity: .75; box-shadow: none; }
-.ct-lab .widget-toggle-button.mod-active { opacity: 1; font-weight: 600; box-shadow: none; }
-[data-jp-theme-light="false"] .ct-card, .vscode-dark .ct-card { background: #1c1e21; border-color: #444; }
-[data-jp-theme-light="false"] .ct-note, .vscode-dark .ct-note { color: #aaa; }
-DARK .main-svg { background: transparent !important; } DARK .bg { fill: #26292d !important; }
-DARK :is(g[class*="tick"], .legend, .infolayer, .annotation) text { fill: #ddd !important; }
-DARK .gridlayer path { stroke: #444 !important; } DARK.ct-lines .js-line[style*="rgb(0, 0, 0)"] { stroke: #eee !important; }
-DARK.ct-bars .textpoint text { fill: #ddd !important; } DARK.ct-bars .errorbar path { opacity: .8; }
-DARK.ct-bars :is(.shapelayer path[style*="rgb(0, 0, 0)"], .xerror[style*="rgb(85, 85, 85)"]) { stroke: #ccc !important; }
-""".replace("DARK", ":is([data-jp-theme-light='false'], .vscode-dark) .ct-card")
+def asset(name: str # of a file in the package's assets
+) -> str:
+    "What a text file that comes with the package holds."
+    return (files("causal_tune") / "assets" / name).read_text(encoding="utf-8")
 
-# %% ../nbs/9_lab/38_lab.ipynb #8f3289b1
-def chip_style(domains) -> str: # a chip that is on wears its domain's colour, with text that contrasts
-    return "<style>%s</style>" % "".join(f".ct-lab .{chip_class(d)}.mod-active {{ background: {domain_color(d)} !important; "
-                   f"color: {text_color(domain_color(d))} !important; }}" for d in domains)
+STYLE = asset("lab.css")
 
 class Look(anywidget.AnyWidget):
-    "The lab's style sheet, and a watch on its width: plotly measures its place again only when the window says so."
-    _esm = """export default { render({ el }) { setTimeout(() => {
-      const watch = new ResizeObserver(() => window.dispatchEvent(new Event("resize")));
-      document.querySelectorAll(".ct-lab").forEach(lab => watch.observe(lab)); }, 50); } }"""
+    "The lab's style sheet, and a watch on its width."
+    _esm = asset("lab.js")
     _css = STYLE
 
-# %% ../nbs/9_lab/38_lab.ipynb #539bb8d0
-def arrange(lab: FrequencyLab) -> list: # children of the lab, from top to bottom
-    "Controls in rows, views in cards."
+def chip_style(domains) -> str: # a style element
+    "A chip that is on wears its domain's colour, with text that contrasts."
+    rules = []
+    for d in domains:
+        color = domain_color(d)
+        wears = f"background: {color} !important; color: {text_color(color)} !important;"
+        rules.append(f".ct-lab .{chip_class(d)}.mod-active {{ {wears} }}")
+    return f"<style>{''.join(rules)}</style>"
+
+# %% ../nbs/9_lab/38_lab.ipynb #8f3289b1
+DARK = dict(curves="ct-lines", information="ct-bars", outliers="ct-bars", benchmark="ct-bars") # what else turns in the dark
+
+def row(*children) -> widgets.Box:
+    "Widgets side by side, as many as fit."
+    return widgets.Box(children, layout=dict(display="flex", flex_flow="row wrap", width="100%"))
+
+def card(figure: go.FigureWidget, name: str # of the view
+) -> widgets.VBox:
+    "A figure and its caption."
+    note = widgets.HTML(f'<div class="ct-note">{html.escape(CAPTIONS[name])}</div>')
+    box = widgets.VBox([figure, note], layout=dict(min_width="0")).add_class("ct-card")
+    return box.add_class(DARK[name]) if name in DARK else box
+
+def column(cards: Mapping, # view -> card
+           flex: str, # CSS: how it shares the row
+           *names: str) -> widgets.VBox:
+    "Cards under each other."
+    return widgets.VBox([cards[name] for name in names], layout=dict(flex=flex, min_width="0"))
+
+# %% ../nbs/9_lab/38_lab.ipynb #78bc8732
+def preset_button(lab: FrequencyLab, name: str) -> widgets.Button:
+    "A click puts the state in."
+    def clicked(button): lab.state = PRESETS[name]
+    button = widgets.Button(description=name, layout=dict(width="auto", height="26px"))
+    button.on_click(clicked)
+    return button
+
+def control_rows(lab: FrequencyLab) -> list[widgets.Box]:
+    "The controls, in three rows."
     c = lab.controls
-    presets = [widgets.Button(description=name, layout=dict(width="auto", height="26px")) for name in PRESETS]
-    for b in presets: b.on_click(lambda b: setattr(lab, "state", PRESETS[b.description]))
+    title = widgets.HTML('<span class="ct-title">Frequency lab</span>')
     play = widgets.Play(value=c["layer"].value, max=c["layer"].max, interval=700, layout=dict(width="110px"), show_repeat=False)
     widgets.jslink((play, "value"), (c["layer"], "value"))
-    label = lambda text: widgets.HTML(f'<span class="ct-title">{text}</span>')
-    rows = [[label("Frequency lab"), c["filter"], *presets, c["cuts"], c["order"]],
+    presets = [preset_button(lab, name) for name in PRESETS]
+    rows = [[title, c["filter"], *presets, c["cuts"], c["order"]],
             [play, c["layer"], c["domains"], c["domain"], c["reference"], c["image"]],
             [c["scale"], c["cells"], c["keep_dc"], c["views"], lab.message]]
-    lab.cards = {name: _card(fig, CAPTIONS[name]) for name, fig in lab.figures.items()}
-    lab.cards["curves"].add_class("ct-lines")
-    if lab.results:
-        lab.choice = _row(c["experiment"], c["baseline"]).add_class("ct-bar")
-        lab.choice.layout = dict(display="flex", flex_flow="row wrap", padding="4px 8px")
-        lab.cards["benchmark"].add_class("ct-bars").children = (lab.choice, *lab.cards["benchmark"].children)
-    column = lambda flex, *names: widgets.VBox([lab.cards[n] for n in names], layout=dict(flex=flex, min_width="0"))
-    half = "1 1 400px"
-    views = [_row(column(half, "curves", "plane"), column(half, "zones")), _row(column(half, "features")),
-             _row(column("2 1 560px", "difference"), column("1 1 360px", "coefficient"))]
-    if lab.segmentor: views.append(_row(column(half, "segmentation", "iou")))
-    views.append(measuring_card(lab))
-    if lab.results: views.append(lab.cards["benchmark"])
-    lab.add_class("ct-lab")
-    return [Look(), widgets.HTML(chip_style(c["domains"].buttons)), *[_row(*r).add_class("ct-bar") for r in rows], *views]
+    return [row(*some).add_class("ct-bar") for some in rows]
 
-# %% ../nbs/9_lab/38_lab.ipynb #8f8602dc
-def _row(*children): return widgets.Box(children, layout=dict(display="flex", flex_flow="row wrap", width="100%"))
-
-def _card(figure, caption):
-    note = widgets.HTML(f'<div class="ct-note">{html.escape(caption)}</div>')
-    return widgets.VBox([figure, note], layout=dict(min_width="0")).add_class("ct-card")
-
-def measuring_card(lab) -> widgets.VBox: # what is measured will stand below the button
+# %% ../nbs/9_lab/38_lab.ipynb #539bb8d0
+def measuring_card(lab: FrequencyLab) -> widgets.VBox: # what is measured will stand below the button
     "The button, and what it does."
     lab.button = widgets.Button(description="Measure", button_style="primary", layout=dict(width="100px", margin="8px 10px"))
     lab.button.on_click(lab.measure)
     note = widgets.HTML('<div class="ct-note">What does each band tell, the domain or the class? And which tokens stand out? '
                         'Linear probes on the images of this lab; seconds to minutes.</div>', layout=dict(flex="1 1 250px"))
-    card = _row(lab.button, note).add_class("ct-card").add_class("ct-bar")
-    card.layout.width = "auto"
-    lab.measured = widgets.VBox([card], layout=dict(min_width="0", width="100%"))
+    box = row(lab.button, note).add_class("ct-card").add_class("ct-bar")
+    box.layout.width = "auto"
+    lab.measured = widgets.VBox([box], layout=dict(min_width="0", width="100%"))
     return lab.measured
 
+def benchmark_card(lab: FrequencyLab) -> widgets.VBox:
+    "The benchmark, below what chooses from its tables."
+    lab.choice = row(lab.controls["experiment"], lab.controls["baseline"]).add_class("ct-bar")
+    lab.choice.layout = dict(display="flex", flex_flow="row wrap", padding="4px 8px")
+    box = lab.cards["benchmark"]
+    box.children = (lab.choice, *box.children)
+    return box
+
+# %% ../nbs/9_lab/38_lab.ipynb #354c2a26
+def arrange(lab: FrequencyLab) -> list: # children of the lab, from top to bottom
+    "Controls in rows, views in cards."
+    lab.add_class("ct-lab")
+    cards = lab.cards = {name: card(figure, name) for name, figure in lab.figures.items()}
+    half = "1 1 400px"
+    views = [row(column(cards, half, "curves", "plane"), column(cards, half, "zones")),
+             row(column(cards, half, "features")),
+             row(column(cards, "2 1 560px", "difference"), column(cards, "1 1 360px", "coefficient"))]
+    if lab.segmentor: views.append(row(column(cards, half, "segmentation", "iou")))
+    views.append(measuring_card(lab))
+    if lab.results: views.append(benchmark_card(lab))
+    chips = widgets.HTML(chip_style(lab.controls["domains"].buttons))
+    return [Look(), chips, *control_rows(lab), *views]
+
 # %% ../nbs/9_lab/38_lab.ipynb #230508ab
-def tables(self) -> dict[str, pd.DataFrame]:
+@patch
+def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
     "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `benchmark`."
     self.finish()
-    s = self.seen.spectra
-    spectrum = [dict(domain=d, layer=l, radius=r, energy=e) for i, d in enumerate(s.domains) for j, l in enumerate(s.layers)
-                for r, e in zip(self.rings.radii, self.rings.energy[i, j])]
-    out = dict(suppressed=suppressed_table(s, self.band), spectrum=pd.DataFrame(spectrum))
-    if self.counts: out |= dict(iou=self.iou_table())
-    if self.evidence: out |= dict(evidence=self.evidence.scores)
+    found = dict(suppressed=suppressed_table(self.seen.spectra, self.band), spectrum=self.spectrum_table())
+    if self.counts: found["iou"] = self.iou_table()
+    if self.evidence: found["evidence"] = self.evidence.scores
     if self.artifacts:
-        out |= dict(outliers=self.artifacts["outliers"].merge(self.artifacts["filter"]).assign(filter=self.measured_with))
-    named = [t.assign(experiment=name) for name, t in self.results.items()]
-    return out | (dict(benchmark=pd.concat(named, ignore_index=True)) if named else {})
+        both = self.artifacts["outliers"].merge(self.artifacts["filter"])
+        found["outliers"] = both.assign(filter=self.measured_with)
+    if self.results:
+        named = [table.assign(experiment=name) for name, table in self.results.items()]
+        found["benchmark"] = pd.concat(named, ignore_index=True)
+    return found
 
-FrequencyLab.tables = tables
+@patch
+def spectrum_table(self:FrequencyLab) -> pd.DataFrame: # one row per domain, layer and ring
+    "Energy per coefficient by radius."
+    spectra = self.seen.spectra
+    rows = [dict(domain=domain, layer=layer, radius=r, energy=e)
+            for domain, by_layer in zip(spectra.domains, self.rings.energy)
+            for layer, by_radius in zip(spectra.layers, by_layer)
+            for r, e in zip(self.rings.radii, by_radius)]
+    return pd.DataFrame(rows)
 
 # %% ../nbs/9_lab/38_lab.ipynb #2a547df8
-def save(self, folder, # made if it is not there
+@patch
+def save(self:FrequencyLab,
+         folder, # made if it is not there
          formats=("png", "svg"), # or pdf
          width: int = 1000, # pixels
 ) -> list[Path]: # the files
     "Write every view that is shown as pictures. Needs Chrome or Chromium; OSError that says so where there is none."
     self.finish()
+    pictures = {}
+    for name in self.figures:
+        if not self._visible(name): continue
+        figure = getattr(self, name)()
+        height = self.figures[name].layout.height
+        for f in formats: pictures[f"{name}.{f}"] = rendered(figure, format=f, width=width, height=height, scale=2)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: [folder / f"{name}.{f}" for f in formats] for name in self.figures if self._visible(name)}
-    try: [getattr(self, name)().write_image(p, width=width, height=self.figures[name].layout.height, scale=2) for name, same in paths.items() for p in same]
-    except (RuntimeError, ImportError) as err:
-        raise OSError(f"No picture was written ({type(err).__name__}): kaleido needs Chrome or Chromium, install one of them. "
-                      "The camera above each figure in the browser works without.") from err
-    return [p for same in paths.values() for p in same]
+    for name, content in pictures.items(): (folder / name).write_bytes(content)
+    return [folder / name for name in pictures]
 
-def export_html(self, path) -> Path:
+def rendered(figure: go.Figure, **options # of plotly's `to_image`
+) -> bytes:
+    "A figure as a picture."
+    try: return figure.to_image(**options)
+    except (RuntimeError, ImportError) as err:
+        raise OSError(f"No picture was written ({type(err).__name__}): kaleido needs Chrome or Chromium. `plotly_get_chrome` fetches "
+                      "one, or install your system's. The camera above each figure in the browser works without.") from err
+
+# %% ../nbs/9_lab/38_lab.ipynb #624d5ccd
+@patch
+def export_html(self:FrequencyLab, path) -> Path:
     "The lab as one file that needs neither Python nor a network; see the next chapter."
     from causal_tune.offline import export_html  # the one import upwards: that chapter is about this class
     return export_html(self, path)
-
-FrequencyLab.save, FrequencyLab.export_html = save, export_html
 
 # %% ../nbs/9_lab/38_lab.ipynb #20d8ab2c
 def open_lab(images=None, # folder that holds a folder of images per domain; Toyscapes by default
@@ -781,11 +1000,34 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
         size = size or recipe.eval_size or None
     else: model = create_backbone(backbone, pretrained=weights or True)
     if images is None:
-        data = {d: load_dataset(f"toyscapes:domain={d},split=test,n={n}") for d in ("clear", "fog", "night", "rain", "snow")}
+        weathers = "clear", "fog", "night", "rain", "snow"
+        data = {d: load_dataset(f"toyscapes:domain={d},split=test,n={n}") for d in weathers}
         size = size or (96, 128)
     else: data = {d: evenly(image_files(folder), n) for d, folder in domain_folders(images).items()}
     return FrequencyLab(model, data, tuple(size) if size else None, **options)
 
 def evenly(items: list, n: int) -> list:
     "At most n of the items, evenly spaced, the first and the last among them."
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int))]
+    places = np.linspace(0, len(items) - 1, min(n, len(items)))
+    return [items[i] for i in np.unique(places.round().astype(int))]
+
+# %% ../nbs/9_lab/38_lab.ipynb #494d9ebf
+INTRODUCTION = ("# Frequency lab\n\nRun the cell below. `lab.state`, `lab.tables()`, `lab.save(folder)` and "
+                "`lab.export_html(path)` take along what you see.")
+
+def lab_notebook(folder: Path, # where it is written
+                 chosen: dict, # arguments of `open_lab`
+) -> Path: # a new notebook, or the one of an earlier call with the same arguments
+    "The ready notebook: one cell that opens the lab."
+    arguments = ", ".join(f"{k}={v!r}" for k, v in chosen.items())
+    code = f"from causal_tune.lab import open_lab\n\nlab = open_lab({arguments})\nlab"
+    for i in itertools.count(1):
+        path = folder / ("frequency_lab.ipynb" if i == 1 else f"frequency_lab_{i}.ipynb")
+        if not path.exists(): break
+        if any(cell.source == code for cell in nbformat.read(path, 4).cells): return path
+    v4 = nbformat.v4
+    nb = v4.new_notebook(cells=[v4.new_markdown_cell(INTRODUCTION), v4.new_code_cell(code)])
+    nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nb, path)
+    return path

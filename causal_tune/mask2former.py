@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+from fastcore.basics import patch
 from .heads import HEADS, at_size, per_level
 
 # %% auto #0
-__all__ = ['pyramid', 'sine_positions', 'centres', 'sample', 'deformable_attention', 'DeformableAttention', 'point_outwards',
-           'feed_forward', 'EncoderLayer', 'conv_norm', 'PixelDecoder', 'decode', 'DecoderLayer', 'blocked_cells',
-           'Mask2Former', 'make_queries', 'start', 'queries', 'answer', 'answers', 'semantic', 'scores', 'things',
-           'matching_costs', 'match', 'uncertain_points', 'mask_losses', 'class_loss', 'mean_over_processes', 'assign',
-           'layer_losses', 'losses', 'loss']
+__all__ = ['pyramid', 'sine_positions', 'centres', 'sample', 'deformable_attention', 'DeformableAttention', 'feed_forward',
+           'EncoderLayer', 'conv_norm', 'PixelDecoder', 'DecoderLayer', 'stack_of_layers', 'blocked_cells',
+           'Mask2Former', 'semantic', 'things', 'matching_costs', 'match', 'uncertain_points', 'mask_losses',
+           'class_loss', 'mean_over_processes']
 
 # %% ../nbs/4_models/17_mask2former.ipynb #143fbd51
 def pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest block to the last
@@ -47,7 +47,8 @@ def sine_positions(x: Tensor # (b, c, h, w), c a multiple of 4
 
 def centres(x: Tensor) -> Tensor: # of a (b, c, h, w) grid's cells: (h*w, 2), x before y, in 0..1
     y, x = ((torch.arange(n, device=x.device) + .5) / n for n in x.shape[-2:])
-    return rearrange(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1), "h w xy -> (h w) xy")
+    grid = torch.meshgrid(x, y, indexing="xy")
+    return rearrange(torch.stack(grid, -1), "h w xy -> (h w) xy")
 
 # %% ../nbs/4_models/17_mask2former.ipynb #0743ec23
 def sample(maps: Tensor, # (b, c, h, w)
@@ -63,12 +64,15 @@ def deformable_attention(value: Tensor, # (b, n, heads, d) values of all levels,
                          weights: Tensor, # (b, q, heads, levels, points)
 ) -> Tensor: # (b, q, heads*d) weighted sum of the values found
     "Values at points of several levels (Deformable DETR, equation 3), with `grid_sample`."
-    heads, total = value.shape[2], 0
-    for l, (v, (h, w)) in enumerate(zip(value.split([h * w for h, w in sizes], 1), sizes)):
-        v = rearrange(v, "b (h w) m d -> (b m) d h w", h=h)
-        at = rearrange(where[:, :, :, l], "b q m p xy -> (b m) q p xy")
-        found = F.grid_sample(v.to(at.dtype), 2 * at - 1, align_corners=False)
-        total = total + (found * rearrange(weights[:, :, :, l], "b q m p -> (b m) 1 q p")).sum(-1)
+    heads = value.shape[2]
+    by_level = value.split([h * w for h, w in sizes], 1)
+    total = 0
+    for level, (h, _) in enumerate(sizes):
+        maps = rearrange(by_level[level], "b (h w) m d -> (b m) d h w", h=h)
+        points = rearrange(where[:, :, :, level], "b q m p xy -> (b m) q p xy")
+        weight = rearrange(weights[:, :, :, level], "b q m p -> (b m) 1 q p")
+        found = F.grid_sample(maps.to(points.dtype), 2 * points - 1, align_corners=False)
+        total = total + (found * weight).sum(-1)
     return rearrange(total, "(b m) d q -> b q (m d)", m=heads)
 
 # %% ../nbs/4_models/17_mask2former.ipynb #bde402cf
@@ -76,21 +80,27 @@ class DeformableAttention(nn.Module):
     "Cells of several levels collect values where they point to."
     def __init__(self, width: int, heads: int, levels: int = 3, points: int = 4):
         super().__init__()
-        self.shape, n = (heads, levels, points), heads * levels * points
-        self.sampling_offsets, self.attention_weights = nn.Linear(width, 2 * n), nn.Linear(width, n)
-        self.value_proj, self.output_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.shape = (heads, levels, points)
+        n = heads * levels * points
+        self.sampling_offsets = nn.Linear(width, 2 * n)
+        self.attention_weights = nn.Linear(width, n)
+        self.value_proj = nn.Linear(width, width)
+        self.output_proj = nn.Linear(width, width)
     def forward(self, x, positions, reference, sizes): # (b, n, c), (n, c), (n, 2), (h, w) of each level
-        (heads, levels, points), asking = self.shape, x + positions
+        heads, levels, points = self.shape
+        asking = x + positions
         offsets = self.sampling_offsets(asking).unflatten(-1, (*self.shape, 2))
-        weights = self.attention_weights(asking).unflatten(-1, (heads, levels * points)).softmax(-1)
-        shift = [torch.stack([o[..., 0] / w, o[..., 1] / h], -1) for o, (h, w) in zip(offsets.unbind(3), sizes)]
+        shift = [torch.stack([cells[..., 0] / w, cells[..., 1] / h], -1) for cells, (h, w) in zip(offsets.unbind(3), sizes)]
         where = reference[:, None, None, None] + torch.stack(shift, 3)
+        weights = self.attention_weights(asking).unflatten(-1, (heads, levels * points)).softmax(-1)
+        weights = weights.unflatten(-1, (levels, points))
         value = self.value_proj(x).unflatten(-1, (heads, -1))
-        return self.output_proj(deformable_attention(value, sizes, where, weights.unflatten(-1, (levels, points))))
+        return self.output_proj(deformable_attention(value, sizes, where, weights))
 
 # %% ../nbs/4_models/17_mask2former.ipynb #5f0fd5ee
+@patch
 @torch.no_grad()
-def point_outwards(self) -> None:
+def point_outwards(self:DeformableAttention) -> None:
     "The published start: one direction per head, one distance per point; equal weights."
     heads, levels, points = self.shape
     angle = torch.arange(heads) * (2 * math.pi / heads)
@@ -99,9 +109,9 @@ def point_outwards(self) -> None:
     far = way[:, None, None] * torch.arange(1, points + 1)[:, None]
     self.sampling_offsets.bias.copy_(far.expand(-1, levels, -1, -1).flatten())
     for p in (self.sampling_offsets.weight, *self.attention_weights.parameters()): nn.init.zeros_(p)
-    for linear in (self.value_proj, self.output_proj): nn.init.xavier_uniform_(linear.weight); nn.init.zeros_(linear.bias)
-
-DeformableAttention.point_outwards = point_outwards
+    for linear in (self.value_proj, self.output_proj):
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
 
 # %% ../nbs/4_models/17_mask2former.ipynb #9f80d746
 def feed_forward(width: int, hidden: int) -> nn.Module: # its maps at .layers, under the published names
@@ -113,7 +123,8 @@ class EncoderLayer(nn.Module):
     "Deformable attention and a feed-forward map, each followed by its norm."
     def __init__(self, width, heads, hidden):
         super().__init__()
-        self.self_attn, self.ffn = DeformableAttention(width, heads), feed_forward(width, hidden)
+        self.self_attn = DeformableAttention(width, heads)
+        self.ffn = feed_forward(width, hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
     def forward(self, x, *where): # (b, n, c); positions, reference and sizes
         x = self.norms[0](x + self.self_attn(x, *where))
@@ -138,20 +149,20 @@ class PixelDecoder(nn.Module):
         self.mask_feature = nn.Conv2d(width, width, 1)
 
 # %% ../nbs/4_models/17_mask2former.ipynb #16537d20
-def decode(self, levels: list[Tensor] # four of (b, c, h, w), the finest first
+@patch
+def forward(self:PixelDecoder, levels: list[Tensor] # four of (b, c, h, w), the finest first
 ) -> tuple[Tensor, list[Tensor]]: # pixel embeddings (b, c, h, w) of the finest; the others, the coarsest first
     maps = [conv(f) for conv, f in zip(self.input_convs, levels[:0:-1])]
     sizes = [m.shape[-2:] for m in maps]
     positions = torch.cat([sine_positions(m) + code for m, code in zip(maps, self.level_encoding.weight)])
-    reference, x = torch.cat([centres(m) for m in maps]), torch.cat([rearrange(m, "b c h w -> b (h w) c") for m in maps], 1)
+    reference = torch.cat([centres(m) for m in maps])
+    x = torch.cat([rearrange(m, "b c h w -> b (h w) c") for m in maps], 1)
     for layer in self.encoder.layers: x = layer(x, positions, reference, sizes)
-    parts = x.split([h * w for h, w in sizes], 1)
-    maps = [rearrange(t, "b (h w) c -> b c h w", h=h) for t, (h, w) in zip(parts, sizes)]
+    by_level = x.split([h * w for h, w in sizes], 1)
+    maps = [rearrange(tokens, "b (h w) c -> b c h w", h=h) for tokens, (h, _) in zip(by_level, sizes)]
     fine = self.lateral_convs[0](levels[0])
     fine = self.output_convs[0](fine + at_size(maps[-1], fine.shape[-2:]))
     return self.mask_feature(fine), maps
-
-PixelDecoder.forward = decode
 
 # %% ../nbs/4_models/17_mask2former.ipynb #0e89b85e
 class DecoderLayer(nn.Module):
@@ -159,7 +170,9 @@ class DecoderLayer(nn.Module):
     def __init__(self, width, heads, hidden):
         super().__init__()
         attention = lambda: nn.ModuleDict(dict(attn=nn.MultiheadAttention(width, heads, batch_first=True)))
-        self.cross_attn, self.self_attn, self.ffn = attention(), attention(), feed_forward(width, hidden)
+        self.cross_attn = attention()
+        self.self_attn = attention()
+        self.ffn = feed_forward(width, hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
     def forward(self, x, place, tokens, where, blocked): # (b, q, c) twice, (b, n, c), (n, c), bool (b*heads, q, n)
         read = self.cross_attn.attn(x + place, tokens + where, tokens, attn_mask=blocked, need_weights=False)[0]
@@ -167,6 +180,11 @@ class DecoderLayer(nn.Module):
         told = self.self_attn.attn(x + place, x + place, x, need_weights=False)[0]
         x = self.norms[1](x + told)
         return self.norms[2](x + self.ffn.layers(x))
+
+def stack_of_layers(layers: int, width: int, heads: int, hidden: int) -> nn.ModuleDict: # under the published names
+    "So many decoder layers, and the norm behind each answer."
+    made = nn.ModuleList(DecoderLayer(width, heads, hidden) for _ in range(layers))
+    return nn.ModuleDict(dict(layers=made, post_norm=nn.LayerNorm(width)))
 
 def blocked_cells(masks: Tensor, # (b, q, H, W) logits
                   size: tuple, # (h, w) of the level that is read
@@ -180,8 +198,6 @@ def blocked_cells(masks: Tensor, # (b, q, H, W) logits
 class Mask2Former(nn.Module):
     "Masked-attention mask transformer (Cheng et al., CVPR 2022) on the blocks of a ViT; sizes as published."
     uses_queries = True
-    def draw(self, *shape, device=None): # the only source of randomness: points at which masks are compared
-        return torch.rand(*shape, device=device)
     def __init__(self, channels: int, # width of the features
                  num_classes: int, # k
                  width: int = 256, # of queries and pixels, a multiple of 32
@@ -195,27 +211,42 @@ class Mask2Former(nn.Module):
                  linked: bool = False): # queries come from the adapter; False: the head learns its own
         super().__init__()
         if width % 32 or width % num_heads: raise ValueError(f"width={width}: a multiple of 32 and of num_heads={num_heads}.")
-        self.num_classes, self.num_heads, self.points, self.linked = num_classes, num_heads, points, linked
+        self.num_classes = num_classes
+        self.num_heads = num_heads
+        self.points = points
+        self.linked = linked
         self.pixel_decoder = PixelDecoder(channels, width, encoder_layers, num_heads, encoder_hidden)
-        layers = nn.ModuleList(DecoderLayer(width, num_heads, decoder_hidden) for _ in range(decoder_layers))
-        self.transformer_decoder = nn.ModuleDict(dict(layers=layers, post_norm=nn.LayerNorm(width)))
+        self.transformer_decoder = stack_of_layers(decoder_layers, width, num_heads, decoder_hidden)
         self.make_queries(num_queries, width)
         self.start()
 
 # %% ../nbs/4_models/17_mask2former.ipynb #d50c0c48
-def make_queries(self, num_queries: int, width: int) -> None:
+@patch
+def draw(self:Mask2Former, *shape, device=None): # the only source of randomness: points at which masks are compared
+    return torch.rand(*shape, device=device)
+
+# %% ../nbs/4_models/17_mask2former.ipynb #165d84b6
+@patch
+def make_queries(self:Mask2Former, num_queries: int, width: int) -> None:
     "Parameters around the queries, under their published names."
     linear = lambda k=width: nn.Linear(width, k)
-    self.level_embed, self.cls_embed = nn.Embedding(3, width), linear(self.num_classes + 1)
+    self.level_embed = nn.Embedding(3, width)
+    self.cls_embed = linear(self.num_classes + 1)
     self.mask_embed = nn.Sequential(linear(), nn.ReLU(), linear(), nn.ReLU(), linear())
     if self.linked: self.querys2feat = linear()
-    else: self.query_embed, self.query_feat = nn.Embedding(num_queries, width), nn.Embedding(num_queries, width)
+    else:
+        self.query_embed = nn.Embedding(num_queries, width)
+        self.query_feat = nn.Embedding(num_queries, width)
 
+# %% ../nbs/4_models/17_mask2former.ipynb #1e22eec7
+@patch
 @torch.no_grad()
-def start(self) -> None:
+def start(self:Mask2Former) -> None:
     "The published initial values, where they are not those of torch."
     decoder = self.pixel_decoder
-    for convs in decoder.input_convs: nn.init.xavier_uniform_(convs.conv.weight); nn.init.zeros_(convs.conv.bias)
+    for convs in decoder.input_convs:
+        nn.init.xavier_uniform_(convs.conv.weight)
+        nn.init.zeros_(convs.conv.bias)
     for conv in (decoder.lateral_convs[0].conv, decoder.output_convs[0].conv, decoder.mask_feature):
         nn.init.kaiming_uniform_(conv.weight, a=1)
     nn.init.zeros_(decoder.mask_feature.bias)
@@ -223,14 +254,14 @@ def start(self) -> None:
         if p.dim() > 1: nn.init.xavier_normal_(p)
     for layer in decoder.encoder.layers: layer.self_attn.point_outwards()
 
-Mask2Former.make_queries, Mask2Former.start = make_queries, start
-
-# %% ../nbs/4_models/17_mask2former.ipynb #165d84b6
-def queries(self, given: Tensor | None, b: int) -> tuple[Tensor, Tensor]: # places and content, (b, q, c) each
+# %% ../nbs/4_models/17_mask2former.ipynb #dba7e300
+@patch
+def queries(self:Mask2Former, given: Tensor | None, b: int) -> tuple[Tensor, Tensor]: # places and content, (b, q, c) each
     "The adapter's queries or the head's own; ValueError where the other kind is needed."
-    if self.linked != (given is not None):
-        raise ValueError("This head takes its queries from the adapter (linked=True), and none came." if self.linked else
-                         "This head learns its own queries; make it with linked=True to use the adapter's.")
+    if self.linked and given is None:
+        raise ValueError("This head takes its queries from the adapter (linked=True), and none came.")
+    if not self.linked and given is not None:
+        raise ValueError("This head learns its own queries; make it with linked=True to use the adapter's.")
     place = given if self.linked else self.query_embed.weight
     if place.shape[-1] != self.level_embed.embedding_dim:
         raise ValueError(f"Queries of width {place.shape[-1]} for a head of width {self.level_embed.embedding_dim}: "
@@ -238,14 +269,14 @@ def queries(self, given: Tensor | None, b: int) -> tuple[Tensor, Tensor]: # plac
     content = self.querys2feat(place) if self.linked else self.query_feat.weight
     return place.expand(b, -1, -1), content.expand(b, -1, -1)
 
-def answer(self, x: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]: # (b, q, k+1) classes, (b, q, h, w) masks; logits
+@patch
+def answer(self:Mask2Former, x: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]: # (b, q, k+1) classes, (b, q, h, w) masks; logits
     x = self.transformer_decoder.post_norm(x)
     return self.cls_embed(x), torch.einsum("bqc,bchw->bqhw", self.mask_embed(x), pixels)
 
-Mask2Former.queries, Mask2Former.answer = queries, answer
-
 # %% ../nbs/4_models/17_mask2former.ipynb #94830625
-def answers(self, features: list[Tensor], # four of (b, c, h, w)
+@patch
+def answers(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
             queries: Tensor | None = None, # (q, c) of the adapter
 ) -> list[tuple[Tensor, Tensor]]: # class and mask logits, before the first layer and after each
     "What the queries say, layer by layer."
@@ -260,8 +291,6 @@ def answers(self, features: list[Tensor], # four of (b, c, h, w)
         said.append(self.answer(x, pixels))
     return said
 
-Mask2Former.answers = answers
-
 # %% ../nbs/4_models/17_mask2former.ipynb #2b9f0d88
 def semantic(classes: Tensor, # (b, q, k+1) logits
              masks: Tensor, # (b, q, h, w) logits
@@ -272,13 +301,12 @@ def semantic(classes: Tensor, # (b, q, k+1) logits
         shares = classes.float().softmax(-1)[..., :-1]
         return torch.einsum("bqk,bqhw->bkhw", shares, at_size(masks.float(), size).sigmoid())
 
-def scores(self, features: list[Tensor], # four of (b, c, h, w)
+@patch
+def forward(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
            queries: Tensor | None = None, # (q, c) of the adapter
            size: tuple | None = None, # (H, W) of the scores; None: a quarter of a patch per cell
 ) -> Tensor: # (b, k, H, W) scores, see `semantic`
     return semantic(*self.answers(features, queries)[-1], size)
-
-Mask2Former.forward = scores
 
 # %% ../nbs/4_models/17_mask2former.ipynb #3e114327
 def things(labels: Tensor, # (H, W) int64, 255 ignored
@@ -297,7 +325,8 @@ def matching_costs(classes: Tensor, # (q, k+1) logits
                    truth: Tensor, # (n, p) in 0..1, at the same points
 ) -> Tensor: # (3, q, n): class, mask, dice; weighted 2, 5, 5
     "What it would cost to give thing n to query q."
-    shares, inside = classes.softmax(-1), masks.sigmoid()
+    shares = classes.softmax(-1)
+    inside = masks.sigmoid()
     cross = F.softplus(-masks) @ truth.T + F.softplus(masks) @ (1 - truth).T
     dice = 1 - (2 * inside @ truth.T + 1) / (inside.sum(1)[:, None] + truth.sum(1) + 1)
     return torch.stack([-2 * shares[:, wanted], 5 * cross / masks.shape[1], 5 * dice])
@@ -315,7 +344,8 @@ def uncertain_points(masks: Tensor, # (n, h, w) logits
                      draw=torch.rand, # (*shape, device=) -> uniform numbers
 ) -> Tensor: # (n, p, 2)
     "Points for the loss (PointRend, section 3.1): three quarters of them the least certain of 3p."
-    many, sure = draw(len(masks), 3 * points, 2, device=masks.device), int(.75 * points)
+    many = draw(len(masks), 3 * points, 2, device=masks.device)
+    sure = int(.75 * points)
     doubt = -sample(masks[:, None], many)[:, 0].abs()
     best = doubt.topk(sure, dim=1).indices[..., None].expand(-1, -1, 2)
     return torch.cat([many.gather(1, best), draw(len(masks), points - sure, 2, device=masks.device)], 1)
@@ -342,52 +372,56 @@ def mean_over_processes(x: Tensor) -> Tensor: # the same in every process
     dist.all_reduce(x := x.clone())
     return x / dist.get_world_size()
 
+@patch
 @torch.no_grad()
-def assign(self, classes: Tensor, masks: Tensor, wanted: list # (b, q, k+1), (b, q, h, w); `things` of each image
+def assign(self:Mask2Former, classes: Tensor, masks: Tensor, wanted: list # (b, q, k+1), (b, q, h, w); `things` of each image
 ) -> list[tuple[Tensor, Tensor]]: # queries and their things, per image
     "Match each image at points of its own, the same for all of its queries; in float64, as alike queries nearly tie."
     pairs = []
-    for c, m, (ids, truth) in zip(classes, masks, wanted):
-        points = self.draw(1, self.points, 2, device=m.device)
-        m, truth = sample(m[None], points)[0].double(), sample(truth[None], points)[0].double()
-        pairs.append(match(matching_costs(c.double(), m, ids, truth).sum(0)))
+    for scores, drawn, (ids, truth) in zip(classes, masks, wanted):
+        points = self.draw(1, self.points, 2, device=drawn.device)
+        at_points = sample(drawn[None], points)[0].double()
+        true_at_points = sample(truth[None], points)[0].double()
+        cost = matching_costs(scores.double(), at_points, ids, true_at_points).sum(0)
+        pairs.append(match(cost))
     return pairs
 
-Mask2Former.assign = assign
-
 # %% ../nbs/4_models/17_mask2former.ipynb #ba2edd4d
-def layer_losses(self, classes: Tensor, masks: Tensor, wanted: list, count: Tensor) -> dict[str, Tensor]: # by name
+@patch
+def layer_losses(self:Mask2Former, classes: Tensor, masks: Tensor, wanted: list, count: Tensor) -> dict[str, Tensor]: # by name
     "The three losses of one layer's answers."
     pairs = self.assign(classes, masks, wanted)
     ids = torch.full(classes.shape[:2], self.num_classes, device=classes.device)
-    for row, (q, n), (present, _) in zip(ids, pairs, wanted): row[q] = present[n]
-    chosen = torch.cat([m[q] for m, (q, _) in zip(masks, pairs)])
+    for row, (queries, things), (present, _) in zip(ids, pairs, wanted): row[queries] = present[things]
+    chosen = torch.cat([drawn[queries] for drawn, (queries, _) in zip(masks, pairs)])
+    truth = torch.cat([whole[things] for (_, whole), (_, things) in zip(wanted, pairs)])
     with torch.no_grad():
         points = uncertain_points(chosen, self.points, self.draw)
-        truth = torch.cat([t[n] for (_, t), (_, n) in zip(wanted, pairs)])
         truth = sample(truth[:, None], points)[:, 0]
     cross, dice = mask_losses(sample(chosen[:, None], points)[:, 0], truth, count)
-    return dict(loss_cls=class_loss(classes.flatten(0, 1), ids.flatten()), loss_mask=cross, loss_dice=dice)
-
-Mask2Former.layer_losses = layer_losses
+    of_classes = class_loss(classes.flatten(0, 1), ids.flatten())
+    return dict(loss_cls=of_classes, loss_mask=cross, loss_dice=dice)
 
 # %% ../nbs/4_models/17_mask2former.ipynb #2e0f77f1
-def losses(self, features: list[Tensor], # four of (b, c, h, w)
+@patch
+def losses(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
            queries: Tensor | None, # (q, c) of the adapter
            labels: Tensor, # (b, H, W) int64 of any size, 255 ignored
 ) -> dict[str, Tensor]: # d0.loss_cls, d0.loss_mask, ... before the first layer, and on to loss_cls, ... of the last
     "All losses by their published names; in float32, whatever the features came in."
-    said, wanted = self.answers(features, queries), [things(l, self.num_classes) for l in labels]
-    found = sum(max(min(len(ids), said[0][0].shape[1]), 1) for ids, _ in wanted)
+    said = self.answers(features, queries)
+    wanted = [things(label, self.num_classes) for label in labels]
+    num_queries = said[0][0].shape[1]
+    found = sum(max(min(len(ids), num_queries), 1) for ids, _ in wanted)
     named = {}
     with torch.autocast(labels.device.type, enabled=False):
         count = mean_over_processes(torch.tensor(float(found), device=labels.device))
         for i, (classes, masks) in enumerate(said):
             prefix = f"d{i}." if i < len(said) - 1 else ""
-            named |= {prefix + k: v for k, v in self.layer_losses(classes.float(), masks.float(), wanted, count).items()}
+            of_layer = self.layer_losses(classes.float(), masks.float(), wanted, count)
+            named |= {prefix + name: value for name, value in of_layer.items()}
     return named
 
-def loss(self, features, queries, labels) -> Tensor: # the sum of `losses`
+@patch
+def loss(self:Mask2Former, features, queries, labels) -> Tensor: # the sum of `losses`
     return sum(self.losses(features, queries, labels).values())
-
-Mask2Former.losses, Mask2Former.loss = losses, loss

@@ -8,92 +8,220 @@ from pathlib import Path
 from typing import Mapping, NamedTuple
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
-from tqdm.auto import tqdm
-from .segmentor import resize, to_rgb
+from .domains import LabelSpace
 from .frequency import Spectra, plane_energy
+from .images import image_files, read_image, resize
 
 # %% auto #0
-__all__ = ['SUFFIXES', 'image_files', 'domain_folders', 'Gathered', 'gather', 'principal_directions', 'Observation', 'directions',
-           'keep_count', 'observe', 'robust', 'outliers']
+__all__ = ['Gathered', 'Row', 'in_a_row', 'Item', 'scene_numbers', 'gather', 'spectra', 'principal_directions', 'directions',
+           'keep_count', 'Glimpse', 'glimpse', 'Observation', 'observe', 'robust', 'outliers']
 
 # %% ../nbs/7_insight/29_observation.ipynb #ee2d8ea7
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+class Gathered(NamedTuple):
+    "Images of several domains, ready for a backbone; all mappings have the domains in one order."
+    images: dict[str, Tensor] # domain -> (n, 3, H, W) uint8, one size for all
+    labels: dict[str, list | None] # domain -> n class id maps (h, w) at their own size, None without labels
+    scenes: dict[str, np.ndarray] # domain -> (n,) number of the scene, the same for all images of it in all domains
+    space: LabelSpace | None # of the labels
+    notes: list[str] # what was left out, or changed
+    @property
+    def domains(self) -> tuple[str, ...]: # names
+        return tuple(self.images)
+    @property
+    def size(self) -> tuple[int, int]: # height and width of the images in pixels
+        return tuple(next(iter(self.images.values())).shape[-2:])
+    @property
+    def classes(self) -> tuple[str, ...]: # names; the numbers themselves where they have none
+        return self.space.classes if self.space else tuple(map(str, range(255)))
 
-def image_files(folder) -> list[Path]: # sorted by name
-    "The files of a folder that look like images, by their endings."
-    return sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)
+# %% ../nbs/7_insight/29_observation.ipynb #81f63cbe
+class Row(NamedTuple):
+    "The images of all domains, one after the other."
+    images: Tensor # (n, 3, H, W) uint8
+    labels: Tensor # (n, H, W) int64, 255 where there is none
+    domain: np.ndarray # (n,) number of its domain
+    scene: np.ndarray # (n,) number of its scene
 
-def domain_folders(root: str | Path # holds one folder of images per domain, or images of a single domain
-) -> dict[str, Path]: # domain -> folder
-    "The folders of a folder, by name. FileNotFoundError if it is not there, ValueError if there is no image in it."
-    root = Path(root)
-    if not root.is_dir(): raise FileNotFoundError(f"No folder {root}; give one that holds a folder of images per domain.")
-    found = {p.name: p for p in sorted(root.iterdir()) if p.is_dir() and image_files(p)} or ({root.name: root} if image_files(root) else {})
-    if not found: raise ValueError(f"{root} holds no folders with images ({', '.join(SUFFIXES)}); make one per domain.")
-    return found
+def in_a_row(data: Gathered) -> Row:
+    "All images, and their labels at the size of the images."
+    counts = [len(x) for x in data.images.values()]
+    blank = np.full(data.size, 255)
+    labels = [label for d, n in zip(data.domains, counts) for label in data.labels[d] or [blank] * n]
+    return Row(torch.cat(list(data.images.values())), torch.stack([_label_like(y, data.size) for y in labels]),
+               np.arange(len(counts)).repeat(counts), np.concatenate(list(data.scenes.values())))
+
+def _label_like(label, size): # the nearest pixel, so that no class is made up
+    pixels = torch.from_numpy(label.astype(np.float32))[None, None]
+    return F.interpolate(pixels, size=size, mode="nearest-exact")[0, 0].long()
 
 # %% ../nbs/7_insight/29_observation.ipynb #9d33f6f5
-class Gathered(NamedTuple):
-    "Images of several domains, ready for a backbone."
-    images: dict[str, Tensor] # domain -> (n, 3, H, W) uint8, one size for all
-    labels: dict[str, list | None] # domain -> n class id maps (h, w), None without labels
-    space: object | None # the `LabelSpace` of the labels
-    notes: list[str] # what was left out, or changed
+class Item(NamedTuple):
+    image: Tensor | str # (3, H, W) uint8, or what is wrong with it
+    label: object = None # (h, w) class ids
+    name: str | None = None # of the scene
 
-def _items(given): # (image (3, H, W) uint8 or a reason why not, label or None), one after the other
+def _item(given): # from an item of a data set, a tensor, a path, a picture or an array
+    if isinstance(given, Mapping): return Item(given["image"], given.get("label"), given.get("name"))
+    if isinstance(given, Tensor): return Item(given)
+    try: return Item(torch.from_numpy(rearrange(read_image(given), "h w c -> c h w").copy()))
+    except (OSError, ValueError) as err: return Item(str(err))
+
+def _items(given): # of a domain, one after the other
     if isinstance(given, (str, Path)): given = image_files(given)
-    for item in given if not hasattr(given, "__len__") else (given[i] for i in range(len(given))):
-        if isinstance(item, Mapping): yield item["image"], item.get("label")
-        elif isinstance(item, Tensor): yield item, None
-        else:
-            try: yield torch.from_numpy(to_rgb(item).transpose(2, 0, 1).copy()), None
-            except (OSError, ValueError) as err: yield str(err), None
+    if hasattr(given, "__len__"): return [_item(given[i]) for i in range(len(given))]   # data sets are no iterables
+    return [_item(x) for x in given]
 
 # %% ../nbs/7_insight/29_observation.ipynb #9af1d5a8
+def scene_numbers(names: Mapping, # domain -> list of names, None for an image without one
+                  block: int = 1, # consecutive images of a domain that are one scene
+) -> dict[str, np.ndarray]: # domain -> (n,) numbers
+    "Which images show the same scene: those of one name, or at one position where any image lacks a name."
+    named = all(name is not None for some in names.values() for name in some)
+    scenes = []
+    for some in names.values():
+        first = [i - i % block for i in range(len(some))]   # of the block that an image is in
+        scenes += [some[i] for i in first] if named else first
+    numbers = np.unique(scenes, return_inverse=True)[1]
+    ends = np.cumsum([len(some) for some in names.values()])
+    return dict(zip(names, np.split(numbers, ends[:-1])))
+
+# %% ../nbs/7_insight/29_observation.ipynb #93aaa98b
 def gather(images_by_domain: Mapping, # domain -> tensor (n, 3, H, W) uint8, data set, folder, or list of paths, pictures, arrays
            size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
+           block: int = 1, # consecutive images of a domain that count as one scene; for video
 ) -> Gathered:
     "Images of several domains at one size. ValueError where there is none, and for labels of different kinds."
     if not images_by_domain or not isinstance(images_by_domain, Mapping):
         raise ValueError("No domains: give a mapping such as {'fog': images}.")
-    images, labels, notes, spaces, asked = {}, {}, [], {}, size is not None
+    images, labels, names = {}, {}, {}
+    notes = []
+    fixed = size
     for domain, given in images_by_domain.items():
-        pairs = list(_items(given))
-        notes += [f"{domain}: left out. {x}" for x, _ in pairs if isinstance(x, str)]
-        pairs = [(_uint8(x, domain), y) for x, y in pairs if not isinstance(x, str)]
-        if not pairs:
-            notes.append(f"{domain}: no image that can be read; the domain is left out.")
-            continue
-        size = size or tuple(pairs[0][0].shape[-2:])
-        odd = sum(tuple(x.shape[-2:]) != tuple(size) for x, _ in pairs)
-        if odd and not asked: notes.append(f"{domain}: {odd} of {len(pairs)} images resized to {size[0]} x {size[1]}.")
-        images[domain] = torch.stack([_fit(x, size) for x, _ in pairs])
-        labels[domain] = None if any(y is None for _, y in pairs) else [np.asarray(y) for _, y in pairs]
-        spaces |= {space.name: space for space in [getattr(given, "space", None)] if space}
+        items = _readable(domain, _items(given), notes)
+        if not items: continue
+        if size is None: size = tuple(items[0].image.shape[-2:])
+        if fixed is None: notes += _resized(domain, items, size)
+        images[domain] = torch.stack([_fit(item.image, size) for item in items])
+        labels[domain] = _labels(items)
+        names[domain] = [item.name for item in items]
     if not images: raise ValueError(f"No image could be read; give at least one. {' '.join(notes[-3:])}")
-    if len(spaces) > 1: raise ValueError(f"The domains have labels of different kinds: {', '.join(spaces)}; give those of one kind.")
-    return Gathered(images, labels, next(iter(spaces.values()), None), notes)
+    space = _common_space([images_by_domain[domain] for domain in images])
+    return Gathered(images, labels, scene_numbers(names, block), space, notes)
 
-def _uint8(x, domain):
-    if x.dtype == torch.uint8 and x.dim() == 3 and x.shape[0] == 3: return x
+# %% ../nbs/7_insight/29_observation.ipynb #098ef373
+def _readable(domain, items, notes): # those with an image; says what is left out
+    notes += [f"{domain}: left out. {item.image}" for item in items if isinstance(item.image, str)]
+    items = [item for item in items if not isinstance(item.image, str)]
+    if not items: notes.append(f"{domain}: no image that can be read; the domain is left out.")
+    for item in items: _check_image(item.image, domain)
+    return items
+
+def _check_image(x, domain):
+    if x.dtype == torch.uint8 and x.dim() == 3 and x.shape[0] == 3: return
     raise ValueError(f"{domain}: expected uint8 images (3, H, W), not {x.dtype} {tuple(x.shape)}; they are normalised here.")
 
-def _fit(x, size):
-    if tuple(x.shape[-2:]) == tuple(size): return x
-    return resize(x[None].float(), size)[0].round().clamp(0, 255).to(torch.uint8)
+def _resized(domain, items, size): # a note, where images have another size than the first one
+    odd = sum(tuple(item.image.shape[-2:]) != size for item in items)
+    return [f"{domain}: {odd} of {len(items)} images resized to {size[0]} x {size[1]}."] if odd else []
+
+# %% ../nbs/7_insight/29_observation.ipynb #d0882c61
+def _fit(image, size):
+    if tuple(image.shape[-2:]) == tuple(size): return image
+    return resize(image[None].float(), size)[0].round().clamp(0, 255).to(torch.uint8)
+
+def _labels(items): # None where one has none
+    if any(item.label is None for item in items): return None
+    return [np.asarray(item.label) for item in items]
+
+def _common_space(data): # the label space of data sets, None where none has one
+    spaces = {x.space.name: x.space for x in data if getattr(x, "space", None)}
+    if len(spaces) > 1: raise ValueError(f"The domains have labels of different kinds: {', '.join(spaces)}; give those of one kind.")
+    return next(iter(spaces.values()), None)
+
+# %% ../nbs/7_insight/29_observation.ipynb #9b4db762
+def spectra(backbone, # from `create_backbone`
+            images: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; all of one size
+            layers=None, # block numbers from 0; all by default
+            batch: int = 8, # images at a time
+) -> Spectra:
+    "Energy per domain, layer and coefficient. ValueError for unknown layers, NaN features and sizes that differ."
+    if not images: raise ValueError("No domains: give a mapping such as {'fog': images}.")
+    layers = tuple(range(backbone.num_layers) if layers is None else layers)
+    planes = [_mean_energy(backbone, x, layers, batch, f"spectra of {domain}") for domain, x in images.items()]
+    if len({plane.shape for plane in planes}) > 1: raise ValueError("Domains with images of different size; resize them first.")
+    return Spectra(np.stack(planes), tuple(images), layers, tuple(len(x) for x in images.values()))
+
+def _mean_energy(backbone, images, layers, batch, desc): # (l, h, w)
+    total = 0.
+    for features in backbone.feature_batches(images, layers, batch, desc):
+        total = total + len(features[0]) * torch.stack([plane_energy(f) for f in features])
+    return (total / len(images)).cpu().numpy()
 
 # %% ../nbs/7_insight/29_observation.ipynb #e41e321c
 def principal_directions(tokens: Tensor # (n, c), NaN rows are left out
 ) -> tuple[Tensor, Tensor]: # mean (c,), directions (c, 3)
     "Mean and the three directions of largest variance."
     tokens = tokens[tokens.isfinite().all(1)].float()
-    if not len(tokens): return tokens.new_zeros(tokens.shape[1]), tokens.new_zeros(tokens.shape[1], 3)
+    c = tokens.shape[1]
+    if not len(tokens): return tokens.new_zeros(c), tokens.new_zeros(c, 3)
     mean = tokens.mean(0)
-    _, vectors = torch.linalg.eigh(torch.cov((tokens - mean).T))
+    _, vectors = torch.linalg.eigh(torch.cov((tokens - mean).T))   # in the order of their variance, least first
     top = vectors[:, -3:].flip(1)
-    return mean, top * top.gather(0, top.abs().argmax(0, keepdim=True)).sign()
+    largest = top.gather(0, top.abs().argmax(0, keepdim=True))
+    return mean, top * largest.sign()
+
+# %% ../nbs/7_insight/29_observation.ipynb #9add98e7
+def directions(backbone, images: Mapping, # domain -> (n, 3, H, W) uint8
+               samples: int = 1, # images per domain that the directions are taken from
+) -> list[tuple[Tensor, Tensor]]: # per layer: mean (c,), directions (c, 3)
+    "Principal directions of each layer, over the first images of all domains. ValueError for images of one patch."
+    tokens = []
+    for domain, x in images.items():
+        features, = backbone.feature_batches(x[:samples], batch=samples, desc=f"directions of {domain}")
+        if features[0].shape[-2:] == (1, 1): raise ValueError("These images make a single patch; give larger ones.")
+        tokens.append([_some_tokens(f) for f in features])
+    return [principal_directions(torch.cat(of_layer)) for of_layer in zip(*tokens)]
+
+def _some_tokens(features): # (b, c, h, w) -> (n, c), evenly spaced, 4096 to 8191 where there are more
+    tokens = rearrange(features, "b c h w -> (b h w) c")
+    return tokens[::max(1, len(tokens) // 4096)]
+
+# %% ../nbs/7_insight/29_observation.ipynb #4d25089d
+def keep_count(shape, # (l, h, w)
+               counts, # images of each domain
+               budget: float, # bytes
+) -> int: # images per domain whose maps and norms fit
+    "How many images of each domain can be remembered; at least one."
+    each = 10 * np.prod(shape)  # three maps of 2 bytes, a norm of 4
+    return max(1, min(max(counts), int(budget / each / len(counts))))
+
+# %% ../nbs/7_insight/29_observation.ipynb #6508d936
+class Glimpse(NamedTuple):
+    "What is taken of the features of a batch."
+    energy: np.ndarray # (b, l, h, w) float64, NaN for an image with a value that is not finite
+    maps: np.ndarray # (b, l, 3, h, w) float16: projections
+    norms: np.ndarray # (b, l, h, w) float32
+
+def glimpse(features, # one (b, c, h, w) per layer
+            chosen, # from `directions`
+) -> Glimpse:
+    "Energy, projections on the chosen directions, and norms."
+    energy, maps, norms = [], [], []
+    for f, (mean, top) in zip(features, chosen):
+        energy.append(torch.stack([_energy_of(x) for x in f]))
+        maps.append(torch.einsum("b c h w, c k -> b k h w", f.float() - mean[:, None, None], top))
+        norms.append(f.float().norm(dim=1))
+    maps = _array(maps).clip(-65504, 65504).astype(np.float16)   # the range of float16
+    return Glimpse(_array(energy), maps, _array(norms))
+
+def _array(of_layers): return torch.stack(of_layers, 1).cpu().numpy()
+
+def _energy_of(x): # (c, h, w) -> (h, w)
+    if x.isfinite().all(): return plane_energy(x[None])
+    return torch.full(x.shape[-2:], torch.nan).double()
 
 # %% ../nbs/7_insight/29_observation.ipynb #d7b8c22a
 class Observation(NamedTuple):
@@ -105,82 +233,72 @@ class Observation(NamedTuple):
     notes: list[str] # what was left out
     @property
     def nbytes(self): # memory in bytes
-        return self.spectra.energy.nbytes + sum(x.nbytes for part in (self.maps, self.norms) for x in part.values())
+        arrays = [self.spectra.energy, *self.maps.values(), *self.norms.values()]
+        return sum(x.nbytes for x in arrays)
 
-# %% ../nbs/7_insight/29_observation.ipynb #6737aa23
-@torch.no_grad()
-def directions(backbone, images: Mapping, # domain -> (n, 3, H, W) uint8
-               samples: int = 1, # images per domain that the directions are taken from
-) -> list[tuple[Tensor, Tensor]]: # per layer: mean (c,), directions (c, 3)
-    "Principal directions of each layer, over the first images of all domains."
-    device = next(backbone.parameters()).device
-    some = lambda f: rearrange(f, "b c h w -> (b h w) c")[::max(1, f[:, 0].numel() // 4096)]  # thousands of tokens tell enough
-    look = lambda x: backbone.block_features(backbone.normalise(x[:samples].to(device)))
-    grids = {tuple(f.shape[-2:]) for f in look(next(iter(images.values()))[:1])}
-    if grids == {(1, 1)}: raise ValueError("These images make a single patch; give larger ones.")
-    if len(grids) > 1: raise ValueError(
-        f"The blocks of this model work on grids of several sizes, {sorted(grids)}; what is compared here needs one, as in a ViT.")
-    layers = [[some(f) for f in look(x)] for x in images.values()]
-    return [principal_directions(torch.cat(same)) for same in zip(*layers)]
-
-def keep_count(shape, # (l, h, w)
-               counts, # images of each domain
-               budget: float, # bytes
-) -> int: # images per domain whose maps and norms fit
-    "How many images of each domain can be remembered; at least one."
-    each = 10 * np.prod(shape)  # three maps of 2 bytes, a norm of 4
-    return max(1, min(max(counts), int(budget / each / len(counts))))
-
-# %% ../nbs/7_insight/29_observation.ipynb #d0f989d7
-@torch.no_grad()
+# %% ../nbs/7_insight/29_observation.ipynb #daf1957e
 def observe(backbone, # from `create_backbone`
             images: Mapping, # domain -> (n, 3, H, W) uint8, all of one size
             budget: float = 500e6, # bytes for maps and norms; beyond it only the first images of a domain are kept
             batch: int = 4, # images at a time
 ) -> Observation:
     "Energy, projections and norms of all layers; see `gather` for images of several sizes."
-    chosen, device = directions(backbone, images), next(backbone.parameters()).device
-    energy, maps, norms, notes, keep = [], {}, {}, [], None
-    with tqdm(total=sum(map(len, images.values())), desc="features") as progress:
-        for domain, x in images.items():
-            total, there, kept = 0., 0, []
-            for part in x.split(batch):
-                planes, *pictures = _look(backbone, part.to(device), chosen, progress)
-                keep = keep or keep_count(planes.shape[1:], list(map(len, images.values())), budget)
-                if sum(len(z) for z, _ in kept) < keep: kept.append(pictures)
-                total, there = total + np.nan_to_num(planes).sum(0), there + np.isfinite(planes).sum(0)
-            maps[domain], norms[domain] = (np.concatenate(p)[:keep] for p in zip(*kept))
-            energy.append(np.where(there > 0, total / np.maximum(there, 1), np.nan))
-            notes += [f"{domain}, block {i}: NaN or infinite features in {len(x) - k} of {len(x)} images."
-                      for i, k in enumerate(there[:, 0, 0]) if k < len(x)]
-    if keep < max(map(len, images.values())): notes.append(f"Pictures of the first {keep} images of each domain are kept.")
-    limits = np.stack([np.abs(z.astype(np.float32)) for x in maps.values() for z in x[:4]])
-    limits[~np.isfinite(limits)] = np.nan
-    limits[:, np.isnan(limits).all((0, 2, 3, 4))] = 1  # a layer without a single finite value
-    spectra = Spectra(np.stack(energy), tuple(images), tuple(range(len(chosen))), tuple(map(len, images.values())))
-    return Observation(spectra, maps, norms, np.nanpercentile(limits, 99, (0, 2, 3, 4)), notes)
+    chosen = directions(backbone, images)
+    counts = tuple(len(x) for x in images.values())
+    seen = {d: _observe_domain(backbone, x, chosen, counts, budget, batch, d) for d, x in images.items()}
+    maps = {d: one.maps for d, one in seen.items()}
+    norms = {d: one.norms for d, one in seen.items()}
+    notes = [note for one in seen.values() for note in one.notes]
+    keep = max(len(x) for x in maps.values())
+    if keep < max(counts): notes.append(f"Pictures of the first {keep} images of each domain are kept.")
+    energy = np.stack([one.energy for one in seen.values()])
+    return Observation(Spectra(energy, tuple(images), tuple(range(len(chosen))), counts), maps, norms, _limits(maps), notes)
 
-# %% ../nbs/7_insight/29_observation.ipynb #997cd39c
-def _look(backbone, images, chosen, progress): # energy (b, l, h, w), projections (b, l, 3, h, w), norms (b, l, h, w)
-    features = backbone.block_features(backbone.normalise(images))
-    progress.update(len(images))
-    planes = [torch.stack([plane_energy(x[None]) if x.isfinite().all() else torch.full(x.shape[-2:], torch.nan).double()
-                           for x in f]) for f in features]
-    maps = [torch.einsum("b c h w, c k -> b k h w", f.float() - m[:, None, None], v) for f, (m, v) in zip(features, chosen)]
-    norms = [f.float().norm(dim=1) for f in features]
-    arrays = [torch.stack(part, 1).cpu().numpy() for part in (planes, maps, norms)]
-    return arrays[0], arrays[1].clip(-65504, 65504).astype(np.float16), arrays[2]  # the range of float16
+# %% ../nbs/7_insight/29_observation.ipynb #6737aa23
+class _Seen(NamedTuple): # of a domain
+    energy: np.ndarray # (l, h, w)
+    maps: np.ndarray
+    norms: np.ndarray
+    notes: list[str]
+
+def _observe_domain(backbone, images, chosen, counts, budget, batch, domain):
+    total = 0.
+    finite = 0
+    kept = []
+    for features in backbone.feature_batches(images, batch=batch, desc=f"features of {domain}"):
+        part = glimpse(features, chosen)
+        total = total + np.nan_to_num(part.energy).sum(0)
+        finite = finite + np.isfinite(part.energy).sum(0)
+        keep = keep_count(part.energy.shape[1:], counts, budget)
+        there = sum(len(part.norms) for part in kept)
+        if there < keep: kept.append(part)
+    energy = np.where(finite > 0, total / np.maximum(finite, 1), np.nan)
+    maps = np.concatenate([part.maps for part in kept])
+    norms = np.concatenate([part.norms for part in kept])
+    n = len(images)
+    notes = [f"{domain}, block {i}: NaN or infinite features in {n - good} of {n} images."
+             for i, good in enumerate(finite[:, 0, 0]) if good < n]
+    return _Seen(energy, maps[:keep], norms[:keep], notes)
+
+# %% ../nbs/7_insight/29_observation.ipynb #dd3702f1
+def _limits(maps): # (l,) the 99th percentile of the projections of a few images
+    sizes = np.stack([np.abs(one.astype(np.float32)) for some in maps.values() for one in some[:4]])
+    sizes[~np.isfinite(sizes)] = np.nan
+    sizes[:, np.isnan(sizes).all((0, 2, 3, 4))] = 1  # a layer without a single finite value
+    return np.nanpercentile(sizes, 99, (0, 2, 3, 4))
 
 # %% ../nbs/7_insight/29_observation.ipynb #a14d211b
 def robust(norms: np.ndarray # (..., h, w)
 ) -> tuple[np.ndarray, np.ndarray]: # (..., 1, 1) each
     "Median, and 1.4826 * MAD: the deviation that a few outliers cannot move."
     median = np.median(norms, (-2, -1), keepdims=True)
-    return median, 1.4826 * np.median(np.abs(norms - median), (-2, -1), keepdims=True)
+    deviation = np.median(np.abs(norms - median), (-2, -1), keepdims=True)
+    return median, 1.4826 * deviation
 
 def outliers(norms, # (..., h, w)
              k: float = 5., # how many deviations above the median
 ) -> np.ndarray: # (..., h, w) bool
     "Tokens whose norm exceeds median + k * 1.4826 * MAD of their image and layer."
-    median, deviation = robust(norms := np.asarray(norms, float))
+    norms = np.asarray(norms, float)
+    median, deviation = robust(norms)
     return norms > median + k * np.maximum(deviation, 1e-6 * np.abs(median))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from .adapters import ADAPTERS, LearnableTokens, TokenAdapter, attend
+from .adapters import ADAPTERS, LearnableTokens, TokenAdapter, attend, start_at_zero
 from .spectral import grid_to_tokens, tokens_to_grid
 
 # %% auto #0
@@ -20,8 +20,8 @@ def attend_normalised(x: Tensor, # (b, n, c) what asks
                       values: Tensor, # (m - 1, c) values of the others
 ) -> Tensor: # (b, n, c)
     "softmax(InstanceNorm(x tokens^T / sqrt c))[:, 1:] @ values (SET, attention optimisation)."
-    maps = tokens.to(x.dtype) @ x.mT * x.shape[-1] ** -.5          # (b, m, n)
-    maps = F.layer_norm(maps, maps.shape[-1:])                     # each map by itself
+    maps = tokens.to(x.dtype) @ x.mT * x.shape[-1] ** -.5  # (b, m, n)
+    maps = F.layer_norm(maps, maps.shape[-1:])             # each map by itself
     return maps.softmax(1)[:, 1:].mT @ values.to(x.dtype)
 
 # %% ../nbs/2_adapters/09_peers.ipynb #0c472cc4
@@ -33,16 +33,22 @@ class TwoBranches(TokenAdapter):
                  rank: int | None = 16, # r of the tokens; None stores them whole
                  init: str = "scale"): # "scale": s = 1e-3 learnable; "zero": output maps zero, s = 1
         super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init)
+        second_rank = None if self.second_whole else rank
         self.second = LearnableTokens()
-        self.second.make_tokens(num_layers, num_tokens, channels, None if self.second_whole else rank, patch_size)
-        self.mlp_token2feat2, self.mlp_delta_f2 = nn.Linear(channels, channels), nn.Linear(channels, channels)
-        if init == "zero": [nn.init.zeros_(p) for p in self.mlp_delta_f2.parameters()]
+        self.second.make_tokens(num_layers, num_tokens, channels, second_rank, patch_size)
+        self.mlp_token2feat2 = nn.Linear(channels, channels)
+        self.mlp_delta_f2 = nn.Linear(channels, channels)
+        if init == "zero": start_at_zero(self.mlp_delta_f2)
+
     def first_branch(self, x, layer): # (b, n, c) -> (b, n, c)
         T = self.tokens(layer)
-        return self.mlp_delta_f(attend(x, T, self.mlp_token2feat(T[1:])) + x)
+        delta = attend(x, T, self.mlp_token2feat(T[1:]))
+        return self.mlp_delta_f(delta + x)
+
     def second_branch(self, x, layer): # (b, n, c) -> (b, n, c)
         T = self.second.tokens(layer)
-        return self.mlp_delta_f2(attend_normalised(x, T, self.mlp_token2feat2(T[1:])) + x)
+        delta = attend_normalised(x, T, self.mlp_token2feat2(T[1:]))
+        return self.mlp_delta_f2(delta + x)
 
 # %% ../nbs/2_adapters/09_peers.ipynb #23e328f9
 def amplitude_phase(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
@@ -51,13 +57,18 @@ def amplitude_phase(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
 ) -> tuple[Tensor, Tensor]: # (b, h*w, c) each, float32 (or float64): amplitude, and phase in -pi..pi
     "Amplitude and phase of the orthonormal 2-D FFT of every channel."
     x = tokens_to_grid(tokens, grid)
+    if x.dtype != torch.float64: x = x.float()
     with torch.autocast(x.device.type, enabled=False):
-        spectrum = torch.fft.fft2(x if x.dtype == torch.float64 else x.float(), norm="ortho")
+        spectrum = torch.fft.fft2(x, norm="ortho")
         amplitude = spectrum.abs()
-        phase = torch.where(amplitude > tiny, spectrum, torch.ones_like(spectrum)).angle()
-        return grid_to_tokens(amplitude), grid_to_tokens(phase)
+        steady = torch.where(amplitude > tiny, spectrum, torch.ones_like(spectrum))
+        return grid_to_tokens(amplitude), grid_to_tokens(steady.angle())
 
-def from_amplitude_phase(amplitude: Tensor, phase: Tensor, grid: tuple[int, int]) -> Tensor: # (b, h*w, c)
+# %% ../nbs/2_adapters/09_peers.ipynb #cb5a124f
+def from_amplitude_phase(amplitude: Tensor, # (b, h*w, c)
+                         phase: Tensor, # (b, h*w, c), in radians
+                         grid: tuple[int, int], # (h, w)
+) -> Tensor: # (b, h*w, c) patch tokens
     "Inverse of `amplitude_phase`; the real part where no real features have such a spectrum."
     with torch.autocast(amplitude.device.type, enabled=False):
         spectrum = tokens_to_grid(torch.polar(amplitude, phase), grid)
@@ -101,6 +112,9 @@ class FADA(TwoBranches):
         h, w = grid
         x = F.pad(tokens_to_grid(tokens, grid), (0, w % 2, 0, h % 2), mode="replicate")
         bands = haar(rearrange(x, "b c h w -> b h w c"))
-        low, high = self.first_branch(bands[:, 0], layer), self.second_branch(bands[:, 1:].flatten(1, 2), layer)
-        change = inverse_haar(torch.cat([low[:, None], high.unflatten(1, (3, -1))], 1), (h + 1) // 2)
-        return tokens + self.scale * change[:, :h, :w].flatten(1, 2).to(tokens.dtype)
+        low = self.first_branch(bands[:, 0], layer)
+        high = self.second_branch(rearrange(bands[:, 1:], "b three n c -> b (three n) c"), layer)
+        changed = [low[:, None], rearrange(high, "b (three n) c -> b three n c", three=3)]
+        change = inverse_haar(torch.cat(changed, 1), (h + 1) // 2)
+        change = rearrange(change[:, :h, :w], "b h w c -> b (h w) c")
+        return tokens + self.scale * change.to(tokens.dtype)

@@ -9,20 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
-from .core import code_version, format_spec, parse_spec, unknown, whole_file
+from .core import format_spec, parse_spec, unknown, whole_file
 from .recipes import RECIPES, Recipe, check, set_fields, to_dict
 from .toyvit import HELD_OUT, SEEN
 from .datasets import load_dataset
+from .results import collapsed, differences, scores_of, write_table
 from .training import build, parameter_groups, refuse_other
 from .figures import difference_plot
-from .evidence import suggest_band
-from .benchmark import differences, grid, run_grid, scores_of, single_threaded
+from .suggest import suggest_band
+from .benchmark import grid, run_grid, single_threaded
 from .report import html_table, write_report
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'RATES', 'SEARCH_SEED', 'REFERENCES', 'CHOSEN', 'INTRO', 'Experiment', 'row_name', 'variants', 'family',
-           'search_rates', 'with_rates', 'costs', 'measured_band', 'result_tables', 'collapsed', 'run_experiment',
-           'write_table', 'read_table', 'bench_quality', 'quality_report']
+__all__ = ['EXPERIMENTS', 'RATES', 'SEARCH_SEED', 'REFERENCES', 'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'Experiment', 'row_name',
+           'variants', 'family', 'search_rates', 'with_rates', 'costs', 'measured_band', 'result_tables',
+           'run_experiment', 'quality_report', 'bench_quality']
 
 # %% ../nbs/8_bench/36_quality.ipynb #21305efd
 @dataclass(frozen=True)
@@ -33,94 +34,141 @@ class Experiment:
     groups: dict   # name -> domains reported as one mean
     block: dict    # domain -> consecutive frames per block of the bootstrap, 1 if not named
     @property
-    def panels(self): # what is shown: domains one by one, unless they are very many, and groups
-        many = [d for ds in self.groups.values() if len(ds) > 6 for d in ds]
-        return [*(d for d in map(row_name, self.recipe.targets) if d not in many), *self.groups]
+    def crowds(self) -> dict: # name -> domains
+        "The groups of so many domains that only their mean is shown."
+        return {name: domains for name, domains in self.groups.items() if len(domains) > 6}
+    @property
+    def panels(self) -> list[str]:
+        "What is shown: domains one by one, unless they are very many, and groups."
+        crowded = {domain for domains in self.crowds.values() for domain in domains}
+        domains = [row_name(spec) for spec in self.recipe.targets]
+        return [*(d for d in domains if d not in crowded), *self.groups]
 
-def row_name(spec: str) -> str: # "fog:3" of a corruption, else the domain
+def row_name(spec: str # of a data set
+) -> str: # "fog:3" of a corruption, else the domain
     "What rows call a data set, from its descriptor alone."
     options = parse_spec(spec)[1]
     return options.get("corruption") or options["domain"]
 
-_toy, _camvid = RECIPES["bench_toyscapes"], RECIPES["bench_camvid"]
-EXPERIMENTS = {
-    "toyscapes": Experiment(_toy, "clear", {"weathers": [row_name(t) for t in _toy.targets[1:]]}, {}),
-    "camvid": Experiment(_camvid, "day", {"corruptions": [row_name(t) for t in _camvid.targets[2:]]}, {"day": 4, "dusk": 10})}
+# %% ../nbs/8_bench/36_quality.ipynb #a2968980
+def _experiment(recipe, source, group, first, block): # a group of the targets from number `first` on
+    domains = [row_name(spec) for spec in recipe.targets[first:]]
+    return Experiment(recipe, source, {group: domains}, block)
+
+EXPERIMENTS = {"toyscapes": _experiment(RECIPES["bench_toyscapes"], "clear", "weathers", 1, {}),
+               "camvid": _experiment(RECIPES["bench_camvid"], "day", "corruptions", 2, {"day": 4, "dusk": 10})}
 
 # %% ../nbs/8_bench/36_quality.ipynb #fb620fe4
 def variants(band: str, # spec of the measured band
              depth: int = 8, # blocks of the backbone
 ) -> dict[str, dict]: # label -> recipe fields
     "What is compared; the first is what learning rates and costs are relative to."
-    starts = {"": "scale", " zero": "zero"}
-    tokens = {name + end: dict(adapter=name, init=init) for name in ("rein", "set", "fada", "causal_tune")
-              for end, init in starts.items()}
-    return {"none": {}, **tokens,
+    tokens = {}
+    for adapter in ("rein", "set", "fada", "causal_tune"):
+        tokens[adapter] = dict(adapter=adapter, init="scale")
+        tokens[f"{adapter} zero"] = dict(adapter=adapter, init="zero")
+    return {"none": {},
+            **tokens,
             "no filter zero": dict(adapter="causal_tune", init="zero", band="none"),
             "measured band zero": dict(adapter="causal_tune", init="zero", band=band),
-            "lora": dict(adapter="lora"), "soma": dict(adapter=f"soma:first_layer={round(depth / 3)}"), "full": dict(adapter="full"),
+            "lora": dict(adapter="lora"),
+            "soma": dict(adapter=f"soma:first_layer={round(depth / 3)}"),
+            "full": dict(adapter="full"),
             "random backbone": dict(weights="random"),
-            "spurious style": dict(style="spurious"), "amplitude style": dict(style="amplitude")}
+            "spurious style": dict(style="spurious"),
+            "amplitude style": dict(style="amplitude")}
 
 # %% ../nbs/8_bench/36_quality.ipynb #1b20ae01
-RATES, SEARCH_SEED = (3e-4, 1e-3, 3e-3), 0
+RATES = (3e-4, 1e-3, 3e-3)
+SEARCH_SEED = 0
 
-def family(fields: dict) -> str: # such as "rein zero"
+def family(fields: dict # of a variant
+) -> str: # such as "rein zero"
     "What shares a learning rate."
-    return " ".join(filter(None, (fields.get("adapter", "none"), fields.get("init"))))
+    parts = [fields.get("adapter", "none"), fields.get("init")]
+    return " ".join(filter(None, parts))
 
-def search_rates(recipe: Recipe, chosen: dict, # variants
-                 folder, root=None, jobs=None, rates=RATES) -> pd.DataFrame: # columns family, lr, miou, best, at_edge
+# %% ../nbs/8_bench/36_quality.ipynb #6c382d31
+def search_rates(recipe: Recipe, # what all runs share
+                 compared: dict, # label -> recipe fields, of `variants`
+                 folder, # of the runs
+                 root=None, jobs=None, # see `run_grid`
+                 rates=RATES, # to be tried
+) -> pd.DataFrame: # columns family, lr, miou, best, at_edge
     "Half-length runs per family and rate, scored on the source's validation images."
     short = replace(recipe, targets=(recipe.validate,), iterations=-(-recipe.iterations // 2))
-    keep = ("adapter", "init")
-    tried = {f"{family(v)} {lr:g}": {k: x for k, x in v.items() if k in keep} | dict(lr=lr)
-             for v in chosen.values() for lr in rates}
+    tried = {}
+    for fields in compared.values():
+        own = {name: value for name, value in fields.items() if name in ("adapter", "init")}
+        for lr in rates: tried[f"{family(fields)} {lr:g}"] = own | dict(lr=lr)
     rows = run_grid(grid(short, tried, [SEARCH_SEED]), folder, root, jobs, diverging=True)
     scores = {r["adapter"]: r["miou"] for r in rows}
-    table = pd.DataFrame([[*label.rsplit(" ", 1), scores.get(label, 0.)] for label in tried], columns=["family", "lr", "miou"])
-    table = table.astype(dict(lr=float)).assign(best=lambda t: t.groupby("family").miou.transform("max") == t.miou)
-    return table.assign(at_edge=table.best & table.lr.isin((min(rates), max(rates))))
+    lines = [[*label.rsplit(" ", 1), scores.get(label, 0.)] for label in tried]
+    table = pd.DataFrame(lines, columns=["family", "lr", "miou"]).astype(dict(lr=float))
+    table["best"] = table.groupby("family").miou.transform("max") == table.miou
+    table["at_edge"] = table.best & table.lr.isin((min(rates), max(rates)))
+    return table
 
-def with_rates(chosen: dict, # variants
+# %% ../nbs/8_bench/36_quality.ipynb #f3c4713e
+def with_rates(compared: dict, # label -> recipe fields, of `variants`
                rates: pd.DataFrame, # from `search_rates`
 ) -> dict: # variants with their rate
+    "Each variant with the best rate of its family."
     best = rates[rates.best].drop_duplicates("family").set_index("family").lr
-    return {label: fields | dict(lr=float(best[family(fields)])) for label, fields in chosen.items()}
+    return {label: fields | dict(lr=float(best[family(fields)])) for label, fields in compared.items()}
 
 # %% ../nbs/8_bench/36_quality.ipynb #a624142d
-def costs(recipe: Recipe, chosen: dict, # variants, the first is the reference
-          num_classes: int, rounds: int = 10) -> pd.DataFrame:
+def costs(recipe: Recipe, # what all runs share
+          compared: dict, # label -> recipe fields, the first is the reference
+          num_classes: int, # k
+          rounds: int = 10, # in which every variant is timed once
+) -> pd.DataFrame: # adapter, trained, step, predict
     "Trained parameters of backbone and adapter, and time per training step and per image relative to the first variant."
-    size, clock, device = (recipe.batch_size, 3, *recipe.crop), {}, "cuda" if torch.cuda.is_available() else "cpu"
-    images, labels = torch.randn(size, device=device), torch.randint(num_classes, (size[0], *size[2:]), device=device)
-    made = {label: build(replace(recipe, **fields), num_classes).to(device) for label, fields in chosen.items() if "style" not in fields}
-    steps = {label: _steps(s, replace(recipe, **chosen[label]), images, labels) for label, s in made.items()}
-    for _ in tqdm(range(rounds + 1), desc="costs"):  # the first round warms up
-        for label, both in steps.items():
-            for kind, call in both.items():
-                start = time.perf_counter(); call()
-                if device == "cuda": torch.cuda.synchronize()
-                clock.setdefault((label, kind), []).append(time.perf_counter() - start)
-    ratio = lambda label, kind: np.median(np.divide(clock[label, kind], clock[next(iter(made)), kind])[1:]).round(2)
-    trained = {label: sum(p.numel() for p in s.backbone.parameters() if p.requires_grad) for label, s in made.items()}
-    return pd.DataFrame([dict(adapter=label, trained=trained[label], step=ratio(label, "step"), predict=ratio(label, "predict"))
-                         for label in made])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = torch.randn(recipe.batch_size, 3, *recipe.crop, device=device)
+    labels = torch.randint(num_classes, (recipe.batch_size, *recipe.crop), device=device)
+    trained, calls = {}, {}
+    for label, fields in compared.items():
+        if "style" in fields: continue
+        tuned = replace(recipe, **fields)
+        segmentor = build(tuned, num_classes).to(device)
+        trained[label] = sum(p.numel() for p in segmentor.backbone.parameters() if p.requires_grad)
+        calls[label, "step"], calls[label, "predict"] = _step_and_predict(segmentor, tuned, images, labels)
+    seconds = _in_turns(calls, rounds)
+    first = next(iter(trained))
+    def ratio(label, kind): return np.median(seconds[label, kind] / seconds[first, kind]).round(2)
+    return pd.DataFrame([dict(adapter=label, trained=count, step=ratio(label, "step"), predict=ratio(label, "predict"))
+                         for label, count in trained.items()])
 
-def _steps(segmentor, recipe, images, labels): # what is timed
+# %% ../nbs/8_bench/36_quality.ipynb #34f6aa99
+def _step_and_predict(segmentor, recipe, images, labels): # two functions without arguments
     optimizer = torch.optim.AdamW(parameter_groups(segmentor, recipe.weight_decay), lr=0.)
     autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
     def step():
         segmentor.train()
         with autocast: loss = segmentor.loss(images, labels)
-        loss.backward(); optimizer.step(); optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
     def predict():
         segmentor.eval()
         with torch.inference_mode(), autocast: segmentor(images)
-    return dict(step=step, predict=predict)
+    return step, predict
+
+def _in_turns(calls, rounds): # name -> seconds of each round
+    seconds = {name: [] for name in calls}
+    for _ in tqdm(range(rounds + 1), desc="costs"):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if torch.cuda.is_available(): torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(times[1:]) for name, times in seconds.items()}   # the first round warms up
 
 # %% ../nbs/8_bench/36_quality.ipynb #386575ca
-def measured_band(recipe: Recipe, folder: Path, root=None,
+def measured_band(recipe: Recipe, # its training data and backbone are looked at
+                  folder: Path, # keeps the band and the table it was read from
+                  root=None, # of the data sets
                   block: int = 1, # consecutive frames that count as one scene
                   n: int = 48, # training frames
 ) -> str:
@@ -132,37 +180,47 @@ def measured_band(recipe: Recipe, folder: Path, root=None,
         return kept["band"]
     name, options = parse_spec(recipe.train)
     data = load_dataset(format_spec(name, options | dict(n=n)), root, recipe.eval_size)
-    found = suggest_band(build(replace(recipe, adapter="none"), 2).backbone, data, block=block)
+    frozen = build(replace(recipe, adapter="none"), 2).backbone
+    found = suggest_band(frozen, data, block=block)
     found.table.round(4).to_csv(path.with_suffix(".csv"), index=False)
-    with whole_file(path) as unfinished: unfinished.write_text(json.dumps(dict(band=str(found), recipe=to_dict(recipe)), indent=1))
+    with whole_file(path) as unfinished:
+        unfinished.write_text(json.dumps(dict(band=str(found), recipe=to_dict(recipe)), indent=1))
     return str(found)
 
 # %% ../nbs/8_bench/36_quality.ipynb #95b3cc55
 REFERENCES = ("none", "rein", "rein zero")
 
-def result_tables(e: Experiment, folder, # of the runs
-                  rows: list[dict]) -> dict[str, pd.DataFrame]: # scores, means, differences
+def result_tables(e: Experiment, # says which domain was trained on
+                  drawn: dict, # (label, domain) -> redrawn scores, of `scores_of`
+                  rows: list[dict], # of the runs
+) -> dict[str, pd.DataFrame]: # scores, means, differences
     "Scores of every run in 0..1; means and paired differences in points of mIoU."
-    drawn = scores_of(folder, rows, e.block, e.groups)
-    scores = pd.DataFrame([{k: r[k] for k in ("adapter", "seed", "domain", "miou", "aacc", "macc", "version")} for r in rows])
-    spread = lambda x: x.std(ddof=1) if len(x) > 1 else np.nan
-    means = pd.DataFrame([dict(adapter=label, domain=d, mean=100 * x[0].mean(), sd=100 * spread(x[0]), seeds=len(x[0]))
-                          for (label, d), x in drawn.items()]).round(2)
+    scores = pd.DataFrame(rows)[["adapter", "seed", "domain", "miou", "aacc", "macc", "version"]]
+    means = []
+    for (label, domain), redrawn in drawn.items():
+        by_seed = redrawn[0]
+        spread = by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan
+        means.append(dict(adapter=label, domain=domain, mean=100 * by_seed.mean(), sd=100 * spread, seeds=len(by_seed)))
     against = [differences(drawn, r).assign(reference=r) for r in REFERENCES if (r, e.source) in drawn]
-    return dict(scores=scores, means=means, differences=pd.concat(against, ignore_index=True))
-
-def collapsed(rows: list[dict], groups: dict) -> list[dict]: # rows in which the domains of a group are one
-    "Means over the domains of each group, run by run."
-    of, together = {d: name for name, domains in groups.items() for d in domains}, {}
-    for r in rows: together.setdefault((r["adapter"], r["seed"], of.get(r["domain"], r["domain"])), []).append(r)
-    mean = lambda same: pd.DataFrame([r["iou"] for r in same]).mean().to_dict()
-    return [dict(adapter=a, seed=s, domain=d, miou=float(np.mean([r["miou"] for r in same])), iou=mean(same))
-            for (a, s, d), same in together.items()]
+    return dict(scores=scores, means=pd.DataFrame(means).round(2), differences=pd.concat(against, ignore_index=True))
 
 # %% ../nbs/8_bench/36_quality.ipynb #37afd514
-CHOSEN = ("adapter", "variant", "init", "band", "residual", "rank", "num_tokens", "style", "weights", "seed", "lr", "targets", "train",
-          "validate")
+DECIDED = ("adapter", "variant", "init", "band", "residual", "rank", "num_tokens", "style", "weights", "seed", "lr", "targets", "train",
+           "validate") # recipe fields that the benchmark sets itself
 
+def _refuse(name, seeds, overrides): # what the benchmark decides itself
+    if name not in EXPERIMENTS: raise unknown("experiment", name, EXPERIMENTS)
+    decided = sorted(set(DECIDED) & set(overrides))
+    if decided: raise ValueError(f"The benchmark decides {', '.join(decided)} itself; other recipe fields can be set.")
+    if not seeds: raise ValueError("No seeds: give at least one, such as range(1, 6).")
+    if SEARCH_SEED in seeds: raise ValueError(f"Seed {SEARCH_SEED} searches learning rates; report others, such as 1 to 5.")
+
+def _only(compared, labels): # these variants, and what they are compared with
+    for label in labels:
+        if label not in compared: raise unknown("variant", label, compared)
+    return {label: fields for label, fields in compared.items() if not labels or label in ("none", "rein", *labels)}
+
+# %% ../nbs/8_bench/36_quality.ipynb #8931db4f
 def run_experiment(name: str, # one of `EXPERIMENTS`
                    folder, # of this experiment
                    seeds, # reported ones; `SEARCH_SEED` is refused
@@ -170,35 +228,71 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
                    jobs: int | None = None, # processes, see `run_grid`
                    only=(), # labels to run beside none and rein; all by default
                    **overrides, # recipe fields to replace
-) -> dict: # rows of all runs, tables by name
+) -> dict: # recipe, variants, rows of all runs, redrawn scores, tables by name
     "Train and evaluate all variants of an experiment; goes on where it was interrupted. ValueError for what it decides itself."
-    if name not in EXPERIMENTS: raise unknown("experiment", name, EXPERIMENTS)
-    e, seeds = EXPERIMENTS[name], list(seeds)
-    if fixed := sorted(set(CHOSEN) & set(overrides)):
-        raise ValueError(f"The benchmark decides {', '.join(fixed)} itself; other recipe fields can be set.")
-    if not seeds: raise ValueError("No seeds: give at least one, such as range(1, 6).")
-    if SEARCH_SEED in seeds: raise ValueError(f"Seed {SEARCH_SEED} searches learning rates; report others, such as 1 to 5.")
-    recipe, folder = check(replace(e.recipe, **overrides)), Path(folder)
+    seeds = list(seeds)
+    _refuse(name, seeds, overrides)
+    e = EXPERIMENTS[name]
+    recipe = check(replace(e.recipe, **overrides))
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with torch.device("meta"): depth = build(replace(recipe, weights="random", adapter="none"), 2).backbone.num_layers
-    chosen = variants(measured_band(recipe, folder, root, e.block.get(e.source, 1)), depth)
-    if wrong := [label for label in only if label not in chosen]: raise unknown("variant", wrong[0], chosen)
-    chosen = {k: v for k, v in chosen.items() if not only or k in ("none", "rein", *only)}
-    rates = search_rates(recipe, chosen, folder / "rates", root, jobs, RATES)
-    rows = run_grid(grid(recipe, with_rates(chosen, rates), seeds), folder / "runs", root, jobs)
-    return dict(rows=rows, recipe=recipe, chosen=chosen, rates=rates, **result_tables(e, folder / "runs", rows))
+    with torch.device("meta"): frozen = build(replace(recipe, weights="random", adapter="none"), 2).backbone
+    band = measured_band(recipe, folder, root, e.block.get(e.source, 1))
+    compared = _only(variants(band, frozen.num_layers), only)
+    rates = search_rates(recipe, compared, folder / "rates", root, jobs, RATES)
+    rows = run_grid(grid(recipe, with_rates(compared, rates), seeds), folder / "runs", root, jobs)
+    drawn = scores_of(folder / "runs", rows, e.block, e.groups)
+    return dict(recipe=recipe, variants=compared, rates=rates, rows=rows, drawn=drawn, **result_tables(e, drawn, rows))
 
-# %% ../nbs/8_bench/36_quality.ipynb #7e3cbf15
-def write_table(path, table: pd.DataFrame, command: str) -> None:
-    "A CSV file whose first line says how it was made."
-    with whole_file(path) as unfinished, open(unfinished, "w") as f:
-        f.write(f"# {command}; causal_tune {code_version()}\n")
-        table.to_csv(f, index=False)
+# %% ../nbs/8_bench/36_quality.ipynb #72fcbffc
+INTRO = ("{n} variants with {seeds} seeds each: the same pre-trained backbone, head, iterations and order of images; learning rates "
+         "searched on source validation images. What is compared: adapters, with the published start or with their output at zero "
+         "('zero'), LoRA, SoMA, everything trained ('full'), and controls: no adapter, no filter, random weights, other "
+         "augmentations. Small models, trained briefly: this shows how the methods compare here, not at published scale.")
+FILLED = ("Points of mIoU; bars: 95 % bootstrap interval over frames and seeds; filled where it leaves zero out, which at so many "
+          "comparisons happens a few times by luck alone.")
+COSTS = ("Parameters trained in backbone and adapter; time of a training step and of a prediction, as ratios to the first line, "
+         "measured in turns.")
 
-def read_table(path) -> pd.DataFrame:
-    "What `write_table` wrote."
-    return pd.read_csv(path, skiprows=1)
+def _figures(e, folder, result): # (heading, caption, figure or table)
+    table = result["differences"]
+    figures = []
+    for reference in table.reference.unique():
+        plot = difference_plot(table[table.reference == reference], reference, e.panels)
+        figures.append((f"Differences to {reference}", FILLED, plot))
+    figures.append(("What it costs", COSTS, _table(result["costs"])))
+    figures.append(("Learning rates", "mIoU on source validation images after half the iterations, one seed.", _table(result["rates"])))
+    if not (folder / "band.csv").exists(): return figures
+    spec = json.loads((folder / "band.json").read_text())["band"]
+    caption = f"Skill of probes on source images and stand-ins; the band is {spec}."
+    return [*figures, ("Measured band", caption, _table(pd.read_csv(folder / "band.csv")))]
 
+def _table(t): return html_table(t.columns, t.round(3).astype(str).values.tolist())
+
+# %% ../nbs/8_bench/36_quality.ipynb #985f22a3
+def quality_report(name: str, # one of `EXPERIMENTS`
+                   folder: Path, # of this experiment
+                   result: dict, # of `run_experiment`, with costs
+                   root=None, # of the data sets
+                   command: str = "", # what to type to make it again
+) -> Path: # the file
+    "report.html of an experiment."
+    e, recipe = EXPERIMENTS[name], result["recipe"]
+    rows = collapsed(result["rows"], e.crowds)
+    intro = INTRO.format(n=len(result["variants"]), seeds=result["scores"].seed.nunique())
+    changes = differences(_with_mean(result["drawn"], rows, e.source), "none")
+    toy = recipe.backbone == "toy_vit" and e.source == "clear"
+    seen, held_out = (SEEN, HELD_OUT) if toy else ((), ())
+    return write_report(folder / "report.html", f"Adapters compared: {name}", intro, rows, changes, _figures(e, folder, result),
+                        set_fields(recipe), load_dataset(recipe.train, root).space, seen, held_out, source=(e.source,),
+                        command=f"{command} {name}")
+
+def _with_mean(drawn, rows, source): # redrawn scores with the mean over the targets that the rows show
+    targets = [domain for domain in dict.fromkeys(r["domain"] for r in rows) if domain != source]
+    means = {(label, "mean"): np.mean([drawn[label, d] for d in targets], 0) for label, domain in drawn if domain == source}
+    return drawn | means
+
+# %% ../nbs/8_bench/36_quality.ipynb #ac49dc38
 def bench_quality(names=(), # of `EXPERIMENTS`; all by default
                   out="runs/quality", # a folder per experiment, with its runs and its report
                   seeds=range(1, 6), # the same for all variants
@@ -206,43 +300,18 @@ def bench_quality(names=(), # of `EXPERIMENTS`; all by default
                   tables=None, # folder of the CSV files; `out` by default
                   command: str = "causal-tune bench-quality", # said in report and tables
                   **overrides, # recipe fields to replace
-) -> dict[str, dict]: # experiment -> tables
+) -> dict[str, dict]: # experiment -> what `run_experiment` returns, with costs
     "Compare all adapters and controls; goes on where it was interrupted."
-    results, start = {}, time.time()
+    start = time.time()
+    tables = Path(tables or out)
+    results = {}
     for name in names or EXPERIMENTS:
         folder = Path(out) / name
         results[name] = result = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
-        with single_threaded(): result["costs"] = costs(result["recipe"], result["chosen"], len(load_dataset(result["recipe"].train, root).space.classes))
-        Path(tables or out).mkdir(parents=True, exist_ok=True)
+        space = load_dataset(result["recipe"].train, root).space
+        with single_threaded(): result["costs"] = costs(result["recipe"], result["variants"], len(space.classes))
+        tables.mkdir(parents=True, exist_ok=True)
         for kind in ("scores", "means", "differences", "rates", "costs"):
-            write_table(Path(tables or out) / f"quality_{name}_{kind}.csv", result[kind], f"{command} {name}")
+            write_table(tables / f"quality_{name}_{kind}.csv", result[kind], f"{command} {name}")
         print(f"{quality_report(name, folder, result, root, command)} written after {time.time() - start:.0f} s")
     return results
-
-# %% ../nbs/8_bench/36_quality.ipynb #44476146
-INTRO = ("{n} variants with {seeds} seeds each: the same pre-trained backbone, head, iterations and order of images; learning rates "
-         "searched on source validation images. What is compared: adapters, with the published start or with their output at zero "
-         "('zero'), LoRA, SoMA, everything trained ('full'), and controls: no adapter, no filter, random weights, other "
-         "augmentations. Small models, trained briefly: this shows how the methods compare here, not at published scale.")
-
-def quality_report(name: str, folder: Path, result: dict, # of `run_experiment`, with costs
-                   root=None, command: str = "") -> Path:
-    "report.html of an experiment."
-    e, rows, d = EXPERIMENTS[name], result["rows"], result["differences"]
-    note = ("Points of mIoU; bars: 95 % bootstrap interval over frames and seeds; filled where it leaves zero out, which at so many "
-            "comparisons happens a few times by luck alone.")
-    figures = [(f"Differences to {r}", note, difference_plot(d[d.reference == r], r, e.panels)) for r in d.reference.unique()]
-    figures += [(heading, said, _table(result[kind])) for heading, said, kind in (
-        ("What it costs", "Parameters trained in backbone and adapter; time of a training step and of a prediction, as "
-         "ratios to the first line, measured in turns.", "costs"),
-        ("Learning rates", "mIoU on source validation images after half the iterations, one seed.", "rates"))]
-    if (band := folder / "band.csv").exists():
-        spec = json.loads((folder / "band.json").read_text())["band"]
-        figures.append(("Measured band", f"Skill of probes on source images and stand-ins; the band is {spec}.", _table(pd.read_csv(band))))
-    seeds, few = result["scores"].seed.nunique(), {k: v for k, v in e.groups.items() if k in e.panels and len(v) > 6}
-    toy = result["recipe"].backbone == "toy_vit" and e.source == "clear"
-    return write_report(folder / "report.html", f"Adapters compared: {name}", INTRO.format(n=len(result["chosen"]), seeds=seeds),
-                        collapsed(rows, few), figures, set_fields(result["recipe"]), load_dataset(result["recipe"].train, root).space,
-                        SEEN if toy else (), HELD_OUT if toy else (), source=(e.source,), command=f"{command} {name}")
-
-def _table(t): return html_table(t.columns, t.round(3).astype(str).values.tolist())

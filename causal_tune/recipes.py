@@ -4,58 +4,92 @@
 
 # %% ../nbs/6_train/23_recipes.ipynb #aa275579
 from __future__ import annotations
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from .core import Registry, unknown
 from .corruptions import CORRUPTIONS
 
 # %% auto #0
-__all__ = ['RECIPES', 'TOY_TARGETS', 'Recipe', 'get_recipe', 'check', 'corruption_targets', 'sized', 'read_field', 'to_dict',
-           'set_fields', 'from_dict']
+__all__ = ['RECIPES', 'option', 'Recipe', 'get_recipe', 'check', 'toy_targets', 'corruption_targets', 'sized', 'read_field',
+           'to_dict', 'set_fields', 'from_dict']
 
 # %% ../nbs/6_train/23_recipes.ipynb #58f49bfa
+def option(default, # of the field
+           help: str, # one line that says what it is
+           group: str, # "data", "model", "training" or "evaluation"
+): # the field
+    "A field of a recipe, with what a command line says about it."
+    return field(default=default, metadata=dict(help=help, group=group))
+
+# %% ../nbs/6_train/23_recipes.ipynb #741c273b
+_data = partial(option, group="data")
+
 @dataclass(frozen=True)
-class Recipe:
-    "All that determines a run, in one flat object."
-    name: str = "custom"               # what the run is called
-    train: str = "toyscapes:domain=clear,split=train,n=256"  # data set to train on
-    validate: str = ""                 # source data set to watch, never a target
-    targets: tuple[str, ...] = ()      # data sets to report on
-    backbone: str = "toy_vit"          # frozen model: a preset, or timm's name
-    weights: str = ""                  # file of backbone weights, or random; found if empty
-    img_size: tuple[int, ...] = ()     # height, width its positions are laid out for; its own if empty
-    attention: str = "sdpa"            # or xformers, on CUDA
-    head: str = "dpt"                  # segmentation head
-    adapter: str = "none"              # what is tuned in the backbone
-    init: str | None = None            # start of the adapter: scale, zero
-    band: str | None = None            # filter of causal_tune, such as dog:low=.2
-    variant: str | None = None         # causal_tune: described or released
-    residual: str | None = None        # causal_tune: add or replace
-    num_tokens: int | None = None      # learnable tokens of each block
-    rank: int | None = None            # rank of the learnable tokens
-    crop: tuple[int, ...] = (96, 128)  # height, width of training images
-    scale: tuple[float, ...] = (.5, 2.)  # short side, as multiple of the crop's
-    antialias: bool = True             # average pixels where training images shrink
-    cat_max_ratio: float = .75         # another crop while a class has this share
-    color: bool = True                 # photometric distortion of training images
-    style: str | None = None           # frequency augmentation of training images: spurious, amplitude
-    iterations: int = 1000             # optimiser steps
-    batch_size: int = 8                # images per step and process
-    accumulate: int = 1                # batches per optimiser step
-    lr: float = 1e-4                   # peak learning rate, for all parameters
-    weight_decay: float = .05          # but none for norms and tokens
-    warmup: int = 0                    # steps of linear warm-up
-    power: float = .9                  # of the polynomial decay to zero
-    precision: str = "no"              # or bf16, fp16: mixed precision
-    seed: int = 42                     # of initial weights and training data
-    workers: int = 0                   # processes that load data
-    save_every: int = 200              # steps between resumable checkpoints
-    eval_every: int = 0                # steps between validations, 0: never
-    eval_size: tuple[int, ...] = ()    # height, width the model sees, if no size= in the target; labels keep theirs
-    window: tuple[int, ...] = ()       # sliding window; empty: the whole image
-    stride: tuple[int, ...] = ()       # step of the window; two thirds if empty
+class _Data:
+    "Which images are trained on, watched and reported on."
+    name: str = _data("custom", "what the run is called")
+    train: str = _data("toyscapes:domain=clear,split=train,n=256", "data set to train on")
+    validate: str = _data("", "source data set to watch, never a target")
+    targets: tuple[str, ...] = _data((), "data sets to report on")
+
+# %% ../nbs/6_train/23_recipes.ipynb #0145cd91
+_model = partial(option, group="model")
+
+@dataclass(frozen=True)
+class _Model(_Data):
+    "What is frozen and what is tuned."
+    backbone: str = _model("toy_vit", "frozen model: a preset, or timm's name")
+    weights: str = _model("", "file of backbone weights, or random; found if empty")
+    img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty")
+    attention: str = _model("sdpa", "or xformers, on CUDA")
+    head: str = _model("dpt", "segmentation head")
+    adapter: str = _model("none", "what is tuned in the backbone")
+    init: str | None = _model(None, "start of the adapter: scale, zero")
+    band: str | None = _model(None, "filter of causal_tune, such as dog:low=.2")
+    variant: str | None = _model(None, "causal_tune: described or released")
+    residual: str | None = _model(None, "causal_tune: add or replace")
+    num_tokens: int | None = _model(None, "learnable tokens of each block")
+    rank: int | None = _model(None, "rank of the learnable tokens")
+
     def adapter_options(self) -> dict: # those that the recipe sets
         names = "variant", "init", "band", "residual", "num_tokens", "rank"
-        return {k: v for k in names if (v := getattr(self, k)) is not None}
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+# %% ../nbs/6_train/23_recipes.ipynb #31b3a627
+_training = partial(option, group="training")
+
+@dataclass(frozen=True)
+class _Training(_Model):
+    "How images are augmented, and by which steps the weights move."
+    crop: tuple[int, ...] = _training((96, 128), "height, width of training images")
+    scale: tuple[float, ...] = _training((.5, 2.), "short side, as multiple of the crop's")
+    antialias: bool = _training(True, "average pixels where training images shrink")
+    cat_max_ratio: float = _training(.75, "another crop while a class has this share")
+    color: bool = _training(True, "photometric distortion of training images")
+    style: str | None = _training(None, "frequency augmentation of training images: spurious, amplitude")
+    iterations: int = _training(1000, "optimiser steps")
+    batch_size: int = _training(8, "images per step and process")
+    accumulate: int = _training(1, "batches per optimiser step")
+    lr: float = _training(1e-4, "peak learning rate, for all parameters")
+    weight_decay: float = _training(.05, "but none for norms and tokens")
+    warmup: int = _training(0, "steps of linear warm-up")
+    power: float = _training(.9, "of the polynomial decay to zero")
+    precision: str = _training("no", "or bf16, fp16: mixed precision")
+    seed: int = _training(42, "of initial weights and training data")
+    workers: int = _training(0, "processes that load data")
+    save_every: int = _training(200, "steps between resumable checkpoints")
+
+# %% ../nbs/6_train/23_recipes.ipynb #5ab0f994
+_evaluation = partial(option, group="evaluation")
+
+@dataclass(frozen=True)
+class Recipe(_Training):
+    "All that determines a run, in one flat object."
+    eval_every: int = _evaluation(0, "steps between validations, 0: never")
+    eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs")
+    window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image")
+    stride: tuple[int, ...] = _evaluation((), "step of the window; two thirds if empty")
 
 # %% ../nbs/6_train/23_recipes.ipynb #bd6fa8a1
 RECIPES = Registry("recipe")
@@ -64,119 +98,143 @@ def get_recipe(name: str, # one of `RECIPES`
                **overrides, # fields to replace
 ) -> Recipe:
     "A named recipe with some of its fields replaced; ValueError for unknown names and fields."
-    known = [f.name for f in fields(Recipe)]
-    for field in overrides:
-        if field not in known: raise unknown("recipe field", field, known)
+    _check_names(overrides)
     return check(replace(RECIPES[name], **overrides))
+
+def _check_names(names) -> None:
+    known = [f.name for f in fields(Recipe)]
+    for name in names:
+        if name not in known: raise unknown("recipe field", name, known)
+
+# %% ../nbs/6_train/23_recipes.ipynb #d95faf16
+_POSITIVE = "iterations", "batch_size", "accumulate", "lr", "save_every"
+_NOT_NEGATIVE = "seed", "warmup", "weight_decay", "workers", "eval_every", "cat_max_ratio"
+_CHOICES = dict(precision=["no", "bf16", "fp16"], attention=["sdpa", "xformers"])
 
 def check(r: Recipe) -> Recipe: # the same, if its values make sense
     "ValueError for values that no run can have."
-    for field in ("iterations", "batch_size", "accumulate", "lr", "save_every"):
-        if not getattr(r, field) > 0: raise ValueError(f"{field}={getattr(r, field)} must be greater than 0.")
-    if r.precision not in ("no", "bf16", "fp16"): raise unknown("precision", r.precision, ["no", "bf16", "fp16"])
-    if r.attention not in ("sdpa", "xformers"): raise unknown("attention", r.attention, ["sdpa", "xformers"])
-    for field in ("crop", "img_size", "eval_size", "window", "stride", "scale"):
-        value = getattr(r, field)
-        if field in ("crop", "scale") or value: _check_pair(field, value)
-    for field in ("seed", "warmup", "weight_decay", "workers", "eval_every", "cat_max_ratio"):
-        if getattr(r, field) < 0: raise ValueError(f"{field}={getattr(r, field)} must not be negative.")
+    values = vars(r)
+    for name in _POSITIVE:
+        if not values[name] > 0: raise ValueError(f"{name}={values[name]} must be greater than 0.")
+    for name in _NOT_NEGATIVE:
+        if values[name] < 0: raise ValueError(f"{name}={values[name]} must not be negative.")
+    for name, allowed in _CHOICES.items():
+        if values[name] not in allowed: raise unknown(name, values[name], allowed)
+    for name in ("crop", "scale"): _check_pair(name, values[name])
+    for name in ("img_size", "eval_size", "window", "stride"):
+        if values[name]: _check_pair(name, values[name])
     return r
 
-def _check_pair(field, value):
-    if len(value) != 2 or min(value) <= 0: raise ValueError(f"{field}={value}: give two numbers above 0, such as 96x128.")
+def _check_pair(name, value):
+    if len(value) != 2 or min(value) <= 0: raise ValueError(f"{name}={value}: give two numbers above 0, such as 96x128.")
 
 # %% ../nbs/6_train/23_recipes.ipynb #033e775e
-TOY_TARGETS = tuple(f"toyscapes:domain={d},split=test,n=24" for d in ("clear", "fog", "night", "rain", "snow"))
+def toy_targets(n: int, # scenes of each weather
+) -> tuple[str, ...]: # five data sets
+    "The toy world's test scenes in each weather."
+    return tuple(f"toyscapes:domain={d},split=test,n={n}" for d in ("clear", "fog", "night", "rain", "snow"))
+
 RECIPES["demo"] = Recipe(
-    "demo", train="toyscapes:domain=clear,split=train,n=192", targets=TOY_TARGETS, iterations=80, lr=1e-3,
+    "demo", train="toyscapes:domain=clear,split=train,n=192", targets=toy_targets(24), iterations=80, lr=1e-3,
     scale=(1., 2.), eval_size=(96, 128), precision="bf16")
-RECIPES["toyscapes"] = replace(
-    RECIPES["demo"], name="toyscapes", train="toyscapes:domain=clear,split=train,n=1000", iterations=1000,
-    validate="toyscapes:domain=clear,split=val,n=40", targets=tuple(t.replace("n=24", "n=100") for t in TOY_TARGETS))
 RECIPES["camvid_day2dusk"] = Recipe(
     "camvid_day2dusk", train="camvid:split=train,domain=day", validate="camvid:split=val,domain=day",
     targets=("camvid:split=test,domain=day", "camvid:split=all,domain=dusk"), iterations=1000, lr=1e-3,
     scale=(.75, 2.25), eval_size=(144, 192), precision="bf16")
+
+# %% ../nbs/6_train/23_recipes.ipynb #f886251d
+def _derive(base: str, # one of `RECIPES`
+            name: str, # of the new one
+            **changes): # fields that differ
+    RECIPES[name] = replace(RECIPES[base], name=name, **changes)
+
+_derive("demo", "toyscapes", train="toyscapes:domain=clear,split=train,n=1000", iterations=1000,
+        validate="toyscapes:domain=clear,split=val,n=40", targets=toy_targets(100))
 
 # %% ../nbs/6_train/23_recipes.ipynb #e921ad38
 def corruption_targets(spec: str, # a clean data set
                        severity: int | None = None, # 1 .. 5; None: all five
 ) -> tuple[str, ...]: # 15 data sets
     "A data set under each of the common corruptions."
-    return tuple(f"{spec},corruption={name}" + f":{severity}" * bool(severity) for name in CORRUPTIONS)
+    ending = f":{severity}" if severity else ""
+    return tuple(f"{spec},corruption={name}{ending}" for name in CORRUPTIONS)
 
 _day = "camvid:split=test,domain=day,n=10"
-RECIPES["camvid_day2corruptions"] = replace(RECIPES["camvid_day2dusk"], name="camvid_day2corruptions",
-                                            targets=(_day, *corruption_targets(_day, 3)))
+_derive("camvid_day2dusk", "camvid_day2corruptions", targets=(_day, *corruption_targets(_day, 3)))
 
 # %% ../nbs/6_train/23_recipes.ipynb #c0bdc592
 _small = dict(crop=(64, 96), scale=(1., 2.), batch_size=4, iterations=200, eval_size=(96, 128))
-RECIPES["bench_toyscapes"] = replace(
-    RECIPES["demo"], name="bench_toyscapes", train="toyscapes:domain=clear,split=train,n=256",
-    validate="toyscapes:domain=clear,split=val,n=40", targets=tuple(t.replace("n=24", "n=40") for t in TOY_TARGETS), **_small)
-RECIPES["bench_camvid"] = replace(
-    RECIPES["camvid_day2dusk"], name="bench_camvid", validate="camvid:split=val,domain=day,n=40", targets=(
-        "camvid:split=test,domain=day,n=60", "camvid:split=all,domain=dusk",
-        *corruption_targets(_day, 3)), **_small)
+_derive("demo", "bench_toyscapes", train="toyscapes:domain=clear,split=train,n=256",
+        validate="toyscapes:domain=clear,split=val,n=40", targets=toy_targets(40), **_small)
+_derive("camvid_day2dusk", "bench_camvid", validate="camvid:split=val,domain=day,n=40",
+        targets=("camvid:split=test,domain=day,n=60", "camvid:split=all,domain=dusk", *corruption_targets(_day, 3)), **_small)
 
 # %% ../nbs/6_train/23_recipes.ipynb #c35af48c
 def sized(size: str, # height x width
           *specs: str) -> tuple[str, ...]: # data sets, seen at that size
     return tuple(f"{spec},size={size}" for spec in specs)
 
-_acdc = [f"acdc:split=val,condition={c}" for c in ("night", "snow", "fog", "rain")]
-_bdd, _city, _map = sized("720x1280", "bdd100k:split=val"), "cityscapes:split=val", "mapillary:split=val"
+_ACDC = [f"acdc:split=val,condition={c}" for c in ("night", "snow", "fog", "rain")]
+_BDD = sized("720x1280", "bdd100k:split=val")
+_CITY = "cityscapes:split=val"
+_VISTAS = "mapillary:split=val"
 
+# %% ../nbs/6_train/23_recipes.ipynb #ebafdf62
 RECIPES["c2acdc_512"] = Recipe(
-    "c2acdc_512", train="cityscapes:split=train", validate=sized("512x1024", _city)[0], targets=sized("540x960", *_acdc),
+    "c2acdc_512", train="cityscapes:split=train", validate=sized("512x1024", _CITY)[0], targets=sized("540x960", *_ACDC),
     backbone="dinov2_l", weights="checkpoints/dinov2_converted.pth", img_size=(512, 512), head="mask2former",
     adapter="causal_tune", crop=(512, 512), antialias=False, iterations=40_000, batch_size=4, workers=4,
     save_every=4000, eval_every=10_000, window=(512, 512), stride=(341, 341))
+_derive("c2acdc_512", "c2bm_512", targets=_BDD + sized("512x1024", _VISTAS))
+_derive("c2bm_512", "g2cbm_512", train="gta:split=train", validate="", targets=sized("512x1024", _CITY, _VISTAS) + _BDD)
+
+# %% ../nbs/6_train/23_recipes.ipynb #2ba02a33
 _large = dict(weights="checkpoints/dinov2_converted_1024x1024.pth", img_size=(1024, 1024), crop=(1024, 1024), batch_size=2,
               accumulate=4, lr=6e-5, warmup=10_000, window=(1024, 1024), stride=(683, 683))
-
-def _row(base, name, **changes): RECIPES[name] = replace(RECIPES[base], name=name, **changes)
-
-_row("c2acdc_512", "c2bm_512", targets=_bdd + sized("512x1024", _map))
-_row("c2bm_512", "g2cbm_512", train="gta:split=train", validate="", targets=sized("512x1024", _city, _map) + _bdd)
-_row("c2acdc_512", "c2acdc_1024", validate=sized("1024x2048", _city)[0], targets=sized("1080x1920", *_acdc), **_large)
-_row("c2acdc_1024", "c2bm_1024", targets=_bdd + sized("1024x2048", _map))
-_row("c2bm_1024", "g2cbm_1024", train="gta:split=train", validate="", targets=sized("1024x2048", _city, _map) + _bdd)
+_derive("c2acdc_512", "c2acdc_1024", validate=sized("1024x2048", _CITY)[0], targets=sized("1080x1920", *_ACDC), **_large)
+_derive("c2acdc_1024", "c2bm_1024", targets=_BDD + sized("1024x2048", _VISTAS))
+_derive("c2bm_1024", "g2cbm_1024", train="gta:split=train", validate="", targets=sized("1024x2048", _CITY, _VISTAS) + _BDD)
 
 # %% ../nbs/6_train/23_recipes.ipynb #b49ba6ab
-_row("c2acdc_1024", "c2cityscapes_c", targets=sized("1024x2048", *corruption_targets(_city)))
+_derive("c2acdc_1024", "c2cityscapes_c", targets=sized("1024x2048", *corruption_targets(_CITY)))
 
 # %% ../nbs/6_train/23_recipes.ipynb #a3c3d9a6
+def _switch(text): return dict(on=True, true=True, yes=True, off=False, false=False, no=False)[text.lower()]
+
+def _numbers(text, kind): # "96x128", "0.5 2"
+    for sign in "x,": text = text.lower().replace(sign, " ")
+    return tuple(kind(part) for part in text.split())
+
+_READERS = { # type of a field -> what reads it, what it expects
+    "str": (str, "text"),
+    "bool": (_switch, "on or off"),
+    "int": (int, "a whole number"),
+    "float": (float, "a number such as 2e-4"),
+    "tuple[str, ...]": (lambda text: tuple(text.split()), "names"),
+    "tuple[int, ...]": (partial(_numbers, kind=int), "sizes such as 96x128"),
+    "tuple[float, ...]": (partial(_numbers, kind=float), "sizes such as 96x128")}
+
+# %% ../nbs/6_train/23_recipes.ipynb #3b977db4
 def read_field(name: str, # of a recipe field
                text: str, # as typed, such as "2e-4", "96x128", "off"
 ): # the value in the field's type
     "A field's value from text; ValueError says what kind of value is expected."
-    kind = {f.name: str(f.type) for f in fields(Recipe)}
-    if name not in kind: raise unknown("recipe field", name, kind)
-    kind = kind[name].removesuffix(" | None")
-    try:
-        if kind == "bool": return dict(on=True, true=True, yes=True, off=False, false=False, no=False)[text.lower()]
-        if kind == "tuple[str, ...]": return tuple(text.split())
-        if kind.startswith("tuple"):
-            number = float if "float" in kind else int
-            return tuple(number(part) for part in text.lower().replace("x", " ").replace(",", " ").split())
-        return dict(int=int, float=float, str=str)[kind](text)
-    except (ValueError, KeyError):
-        hint = {"bool": "on or off", "int": "a whole number", "float": "a number such as 2e-4"}.get(kind, "sizes such as 96x128")
-        raise ValueError(f"{name}={text!r}: expected {hint}.") from None
+    _check_names([name])
+    kinds = {f.name: f.type.removesuffix(" | None") for f in fields(Recipe)}
+    reader, expected = _READERS[kinds[name]]
+    try: return reader(text)
+    except (ValueError, KeyError): raise ValueError(f"{name}={text!r}: expected {expected}.") from None
 
 # %% ../nbs/6_train/23_recipes.ipynb #a1d27fc3
 def to_dict(r: Recipe) -> dict: # plain values, lists for tuples
     "A recipe as plain values."
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(r).items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(r).items()}
 
 def set_fields(r: Recipe) -> dict: # plain values
     "The fields of a recipe that say something, for printing beside a result."
-    return {k: v for k, v in to_dict(r).items() if v not in (None, "", [])}
+    return {name: value for name, value in to_dict(r).items() if value not in (None, "", [])}
 
 def from_dict(d: dict) -> Recipe:
     "The recipe `to_dict` was made from; ValueError for fields that this version does not know."
-    known = [f.name for f in fields(Recipe)]
-    for field in d:
-        if field not in known: raise unknown("recipe field", field, known)
-    return check(Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}))
+    _check_names(d)
+    return check(Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in d.items()}))

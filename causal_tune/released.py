@@ -22,8 +22,9 @@ __all__ = ['to_planes', 'from_planes', 'check_square', 'released_filter', 'fouri
 def to_planes(x: Tensor # (b, n, c) patch tokens, n = s * s
 ) -> Tensor: # (b, c, s, s)
     "The released reshape: numbers in the order (n, b, c), cut into planes of n."
-    (b, n, c), s = x.shape, math.isqrt(x.shape[1])
-    return rearrange(x, "b n c -> (n b c)").reshape(b, c, s, s)
+    b, n, c = x.shape
+    s = math.isqrt(n)
+    return rearrange(x, "b n c -> (n b c)").reshape(b, c, s, s)  # bare, as published: that is the point
 
 def from_planes(planes: Tensor # (b, c, s, s)
 ) -> Tensor: # (b, n, c)
@@ -35,7 +36,8 @@ def from_planes(planes: Tensor # (b, c, s, s)
 def check_square(grid: tuple[int, int] # (h, w)
 ) -> None:
     "ValueError where the released code cannot run; a warning where it runs on a grid that is not square."
-    (h, w), s = grid, math.isqrt(grid[0] * grid[1])
+    h, w = grid
+    s = math.isqrt(h * w)
     if s * s != h * w:
         raise ValueError(f"A {h} x {w} grid has {h * w} tokens, which fill no square plane: the released variant of "
                          "causal_tune needs a square number of patches. Use square images, or variant='described', "
@@ -60,7 +62,9 @@ def fourier_parts(n: int, # length of the transform
     with torch.inference_mode(False):  # what is made in inference mode could never be used in training
         k = torch.arange(n, dtype=torch.float64)
         angle = 2 * torch.pi / n * (torch.outer(k, k) % n)
-        return tuple((part / n ** .5).to(device, dtype) for part in (angle.cos(), angle.sin()))
+        cos = angle.cos() / n ** .5
+        sin = angle.sin() / n ** .5
+        return cos.to(device, dtype), sin.to(device, dtype)
 
 def released_inverse(X: Tensor # (..., s, s)
 ) -> Tensor: # (..., s, s), within 0..255
@@ -87,10 +91,14 @@ class ReleasedCausalTune(TokenAdapter):
                              "result; leave both out, or use variant='described'.")
         super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init, softmax)
         self.learnable_tokens2 = nn.Parameter(torch.zeros(num_layers, num_tokens, channels), requires_grad=False)
-        self.mlp_token2feat2, self.mlp_delta_f2 = (nn.Linear(channels, channels).requires_grad_(False) for _ in "12")
+        self.mlp_token2feat2 = nn.Linear(channels, channels).requires_grad_(False)
+        self.mlp_delta_f2 = nn.Linear(channels, channels).requires_grad_(False)
+
     def forward(self, tokens, layer, grid):
         self.check(tokens, layer, grid)
         check_square(grid)
-        T, causal = self.tokens(layer), released_filter(tokens)
+        T = self.tokens(layer)
+        causal = released_filter(tokens)
         delta = attend(causal, T, self.mlp_token2feat(T[1:]), self.softmax)
-        return tokens + self.scale * from_planes(released_inverse(to_planes(self.mlp_delta_f(delta + causal))))
+        refined = self.mlp_delta_f(delta + causal)
+        return tokens + self.scale * from_planes(released_inverse(to_planes(refined)))

@@ -5,6 +5,7 @@
 # %% ../nbs/8_bench/34_report.ipynb #4e23b5ff
 from __future__ import annotations
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Mapping, Sequence
 import numpy as np
@@ -13,73 +14,61 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 import causal_tune
 from .domains import LabelSpace
-from .figures import check_rows, data_uri, result_bars, summary
+from .results import check_rows, direction, summary
+from .figures import data_uri, result_bars
 
 # %% auto #0
-__all__ = ['STYLE', 'paired_gains', 'verdict', 'Html', 'html_table', 'domain_head', 'score_table', 'class_tables', 'figure_html',
-           'write_report']
+__all__ = ['SCORES', 'MEANING', 'ONE_SEED', 'FEW_SEEDS', 'GLANCE', 'verdict', 'Html', 'html_table', 'domain_head', 'score_table',
+           'class_tables', 'figure_html', 'write_report']
 
 # %% ../nbs/8_bench/34_report.ipynb #3bc39159
-def paired_gains(rows: Sequence[Mapping], # results
-                targets: Sequence[str] | None = None, # domains that the mean is over; all by default
-                baseline: str = "none", # adapter to compare with
-) -> pd.DataFrame: # columns adapter, domain, mean, sd, n; empty where the baseline was not run
-    "Paired differences of mIoU to a baseline, seed by seed, by adapter and domain (domain `mean`: over targets)."
-    table = check_rows(rows)
-    base = table[table.adapter == baseline].set_index(["seed", "domain"]).miou
-    paired = table.join(base.rename("base"), on=["seed", "domain"]).dropna()
-    paired = paired[paired.adapter != baseline].assign(miou=lambda t: t.miou - t.base)
-    wide = paired.pivot(index=["adapter", "seed"], columns="domain", values="miou")
-    over = list(table.domain.unique() if targets is None else targets)
-    wide["mean"] = wide.reindex(columns=over).mean(axis=1, skipna=False)
-    long = wide.melt(ignore_index=False, value_name="gain").dropna().reset_index()
-    out = long.groupby(["adapter", "domain"]).gain.agg(mean="mean", sd="std", n="count")
-    order = pd.MultiIndex.from_product([table.adapter.unique(), [*table.domain.unique(), "mean"]])
-    return out.reindex(order[order.isin(out.index)].rename(out.index.names)).reset_index()
-
-# %% ../nbs/8_bench/34_report.ipynb #7bc101a0
-def verdict(delta: pd.DataFrame, # from `paired_gains`
+def verdict(differences: pd.DataFrame, # adapter, domain, difference, low, high in points, as `results.differences` makes it
             adapter: str, # whose sentence
             baseline: str = "none", # named in the sentence
 ) -> str:
-    "One sentence on where an adapter scores higher, where lower, and where the seeds leave it open."
-    d = delta[(delta.adapter == adapter) & (delta.domain != "mean")]
-    clear = d["mean"].abs() > d.sd.fillna(np.inf)
-    groups = {"higher in": d[clear & (d["mean"] > 0)], "lower in": d[clear & (d["mean"] < 0)], "open in": d[~clear]}
-    text = "; ".join(f"{k} " + ", ".join(f"{r.domain} ({_signed(r.mean)})" for r in g.itertuples(index=False))
-                     for k, g in groups.items() if len(g))
-    return f"{adapter} against {baseline}: {text}."
+    "One sentence on where an adapter scores higher, where lower, and where it is open."
+    own = differences[(differences.adapter == adapter) & (differences.domain != "mean")]
+    called = direction(own.low, own.high)
+    parts = []
+    for word in ("higher", "lower", "open"):
+        named = [f"{line.domain} ({_signed(line.difference, 1)})" for line in own[called == word].itertuples()]
+        if named: parts.append(f"{word} in {', '.join(named)}")
+    return f"{adapter} against {baseline}: {'; '.join(parts)}."
 
-def _signed(x): return f"{100 * x:+.1f}".replace("-", "−")
+def _signed(points, digits): return f"{points:+.{digits}f}".replace("-", "−")
 
 # %% ../nbs/8_bench/34_report.ipynb #135e7995
 class Html(str):
     "Text that is HTML already."
 
-def _text(x): return x if isinstance(x, Html) else escape(str(x))
+def _escaped(x): return x if isinstance(x, Html) else escape(str(x))
 
 def html_table(head: Sequence, # column headings
                body: Sequence[Sequence], # rows; the first cell of each is its heading
                caption: str = "", # above the table
 ) -> Html:
     "A semantic table that scrolls where the page is narrower."
-    tops = "".join(f'<th scope="col">{_text(x)}</th>' for x in head)
-    cells = lambda rest: "".join(f"<td>{_text(x)}</td>" for x in rest)
-    lines = "".join(f'<tr><th scope="row">{_text(first)}</th>{cells(rest)}</tr>\n' for first, *rest in body)
-    title = f"<caption>{_text(caption)}</caption>" if caption else ""
-    return Html(f'<div class="scroll"><table>{title}<thead><tr>{tops}</tr></thead><tbody>{lines}</tbody></table></div>')
+    headings = "".join(f'<th scope="col">{_escaped(x)}</th>' for x in head)
+    lines = []
+    for first, *rest in body:
+        cells = "".join(f"<td>{_escaped(x)}</td>" for x in rest)
+        lines.append(f'<tr><th scope="row">{_escaped(first)}</th>{cells}</tr>\n')
+    title = f"<caption>{_escaped(caption)}</caption>" if caption else ""
+    return Html(f'<div class="scroll"><table>{title}<thead><tr>{headings}</tr></thead>'
+                f'<tbody>{"".join(lines)}</tbody></table></div>')
 
 # %% ../nbs/8_bench/34_report.ipynb #e09c2fb4
-def _cell(cells, gains, adapter, domain, best):
-    if (adapter, domain) not in cells.index: return "–"
-    c = cells.loc[(adapter, domain)]
-    deviation = lambda sd: "" if np.isnan(sd) else f" ± {100 * sd:.1f}"
-    text = "<u>{:.1f}</u>" if best else "{:.1f}"
-    text = text.format(100 * c["mean"]) + f'<span class="soft">{deviation(c.sd)}</span>'
-    if (adapter, domain) in gains.index:
-        g = gains.loc[(adapter, domain)]
-        text += f'<br><span class="soft gain">{_signed(g["mean"])}{deviation(g.sd)}</span>'
-    return Html(text)
+def _cell(score, gain, best): # lines of the tables of means and differences, None where there is none; best of its column?
+    if score is None: return "–"
+    deviation = "" if np.isnan(score.sd) else f" ± {100 * score.sd:.1f}"
+    mean = f"<u>{100 * score.mean:.1f}</u>" if best else f"{100 * score.mean:.1f}"
+    text = f'{mean}<span class="soft">{deviation}</span>'
+    if gain is None: return Html(text)
+    ends = f"[{_signed(gain.low, 2)}, {_signed(gain.high, 2)}]"
+    sure = " sure" * bool(direction(gain.low, gain.high) != "open")
+    return Html(f'{text}<br><span class="soft gain{sure}">{_signed(gain.difference, 2)} {ends}</span>')
+
+def _by_place(table): return {(line.adapter, line.domain): line for line in table.itertuples()}
 
 # %% ../nbs/8_bench/34_report.ipynb #0597e10b
 def domain_head(domain: str, # a domain
@@ -91,39 +80,53 @@ def domain_head(domain: str, # a domain
     return Html(escape(domain) + "<br>" * bool(tags) + " ".join(tags))
 
 # %% ../nbs/8_bench/34_report.ipynb #e2d26123
-def score_table(rows, targets=None, baseline="none", **groups) -> Html: # groups: source, seen, held_out
+def score_table(rows: Sequence[Mapping], # results
+                differences: pd.DataFrame, # to the baseline, as `results.differences` makes it; may be empty
+                targets: Sequence[str] | None = None, # domains that the mean is over; all by default
+                baseline: str = "none", # named in the caption
+                **known, # source, seen, held_out of `domain_head`
+) -> Html:
     "mIoU by adapter and domain in percent: mean ± deviation over seeds, difference to the baseline below."
-    means, delta = summary(rows, targets), paired_gains(rows, targets, baseline)
-    domains, cells = list(means.domain.unique()), means.set_index(["adapter", "domain"])
+    means = summary(rows, targets)
+    scores, gains = _by_place(means), _by_place(differences)
     best = means.loc[means.groupby("domain")["mean"].idxmax()].set_index("domain").adapter
-    gains = delta.set_index(["adapter", "domain"])
-    body = [[a] + [_cell(cells, gains, a, d, best[d] == a) for d in domains] for a in means.adapter.unique()]
+    domains = list(means.domain.unique())
+    body = []
+    for adapter in means.adapter.unique():
+        cells = [_cell(scores.get((adapter, d)), gains.get((adapter, d)), best[d] == adapter) for d in domains]
+        body.append([adapter, *cells])
     over = Html("mean" if targets is None else "mean<br>of targets")
-    heads = [over if d == "mean" else domain_head(d, **groups) for d in domains]
-    return html_table(["adapter", *heads], body, f"mIoU (%), mean ± standard deviation over {_seeds(means)}; "
-                      f"below it the difference to {baseline}. The best of each column is underlined. Seen: the "
-                      "backbone's pre-training held this domain. Held out: neither that nor the training did.")
+    heads = [over if d == "mean" else domain_head(d, **known) for d in domains]
+    return html_table(["adapter", *heads], body, SCORES.format(seeds=_seeds(means), baseline=baseline))
+
+SCORES = ("mIoU (%), mean ± standard deviation over {seeds}; below it the difference to {baseline} with its 95 % interval, in bold where "
+          "it leaves zero out. The best of each column is underlined. Seen: the backbone's pre-training held this domain. "
+          "Held out: neither that nor the training did.")
 
 def _seeds(means):
     few, most = means.n.min(), means.n.max()
-    return "1 seed" if most == 1 else f"{most} seeds" if few == most else f"{few} to {most} seeds"
+    if most == 1: return "1 seed"
+    return f"{most} seeds" if few == most else f"{few} to {most} seeds"
 
 # %% ../nbs/8_bench/34_report.ipynb #ca145ddd
-def class_tables(rows, # results with their `iou`
+def class_tables(rows: Sequence[Mapping], # results with their `iou`
                  space: LabelSpace, # colours of the classes
 ) -> Html:
     "IoU per class in percent, mean over seeds: a collapsible table per domain."
-    long = pd.DataFrame([dict(adapter=r["adapter"], domain=r["domain"], name=name, iou=100 * value)
-                         for r in rows for name, value in (r.get("iou") or {}).items() if value is not None])
-    if long.empty: return Html("<p>The rows hold no scores per class.</p>")
-    adapters, parts = list(long.adapter.unique()), []
-    for domain in long.domain.unique():
-        here = long[long.domain == domain].groupby(["name", "adapter"], sort=False)
-        wide = here.iou.mean().unstack().dropna(how="all")
-        body = [[_swatch(name, space)] + ["–" if v != v else f"{v:.1f}" for v in line.reindex(adapters)]
-                for name, line in wide.iterrows()]
-        parts.append(f"<details><summary>{escape(domain)}</summary>{html_table(['class', *adapters], body)}</details>")
-    return Html("\n".join(parts))
+    scores = [dict(adapter=row["adapter"], domain=row["domain"], name=name, iou=100 * value)
+              for row in rows for name, value in (row.get("iou") or {}).items() if value is not None]
+    if not scores: return Html("<p>The rows hold no scores per class.</p>")
+    long = pd.DataFrame(scores)
+    adapters = list(long.adapter.unique())
+    return Html("\n".join(_class_table(domain, long[long.domain == domain], adapters, space) for domain in long.domain.unique()))
+
+def _class_table(domain, scores, adapters, space):
+    means = scores.groupby(["name", "adapter"], sort=False).iou.mean().unstack().dropna(how="all")
+    body = []
+    for name, line in means.iterrows():
+        cells = ["–" if np.isnan(v) else f"{v:.1f}" for v in line.reindex(adapters)]
+        body.append([_swatch(name, space), *cells])
+    return f"<details><summary>{escape(domain)}</summary>{html_table(['class', *adapters], body)}</details>"
 
 def _swatch(name, space):
     if name not in space.classes: return name
@@ -137,76 +140,65 @@ def figure_html(heading: str, # above
                 key: str, # unique on the page
 ) -> Html:
     "A section with one figure or table. TypeError for anything else."
-    if isinstance(figure, Html): return Html(f"<section><h2>{escape(heading)}</h2><p>{escape(caption)}</p>{figure}</section>")
-    if isinstance(figure, Image.Image):
-        inner = f'<img alt="{escape(heading)}" src="{data_uri(figure, optimize=True)}">'
-    elif hasattr(figure, "to_html"):
-        width, height = figure.layout.width, figure.layout.height or 400
-        figure = type(figure)(figure).update_layout(width=None)  # as wide as the card, up to the width asked for
-        inner = figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=key,
-                               default_height=height, config=dict(responsive=True, displaylogo=False))
-        if width: inner = f'<div style="max-width:{width}px;margin:0 auto">{inner}</div>'
+    title = f"<h2>{escape(heading)}</h2>"
+    if isinstance(figure, Html): return Html(f"<section>{title}<p>{escape(caption)}</p>{figure}</section>")
+    if isinstance(figure, Image.Image): inner = f'<img alt="{escape(heading)}" src="{data_uri(figure, optimize=True)}">'
+    elif hasattr(figure, "to_html"): inner = _plot(figure, key)
     else: raise TypeError(f"{heading}: expected a plotly figure, a PIL image or Html, not {type(figure).__name__}.")
-    return Html(f'<section><h2>{escape(heading)}</h2><figure class="card">{inner}'
-                f"<figcaption>{escape(caption)}</figcaption></figure></section>")
+    return Html(f'<section>{title}<figure class="card">{inner}<figcaption>{escape(caption)}</figcaption></figure></section>')
+
+def _plot(figure, key): # as wide as the card, up to the width that the figure asks for
+    width, height = figure.layout.width, figure.layout.height or 400
+    figure = type(figure)(figure).update_layout(width=None)
+    inner = figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=key,
+                           default_height=height, config=dict(responsive=True, displaylogo=False))
+    return f'<div style="max-width:{width}px;margin:0 auto">{inner}</div>' if width else inner
 
 # %% ../nbs/8_bench/34_report.ipynb #d6d8a6d9
-STYLE = """
-:root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1c1e21; --soft: #5a6068; --line: #d9dde2;
-  --tag: #e8edf3; }
-@media (prefers-color-scheme: dark) {
-  :root { --back: #16181c; --card: #1f2227; --text: #e6e8eb; --soft: #a5acb5; --line: #3a3f47; --tag: #313842; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--text); line-height: 1.5;
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1200px; margin: 0 auto; padding: 32px 20px 64px; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .6em; } h2 { font-size: 1.25rem; margin: 2em 0 .6em; }
-p, li { max-width: 78ch; }
-.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: 12px 14px; color: var(--soft); font-size: .9rem; }
-th, td { padding: 7px 14px; text-align: right; border-top: 1px solid var(--line); vertical-align: top;
-  white-space: nowrap; }
-th:first-child, .recipe th, .recipe td { text-align: left; } details .scroll { width: fit-content; max-width: 100%; }
- .recipe td { white-space: normal; overflow-wrap: anywhere; }
-thead th { vertical-align: bottom; font-weight: 600; } tbody th { font-weight: 500; }
-u { text-decoration-thickness: 2px; text-underline-offset: 4px; }
-.soft { color: var(--soft); font-size: .86em; } .tag { font-size: .72rem; font-weight: 400; color: var(--soft);
-  background: var(--tag); border-radius: 4px; padding: 1px 6px; }
-.card { margin: 0; padding: 12px; background: #fff; color: #222; border: 1px solid var(--line); border-radius: 8px;
-  overflow-x: auto; }
-.card > div { min-width: 540px; } .card img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-figcaption { padding: 8px 6px 2px; color: #555; font-size: .9rem; max-width: 100ch; }
-details { margin: 6px 0; } summary { cursor: pointer; padding: 4px 0; }
-.swatch { display: inline-block; width: .8em; height: .8em; margin-right: .55em; border: 1px solid #8888;
-  vertical-align: -1px; }
-code { font-size: .9em; overflow-wrap: anywhere; } footer { margin-top: 40px; color: var(--soft); font-size: .9rem; }
-"""
+MEANING = ("In points of mIoU, seed by seed on the same frames. Higher or lower: the 95 % interval, a paired bootstrap over "
+           "frames and seeds, leaves zero out. Open: zero lies in it. ")
+ONE_SEED = "There is one seed, so the interval is over frames only: another start may say otherwise."
+FEW_SEEDS = ("From {n} seeds it comes out too short: a guide, not a proof. Among many comparisons a few leave zero out by luck "
+             "alone.")
 
-# %% ../nbs/8_bench/34_report.ipynb #76a33da6
-def _reading(delta, baseline):
-    if delta.empty: return ""
-    lines = "".join(f"<li>{escape(verdict(delta, a, baseline))}</li>" for a in delta.adapter.unique())
-    return (f"<ul>{lines}</ul><p>In points of mIoU, seed by seed. Open: the mean difference is within one standard "
-            "deviation over seeds, or there is one seed only.</p>")
+def _sentences(differences, baseline, seeds):
+    if differences.empty: return ""
+    lines = "".join(f"<li>{escape(verdict(differences, a, baseline))}</li>" for a in differences.adapter.unique())
+    caution = ONE_SEED if seeds == 1 else FEW_SEEDS.format(n=seeds)
+    return f"<ul>{lines}</ul><p>{MEANING}{caution}</p>"
 
 def _provenance(recipe, command):
-    table = html_table(["setting", "value"], [[k, v] for k, v in recipe.items()])
+    table = html_table(["setting", "value"], list(recipe.items()))
     again = f"<p>Made by <code>{escape(command)}</code></p>" if command else ""
     return (f'<section class="recipe"><h2>Recipe</h2>{table}</section>'
             f"<footer>{again}<p>causal_tune {causal_tune.__version__}</p></footer>")
 
 def _page(title, body):
+    style = (files("causal_tune") / "assets" / "report.css").read_text(encoding="utf-8")
     return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-            f"<title>{escape(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>"
+            f"<title>{escape(title)}</title><style>{style}</style><script>{get_plotlyjs()}</script></head>"
             f"<body><main>{body}</main></body></html>\n")
 
+# %% ../nbs/8_bench/34_report.ipynb #ea397892
+def _results(rows, differences, baseline, source, **known): # the main table and its sentences
+    table = check_rows(rows)
+    domains = list(table.domain.unique())
+    targets = [d for d in domains if d not in source] or domains
+    shown = differences[differences.domain.isin([*domains, "mean"])]
+    scores = score_table(rows, shown, targets, baseline, source=source, **known)
+    return f"<h2>Results</h2>{scores}{_sentences(shown, baseline, table.seed.nunique())}"
+
 # %% ../nbs/8_bench/34_report.ipynb #1f7f70e7
+GLANCE = ("Large dots: mean over seeds with its standard deviation; small dots: the seeds; dashed: mean of {baseline}. Panels "
+          "span the same number of points, each around its own scores.")
+
+# %% ../nbs/8_bench/34_report.ipynb #ed214f57
 def write_report(path, # the .html file; folders above it are made
                  title: str, # of the page
                  intro: str, # one paragraph: what was done, with what
                  rows: Sequence[Mapping], # dict(adapter=, seed=, domain=, miou=, iou={class: value}), fractions
+                 differences: pd.DataFrame, # to the baseline, of `results.differences`; its domain "mean" is over the targets
                  figures: Sequence[tuple], # (heading, caption, plotly figure, PIL image or Html)
                  recipe: Mapping, # name -> value, everything that was chosen
                  space: LabelSpace, # colours of the classes
@@ -217,18 +209,12 @@ def write_report(path, # the .html file; folders above it are made
                  command: str = "", # what to type to make this page again
 ) -> Path: # the file
     "Write one HTML file that needs nothing else. Raises ValueError for rows that are no results."
-    domains = list(check_rows(rows).domain.unique())
-    targets = [d for d in domains if d not in source] or domains
-    glance = ("Scores at a glance", "Large dots: mean over seeds with its standard deviation; small dots: the seeds; "
-              f"dashed: mean of {baseline}. Panels span the same number of points, each around its own scores.")
-    first, *others = [figure_html(*plot, f"figure-{i}") for i, plot in
-                      enumerate([(*glance, result_bars(rows, held_out, baseline)), *figures])]
-    parts = [f"<h1>{escape(title)}</h1><p>{escape(intro)}</p><h2>Results</h2>",
-             score_table(rows, targets, baseline, source=source, seen=seen, held_out=held_out),
-             _reading(paired_gains(rows, targets, baseline), baseline), first,
-             "<section><h2>IoU per class</h2><p>In percent, mean over seeds; a table for each domain.</p>",
-             class_tables(rows, space), "</section>", *others, _provenance(recipe, command)]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(title, "\n".join(parts)), encoding="utf-8")
-    return path
+    results = _results(rows, differences, baseline, source=source, seen=seen, held_out=held_out)
+    glance = ("Scores at a glance", GLANCE.format(baseline=baseline), result_bars(rows, held_out, baseline))
+    first, *others = [figure_html(*figure, f"figure-{i}") for i, figure in enumerate([glance, *figures])]
+    classes = figure_html("IoU per class", "In percent, mean over seeds; a table for each domain.", class_tables(rows, space), "")
+    opening = f"<h1>{escape(title)}</h1><p>{escape(intro)}</p>"
+    parts = [opening, results, first, classes, *others, _provenance(recipe, command)]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(_page(title, "\n".join(parts)), encoding="utf-8")
+    return Path(path)

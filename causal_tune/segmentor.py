@@ -4,19 +4,19 @@
 
 # %% ../nbs/4_models/18_segmentor.ipynb #9300bf9f
 from __future__ import annotations
-from pathlib import Path
-import numpy as np, torch
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from PIL import Image
+from fastcore.basics import patch
 from .core import parse_spec
+from .images import pair, read_image, resize
 from .backbones import Backbone, create_backbone
 from .heads import HEADS, at_size, create_head
 from . import mask2former  # registers its head
 
 # %% auto #0
-__all__ = ['Segmentor', 'loss', 'create_segmentor', 'normalise', 'window_starts', 'slide', 'pair', 'to_rgb', 'resize', 'predict',
-           'trained_state', 'load_trained']
+__all__ = ['Segmentor', 'create_segmentor', 'window_starts']
 
 # %% ../nbs/4_models/18_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
@@ -25,31 +25,34 @@ class Segmentor(nn.Module):
                  head: nn.Module, # from `create_head`
                  num_classes: int): # k
         super().__init__()
-        self.backbone, self.head, self.num_classes = backbone, head, num_classes
+        self.backbone = backbone
+        self.head = head
+        self.num_classes = num_classes
         if not head.uses_queries: # nothing would ever train the adapter's query link
-            for p in getattr(backbone.adapter, "link_parameters", list)(): p.requires_grad_(False)
+            for p in backbone.adapter.link_parameters(): p.requires_grad_(False)
     @property
     def adapter(self): return self.backbone.adapter
     def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
-        return self.backbone(images), self.adapter.queries() if self.head.uses_queries else None
+        queries = self.adapter.queries() if self.head.uses_queries else None
+        return self.backbone(images), queries
     def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
     ) -> Tensor: # (b, k, H, W) logits, or scores of semantic inference
-        H, W = images.shape[-2:]
-        padded = [s + -s % p for s, p in zip((H, W), self.backbone.patch_size)]
+        (H, W), (p, q) = images.shape[-2:], self.backbone.patch_size
+        padded = [H + -H % p, W + -W % q]
         return self.head(*self.features(images), padded)[..., :H, :W].float()
 
 # %% ../nbs/4_models/18_segmentor.ipynb #5c688f8f
-def loss(self, images: Tensor, # (b, 3, H, W) normalised
+@patch
+def loss(self:Segmentor, images: Tensor, # (b, 3, H, W) normalised
          labels: Tensor, # (b, h, w) int64 of any size, 255 ignored
 ) -> Tensor: # scalar
     "The head's own loss, or cross-entropy."
     if not hasattr(self.head, "loss"):
         return F.cross_entropy(at_size(self(images), labels.shape[-2:]), labels, ignore_index=255)
-    right, bottom = (round(-s % p * l / s) for s, p, l in zip(images.shape[:1:-1], self.backbone.patch_size[::-1],
-                                                              labels.shape[:0:-1]))
+    (H, W), (h, w), (p, q) = images.shape[-2:], labels.shape[-2:], self.backbone.patch_size
+    bottom = round(-H % p * h / H)  # rows that padding adds, in label pixels
+    right = round(-W % q * w / W)
     return self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255))
-
-Segmentor.loss = loss
 
 # %% ../nbs/4_models/18_segmentor.ipynb #eb85e5aa
 def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
@@ -70,99 +73,73 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
     return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked), num_classes)
 
 # %% ../nbs/4_models/18_segmentor.ipynb #5234a7b1
-def normalise(self, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
+@patch
+def normalise(self:Segmentor, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 ) -> Tensor: # (b, 3, H, W) float32
     "What the backbone was trained to see: (image - mean) / std."
     return self.backbone.normalise(images)
 
-Segmentor.normalise = normalise
-
 # %% ../nbs/4_models/18_segmentor.ipynb #2bd5d06c
 def window_starts(size: int, window: int, stride: int) -> list[int]:
     "Where windows begin along one side: every `stride`, the last one shifted inwards."
-    return sorted({min(s, max(size - window, 0)) for s in range(0, max(size - window, 0) + stride, stride)})
+    last = max(size - window, 0)
+    return sorted({min(start, last) for start in range(0, last + stride, stride)})
 
 # %% ../nbs/4_models/18_segmentor.ipynb #e38f7039
+@patch
 @torch.no_grad()
-def slide(self, images: Tensor, # (b, 3, H, W), normalised
+def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
           window: int | tuple | None = None, # side or (h, w) in pixels; None: the whole image at once
           stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
 ) -> Tensor: # (b, k, H, W) scores, averaged where windows overlap
     "Scores through sliding windows; ValueError where the stride would leave gaps."
     if window is None: return self(images)
-    (h, w), (H, W) = pair(window), images.shape[-2:]
+    H, W = images.shape[-2:]
+    h, w = pair(window)
     dh, dw = pair(stride) if stride else (max(1, h * 2 // 3), max(1, w * 2 // 3))
     if dh > h or dw > w or min(dh, dw) < 1:
         raise ValueError(f"stride {dh} x {dw} must be at least 1 and at most the window, {h} x {w}.")
-    total, count = images.new_zeros(len(images), self.num_classes, H, W), images.new_zeros(H, W)
+    total = images.new_zeros(len(images), self.num_classes, H, W)
+    count = images.new_zeros(H, W)
     for top in window_starts(H, h, dh):
         for left in window_starts(W, w, dw):
             place = ..., slice(top, top + h), slice(left, left + w)
-            total[place] += self(images[place]); count[place] += 1
+            total[place] += self(images[place])
+            count[place] += 1
     return total / count
 
-def pair(size) -> tuple[int, int]:
-    "A side, or (height, width), as (height, width)."
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if len(size) != 2 or min(size) < 1: raise ValueError(f"{size}: give a side, or height and width, in pixels.")
-    return size
-
-Segmentor.slide = slide
-
 # %% ../nbs/4_models/18_segmentor.ipynb #cb3024b7
-def to_rgb(image # path, PIL image, or array (H, W, 3) or (H, W) uint8
-) -> np.ndarray: # (H, W, 3) uint8 RGB
-    "Read or convert an image; FileNotFoundError or ValueError says what was given."
-    if isinstance(image, (str, Path)):
-        if not Path(image).is_file(): raise FileNotFoundError(f"No image at {image}.")
-        try: image = Image.open(image).convert("RGB")
-        except OSError as err: raise ValueError(f"{image} is not an image that can be read ({err}).") from err
-    if isinstance(image, Image.Image): image = image.convert("RGB")
-    array = np.asarray(image)
-    if array.ndim == 2: array = np.repeat(array[..., None], 3, 2)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise ValueError(f"Expected an RGB image (H, W, 3) of uint8, not {array.shape} of {array.dtype}.")
-    return array
-
-# %% ../nbs/4_models/18_segmentor.ipynb #52e61a47
-def resize(images: Tensor, # (b, 3, H, W) float
-           size, # side, or (h, w)
-           antialias: bool = True, # average pixels where images shrink; published: False
-) -> Tensor: # (b, 3, h, w)
-    "Images at the size the model is to see, bilinear."
-    return F.interpolate(images, size=pair(size), mode="bilinear", antialias=antialias, align_corners=False)
-
-# %% ../nbs/4_models/18_segmentor.ipynb #b8c56004
+@patch
 @torch.no_grad()
-def predict(self, image, # path, PIL image or array (H, W, 3) uint8 RGB
+def predict(self:Segmentor, image, # path, PIL image or array (H, W, 3) uint8 RGB
             size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
             window=None, stride=None, # see `slide`
             antialias: bool = True, # see `resize`
 ) -> np.ndarray: # (H, W) uint8 class ids (trainIds), at the image's own size
     "The class of every pixel of one image of any size."
-    rgb = to_rgb(image)
-    device = next(self.parameters()).device
-    x = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].to(device).float()
+    rgb = read_image(image)
+    channels_first = np.ascontiguousarray(rgb.transpose(2, 0, 1))
+    x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device).float()
     if size is not None: x = resize(x, size, antialias)
-    training, _ = self.training, self.eval()
+    was_training = self.training
+    self.eval()
     logits = self.slide(self.normalise(x), window, stride)
-    self.train(training)
+    self.train(was_training)
     if size is not None: logits = F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False)
     return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 
-Segmentor.predict = predict
-
 # %% ../nbs/4_models/18_segmentor.ipynb #84567e04
-def trained_state(self) -> dict[str, dict]: # {"adapter": ..., "head": ...}, tensors on the CPU
+@patch
+def trained_state(self:Segmentor) -> dict[str, dict]: # {"adapter": ..., "head": ...}, tensors on the CPU
     "Weights of adapter and head, the parts that training changes."
-    return {part: {k: v.detach().cpu() for k, v in getattr(self, part).state_dict().items()} for part in ("adapter", "head")}
+    parts = dict(adapter=self.adapter, head=self.head)
+    return {name: {k: v.detach().cpu() for k, v in part.state_dict().items()} for name, part in parts.items()}
 
-def load_trained(self, state: dict) -> Segmentor: # itself
+@patch
+def load_trained(self:Segmentor, state: dict) -> Segmentor: # itself
     "Put weights from `trained_state` back; ValueError where they belong to another adapter or head."
-    for part in ("adapter", "head"):
-        try: getattr(self, part).load_state_dict(state[part])
+    for name, part in dict(adapter=self.adapter, head=self.head).items():
+        try: part.load_state_dict(state[name])
         except (RuntimeError, KeyError) as err:
-            raise ValueError(f"These weights do not fit this {part} ({type(getattr(self, part)).__name__}): {err}") from err
+            raise ValueError(f"These weights do not fit this {name} ({type(part).__name__}): {err}") from err
     return self
-
-Segmentor.trained_state, Segmentor.load_trained = trained_state, load_trained

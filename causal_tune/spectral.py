@@ -21,31 +21,36 @@ def dct_matrix(n: int, # length of the transform
     "The orthonormal DCT-II basis of length n, made once per size, device and precision."
     if n < 1: raise ValueError(f"A DCT needs at least one sample, not {n}.")
     with torch.inference_mode(False):  # what is made in inference mode could never be used in training
-        k, j = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
+        j = torch.arange(n, dtype=torch.float64)
+        k = j[:, None]
         basis = torch.cos(torch.pi * k * (2 * j + 1) / (2 * n)) * (2 / n) ** .5
         basis[0] /= 2 ** .5
         return basis.to(device, dtype)
 
 # %% ../nbs/1_spectra/03_spectral.ipynb #c956667a
-def _both_sides(x, transpose):
+def _bases(h, w, like, inverse): # of both axes, in the precision to compute in
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    rows = dct_matrix(h, like.device, dtype)
+    cols = dct_matrix(w, like.device, dtype)
+    return (rows.T, cols.T) if inverse else (rows, cols)
+
+def _transform(x, inverse):
     if x.dim() < 2: raise ValueError(f"Expected (..., h, w), at least two axes, not shape {tuple(x.shape)}.")
     if not x.is_floating_point(): raise ValueError(f"Expected floating point values, not {x.dtype}; call .float() first.")
-    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-    rows, cols = (dct_matrix(n, x.device, dtype) for n in x.shape[-2:])
-    if transpose: rows, cols = rows.T, cols.T
+    rows, cols = _bases(*x.shape[-2:], x, inverse)
     with torch.autocast(x.device.type, enabled=False):
-        return (rows @ x.to(dtype) @ cols.T).to(x.dtype)
+        return (rows @ x.to(rows.dtype) @ cols.T).to(x.dtype)
 
 # %% ../nbs/1_spectra/03_spectral.ipynb #95dbe868
 def dct2(x: Tensor # (..., h, w), floating point
 ) -> Tensor: # (..., h, w) spectrum: [..., k, l] belongs to k half-cycles down and l across
     "Orthonormal 2-D DCT-II over the last two axes, any rectangle, differentiable. Causal-Tune's F = DCT2(f)."
-    return _both_sides(x, transpose=False)
+    return _transform(x, inverse=False)
 
 def idct2(X: Tensor # (..., h, w) spectrum
 ) -> Tensor: # (..., h, w)
     "Inverse of `dct2` (orthonormal 2-D DCT-III)."
-    return _both_sides(X, transpose=True)
+    return _transform(X, inverse=True)
 
 # %% ../nbs/1_spectra/03_spectral.ipynb #9765e132
 def _not_filling(n, grid):
@@ -71,11 +76,10 @@ def dct2_tokens(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
                 inverse: bool = False, # the inverse transform instead
 ) -> Tensor: # (b, h*w, c): token k*w + l holds coefficient (k, l) of every channel
     "`dct2` (or `idct2`) of every channel over the grid, in token layout; ValueError where the tokens do not fill it."
-    (h, w), (b, n, c) = grid, tokens.shape
-    if n != h * w: raise _not_filling(n, grid)
-    dtype = tokens.dtype if tokens.dtype == torch.float64 else torch.float32
-    rows, cols = (dct_matrix(s, tokens.device, dtype) for s in (h, w))
-    if inverse: rows, cols = rows.T, cols.T
+    h, w = grid
+    if tokens.shape[1] != h * w: raise _not_filling(tokens.shape[1], grid)
+    rows, cols = _bases(h, w, tokens, inverse)
     with torch.autocast(tokens.device.type, enabled=False):
-        x = rows @ tokens.to(dtype).reshape(b, h, w * c)
-        return (cols @ x.reshape(b * h, w, c)).reshape(b, n, c).to(tokens.dtype)
+        x = rearrange(tokens.to(rows.dtype), "b (h w) c -> b h (w c)", h=h)
+        x = rearrange(rows @ x, "b h (w c) -> (b h) w c", w=w)
+        return rearrange(cols @ x, "(b h) w c -> b (h w) c", h=h).to(tokens.dtype)

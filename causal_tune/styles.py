@@ -25,7 +25,8 @@ class FrequencyJitter(v2.Transform):
         super().__init__()
         if not strength >= 0: raise ValueError(f"strength={strength} must not be negative; 0 changes nothing.")
         if not 0 <= p <= 1: raise ValueError(f"p={p}: a probability lies between 0 and 1.")
-        self.strength, self.p = strength, p
+        self.strength = strength
+        self.p = p
     def make_params(self, flat_inputs):
         changed = torch.rand(()) < self.p
         return dict(noise=self.draw(*v2.functional.get_size(flat_inputs[0])) if changed else None)
@@ -66,7 +67,8 @@ class AmplitudeJitter(FrequencyJitter):
         n = torch.randn(3, 2 * int(self.beta * h) + 1, int(self.beta * w) + 1)
         return self.strength * n - self.strength ** 2 / 2
     def change(self, x, noise):
-        X, b = torch.fft.rfft2(x), noise.shape[-2] // 2
+        X = torch.fft.rfft2(x)
+        b = noise.shape[-2] // 2
         X[..., torch.arange(-b, b + 1), :noise.shape[-1]] *= noise.exp()
         return torch.fft.irfft2(X, s=x.shape[-2:])
 

@@ -16,7 +16,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer
 from tqdm.auto import tqdm
 from .core import whole_file
-from .toyscapes import apply_weather, render_scene
+from .render import render_scene
+from .weather import apply_weather
 
 # %% auto #0
 __all__ = ['SIZE', 'WEIGHTS', 'default_cfgs', 'SEEN', 'HELD_OUT', 'FIRST_SEED', 'ConvStem', 'toy_vit', 'object_edges',

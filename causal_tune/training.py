@@ -6,8 +6,11 @@
 from __future__ import annotations
 import csv, os, signal, threading, time
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-import numpy as np, torch
+import numpy as np
+import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -15,13 +18,14 @@ import causal_tune
 from .core import whole_file
 from .recipes import Recipe, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
-from .datasets import load_dataset, train_transform
+from .datasets import Scenes, load_dataset, train_transform
 from .evaluation import evaluate, miou, result_row
 
 # %% auto #0
-__all__ = ['NO_DECAY', 'NORMS', 'lr_factor', 'parameter_groups', 'Stream', 'batches', 'build', 'training_data', 'save_checkpoint',
-           'load_checkpoint', 'Log', 'step', 'Loss', 'interruptions_held', 'refuse_other', 'finished',
-           'make_accelerator', 'train', 'restore', 'Run', 'loop', 'timed_step', 'validate', 'evaluate_on', 'report_on']
+__all__ = ['NO_DECAY', 'NORMS', 'lr_factor', 'is_exempt', 'parameter_groups', 'Stream', 'stack_items', 'batches', 'build',
+           'training_data', 'save_checkpoint', 'read_checkpoint', 'load_checkpoint', 'Log', 'step', 'Loss',
+           'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'restore',
+           'train', 'report_on']
 
 # %% ../nbs/6_train/26_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -38,15 +42,25 @@ NO_DECAY = ("learnable_tokens", "scale", "query_embed", "query_feat", "level_emb
             "pos_embed", "rel_pos", "cls_token", "reg_token", "gamma")
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]: # for AdamW; trained parameters only
+def is_exempt(name: str # of a parameter, such as "backbone.adapter.scale"
+) -> bool:
+    "Whether a parameter's name says that it must not decay."
+    parts = name.split(".")[-2:]
+    return any(part.startswith(NO_DECAY) and not part.startswith("level_encoding") for part in parts)
+
+# %% ../nbs/6_train/26_training.ipynb #0cd03f11
+def parameter_groups(model: nn.Module,
+                     weight_decay: float, # of those that decay
+) -> list[dict]: # for AdamW; trained parameters only
     "Two groups, with and without decay, by the published rules."
     norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
-    groups = {True: [], False: []}
+    decaying = []
+    exempt = []
     for name, p in model.named_parameters():
-        exempt = id(p) in norms or any(part.startswith(NO_DECAY) for part in name.split(".")[-2:]
-                                       if not part.startswith("level_encoding"))
-        if p.requires_grad: groups[not exempt].append(p)
-    return [dict(params=groups[True], weight_decay=weight_decay), dict(params=groups[False], weight_decay=0.)]
+        if not p.requires_grad: continue
+        group = exempt if id(p) in norms or is_exempt(name) else decaying
+        group.append(p)
+    return [dict(params=decaying, weight_decay=weight_decay), dict(params=exempt, weight_decay=0.)]
 
 # %% ../nbs/6_train/26_training.ipynb #70cc14fd
 class Stream(Dataset):
@@ -54,23 +68,38 @@ class Stream(Dataset):
     def __init__(self, dataset, # with an augmenting transform
                  length: int, # images of the whole run
                  seed: int):
-        self.dataset, self.length, self.seed = dataset, length, seed
+        self.dataset = dataset
+        self.length = length
+        self.seed = seed
     def __len__(self): return self.length
     def __getitem__(self, p):
         epoch, at = divmod(p, len(self.dataset))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, p]).generate_state(1)[0]))  # transforms draw from torch
+        own = np.random.SeedSequence([self.seed, p]).generate_state(1)[0]
+        torch.manual_seed(int(own))  # transforms draw from torch
         return self.dataset[int(order[at])]
 
 # %% ../nbs/6_train/26_training.ipynb #8112e2a9
-def batches(recipe: Recipe, dataset, first: int, rank: int, world: int) -> DataLoader:
+def stack_items(items: list[dict] # of a data set, of one size
+) -> tuple[torch.Tensor, torch.Tensor]: # images (b, 3, h, w) uint8, labels (b, h, w)
+    "A batch of items."
+    return torch.stack([item["image"] for item in items]), torch.stack([item["label"] for item in items])
+
+def batches(recipe: Recipe,
+            dataset, # with an augmenting transform
+            first: int, # iteration to begin with
+            rank: int, # this process, from 0
+            world: int, # processes
+) -> DataLoader: # of images and labels
     "What process `rank` of `world` sees from iteration `first` on: `accumulate` batches per iteration."
-    per_step = recipe.batch_size * recipe.accumulate
+    size = recipe.batch_size
+    per_step = size * recipe.accumulate
     stream = Stream(dataset, recipe.iterations * per_step * world, recipe.seed)
-    mine = [range((t * world + rank) * per_step + a * recipe.batch_size, (t * world + rank) * per_step
-                  + (a + 1) * recipe.batch_size) for t in range(first, recipe.iterations) for a in range(recipe.accumulate)]
-    collate = lambda items: tuple(torch.stack([item[k] for item in items]) for k in ("image", "label"))
-    return DataLoader(stream, batch_sampler=mine, num_workers=recipe.workers, collate_fn=collate)
+    chosen = [] # positions in the stream, one range per batch
+    for t in range(first, recipe.iterations):
+        start = (t * world + rank) * per_step
+        chosen += [range(start + a * size, start + (a + 1) * size) for a in range(recipe.accumulate)]
+    return DataLoader(stream, batch_sampler=chosen, num_workers=recipe.workers, collate_fn=stack_items)
 
 # %% ../nbs/6_train/26_training.ipynb #a14fd930
 def build(recipe: Recipe, # names the backbone, adapter and head
@@ -79,55 +108,83 @@ def build(recipe: Recipe, # names the backbone, adapter and head
 ) -> Segmentor:
     "The untrained segmentor of a recipe."
     torch.manual_seed(recipe.seed)
-    pretrained = recipe.weights != "random" and (recipe.weights or True)
+    pretrained = recipe.weights or True # a file, or whichever is found
+    if recipe.weights == "random": pretrained = False
     own = dict(pretrained=pretrained, attention=recipe.attention, img_size=recipe.img_size or None)
-    options = own | options
-    return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, **recipe.adapter_options(), **options)
+    chosen = recipe.adapter_options() | own | options
+    return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, **chosen)
 
-def training_data(recipe: Recipe, root=None):
+def training_data(recipe: Recipe,
+                  root=None, # folder of the data sets, see `load_dataset`
+) -> Scenes:
     "The augmented training set of a recipe."
     transform = train_transform(recipe.crop, recipe.scale, color=recipe.color, style=recipe.style,
                                 cat_max_ratio=recipe.cat_max_ratio, antialias=recipe.antialias)
     return load_dataset(recipe.train, root, transform=transform)
 
 # %% ../nbs/6_train/26_training.ipynb #e0f18335
-def save_checkpoint(path, segmentor: Segmentor, recipe: Recipe, classes, iteration: int) -> None:
+def save_checkpoint(path, # file to write
+                    segmentor: Segmentor,
+                    recipe: Recipe, # it was trained by
+                    classes, # their names
+                    iteration: int, # how many were done
+) -> None:
     "Adapter, head and recipe as plain tensors, numbers and strings."
-    content = dict(recipe=to_dict(recipe), classes=list(classes), iteration=iteration, version=causal_tune.__version__)
-    with whole_file(path) as unfinished: torch.save(content | segmentor.trained_state(), unfinished)
+    facts = dict(recipe=to_dict(recipe), classes=list(classes), iteration=iteration, version=causal_tune.__version__)
+    with whole_file(path) as unfinished: torch.save(facts | segmentor.trained_state(), unfinished)
+
+def read_checkpoint(path # file
+) -> dict: # what `save_checkpoint` wrote
+    "The contents of a checkpoint. FileNotFoundError if there is none, ValueError if it is something else."
+    if not Path(path).is_file(): raise FileNotFoundError(f"No checkpoint at {path}; `causal-tune train` writes checkpoint.pt.")
+    try: saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as err: raise ValueError(f"{path} is no checkpoint of this package ({type(err).__name__}).") from err
+    if not isinstance(saved, dict) or not {"recipe", "adapter", "head", "classes"} <= set(saved):
+        raise ValueError(f"{path} is no checkpoint of this package: it has no recipe, adapter and head.")
+    return saved
 
 # %% ../nbs/6_train/26_training.ipynb #a307b0e5
-def load_checkpoint(path, **options # of `create_backbone`, such as pretrained="a file"
+def load_checkpoint(path, # file
+                    **options # of `create_backbone`, such as pretrained="a file"
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
-    "The segmentor of a checkpoint. FileNotFoundError if there is none, ValueError if it is something else."
-    if not Path(path).is_file(): raise FileNotFoundError(f"No checkpoint at {path}; `causal-tune train` writes checkpoint.pt.")
-    try: content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err: raise ValueError(f"{path} is no checkpoint of this package ({type(err).__name__}).") from err
-    if not isinstance(content, dict) or not {"recipe", "adapter", "head", "classes"} <= set(content):
-        raise ValueError(f"{path} is no checkpoint of this package: it has no recipe, adapter and head.")
-    recipe = from_dict(content["recipe"])
-    return build(recipe, len(content["classes"]), **options).load_trained(content).eval(), recipe, content["classes"]
+    "The segmentor of a checkpoint. Errors as `read_checkpoint`."
+    saved = read_checkpoint(path)
+    recipe = from_dict(saved["recipe"])
+    segmentor = build(recipe, len(saved["classes"]), **options)
+    return segmentor.load_trained(saved).eval(), recipe, saved["classes"]
 
 # %% ../nbs/6_train/26_training.ipynb #18f4b750
 class Log:
     "Loss per iteration, as CSV and for TensorBoard."
-    def __init__(self, folder: Path, first: int): # first: the iteration that comes next
+    def __init__(self, folder: Path, # where log.csv is
+                 first: int): # the iteration that comes next
         from torch.utils.tensorboard import SummaryWriter
         path = folder / "log.csv"
         rows = [r for r in csv.DictReader(path.open()) if int(r["iteration"]) < first] if path.exists() else []
         self.file = path.open("w", newline="")
         self.csv = csv.DictWriter(self.file, ["iteration", "loss", "lr", "validation_miou", "seconds"])
-        self.csv.writeheader(); self.csv.writerows(rows)
+        self.csv.writeheader()
+        self.csv.writerows(rows)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
     def write(self, iteration, **values):
         self.csv.writerow(dict(iteration=iteration, **{k: f"{v:.6g}" for k, v in values.items()}))
         for k, v in values.items(): self.board.add_scalar(k, v, iteration)
-    def close(self): self.file.close(); self.board.close()
-    def flush(self): self.file.flush(); self.board.flush()
+    def flush(self):
+        self.file.flush()
+        self.board.flush()
+    def close(self):
+        self.file.close()
+        self.board.close()
 
 # %% ../nbs/6_train/26_training.ipynb #91039685
-def step(accelerator, model, normalise, optimizer, loader, accumulate: int) -> float: # mean loss of the step
-    "One optimiser step over `accumulate` batches."
+def step(accelerator, # from `make_accelerator`
+         model, # gives the loss of (images, labels)
+         normalise, # of a segmentor
+         optimizer,
+         loader, # iterator over batches
+         accumulate: int, # batches of the step
+) -> float: # mean loss of the step
+    "One optimiser step over `accumulate` batches. FloatingPointError for a loss that is not a number."
     losses = []
     for _ in range(accumulate):
         images, labels = (t.to(accelerator.device, non_blocking=True) for t in next(loader))
@@ -135,21 +192,25 @@ def step(accelerator, model, normalise, optimizer, loader, accumulate: int) -> f
             with accelerator.autocast(): loss = model(normalise(images), labels)
             if not torch.isfinite(loss): raise FloatingPointError(f"The loss is {loss.item()}; a lower lr may help.")
             accelerator.backward(loss)
-            optimizer.step(); optimizer.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         losses.append(loss.item())
     return sum(losses) / len(losses)
 
+# %% ../nbs/6_train/26_training.ipynb #d545f351
 class Loss(nn.Module):
     "A segmentor whose forward is its loss, the form in which several processes can share it."
-    def __init__(self, segmentor):
-        super().__init__(); self.segmentor = segmentor
+    def __init__(self, segmentor: Segmentor):
+        super().__init__()
+        self.segmentor = segmentor
     def forward(self, images, labels): return self.segmentor.loss(images, labels)
 
 # %% ../nbs/6_train/26_training.ipynb #45742b73
 @contextmanager
 def interruptions_held(): # yields a list that is not empty once Ctrl-C was pressed
     "Note Ctrl-C instead of letting it break in; the second one does."
-    asked, before = [], signal.getsignal(signal.SIGINT)
+    asked = []
+    before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield asked  # only the main thread may handle signals
         return
@@ -161,14 +222,20 @@ def interruptions_held(): # yields a list that is not empty once Ctrl-C was pres
     finally: signal.signal(signal.SIGINT, before)
 
 # %% ../nbs/6_train/26_training.ipynb #46df4e5e
-def refuse_other(path: Path, old: dict, recipe: Recipe) -> None:
+def refuse_other(path: Path, # of the file
+                 old: dict, # the recipe in it
+                 recipe: Recipe, # the one that is asked for
+) -> None:
     "ValueError where a file belongs to a run with other values."
     old = to_dict(Recipe()) | old # of a version that had fewer fields
-    if changed := [k for k, v in to_dict(recipe).items() if old[k] != v]:
+    changed = [name for name, value in to_dict(recipe).items() if old[name] != value]
+    if changed:
         raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
                          "use another folder, or remove the file to start again.")
 
-def finished(path: Path, recipe: Recipe, **options) -> Segmentor:
+def finished(path: Path, # of a checkpoint
+             recipe: Recipe, # the one that is asked for
+             **options) -> Segmentor:
     "The segmentor of a finished run; ValueError if the run was another."
     segmentor, old, _ = load_checkpoint(path, **options)
     refuse_other(path, to_dict(old), recipe)
@@ -183,7 +250,101 @@ def make_accelerator(recipe: Recipe):
     AcceleratorState._reset_state()  # else the first precision of a process would be its only one
     return Accelerator(mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
 
-# %% ../nbs/6_train/26_training.ipynb #66ccb97f
+# %% ../nbs/6_train/26_training.ipynb #97d6dadb
+@dataclass
+class Run:
+    "Book-keeping around the steps: learning rate, progress, log, validation, files."
+    recipe: Recipe
+    folder: Path # of its files
+    segmentor: Segmentor # in training
+    optimizer: torch.optim.Optimizer
+    classes: tuple[str, ...] # their names
+    root: Path | None # folder of the data sets
+    main: bool # whether this process writes
+    start: float = field(default_factory=time.time) # when it began
+    def save(self, iteration):
+        if not self.main: return
+        state = dict(recipe=to_dict(self.recipe), iteration=iteration, optimizer=self.optimizer.state_dict())
+        with whole_file(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
+    def finish(self, iteration):
+        if not self.main: return
+        save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, iteration)
+        (self.folder / "resume.pt").unlink(missing_ok=True)
+
+# %% ../nbs/6_train/26_training.ipynb #e8858a61
+def evaluate_on(segmentor: Segmentor,
+                recipe: Recipe, # says how
+                spec: str, # of the data set
+                root=None, # folder of the data sets
+) -> tuple[Scenes, np.ndarray]: # data set, (n, k, k) confusion matrices per image
+    "A segmentor on one data set, the way its recipe says."
+    data = load_dataset(spec, root, label_size="original")
+    return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None,
+                          precision=recipe.precision)
+
+@patch
+def validate(self:Run) -> float: # mIoU on the recipe's validation set
+    _, cms = evaluate_on(self.segmentor, self.recipe, self.recipe.validate, self.root)
+    self.segmentor.train()
+    return float(miou(cms.sum(0)))
+
+# %% ../nbs/6_train/26_training.ipynb #d5d0b53a
+@patch
+def timed_step(self:Run, t: int, # iteration
+               one_step, # () -> loss
+) -> dict: # what the log holds of iteration t
+    "One step with its learning rate, and validation after it where it is due."
+    r = self.recipe
+    lr = r.lr * lr_factor(t, r.iterations, r.warmup, r.power)
+    for group in self.optimizer.param_groups: group["lr"] = lr
+    values = dict(loss=one_step(), lr=lr, seconds=time.time() - self.start)
+    due = r.eval_every and (t + 1) % r.eval_every == 0
+    if r.validate and due: values["validation_miou"] = self.validate()
+    return values
+
+# %% ../nbs/6_train/26_training.ipynb #02257266
+@patch
+def loop(self:Run, first: int, # iteration to begin with
+         last: int, # iteration to stop before
+         one_step, # () -> loss
+) -> None:
+    "Steps `first` to `last`; saves every `save_every` steps, at an interruption (between two steps) and at the end."
+    r = self.recipe
+    log = Log(self.folder, first) if self.main else None
+    done = first
+    bar = tqdm(range(first, last), initial=first, total=r.iterations, desc=f"{r.name} {r.adapter}", disable=not self.main)
+    try:
+        with interruptions_held() as asked:
+            for t in bar:
+                values = self.timed_step(t, one_step)
+                done = t + 1
+                bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
+                if log: log.write(t, **values)
+                if done % r.save_every == 0:
+                    self.save(done)
+                    if log: log.flush()
+                if asked: break
+            self.finish(done) if done == r.iterations else self.save(done)
+    finally:
+        if log: log.close()
+    if asked: raise KeyboardInterrupt(f"Stopped after {done} of {r.iterations} iterations; run again to go on.")
+
+# %% ../nbs/6_train/26_training.ipynb #e02ba20c
+def restore(folder: Path, # of the run
+            segmentor: Segmentor, # gets its weights
+            optimizer, # gets its state
+            recipe: Recipe, # the one that is asked for
+) -> int: # iteration to go on with
+    "Load resume.pt, if there is one; ValueError if it belongs to another recipe."
+    path = folder / "resume.pt"
+    if not path.exists(): return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    refuse_other(path, state["recipe"], recipe)
+    segmentor.load_trained(state)
+    optimizer.load_state_dict(state["optimizer"])
+    return state["iteration"]
+
+# %% ../nbs/6_train/26_training.ipynb #16c1d938
 def train(recipe: Recipe, # what to do
           folder="runs/custom", # where checkpoint, log and resumable state go
           root=None, # folder of the data sets, see `load_dataset`
@@ -192,7 +353,8 @@ def train(recipe: Recipe, # what to do
           **options, # of `create_backbone`, such as pretrained=False
 ) -> Segmentor: # trained, in eval mode
     "Train a recipe's adapter and head; writes checkpoint.pt, log.csv and TensorBoard files into `folder`."
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if resume and (folder / "checkpoint.pt").exists(): return finished(folder / "checkpoint.pt", recipe, **options)
     accelerator = make_accelerator(recipe)
     data = training_data(recipe, root)
@@ -201,85 +363,23 @@ def train(recipe: Recipe, # what to do
     first = restore(folder, segmentor, optimizer, recipe) if resume else 0
     model, optimizer = accelerator.prepare(Loss(segmentor), optimizer)
     loader = iter(batches(recipe, data, first, accelerator.process_index, accelerator.num_processes))
+    def one_step(): return step(accelerator, model, segmentor.normalise, optimizer, loader, recipe.accumulate)
     run = Run(recipe, folder, segmentor, optimizer, data.space.classes, root, accelerator.is_main_process)
-    run.loop(first, stop or recipe.iterations,
-             lambda: step(accelerator, model, segmentor.normalise, optimizer, loader, recipe.accumulate))
+    run.loop(first, stop or recipe.iterations, one_step)
     return segmentor.eval()
 
-# %% ../nbs/6_train/26_training.ipynb #97d6dadb
-def restore(folder: Path, segmentor, optimizer, recipe: Recipe) -> int: # iteration to go on with
-    "Load resume.pt, if there is one; ValueError if it belongs to another recipe."
-    path = folder / "resume.pt"
-    if not path.exists(): return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    refuse_other(path, state["recipe"], recipe)
-    segmentor.load_trained(state); optimizer.load_state_dict(state["optimizer"])
-    return state["iteration"]
-
-# %% ../nbs/6_train/26_training.ipynb #e8858a61
-class Run:
-    "Book-keeping around the steps: learning rate, progress, log, validation, files."
-    def __init__(self, recipe, folder, segmentor, optimizer, classes, root, main):
-        self.recipe, self.folder, self.segmentor, self.optimizer = recipe, folder, segmentor, optimizer
-        self.classes, self.root, self.main = classes, root, main
-    def save(self, iteration):
-        if not self.main: return
-        content = dict(recipe=to_dict(self.recipe), iteration=iteration, optimizer=self.optimizer.state_dict())
-        with whole_file(self.folder / "resume.pt") as path: torch.save(content | self.segmentor.trained_state(), path)
-    def finish(self, iteration):
-        if not self.main: return
-        save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, iteration)
-        (self.folder / "resume.pt").unlink(missing_ok=True)
-
-# %% ../nbs/6_train/26_training.ipynb #d5d0b53a
-def loop(self, first: int, last: int, one_step) -> None:
-    "Steps `first` to `last`; saves every `save_every` steps, at an interruption (between two steps) and at the end."
-    r, log, start, t = self.recipe, Log(self.folder, first) if self.main else None, time.time(), first
-    bar = range(first, last)
-    if self.main: bar = tqdm(bar, initial=first, total=r.iterations, desc=f"{r.name} {r.adapter}")
-    try:
-        with interruptions_held() as asked:
-            for t in bar:
-                values = self.timed_step(t, one_step, start)
-                t += 1
-                if self.main: log.write(t - 1, **values); bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-                if t % r.save_every == 0: self.save(t); self.main and log.flush()
-                if asked: break
-            self.finish(t) if t == r.iterations else self.save(t)
-    finally:
-        if self.main: log.close()
-    if asked: raise KeyboardInterrupt(f"Stopped after {t} of {r.iterations} iterations; run again to go on.")
-
-# %% ../nbs/6_train/26_training.ipynb #5aa66828
-def timed_step(self, t: int, one_step, start: float) -> dict: # what the log holds of iteration t
-    r, lr = self.recipe, self.recipe.lr * lr_factor(t, self.recipe.iterations, self.recipe.warmup, self.recipe.power)
-    for group in self.optimizer.param_groups: group["lr"] = lr
-    values = dict(loss=one_step(), lr=lr, seconds=time.time() - start)
-    if r.validate and r.eval_every and (t + 1) % r.eval_every == 0: values["validation_miou"] = self.validate()
-    return values
-
-def validate(self) -> float: # mIoU on the recipe's validation set
-    cms = evaluate_on(self.segmentor, self.recipe, self.recipe.validate, self.root)[1]
-    self.segmentor.train()
-    return float(miou(cms.sum(0)))
-
-Run.loop, Run.timed_step, Run.validate = loop, timed_step, validate
-
 # %% ../nbs/6_train/26_training.ipynb #bdca0301
-def evaluate_on(segmentor, recipe: Recipe, spec: str, root=None): # (data set, confusion matrices per image)
-    "A segmentor on one data set, the way its recipe says."
-    data = load_dataset(spec, root, label_size="original")
-    return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None,
-                          precision=recipe.precision)
-
-def report_on(segmentor: Segmentor, recipe: Recipe, root=None,
+def report_on(segmentor: Segmentor,
+              recipe: Recipe, # names the targets
+              root=None, # folder of the data sets
               label: str | None = None, # what the rows call the adapter; its name by default
 ) -> tuple[list[dict], dict]: # rows, see `result_row`; and per domain the confusion matrices of its images
     "Evaluate a segmentor on all of its recipe's targets."
-    rows, counts = [], {}
+    rows = []
+    counts = {}
     for spec in recipe.targets:
         data, cms = evaluate_on(segmentor, recipe, spec, root)
-        domain = data.domain or spec.split(":")[0]
+        domain = data.domain or data.name
         if domain in counts: raise ValueError(f"Two targets are called {domain!r}: {recipe.targets}; report them apart.")
         counts[domain] = cms
         rows.append(result_row(cms, data.space.classes, adapter=label or recipe.adapter, seed=recipe.seed,

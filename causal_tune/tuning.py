@@ -6,12 +6,16 @@
 from __future__ import annotations
 import math
 from functools import partial
+from typing import NamedTuple
 import torch
+from einops import rearrange
+from fastcore.basics import patch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from .adapters import ADAPTERS, Adapter
 
 # %% auto #0
-__all__ = ['LowRank', 'linear_maps', 'LoRA', 'SoMA', 'Full']
+__all__ = ['LowRank', 'linear_maps', 'Hooked', 'LoRA', 'SoMA', 'Full']
 
 # %% ../nbs/2_adapters/10_tuning.ipynb #c077753c
 class LowRank(nn.Module):
@@ -20,17 +24,24 @@ class LowRank(nn.Module):
                  rank: int, # r
                  parts: int = 1): # how many maps are stacked in the linear one
         super().__init__()
-        out, inside = linear.out_features // parts, linear.in_features
-        if not 1 <= rank <= min(out, inside): raise ValueError(f"rank={rank}: between 1 and {min(out, inside)} for a map of {out} x {inside}.")
-        like = dict(device=linear.weight.device)
-        self.a, self.b = nn.Parameter(torch.empty(parts, rank, inside, **like)), nn.Parameter(torch.zeros(parts, out, rank, **like))
+        inside = linear.in_features
+        out = linear.out_features // parts
+        most = min(out, inside)
+        if not 1 <= rank <= most: raise ValueError(f"rank={rank}: between 1 and {most} for a map of {out} x {inside}.")
+        device = linear.weight.device
+        self.a = nn.Parameter(torch.empty(parts, rank, inside, device=device))
+        self.b = nn.Parameter(torch.zeros(parts, out, rank, device=device))
         for a in self.a: nn.init.kaiming_uniform_(a, math.sqrt(5))
+
     def weight(self) -> Tensor: # (out, in)
-        return (self.b @ self.a).flatten(0, 1)
+        return rearrange(self.b @ self.a, "parts out inside -> (parts out) inside")
+
     def forward(self, x: Tensor) -> Tensor: # (..., in) -> (..., out), by way of r channels
-        parts, rank, _ = self.a.shape
-        inner = (x @ self.a.flatten(0, 1).T).unflatten(-1, (parts, rank))
-        return torch.einsum("... p r, p o r -> ... p o", inner, self.b).flatten(-2)
+        parts = len(self.a)
+        inner = x @ rearrange(self.a, "parts r inside -> inside (parts r)")
+        inner = rearrange(inner, "... (parts r) -> ... parts r", parts=parts)
+        outer = torch.einsum("... p r, p o r -> ... p o", inner, self.b)
+        return rearrange(outer, "... parts out -> ... (parts out)")
 
 # %% ../nbs/2_adapters/10_tuning.ipynb #2004361d
 def linear_maps(block: nn.Module # of a timm model
@@ -38,15 +49,25 @@ def linear_maps(block: nn.Module # of a timm model
     "The linear maps of a block. ValueError where it has none."
     for m in block.modules():
         if hasattr(m, "qkv_bias_separate"): m.qkv_bias_separate = True
-    found = [(name, m, 3 if name.endswith("qkv") else 1) for name, m in block.named_modules() if isinstance(m, nn.Linear)]
-    if not found: raise ValueError(f"A {type(block).__name__} has no linear maps; lora and soma need a transformer or ConvNeXt. Use full.")
-    return found
+    linear = [(name, m) for name, m in block.named_modules() if isinstance(m, nn.Linear)]
+    if not linear: raise ValueError(f"A {type(block).__name__} has no linear maps; "
+                                    "lora and soma need a transformer or ConvNeXt. Use full.")
+    return [(name, m, 3 if name.endswith("qkv") else 1) for name, m in linear]
 
 # %% ../nbs/2_adapters/10_tuning.ipynb #f255fead
+class Hooked(NamedTuple):
+    "One linear map of the model, and what stands beside it."
+    linear: nn.Linear
+    low: LowRank
+    hook: RemovableHandle
+
+def _beside(low, linear, args, out): return out + low(*args)
+
 @ADAPTERS.register("lora")
 class LoRA(Adapter):
     "Low-rank differences of all linear maps (LoRA, section 4.1, without its factor alpha / r)."
     whole = True # of all stages, as it does not look at the tokens
+
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
                  rank: int = 16, # r of each difference
                  first_layer: int = 0): # blocks before it stay as they are
@@ -54,26 +75,37 @@ class LoRA(Adapter):
         if rank < 1: raise ValueError(f"rank={rank}: at least 1.")
         if not 0 <= first_layer < num_layers: raise ValueError(
             f"first_layer={first_layer} leaves none of {num_layers} blocks to tune; choose one from 0 to {num_layers - 1}.")
-        self.rank, self.first_layer, self.maps, self.hooks = rank, first_layer, nn.ModuleDict(), []
-    def forward(self, tokens, layer, grid): return tokens
-    def attach(self, model, blocks):
-        if self.maps: raise ValueError("This adapter is attached to a model already; create a new one.")
-        if not blocks[self.first_layer:]: raise ValueError(
-            f"first_layer={self.first_layer}: only {len(blocks)} blocks are read, so nothing would be tuned; choose a smaller one.")
-        for i, block in enumerate(blocks[self.first_layer:], self.first_layer):
-            for name, linear, parts in linear_maps(block):
-                self.maps[f"{i}_{name}".replace(".", "_")] = low = self.start(linear, parts)
-                self.hooks.append((linear, low, linear.register_forward_hook(partial(_beside, low))))
-    def start(self, linear, parts): return LowRank(linear, self.rank, parts)
-    @torch.no_grad()
-    def fold_in(self) -> None:
-        "Add the differences to the model's weights and let go of it."
-        for linear, low, hook in self.hooks:
-            linear.weight += low.weight()
-            hook.remove()
-        self.hooks, self.maps = [], nn.ModuleDict()
+        self.rank = rank
+        self.first_layer = first_layer
+        self.maps = nn.ModuleDict()
+        self.hooks = []
 
-def _beside(low, linear, args, out): return out + low(*args)
+    def forward(self, tokens, layer, grid): return tokens
+
+    def start(self, linear, parts): return LowRank(linear, self.rank, parts)
+
+# %% ../nbs/2_adapters/10_tuning.ipynb #c6920d7e
+@patch
+def attach(self: LoRA, model: nn.Module, blocks: list) -> None:
+    "Hang a difference beside every linear map, from `first_layer` on."
+    if self.maps: raise ValueError("This adapter is attached to a model already; create a new one.")
+    if not blocks[self.first_layer:]: raise ValueError(
+        f"first_layer={self.first_layer}: only {len(blocks)} blocks are read, so nothing would be tuned; choose a smaller one.")
+    for i, block in enumerate(blocks[self.first_layer:], self.first_layer):
+        for name, linear, parts in linear_maps(block):
+            low = self.start(linear, parts)
+            hook = linear.register_forward_hook(partial(_beside, low))
+            self.maps[f"{i}_{name}".replace(".", "_")] = low
+            self.hooks.append(Hooked(linear, low, hook))
+
+@patch
+def fold_in(self: LoRA) -> None:
+    "Add the differences to the model's weights and let go of it."
+    for linear, low, hook in self.hooks:
+        with torch.no_grad(): linear.weight += low.weight()
+        hook.remove()
+    self.hooks = []
+    self.maps = nn.ModuleDict()
 
 # %% ../nbs/2_adapters/10_tuning.ipynb #54f1be8c
 @ADAPTERS.register("soma")
@@ -83,12 +115,15 @@ class SoMA(LoRA):
                  rank: int = 16, # r, the number of singular triplets that are trained
                  first_layer: int = 8): # blocks before it stay as they are
         super().__init__(num_layers, channels, rank=rank, first_layer=first_layer)
+
     @torch.no_grad()
     def start(self, linear, parts):
-        low = LowRank(linear, self.rank, parts)
-        U, S, V = torch.linalg.svd(linear.weight.unflatten(0, (parts, -1)).float(), full_matrices=False)
+        low = super().start(linear, parts)
+        W = rearrange(linear.weight, "(parts out) inside -> parts out inside", parts=parts)
+        U, S, V = torch.linalg.svd(W.float(), full_matrices=False)
         root = S[:, -self.rank:, None].sqrt()
-        low.b.copy_(U[..., -self.rank:] * root.mT); low.a.copy_(root * V[:, -self.rank:])
+        low.b.copy_(U[..., -self.rank:] * root.mT)
+        low.a.copy_(root * V[:, -self.rank:])
         linear.weight -= low.weight()
         return low
 
@@ -97,10 +132,14 @@ class SoMA(LoRA):
 class Full(Adapter):
     "No adapter at all: the whole backbone is trained."
     whole = True  # one for the model, whatever its stages
+
     def forward(self, tokens, layer, grid): return tokens
+
     def attach(self, model, blocks):
-        self.model, last = model, list(blocks[-1].parameters())[-1]
+        self.model = model
+        *_, last = blocks[-1].parameters()
         for p in model.parameters():
             p.requires_grad_(True)
             if p is last: break
+
     def fold_in(self) -> None: self._modules.pop("model", None) # its weights are the model's

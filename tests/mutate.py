@@ -1,0 +1,134 @@
+"""Do the tests notice when the code is wrong? `python tests/mutate.py [MODULE ...]` breaks one place after the other and counts.
+
+Each line of `mutations.txt` names a module, a piece of its source that occurs once, and what to write instead. The change is made in
+a copy of the repository, in the chapter and in the module; then the chapter runs, and if it notices nothing, the test files
+that `TESTS` names for the module. A place that neither notices is printed as `survived`, unless the line explains
+(after `##`) why it cannot be noticed. Exit status 1 if less than 95 % of the places are noticed.
+"""
+import argparse, json, os, re, shutil, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+TESTS = dict(released=["released"], peers=["peers"], adapters=["peers"], tuning=["peers"], backbones=["backbones"],
+             mask2former=["mask2former"], datasets=["camvid", "converters"], training=["resume"], benchmark=["quality"],
+             causal=["peers"], results=["quality"], evaluation=["camvid"])
+LIMIT = 900 # seconds; a change that makes code run forever is noticed too
+
+
+class Mutation(NamedTuple):
+    "One place to break."
+    module: str
+    old: str # occurs once in the module
+    new: str # what stands there instead
+    why: str # why no test can notice, or empty
+
+
+def read_table(path: Path) -> list[Mutation]:
+    "The lines `module | old | new ## why`; ValueError for a line of another form."
+    table = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.strip() or line.startswith("#"): continue
+        change, _, why = line.partition(" ## ")
+        parts = [part.strip() for part in change.split(" | ")]
+        if len(parts) != 3: raise ValueError(f"{path}: expected `module | old | new`, not {line!r}.")
+        table.append(Mutation(*parts, why.strip()))
+    return table
+
+
+def notebook_of(root: Path, module: str) -> Path:
+    "The chapter that a module is made from."
+    head = (root / "causal_tune" / f"{module}.py").read_text(encoding="utf-8")
+    return root / "causal_tune" / re.search(r"File to edit: (\S+)\.$", head, re.M)[1]
+
+
+def exported(cell: dict) -> bool:
+    return cell["cell_type"] == "code" and bool(re.search(r"^#\s*\|\s*exports?\b", "".join(cell["source"]), re.M))
+
+
+def replaced_once(text: str, old: str, new: str, where) -> str:
+    if text.count(old) != 1: raise ValueError(f"{old!r} occurs {text.count(old)} times in {where}; it must occur once.")
+    return text.replace(old, new)
+
+
+def broken(root: Path, m: Mutation) -> dict[Path, str]:
+    "The chapter and the module with the change made, by path."
+    module, notebook = root / "causal_tune" / f"{m.module}.py", notebook_of(root, m.module)
+    chapter = json.loads(notebook.read_text(encoding="utf-8"))
+    for cell in filter(exported, chapter["cells"]):
+        cell["source"] = "".join(cell["source"]).replace(m.old, m.new)
+    return {module: replaced_once(module.read_text(encoding="utf-8"), m.old, m.new, module.name), notebook: json.dumps(chapter)}
+
+
+def passes(root: Path, words: list[str]) -> bool:
+    "Does a test command succeed in this copy?"
+    env = os.environ | dict(PYTHONPATH=str(root), OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
+    try:
+        return subprocess.run([sys.executable, *words], cwd=root, env=env, timeout=LIMIT, capture_output=True).returncode == 0
+    except subprocess.TimeoutExpired: return False
+
+
+RUN_CHAPTER = ("import sys; from pathlib import Path; from nbdev.test import test_nb; "
+               "sys.exit(not test_nb(Path(sys.argv[1]), skip_flags=['notest', 'slow', 'cuda'], basepath='.')[0])")
+
+
+def noticed_by(root: Path, module: str) -> str:
+    "The first test that fails, or nothing."
+    notebook = notebook_of(root, module).resolve()
+    if not passes(root, ["-c", RUN_CHAPTER, str(notebook)]): return notebook.stem
+    for name in TESTS.get(module, []):
+        if not passes(root, ["-m", "pytest", "-x", "-q", f"tests/test_{name}.py"]): return f"test_{name}.py"
+    return ""
+
+
+def try_one(copies: Queue, m: Mutation) -> tuple[Mutation, str, float]:
+    "Break one place in a free copy, see who notices, and mend it again."
+    root, start = copies.get(), time.time()
+    try:
+        changed = broken(root, m)
+        before = {path: path.read_text(encoding="utf-8") for path in changed}
+        for path, text in changed.items(): path.write_text(text, encoding="utf-8")
+        try: found = noticed_by(root, m.module)
+        finally:
+            for path, text in before.items(): path.write_text(text, encoding="utf-8")
+    finally: copies.put(root)
+    return m, found, time.time() - start
+
+
+def copy_repository(target: Path) -> Path:
+    "What git would carry, as it is in the working tree."
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if not (ROOT / name).is_file(): continue
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modules", nargs="*", help="modules to break (default: all in mutations.txt)")
+    parser.add_argument("--jobs", type=int, default=2, help="copies at work at a time")
+    args = parser.parse_args()
+    table = [m for m in read_table(HERE / "mutations.txt") if not args.modules or m.module in args.modules]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
+        copies = Queue()
+        for i in range(args.jobs): copies.put(copy_repository(Path(folder) / str(i)))
+        for m in table: broken(Path(folder) / "0", m) # a stale line of the table is an error before anything runs
+        sane = pool.map(lambda module: (module, noticed_by(Path(folder) / "0", module)), sorted({m.module for m in table}))
+        if wrong := [f"{module}: {found}" for module, found in sane if found]:
+            sys.exit(f"These tests fail before anything is broken: {', '.join(wrong)}")
+        results = []
+        for m, found, seconds in pool.map(lambda m: try_one(copies, m), table):
+            said = f"noticed by {found}" if found else f"survived{f' ({m.why})' if m.why else ''}"
+            print(f"{m.module:12} {m.old} -> {m.new}: {said} ({seconds:.0f} s)", flush=True)
+            results.append(bool(found))
+    print(f"{sum(results)} of {len(results)} noticed, {sum(bool(m.why) for m in table)} explained")
+    sys.exit(sum(results) < .95 * len(results))
+
+
+if __name__ == "__main__": main()
