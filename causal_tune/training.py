@@ -312,7 +312,8 @@ def loop(self:Run, first: int, # iteration to begin with
     r = self.recipe
     log = Log(self.folder, first) if self.main else None
     done = first
-    bar = tqdm(range(first, last), initial=first, total=r.iterations, desc=f"{r.name} {r.adapter}", disable=not self.main)
+    bar = tqdm(range(first, last), initial=first, total=r.iterations, desc=f"{r.name} {r.adapter}",
+               **{} if self.main else dict(disable=True)) # said outright, disable=False would overrule TQDM_DISABLE
     try:
         with interruptions_held() as asked:
             for t in bar:
