@@ -1,6 +1,7 @@
 """Every preset at full size without numbers and at a small size with them; the authors' own file layouts; xformers."""
 import copy, math, re, sys
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 import pytest
 torch = pytest.importorskip("torch")
@@ -9,7 +10,7 @@ import timm
 from safetensors.torch import save_file
 from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from causal_tune.backbones import (PRESETS, architecture, create_backbone, create_model, find_weights, list_backbones,
-                                   load_weights, use_attention, xformers_attention)
+                                   load_weights, stages_of, use_attention, xformers_attention)
 
 NAMES = [n for n in PRESETS if n != "toy_vit"]
 VIT = dict(depth=3, embed_dim=48, num_heads=3)
@@ -82,6 +83,107 @@ def test_sam_on_rectangles():
     assert a[-1].shape == (1, 48, 5, 9)
     assert all(torch.allclose(f, g.transpose(2, 3), atol=1e-4) for f, g in zip(a, b))
     assert not torch.allclose(a[-1], c[-1], atol=1e-2), "relative positions take no part"
+
+
+# --- changes: the same as by tricks of PyTorch's own, written down here
+
+def spike(f, layer): # one patch, by so much as the block's number says
+    f = f.clone()
+    f[:, :, 1, 0] += layer + 1.
+    return f
+
+
+def alike(these, those): return all(torch.allclose(f, g, atol=1e-4) for f, g in zip(these, those, strict=True))
+
+
+class Around(torch.nn.Module):
+    "An adapter, and behind it a change."
+    def __init__(self, adapter, change, layers):
+        super().__init__()
+        self.adapter, self.change, self.layers = adapter, change, layers
+    def forward(self, tokens, layer, grid):
+        tokens = self.adapter(tokens, layer, grid)
+        if layer not in self.layers: return tokens
+        maps = self.change(tokens.transpose(1, 2).unflatten(2, grid), layer)
+        return maps.flatten(2).transpose(1, 2)
+
+
+def in_front(backbone, change, layers, grid):
+    "Hooks on the blocks themselves, which run before the backbone's own."
+    def hook(layer, block, args, out):
+        if backbone.staged: return change(out, layer)
+        if out.dim() == 4: return change(out.permute(0, 3, 1, 2), layer).permute(0, 2, 3, 1)
+        prefix, patches = out.split([backbone.model.num_prefix_tokens, grid[0] * grid[1]], 1)
+        maps = change(patches.transpose(1, 2).unflatten(2, grid), layer)
+        return torch.cat([prefix, maps.flatten(2).transpose(1, 2)], 1)
+    blocks = [block for stage in stages_of(backbone.model) for block in stage.blocks]
+    return [blocks[i].register_forward_hook(partial(hook, i), prepend=True) for i in layers]
+
+
+@pytest.mark.parametrize("layers", [(1,), (0, 2), None])
+@pytest.mark.parametrize("name", ["siglip2_b", "dinov2_s", "dinov3_s", "sam_b", "convnext_t", "resnet50"])
+def test_changed_is_what_hooks_do(name, layers):
+    b = create_backbone(small(name), adapter="rein", num_tokens=6, rank=2).eval()
+    wild(b.adapter)
+    p, q = b.patch_size
+    x = torch.randn(2, 3, 3 * p - 1, 5 * q)
+    chosen = range(b.num_layers) if layers is None else layers
+    with torch.no_grad():
+        before = b(x), b.block_features(x)
+        hooks = in_front(b, spike, chosen, (3, 5))
+        wanted = b(x), b.block_features(x)
+        for hook in hooks: hook.remove()
+        with b.changed(spike, "block", layers): found = b(x), b.block_features(x)
+        for ours, theirs in zip(found, wanted): assert alike(ours, theirs)
+
+        own, b.adapter = b.adapter, Around(b.adapter, spike, chosen)
+        wanted = b(x), b.block_features(x)
+        b.adapter = own
+        with b.changed(spike, "adapter", layers): found = b(x), b.block_features(x)
+        for ours, theirs in zip(found, wanted): assert alike(ours, theirs)
+
+        wanted = [spike(f, i) if i in chosen else f for i, f in zip(b.out_layers, before[0])]
+        with b.changed(spike, "output", layers): found = b(x), b.block_features(x)
+        assert alike(found[0], wanted) and alike(found[1], before[1])
+        assert all(map(torch.equal, b(x), before[0]))
+
+
+def test_changes_nest_and_end_with_an_error():
+    b = create_backbone("toy_vit", "rein", pretrained=False, num_tokens=6, rank=2)
+    x = torch.randn(1, 3, 40, 64)
+    plain = b(x)[-1]
+    plus, times = (lambda f, layer: f + 1), (lambda f, layer: 3 * f)
+    with b.changed(plus, "output"):
+        with b.changed(times, "output"): assert torch.equal(b(x)[-1], 3 * (plain + 1))
+        with pytest.raises(ZeroDivisionError):
+            with b.changed(lambda f, layer: f / (1 // 0)): b(x)
+        assert torch.equal(b(x)[-1], plain + 1)
+    assert torch.equal(b(x)[-1], plain)
+    with torch.no_grad(), b.changed(plus, "output"): assert not b(x)[-1].requires_grad
+    for place, layers, said in (("head", None, "Allowed: adapter, block, output"), ("block", [3, 8], r"\[8\]; this backbone has blocks 0 to 7")):
+        with pytest.raises(ValueError, match=said):
+            with b.changed(plus, place, layers): pass
+
+
+@pytest.mark.parametrize("name", ["dinov3_s", "sam_b"])
+def test_feature_batches_are_block_features(name):
+    b = create_backbone(small(name), adapter="rein", num_tokens=6, rank=2).eval()
+    images = torch.randint(0, 256, (5, 3, 40, 72), dtype=torch.uint8)
+    items = [dict(image=x, label=None) for x in images]
+    with torch.no_grad(): whole = b.block_features(b.normalise(images))
+    for given, batch in ((images, 2), (items, 2), (images, 8)):
+        parts = list(b.feature_batches(given, batch=batch))
+        assert [len(p[0]) for p in parts] == ([2, 2, 1] if batch == 2 else [5])
+        for layer in range(3): assert torch.allclose(torch.cat([p[layer] for p in parts]), whole[layer], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["convnext_t", "resnet50"])
+def test_feature_batches_of_stages(name):
+    b = create_backbone(small(name))
+    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="Choose layers of one stage"): next(b.feature_batches(images))
+    of_one, = b.feature_batches(images, layers=(2, 3))
+    assert [f.shape[-2:] for f in of_one] == [(4, 6)] * 2
 
 
 def test_variants_are_registered():
