@@ -183,13 +183,13 @@ def _run(self:Backbone, images, taken=(), raw=()): # two dicts, block -> (b, c, 
     bottom = -H % p
     right = -W % q
     check_grid(self.model, ((H + bottom) // p, (W + right) // q), self.patch_size)
-    self._taken = dict.fromkeys(taken)
-    self._raw = dict.fromkeys(raw)
-    self.model.forward_features(F.pad(images, (0, right, 0, bottom)))
-    found = self._taken, self._raw
-    self._taken = {}
-    self._raw = {}
-    return found
+    self._taken = found = dict.fromkeys(taken)
+    self._raw = seen = dict.fromkeys(raw)
+    try: self.model.forward_features(F.pad(images, (0, right, 0, bottom)))
+    finally: # also after an error nothing of the images stays
+        self._taken = {}
+        self._raw = {}
+    return found, seen
 
 @patch
 def _changed_tokens(self:Backbone, where, tokens, layer, grid):
@@ -515,7 +515,9 @@ def changed(self:Backbone, change: Callable, # of features (b, c, h, w) and the 
             where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns
             layers=None, # block numbers from 0; all by default
 ):
-    "Inside, features are changed; afterwards all is as it was. Contexts nest, the outer one's change comes first."
+    """Inside, features are changed; afterwards all is as it was. Contexts nest, the outer one's change comes first.
+
+    ValueError for another place, unknown layers, and, when the model runs, a change that does not keep the shape."""
     if where not in PLACES: raise unknown("place", where, PLACES)
     self._changes.append(Change(change, where, self.chosen_layers(layers)))
     try: yield self

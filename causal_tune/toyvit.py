@@ -11,6 +11,7 @@ import cv2, numpy as np, torch
 import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from einops import rearrange
 from timm.layers import PatchEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
@@ -20,9 +21,9 @@ from .render import render_scene
 from .weather import apply_weather
 
 # %% auto #0
-__all__ = ['SIZE', 'WEIGHTS', 'default_cfgs', 'SEEN', 'HELD_OUT', 'FIRST_SEED', 'ConvStem', 'toy_vit', 'object_edges',
-           'pretext_sample', 'crop_window', 'photometric', 'punch_holes', 'training_sample', 'Pretext', 'pretext_loss',
-           'batch_of', 'schedule', 'pretrain', 'pretrain_step', 'save_progress', 'resume']
+__all__ = ['PATCH', 'SIZE', 'WEIGHTS', 'default_cfgs', 'SEEN', 'HELD_OUT', 'FIRST_SEED', 'HOLE', 'ConvStem', 'toy_vit',
+           'object_edges', 'pretext_sample', 'crop_window', 'photometric', 'punch_holes', 'training_sample', 'Pretext',
+           'pretext_loss', 'batch_of', 'schedule', 'pretrain_step', 'save_progress', 'resume', 'pretrain']
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #06284306
 class ConvStem(PatchEmbed):
@@ -31,26 +32,43 @@ class ConvStem(PatchEmbed):
         super().__init__(*args, in_chans=in_chans, embed_dim=embed_dim, **kwargs)
         conv = partial(nn.Conv2d, kernel_size=3, stride=2, padding=1)
         widths = embed_dim // 4, embed_dim // 2
-        self.proj = nn.Sequential(conv(in_chans, widths[0]), nn.GELU(), conv(*widths), nn.GELU(),
-                                  conv(widths[1], embed_dim))
+        self.proj = nn.Sequential(
+            conv(in_chans, widths[0]), nn.GELU(),
+            conv(*widths), nn.GELU(),
+            conv(widths[1], embed_dim))
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #c9586a70
+PATCH = 8
 SIZE = (96, 128)  # height and width it is pre-trained at
 WEIGHTS = Path(str(files("causal_tune"))) / "assets" / "toy_vit.safetensors"
-default_cfgs = generate_default_cfgs({"toy_vit": dict(
-    input_size=(3, *SIZE), num_classes=0, mean=(.485, .456, .406), std=(.229, .224, .225), interpolation="bilinear",
-    crop_pct=1., first_conv="patch_embed.proj.0", classifier="head", license="apache-2.0")})
 
+default_cfgs = generate_default_cfgs({"toy_vit": dict(
+    input_size=(3, *SIZE),
+    num_classes=0,
+    mean=(.485, .456, .406),
+    std=(.229, .224, .225),
+    interpolation="bilinear",
+    crop_pct=1.,
+    first_conv="patch_embed.proj.0",
+    classifier="head",
+    license="apache-2.0")})
+
+# %% ../nbs/3_toy/14_toyvit.ipynb #7562e0e0
 @register_model
 def toy_vit(pretrained: bool = False, # weights are loaded by `create_backbone`, see there
             **kwargs) -> VisionTransformer:
     "Width 192, depth 8, 3 heads, patches of 8 pixels; a stand-in for a vision foundation model."
-    args = dict(img_size=SIZE, patch_size=8, embed_dim=192, depth=8, num_heads=3, num_classes=0, embed_layer=ConvStem,
-                dynamic_img_size=True, global_pool="")
+    args = dict(
+        img_size=SIZE, patch_size=PATCH,
+        embed_dim=192, depth=8, num_heads=3,
+        num_classes=0, global_pool="",
+        embed_layer=ConvStem,
+        dynamic_img_size=True)
     return build_model_with_cfg(VisionTransformer, "toy_vit", False, **(args | kwargs))
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #c660f848
-SEEN, HELD_OUT = ("clear", "fog", "rain"), ("night", "snow")
+SEEN = ("clear", "fog", "rain")
+HELD_OUT = ("night", "snow")
 FIRST_SEED = 1_000_000  # scenes of pre-training; no data split reaches as far
 
 def object_edges(objects: np.ndarray # (h, w) object ids
@@ -61,68 +79,99 @@ def object_edges(objects: np.ndarray # (h, w) object ids
     edges[:-1] |= objects[:-1] != objects[1:]
     return edges
 
+# %% ../nbs/3_toy/14_toyvit.ipynb #8531f686
 def pretext_sample(seed: int # of the scene
 ) -> dict: # arrays (h, w, ...): one image per seen weather, targets as (h, w, 8) float16
     "Render a scene with its targets: clear RGB in 0..1, log inverse depth, three normals, object edges."
-    s = render_scene(seed)
-    inverse = np.log(1 / np.clip(s.depth, 1, 200))
-    targets = np.dstack([s.image / 255, inverse[..., None], s.normals, object_edges(s.objects)])
-    return dict(inputs=[apply_weather(s, d) for d in SEEN], targets=targets.astype(np.float16))
+    scene = render_scene(seed)
+    depth = np.clip(scene.depth, 1, 200)
+    targets = np.dstack([
+        scene.image / 255,
+        np.log(1 / depth),
+        scene.normals,
+        object_edges(scene.objects)])
+    return dict(inputs=[apply_weather(scene, domain) for domain in SEEN],
+                targets=targets.astype(np.float16))
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #ab503a89
+HOLE = 16  # pixels
+
 def crop_window(rng, h, w): # a window of the same shape as the frame, 45 to 100 % of its side
     side = rng.uniform(.45, 1)
-    ch, cw = round(h * side), round(w * side)
-    top, left = rng.integers(h - ch + 1), rng.integers(w - cw + 1)
-    return slice(top, top + ch), slice(left, left + cw)
+    height = round(h * side)
+    width = round(w * side)
+    top = rng.integers(h - height + 1)
+    left = rng.integers(w - width + 1)
+    return slice(top, top + height), slice(left, left + width)
 
 def photometric(rng, x): # (h, w, 3) in 0..1: gamma, gain per channel, contrast
-    x = np.clip(x, 0, 1) ** rng.uniform(.6, 1.6) * rng.uniform(.8, 1.2, 3)
-    return np.clip((x - .5) * rng.uniform(.6, 1.3) + .5, 0, 1)
+    gamma = rng.uniform(.6, 1.6)
+    gain = rng.uniform(.8, 1.2, 3)
+    x = np.clip(x, 0, 1) ** gamma * gain
+    contrast = rng.uniform(.6, 1.3)
+    return np.clip((x - .5) * contrast + .5, 0, 1)
 
 def punch_holes(rng, x, share=.3): # grey 16-pixel squares over about a share of the image
-    h, w = x.shape[0] // 16, x.shape[1] // 16
-    holes = np.kron(rng.random((h, w)) < share * rng.random() * 2, np.ones((16, 16), bool))
+    h, w, _ = x.shape
+    holes = rng.random((h // HOLE, w // HOLE)) < share * rng.random() * 2
+    holes = np.kron(holes, np.ones((HOLE, HOLE), bool))
     return np.where(holes[..., None], .5, x)
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #19322e64
+_MIRRORED = np.float32([1, 1, 1, 1, -1, 1, 1, 1])  # a mirrored normal points the other way
+
+def _shrink(x): # to the size of training, four channels at a time as OpenCV wants it
+    small = []
+    for group in np.split(x, range(4, x.shape[2], 4), axis=2):
+        group = np.ascontiguousarray(group)
+        small.append(cv2.resize(group, SIZE[::-1], interpolation=cv2.INTER_AREA))
+    return np.dstack(small)
+
 def training_sample(sample: dict, # from `pretext_sample`
                     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]: # input (3, 96, 128) in 0..1 and targets (8, 96, 128), float32
     "A random view of a scene in a random seen weather, and what is behind it."
-    image, target = sample["inputs"][rng.integers(len(SEEN))], sample["targets"]
+    image = sample["inputs"][rng.integers(len(SEEN))]
     window = crop_window(rng, *image.shape[:2])
-    shrink = partial(cv2.resize, dsize=SIZE[::-1], interpolation=cv2.INTER_AREA)  # takes four channels at most
-    x, y = shrink(image[window] / np.float32(255)), target[window].astype(np.float32)
-    y = np.dstack([shrink(np.ascontiguousarray(half)) for half in (y[..., :4], y[..., 4:])])
+    x = _shrink(image[window] / np.float32(255))
+    y = _shrink(sample["targets"][window].astype(np.float32))
     if rng.random() < .5:
-        x, y = x[:, ::-1], y[:, ::-1] * np.float32([1, 1, 1, 1, -1, 1, 1, 1])  # a mirrored normal points the other way
+        x = x[:, ::-1]
+        y = y[:, ::-1] * _MIRRORED
     x = punch_holes(rng, photometric(rng, x))
-    return x.transpose(2, 0, 1).astype(np.float32), y.transpose(2, 0, 1).copy()
+    x = x.transpose(2, 0, 1)
+    return x.astype(np.float32), y.transpose(2, 0, 1).copy()
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #a50af039
 class Pretext(nn.Module):
     "`toy_vit` and the linear map that is thrown away after pre-training."
     def __init__(self):
         super().__init__()
-        self.vit, self.answer = toy_vit(), nn.Linear(192, 8 * 8 * 8)
+        self.vit = toy_vit()
+        self.answer = nn.Linear(self.vit.embed_dim, 8 * PATCH * PATCH)
         cfg = self.vit.pretrained_cfg
         self.register_buffer("mean", torch.tensor(cfg["mean"])[:, None, None])
         self.register_buffer("std", torch.tensor(cfg["std"])[:, None, None])
+
     def forward(self, x: Tensor # (b, 3, H, W) in 0..1
     ) -> Tensor: # (b, 8, H, W)
-        h, w = x.shape[-2] // 8, x.shape[-1] // 8
         tokens = self.vit.forward_features((x - self.mean) / self.std)[:, 1:]
-        return F.pixel_shuffle(self.answer(tokens).transpose(1, 2).unflatten(2, (h, w)), 8)
+        return rearrange(self.answer(tokens), "b (h w) (c p q) -> b c (h p) (w q)",
+                         h=x.shape[-2] // PATCH, p=PATCH, q=PATCH)
 
+# %% ../nbs/3_toy/14_toyvit.ipynb #27db249d
 def pretext_loss(out: Tensor, y: Tensor # (b, 8, H, W) both
 ) -> dict[str, Tensor]: # the four parts, to be summed
     "Clear image (L1), log inverse depth (L1), normals (1 - cosine, where there is a surface), object edges (BCE)."
     surface = y[:, 4:7].norm(dim=1) > .5
     cosine = F.cosine_similarity(out[:, 4:7], y[:, 4:7], dim=1)
-    return dict(image=4 * F.l1_loss(out[:, :3], y[:, :3]), depth=F.l1_loss(out[:, 3], y[:, 3]),
-                normals=((1 - cosine) * surface).sum() / surface.sum().clamp(min=1),
-                edges=2 * F.binary_cross_entropy_with_logits(out[:, 7], y[:, 7].clamp(0, 1)))
+    away = (1 - cosine) * surface
+    edges = F.binary_cross_entropy_with_logits(out[:, 7], y[:, 7].clamp(0, 1))
+    return dict(
+        image=4 * F.l1_loss(out[:, :3], y[:, :3]),
+        depth=F.l1_loss(out[:, 3], y[:, 3]),
+        normals=away.sum() / surface.sum().clamp(min=1),
+        edges=2 * edges)
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #5eb23f08
 def batch_of(step: int, # number of the step
@@ -136,33 +185,16 @@ def batch_of(step: int, # number of the step
 
 def schedule(step: int, steps: int, warmup: int = 100) -> float: # share of the peak learning rate
     "Linear warm-up, then half a cosine to zero."
-    return min((step + 1) / warmup, .5 + .5 * np.cos(np.pi * step / steps))
+    cosine = .5 + .5 * np.cos(np.pi * step / steps)
+    return min((step + 1) / warmup, float(cosine))
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #4d679923
-def pretrain(out: Path, # where the weights go, a .safetensors file
-             steps: int = 2400, # of training
-             scenes: int = 3000, # rendered once, at the start
-             batch: int = 32, lr: float = 1e-3, seed: int = 0,
-             stop: int | None = None, # leave off here, as an interruption would
-) -> list[tuple]: # (step, image, depth, normals, edges) of every tenth step
-    "Pre-train `toy_vit` on Toyscapes in the seen weathers; goes on from `out`'s checkpoint if there is one."
-    out = Path(out); out.parent.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    net = Pretext().train()
-    opt = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=.05)
-    first, log = resume(out, net, opt)
-    pool = [pretext_sample(FIRST_SEED + i) for i in tqdm(range(scenes), desc="rendering")]
-    for step in tqdm(range(first, stop or steps), desc="pre-training", initial=first, total=steps):
-        parts = pretrain_step(net, opt, *batch_of(step, pool, batch, seed), lr * schedule(step, steps))
-        if step % 10 == 0: log.append((step, *(round(v, 4) for v in parts)))
-        if (step + 1) % 200 == 0 or step + 1 == (stop or steps): save_progress(out, net, opt, step + 1, log)
-    return log
-
 def pretrain_step(net, opt, x, y, lr) -> list[float]: # the parts of the loss
     for group in opt.param_groups: group["lr"] = lr
     with torch.autocast("cpu", torch.bfloat16): out = net(x)
     parts = pretext_loss(out.float(), y)
-    opt.zero_grad(); sum(parts.values()).backward()
+    opt.zero_grad()
+    sum(parts.values()).backward()
     nn.utils.clip_grad_norm_(net.parameters(), 1.)
     opt.step()
     return [v.item() for v in parts.values()]
@@ -183,5 +215,29 @@ def resume(out, net, opt) -> tuple[int, list]: # first step to do, log so far
     path = out.with_suffix(".ckpt")
     if not path.exists(): return 0, []
     state = torch.load(path, weights_only=True)
-    net.load_state_dict(state["net"]); opt.load_state_dict(state["opt"])
+    net.load_state_dict(state["net"])
+    opt.load_state_dict(state["opt"])
     return state["step"], state["log"]
+
+# %% ../nbs/3_toy/14_toyvit.ipynb #a69d62ae
+def pretrain(out: Path, # where the weights go, a .safetensors file
+             steps: int = 2400, # of training
+             scenes: int = 3000, # rendered once, at the start
+             batch: int = 32, lr: float = 1e-3, seed: int = 0,
+             stop: int | None = None, # leave off here, as an interruption would
+) -> list[tuple]: # (step, image, depth, normals, edges) of every tenth step
+    "Pre-train `toy_vit` on Toyscapes in the seen weathers; goes on from `out`'s checkpoint if there is one."
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    net = Pretext().train()
+    opt = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=.05)
+    first, log = resume(out, net, opt)
+    pool = [pretext_sample(FIRST_SEED + i) for i in tqdm(range(scenes), desc="rendering")]
+    end = stop or steps
+    for step in tqdm(range(first, end), desc="pre-training", initial=first, total=steps):
+        x, y = batch_of(step, pool, batch, seed)
+        parts = pretrain_step(net, opt, x, y, lr * schedule(step, steps))
+        if step % 10 == 0: log.append((step, *(round(v, 4) for v in parts)))
+        if (step + 1) % 200 == 0 or step + 1 == end: save_progress(out, net, opt, step + 1, log)
+    return log
