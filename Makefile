@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test lab
+.PHONY: .venv demo test test-browser lab
 
 # The stamp is written last, so an installation that was interrupted is taken up again.
 .venv: .venv/installed
@@ -19,6 +19,12 @@ test: export OMP_NUM_THREADS ?= 1
 test: .venv
 	$(BIN)/nbdev_test --n_workers 2 --do_print --timing
 	$(BIN)/python -m pytest
+
+# Only what differs where there is a browser: notebooks that draw static pictures, tests that open pages.
+test-browser: export OMP_NUM_THREADS ?= 1
+test-browser: .venv
+	$(BIN)/nbdev_test --file_re '^(28_figures|38_lab|quality_.*)\.ipynb$$' --n_workers 2 --do_print --timing
+	$(BIN)/python -m pytest -m browser
 
 lab: .venv
 	$(BIN)/causal-tune lab

@@ -1,11 +1,12 @@
 """JupyterLab in a real Chromium. As a script it measures the lab: `python tests/browser.py [FOLDER]` prints latencies
-on features of the size of a ViT-S and leaves screenshots in both themes and two widths in FOLDER."""
-import json, os, re, shutil, socket, statistics, subprocess, sys, time, urllib.request
+on features of the size of a ViT-S and leaves screenshots in both themes and two widths in FOLDER. `--find` only says whether there is one."""
+import json, os, re, socket, statistics, subprocess, sys, time, urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 import nbformat
+from causal_tune.figures import find_browser
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), None)
+CHROMIUM = find_browser()
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 
@@ -128,4 +129,6 @@ def main(folder: Path):
                     print(theme, width, "console errors:", errors)
 
 
-if __name__ == "__main__": main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/lab_browser"))
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--find"]: sys.exit(CHROMIUM is None)
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/lab_browser"))

@@ -1,5 +1,6 @@
 """What several tests need: the command line as a user calls it, and a toy_vit file that needs no pre-training."""
 import os, subprocess, sys
+from importlib.util import find_spec
 from pathlib import Path
 import pytest
 
@@ -7,6 +8,26 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).parent / "causal-tune"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; more threads are slower on models this small
 ENV = os.environ | dict(ACCELERATE_USE_CPU="true", PYTHONWARNINGS="ignore")
+
+
+def pytest_report_header():
+    from causal_tune.figures import find_browser
+    return f"browser: {find_browser() or 'none found'}"
+
+
+def missing():
+    "What is missing for tests that open pages or draw pictures, None if nothing is."
+    from causal_tune.figures import find_browser
+    if find_spec("playwright") is None: return "playwright is not installed"
+    if find_browser() is None: return "no Chrome or Chromium was found"
+
+
+def pytest_collection_modifyitems(items):
+    "Tests marked `browser` are skipped where they cannot run, with the reason."
+    reason = missing()
+    if reason is None: return
+    for item in items:
+        if item.get_closest_marker("browser"): item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

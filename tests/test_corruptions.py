@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from conftest import ENV, ROOT
 
+pytest.importorskip("imagecorruptions", reason="imagecorruptions is not installed")
 DATA = os.environ.get("CAUSAL_TUNE_DATA")
 camvid = pytest.mark.skipif(not DATA or not (Path(DATA) / "camvid").is_dir(), reason="CAUSAL_TUNE_DATA holds no camvid")
 TOY = "toyscapes:domain=clear,split=test,n=2"

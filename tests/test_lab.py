@@ -2,12 +2,8 @@
 import json
 import pytest
 from conftest import ROOT
-from browser import CHROMIUM, TOY, boxes, figures, jupyter, opened
+from browser import TOY, boxes, figures, jupyter, opened
 
-try: import playwright.sync_api
-except ImportError: missing = "playwright is not installed"
-else: missing = "no Chromium on this machine" if CHROMIUM is None else None
-in_a_browser = pytest.mark.skipif(missing is not None, reason=str(missing))
 CURVES, PLANE, ZONES, FEATURES, DIFFERENCE, COEFFICIENT, SEGMENTATION, IOU = range(8)
 
 
@@ -38,7 +34,7 @@ def settled(page):
     return now
 
 
-@in_a_browser
+@pytest.mark.browser
 def test_light_and_wide(tmp_path):
     with jupyter(tmp_path, TOY) as address, opened(address) as (page, errors):
         first_screen = boxes(page, ".ct-card")[:3] + boxes(page, ".ct-bar")
@@ -72,7 +68,7 @@ lab = FrequencyLab(tiny, data, results=".")
 lab"""
 
 
-@in_a_browser
+@pytest.mark.browser
 def test_evidence_is_measured_on_a_click(tmp_path):
     with jupyter(tmp_path, EVIDENCE) as address, opened(address) as (page, errors):
         assert page.locator(".ct-card .gtitle").last.text_content() == "Benchmark: toy"
@@ -95,7 +91,7 @@ def test_evidence_is_measured_on_a_click(tmp_path):
         assert [e for e in errors if "Failed to initialize model" not in e] == []  # anywidget says so after two slow seconds
 
 
-@in_a_browser
+@pytest.mark.browser
 def test_dark_and_narrow(tmp_path):
     with jupyter(tmp_path, TOY, "JupyterLab Dark") as address, opened(address, 900) as (page, errors):
         cards, figs = boxes(page, ".ct-card"), boxes(page, ".ct-card .js-plotly-plot > .plot-container")
@@ -113,7 +109,7 @@ def lab():
     return open_lab(n=1)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.browser
 def test_views_are_saved(lab, tmp_path):
     from PIL import Image
     paths = lab.save(tmp_path / "views")

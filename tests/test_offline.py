@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, FLAGS, boxes
 
-sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytestmark = pytest.mark.browser
 DOMAINS = ("clear", "fog", "night")
 
 
@@ -24,7 +23,8 @@ def file(lab, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
-    with sync.sync_playwright() as p:
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         yield browser
         browser.close()
