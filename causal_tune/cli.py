@@ -15,8 +15,8 @@ from .recipes import RECIPES, Recipe, check, get_recipe, read_field, set_fields
 
 # %% auto #0
 __all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'MODEL', 'Command', 'option', 'command', 'out', 'field_help', 'make_parser',
-           'stray', 'parse', 'typed', 'read_words', 'main', 'run_train', 'print_rows', 'open_model', 'open_published',
-           'run_eval', 'run_predict', 'predict_file', 'run_predict_acdc', 'acdc_size', 'run_demo', 'run_bench_quality',
+           'stray', 'parse', 'typed', 'read_words', 'main', 'run_train', 'print_rows', 'open_model', 'run_eval',
+           'run_predict', 'predict_file', 'run_predict_acdc', 'acdc_size', 'run_demo', 'run_bench_quality',
            'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone',
            'run_check_data', 'run_prepare', 'lab_choices', 'run_lab']
 
@@ -170,6 +170,7 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         raise ValueError(f"{args.model} is a recipe; give a published --checkpoint with it, or a run's checkpoint.pt instead.")
     import torch
     if args.checkpoint:
+        from causal_tune.checkpoints import open_published
         recipe = get_recipe(args.model, **args.changes)
         segmentor, recipe, classes = open_published(recipe, args.checkpoint, args.backbone)
     else:
@@ -178,26 +179,6 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return segmentor.to(device), check(replace(recipe, **args.changes)), classes
-
-# %% ../nbs/9_lab/40_cli.ipynb #af91c2a5
-def open_published(recipe: Recipe, # says how the checkpoint was trained and is evaluated
-                   checkpoint, # iter_40000.pth or the like
-                   backbone=None, # converted weights of the frozen model
-): # (segmentor, the recipe with what the file tells, classes)
-    "A published checkpoint. ValueError without a backbone."
-    from causal_tune.backbones import create_backbone, use_attention
-    from causal_tune.checkpoints import published_adapter, read_weights, segmentor_from_published, split_published
-    from causal_tune.core import parse_spec
-    from causal_tune.domains import CITYSCAPES
-    import torch
-    state = read_weights(checkpoint)
-    adapter, sizes = published_adapter(split_published(state)["adapter"])
-    with torch.device("meta"): heads = create_backbone(recipe.backbone, pretrained=False).model.blocks[0].attn.num_heads
-    segmentor = segmentor_from_published(state, heads, recipe.img_size or recipe.crop, backbone=backbone)
-    use_attention(segmentor.backbone.model, recipe.attention)
-    (name, variant), told = parse_spec(adapter), {k: sizes.get(k) for k in ("init", "num_tokens", "rank")}
-    recipe = replace(recipe, adapter=name, weights=str(backbone or checkpoint), **dict(variant=None) | variant | told)
-    return segmentor, recipe, CITYSCAPES.classes
 
 # %% ../nbs/9_lab/40_cli.ipynb #aea0bf6c
 @command("evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", *MODEL, ROOT, takes=EVALUATION)

@@ -943,11 +943,9 @@ def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
 def spectrum_table(self:FrequencyLab) -> pd.DataFrame: # one row per domain, layer and ring
     "Energy per coefficient by radius."
     spectra = self.seen.spectra
-    rows = [dict(domain=domain, layer=layer, radius=r, energy=e)
-            for domain, by_layer in zip(spectra.domains, self.rings.energy)
-            for layer, by_radius in zip(spectra.layers, by_layer)
-            for r, e in zip(self.rings.radii, by_radius)]
-    return pd.DataFrame(rows)
+    places = dict(domain=spectra.domains, layer=spectra.layers, radius=self.rings.radii)
+    index = pd.MultiIndex.from_product(places.values(), names=places)
+    return pd.DataFrame(dict(energy=self.rings.energy.ravel()), index).reset_index()
 
 # %% ../nbs/9_lab/38_lab.ipynb #2a547df8
 @patch

@@ -10,27 +10,30 @@ from functools import lru_cache
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 import causal_tune
-from .bands import BANDS, LearnableBand
 from .domains import domain_color
+from .bands import BANDS, LearnableBand
 from .frequency import Spectra, radial_profile
 from .observation import Observation, outliers
 from .figures import _text_colors, text_color
-from .lab import (AFFECTS, CAPTIONS, FIRST, LATER, PRESETS, SLOW, STYLE, Chips, FrequencyLab, Views, band_of, evenly,
-                             fitted)
+from .lab import (AFFECTS, CAPTIONS, DARK, FIRST, LATER, PRESETS, SLOW, STYLE, Chips, FrequencyLab, Views, asset,
+                             band_of, dc_share, evenly, fitted, picture_of)
 
 # %% auto #0
-__all__ = ['LIMIT', 'POLICY', 'OLD', 'pack_energy', 'relative_error', 'pack_maps', 'pack_norms', 'thumbnail', 'blank', 'skeleton',
-           'skeletons', 'explanations', 'thinned', 'examples', 'content', 'about', 'control', 'bars', 'cards',
-           'footnote', 'packed_plotly', 'page', 'plans', 'export_html']
+__all__ = ['VARIANTS', 'LIMIT', 'POLICY', 'OLD', 'pack_energy', 'relative_error', 'pack_maps', 'pack_norms', 'thumbnail', 'blank',
+           'skeleton', 'blank_views', 'skeletons', 'explanations', 'Contents', 'thinned', 'examples', 'example',
+           'page_data', 'first_state', 'in_a_line', 'constants', 'control', 'range_tag', 'option_tags', 'bars',
+           'shorter', 'section', 'cards', 'footnote', 'less', 'packed_plotly', 'page_head', 'script_tag', 'as_json',
+           'page', 'ever_smaller', 'fullest_page', 'export_html']
 
 # %% ../nbs/9_lab/39_offline.ipynb #3ada0ed8
-_base64 = lambda array: b64encode(np.ascontiguousarray(array).tobytes()).decode()
+def _base64(array) -> str: return b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 def pack_energy(energy, # (...), energies >= 0, or NaN
                 bits: int = 16, # of each number, 8 or 16
@@ -38,10 +41,12 @@ def pack_energy(energy, # (...), energies >= 0, or NaN
     "Energies as equal steps of their logarithm; code 0 is NaN, 1 is none."
     energy = np.asarray(energy, float)
     high = np.log(np.nanmax(energy, initial=1e-300))
-    low = max(np.log(np.min(energy, where=energy > 0, initial=np.exp(high))), high - 12 * np.log(10))
+    least = np.log(np.min(energy, where=energy > 0, initial=np.exp(high)))
+    low = max(least, high - 12 * np.log(10))
     step = max(high - low, 1e-9) / (2 ** bits - 3)
     codes = np.round((np.log(np.fmax(energy, 1e-300)) - low) / step) + 2
-    codes = np.where(np.isnan(energy), 0, np.where((energy > 0) & (codes >= 2), codes, 1))
+    codes = np.where((energy > 0) & (codes >= 2), codes, 1)
+    codes = np.where(np.isnan(energy), 0, codes)
     return dict(bits=bits, low=low, step=step, codes=_base64(codes.astype(f"<u{bits // 8}")))
 
 # %% ../nbs/9_lab/39_offline.ipynb #48dd27bc
@@ -57,26 +62,30 @@ def pack_maps(z # (l, 3, h, w) projections
     z = np.asarray(z, float)
     peak = np.fmax(np.nanmax(np.abs(z), (1, 2, 3), initial=0), 1e-30)
     codes = np.round(127 * np.sign(z) * np.sqrt(np.abs(z) / peak[:, None, None, None]))
-    return dict(maps=_base64(np.where(np.isnan(codes), -128, codes).astype(np.int8)), peaks=peak.tolist())
+    codes = np.where(np.isnan(codes), -128, codes).astype(np.int8)
+    return dict(maps=_base64(codes), peaks=peak.tolist())
 
 def pack_norms(norms # (l, h, w)
 ) -> dict: # norms: codes 0 to 254 (255 is NaN) in base64; spans: (l, 2) smallest and largest of each block
     "Token norms in a byte each, and the outliers among them, found before anything was rounded."
     norms = np.asarray(norms, float)
     filled = np.nan_to_num(norms, nan=np.nanmedian(norms) if np.isfinite(norms).any() else 0)
-    low, high = filled.min((1, 2)), filled.max((1, 2))
-    codes = np.round(254 * (norms - low[:, None, None]) / np.fmax(high - low, 1e-30)[:, None, None])
-    far = [[i.tolist() for i in np.nonzero(one)[::-1]] for one in outliers(norms)]  # x, y
+    low = filled.min((1, 2), keepdims=True)
+    high = filled.max((1, 2), keepdims=True)
+    codes = np.round(254 * (norms - low) / np.fmax(high - low, 1e-30))
     codes = np.where(np.isnan(codes), 255, codes).astype(np.uint8)
-    return dict(norms=_base64(codes), spans=np.stack([low, high], 1).tolist(), outliers=far)
+    spans = np.concatenate([low, high], 1)[..., 0]
+    places = [np.argwhere(far) for far in outliers(norms)]  # rows and columns
+    return dict(norms=_base64(codes), spans=spans.tolist(), outliers=[at[:, ::-1].T.tolist() for at in places])  # x, then y
 
 # %% ../nbs/9_lab/39_offline.ipynb #12d01146
 def thumbnail(image, # (3, H, W) uint8 tensor
               size: int = 256, # pixels of the longer side, at most
 ) -> str: # JPEG as a data URI
     "A small picture as text."
-    picture, buffer = Image.fromarray(image.permute(1, 2, 0).numpy()), BytesIO()
+    picture = Image.fromarray(picture_of(image))
     picture.thumbnail((size, size))
+    buffer = BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()
 
@@ -85,7 +94,8 @@ def blank(value, # a str, an int or a float
           name: str, # what it prints as
 ): # the same value
     "A value that formats as {name}."
-    return type("Blank", (type(value),), dict(__format__=lambda self, spec: f"{{{name}}}"))(value)
+    def as_name(self, spec): return f"{{{name}}}"
+    return type("Blank", (type(value),), dict(__format__=as_name))(value)
 
 # %% ../nbs/9_lab/39_offline.ipynb #07a164f3
 def skeleton(figure, # a plotly figure
@@ -93,201 +103,279 @@ def skeleton(figure, # a plotly figure
 ) -> dict: # data and layout
     "A figure without its numbers."
     figure = fitted(figure, name).to_plotly_json()
-    arrays = ("x", "y", "z", "source", "text", "customdata")
+    arrays = "x", "y", "z", "source", "text", "customdata"
     data = [{k: v for k, v in trace.items() if k not in arrays} for trace in figure["data"]]
     return dict(data=data, layout=figure["layout"] | dict(uirevision="kept"))
 
-def skeletons(lab, # a `FrequencyLab`
+def blank_views(lab: FrequencyLab,
+                seen: Observation, # what of it is exported
+) -> tuple[Views, dict]: # the views, and the values they are drawn with
+    "The lab's views, apart from its controls: all domains are on, and titles have blanks."
+    values = lab.state | {name: blank(lab.value(name), name) for name in ("domain", "reference")}
+    values |= dict(domains=list(seen.spectra.domains), layer=blank(0, "layer"), coefficient=(blank(0, "k"), blank(0, "l")))
+    views = Views()
+    views.seen = seen
+    views.data = lab.data
+    views.grid = lab.grid
+    views.band = band_of("dog", (.2, .7))
+    views.rings = radial_profile(seen.spectra.energy)
+    return views, values
+
+# %% ../nbs/9_lab/39_offline.ipynb #3361e1d2
+VARIANTS = dict(curves="scale", zones="cells", difference="scale") # view -> the control that makes it another figure
+
+def skeletons(lab: FrequencyLab,
               seen: Observation, # what of it is exported
               pictures: bool = True, # keep the view of one image
 ) -> dict: # view -> the name of a variant, or "one" -> data and layout
     "Every view that needs no model, with all domains on, in each of its variants."
-    values = lab.state | {name: blank(lab.value(name), name) for name in ("domain", "reference")}
-    values |= dict(domains=list(seen.spectra.domains), layer=blank(0, "layer"), coefficient=(blank(0, "k"), blank(0, "l")))
-    still, rings = Views(), radial_profile(seen.spectra.energy)
-    vars(still).update(seen=seen, data=lab.data, grid=lab.grid, band=band_of("dog", (.2, .7)), rings=rings)
+    views, values = blank_views(lab, seen)
     def draw(name, **other):
-        still.value = (values | other).__getitem__
-        return skeleton(getattr(still, name)(), name)
-    figures = {n: dict(one=draw(n)) for n in CAPTIONS if n not in (*SLOW, *LATER) and (pictures or n != "features")}
-    for name, by in dict(curves="scale", zones="cells", difference="scale").items():
-        figures[name] = {v: draw(name, **{by: v}) for v in lab.controls[by].options}
+        views.value = (values | other).__getitem__
+        return skeleton(getattr(views, name)(), name)
+    figures = {}
+    for name in CAPTIONS:
+        if name in (*SLOW, *LATER) or name == "features" and not pictures: continue
+        control = VARIANTS.get(name)
+        if control is None: figures[name] = dict(one=draw(name))
+        else: figures[name] = {option: draw(name, **{control: option}) for option in lab.controls[control].options}
     return figures
 
 # %% ../nbs/9_lab/39_offline.ipynb #32f7cdfc
 def explanations() -> dict: # filter -> equal: sentence for edges that meet; above, top: one for low >= top
     "What each filter says of edges that it does not allow."
-    def said(name, **edges):
-        try: BANDS[name](**edges)
-        except ValueError as err: return str(err)
-    edges = lambda low, high: dict(low=blank(low, "low"), high=blank(high, "high"))
-    two = {name: dict(equal=said(name, **edges(.5, .5))) for name in BANDS if name not in ("none", "gaussian")}
-    two["piecewise"] |= dict(above=said("piecewise", **edges(1., 1.2)), top=1)
-    return two | dict(gaussian=dict(equal=said("gaussian", width=blank(0., "width"))))
+    found = {}
+    for name in BANDS:
+        if name not in ("none", "gaussian"): found[name] = dict(equal=_refusal(name, low=.5, high=.5))
+    found["piecewise"] |= dict(above=_refusal("piecewise", low=1., high=1.2), top=1)
+    return found | dict(gaussian=dict(equal=_refusal("gaussian", width=0.)))
+
+def _refusal(name, **edges): # a filter's sentence, with blanks for the edges
+    try: BANDS[name](**{edge: blank(value, edge) for edge, value in edges.items()})
+    except ValueError as err: return str(err)
 
 # %% ../nbs/9_lab/39_offline.ipynb #7e174a20
+class Contents(NamedTuple):
+    "What a page holds of a lab."
+    images: int # examples of each domain
+    of: list # the domains with examples
+    bits: int # of an energy
+    blocks: int # of the model
+
 def thinned(seen: Observation, # of a lab
             blocks: int, # how many to keep
 ) -> Observation:
     "Some of the blocks, evenly spaced, the first and the last among them."
     keep = evenly(list(range(len(seen.spectra.layers))), blocks)
     energy, domains, layers, counts = seen.spectra
-    some = lambda arrays: {domain: x[:, keep] for domain, x in arrays.items()}
     spectra = Spectra(energy[:, keep], domains, tuple(layers[i] for i in keep), counts)
-    return Observation(spectra, some(seen.maps), some(seen.norms), seen.limits[keep], seen.notes)
+    maps = {domain: x[:, keep] for domain, x in seen.maps.items()}
+    norms = {domain: x[:, keep] for domain, x in seen.norms.items()}
+    return Observation(spectra, maps, norms, seen.limits[keep], seen.notes)
 
 # %% ../nbs/9_lab/39_offline.ipynb #9c3043ef
-def examples(lab, # a `FrequencyLab`
+def examples(lab: FrequencyLab,
              seen: Observation, # what of it is exported
              images: int, # of each domain
              of, # these domains
 ) -> tuple[list[int], dict]: # numbers of the images; domain -> images
     "Example images with what their view needs."
+    if not images: return [], {}
     now = lab.value("image")
-    picks = sorted([now, *(i for i in range(max(map(len, seen.maps.values()))) if i != now)][:images])
-    def one(domain, i):
-        i = min(i, len(seen.maps[domain]) - 1)
-        packed = pack_maps(seen.maps[domain][i]) | pack_norms(seen.norms[domain][i])
-        return dict(input=thumbnail(lab.data.images[domain][i])) | packed
-    return picks, {domain: [one(domain, i) for i in picks] for domain in of} if images else {}
+    most = max(len(maps) for maps in seen.maps.values())
+    others = [i for i in range(most) if i != now]
+    picks = sorted([now, *others][:images])
+    return picks, {domain: [example(lab, seen, domain, i) for i in picks] for domain in of}
+
+def example(lab, seen, domain: str, i: int # number of the image; the last where there are fewer
+) -> dict: # input, and of `pack_maps` and `pack_norms`
+    "One image with its features."
+    i = min(i, len(seen.maps[domain]) - 1)
+    picture = dict(input=thumbnail(lab.data.images[domain][i]))
+    return picture | pack_maps(seen.maps[domain][i]) | pack_norms(seen.norms[domain][i])
 
 # %% ../nbs/9_lab/39_offline.ipynb #1121a159
-def content(lab, # a `FrequencyLab`
-            images: int, of, bits: int, blocks: int, # see `plans`
-) -> dict: # for `json.dumps` with plotly's encoder
+def page_data(lab: FrequencyLab, holds: Contents) -> dict: # for `json.dumps` with plotly's encoder
     "What the page computes with."
-    seen = thinned(lab.seen, blocks)
-    names, layers = seen.spectra.domains, seen.spectra.layers
-    picks, pictures = examples(lab, seen, images, of)
-    nearest = int(np.abs(np.array(layers) - lab.value("layer")).argmin())
-    state = lab.state | dict(layer=nearest, image=picks.index(lab.value("image")) if picks else 0)
-    figures, still = skeletons(lab, seen, bool(pictures)), {n: lab.figures[n].to_plotly_json() for n in LATER if n in lab.figures}
-    colors = {d: (domain_color(d), text_color(domain_color(d))) for d in names}
-    bright = ["".join("01"[c == "black"] for c in _text_colors(scale)) for scale in ("Cividis", "RdBu_r")]
-    return dict(state=state, domains=names, layers=layers, grid=lab.grid, energy=pack_energy(seen.spectra.energy, bits),
-                rings=16, zones=(.2, .7), slope=LearnableBand().slope, wrong=explanations(), presets=PRESETS,
-                affects=AFFECTS, first=FIRST, colors=colors, bright=bright, figures=figures,
-                still=still, configs={n: lab.figures[n]._config for n in (*figures, *still)},
-                images=pictures, picks=picks, limits=seen.limits, about=about(lab, seen))
+    seen = thinned(lab.seen, holds.blocks)
+    picks, images = examples(lab, seen, holds.images, holds.of)
+    figures = skeletons(lab, seen, bool(images))
+    still = {name: lab.figures[name].to_plotly_json() for name in LATER if name in lab.figures}
+    return dict(
+        state=first_state(lab, seen, picks), domains=seen.spectra.domains, layers=seen.spectra.layers, grid=lab.grid,
+        energy=pack_energy(seen.spectra.energy, holds.bits), limits=seen.limits, images=images, picks=picks,
+        figures=figures, still=still, configs={name: lab.figures[name]._config for name in (*figures, *still)},
+        about=in_a_line(lab, seen), **constants(seen.spectra.domains))
 
-def about(lab, seen): # one line on what there is
-    (h, w), energy = lab.grid, seen.spectra.energy
-    dc = energy[..., 0, 0] / energy.sum((-2, -1))
-    return (f"{sum(seen.spectra.counts)} images, {energy.shape[1]} blocks, {h} × {w} coefficients. "
-            f"DC holds {np.nanmin(dc):.0%} to {np.nanmax(dc):.0%} of the energy and is left out of all shares.")
+def first_state(lab, seen, picks) -> dict: # of the page
+    "The lab's state, with the nearest block that is kept, and the image by its place among those that are."
+    layer = int(np.abs(np.array(seen.spectra.layers) - lab.value("layer")).argmin())
+    return lab.state | dict(layer=layer, image=picks.index(lab.value("image")) if picks else 0)
+
+def in_a_line(lab, seen) -> str:
+    "What there is, for the line under the controls."
+    h, w = lab.grid
+    return f"{sum(seen.spectra.counts)} images, {len(seen.spectra.layers)} blocks, {h} × {w} coefficients. {dc_share(seen.spectra.energy)}"
+
+# %% ../nbs/9_lab/39_offline.ipynb #a2180f12
+def constants(domains) -> dict:
+    "What Python knows whatever the lab: filters, presets, what affects what, and colours."
+    colors = {d: (domain_color(d), text_color(domain_color(d))) for d in domains}
+    bright = ["".join("01"[color == "black"] for color in _text_colors(scale)) for scale in ("Cividis", "RdBu_r")]
+    return dict(rings=16, zones=(.2, .7), slope=LearnableBand().slope, wrong=explanations(), presets=PRESETS,
+                affects=AFFECTS, first=FIRST, colors=colors, bright=bright)
 
 # %% ../nbs/9_lab/39_offline.ipynb #d3e2c17a
 def control(name: str, # its entry in the state
             c, # the lab's widget
 ) -> str: # HTML
     "An HTML element for a control of the lab."
-    label, output = escape(getattr(c, "description", name)), f'<output data-of="{name}"></output>'
-    slider = lambda key, more="": f'<input type="range" id="{key}" min="{c.min}" max="{c.max}" step="{c.step}" {more}>'
-    if isinstance(c, widgets.Dropdown):
-        pairs = [o if isinstance(o, tuple) else (o, o) for o in c.options]
-        options = "".join(f'<option value="{escape(value)}">{escape(shown)}</option>' for shown, value in pairs)
-        return f'<label>{label} <select id="{name}">{options}</select></label>'
+    label = escape(getattr(c, "description", name))
+    output = f'<output data-of="{name}"></output>'
     if isinstance(c, widgets.Checkbox): return f'<label><input type="checkbox" id="{name}"> {label}</label>'
+    if isinstance(c, widgets.Dropdown): return f'<label>{label} <select id="{name}">{option_tags(c)}</select></label>'
     if isinstance(c, Chips):
         chips = "".join(f'<button class="chip" value="{escape(o)}">{escape(o)}</button>' for o in c.buttons)
         return f'<span class="group" role="group" aria-label="{name}" id="{name}">{chips}</span>'
     if isinstance(c, widgets.FloatRangeSlider):
-        both = "".join(slider(key, f'aria-label="{key} cut-off"') for key in ("low", "high"))
+        both = "".join(range_tag(c, key, f'aria-label="{key} cut-off"') for key in ("low", "high"))
         return f'<span class="group">{label} <span class="two"><span id="track"></span>{both}</span> {output}</span>'
-    return f'<label>{label} {slider(name)} {output}</label>'
+    return f'<label>{label} {range_tag(c, name)} {output}</label>'
+
+def range_tag(c, key: str, more: str = "") -> str: # a slider of its own
+    return f'<input type="range" id="{key}" min="{c.min}" max="{c.max}" step="{c.step}" {more}>'
+
+def option_tags(c: widgets.Dropdown) -> str: # its options are names, or pairs of a name and a value
+    pairs = [option if isinstance(option, tuple) else (option, option) for option in c.options]
+    return "".join(f'<option value="{escape(value)}">{escape(shown)}</option>' for shown, value in pairs)
 
 # %% ../nbs/9_lab/39_offline.ipynb #82f60503
-def bars(lab, # a `FrequencyLab`
-         inside: dict, # from `content`
+def bars(lab: FrequencyLab,
+         inside: dict, # from `page_data`
 ) -> str: # HTML
     "The rows of controls."
     c = {name: control(name, widget) for name, widget in lab.controls.items() if name not in ("coefficient", "views")}
-    fewer = lambda name, kept: c[name].replace(f'max="{lab.controls[name].max}"', f'max="{len(kept) - 1}"')
-    image = fewer("image", inside["picks"]) if len(inside["picks"]) > 1 else ""
+    layer = shorter(c["layer"], lab.controls["layer"], inside["layers"])
+    image = shorter(c["image"], lab.controls["image"], inside["picks"]) if len(inside["picks"]) > 1 else ""
     presets = "".join(f'<button data-preset="{escape(name)}">{escape(name)}</button>' for name in PRESETS)
     play = '<button id="play" aria-label="play the blocks">▶</button>'
     rows = [["<h1>Frequency lab</h1>", c["filter"], f'<span class="group">{presets}</span>', c["cuts"], c["order"]],
-            [play, fewer("layer", inside["layers"]), c["domains"], c["domain"], c["reference"], image],
+            [play, layer, c["domains"], c["domain"], c["reference"], image],
             [c["scale"], c["cells"], c["keep_dc"], '<span id="about" role="status"></span>']]
-    return "<header>%s</header>" % "".join(f'<div class="ct-bar">{"".join(row)}</div>' for row in rows)
+    bars = "".join(f'<div class="ct-bar">{"".join(row)}</div>' for row in rows)
+    return f"<header>{bars}</header>"
 
-def cards(inside: dict # from `content`
+def shorter(slider: str, # HTML
+            c, # the widget that it was made from
+            kept, # what there is to choose from
+) -> str:
+    "A slider that ends with what is kept."
+    return slider.replace(f'max="{c.max}"', f'max="{len(kept) - 1}"')
+
+# %% ../nbs/9_lab/39_offline.ipynb #274a5b91
+def section(name: str # of a view
+) -> str: # HTML
+    "A card: the place of a figure, and its caption."
+    kind = f"ct-card {DARK[name]}" if name in DARK else "ct-card"
+    return f'<section class="{kind}"><div id="view-{name}"></div><p class="ct-note">{escape(CAPTIONS[name])}</p></section>'
+
+def cards(inside: dict # from `page_data`
 ) -> str: # HTML
     "A card for each view."
-    lines = {"curves": " ct-lines"} | dict.fromkeys(LATER, " ct-bars")  # black lines turn white in the dark
-    kind = lambda n: "ct-card" + lines.get(n, "")
-    c = {n: f'<section class="{kind(n)}"><div id="view-{n}"></div><p class="ct-note">{escape(CAPTIONS[n])}</p></section>'
-         for n in (*inside["figures"], *inside["still"])}
-    return (f'<div class="pair"><div>{c["curves"]}{c["plane"]}</div>{c["zones"]}</div>{c.get("features", "")}'
-            f'<div class="pair uneven">{c["difference"]}{c["coefficient"]}</div>'
-            + "".join(c[n] for n in inside["still"]))
+    first = f'<div class="pair"><div>{section("curves")}{section("plane")}</div>{section("zones")}</div>'
+    features = section("features") if "features" in inside["figures"] else ""
+    second = f'<div class="pair uneven">{section("difference")}{section("coefficient")}</div>'
+    return first + features + second + "".join(section(name) for name in inside["still"])
 
 # %% ../nbs/9_lab/39_offline.ipynb #f65fda85
-def footnote(lab, # a `FrequencyLab`
-             inside: dict, # from `content`
+LIMIT = 5_000_000 # bytes
+
+def footnote(lab: FrequencyLab,
+             inside: dict, # from `page_data`
 ) -> str: # HTML
     "What the file holds, and how exactly."
-    e, layers, images, blocks = inside["energy"], inside["layers"], inside["images"], len(lab.seen.spectra.layers)
-    low, high = (f"{float(f'{np.exp(x):.2g}'):,g}" for x in (e["low"], e["low"] + e["step"] * (2 ** e["bits"] - 3)))
-    some, most = len(inside["picks"]), min(4, max(map(len, lab.seen.maps.values())))
-    lines = [f"Everything is in this file; it asks the network for nothing. Energies are kept with {e['bits']} bits, in equal "
-             f"steps of their logarithm from {low} to {high}; each is at most {100 * relative_error(e):.2g} % off."]
-    if some: lines.append(f"Example images: {some} of each of {', '.join(images)}; their features are kept in a byte each.")
-    short = [(len(layers) < blocks, f"{len(layers)} of {blocks} blocks, evenly spaced"), (e["bits"] < 16, "energies with 8 bits"),
-             (not some, "no example images"), (0 < some < most, f"{some} of {most} example images"),
-             (0 < len(images) < len(inside["domains"]), "those of one domain only")]
-    left = ", ".join(what for so, what in short if so)
-    if left: lines.append(f"To stay under {LIMIT / 1e6:.0f} MB the file holds {left}.")
+    energy = inside["energy"]
+    steps = 2 ** energy["bits"] - 3
+    low, high = (f"{float(f'{np.exp(x):.2g}'):,g}" for x in (energy["low"], energy["low"] + energy["step"] * steps))
+    lines = [f"Everything is in this file; it asks the network for nothing. Energies are kept with {energy['bits']} bits, in equal "
+             f"steps of their logarithm from {low} to {high}; each is at most {100 * relative_error(energy):.2g} % off."]
+    if inside["picks"]: lines.append(f"Example images: {len(inside['picks'])} of each of {', '.join(inside['images'])}; "
+                                     "their features are kept in a byte each.")
+    left = less(lab, inside)
+    if left: lines.append(f"To stay under {LIMIT / 1e6:.0f} MB the file holds {', '.join(left)}.")
     if inside["still"]: lines.append("What was measured, and the benchmark, stand as they stood in the lab, "
                                      "with the filter that was set there.")
-    lines += lab.data.notes + lab.seen.notes + [f"causal_tune {causal_tune.__version__}"]
-    return "<footer>%s</footer>" % "".join(f"<p>{escape(line)}</p>" for line in lines)
+    lines += [*lab.data.notes, *lab.seen.notes, f"causal_tune {causal_tune.__version__}"]
+    paragraphs = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f"<footer>{paragraphs}</footer>"
 
-LIMIT = 5_000_000 # bytes
+# %% ../nbs/9_lab/39_offline.ipynb #a2954745
+def less(lab: FrequencyLab, inside: dict) -> list[str]: # phrases
+    "What had to be left out."
+    blocks = len(lab.seen.spectra.layers)
+    layers = len(inside["layers"])
+    some = len(inside["picks"])
+    most = min(4, max(len(maps) for maps in lab.seen.maps.values()))
+    left = []
+    if layers < blocks: left.append(f"{layers} of {blocks} blocks, evenly spaced")
+    if inside["energy"]["bits"] < 16: left.append("energies with 8 bits")
+    if not some: left.append("no example images")
+    elif some < most: left.append(f"{some} of {most} example images")
+    if 0 < len(inside["images"]) < len(inside["domains"]): left.append("those of one domain only")
+    return left
 
 # %% ../nbs/9_lab/39_offline.ipynb #47c2490a
 @lru_cache
 def packed_plotly() -> str: # gzip in base64
     return b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
 
-_asset = lambda name: (Path(causal_tune.__file__).parent / "assets" / name).read_text(encoding="utf-8")
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 OLD = "This browser is too old to unpack the page: it needs Chromium 80, Firefox 113, Safari 16.4, or newer."
 
-def page(lab, # a `FrequencyLab`
-         **plan, # one of `plans`
-) -> str: # HTML
+def page_head() -> str: # HTML
+    return ('<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<link rel="icon" href="data:,"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+            f"<title>Frequency lab</title><style>{STYLE}{asset('offline.css')}</style></head>")
+
+def script_tag(key: str, text: str, kind: str = "text/plain") -> str: # text that the page's own script reads
+    return f'<script type="{kind}" id="{key}">{text}</script>\n'
+
+def as_json(value) -> str: # for a script element
+    text = json.dumps(value, cls=PlotlyJSONEncoder, ensure_ascii=False)
+    return text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
+
+def page(lab: FrequencyLab, holds: Contents) -> str: # HTML
     "The page as text."
-    inside = content(lab, **plan)
-    data = json.dumps(inside, cls=PlotlyJSONEncoder, ensure_ascii=False).replace("</", "<\\/").replace("<!--", "<\\u0021--")
-    plain = lambda key, text, kind="text/plain": f'<script type="{kind}" id="{key}">{text}</script>\n'
-    head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>Frequency lab</title>'
-            f"<style>{STYLE}{_asset('offline.css')}</style>")
-    scripts = plain("old", OLD) + plain("plotly", packed_plotly()) + plain("data", data, "application/json")
-    return (f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body class="ct-lab">{bars(lab, inside)}\n'
+    inside = page_data(lab, holds)
+    scripts = script_tag("old", OLD) + script_tag("plotly", packed_plotly()) + script_tag("data", as_json(inside), "application/json")
+    return (f'<!doctype html>\n<html lang="en">{page_head()}\n<body class="ct-lab">{bars(lab, inside)}\n'
             f"<main>{cards(inside)}</main>\n{footnote(lab, inside)}<noscript>Allow this page to run scripts.</noscript>\n"
-            f"{scripts}<script>{_asset('offline.js')}</script></body></html>\n")
+            f"{scripts}<script>{asset('offline.js')}</script></body></html>\n")
 
 # %% ../nbs/9_lab/39_offline.ipynb #f1df19bf
-def plans(lab # a `FrequencyLab`
-): # dicts of images (per domain), of (domains with images), bits and blocks, from the fullest on
+def ever_smaller(lab: FrequencyLab): # yields `Contents`, from the fullest on
     "What a file may hold, ever less."
-    domains, now, blocks = list(lab.data.images), lab.value("domain"), len(lab.seen.spectra.layers)
-    for images, of in ((4, domains), (2, domains), (1, domains), (1, [now]), (0, [])):
-        yield dict(images=images, of=of, bits=16, blocks=blocks)
-    for fewer in range(blocks, 0, -1): yield dict(images=0, of=[], bits=8, blocks=fewer)
+    domains = list(lab.data.images)
+    now = [lab.value("domain")]
+    blocks = len(lab.seen.spectra.layers)
+    for images, of in ((4, domains), (2, domains), (1, domains), (1, now), (0, [])): yield Contents(images, of, 16, blocks)
+    for fewer in range(blocks, 0, -1): yield Contents(0, [], 8, fewer)
 
-def export_html(lab, # a `FrequencyLab`
+def fullest_page(lab: FrequencyLab) -> bytes:
+    "The fullest page that stays under the limit. ValueError where even the emptiest does not."
+    for holds in ever_smaller(lab):
+        made = page(lab, holds).encode()
+        if len(made) <= LIMIT: return made
+    raise ValueError(f"One block of {len(lab.data.images)} domains on a grid of {lab.grid} exceeds {LIMIT:,} bytes; "
+                     "take fewer domains or smaller images.")
+
+def export_html(lab: FrequencyLab,
                 path, # the file; folders above it are made
 ) -> Path: # the file
     "Write the lab as one HTML file that needs no kernel and no network, at most 5 MB. ValueError for a folder."
     path = Path(path)
     if path.is_dir(): raise ValueError(f"{path} is a folder; give the name of a file in it, such as {path / 'lab.html'}.")
+    made = fullest_page(lab)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for plan in plans(lab):
-        if len(made := page(lab, **plan).encode()) <= LIMIT: break
-    else: raise ValueError(f"One block of {len(lab.data.images)} domains on a grid of {lab.grid} exceeds {LIMIT:,} bytes; "
-                           "take fewer domains or smaller images.")
     path.write_bytes(made)
     return path
