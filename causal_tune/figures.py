@@ -23,11 +23,11 @@ from .spectral import dct_matrix
 from .core import unknown
 from .domains import LabelSpace, domain_color
 from .frequency import removed_share
-from .results import check_rows, summary
+from .results import check_rows, direction, summary
 
 # %% auto #0
-__all__ = ['PALETTE', 'DASHES', 'MARKS', 'TEMPLATE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'TOLD', 'styled', 'find_browser',
-           'static', 'gain_curve', 'filter_curve', 'filter_plane', 'cutoffs', 'spectrum_curves', 'text_color',
+__all__ = ['PALETTE', 'DASHES', 'MARKS', 'TEMPLATE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'THIN_EDGE', 'TOLD', 'styled',
+           'find_browser', 'static', 'gain_curve', 'filter_curve', 'filter_plane', 'spectrum_curves', 'text_color',
            'number_panels', 'layer_domain_heatmap', 'cutoff_line', 'difference_plane', 'coefficient_view', 'data_uri',
            'pca_picture', 'picture_row', 'information_figure', 'result_bars', 'difference_plot', 'legend',
            'picture_table', 'prediction_grid']
@@ -53,8 +53,9 @@ def styled(fig: go.Figure, # any figure
     "Give a figure the look of the house."
     return fig.update_layout(template=TEMPLATE, title_text=title, height=height, **layout)
 
-RADIUS, HORIZONTAL, VERTICAL = ("radial frequency (share of Nyquist)", "horizontal frequency (half-cycles per image)",
-                                "vertical frequency (half-cycles)")
+RADIUS = "radial frequency (share of Nyquist)"
+HORIZONTAL = "horizontal frequency (half-cycles per image)"
+VERTICAL = "vertical frequency (half-cycles)"
 
 # %% ../nbs/7_insight/28_figures.ipynb #76d89587
 def find_browser() -> str | None: # its path; None where there is none
@@ -115,13 +116,6 @@ def filter_plane(band, # any band
     return _plane(gain, title, "gain", 400, zmin=0, zmax=1, colorscale="Cividis")
 
 # %% ../nbs/7_insight/28_figures.ipynb #4af7f7ec
-def cutoffs(band) -> tuple[float, ...]: # none, one or two
-    "A band's cut-offs: `low` and `high` where it has them, else the radii of half its peak."
-    if hasattr(band, "low"): return float(band.low), float(band.high)
-    r, gain = gain_curve(band, 2001)
-    return tuple(r[np.flatnonzero(np.diff(gain > gain.max() / 2)) + 1].tolist())
-
-# %% ../nbs/7_insight/28_figures.ipynb #906efee6
 def spectrum_curves(radii, # (r,) from `frequency.radial_profile`
                     energies: Mapping, # domain -> (r,) mean energy per coefficient, or shares in percent
                     band=None, # a filter to lay over
@@ -131,28 +125,44 @@ def spectrum_curves(radii, # (r,) from `frequency.radial_profile`
 ) -> go.Figure:
     "Energy by radius and domain, with a filter's gain over it, what it suppresses shaded."
     traces = [] if band is None else _shade(band)
-    for i, (name, energy) in enumerate(energies.items()):
-        marker = dict(symbol=MARKS[i % len(MARKS)], size=8, color=domain_color(name), line=dict(width=1, color="#333"))
-        traces.append(dict(type="scatter", x=radii, y=energy, name=name, mode="lines+markers", marker=marker,
-                           line=dict(color=domain_color(name), width=2)))
-    if dc: traces.append(dict(type="scatter", x=[0] * len(dc), y=list(dc.values()), mode="markers", showlegend=False, name="DC",
-        text=list(dc), hovertemplate="DC of %{text}: %{y:.3g}<extra></extra>", marker=dict(size=9, line=dict(width=1, color="#333"),
-        color=[domain_color(d) for d in dc], symbol=[MARKS[i % len(MARKS)] for i in range(len(dc))])))
-    energy = (dict(type="linear", rangemode="tozero", title=dict(text="share of energy per ring (%)")) if share else
-              dict(type="log", dtick=1, exponentformat="power", title=dict(text="energy per coefficient")))
+    traces += [_spectrum(i, radii, name, energy) for i, (name, energy) in enumerate(energies.items())]
+    if dc: traces.append(_dc_marks(dc))
+    energy = dict(type="log", dtick=1, exponentformat="power", title=dict(text="energy per coefficient"))
+    if share: energy = dict(type="linear", rangemode="tozero", title=dict(text="share of energy per ring (%)"))
     gain = dict(overlaying="y", side="right", anchor="x", dtick=.25, range=[0, 1.02], showgrid=False, title=dict(text="gain"))
-    layout = dict(xaxis=dict(title=dict(text=RADIUS), range=[-.03, 2 ** .5], dtick=.2), yaxis=energy, yaxis2=gain)
+    radius = dict(title=dict(text=RADIUS), range=[-.03, 2 ** .5], dtick=.2)
+    layout = dict(xaxis=radius, yaxis=energy, yaxis2=gain)
     return styled(go.Figure(dict(data=traces, layout=layout)), title, 420)
 
+# %% ../nbs/7_insight/28_figures.ipynb #ff56b7e9
+THIN_EDGE = dict(width=1, color="#333") # around marks, so that light ones can be seen
+
+def _mark(i): return MARKS[i % len(MARKS)]
+
+def _spectrum(i, radii, name, energy): # a domain's curve, the i-th
+    color = domain_color(name)
+    marker = dict(symbol=_mark(i), size=8, color=color, line=THIN_EDGE)
+    return dict(type="scatter", x=radii, y=energy, name=name, mode="lines+markers",
+                marker=marker, line=dict(color=color, width=2))
+
+def _dc_marks(dc): # one mark per domain, at radius 0
+    colors = [domain_color(domain) for domain in dc]
+    marker = dict(size=9, line=THIN_EDGE, color=colors, symbol=[_mark(i) for i in range(len(dc))])
+    return dict(type="scatter", x=[0] * len(dc), y=list(dc.values()), mode="markers", marker=marker,
+                name="DC", text=list(dc), showlegend=False,
+                hovertemplate="DC of %{text}: %{y:.3g}<extra></extra>")
+
+# %% ../nbs/7_insight/28_figures.ipynb #906efee6
 def _shade(band): # traces: a ceiling, the gain filled up to it, the cut-offs
     r, gain = gain_curve(band)
-    line = dict(type="scatter", mode="lines", hoverinfo="skip", yaxis="y2")
-    marks = [v for cut in cutoffs(band) for v in (cut, cut, None)]
-    return [dict(line, x=r, y=np.ones_like(r), line=dict(width=0), showlegend=False),
-            dict(line, x=r, y=gain, fill="tonexty", fillcolor="rgba(80,80,80,.13)", name="gain",
-                 line=dict(color="black", width=2, dash="dash")),
-            dict(line, x=marks, y=[0, 1.02, None] * len(cutoffs(band)), showlegend=False,
-                 line=dict(color="#d55e00", width=2, dash="dot"))]
+    cuts = getattr(band, "cutoffs", ())
+    base = dict(type="scatter", mode="lines", hoverinfo="skip", yaxis="y2")
+    ceiling = dict(base, x=r, y=np.ones_like(r), line=dict(width=0), showlegend=False)
+    curve = dict(base, x=r, y=gain, name="gain", fill="tonexty", fillcolor="rgba(80,80,80,.13)",
+                 line=dict(color="black", width=2, dash="dash"))
+    marks = dict(base, x=[x for cut in cuts for x in (cut, cut, None)], y=[0, 1.02, None] * len(cuts),
+                 line=dict(color="#d55e00", width=2, dash="dot"), showlegend=False)
+    return [ceiling, curve, marks]
 
 # %% ../nbs/7_insight/28_figures.ipynb #e86becaf
 def text_color(color: str # "rgb(r, g, b)" or "#rrggbb"
@@ -175,33 +185,55 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
 ) -> go.Figure:
     "Heatmaps under each other with a number in each cell, in percent (in points where they are changes)."
     for name, z in panels.items():
-        if np.shape(z) != (len(rows), len(columns)): raise ValueError(
-            f"{name} has shape {np.shape(z)}, but there are {len(rows)} rows and {len(columns)} columns.")
-    step, gap = len(rows) + 1, np.full((1, len(columns)), np.nan)  # one heatmap with empty rows is drawn faster than many
-    z = 100 * np.concatenate([part for x in panels.values() for part in (np.asarray(x, float), gap)][:-1])
-    ends, places = _ends(z, change), [step * p + i for p in range(len(panels)) for i in range(len(rows))]
+        if np.shape(z) == (len(rows), len(columns)): continue
+        raise ValueError(f"{name} has shape {np.shape(z)}, but there are {len(rows)} rows and {len(columns)} columns.")
+    step = len(rows) + 1  # rows of a panel, and the gap behind it
+    z = _stacked(panels.values())
+    ends = _ends(z, change)
     scale = "RdBu_r" if change else "Cividis"
-    bar = dict(title=dict(text=f"{unit}<br> ", font=dict(size=13)), outlinewidth=0, x=1.06)
-    heat = dict(type="heatmap", z=z, zmin=ends[0], zmax=ends[1], colorscale=scale, colorbar=bar, xgap=1, ygap=1, hoverongaps=False,
-                customdata=np.broadcast_to(np.array([*rows, ""] * len(panels))[:-1, None], z.shape),
-                hovertemplate=f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>")
-    axis = lambda at, names: dict(tickvals=at, ticktext=list(map(str, names)), showgrid=False)
-    layout = dict(xaxis=dict(axis(list(range(len(columns))), columns), title=dict(text=xaxis), range=[-.5, len(columns) - .5]),
-                  yaxis=dict(axis(places, [*rows] * len(panels)), range=[len(z) - .5, -.5]), showlegend=False, margin=dict(r=70),
-                  annotations=_headings(panels, step), shapes=[_frame(chosen[0] + step * p, chosen[1]) for p in range(len(panels))] if chosen else [])
-    return styled(go.Figure(dict(data=[heat, _numbers(z, ends, scale, change)], layout=layout)), title, 110 + 30 * len(z))
+    heat = _heat(z, ends, scale, unit, customdata=np.broadcast_to(_row_names(rows, len(panels)), z.shape),
+                 hovertemplate=f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>")
+    frames = [_frame(chosen[0] + step * p, chosen[1]) for p in range(len(panels))] if chosen else []
+    across = _names_axis(range(len(columns)), columns, [-.5, len(columns) - .5], title=dict(text=xaxis))
+    down = _names_axis(np.flatnonzero(_row_names(rows, len(panels)) != ""), [*rows] * len(panels), [len(z) - .5, -.5])
+    layout = dict(xaxis=across, yaxis=down, showlegend=False, margin=dict(r=70),
+                  annotations=_headings(panels, step), shapes=frames)
+    figure = go.Figure(dict(data=[heat, _numbers(z, ends, scale, change)], layout=layout))
+    return styled(figure, title, 110 + 30 * len(z))
 
 # %% ../nbs/7_insight/28_figures.ipynb #cb91baf1
+def _stacked(parts): # in percent, one under the other; one heatmap with empty rows is drawn faster than many
+    parts = [np.asarray(part, float) for part in parts]
+    gap = np.full((1, parts[0].shape[1]), np.nan)
+    stacked = [part for pair in zip(parts, [gap] * len(parts)) for part in pair]
+    return 100 * np.concatenate(stacked[:-1])
+
+def _row_names(rows, times): # a column, with an empty name in each gap
+    return np.array([*rows, ""] * times)[:-1, None]
+
+def _heat(z, ends, scale, unit, **hover):
+    bar = dict(title=dict(text=f"{unit}<br> ", font=dict(size=13)), outlinewidth=0, x=1.06)
+    return dict(type="heatmap", z=z, zmin=ends[0], zmax=ends[1], colorscale=scale, colorbar=bar,
+                xgap=1, ygap=1, hoverongaps=False, **hover)
+
+def _names_axis(places, names, ends, **axis):
+    return dict(tickvals=list(places), ticktext=list(map(str, names)), showgrid=False, range=ends, **axis)
+
+# %% ../nbs/7_insight/28_figures.ipynb #b6e58481
 def _ends(z, change):
     "Where a colour scale begins and ends: symmetric around no change, or from 0 to the next ten."
     if np.isnan(z).all(): return -1., 1.
-    low, high = np.nanmin(z), np.nanmax(z)
-    return (-max(-low, high, .1), max(-low, high, .1)) if change else (0., 10 * np.ceil(max(high, 1) / 10))
+    low = np.nanmin(z)
+    high = np.nanmax(z)
+    largest = max(-low, high, .1)
+    return (-largest, largest) if change else (0., 10 * np.ceil(max(high, 1) / 10))
 
 def _headings(panels, step): # a panel's name at its right, where there are several
+    if len(panels) == 1: return []
     place = dict(x=1, xref="paper", xanchor="left", xshift=6, textangle=90, showarrow=False, font=dict(size=14))
-    return [dict(place, text=name, y=step * p + step / 2 - 1) for p, name in enumerate(panels)] if len(panels) > 1 else []
+    return [dict(place, text=name, y=step * p + step / 2 - 1) for p, name in enumerate(panels)]
 
+# %% ../nbs/7_insight/28_figures.ipynb #79ef56a2
 def _frame(i, j, color="#d55e00"): # a shape around a cell
     return dict(type="rect", x0=j - .5, x1=j + .5, y0=i - .5, y1=i + .5, line=dict(color=color, width=3))
 
@@ -210,12 +242,18 @@ def _text_colors(scale): # black or white on 256 steps of a colour scale
     return np.array([text_color(c) for c in sample_colorscale(scale, np.linspace(0, 1, 256))])
 
 def _numbers(z, ends, scale, change): # numbers that contrast with their cells
-    there, values = np.argwhere(np.isfinite(z)), z[np.isfinite(z)]
-    on = _text_colors(scale)[(255 * (values - ends[0]) / (ends[1] - ends[0])).astype(int)]
-    form = "{:+.0f}" if change and ends[1] >= 10 else "{:+.1f}" if change else "{:.0f}" if ends[1] >= 20 else "{:.1f}"
+    low, high = ends
+    there = np.argwhere(np.isfinite(z))
+    values = z[np.isfinite(z)]
+    on = _text_colors(scale)[(255 * (values - low) / (high - low)).astype(int)]
     return dict(type="scatter", x=there[:, 1], y=there[:, 0], mode="text", hoverinfo="skip",
-                text=[re.sub(r"^[+-](0|0\.0)$", r"\1", form.format(v)) for v in values],
+                text=[_number(v, high, change) for v in values],
                 textfont=dict(size=12 if z.shape[1] <= 16 else 10, color=on.tolist()))
+
+def _number(value, high, change): # as short as the scale allows; no sign before a zero
+    digits = 0 if high >= (10 if change else 20) else 1
+    text = f"{value:+.{digits}f}" if change else f"{value:.{digits}f}"
+    return re.sub(r"^[+-](0|0\.0)$", r"\1", text)
 
 # %% ../nbs/7_insight/28_figures.ipynb #3e7c897c
 def layer_domain_heatmap(shares: Mapping, # heading -> (d, l) fractions: "all", or "all", "low", "mid", "high"
@@ -234,8 +272,12 @@ def cutoff_line(band, cut: float, # one of its cut-offs
     "The line of coefficients at a cut-off: an ellipse, or a square where the filter's distance is max(k, l)."
     if hasattr(band, "of_radius"):
         angle = np.linspace(0, np.pi / 2, 181)
-        x, y = w * cut * np.cos(angle), h * cut * np.sin(angle)
-    else: x, y = int(cut * min(h, w)) * np.array([[0., 1, 1], [1, 1, 0]])
+        x = w * cut * np.cos(angle)
+        y = h * cut * np.sin(angle)
+    else:
+        side = int(cut * min(h, w))
+        x = side * np.array([0., 1, 1])
+        y = side * np.array([1., 1, 0])
     outside = (x > w - .5) | (y > h - .5)
     return np.where(outside, np.nan, x), np.where(outside, np.nan, y)
 
@@ -247,26 +289,33 @@ def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or d
                      chosen: tuple[int, int] | None = None, # (k, l), a coefficient to frame
 ) -> go.Figure:
     "Change of each coefficient, from blue (less) to red (more)."
-    change, names = np.asarray(change, float), ["change"] if band is None else ["change", "of which the filter removes"]
-    (h, w), limit = change.shape, np.nanmax(np.abs(change[np.isfinite(change)]), initial=1e-9)
+    change = np.asarray(change, float)
+    h, w = change.shape
+    names = ["change"] if band is None else ["change", "of which the filter removes"]
+    limit = np.nanmax(np.abs(change[np.isfinite(change)]), initial=1e-9)
+    hover = f"vertical %{{y}}, horizontal %{{x}}: %{{z:.3g}} {unit}<extra></extra>"
     fig = make_subplots(1, len(names), subplot_titles=names, shared_yaxes=True, horizontal_spacing=.04)
     for i in range(len(names)):
         z = change if i == 0 else change * removed_share(band, h, w)
-        fig.add_heatmap(z=z, coloraxis="coloraxis", row=1, col=i + 1,
-                        hovertemplate=f"vertical %{{y}}, horizontal %{{x}}: %{{z:.3g}} {unit}<extra></extra>")
+        fig.add_heatmap(z=z, coloraxis="coloraxis", hovertemplate=hover, row=1, col=i + 1)
         if band is not None: _cut_lines(fig, band, h, w, i + 1)
-    fig.update_layout(coloraxis=dict(cmin=-limit, cmax=limit, colorscale="RdBu_r",
-                                     colorbar=dict(title=dict(text=unit, font_size=13), outlinewidth=0)))
+    bar = dict(title=dict(text=unit, font_size=13), outlinewidth=0)
+    fig.update_layout(coloraxis=dict(cmin=-limit, cmax=limit, colorscale="RdBu_r", colorbar=bar))
     fig.update_xaxes(title_text="horizontal frequency", range=[-.5, w - .5], showgrid=False)
     fig.update_yaxes(range=[h - .5, -.5], showgrid=False).update_yaxes(title_text=VERTICAL, col=1)
     if chosen: fig.add_shape(_frame(*chosen, "black"), row=1, col="all")
     return styled(fig.update_annotations(font_size=13), title, 440, margin_t=72)
 
-def _cut_lines(fig, band, h, w, col):
-    lines = [cutoff_line(band, cut, h, w) for cut in cutoffs(band)] or [(np.array([np.nan]),) * 2]
-    x, y = (np.concatenate([np.append(line[axis], np.nan) for line in lines]) for axis in (0, 1))
-    fig.add_scatter(x=x, y=y, mode="lines", line=dict(color="black", width=2, dash="dash"), showlegend=False,
-                    hoverinfo="skip", row=1, col=col)
+# %% ../nbs/7_insight/28_figures.ipynb #31961527
+def _cut_lines(fig, band, h, w, col): # one trace, also where there is none to draw
+    x = []
+    y = []
+    for cut in getattr(band, "cutoffs", ()):
+        along, down = cutoff_line(band, cut, h, w)
+        x += [*along, np.nan]
+        y += [*down, np.nan]
+    fig.add_scatter(x=x or [np.nan], y=y or [np.nan], mode="lines", line=dict(color="black", width=2, dash="dash"),
+                    showlegend=False, hoverinfo="skip", row=1, col=col)
 
 # %% ../nbs/7_insight/28_figures.ipynb #4387aa48
 def coefficient_view(h: int, w: int, # the patch grid
@@ -277,10 +326,12 @@ def coefficient_view(h: int, w: int, # the patch grid
     k, l = at
     if not (0 <= k < h and 0 <= l < w): raise ValueError(f"There is no coefficient ({k}, {l}) on a {h} x {w} grid.")
     fig = make_subplots(1, 2, column_widths=[.5, .5], horizontal_spacing=.22, subplot_titles=["basis image", "energy"])
-    fig.add_heatmap(z=np.outer(dct_matrix(h)[k], dct_matrix(w)[l]), colorscale="gray", showscale=False, hoverinfo="skip",
-                    row=1, col=1)
-    fig.add_bar(x=list(energies.values()), y=list(energies), orientation="h", hovertemplate="%{y}: %{x:.3g}<extra></extra>",
-                marker=dict(color=[domain_color(d) for d in energies], line=dict(color="#333", width=1)), row=1, col=2)
+    pattern = np.outer(dct_matrix(h)[k], dct_matrix(w)[l])
+    fig.add_heatmap(z=pattern, colorscale="gray", showscale=False, hoverinfo="skip", row=1, col=1)
+    colors = [domain_color(domain) for domain in energies]
+    fig.add_bar(x=list(energies.values()), y=list(energies), orientation="h",
+                marker=dict(color=colors, line=dict(color="#333", width=1)),
+                hovertemplate="%{y}: %{x:.3g}<extra></extra>", row=1, col=2)
     fig.update_xaxes(visible=False, constrain="domain", col=1)
     fig.update_yaxes(visible=False, autorange="reversed", scaleanchor="x", constrain="domain", col=1)
     fig.update_yaxes(autorange="reversed", type="category", showgrid=False, col=2)
@@ -315,16 +366,20 @@ def picture_row(pictures: Mapping, # heading -> (H, W, 3) uint8, of any sizes
     "Pictures side by side, pixel by pixel, and a map of token norms with its outliers marked."
     names = [*pictures, *([] if norms is None else ["token norm (x: outliers)"])]
     fig = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=.012)
-    for i, picture in enumerate(pictures.values(), 1): fig.add_image(source=data_uri(picture), hoverinfo="skip", row=1, col=i)
-    if norms is not None:
-        y, x = np.nonzero(outliers) if outliers is not None else ([], [])
-        fig.add_heatmap(z=norms, colorscale="Cividis", colorbar=dict(outlinewidth=0, thickness=12), row=1, col=len(names),
-                        hovertemplate="token (%{y}, %{x}): %{z:.3g}<extra></extra>")
-        fig.add_scatter(x=x, y=y, mode="markers", marker=dict(symbol="x", size=8, color="#d55e00", line=dict(
-            width=1, color="white")), hoverinfo="skip", row=1, col=len(names))
-        fig.update_yaxes(autorange="reversed", scaleanchor=f"x{len(names)}" if len(names) > 1 else "x", col=len(names))
+    for i, picture in enumerate(pictures.values(), 1):
+        fig.add_image(source=data_uri(picture), hoverinfo="skip", row=1, col=i)
+    if norms is not None: _norm_map(fig, norms, outliers, len(names))
     fig.update_xaxes(visible=False, constrain="domain").update_yaxes(visible=False, constrain="domain")
-    return styled(fig.update_annotations(font_size=13), title, height, showlegend=False, margin=dict(l=8, r=8, t=62, b=8))
+    margin = dict(l=8, r=8, t=62, b=8)
+    return styled(fig.update_annotations(font_size=13), title, height, showlegend=False, margin=margin)
+
+def _norm_map(fig, norms, outliers, col): # with a cross on each outlier
+    y, x = ([], []) if outliers is None else np.nonzero(outliers)
+    cross = dict(symbol="x", size=8, color="#d55e00", line=dict(width=1, color="white"))
+    fig.add_heatmap(z=norms, colorscale="Cividis", colorbar=dict(outlinewidth=0, thickness=12),
+                    hovertemplate="token (%{y}, %{x}): %{z:.3g}<extra></extra>", row=1, col=col)
+    fig.add_scatter(x=x, y=y, mode="markers", marker=cross, hoverinfo="skip", row=1, col=col)
+    fig.update_yaxes(autorange="reversed", scaleanchor=f"x{col}" if col > 1 else "x", col=col)
 
 # %% ../nbs/7_insight/28_figures.ipynb #84215d77
 TOLD = {"domain": ("#d55e00", "circle", "solid"), "class, source": ("#0072b2", "square", "solid"),
@@ -340,14 +395,16 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), s
     "Domain information beside class information, by frequency and block. ValueError for unknown curves."
     for name in curves.what.unique():
         if name not in TOLD: raise unknown("curve", name, TOLD)
-    layers, radii = sorted(curves.layer.unique()), bands.set_index("band").radius.where(lambda r: r > 0, -.14)
-    columns, rows = min(columns, len(layers)), -(-len(layers) // min(columns, len(layers)))
+    layers = sorted(curves.layer.unique())
+    radii = bands.set_index("band").radius.where(lambda r: r > 0, -.14)
+    columns = min(columns, len(layers))
+    rows = -(-len(layers) // columns)
     fig = make_subplots(rows, columns, shared_yaxes=True, horizontal_spacing=.015, vertical_spacing=.27 / rows,
                         subplot_titles=[f"block {layer}" for layer in layers])
     for i, layer in enumerate(layers):
         place = dict(row=i // columns + 1, col=i % columns + 1)
-        for name in TOLD:
-            _told(fig, curves[(curves.layer == layer) & (curves.what == name)].sort_values("band"), radii, name, i == 0, place)
+        here = curves[curves.layer == layer].sort_values("band")
+        for name in TOLD: _told(fig, here[here.what == name], radii, name, i == 0, place)
         _mark_radii(fig, cuts, band, place)  # plotly draws no shapes on panels that are empty
     return _information_axes(fig, curves, rows, columns, title)
 
@@ -360,15 +417,19 @@ def _mark_radii(fig, cuts, band, place):
     for cut in cuts: fig.add_vline(cut, line=dict(color="black", width=1.5, dash="dot"), **place)
     fig.add_hline(0, line=dict(color="#888", width=1), layer="below", **place)
 
+# %% ../nbs/7_insight/28_figures.ipynb #b3a195c1
 def _told(fig, curve, radii, name, first, place): # the ring curve with intervals, and DC as a mark of its own
     color, symbol, dash = TOLD[name]
     shift = .008 * (list(TOLD).index(name) - 1.5)  # or the intervals would cover each other
     for part, mode in ((curve[curve.band == 0], "markers"), (curve[curve.band > 0], "lines+markers")):
+        above = 100 * (part.upper - part.skill)
+        below = 100 * (part.skill - part.lower)
         fig.add_scatter(x=part.band.map(radii) + shift, y=100 * part.skill, mode=mode, name=name, legendgroup=name,
-                        showlegend=first and mode != "markers", line=dict(color=color, width=2, dash=dash),
+                        showlegend=first and mode != "markers",
+                        line=dict(color=color, width=2, dash=dash),
                         marker=dict(color=color, symbol=symbol, size=7),
-                        error_y=dict(array=100 * (part.upper - part.skill), arrayminus=100 * (part.skill - part.lower),
-                                     thickness=1.2, width=2), hovertemplate="%{y:.1f} % at %{x:.2f}", **place)
+                        error_y=dict(array=above, arrayminus=below, thickness=1.2, width=2),
+                        hovertemplate="%{y:.1f} % at %{x:.2f}", **place)
 
 def _information_axes(fig, curves, rows, columns, title):
     fig.update_xaxes(range=[-.22, 1.25], tickvals=[-.14, .2, .4, .6, .8, 1, 1.2], tickangle=0,
@@ -383,12 +444,12 @@ def _information_axes(fig, curves, rows, columns, title):
 def _panel(fig, col, seeds, means, rank, color, baseline):
     here = dict(row=1, col=col, mode="markers")
     fig.add_scatter(x=100 * seeds.miou, y=seeds.adapter.map(rank) + .24, text=seeds.adapter, customdata=seeds.seed,
-        hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>", marker=dict(size=6, color="#777"),
-        **here)
-    fig.add_scatter(x=100 * means["mean"], y=means.adapter.map(rank), text=means.adapter, **here,
-        error_x=dict(array=100 * means.sd.fillna(0), color="#333", thickness=1.5, width=4),
-        marker=dict(size=12, color=color, line=dict(width=1, color="#333")),
-        hovertemplate="%{text}: %{x:.2f} % (mean of seeds)<extra></extra>")
+                    marker=dict(size=6, color="#777"),
+                    hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>", **here)
+    fig.add_scatter(x=100 * means["mean"], y=means.adapter.map(rank), text=means.adapter,
+                    marker=dict(size=12, color=color, line=THIN_EDGE),
+                    error_x=dict(array=100 * means.sd.fillna(0), color="#333", thickness=1.5, width=4),
+                    hovertemplate="%{text}: %{x:.2f} % (mean of seeds)<extra></extra>", **here)
     base = means[means.adapter == baseline]["mean"]
     if len(base): fig.add_vline(100 * base.item(), line=dict(color="#555", width=1, dash="dash"), row=1, col=col)
 
@@ -399,24 +460,37 @@ def result_bars(rows: Sequence[Mapping], # results
                 title: str = "mIoU by adapter and domain", # above the figure
 ) -> go.Figure:
     "Mean and standard deviation over seeds by adapter and domain, with the seeds as small marks."
-    table, means = check_rows(rows), summary(rows)
-    domains, rank = list(table.domain.unique()), {a: i for i, a in enumerate(table.adapter.unique())}
-    center = table.groupby("domain").miou.agg(lambda x: 50 * (x.min() + x.max()))
-    reach = means[means.domain.isin(domains)].set_index("domain")
-    reach = ((100 * reach["mean"] - center[reach.index]).abs() + 100 * reach.sd.fillna(0)).max()
-    half = max(1., 55 * table.groupby("domain").miou.agg(np.ptp).max(), 1.05 * reach)
-    titles = [d + ("<br>(held out)" if d in held_out else "") for d in domains]
+    table = check_rows(rows)
+    means = summary(rows)
+    domains = list(table.domain.unique())
+    rank = {adapter: i for i, adapter in enumerate(table.adapter.unique())}
+    center, half = _span(table, means)
+    titles = [domain + "<br>(held out)" * (domain in held_out) for domain in domains]
     fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=.02)
-    for i, d in enumerate(domains, 1):
-        _panel(fig, i, table[table.domain == d], means[means.domain == d], rank, domain_color(d), baseline)
-        fig.update_xaxes(range=[center[d] - half, center[d] + half], nticks=5, showline=True, col=i)
-        if d in held_out: fig.add_shape(type="rect", xref="x domain", yref="y domain", x0=0, x1=1, y0=0, y1=1,
-                                        layer="below", fillcolor="#f1f1f1", line_width=0, row=1, col=i)
-    fig.update_yaxes(range=[len(rank) - .4, -.6], tickvals=list(rank.values()), ticktext=list(rank), ticks="")
+    for i, domain in enumerate(domains, 1):
+        of_domain = table[table.domain == domain], means[means.domain == domain]
+        _panel(fig, i, *of_domain, rank, domain_color(domain), baseline)
+        fig.update_xaxes(range=[center[domain] - half, center[domain] + half], nticks=5, showline=True, col=i)
+        if domain in held_out: _shade_panel(fig, i)
     fig.update_annotations(font_size=13)
-    fig.add_annotation(text="mIoU (%)", x=.5, y=0, xref="paper", yref="paper", yshift=-50, showarrow=False,
-                       font_size=14)
+    _names_down(fig, list(rank), .4, "mIoU (%)")
     return styled(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
+
+# %% ../nbs/7_insight/28_figures.ipynb #5a403592
+def _span(table, means): # the middle of each domain's panel, and half the width of all, in percent
+    by_domain = table.groupby("domain").miou
+    center = by_domain.agg(lambda x: 50 * (x.min() + x.max()))
+    means = means[means.domain.isin(center.index)].set_index("domain")
+    reach = (100 * means["mean"] - center[means.index]).abs() + 100 * means.sd.fillna(0)
+    return center, max(1., 55 * by_domain.agg(np.ptp).max(), 1.05 * reach.max())
+
+def _shade_panel(fig, col):
+    fig.add_shape(type="rect", xref="x domain", yref="y domain", x0=0, x1=1, y0=0, y1=1,
+                  layer="below", fillcolor="#f1f1f1", line_width=0, row=1, col=col)
+
+def _names_down(fig, names, bottom, xtitle): # adapters at the left, one title for all panels below
+    fig.update_yaxes(range=[len(names) - bottom, bottom - 1], tickvals=list(range(len(names))), ticktext=names, ticks="")
+    fig.add_annotation(text=xtitle, x=.5, y=0, xref="paper", yref="paper", yshift=-50, showarrow=False, font_size=14)
 
 # %% ../nbs/7_insight/28_figures.ipynb #3ec79707
 def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, as `results.differences` makes it
@@ -425,29 +499,32 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
                     title: str = "", # above the figure
 ) -> go.Figure:
     "Paired differences of mIoU with their intervals, one line per adapter and one panel per domain."
-    domains, names = list(domains or table.domain.unique()), list(table.adapter.unique())
+    domains = list(domains or table.domain.unique())
+    names = list(table.adapter.unique())
     ends = table[["low", "high"]].abs().max(axis=1)
     reach = min(ends.max(), max(1., 2.2 * ends.median()))
     fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=domains, horizontal_spacing=.03)
     for i, domain in enumerate(domains, 1):
         _difference_panel(fig, i, table[table.domain == domain], names, 1.08 * reach, domain_color(domain))
         fig.update_xaxes(range=[-1.25 * reach, 1.25 * reach], nticks=5, showline=True, col=i)
-    fig.update_yaxes(range=[len(names) - .5, -.5], tickvals=list(range(len(names))), ticktext=names, ticks="")
-    fig.add_annotation(text=f"difference to {reference} (points of mIoU)", x=.5, y=0, xref="paper", yref="paper", yshift=-50,
-                       showarrow=False, font_size=14)
+    _names_down(fig, names, .5, f"difference to {reference} (points of mIoU)")
     return styled(fig, title, 160 + 30 * len(names), showlegend=False, margin=dict(l=24, r=24, t=82, b=64))
 
+# %% ../nbs/7_insight/28_figures.ipynb #cb9ff280
 def _difference_panel(fig, col, t, names, edge, color):
-    x, sure = t.difference.clip(-edge, edge), (t.low > 0) | (t.high < 0)
+    x = t.difference.clip(-edge, edge)
     off = t.difference.abs() > edge
+    left = t.difference < 0
+    sure = direction(t.low, t.high) != "open"
+    above = (t.high.clip(-edge, edge) - x).clip(0).mask(off, 0)
+    below = (x - t.low.clip(-edge, edge)).clip(0).mask(off, 0)
+    symbol = np.where(off, np.where(left, "triangle-left", "triangle-right"), "circle")
     fig.add_scatter(
-        x=x, y=t.adapter.map(names.index), mode="markers+text", row=1, col=col, textfont_size=11,
-        text=[f"{d:+.1f}" if o else "" for d, o in zip(t.difference, off)],
-        textposition=["middle right" if d < 0 else "middle left" for d in t.difference],
-        error_x=dict(symmetric=False, array=(t.high.clip(-edge, edge) - x).clip(0).mask(off, 0), arrayminus=(x - t.low.clip(-edge, edge)).clip(0).mask(off, 0),
-                     color="#555", thickness=1.4, width=4),
-        marker=dict(size=11, color=np.where(sure, color, "white"), line=dict(width=1.5, color="#333"),
-                    symbol=np.where(off, np.where(t.difference < 0, "triangle-left", "triangle-right"), "circle")),
+        x=x, y=t.adapter.map(names.index), mode="markers+text", row=1, col=col,
+        text=[f"{value:+.1f}" if far else "" for value, far in zip(t.difference, off)], textfont_size=11,
+        textposition=np.where(left, "middle right", "middle left"),
+        error_x=dict(symmetric=False, array=above, arrayminus=below, color="#555", thickness=1.4, width=4),
+        marker=dict(size=11, color=np.where(sure, color, "white"), line=dict(width=1.5, color="#333"), symbol=symbol),
         customdata=t[["adapter", "difference", "low", "high"]],
         hovertemplate="%{customdata[0]}: %{customdata[1]:+.2f} [%{customdata[2]:+.2f}, %{customdata[3]:+.2f}]<extra></extra>")
     fig.add_vline(0, line=dict(color="#333", width=1, dash="dot"), row=1, col=col)  # after the trace: empty panels get no line
@@ -459,11 +536,18 @@ def legend(space: LabelSpace, # names and colours
            size: int = 14, # of the letters
 ) -> Image.Image:
     "Colour patches with class names, wrapped to a width."
-    font, place, x, y, step = ImageFont.load_default(size), [], 4, 6, size + 10
+    font = ImageFont.load_default(size)
+    place = []
+    x = 4
+    y = 6
+    step = size + 10
     for i in present:
         need = size + 8 + int(font.getlength(space.classes[i])) + 18
-        if x + need > width and x > 4: x, y = 4, y + step
-        place.append((i, x, y)); x += need
+        if x + need > width and x > 4:
+            x = 4
+            y += step
+        place.append((i, x, y))
+        x += need
     image = Image.new("RGB", (width, y + step), "white")
     draw = ImageDraw.Draw(image)
     for i, x, y in place:
@@ -478,7 +562,9 @@ def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as ma
                   size: int = 15, # of the letters
 ) -> Image.Image:
     "Pictures in rows and columns with headings and captions."
-    font, gap, top = ImageFont.load_default(size), 6, size + 11
+    font = ImageFont.load_default(size)
+    gap = 6
+    top = size + 11
     left = int(max(font.getlength(c) for c in captions)) + 12
     heights = [round(width * x.shape[0] / x.shape[1]) for x in next(iter(columns.values()))]
     tops = np.cumsum([top] + [h + gap for h in heights]).tolist()
@@ -503,13 +589,16 @@ def prediction_grid(images, # (b, 3, H, W) uint8, or a list of (3, H, W)
 ) -> Image.Image:
     "One picture: a row per image; its columns are the image, the label and each adapter's prediction; a legend below."
     maps = {"label": labels, **predictions}
-    if wrong := [k for k, v in {"images": images, "captions": captions, **maps}.items() if len(v) != len(labels)]:
-        raise ValueError(f"{', '.join(wrong)} must have {len(labels)} entries, one per label.")
+    given = {"images": images, "captions": captions, **maps}
+    wrong = [name for name, entries in given.items() if len(entries) != len(labels)]
+    if wrong: raise ValueError(f"{', '.join(wrong)} must have {len(labels)} entries, one per label.")
     photos = [np.ascontiguousarray(rearrange(np.asarray(x), "c h w -> h w c")) for x in images]
     painted = {k: [space.colorize(x) for x in v] for k, v in maps.items()}
     table = picture_table({"image": photos, **painted}, captions, width)
-    present = sorted({i for v in maps.values() for x in v for i in np.unique(x).tolist() if 0 <= i < len(space)})
+    ids = {int(i) for column in maps.values() for label in column for i in np.unique(label)}
+    present = sorted(i for i in ids if 0 <= i < len(space))
     key = legend(space, present, table.width)
     page = Image.new("RGB", (table.width, table.height + key.height), "white")
-    page.paste(table, (0, 0)); page.paste(key, (0, table.height))
+    page.paste(table, (0, 0))
+    page.paste(key, (0, table.height))
     return page
