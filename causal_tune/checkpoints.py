@@ -316,11 +316,10 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
         raise ValueError(f"img_size={img_size} makes {model.pos_embed.shape[1]} positions, but this checkpoint holds "
                          f"{vit['pos_embed'].shape[1]}; pass the size of the images it was trained on.")
     adapter = create_adapter(name, len(model.blocks), model.embed_dim, **sizes, **options)
-    classes = head.pop("num_classes")
     made = create_backbone(model, adapter, out_layers=out_layers)
-    head = Mask2Former(made.channels, classes, num_heads=decoder_heads, **head)
+    head = Mask2Former(made.channels, num_heads=decoder_heads, **head)
     head.uses_queries = head.linked # some were trained beside an adapter that links no queries
-    return load_published(Segmentor(made, head, classes), state, backbone).eval()
+    return load_published(Segmentor(made, head, head.num_classes), state, backbone).eval()
 
 # %% ../nbs/6_train/27_checkpoints.ipynb #e823064f
 def published_state(segmentor: Segmentor, # with the published head

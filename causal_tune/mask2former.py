@@ -6,20 +6,22 @@
 from __future__ import annotations
 import math
 from collections import OrderedDict
+from functools import partial
+from typing import NamedTuple
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from fastcore.basics import patch
 from .heads import HEADS, at_size, per_level
 
 # %% auto #0
-__all__ = ['pyramid', 'sine_positions', 'centres', 'sample', 'deformable_attention', 'DeformableAttention', 'feed_forward',
-           'EncoderLayer', 'conv_norm', 'PixelDecoder', 'DecoderLayer', 'stack_of_layers', 'blocked_cells',
-           'Mask2Former', 'semantic', 'things', 'matching_costs', 'match', 'uncertain_points', 'mask_losses',
-           'class_loss', 'mean_over_processes']
+__all__ = ['pyramid', 'sine_positions', 'centres', 'sample', 'sample_each', 'deformable_attention', 'DeformableAttention',
+           'in_sides', 'feed_forward', 'EncoderLayer', 'conv_norm', 'PixelDecoder', 'DecoderLayer', 'stack_of_layers',
+           'blocked_cells', 'Mask2Former', 'semantic', 'Things', 'things', 'dice', 'matching_costs', 'Match', 'match',
+           'uncertain_points', 'mask_losses', 'class_loss', 'mean_over_processes']
 
 # %% ../nbs/4_models/17_mask2former.ipynb #143fbd51
 def pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest block to the last
@@ -29,25 +31,32 @@ def pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest blo
     if features[0].shape[-2:] != features[1].shape[-2:]: return features  # a pyramid already
     if min(features[-1].shape[-2:]) < 2:
         raise ValueError(f"A grid of {tuple(features[-1].shape[-2:])} patches cannot be halved; give a larger image.")
-    scaled = lambda f, s: F.interpolate(f, scale_factor=s, mode="bilinear", align_corners=False)
-    return [scaled(features[0], 4.), scaled(features[1], 2.), features[2], scaled(features[3], .5)]
+    scaled = partial(F.interpolate, mode="bilinear", align_corners=False)
+    first, second, third, last = features
+    return [scaled(first, scale_factor=4.), scaled(second, scale_factor=2.), third, scaled(last, scale_factor=.5)]
 
 # %% ../nbs/4_models/17_mask2former.ipynb #0e3cf97d
 def sine_positions(x: Tensor # (b, c, h, w), c a multiple of 4
 ) -> Tensor: # (h*w, c), float32
     "Sine code of each place of the grid (Vaswani et al., 2017), sides normalised to 2 pi as in DETR."
     c, h, w = x.shape[1:]
-    period = 10000 ** (torch.arange(c // 4, device=x.device).repeat_interleave(2) * (4 / c))
+    exponent = torch.arange(c // 4, device=x.device) * (4 / c)
+    period = (10000 ** exponent).repeat_interleave(2)
     def side(n): # (n, c/2)
         at = torch.arange(1, n + 1, device=x.device)[:, None]
         angle = 2 * math.pi * (at / (n + 1e-6)) / period
-        return torch.stack([angle[:, ::2].sin(), angle[:, 1::2].cos()], -1).flatten(1)
-    grid = torch.cat([side(h)[:, None].expand(-1, w, -1), side(w)[None].expand(h, -1, -1)], -1)
-    return rearrange(grid, "h w c -> (h w) c")
+        sines = angle[:, ::2].sin()
+        cosines = angle[:, 1::2].cos()
+        return rearrange([sines, cosines], "two n c -> n (c two)")
+    of_rows = repeat(side(h), "h c -> (h w) c", w=w)
+    of_columns = repeat(side(w), "w c -> (h w) c", h=h)
+    return torch.cat([of_rows, of_columns], 1)
 
 def centres(x: Tensor) -> Tensor: # of a (b, c, h, w) grid's cells: (h*w, 2), x before y, in 0..1
-    y, x = ((torch.arange(n, device=x.device) + .5) / n for n in x.shape[-2:])
-    grid = torch.meshgrid(x, y, indexing="xy")
+    h, w = x.shape[-2:]
+    down = (torch.arange(h, device=x.device) + .5) / h
+    across = (torch.arange(w, device=x.device) + .5) / w
+    grid = torch.meshgrid(across, down, indexing="xy")
     return rearrange(torch.stack(grid, -1), "h w xy -> (h w) xy")
 
 # %% ../nbs/4_models/17_mask2former.ipynb #0743ec23
@@ -56,6 +65,12 @@ def sample(maps: Tensor, # (b, c, h, w)
 ) -> Tensor: # (b, c, p)
     "Maps at points, bilinear."
     return F.grid_sample(maps, 2 * points[:, :, None] - 1, align_corners=False)[..., 0]
+
+def sample_each(masks: Tensor, # (n, h, w)
+                points: Tensor, # (n, p, 2) x, y in 0..1
+) -> Tensor: # (n, p)
+    "Each mask at points of its own."
+    return sample(masks[:, None], points)[:, 0]
 
 # %% ../nbs/4_models/17_mask2former.ipynb #7db4232c
 def deformable_attention(value: Tensor, # (b, n, heads, d) values of all levels, one level after the other
@@ -78,7 +93,10 @@ def deformable_attention(value: Tensor, # (b, n, heads, d) values of all levels,
 # %% ../nbs/4_models/17_mask2former.ipynb #bde402cf
 class DeformableAttention(nn.Module):
     "Cells of several levels collect values where they point to."
-    def __init__(self, width: int, heads: int, levels: int = 3, points: int = 4):
+    def __init__(self, width: int, # of the cells
+                 heads: int,
+                 levels: int = 3, # read by each head
+                 points: int = 4): # looked at in each level
         super().__init__()
         self.shape = (heads, levels, points)
         n = heads * levels * points
@@ -90,12 +108,22 @@ class DeformableAttention(nn.Module):
         heads, levels, points = self.shape
         asking = x + positions
         offsets = self.sampling_offsets(asking).unflatten(-1, (*self.shape, 2))
-        shift = [torch.stack([cells[..., 0] / w, cells[..., 1] / h], -1) for cells, (h, w) in zip(offsets.unbind(3), sizes)]
-        where = reference[:, None, None, None] + torch.stack(shift, 3)
+        where = reference[:, None, None, None] + in_sides(offsets, sizes)
         weights = self.attention_weights(asking).unflatten(-1, (heads, levels * points)).softmax(-1)
         weights = weights.unflatten(-1, (levels, points))
         value = self.value_proj(x).unflatten(-1, (heads, -1))
         return self.output_proj(deformable_attention(value, sizes, where, weights))
+
+# %% ../nbs/4_models/17_mask2former.ipynb #96a91b61
+def in_sides(offsets: Tensor, # (b, n, heads, levels, points, 2) x, y in cells of each level
+             sizes: list, # (h, w) of each level
+) -> Tensor: # the same in sides of each level
+    "Offsets by cells as parts of a level's width and height."
+    scaled = []
+    for cells, (h, w) in zip(offsets.unbind(3), sizes):
+        x, y = cells.unbind(-1)
+        scaled.append(torch.stack([x / w, y / h], -1))
+    return torch.stack(scaled, 3)
 
 # %% ../nbs/4_models/17_mask2former.ipynb #5f0fd5ee
 @patch
@@ -108,16 +136,20 @@ def point_outwards(self:DeformableAttention) -> None:
     way = way / way.abs().amax(-1, keepdim=True)
     far = way[:, None, None] * torch.arange(1, points + 1)[:, None]
     self.sampling_offsets.bias.copy_(far.expand(-1, levels, -1, -1).flatten())
-    for p in (self.sampling_offsets.weight, *self.attention_weights.parameters()): nn.init.zeros_(p)
+    nn.init.zeros_(self.sampling_offsets.weight)
+    for p in self.attention_weights.parameters(): nn.init.zeros_(p)
     for linear in (self.value_proj, self.output_proj):
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)
 
 # %% ../nbs/4_models/17_mask2former.ipynb #9f80d746
-def feed_forward(width: int, hidden: int) -> nn.Module: # its maps at .layers, under the published names
+def _named(**modules): # one level of the published names, which are nested
+    return nn.ModuleDict(modules)
+
+def feed_forward(width: int, hidden: int) -> nn.ModuleDict: # its maps at .layers
     "Two linear maps with a ReLU between them."
     first = nn.Sequential(nn.Linear(width, hidden), nn.ReLU())
-    return nn.ModuleDict(dict(layers=nn.Sequential(first, nn.Linear(hidden, width))))
+    return _named(layers=nn.Sequential(first, nn.Linear(hidden, width)))
 
 class EncoderLayer(nn.Module):
     "Deformable attention and a feed-forward map, each followed by its norm."
@@ -133,18 +165,25 @@ class EncoderLayer(nn.Module):
 # %% ../nbs/4_models/17_mask2former.ipynb #3d4e37c3
 def conv_norm(c: int, width: int, kernel: int, bias: bool = False, relu: bool = False) -> nn.Sequential: # .conv, .gn
     "Convolution and group norm of 32 groups."
-    parts = dict(conv=nn.Conv2d(c, width, kernel, padding=kernel // 2, bias=bias), gn=nn.GroupNorm(32, width))
-    return nn.Sequential(OrderedDict(parts | (dict(relu=nn.ReLU()) if relu else {})))
+    conv = nn.Conv2d(c, width, kernel, padding=kernel // 2, bias=bias)
+    parts = OrderedDict(conv=conv, gn=nn.GroupNorm(32, width))
+    if relu: parts["relu"] = nn.ReLU()
+    return nn.Sequential(parts)
 
 class PixelDecoder(nn.Module):
     "Three coarse levels that have looked at each other, and a map of pixel embeddings."
-    def __init__(self, channels: int, width: int = 256, layers: int = 6, heads: int = 8, hidden: int = 1024):
+    def __init__(self, channels, # width of the features, or of each level's
+                 width: int = 256, # of what it computes
+                 layers: int = 6, # of the encoder
+                 heads: int = 8, # of attention
+                 hidden: int = 1024): # width inside the feed-forward maps
         super().__init__()
-        widths = per_level(channels)
-        self.input_convs = nn.ModuleList(conv_norm(c, width, 1, bias=True) for c in widths[:0:-1])
-        self.encoder = nn.ModuleDict(dict(layers=nn.ModuleList(EncoderLayer(width, heads, hidden) for _ in range(layers))))
+        finest, *coarser = per_level(channels)
+        self.input_convs = nn.ModuleList(conv_norm(c, width, 1, bias=True) for c in reversed(coarser))
+        encoder = [EncoderLayer(width, heads, hidden) for _ in range(layers)]
+        self.encoder = _named(layers=nn.ModuleList(encoder))
         self.level_encoding = nn.Embedding(3, width)
-        self.lateral_convs = nn.ModuleList([conv_norm(widths[0], width, 1)])
+        self.lateral_convs = nn.ModuleList([conv_norm(finest, width, 1)])
         self.output_convs = nn.ModuleList([conv_norm(width, width, 3, relu=True)])
         self.mask_feature = nn.Conv2d(width, width, 1)
 
@@ -152,7 +191,8 @@ class PixelDecoder(nn.Module):
 @patch
 def forward(self:PixelDecoder, levels: list[Tensor] # four of (b, c, h, w), the finest first
 ) -> tuple[Tensor, list[Tensor]]: # pixel embeddings (b, c, h, w) of the finest; the others, the coarsest first
-    maps = [conv(f) for conv, f in zip(self.input_convs, levels[:0:-1])]
+    finest, *coarser = levels
+    maps = [conv(f) for conv, f in zip(self.input_convs, reversed(coarser))]
     sizes = [m.shape[-2:] for m in maps]
     positions = torch.cat([sine_positions(m) + code for m, code in zip(maps, self.level_encoding.weight)])
     reference = torch.cat([centres(m) for m in maps])
@@ -160,32 +200,32 @@ def forward(self:PixelDecoder, levels: list[Tensor] # four of (b, c, h, w), the 
     for layer in self.encoder.layers: x = layer(x, positions, reference, sizes)
     by_level = x.split([h * w for h, w in sizes], 1)
     maps = [rearrange(tokens, "b (h w) c -> b c h w", h=h) for tokens, (h, _) in zip(by_level, sizes)]
-    fine = self.lateral_convs[0](levels[0])
-    fine = self.output_convs[0](fine + at_size(maps[-1], fine.shape[-2:]))
-    return self.mask_feature(fine), maps
+    fine = self.lateral_convs[0](finest)
+    context = at_size(maps[-1], fine.shape[-2:])
+    return self.mask_feature(self.output_convs[0](fine + context)), maps
 
 # %% ../nbs/4_models/17_mask2former.ipynb #0e89b85e
 class DecoderLayer(nn.Module):
     "Masked cross-attention, self-attention, feed-forward; a norm after each."
     def __init__(self, width, heads, hidden):
         super().__init__()
-        attention = lambda: nn.ModuleDict(dict(attn=nn.MultiheadAttention(width, heads, batch_first=True)))
-        self.cross_attn = attention()
-        self.self_attn = attention()
+        self.cross_attn = _named(attn=nn.MultiheadAttention(width, heads, batch_first=True))
+        self.self_attn = _named(attn=nn.MultiheadAttention(width, heads, batch_first=True))
         self.ffn = feed_forward(width, hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
     def forward(self, x, place, tokens, where, blocked): # (b, q, c) twice, (b, n, c), (n, c), bool (b*heads, q, n)
-        read = self.cross_attn.attn(x + place, tokens + where, tokens, attn_mask=blocked, need_weights=False)[0]
+        read, _ = self.cross_attn.attn(x + place, tokens + where, tokens, attn_mask=blocked, need_weights=False)
         x = self.norms[0](x + read)
-        told = self.self_attn.attn(x + place, x + place, x, need_weights=False)[0]
+        told, _ = self.self_attn.attn(x + place, x + place, x, need_weights=False)
         x = self.norms[1](x + told)
         return self.norms[2](x + self.ffn.layers(x))
 
 def stack_of_layers(layers: int, width: int, heads: int, hidden: int) -> nn.ModuleDict: # under the published names
     "So many decoder layers, and the norm behind each answer."
     made = nn.ModuleList(DecoderLayer(width, heads, hidden) for _ in range(layers))
-    return nn.ModuleDict(dict(layers=made, post_norm=nn.LayerNorm(width)))
+    return _named(layers=made, post_norm=nn.LayerNorm(width))
 
+# %% ../nbs/4_models/17_mask2former.ipynb #338851b4
 def blocked_cells(masks: Tensor, # (b, q, H, W) logits
                   size: tuple, # (h, w) of the level that is read
 ) -> Tensor: # bool (b, q, h*w), True where a query may not read
@@ -229,11 +269,11 @@ def draw(self:Mask2Former, *shape, device=None): # the only source of randomness
 @patch
 def make_queries(self:Mask2Former, num_queries: int, width: int) -> None:
     "Parameters around the queries, under their published names."
-    linear = lambda k=width: nn.Linear(width, k)
+    linear = partial(nn.Linear, width)
     self.level_embed = nn.Embedding(3, width)
     self.cls_embed = linear(self.num_classes + 1)
-    self.mask_embed = nn.Sequential(linear(), nn.ReLU(), linear(), nn.ReLU(), linear())
-    if self.linked: self.querys2feat = linear()
+    self.mask_embed = nn.Sequential(linear(width), nn.ReLU(), linear(width), nn.ReLU(), linear(width))
+    if self.linked: self.querys2feat = linear(width)
     else:
         self.query_embed = nn.Embedding(num_queries, width)
         self.query_feat = nn.Embedding(num_queries, width)
@@ -285,9 +325,11 @@ def answers(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
     said = [self.answer(x, pixels)]
     for i, layer in enumerate(self.transformer_decoder.layers):
         level = maps[i % 3]
-        blocked = blocked_cells(said[-1][1], level.shape[-2:]).repeat_interleave(self.num_heads, 0)
+        _, masks = said[-1]
+        blocked = blocked_cells(masks, level.shape[-2:])
+        in_each_head = blocked.repeat_interleave(self.num_heads, 0)
         tokens = rearrange(level, "b c h w -> b (h w) c") + self.level_embed.weight[i % 3]
-        x = layer(x, place, tokens, sine_positions(level), blocked)
+        x = layer(x, place, tokens, sine_positions(level), in_each_head)
         said.append(self.answer(x, pixels))
     return said
 
@@ -309,15 +351,28 @@ def forward(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
     return semantic(*self.answers(features, queries)[-1], size)
 
 # %% ../nbs/4_models/17_mask2former.ipynb #3e114327
+class Things(NamedTuple):
+    "What should be found in an image."
+    ids: Tensor # (n,) classes that occur
+    masks: Tensor # (n, H, W) where, 0. and 1.
+
 def things(labels: Tensor, # (H, W) int64, 255 ignored
            num_classes: int, # k
-) -> tuple[Tensor, Tensor]: # (n,) classes that occur, (n, H, W) their masks, 0. and 1.
+) -> Things:
     "One thing per class in the image; ValueError for an id that is no class."
     present = labels.unique()
     present = present[present != 255]
     if len(present) and not 0 <= present[0] <= present[-1] < num_classes:
         raise ValueError(f"Labels {present.tolist()} for {num_classes} classes: ids go from 0 to {num_classes - 1}, or 255.")
-    return present, (labels == present[:, None, None]).float()
+    return Things(present, (labels == present[:, None, None]).float())
+
+# %% ../nbs/4_models/17_mask2former.ipynb #aa0f6ead
+def dice(overlap, # of two masks: sum of their products
+         ours, # sum of the one
+         theirs, # of the other
+): # 0 for equal masks, towards 1 for apart ones
+    "1 - (2 overlap + 1) / (ours + theirs + 1), of tensors or numbers."
+    return 1 - (2 * overlap + 1) / (ours + theirs + 1)
 
 def matching_costs(classes: Tensor, # (q, k+1) logits
                    masks: Tensor, # (q, p) logits at points
@@ -328,15 +383,20 @@ def matching_costs(classes: Tensor, # (q, k+1) logits
     shares = classes.softmax(-1)
     inside = masks.sigmoid()
     cross = F.softplus(-masks) @ truth.T + F.softplus(masks) @ (1 - truth).T
-    dice = 1 - (2 * inside @ truth.T + 1) / (inside.sum(1)[:, None] + truth.sum(1) + 1)
-    return torch.stack([-2 * shares[:, wanted], 5 * cross / masks.shape[1], 5 * dice])
+    apart = dice(inside @ truth.T, inside.sum(1)[:, None], truth.sum(1))
+    return torch.stack([-2 * shares[:, wanted], 5 * cross / masks.shape[1], 5 * apart])
 
-# %% ../nbs/4_models/17_mask2former.ipynb #aa0f6ead
+# %% ../nbs/4_models/17_mask2former.ipynb #9ffe548d
+class Match(NamedTuple):
+    "Who shall find what in an image, pair by pair."
+    queries: Tensor # (m,) in ascending order
+    things: Tensor # (m,) the thing of each
+
 def match(cost: Tensor # (q, n)
-) -> tuple[Tensor, Tensor]: # queries in ascending order, and the thing of each
+) -> Match:
     "The cheapest one-to-one assignment; a model that broke down gets any, so that the loss can say so."
     pairs = linear_sum_assignment(cost.nan_to_num(1e6, 1e6, -1e6).cpu().numpy())
-    return tuple(torch.as_tensor(p, device=cost.device) for p in pairs)
+    return Match(*(torch.as_tensor(side, device=cost.device) for side in pairs))
 
 # %% ../nbs/4_models/17_mask2former.ipynb #4efd58ce
 def uncertain_points(masks: Tensor, # (n, h, w) logits
@@ -345,20 +405,23 @@ def uncertain_points(masks: Tensor, # (n, h, w) logits
 ) -> Tensor: # (n, p, 2)
     "Points for the loss (PointRend, section 3.1): three quarters of them the least certain of 3p."
     many = draw(len(masks), 3 * points, 2, device=masks.device)
-    sure = int(.75 * points)
-    doubt = -sample(masks[:, None], many)[:, 0].abs()
-    best = doubt.topk(sure, dim=1).indices[..., None].expand(-1, -1, 2)
-    return torch.cat([many.gather(1, best), draw(len(masks), points - sure, 2, device=masks.device)], 1)
+    chosen = int(.75 * points)
+    doubt = -sample_each(masks, many).abs()
+    best = doubt.topk(chosen, dim=1).indices
+    doubtful = many.take_along_dim(best[..., None], 1)
+    by_chance = draw(len(masks), points - chosen, 2, device=masks.device)
+    return torch.cat([doubtful, by_chance], 1)
 
 def mask_losses(masks: Tensor, # (n, p) logits
                 truth: Tensor, # (n, p) in 0..1
                 count: Tensor | float, # what they are averaged over
 ) -> tuple[Tensor, Tensor]: # cross-entropy and dice, weighted 5 and 5
     inside = masks.sigmoid()
-    dice = 1 - (2 * (inside * truth).sum(1) + 1) / (inside.sum(1) + truth.sum(1) + 1)
+    apart = dice((inside * truth).sum(1), inside.sum(1), truth.sum(1))
     cross = F.binary_cross_entropy_with_logits(masks, truth, reduction="sum") / masks.shape[1]
-    return 5 * cross / count, 5 * dice.sum() / count
+    return 5 * cross / count, 5 * apart.sum() / count
 
+# %% ../nbs/4_models/17_mask2former.ipynb #4abd2a05
 def class_loss(classes: Tensor, # (m, k+1) logits
                wanted: Tensor, # (m,), k for no object
 ) -> Tensor: # weighted 2; no object counts .1
@@ -374,8 +437,10 @@ def mean_over_processes(x: Tensor) -> Tensor: # the same in every process
 
 @patch
 @torch.no_grad()
-def assign(self:Mask2Former, classes: Tensor, masks: Tensor, wanted: list # (b, q, k+1), (b, q, h, w); `things` of each image
-) -> list[tuple[Tensor, Tensor]]: # queries and their things, per image
+def assign(self:Mask2Former, classes: Tensor, # (b, q, k+1) logits
+           masks: Tensor, # (b, q, h, w) logits
+           wanted: list[Things], # one per image
+) -> list[Match]: # one per image
     "Match each image at points of its own, the same for all of its queries; in float64, as alike queries nearly tie."
     pairs = []
     for scores, drawn, (ids, truth) in zip(classes, masks, wanted):
@@ -388,19 +453,23 @@ def assign(self:Mask2Former, classes: Tensor, masks: Tensor, wanted: list # (b, 
 
 # %% ../nbs/4_models/17_mask2former.ipynb #ba2edd4d
 @patch
-def layer_losses(self:Mask2Former, classes: Tensor, masks: Tensor, wanted: list, count: Tensor) -> dict[str, Tensor]: # by name
+def layer_losses(self:Mask2Former, classes: Tensor, # (b, q, k+1) logits
+                 masks: Tensor, # (b, q, h, w) logits
+                 wanted: list[Things], # one per image
+                 count: Tensor, # of things, which the mask losses are averaged over
+) -> dict[str, Tensor]: # by name
     "The three losses of one layer's answers."
     pairs = self.assign(classes, masks, wanted)
-    ids = torch.full(classes.shape[:2], self.num_classes, device=classes.device)
-    for row, (queries, things), (present, _) in zip(ids, pairs, wanted): row[queries] = present[things]
-    chosen = torch.cat([drawn[queries] for drawn, (queries, _) in zip(masks, pairs)])
-    truth = torch.cat([whole[things] for (_, whole), (_, things) in zip(wanted, pairs)])
+    chosen = torch.cat([drawn[pair.queries] for drawn, pair in zip(masks, pairs)])
+    truth = torch.cat([image.masks[pair.things] for image, pair in zip(wanted, pairs)])
     with torch.no_grad():
         points = uncertain_points(chosen, self.points, self.draw)
-        truth = sample(truth[:, None], points)[:, 0]
-    cross, dice = mask_losses(sample(chosen[:, None], points)[:, 0], truth, count)
+        true_at_points = sample_each(truth, points)
+    cross, apart = mask_losses(sample_each(chosen, points), true_at_points, count)
+    ids = torch.full(classes.shape[:2], self.num_classes, device=classes.device)
+    for row, image, pair in zip(ids, wanted, pairs): row[pair.queries] = image.ids[pair.things]
     of_classes = class_loss(classes.flatten(0, 1), ids.flatten())
-    return dict(loss_cls=of_classes, loss_mask=cross, loss_dice=dice)
+    return dict(loss_cls=of_classes, loss_mask=cross, loss_dice=apart)
 
 # %% ../nbs/4_models/17_mask2former.ipynb #2e0f77f1
 @patch
@@ -412,15 +481,15 @@ def losses(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
     said = self.answers(features, queries)
     wanted = [things(label, self.num_classes) for label in labels]
     num_queries = said[0][0].shape[1]
-    found = sum(max(min(len(ids), num_queries), 1) for ids, _ in wanted)
-    named = {}
+    found = sum(min(len(image.ids), num_queries) or 1 for image in wanted)
+    by_name = {}
     with torch.autocast(labels.device.type, enabled=False):
         count = mean_over_processes(torch.tensor(float(found), device=labels.device))
         for i, (classes, masks) in enumerate(said):
             prefix = f"d{i}." if i < len(said) - 1 else ""
             of_layer = self.layer_losses(classes.float(), masks.float(), wanted, count)
-            named |= {prefix + name: value for name, value in of_layer.items()}
-    return named
+            by_name |= {prefix + name: value for name, value in of_layer.items()}
+    return by_name
 
 @patch
 def loss(self:Mask2Former, features, queries, labels) -> Tensor: # the sum of `losses`
