@@ -198,8 +198,7 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
     down = _names_axis(np.flatnonzero(_row_names(rows, len(panels)) != ""), [*rows] * len(panels), [len(z) - .5, -.5])
     layout = dict(xaxis=across, yaxis=down, showlegend=False, margin=dict(r=70),
                   annotations=_headings(panels, step), shapes=frames)
-    figure = go.Figure(dict(data=[heat, _numbers(z, ends, scale, change)], layout=layout))
-    return styled(figure, title, 110 + 30 * len(z))
+    return styled(go.Figure([heat, _numbers(z, ends, scale, change)], layout), title, 110 + 30 * len(z))
 
 # %% ../nbs/7_insight/28_figures.ipynb #cb91baf1
 def _stacked(parts): # in percent, one under the other; one heatmap with empty rows is drawn faster than many

@@ -309,11 +309,10 @@ def loop(self:Run, first: int, # iteration to begin with
          one_step, # () -> loss
 ) -> None:
     "Steps `first` to `last`; saves every `save_every` steps, at an interruption (between two steps) and at the end."
-    r = self.recipe
+    r, done = self.recipe, first
     log = Log(self.folder, first) if self.main else None
-    done = first
-    bar = tqdm(range(first, last), initial=first, total=r.iterations, desc=f"{r.name} {r.adapter}",
-               **{} if self.main else dict(disable=True)) # said outright, disable=False would overrule TQDM_DISABLE
+    silent = {} if self.main else dict(disable=True) # disable=False would overrule TQDM_DISABLE
+    bar = tqdm(range(first, last), f"{r.name} {r.adapter}", r.iterations, initial=first, **silent)
     try:
         with interruptions_held() as asked:
             for t in bar:
