@@ -1,5 +1,6 @@
 """JupyterLab in a real Chromium. As a script it measures the lab: `python tests/browser.py [FOLDER]` prints latencies
-on features of the size of a ViT-S and leaves screenshots in both themes and two widths in FOLDER. `--find` only says whether there is one."""
+on features of the size of a ViT-S and leaves screenshots in both themes and two widths in FOLDER. `--find` only says
+whether there is one."""
 import json, os, re, socket, statistics, subprocess, sys, time, urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,8 @@ def jupyter(folder: Path, code: str, theme: str = "JupyterLab Light"):
     (settings / "themes.jupyterlab-settings").write_text(json.dumps(dict(theme=theme)))
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--port-retries=0",
-               "--IdentityProvider.token=t", f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly"]
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+               "--port-retries=0", "--IdentityProvider.token=t", f"--ServerApp.root_dir={folder}", "--LabApp.extension_manager=readonly"]
     env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(folder / "settings"), OMP_NUM_THREADS="1")
     with (folder / "server.log").open("w") as log: server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env)
     try:
@@ -84,7 +85,8 @@ def opened(address: str, width: int = 1400, height: int = 900):
 
 def figures(page) -> list[str]:
     "Everything that the figures show, as text to compare."
-    return page.evaluate("[...document.querySelectorAll('.ct-card .js-plotly-plot')].map(f => [...f.querySelectorAll('.main-svg')].map(s => s.outerHTML).join())")
+    return page.evaluate("""[...document.querySelectorAll('.ct-card .js-plotly-plot')].map(
+        f => [...f.querySelectorAll('.main-svg')].map(s => s.outerHTML).join())""")
 
 
 def boxes(page, selector: str) -> list[dict]:
@@ -112,7 +114,8 @@ def main(folder: Path):
     keys = (["ArrowLeft"] * 5 + ["ArrowRight"] * 5) * 5
     with jupyter(folder, VIT_S) as address, opened(address) as (page, errors):
         page.screenshot(path=folder / "vit_s.png")
-        cut, block = page.locator(".ct-lab .noUi-handle-upper").first, page.locator(".ct-lab .widget-hslider:has(label:text('block')) .noUi-handle")
+        cut = page.locator(".ct-lab .noUi-handle-upper").first
+        block = page.locator(".ct-lab .widget-hslider:has(label:text('block')) .noUi-handle")
         for name, handle, which in (("cut-off, gain curve", cut, [0]), ("cut-off, gain curve and plane, layers x domains", cut, [0, 1, 2]),
                                     ("cut-off, every view", cut, [0, 1, 2, 3, 4]), ("block, curves, layers x domains", block, [0, 2])):
             ms = sorted(latencies(page, handle, keys, which))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, FLAGS, boxes
 
-pytestmark = pytest.mark.browser
 DOMAINS = ("clear", "fog", "night")
 
 
@@ -76,10 +75,14 @@ def test_a_folder_is_refused(lab, tmp_path):
 
 
 def numbers(page, **state): # gain, shares, radial curve of a state
-    return page.evaluate("s => { lab.set(s); return [[...lab.gain()], lab.shares(), lab.curve(), lab.profile(lab.energyOf(s.domain, s.layer))] }",
-                         dict(domain="night", layer=4, order=2, keep_dc=False) | state)
+    code = """s => {
+        lab.set(s);
+        return [[...lab.gain()], lab.shares(), lab.curve(), lab.profile(lab.energyOf(s.domain, s.layer))];
+    }"""
+    return page.evaluate(code, dict(domain="night", layer=4, order=2, keep_dc=False) | state)
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("keep_dc", [False, True])
 @pytest.mark.parametrize("cuts", [(.2, .7), (.13, .42)])
 @pytest.mark.parametrize("name", ["dog", "gaussian", "piecewise", "ideal", "butterworth", "learnable", "none"])
@@ -99,15 +102,18 @@ def test_numbers_are_those_of_python(page, lab, name, cuts, keep_dc):
     np.testing.assert_allclose(profile, lab.rings.energy[2, 4], rtol=2e-4)
 
 
+@pytest.mark.browser
 def test_differences_are_those_of_python(page, lab):
     from causal_tune.frequency import relative_change
     from causal_tune.lab import without_dc
     a, b = lab.seen.spectra.energy[2, 5], lab.seen.spectra.energy[0, 5]
     page.evaluate("lab.set({ domain: 'night', reference: 'clear', layer: 5 })")
-    np.testing.assert_allclose(np.reshape(page.evaluate("[...lab.change(false)]"), lab.grid), relative_change(a, b), atol=2e-3)
-    np.testing.assert_allclose(np.reshape(page.evaluate("[...lab.change(true)]"), lab.grid), 100 * (without_dc(a) - without_dc(b)), atol=.01)
+    decibels, points = (np.reshape(page.evaluate(f"[...lab.change({share})]"), lab.grid) for share in ("false", "true"))
+    np.testing.assert_allclose(decibels, relative_change(a, b), atol=2e-3)
+    np.testing.assert_allclose(points, 100 * (without_dc(a) - without_dc(b)), atol=.01)
 
 
+@pytest.mark.browser
 def test_kept_features_are_those_of_python(page, lab):
     import base64, io, torch
     from PIL import Image
@@ -122,6 +128,7 @@ def test_kept_features_are_those_of_python(page, lab):
         assert np.abs(shown - pca_picture(part, lab.seen.limits[4])).max() <= 8  # of 255
 
 
+@pytest.mark.browser
 def test_two_handles_follow_the_mouse_and_stop_at_each_other(page):
     box = page.locator("#low").bounding_box()
     at = lambda cut: (box["x"] + 8 + (box["width"] - 16) * (cut - .01) / 1.4, box["y"] + box["height"] / 2)
@@ -139,8 +146,10 @@ def test_two_handles_follow_the_mouse_and_stop_at_each_other(page):
     assert changed(page, page.get_by_role("button", name="paper's equation").click)
 
 
+@pytest.mark.browser
 def test_controls_move_figures(page):
-    assert max(b["bottom"] for b in boxes(page, ".ct-card")[:3]) <= 900 and max(b["right"] for b in boxes(page, ".ct-card, header")) <= 1400
+    assert max(b["bottom"] for b in boxes(page, ".ct-card")[:3]) <= 900
+    assert max(b["right"] for b in boxes(page, ".ct-card, header")) <= 1400
     page.focus("#high")
     assert changed(page, lambda: page.keyboard.press("ArrowLeft")) >= {"curves", "plane", "zones", "features", "difference"}
     assert "0.20 – 0.69" in page.locator("output[data-of=cuts]").inner_text()
@@ -164,6 +173,7 @@ def test_controls_move_figures(page):
     assert page.evaluate("[lab.S.filter, ...lab.S.cuts]") == ["gaussian", .4, .6]
 
 
+@pytest.mark.browser
 def test_the_last_domain_stays_and_wrong_edges_are_explained(page):
     from causal_tune.lab import band_of
     page.evaluate("lab.set({ domains: ['fog'] })")
@@ -177,6 +187,7 @@ def test_the_last_domain_stays_and_wrong_edges_are_explained(page):
     assert "coefficients" in page.locator("#about:not(.wrong)").inner_text()
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_narrow_in_both_themes(page, scheme):
     page.emulate_media(color_scheme=scheme)
