@@ -27,8 +27,8 @@ __all__ = ['FILTERS', 'PRESETS', 'OPTIONAL', 'OFF', 'WIDE', 'CAPTIONS', 'FIRST',
            'make_controls', 'choose_result', 'fitted', 'shown', 'refresh', 'same', 'Views', 'picture_of', 'without_dc',
            'Counts', 'edges_for', 'lacking', 'read_results', 'panels', 'unavailable', 'as_backbone', 'label_space',
            'any_space', 'FrequencyLab', 'dc_share', 'asset', 'Look', 'chip_style', 'row', 'card', 'column',
-           'preset_button', 'control_rows', 'measuring_card', 'benchmark_card', 'arrange', 'rendered', 'open_lab',
-           'evenly', 'lab_notebook']
+           'preset_button', 'control_rows', 'measuring_card', 'benchmark_card', 'arrange', 'open_lab', 'evenly',
+           'lab_notebook']
 
 # %% ../nbs/9_lab/38_lab.ipynb #2ba1b886
 from .core import unknown
@@ -45,8 +45,8 @@ from .training import load_checkpoint
 from .observation import Gathered, gather, observe, outliers as outlying
 from .artifacts import artifact_report, outlier_figure
 from .evidence import EDGES, evidence_by_layer, joined_evidence, skill_curves
-from .figures import (coefficient_view, difference_plane, difference_plot, filter_plane, gain_curve,
-                                 information_figure, layer_domain_heatmap, number_panels, pca_picture, picture_row,
+from .figures import (coefficient_view, difference_plane, difference_plot, filter_plane, find_browser,
+                                 gain_curve, information_figure, layer_domain_heatmap, number_panels, pca_picture, picture_row,
                                  spectrum_curves, text_color)
 
 # %% ../nbs/9_lab/38_lab.ipynb #7a9d086a
@@ -955,25 +955,20 @@ def save(self:FrequencyLab,
          width: int = 1000, # pixels
 ) -> list[Path]: # the files
     "Write every view that is shown as pictures. Needs Chrome or Chromium; OSError that says so where there is none."
+    if find_browser() is None: raise OSError(
+        "No picture was written: kaleido needs Chrome or Chromium. `plotly_get_chrome` fetches one, or install your system's. "
+        "The camera above each figure in the browser works without.")
     self.finish()
-    pictures = {}
-    for name in self.figures:
-        if not self._visible(name): continue
-        figure = getattr(self, name)()
-        height = self.figures[name].layout.height
-        for f in formats: pictures[f"{name}.{f}"] = rendered(figure, format=f, width=width, height=height, scale=2)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in pictures.items(): (folder / name).write_bytes(content)
-    return [folder / name for name in pictures]
-
-def rendered(figure: go.Figure, **options # of plotly's `to_image`
-) -> bytes:
-    "A figure as a picture."
-    try: return figure.to_image(**options)
-    except (RuntimeError, ImportError) as err:
-        raise OSError(f"No picture was written ({type(err).__name__}): kaleido needs Chrome or Chromium. `plotly_get_chrome` fetches "
-                      "one, or install your system's. The camera above each figure in the browser works without.") from err
+    paths = []
+    for name in filter(self._visible, self.figures):
+        figure = getattr(self, name)()
+        height = self.figures[name].layout.height
+        for f in formats:
+            paths.append(folder / f"{name}.{f}")
+            figure.write_image(paths[-1], width=width, height=height, scale=2)
+    return paths
 
 # %% ../nbs/9_lab/38_lab.ipynb #624d5ccd
 @patch
