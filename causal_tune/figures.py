@@ -8,8 +8,9 @@ import os, re
 from base64 import b64encode
 from functools import lru_cache
 from io import BytesIO
+from itertools import count, cycle
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Mapping, NamedTuple, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -23,27 +24,39 @@ from .spectral import dct_matrix
 from .core import unknown
 from .domains import LabelSpace, domain_color
 from .frequency import removed_share
-from .results import check_rows, direction, summary
+from .results import check_rows, summary
 
 # %% auto #0
-__all__ = ['PALETTE', 'DASHES', 'MARKS', 'TEMPLATE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'THIN_EDGE', 'TOLD', 'styled',
+__all__ = ['PALETTE', 'DASHES', 'MARKS', 'OUTLINE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'TEMPLATE', 'TOLD', 'styled',
            'find_browser', 'static', 'gain_curve', 'filter_curve', 'filter_plane', 'spectrum_curves', 'text_color',
-           'number_panels', 'layer_domain_heatmap', 'cutoff_line', 'difference_plane', 'coefficient_view', 'data_uri',
-           'pca_picture', 'picture_row', 'information_figure', 'result_bars', 'difference_plot', 'legend',
-           'picture_table', 'prediction_grid']
+           'Scale', 'number_panels', 'layer_domain_heatmap', 'cutoff_line', 'difference_plane', 'coefficient_view',
+           'data_uri', 'pca_picture', 'picture_row', 'information_figure', 'result_bars', 'Marks', 'difference_plot',
+           'legend', 'picture_table', 'prediction_grid']
 
 # %% ../nbs/7_insight/28_figures.ipynb #f4ed4890
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("solid", "dash", "dot", "dashdot")
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
+OUTLINE = dict(width=1, color="#333")  # of marks and bars
+RADIUS = "radial frequency (share of Nyquist)"
+HORIZONTAL = "horizontal frequency (half-cycles per image)"
+VERTICAL = "vertical frequency (half-cycles)"
+
+# %% ../nbs/7_insight/28_figures.ipynb #fcbbf212
+_title = dict(font_size=16, x=0, xref="paper", xanchor="left", y=1, yref="container", yanchor="top", pad_t=14)
 _axis = dict(gridcolor="#e8e8e8", linecolor="#888", ticks="outside", tickcolor="#888", zeroline=False, automargin=True,
              title=dict(standoff=8, font_size=14), tickfont_size=13)
 TEMPLATE = go.layout.Template(layout=dict(
     font=dict(family="system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", size=13, color="#222"),
-    title=dict(font_size=16, x=0, xref="paper", xanchor="left", y=1, yref="container", yanchor="top", pad_t=14),
-    paper_bgcolor="white", plot_bgcolor="white", xaxis=_axis, yaxis=_axis, margin=dict(l=70, r=24, t=56, b=60),
+    title=_title,
+    xaxis=_axis,
+    yaxis=_axis,
+    paper_bgcolor="white",
+    plot_bgcolor="white",
+    margin=dict(l=70, r=24, t=56, b=60),
     legend=dict(orientation="h", x=0, y=1, yanchor="bottom", font_size=12, traceorder="normal"),
-    hoverlabel_font_size=13, colorway=PALETTE))
+    hoverlabel_font_size=13,
+    colorway=PALETTE))
 
 def styled(fig: go.Figure, # any figure
            title: str, # above it
@@ -52,10 +65,6 @@ def styled(fig: go.Figure, # any figure
 ) -> go.Figure: # the same figure
     "Give a figure the look of the house."
     return fig.update_layout(template=TEMPLATE, title_text=title, height=height, **layout)
-
-RADIUS = "radial frequency (share of Nyquist)"
-HORIZONTAL = "horizontal frequency (half-cycles per image)"
-VERTICAL = "vertical frequency (half-cycles)"
 
 # %% ../nbs/7_insight/28_figures.ipynb #76d89587
 def find_browser() -> str | None: # its path; None where there is none
@@ -82,9 +91,11 @@ def gain_curve(band, # any band
     "A band's gain over the radius; along one axis of the plane where it does not depend on the radius alone."
     with torch.no_grad():
         if not hasattr(band, "of_radius"): return np.arange(n) / n, band(n, n)[0].cpu().numpy()
-        r = torch.linspace(0, 2 ** .5, n, device=band(1, 1).device)  # where the parameters of a learnable band live
+        device = band(1, 1).device  # where the parameters of a learnable band live
+        r = torch.linspace(0, 2 ** .5, n, device=device)
         return r.cpu().numpy(), band.of_radius(r).cpu().numpy()
 
+# %% ../nbs/7_insight/28_figures.ipynb #947eb407
 def filter_curve(bands: Mapping # name -> band
 ) -> go.Figure:
     "Gain of one or more filters over the radius."
@@ -92,8 +103,8 @@ def filter_curve(bands: Mapping # name -> band
     for i, (name, band) in enumerate(bands.items()):
         label = name if hasattr(band, "of_radius") else f"{name} (along an axis)"
         r, gain = gain_curve(band)
-        fig.add_scatter(x=r, y=gain, name=label, mode="lines",
-                        line=dict(width=2.5, color=PALETTE[i % len(PALETTE)], dash=DASHES[i % len(DASHES)]))
+        line = dict(width=2.5, color=PALETTE[i % len(PALETTE)], dash=DASHES[i % len(DASHES)])
+        fig.add_scatter(x=r, y=gain, name=label, mode="lines", line=line)
     fig.update_xaxes(title_text=RADIUS, range=[0, 2 ** .5], dtick=.2)
     fig.update_yaxes(title_text="gain", range=[-.02, 1.05])
     return styled(fig, "What the filters keep", showlegend=True)
@@ -101,8 +112,9 @@ def filter_curve(bands: Mapping # name -> band
 # %% ../nbs/7_insight/28_figures.ipynb #aceafa9c
 def _plane(z, title, bar, height, **heatmap):
     h, w = np.shape(z)
-    fig = go.Figure(go.Heatmap(z=z, colorbar=dict(title=dict(text=bar, font_size=13), outlinewidth=0), **heatmap,
-                               hovertemplate=f"vertical %{{y}}, horizontal %{{x}}: %{{z:.2f}} {bar}<extra></extra>"))
+    colorbar = dict(title=dict(text=bar, font_size=13), outlinewidth=0)
+    hover = f"vertical %{{y}}, horizontal %{{x}}: %{{z:.2f}} {bar}<extra></extra>"
+    fig = go.Figure(go.Heatmap(z=z, colorbar=colorbar, hovertemplate=hover, **heatmap))
     fig.update_xaxes(title_text=HORIZONTAL, range=[-.5, w - .5], showgrid=False)
     fig.update_yaxes(title_text=VERTICAL, range=[h - .5, -.5], showgrid=False)
     return styled(fig, title, height, width=640)
@@ -116,6 +128,37 @@ def filter_plane(band, # any band
     return _plane(gain, title, "gain", 400, zmin=0, zmax=1, colorscale="Cividis")
 
 # %% ../nbs/7_insight/28_figures.ipynb #4af7f7ec
+def _shade(band):
+    "Traces: a ceiling, the gain filled up to it, the cut-offs."
+    r, gain = gain_curve(band)
+    line = dict(type="scatter", mode="lines", hoverinfo="skip", yaxis="y2")
+    ceiling = dict(line, x=r, y=np.ones_like(r), line=dict(width=0), showlegend=False)
+    curve = dict(line, x=r, y=gain, name="gain", fill="tonexty", fillcolor="rgba(80,80,80,.13)")
+    curve["line"] = dict(color="black", width=2, dash="dash")
+    cuts = dict(line, showlegend=False, line=dict(color="#d55e00", width=2, dash="dot"))
+    cuts["x"] = [x for cut in band.cutoffs for x in (cut, cut, None)]
+    cuts["y"] = [0, 1.02, None] * len(band.cutoffs)
+    return [ceiling, curve, cuts]
+
+# %% ../nbs/7_insight/28_figures.ipynb #906efee6
+def _domain_curve(radii, energy, name, symbol):
+    color = domain_color(name)
+    marker = dict(symbol=symbol, size=8, color=color, line=OUTLINE)
+    line = dict(color=color, width=2)
+    return dict(type="scatter", x=radii, y=energy, name=name, mode="lines+markers", marker=marker, line=line)
+
+def _dc_marks(dc):
+    colors = [domain_color(name) for name in dc]
+    symbols = [symbol for _, symbol in zip(dc, cycle(MARKS))]
+    return dict(type="scatter", x=[0] * len(dc), y=list(dc.values()), mode="markers", name="DC", showlegend=False,
+                text=list(dc), hovertemplate="DC of %{text}: %{y:.3g}<extra></extra>",
+                marker=dict(size=9, line=OUTLINE, color=colors, symbol=symbols))
+
+# %% ../nbs/7_insight/28_figures.ipynb #62fc97b7
+_ENERGY = dict(type="log", dtick=1, exponentformat="power", title=dict(text="energy per coefficient"))
+_SHARE = dict(type="linear", rangemode="tozero", title=dict(text="share of energy per ring (%)"))
+_GAIN = dict(overlaying="y", side="right", anchor="x", dtick=.25, range=[0, 1.02], showgrid=False, title=dict(text="gain"))
+
 def spectrum_curves(radii, # (r,) from `frequency.radial_profile`
                     energies: Mapping, # domain -> (r,) mean energy per coefficient, or shares in percent
                     band=None, # a filter to lay over
@@ -125,55 +168,91 @@ def spectrum_curves(radii, # (r,) from `frequency.radial_profile`
 ) -> go.Figure:
     "Energy by radius and domain, with a filter's gain over it, what it suppresses shaded."
     traces = [] if band is None else _shade(band)
-    traces += [_spectrum(i, radii, name, energy) for i, (name, energy) in enumerate(energies.items())]
+    for (name, energy), symbol in zip(energies.items(), cycle(MARKS)):
+        traces.append(_domain_curve(radii, energy, name, symbol))
     if dc: traces.append(_dc_marks(dc))
-    energy = dict(type="log", dtick=1, exponentformat="power", title=dict(text="energy per coefficient"))
-    if share: energy = dict(type="linear", rangemode="tozero", title=dict(text="share of energy per ring (%)"))
-    gain = dict(overlaying="y", side="right", anchor="x", dtick=.25, range=[0, 1.02], showgrid=False, title=dict(text="gain"))
-    radius = dict(title=dict(text=RADIUS), range=[-.03, 2 ** .5], dtick=.2)
-    layout = dict(xaxis=radius, yaxis=energy, yaxis2=gain)
+    xaxis = dict(title=dict(text=RADIUS), range=[-.03, 2 ** .5], dtick=.2)
+    layout = dict(xaxis=xaxis, yaxis=_SHARE if share else _ENERGY, yaxis2=_GAIN)
     return styled(go.Figure(dict(data=traces, layout=layout)), title, 420)
 
-# %% ../nbs/7_insight/28_figures.ipynb #ff56b7e9
-THIN_EDGE = dict(width=1, color="#333") # around marks, so that light ones can be seen
+# %% ../nbs/7_insight/28_figures.ipynb #77b4ae16
+def _luminance(color): # (WCAG 2.1)
+    rgb = unlabel_rgb(color) if color.startswith("rgb") else [int(color[i:i + 2], 16) for i in (1, 3, 5)]
+    x = np.array(rgb, float) / 255
+    return np.where(x <= .04045, x / 12.92, ((x + .055) / 1.055) ** 2.4) @ [.2126, .7152, .0722]
 
-def _mark(i): return MARKS[i % len(MARKS)]
-
-def _spectrum(i, radii, name, energy): # a domain's curve, the i-th
-    color = domain_color(name)
-    marker = dict(symbol=_mark(i), size=8, color=color, line=THIN_EDGE)
-    return dict(type="scatter", x=radii, y=energy, name=name, mode="lines+markers",
-                marker=marker, line=dict(color=color, width=2))
-
-def _dc_marks(dc): # one mark per domain, at radius 0
-    colors = [domain_color(domain) for domain in dc]
-    marker = dict(size=9, line=THIN_EDGE, color=colors, symbol=[_mark(i) for i in range(len(dc))])
-    return dict(type="scatter", x=[0] * len(dc), y=list(dc.values()), mode="markers", marker=marker,
-                name="DC", text=list(dc), showlegend=False,
-                hovertemplate="DC of %{text}: %{y:.3g}<extra></extra>")
-
-# %% ../nbs/7_insight/28_figures.ipynb #906efee6
-def _shade(band): # traces: a ceiling, the gain filled up to it, the cut-offs
-    r, gain = gain_curve(band)
-    cuts = getattr(band, "cutoffs", ())
-    base = dict(type="scatter", mode="lines", hoverinfo="skip", yaxis="y2")
-    ceiling = dict(base, x=r, y=np.ones_like(r), line=dict(width=0), showlegend=False)
-    curve = dict(base, x=r, y=gain, name="gain", fill="tonexty", fillcolor="rgba(80,80,80,.13)",
-                 line=dict(color="black", width=2, dash="dash"))
-    marks = dict(base, x=[x for cut in cuts for x in (cut, cut, None)], y=[0, 1.02, None] * len(cuts),
-                 line=dict(color="#d55e00", width=2, dash="dot"), showlegend=False)
-    return [ceiling, curve, marks]
-
-# %% ../nbs/7_insight/28_figures.ipynb #e86becaf
 def text_color(color: str # "rgb(r, g, b)" or "#rrggbb"
 ) -> str: # "black" or "white"
     "The colour of text that contrasts more with a background (WCAG 2.1, relative luminance)."
-    rgb = unlabel_rgb(color) if color.startswith("rgb") else [int(color[i:i + 2], 16) for i in (1, 3, 5)]
-    x = np.array(rgb, float) / 255
-    luminance = np.where(x <= .04045, x / 12.92, ((x + .055) / 1.055) ** 2.4) @ [.2126, .7152, .0722]
-    return "black" if luminance > .179 else "white"
+    return "black" if _luminance(color) > .179 else "white"
+
+# %% ../nbs/7_insight/28_figures.ipynb #a3c2c8f3
+class Scale(NamedTuple):
+    "A colour scale and what its ends stand for."
+    name: str
+    low: float
+    high: float
+
+def _scale_of(z, change):
+    "Symmetric around no change, or from 0 to the next ten."
+    values = z[~np.isnan(z)]
+    if change:
+        reach = max(-values.min(), values.max(), .1) if values.size else 1.
+        return Scale("RdBu_r", -reach, reach)
+    if not values.size: return Scale("Cividis", -1., 1.)
+    return Scale("Cividis", 0., 10 * np.ceil(max(values.max(), 1) / 10))
+
+# %% ../nbs/7_insight/28_figures.ipynb #ce3141ee
+@lru_cache
+def _text_colors(scale): # black or white on 256 steps of a colour scale
+    return np.array([text_color(c) for c in sample_colorscale(scale, np.linspace(0, 1, 256))])
+
+def _written(value, form): # no sign before a zero
+    return re.sub(r"^[+-](0|0\.0)$", r"\1", form.format(value))
+
+def _numbers(z, scale, change):
+    "A trace of numbers that contrast with their cells."
+    there = np.isfinite(z)
+    rows, columns = np.nonzero(there)
+    values = z[there]
+    steps = 255 * (values - scale.low) / (scale.high - scale.low)
+    colors = _text_colors(scale.name)[steps.astype(int)].tolist()
+    if change: form = "{:+.0f}" if scale.high >= 10 else "{:+.1f}"
+    else: form = "{:.0f}" if scale.high >= 20 else "{:.1f}"
+    size = 12 if z.shape[1] <= 16 else 10
+    return dict(type="scatter", x=columns, y=rows, mode="text", hoverinfo="skip",
+                text=[_written(v, form) for v in values], textfont=dict(size=size, color=colors))
 
 # %% ../nbs/7_insight/28_figures.ipynb #d76bfe73
+def _check_shapes(panels, rows, columns):
+    for name, z in panels.items():
+        if np.shape(z) == (rows, columns): continue
+        raise ValueError(f"{name} has shape {np.shape(z)}, but there are {rows} rows and {columns} columns.")
+
+def _stacked(panels, columns): # in percent; one heatmap with empty rows is drawn faster than many
+    gap = np.full((1, columns), np.nan)
+    parts = [part for x in panels.values() for part in (np.asarray(x, float), gap)]
+    return 100 * np.concatenate(parts[:-1])
+
+def _frame(i, j, color="#d55e00"): # a shape around a cell
+    return dict(type="rect", x0=j - .5, x1=j + .5, y0=i - .5, y1=i + .5, line=dict(color=color, width=3))
+
+# %% ../nbs/7_insight/28_figures.ipynb #c542ef0d
+def _headings(names, step): # at the right of each panel, where there are several
+    place = dict(x=1, xref="paper", xanchor="left", xshift=6, textangle=90, showarrow=False, font=dict(size=14))
+    return [dict(place, text=name, y=step * i + step / 2 - 1) for i, name in enumerate(names)]
+
+def _panel_layout(panels, rows, columns, xaxis):
+    step = len(rows) + 1
+    height = step * len(panels) - 1
+    places = [step * p + i for p in range(len(panels)) for i in range(len(rows))]
+    x = dict(tickvals=list(range(len(columns))), ticktext=list(map(str, columns)), showgrid=False,
+             title=dict(text=xaxis), range=[-.5, len(columns) - .5])
+    y = dict(tickvals=places, ticktext=list(map(str, rows)) * len(panels), showgrid=False, range=[height - .5, -.5])
+    headings = _headings(panels, step) if len(panels) > 1 else []
+    return dict(xaxis=x, yaxis=y, showlegend=False, margin=dict(r=70), annotations=headings, shapes=[])
+
+# %% ../nbs/7_insight/28_figures.ipynb #5be4b270
 def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN cells stay empty
                   rows: Sequence[str], # names
                   columns: Sequence, # names
@@ -184,75 +263,18 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
                   unit: str = "% of<br>energy", # over the colour bar
 ) -> go.Figure:
     "Heatmaps under each other with a number in each cell, in percent (in points where they are changes)."
-    for name, z in panels.items():
-        if np.shape(z) == (len(rows), len(columns)): continue
-        raise ValueError(f"{name} has shape {np.shape(z)}, but there are {len(rows)} rows and {len(columns)} columns.")
-    step = len(rows) + 1  # rows of a panel, and the gap behind it
-    z = _stacked(panels.values())
-    ends = _ends(z, change)
-    scale = "RdBu_r" if change else "Cividis"
-    heat = _heat(z, ends, scale, unit, customdata=np.broadcast_to(_row_names(rows, len(panels)), z.shape),
-                 hovertemplate=f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>")
-    frames = [_frame(chosen[0] + step * p, chosen[1]) for p in range(len(panels))] if chosen else []
-    across = _names_axis(range(len(columns)), columns, [-.5, len(columns) - .5], title=dict(text=xaxis))
-    down = _names_axis(np.flatnonzero(_row_names(rows, len(panels)) != ""), [*rows] * len(panels), [len(z) - .5, -.5])
-    layout = dict(xaxis=across, yaxis=down, showlegend=False, margin=dict(r=70),
-                  annotations=_headings(panels, step), shapes=frames)
-    return styled(go.Figure([heat, _numbers(z, ends, scale, change)], layout), title, 110 + 30 * len(z))
-
-# %% ../nbs/7_insight/28_figures.ipynb #cb91baf1
-def _stacked(parts): # in percent, one under the other; one heatmap with empty rows is drawn faster than many
-    parts = [np.asarray(part, float) for part in parts]
-    gap = np.full((1, parts[0].shape[1]), np.nan)
-    stacked = [part for pair in zip(parts, [gap] * len(parts)) for part in pair]
-    return 100 * np.concatenate(stacked[:-1])
-
-def _row_names(rows, times): # a column, with an empty name in each gap
-    return np.array([*rows, ""] * times)[:-1, None]
-
-def _heat(z, ends, scale, unit, **hover):
+    _check_shapes(panels, len(rows), len(columns))
+    z = _stacked(panels, len(columns))
+    scale = _scale_of(z, change)
+    names = np.array([*rows, ""] * len(panels))[:-1]
+    hover = f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>"
     bar = dict(title=dict(text=f"{unit}<br> ", font=dict(size=13)), outlinewidth=0, x=1.06)
-    return dict(type="heatmap", z=z, zmin=ends[0], zmax=ends[1], colorscale=scale, colorbar=bar,
-                xgap=1, ygap=1, hoverongaps=False, **hover)
-
-def _names_axis(places, names, ends, **axis):
-    return dict(tickvals=list(places), ticktext=list(map(str, names)), showgrid=False, range=ends, **axis)
-
-# %% ../nbs/7_insight/28_figures.ipynb #b6e58481
-def _ends(z, change):
-    "Where a colour scale begins and ends: symmetric around no change, or from 0 to the next ten."
-    if np.isnan(z).all(): return -1., 1.
-    low = np.nanmin(z)
-    high = np.nanmax(z)
-    largest = max(-low, high, .1)
-    return (-largest, largest) if change else (0., 10 * np.ceil(max(high, 1) / 10))
-
-def _headings(panels, step): # a panel's name at its right, where there are several
-    if len(panels) == 1: return []
-    place = dict(x=1, xref="paper", xanchor="left", xshift=6, textangle=90, showarrow=False, font=dict(size=14))
-    return [dict(place, text=name, y=step * p + step / 2 - 1) for p, name in enumerate(panels)]
-
-# %% ../nbs/7_insight/28_figures.ipynb #79ef56a2
-def _frame(i, j, color="#d55e00"): # a shape around a cell
-    return dict(type="rect", x0=j - .5, x1=j + .5, y0=i - .5, y1=i + .5, line=dict(color=color, width=3))
-
-@lru_cache
-def _text_colors(scale): # black or white on 256 steps of a colour scale
-    return np.array([text_color(c) for c in sample_colorscale(scale, np.linspace(0, 1, 256))])
-
-def _numbers(z, ends, scale, change): # numbers that contrast with their cells
-    low, high = ends
-    there = np.argwhere(np.isfinite(z))
-    values = z[np.isfinite(z)]
-    on = _text_colors(scale)[(255 * (values - low) / (high - low)).astype(int)]
-    return dict(type="scatter", x=there[:, 1], y=there[:, 0], mode="text", hoverinfo="skip",
-                text=[_number(v, high, change) for v in values],
-                textfont=dict(size=12 if z.shape[1] <= 16 else 10, color=on.tolist()))
-
-def _number(value, high, change): # as short as the scale allows; no sign before a zero
-    digits = 0 if high >= (10 if change else 20) else 1
-    text = f"{value:+.{digits}f}" if change else f"{value:.{digits}f}"
-    return re.sub(r"^[+-](0|0\.0)$", r"\1", text)
+    heat = dict(type="heatmap", z=z, zmin=scale.low, zmax=scale.high, colorscale=scale.name, colorbar=bar, xgap=1, ygap=1,
+                hoverongaps=False, customdata=np.broadcast_to(names[:, None], z.shape), hovertemplate=hover)
+    layout = _panel_layout(panels, rows, columns, xaxis)
+    if chosen: layout["shapes"] = [_frame(start + chosen[0], chosen[1]) for start in range(0, len(z), len(rows) + 1)]
+    fig = go.Figure(dict(data=[heat, _numbers(z, scale, change)], layout=layout))
+    return styled(fig, title, 110 + 30 * len(z))
 
 # %% ../nbs/7_insight/28_figures.ipynb #3e7c897c
 def layer_domain_heatmap(shares: Mapping, # heading -> (d, l) fractions: "all", or "all", "low", "mid", "high"
@@ -273,12 +295,14 @@ def cutoff_line(band, cut: float, # one of its cut-offs
         angle = np.linspace(0, np.pi / 2, 181)
         x = w * cut * np.cos(angle)
         y = h * cut * np.sin(angle)
-    else:
-        side = int(cut * min(h, w))
-        x = side * np.array([0., 1, 1])
-        y = side * np.array([1., 1, 0])
+    else: x, y = int(cut * min(h, w)) * np.array([[0., 1, 1], [1, 1, 0]])
     outside = (x > w - .5) | (y > h - .5)
     return np.where(outside, np.nan, x), np.where(outside, np.nan, y)
+
+def _cut_lines(band, h, w): # x and y of all cut-offs, with gaps between them
+    gap = np.full((2, 1), np.nan)
+    lines = [np.stack(cutoff_line(band, cut, h, w)) for cut in band.cutoffs] or [gap]
+    return np.concatenate([part for line in lines for part in (line, gap)], axis=1)
 
 # %% ../nbs/7_insight/28_figures.ipynb #737e91c9
 def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or differences of shares in points
@@ -290,53 +314,51 @@ def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or d
     "Change of each coefficient, from blue (less) to red (more)."
     change = np.asarray(change, float)
     h, w = change.shape
-    names = ["change"] if band is None else ["change", "of which the filter removes"]
-    limit = np.nanmax(np.abs(change[np.isfinite(change)]), initial=1e-9)
+    planes = {"change": change}
+    if band is not None: planes["of which the filter removes"] = change * removed_share(band, h, w)
+    fig = make_subplots(1, len(planes), subplot_titles=list(planes), shared_yaxes=True, horizontal_spacing=.04)
     hover = f"vertical %{{y}}, horizontal %{{x}}: %{{z:.3g}} {unit}<extra></extra>"
-    fig = make_subplots(1, len(names), subplot_titles=names, shared_yaxes=True, horizontal_spacing=.04)
-    for i in range(len(names)):
-        z = change if i == 0 else change * removed_share(band, h, w)
-        fig.add_heatmap(z=z, coloraxis="coloraxis", hovertemplate=hover, row=1, col=i + 1)
-        if band is not None: _cut_lines(fig, band, h, w, i + 1)
-    bar = dict(title=dict(text=unit, font_size=13), outlinewidth=0)
-    fig.update_layout(coloraxis=dict(cmin=-limit, cmax=limit, colorscale="RdBu_r", colorbar=bar))
-    fig.update_xaxes(title_text="horizontal frequency", range=[-.5, w - .5], showgrid=False)
-    fig.update_yaxes(range=[h - .5, -.5], showgrid=False).update_yaxes(title_text=VERTICAL, col=1)
+    for col, z in enumerate(planes.values(), 1):
+        fig.add_heatmap(z=z, coloraxis="coloraxis", hovertemplate=hover, row=1, col=col)
+        if band is not None: _draw_cuts(fig, band, h, w, col)
     if chosen: fig.add_shape(_frame(*chosen, "black"), row=1, col="all")
-    return styled(fig.update_annotations(font_size=13), title, 440, margin_t=72)
+    reach = np.abs(change[np.isfinite(change)]).max(initial=1e-9)
+    return styled(_difference_axes(fig, h, w, reach, unit), title, 440, margin_t=72)
 
-# %% ../nbs/7_insight/28_figures.ipynb #31961527
-def _cut_lines(fig, band, h, w, col): # one trace, also where there is none to draw
-    x = []
-    y = []
-    for cut in getattr(band, "cutoffs", ()):
-        along, down = cutoff_line(band, cut, h, w)
-        x += [*along, np.nan]
-        y += [*down, np.nan]
-    fig.add_scatter(x=x or [np.nan], y=y or [np.nan], mode="lines", line=dict(color="black", width=2, dash="dash"),
-                    showlegend=False, hoverinfo="skip", row=1, col=col)
+# %% ../nbs/7_insight/28_figures.ipynb #12c15c67
+def _draw_cuts(fig, band, h, w, col):
+    x, y = _cut_lines(band, h, w)
+    line = dict(color="black", width=2, dash="dash")
+    fig.add_scatter(x=x, y=y, mode="lines", line=line, showlegend=False, hoverinfo="skip", row=1, col=col)
+
+def _difference_axes(fig, h, w, reach, unit):
+    colorbar = dict(title=dict(text=unit, font_size=13), outlinewidth=0)
+    fig.update_layout(coloraxis=dict(cmin=-reach, cmax=reach, colorscale="RdBu_r", colorbar=colorbar))
+    fig.update_xaxes(title_text="horizontal frequency", range=[-.5, w - .5], showgrid=False)
+    fig.update_yaxes(range=[h - .5, -.5], showgrid=False)
+    fig.update_yaxes(title_text=VERTICAL, col=1)
+    return fig.update_annotations(font_size=13)
 
 # %% ../nbs/7_insight/28_figures.ipynb #4387aa48
 def coefficient_view(h: int, w: int, # the patch grid
                      at: tuple[int, int], # (k, l), which coefficient
                      energies: Mapping, # domain -> its mean energy
 ) -> go.Figure:
-    "The basis image of one DCT coefficient, and its energy per domain."
+    "The basis image of one DCT coefficient, and its energy per domain. ValueError for one outside the grid."
     k, l = at
     if not (0 <= k < h and 0 <= l < w): raise ValueError(f"There is no coefficient ({k}, {l}) on a {h} x {w} grid.")
+    wave = np.outer(dct_matrix(h)[k], dct_matrix(w)[l])
+    colors = [domain_color(d) for d in energies]
     fig = make_subplots(1, 2, column_widths=[.5, .5], horizontal_spacing=.22, subplot_titles=["basis image", "energy"])
-    pattern = np.outer(dct_matrix(h)[k], dct_matrix(w)[l])
-    fig.add_heatmap(z=pattern, colorscale="gray", showscale=False, hoverinfo="skip", row=1, col=1)
-    colors = [domain_color(domain) for domain in energies]
-    fig.add_bar(x=list(energies.values()), y=list(energies), orientation="h",
-                marker=dict(color=colors, line=dict(color="#333", width=1)),
+    fig.add_heatmap(z=wave, colorscale="gray", showscale=False, hoverinfo="skip", row=1, col=1)
+    fig.add_bar(x=list(energies.values()), y=list(energies), orientation="h", marker=dict(color=colors, line=OUTLINE),
                 hovertemplate="%{y}: %{x:.3g}<extra></extra>", row=1, col=2)
     fig.update_xaxes(visible=False, constrain="domain", col=1)
     fig.update_yaxes(visible=False, autorange="reversed", scaleanchor="x", constrain="domain", col=1)
-    fig.update_yaxes(autorange="reversed", type="category", showgrid=False, col=2)
     fig.update_xaxes(title_text="mean energy", rangemode="tozero", exponentformat="power", nticks=4, col=2)
-    return styled(fig.update_annotations(font_size=13), f"Coefficient: vertical {k}, horizontal {l}", 300,
-                  showlegend=False, margin=dict(l=10, t=72))
+    fig.update_yaxes(autorange="reversed", type="category", showgrid=False, col=2)
+    fig.update_annotations(font_size=13)
+    return styled(fig, f"Coefficient: vertical {k}, horizontal {l}", 300, showlegend=False, margin=dict(l=10, t=72))
 
 # %% ../nbs/7_insight/28_figures.ipynb #e079469c
 def data_uri(picture, # PIL image, or array (H, W, 3) or (H, W) uint8
@@ -353,7 +375,8 @@ def pca_picture(z, # (3, h, w) projections on three directions
 ) -> np.ndarray: # (h, w, 3) uint8
     "Three projections as red, green and blue; 0 is grey."
     z = np.nan_to_num(rearrange(np.asarray(z, float), "c h w -> h w c"))
-    return (255 * np.clip(.5 + z / (2 * max(limit, 1e-12)), 0, 1)).round().astype(np.uint8)
+    bright = .5 + z / (2 * max(limit, 1e-12))
+    return (255 * np.clip(bright, 0, 1)).round().astype(np.uint8)
 
 # %% ../nbs/7_insight/28_figures.ipynb #2b3b2f44
 def picture_row(pictures: Mapping, # heading -> (H, W, 3) uint8, of any sizes
@@ -363,27 +386,65 @@ def picture_row(pictures: Mapping, # heading -> (H, W, 3) uint8, of any sizes
                 height: int = 250, # pixels
 ) -> go.Figure:
     "Pictures side by side, pixel by pixel, and a map of token norms with its outliers marked."
-    names = [*pictures, *([] if norms is None else ["token norm (x: outliers)"])]
+    names = list(pictures)
+    if norms is not None: names.append("token norm (x: outliers)")
     fig = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=.012)
-    for i, picture in enumerate(pictures.values(), 1):
-        fig.add_image(source=data_uri(picture), hoverinfo="skip", row=1, col=i)
+    for col, picture in enumerate(pictures.values(), 1):
+        fig.add_image(source=data_uri(picture), hoverinfo="skip", row=1, col=col)
     if norms is not None: _norm_map(fig, norms, outliers, len(names))
-    fig.update_xaxes(visible=False, constrain="domain").update_yaxes(visible=False, constrain="domain")
-    margin = dict(l=8, r=8, t=62, b=8)
-    return styled(fig.update_annotations(font_size=13), title, height, showlegend=False, margin=margin)
+    fig.update_xaxes(visible=False, constrain="domain")
+    fig.update_yaxes(visible=False, constrain="domain")
+    fig.update_annotations(font_size=13)
+    return styled(fig, title, height, showlegend=False, margin=dict(l=8, r=8, t=62, b=8))
 
-def _norm_map(fig, norms, outliers, col): # with a cross on each outlier
+def _norm_map(fig, norms, outliers, col):
     y, x = ([], []) if outliers is None else np.nonzero(outliers)
+    fig.add_heatmap(z=norms, colorscale="Cividis", colorbar=dict(outlinewidth=0, thickness=12), row=1, col=col,
+                    hovertemplate="token (%{y}, %{x}): %{z:.3g}<extra></extra>")
     cross = dict(symbol="x", size=8, color="#d55e00", line=dict(width=1, color="white"))
-    fig.add_heatmap(z=norms, colorscale="Cividis", colorbar=dict(outlinewidth=0, thickness=12),
-                    hovertemplate="token (%{y}, %{x}): %{z:.3g}<extra></extra>", row=1, col=col)
     fig.add_scatter(x=x, y=y, mode="markers", marker=cross, hoverinfo="skip", row=1, col=col)
-    fig.update_yaxes(autorange="reversed", scaleanchor=f"x{col}" if col > 1 else "x", col=col)
+    anchor = "x" if col == 1 else f"x{col}"
+    fig.update_yaxes(autorange="reversed", scaleanchor=anchor, col=col)
 
 # %% ../nbs/7_insight/28_figures.ipynb #84215d77
 TOLD = {"domain": ("#d55e00", "circle", "solid"), "class, source": ("#0072b2", "square", "solid"),
         "class, other domains": ("#56b4e9", "diamond", "dash"), "control": ("#666666", "x", "dot")}
 
+def _told(fig, curve, radii, name, legend, place):
+    "The curve over the rings with its intervals, and DC as a mark of its own."
+    color, symbol, dash = TOLD[name]
+    shift = .008 * (list(TOLD).index(name) - 1.5)  # or the intervals would cover each other
+    looks = dict(name=name, legendgroup=name, line=dict(color=color, width=2, dash=dash),
+                 marker=dict(color=color, symbol=symbol, size=7), hovertemplate="%{y:.1f} % at %{x:.2f}")
+    parts = dict(markers=curve[curve.band == 0])
+    parts["lines+markers"] = curve[curve.band > 0]
+    for mode, part in parts.items():
+        up = 100 * (part.upper - part.skill)
+        down = 100 * (part.skill - part.lower)
+        fig.add_scatter(x=part.band.map(radii) + shift, y=100 * part.skill, mode=mode, **looks, **place,
+                        showlegend=legend and mode != "markers",
+                        error_y=dict(array=up, arrayminus=down, thickness=1.2, width=2))
+
+# %% ../nbs/7_insight/28_figures.ipynb #37983edd
+def _mark_radii(fig, cuts, band, place):
+    if band is not None:
+        r, gain = gain_curve(band, 2001)
+        inside = r[gain > gain.max() / 2]
+        fig.add_vrect(inside.min(), inside.max(), fillcolor="#999", opacity=.16, line_width=0, layer="below", **place)
+    for cut in cuts: fig.add_vline(cut, line=dict(color="black", width=1.5, dash="dot"), **place)
+    fig.add_hline(0, line=dict(color="#888", width=1), layer="below", **place)
+
+def _information_axes(fig, lowest, rows, columns, title):
+    ticks = {-.14: "DC", .2: ".2", .4: ".4", .6: ".6", .8: ".8", 1: "1", 1.2: "1.2"}
+    fig.update_xaxes(range=[-.22, 1.25], tickvals=list(ticks), ticktext=list(ticks.values()), tickangle=0)
+    fig.update_yaxes(range=[min(-12, lowest - 4), 106], dtick=25)
+    fig.update_xaxes(title_text=RADIUS if columns < 3 else "radial frequency", row=rows)
+    fig.update_yaxes(title_text="skill (%)", col=1)
+    fig.update_annotations(font_size=13)
+    height = 160 + 220 * rows
+    return styled(fig, title, height, margin=dict(t=100, b=64), legend=dict(y=1 + 30 / (height - 164)))
+
+# %% ../nbs/7_insight/28_figures.ipynb #daaff6d4
 def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), skill, lower, upper: `evidence.skill_curves`
                        bands: pd.DataFrame, # band, radius: `evidence.band_table`
                        cuts: Sequence[float] = (.2, .7), # radii to mark
@@ -395,64 +456,51 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), s
     for name in curves.what.unique():
         if name not in TOLD: raise unknown("curve", name, TOLD)
     layers = sorted(curves.layer.unique())
-    radii = bands.set_index("band").radius.where(lambda r: r > 0, -.14)
+    radii = bands.set_index("band").radius.where(lambda r: r > 0, -.14)  # DC stands apart
     columns = min(columns, len(layers))
     rows = -(-len(layers) // columns)
     fig = make_subplots(rows, columns, shared_yaxes=True, horizontal_spacing=.015, vertical_spacing=.27 / rows,
                         subplot_titles=[f"block {layer}" for layer in layers])
     for i, layer in enumerate(layers):
         place = dict(row=i // columns + 1, col=i % columns + 1)
-        here = curves[curves.layer == layer].sort_values("band")
-        for name in TOLD: _told(fig, here[here.what == name], radii, name, i == 0, place)
+        for name in TOLD:
+            curve = curves[(curves.layer == layer) & (curves.what == name)].sort_values("band")
+            _told(fig, curve, radii, name, i == 0, place)
         _mark_radii(fig, cuts, band, place)  # plotly draws no shapes on panels that are empty
-    return _information_axes(fig, curves, rows, columns, title)
-
-# %% ../nbs/7_insight/28_figures.ipynb #37983edd
-def _mark_radii(fig, cuts, band, place):
-    if band is not None:
-        r, gain = gain_curve(band, 2001)
-        inside = r[gain > gain.max() / 2]
-        fig.add_vrect(inside.min(), inside.max(), fillcolor="#999", opacity=.16, line_width=0, layer="below", **place)
-    for cut in cuts: fig.add_vline(cut, line=dict(color="black", width=1.5, dash="dot"), **place)
-    fig.add_hline(0, line=dict(color="#888", width=1), layer="below", **place)
-
-# %% ../nbs/7_insight/28_figures.ipynb #b3a195c1
-def _told(fig, curve, radii, name, first, place): # the ring curve with intervals, and DC as a mark of its own
-    color, symbol, dash = TOLD[name]
-    shift = .008 * (list(TOLD).index(name) - 1.5)  # or the intervals would cover each other
-    for part, mode in ((curve[curve.band == 0], "markers"), (curve[curve.band > 0], "lines+markers")):
-        above = 100 * (part.upper - part.skill)
-        below = 100 * (part.skill - part.lower)
-        fig.add_scatter(x=part.band.map(radii) + shift, y=100 * part.skill, mode=mode, name=name, legendgroup=name,
-                        showlegend=first and mode != "markers",
-                        line=dict(color=color, width=2, dash=dash),
-                        marker=dict(color=color, symbol=symbol, size=7),
-                        error_y=dict(array=above, arrayminus=below, thickness=1.2, width=2),
-                        hovertemplate="%{y:.1f} % at %{x:.2f}", **place)
-
-def _information_axes(fig, curves, rows, columns, title):
-    fig.update_xaxes(range=[-.22, 1.25], tickvals=[-.14, .2, .4, .6, .8, 1, 1.2], tickangle=0,
-                     ticktext=["DC", ".2", ".4", ".6", ".8", "1", "1.2"])
-    fig.update_yaxes(range=[min(-12, 100 * curves.lower.min() - 4), 106], dtick=25)
-    fig.update_xaxes(title_text=RADIUS if columns < 3 else "radial frequency", row=rows)
-    fig.update_yaxes(title_text="skill (%)", col=1).update_annotations(font_size=13)
-    height = 160 + 220 * rows
-    return styled(fig, title, height, margin=dict(t=100, b=64), legend=dict(y=1 + 30 / (height - 164)))
+    return _information_axes(fig, 100 * curves.lower.min(), rows, columns, title)
 
 # %% ../nbs/7_insight/28_figures.ipynb #ec2017aa
 def _panel(fig, col, seeds, means, rank, color, baseline):
-    here = dict(row=1, col=col, mode="markers")
+    place = dict(mode="markers", row=1, col=col)
     fig.add_scatter(x=100 * seeds.miou, y=seeds.adapter.map(rank) + .24, text=seeds.adapter, customdata=seeds.seed,
-                    marker=dict(size=6, color="#777"),
-                    hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>", **here)
+                    hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>",
+                    marker=dict(size=6, color="#777"), **place)
+    deviation = dict(array=100 * means.sd.fillna(0), color="#333", thickness=1.5, width=4)
     fig.add_scatter(x=100 * means["mean"], y=means.adapter.map(rank), text=means.adapter,
-                    marker=dict(size=12, color=color, line=THIN_EDGE),
-                    error_x=dict(array=100 * means.sd.fillna(0), color="#333", thickness=1.5, width=4),
-                    hovertemplate="%{text}: %{x:.2f} % (mean of seeds)<extra></extra>", **here)
+                    hovertemplate="%{text}: %{x:.2f} % (mean of seeds)<extra></extra>",
+                    marker=dict(size=12, color=color, line=OUTLINE), error_x=deviation, **place)
     base = means[means.adapter == baseline]["mean"]
     if len(base): fig.add_vline(100 * base.item(), line=dict(color="#555", width=1, dash="dash"), row=1, col=col)
 
 # %% ../nbs/7_insight/28_figures.ipynb #47f4bfdb
+def _half_width(table, means): # in points: what the widest panel needs at each side of its middle
+    by_domain = table.groupby("domain").miou
+    center = by_domain.agg(lambda x: 50 * (x.min() + x.max()))
+    own = means[means.domain.isin(center.index)].set_index("domain")
+    reach = (100 * own["mean"] - center[own.index]).abs() + 100 * own.sd.fillna(0)
+    return center, max(1., 55 * by_domain.agg(np.ptp).max(), 1.05 * reach.max())
+
+def _name_lines(fig, names, space): # adapters at the left, the first on top
+    fig.update_yaxes(range=[len(names) - space, space - 1], ticks="", tickvals=list(range(len(names))), ticktext=list(names))
+
+def _below(fig, text): # one title for the axes of all panels
+    fig.add_annotation(text=text, x=.5, y=0, xref="paper", yref="paper", yshift=-50, showarrow=False, font_size=14)
+
+def _shade_panel(fig, col):
+    fig.add_shape(type="rect", xref="x domain", yref="y domain", x0=0, x1=1, y0=0, y1=1, layer="below",
+                  fillcolor="#f1f1f1", line_width=0, row=1, col=col)
+
+# %% ../nbs/7_insight/28_figures.ipynb #89eaf7a4
 def result_bars(rows: Sequence[Mapping], # results
                 held_out: Sequence[str] = (), # domains no part of the system has seen before the test
                 baseline: str = "none", # the adapter whose mean is drawn as a line
@@ -462,36 +510,50 @@ def result_bars(rows: Sequence[Mapping], # results
     table = check_rows(rows)
     means = summary(rows)
     domains = list(table.domain.unique())
-    rank = {adapter: i for i, adapter in enumerate(table.adapter.unique())}
-    center, half = _span(table, means)
-    titles = [domain + "<br>(held out)" * (domain in held_out) for domain in domains]
+    rank = {a: i for i, a in enumerate(table.adapter.unique())}
+    center, half = _half_width(table, means)
+    titles = [d + ("<br>(held out)" if d in held_out else "") for d in domains]
     fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=.02)
-    for i, domain in enumerate(domains, 1):
-        of_domain = table[table.domain == domain], means[means.domain == domain]
-        _panel(fig, i, *of_domain, rank, domain_color(domain), baseline)
-        fig.update_xaxes(range=[center[domain] - half, center[domain] + half], nticks=5, showline=True, col=i)
-        if domain in held_out: _shade_panel(fig, i)
+    for col, d in enumerate(domains, 1):
+        _panel(fig, col, table[table.domain == d], means[means.domain == d], rank, domain_color(d), baseline)
+        fig.update_xaxes(range=[center[d] - half, center[d] + half], nticks=5, showline=True, col=col)
+        if d in held_out: _shade_panel(fig, col)
+    _name_lines(fig, rank, .4)
     fig.update_annotations(font_size=13)
-    _names_down(fig, list(rank), .4, "mIoU (%)")
+    _below(fig, "mIoU (%)")
     return styled(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
 
-# %% ../nbs/7_insight/28_figures.ipynb #5a403592
-def _span(table, means): # the middle of each domain's panel, and half the width of all, in percent
-    by_domain = table.groupby("domain").miou
-    center = by_domain.agg(lambda x: 50 * (x.min() + x.max()))
-    means = means[means.domain.isin(center.index)].set_index("domain")
-    reach = (100 * means["mean"] - center[means.index]).abs() + 100 * means.sd.fillna(0)
-    return center, max(1., 55 * by_domain.agg(np.ptp).max(), 1.05 * reach.max())
-
-def _shade_panel(fig, col):
-    fig.add_shape(type="rect", xref="x domain", yref="y domain", x0=0, x1=1, y0=0, y1=1,
-                  layer="below", fillcolor="#f1f1f1", line_width=0, row=1, col=col)
-
-def _names_down(fig, names, bottom, xtitle): # adapters at the left, one title for all panels below
-    fig.update_yaxes(range=[len(names) - bottom, bottom - 1], tickvals=list(range(len(names))), ticktext=names, ticks="")
-    fig.add_annotation(text=xtitle, x=.5, y=0, xref="paper", yref="paper", yshift=-50, showarrow=False, font_size=14)
-
 # %% ../nbs/7_insight/28_figures.ipynb #3ec79707
+class Marks(NamedTuple):
+    "How the differences of a panel are drawn."
+    x: pd.Series    # within the panel
+    up: pd.Series   # length of the interval to the right
+    down: pd.Series # and to the left
+    symbol: np.ndarray
+    text: list[str] # the value of those that lie outside
+
+def _side(t, edge): # how the differences of a panel look: x, its interval to both sides, and a symbol
+    x = t.difference.clip(-edge, edge)
+    off = t.difference.abs() > edge
+    up = (t.high.clip(-edge, edge) - x).clip(0).mask(off, 0)
+    down = (x - t.low.clip(-edge, edge)).clip(0).mask(off, 0)
+    pointing = np.where(t.difference < 0, "triangle-left", "triangle-right")
+    return Marks(x, up, down, np.where(off, pointing, "circle"), [f"{d:+.1f}" if o else "" for d, o in zip(t.difference, off)])
+
+# %% ../nbs/7_insight/28_figures.ipynb #9af51f1e
+def _difference_panel(fig, col, t, names, edge, color):
+    marks = _side(t, edge)
+    sure = (t.low > 0) | (t.high < 0)
+    interval = dict(symmetric=False, array=marks.up, arrayminus=marks.down, color="#555", thickness=1.4, width=4)
+    dot = dict(size=11, symbol=marks.symbol, color=np.where(sure, color, "white"), line=dict(width=1.5, color="#333"))
+    value = "%{customdata[1]:+.2f} [%{customdata[2]:+.2f}, %{customdata[3]:+.2f}]"
+    fig.add_scatter(x=marks.x, y=t.adapter.map(names.index), error_x=interval, marker=dot, mode="markers+text",
+                    text=marks.text, textposition=np.where(t.difference < 0, "middle right", "middle left").tolist(),
+                    textfont_size=11, customdata=t[["adapter", "difference", "low", "high"]],
+                    hovertemplate=f"%{{customdata[0]}}: {value}<extra></extra>", row=1, col=col)
+    fig.add_vline(0, line=dict(color="#333", width=1, dash="dot"), row=1, col=col)  # after the trace: empty panels get no line
+
+# %% ../nbs/7_insight/28_figures.ipynb #82c6402c
 def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, as `results.differences` makes it
                     reference: str = "none", # what the differences are to
                     domains: Sequence[str] | None = None, # one panel each; all by default
@@ -503,30 +565,12 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
     ends = table[["low", "high"]].abs().max(axis=1)
     reach = min(ends.max(), max(1., 2.2 * ends.median()))
     fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=domains, horizontal_spacing=.03)
-    for i, domain in enumerate(domains, 1):
-        _difference_panel(fig, i, table[table.domain == domain], names, 1.08 * reach, domain_color(domain))
-        fig.update_xaxes(range=[-1.25 * reach, 1.25 * reach], nticks=5, showline=True, col=i)
-    _names_down(fig, names, .5, f"difference to {reference} (points of mIoU)")
+    for col, domain in enumerate(domains, 1):
+        _difference_panel(fig, col, table[table.domain == domain], names, 1.08 * reach, domain_color(domain))
+        fig.update_xaxes(range=[-1.25 * reach, 1.25 * reach], nticks=5, showline=True, col=col)
+    _name_lines(fig, names, .5)
+    _below(fig, f"difference to {reference} (points of mIoU)")
     return styled(fig, title, 160 + 30 * len(names), showlegend=False, margin=dict(l=24, r=24, t=82, b=64))
-
-# %% ../nbs/7_insight/28_figures.ipynb #cb9ff280
-def _difference_panel(fig, col, t, names, edge, color):
-    x = t.difference.clip(-edge, edge)
-    off = t.difference.abs() > edge
-    left = t.difference < 0
-    sure = direction(t.low, t.high) != "open"
-    above = (t.high.clip(-edge, edge) - x).clip(0).mask(off, 0)
-    below = (x - t.low.clip(-edge, edge)).clip(0).mask(off, 0)
-    symbol = np.where(off, np.where(left, "triangle-left", "triangle-right"), "circle")
-    fig.add_scatter(
-        x=x, y=t.adapter.map(names.index), mode="markers+text", row=1, col=col,
-        text=[f"{value:+.1f}" if far else "" for value, far in zip(t.difference, off)], textfont_size=11,
-        textposition=np.where(left, "middle right", "middle left"),
-        error_x=dict(symmetric=False, array=above, arrayminus=below, color="#555", thickness=1.4, width=4),
-        marker=dict(size=11, color=np.where(sure, color, "white"), line=dict(width=1.5, color="#333"), symbol=symbol),
-        customdata=t[["adapter", "difference", "low", "high"]],
-        hovertemplate="%{customdata[0]}: %{customdata[1]:+.2f} [%{customdata[2]:+.2f}, %{customdata[3]:+.2f}]<extra></extra>")
-    fig.add_vline(0, line=dict(color="#333", width=1, dash="dot"), row=1, col=col)  # after the trace: empty panels get no line
 
 # %% ../nbs/7_insight/28_figures.ipynb #7bcc3439
 def legend(space: LabelSpace, # names and colours
@@ -536,21 +580,20 @@ def legend(space: LabelSpace, # names and colours
 ) -> Image.Image:
     "Colour patches with class names, wrapped to a width."
     font = ImageFont.load_default(size)
-    place = []
-    x = 4
-    y = 6
-    step = size + 10
+    places = []
+    x, y = 4, 6
     for i in present:
         need = size + 8 + int(font.getlength(space.classes[i])) + 18
-        if x + need > width and x > 4:
+        if x > 4 and x + need > width: # the next line
             x = 4
-            y += step
-        place.append((i, x, y))
+            y += size + 10
+        places.append((i, x, y))
         x += need
-    image = Image.new("RGB", (width, y + step), "white")
+    image = Image.new("RGB", (width, y + size + 10), "white")
     draw = ImageDraw.Draw(image)
-    for i, x, y in place:
-        draw.rectangle([x, y, x + size, y + size], fill=tuple(map(int, space.palette[i])), outline="#555")
+    for i, x, y in places:
+        patch = [x, y, x + size, y + size]
+        draw.rectangle(patch, fill=tuple(map(int, space.palette[i])), outline="#555")
         draw.text((x + size + 8, y + size // 2), space.classes[i], fill="black", font=font, anchor="lm")
     return image
 
@@ -563,7 +606,7 @@ def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as ma
     "Pictures in rows and columns with headings and captions."
     font = ImageFont.load_default(size)
     gap = 6
-    top = size + 11
+    top = size + 11  # where the pictures begin
     left = int(max(font.getlength(c) for c in captions)) + 12
     heights = [round(width * x.shape[0] / x.shape[1]) for x in next(iter(columns.values()))]
     tops = np.cumsum([top] + [h + gap for h in heights]).tolist()
@@ -571,8 +614,7 @@ def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as ma
     draw = ImageDraw.Draw(page)
     for y, h, name in zip(tops, heights, captions):
         draw.text((6, y + h // 2), name, fill="black", font=font, anchor="lm")
-    for j, (name, column) in enumerate(columns.items()):
-        x = left + j * (width + gap)
+    for x, (name, column) in zip(count(left, width + gap), columns.items()):
         draw.text((x + width // 2, top // 2), name, fill="black", font=font, anchor="mm")
         for picture, y, h in zip(column, tops, heights):
             page.paste(Image.fromarray(picture).resize((width, h), Image.LANCZOS), (x, y))
@@ -589,14 +631,13 @@ def prediction_grid(images, # (b, 3, H, W) uint8, or a list of (3, H, W)
     "One picture: a row per image; its columns are the image, the label and each adapter's prediction; a legend below."
     maps = {"label": labels, **predictions}
     given = {"images": images, "captions": captions, **maps}
-    wrong = [name for name, entries in given.items() if len(entries) != len(labels)]
+    wrong = [name for name, some in given.items() if len(some) != len(labels)]
     if wrong: raise ValueError(f"{', '.join(wrong)} must have {len(labels)} entries, one per label.")
     photos = [np.ascontiguousarray(rearrange(np.asarray(x), "c h w -> h w c")) for x in images]
-    painted = {k: [space.colorize(x) for x in v] for k, v in maps.items()}
+    painted = {name: [space.colorize(x) for x in some] for name, some in maps.items()}
     table = picture_table({"image": photos, **painted}, captions, width)
-    ids = {int(i) for column in maps.values() for label in column for i in np.unique(label)}
-    present = sorted(i for i in ids if 0 <= i < len(space))
-    key = legend(space, present, table.width)
+    ids = {i for some in maps.values() for x in some for i in np.unique(x).tolist()}
+    key = legend(space, sorted(i for i in ids if 0 <= i < len(space)), table.width)
     page = Image.new("RGB", (table.width, table.height + key.height), "white")
     page.paste(table, (0, 0))
     page.paste(key, (0, table.height))
