@@ -1,0 +1,35 @@
+"""What keeps the notebooks readable: short cells and lines, methods where their class is, chapters that build on earlier ones only."""
+import pytest
+from conftest import ROOT
+from house import filled, imports, late, notebooks, packed
+
+CHAPTERS = notebooks(ROOT / "nbs")
+UPWARDS = {("lab", "offline")}  # FrequencyLab.export_html hands over to the chapter that is about this class
+NUMBERS = {n.module: int(n.path.name[:2]) for n in CHAPTERS}
+chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda n: n.path.stem)
+
+
+@chapters
+def test_cells_and_lines_are_short(chapter):
+    long = [s.split("\n")[0] for s in chapter.exported if filled(s) > 25]
+    wide = [line for s in chapter.exported for line in s.split("\n") if len(line) > 140]
+    assert long == [] and wide == []
+
+
+@chapters
+def test_methods_are_where_their_class_is(chapter):
+    assert [name for s in chapter.exported for name in late(s)] == []
+
+
+@chapters
+def test_chapters_build_on_earlier_ones(chapter):
+    used = {m for s in [*chapter.exported, *chapter.tests] for m in imports(s)} & set(NUMBERS)
+    later = {(chapter.module, m) for m in used if NUMBERS[m] > NUMBERS[chapter.module]}
+    assert later - UPWARDS == set()
+
+
+def test_the_measure_itself():
+    "A ruler that always says zero would let everything pass."
+    assert packed("a, b = 1, 2\nc, d = e\nf = 1, 2") == 1
+    assert late("Segmentor.loss = loss\nx.y = 1") == ["Segmentor.loss"]
+    assert imports("def f():\n    from causal_tune.lab import x\n    from causal_tune import y\n    import causal_tune.z") == {"lab", "y", "z"}
