@@ -8,7 +8,7 @@ import os, re
 from base64 import b64encode
 from functools import lru_cache
 from io import BytesIO
-from itertools import count, cycle
+from itertools import accumulate, count, cycle
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 import numpy as np
@@ -29,9 +29,9 @@ from .results import check_rows, summary
 # %% auto #0
 __all__ = ['PALETTE', 'DASHES', 'MARKS', 'OUTLINE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'TEMPLATE', 'TOLD', 'styled',
            'find_browser', 'static', 'gain_curve', 'filter_curve', 'filter_plane', 'spectrum_curves', 'text_color',
-           'Scale', 'number_panels', 'layer_domain_heatmap', 'cutoff_line', 'difference_plane', 'coefficient_view',
-           'data_uri', 'pca_picture', 'picture_row', 'information_figure', 'result_bars', 'Marks', 'difference_plot',
-           'legend', 'picture_table', 'prediction_grid']
+           'number_panels', 'layer_domain_heatmap', 'cutoff_line', 'difference_plane', 'coefficient_view', 'data_uri',
+           'pca_picture', 'picture_row', 'information_figure', 'result_bars', 'difference_plot', 'legend',
+           'picture_table', 'prediction_grid']
 
 # %% ../nbs/7_insight/28_figures.ipynb #f4ed4890
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -131,11 +131,11 @@ def filter_plane(band, # any band
 def _shade(band):
     "Traces: a ceiling, the gain filled up to it, the cut-offs."
     r, gain = gain_curve(band)
-    line = dict(type="scatter", mode="lines", hoverinfo="skip", yaxis="y2")
-    ceiling = dict(line, x=r, y=np.ones_like(r), line=dict(width=0), showlegend=False)
-    curve = dict(line, x=r, y=gain, name="gain", fill="tonexty", fillcolor="rgba(80,80,80,.13)")
-    curve["line"] = dict(color="black", width=2, dash="dash")
-    cuts = dict(line, showlegend=False, line=dict(color="#d55e00", width=2, dash="dot"))
+    line = dict(type="scatter", mode="lines", hoverinfo="skip", yaxis="y2", line_width=2)
+    ceiling = dict(line, x=r, y=np.ones_like(r), line_width=0, showlegend=False)
+    curve = dict(line, x=r, y=gain, name="gain", line_color="black", line_dash="dash")
+    curve |= dict(fill="tonexty", fillcolor="rgba(80,80,80,.13)")
+    cuts = dict(line, line_color="#d55e00", line_dash="dot", showlegend=False)
     cuts["x"] = [x for cut in band.cutoffs for x in (cut, cut, None)]
     cuts["y"] = [0, 1.02, None] * len(band.cutoffs)
     return [ceiling, curve, cuts]
@@ -143,21 +143,27 @@ def _shade(band):
 # %% ../nbs/7_insight/28_figures.ipynb #906efee6
 def _domain_curve(radii, energy, name, symbol):
     color = domain_color(name)
-    marker = dict(symbol=symbol, size=8, color=color, line=OUTLINE)
-    line = dict(color=color, width=2)
-    return dict(type="scatter", x=radii, y=energy, name=name, mode="lines+markers", marker=marker, line=line)
+    return dict(
+        type="scatter", mode="lines+markers", name=name,
+        x=radii, y=energy,
+        line_color=color, line_width=2,
+        marker=dict(symbol=symbol, size=8, color=color, line=OUTLINE))
 
 def _dc_marks(dc):
     colors = [domain_color(name) for name in dc]
     symbols = [symbol for _, symbol in zip(dc, cycle(MARKS))]
-    return dict(type="scatter", x=[0] * len(dc), y=list(dc.values()), mode="markers", name="DC", showlegend=False,
-                text=list(dc), hovertemplate="DC of %{text}: %{y:.3g}<extra></extra>",
-                marker=dict(size=9, line=OUTLINE, color=colors, symbol=symbols))
+    return dict(
+        type="scatter", mode="markers", name="DC", showlegend=False,
+        x=[0] * len(dc),
+        y=list(dc.values()),
+        text=list(dc),
+        hovertemplate="DC of %{text}: %{y:.3g}<extra></extra>",
+        marker=dict(symbol=symbols, size=9, color=colors, line=OUTLINE))
 
 # %% ../nbs/7_insight/28_figures.ipynb #62fc97b7
-_ENERGY = dict(type="log", dtick=1, exponentformat="power", title=dict(text="energy per coefficient"))
-_SHARE = dict(type="linear", rangemode="tozero", title=dict(text="share of energy per ring (%)"))
-_GAIN = dict(overlaying="y", side="right", anchor="x", dtick=.25, range=[0, 1.02], showgrid=False, title=dict(text="gain"))
+_ENERGY = dict(title_text="energy per coefficient", type="log", dtick=1, exponentformat="power")
+_SHARE = dict(title_text="share of energy per ring (%)", type="linear", rangemode="tozero")
+_GAIN = dict(title_text="gain", overlaying="y", side="right", anchor="x", dtick=.25, range=[0, 1.02], showgrid=False)
 
 def spectrum_curves(radii, # (r,) from `frequency.radial_profile`
                     energies: Mapping, # domain -> (r,) mean energy per coefficient, or shares in percent
@@ -171,15 +177,17 @@ def spectrum_curves(radii, # (r,) from `frequency.radial_profile`
     for (name, energy), symbol in zip(energies.items(), cycle(MARKS)):
         traces.append(_domain_curve(radii, energy, name, symbol))
     if dc: traces.append(_dc_marks(dc))
-    xaxis = dict(title=dict(text=RADIUS), range=[-.03, 2 ** .5], dtick=.2)
-    layout = dict(xaxis=xaxis, yaxis=_SHARE if share else _ENERGY, yaxis2=_GAIN)
-    return styled(go.Figure(dict(data=traces, layout=layout)), title, 420)
+    xaxis = dict(title_text=RADIUS, range=[-.03, 2 ** .5], dtick=.2)
+    yaxis = _SHARE if share else _ENERGY
+    fig = go.Figure(dict(data=traces, layout=dict(xaxis=xaxis, yaxis=yaxis, yaxis2=_GAIN)))
+    return styled(fig, title, 420)
 
 # %% ../nbs/7_insight/28_figures.ipynb #77b4ae16
-def _luminance(color): # (WCAG 2.1)
+def _luminance(color): # WCAG 2.1
     rgb = unlabel_rgb(color) if color.startswith("rgb") else [int(color[i:i + 2], 16) for i in (1, 3, 5)]
     x = np.array(rgb, float) / 255
-    return np.where(x <= .04045, x / 12.92, ((x + .055) / 1.055) ** 2.4) @ [.2126, .7152, .0722]
+    linear = np.where(x <= .04045, x / 12.92, ((x + .055) / 1.055) ** 2.4)
+    return linear @ [.2126, .7152, .0722]
 
 def text_color(color: str # "rgb(r, g, b)" or "#rrggbb"
 ) -> str: # "black" or "white"
@@ -187,7 +195,7 @@ def text_color(color: str # "rgb(r, g, b)" or "#rrggbb"
     return "black" if _luminance(color) > .179 else "white"
 
 # %% ../nbs/7_insight/28_figures.ipynb #a3c2c8f3
-class Scale(NamedTuple):
+class _Scale(NamedTuple):
     "A colour scale and what its ends stand for."
     name: str
     low: float
@@ -198,9 +206,9 @@ def _scale_of(z, change):
     values = z[~np.isnan(z)]
     if change:
         reach = max(-values.min(), values.max(), .1) if values.size else 1.
-        return Scale("RdBu_r", -reach, reach)
-    if not values.size: return Scale("Cividis", -1., 1.)
-    return Scale("Cividis", 0., 10 * np.ceil(max(values.max(), 1) / 10))
+        return _Scale("RdBu_r", -reach, reach)
+    if not values.size: return _Scale("Cividis", -1., 1.)
+    return _Scale("Cividis", 0., 10 * np.ceil(max(values.max(), 1) / 10))
 
 # %% ../nbs/7_insight/28_figures.ipynb #ce3141ee
 @lru_cache
@@ -216,12 +224,15 @@ def _numbers(z, scale, change):
     rows, columns = np.nonzero(there)
     values = z[there]
     steps = 255 * (values - scale.low) / (scale.high - scale.low)
-    colors = _text_colors(scale.name)[steps.astype(int)].tolist()
+    colors = _text_colors(scale.name)[steps.astype(int)]
     if change: form = "{:+.0f}" if scale.high >= 10 else "{:+.1f}"
     else: form = "{:.0f}" if scale.high >= 20 else "{:.1f}"
-    size = 12 if z.shape[1] <= 16 else 10
-    return dict(type="scatter", x=columns, y=rows, mode="text", hoverinfo="skip",
-                text=[_written(v, form) for v in values], textfont=dict(size=size, color=colors))
+    return dict(
+        type="scatter", mode="text", hoverinfo="skip",
+        x=columns, y=rows,
+        text=[_written(v, form) for v in values],
+        textfont_size=12 if z.shape[1] <= 16 else 10,
+        textfont_color=colors.tolist())
 
 # %% ../nbs/7_insight/28_figures.ipynb #d76bfe73
 def _check_shapes(panels, rows, columns):
@@ -231,26 +242,32 @@ def _check_shapes(panels, rows, columns):
 
 def _stacked(panels, columns): # in percent; one heatmap with empty rows is drawn faster than many
     gap = np.full((1, columns), np.nan)
-    parts = [part for x in panels.values() for part in (np.asarray(x, float), gap)]
-    return 100 * np.concatenate(parts[:-1])
+    parts = [part for panel in panels.values() for part in (panel, gap)]
+    return 100 * np.concatenate(parts[:-1]).astype(float)
 
 def _frame(i, j, color="#d55e00"): # a shape around a cell
-    return dict(type="rect", x0=j - .5, x1=j + .5, y0=i - .5, y1=i + .5, line=dict(color=color, width=3))
+    corners = dict(x0=j - .5, x1=j + .5, y0=i - .5, y1=i + .5)
+    return dict(corners, type="rect", line_color=color, line_width=3)
 
 # %% ../nbs/7_insight/28_figures.ipynb #c542ef0d
-def _headings(names, step): # at the right of each panel, where there are several
-    place = dict(x=1, xref="paper", xanchor="left", xshift=6, textangle=90, showarrow=False, font=dict(size=14))
-    return [dict(place, text=name, y=step * i + step / 2 - 1) for i, name in enumerate(names)]
+def _headings(names, step): # at the right of each panel
+    place = dict(x=1, xref="paper", xanchor="left", xshift=6)
+    letters = dict(textangle=90, font_size=14, showarrow=False)
+    middles = [step * i + step / 2 - 1 for i in range(len(names))]
+    return [dict(text=name, y=y, **place, **letters) for name, y in zip(names, middles)]
+
+def _ticks(names, places):
+    return dict(ticktext=list(map(str, names)), tickvals=list(places), showgrid=False)
 
 def _panel_layout(panels, rows, columns, xaxis):
     step = len(rows) + 1
     height = step * len(panels) - 1
-    places = [step * p + i for p in range(len(panels)) for i in range(len(rows))]
-    x = dict(tickvals=list(range(len(columns))), ticktext=list(map(str, columns)), showgrid=False,
-             title=dict(text=xaxis), range=[-.5, len(columns) - .5])
-    y = dict(tickvals=places, ticktext=list(map(str, rows)) * len(panels), showgrid=False, range=[height - .5, -.5])
+    x = _ticks(columns, range(len(columns)))
+    x |= dict(title_text=xaxis, range=[-.5, len(columns) - .5])
+    y = _ticks([*rows] * len(panels), (i for i in range(height) if i % step < len(rows)))
+    y["range"] = [height - .5, -.5]
     headings = _headings(panels, step) if len(panels) > 1 else []
-    return dict(xaxis=x, yaxis=y, showlegend=False, margin=dict(r=70), annotations=headings, shapes=[])
+    return dict(xaxis=x, yaxis=y, showlegend=False, margin_r=70, annotations=headings, shapes=[])
 
 # %% ../nbs/7_insight/28_figures.ipynb #5be4b270
 def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN cells stay empty
@@ -267,10 +284,12 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
     z = _stacked(panels, len(columns))
     scale = _scale_of(z, change)
     names = np.array([*rows, ""] * len(panels))[:-1]
-    hover = f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>"
-    bar = dict(title=dict(text=f"{unit}<br> ", font=dict(size=13)), outlinewidth=0, x=1.06)
-    heat = dict(type="heatmap", z=z, zmin=scale.low, zmax=scale.high, colorscale=scale.name, colorbar=bar, xgap=1, ygap=1,
-                hoverongaps=False, customdata=np.broadcast_to(names[:, None], z.shape), hovertemplate=hover)
+    heat = dict(
+        type="heatmap", z=z, xgap=1, ygap=1, hoverongaps=False,
+        zmin=scale.low, zmax=scale.high, colorscale=scale.name,
+        colorbar=dict(title_text=f"{unit}<br> ", title_font_size=13, outlinewidth=0, x=1.06),
+        customdata=np.broadcast_to(names[:, None], z.shape),
+        hovertemplate=f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>")
     layout = _panel_layout(panels, rows, columns, xaxis)
     if chosen: layout["shapes"] = [_frame(start + chosen[0], chosen[1]) for start in range(0, len(z), len(rows) + 1)]
     fig = go.Figure(dict(data=[heat, _numbers(z, scale, change)], layout=layout))
@@ -295,7 +314,10 @@ def cutoff_line(band, cut: float, # one of its cut-offs
         angle = np.linspace(0, np.pi / 2, 181)
         x = w * cut * np.cos(angle)
         y = h * cut * np.sin(angle)
-    else: x, y = int(cut * min(h, w)) * np.array([[0., 1, 1], [1, 1, 0]])
+    else:
+        side = int(cut * min(h, w))
+        x = side * np.array([0., 1, 1])
+        y = side * np.array([1., 1, 0])
     outside = (x > w - .5) | (y > h - .5)
     return np.where(outside, np.nan, x), np.where(outside, np.nan, y)
 
@@ -328,12 +350,14 @@ def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or d
 # %% ../nbs/7_insight/28_figures.ipynb #12c15c67
 def _draw_cuts(fig, band, h, w, col):
     x, y = _cut_lines(band, h, w)
-    line = dict(color="black", width=2, dash="dash")
-    fig.add_scatter(x=x, y=y, mode="lines", line=line, showlegend=False, hoverinfo="skip", row=1, col=col)
+    fig.add_scatter(
+        x=x, y=y, mode="lines", showlegend=False, hoverinfo="skip",
+        line=dict(color="black", width=2, dash="dash"),
+        row=1, col=col)
 
 def _difference_axes(fig, h, w, reach, unit):
-    colorbar = dict(title=dict(text=unit, font_size=13), outlinewidth=0)
-    fig.update_layout(coloraxis=dict(cmin=-reach, cmax=reach, colorscale="RdBu_r", colorbar=colorbar))
+    colorbar = dict(title_text=unit, title_font_size=13, outlinewidth=0)
+    fig.update_coloraxes(cmin=-reach, cmax=reach, colorscale="RdBu_r", colorbar=colorbar)
     fig.update_xaxes(title_text="horizontal frequency", range=[-.5, w - .5], showgrid=False)
     fig.update_yaxes(range=[h - .5, -.5], showgrid=False)
     fig.update_yaxes(title_text=VERTICAL, col=1)
@@ -351,14 +375,20 @@ def coefficient_view(h: int, w: int, # the patch grid
     colors = [domain_color(d) for d in energies]
     fig = make_subplots(1, 2, column_widths=[.5, .5], horizontal_spacing=.22, subplot_titles=["basis image", "energy"])
     fig.add_heatmap(z=wave, colorscale="gray", showscale=False, hoverinfo="skip", row=1, col=1)
-    fig.add_bar(x=list(energies.values()), y=list(energies), orientation="h", marker=dict(color=colors, line=OUTLINE),
-                hovertemplate="%{y}: %{x:.3g}<extra></extra>", row=1, col=2)
+    fig.add_bar(
+        x=list(energies.values()),
+        y=list(energies),
+        orientation="h",
+        marker=dict(color=colors, line=OUTLINE),
+        hovertemplate="%{y}: %{x:.3g}<extra></extra>",
+        row=1, col=2)
+    fig.update_yaxes(autorange="reversed")
     fig.update_xaxes(visible=False, constrain="domain", col=1)
-    fig.update_yaxes(visible=False, autorange="reversed", scaleanchor="x", constrain="domain", col=1)
+    fig.update_yaxes(visible=False, constrain="domain", scaleanchor="x", col=1)
     fig.update_xaxes(title_text="mean energy", rangemode="tozero", exponentformat="power", nticks=4, col=2)
-    fig.update_yaxes(autorange="reversed", type="category", showgrid=False, col=2)
+    fig.update_yaxes(type="category", showgrid=False, col=2)
     fig.update_annotations(font_size=13)
-    return styled(fig, f"Coefficient: vertical {k}, horizontal {l}", 300, showlegend=False, margin=dict(l=10, t=72))
+    return styled(fig, f"Coefficient: vertical {k}, horizontal {l}", 300, showlegend=False, margin_l=10, margin_t=72)
 
 # %% ../nbs/7_insight/28_figures.ipynb #e079469c
 def data_uri(picture, # PIL image, or array (H, W, 3) or (H, W) uint8
@@ -379,6 +409,18 @@ def pca_picture(z, # (3, h, w) projections on three directions
     return (255 * np.clip(bright, 0, 1)).round().astype(np.uint8)
 
 # %% ../nbs/7_insight/28_figures.ipynb #2b3b2f44
+def _norm_map(fig, norms, outliers, col):
+    y, x = ([], []) if outliers is None else np.nonzero(outliers)
+    fig.add_heatmap(
+        z=norms, colorscale="Cividis",
+        colorbar=dict(outlinewidth=0, thickness=12),
+        hovertemplate="token (%{y}, %{x}): %{z:.3g}<extra></extra>",
+        row=1, col=col)
+    cross = dict(symbol="x", size=8, color="#d55e00", line_width=1, line_color="white")
+    fig.add_scatter(x=x, y=y, mode="markers", marker=cross, hoverinfo="skip", row=1, col=col)
+    fig.update_yaxes(autorange="reversed", scaleanchor="x" if col == 1 else f"x{col}", col=col)
+
+# %% ../nbs/7_insight/28_figures.ipynb #5a23be19
 def picture_row(pictures: Mapping, # heading -> (H, W, 3) uint8, of any sizes
                 title: str, # above the figure
                 norms=None, # (h, w) a map to show beside them, with a scale of its own
@@ -397,52 +439,53 @@ def picture_row(pictures: Mapping, # heading -> (H, W, 3) uint8, of any sizes
     fig.update_annotations(font_size=13)
     return styled(fig, title, height, showlegend=False, margin=dict(l=8, r=8, t=62, b=8))
 
-def _norm_map(fig, norms, outliers, col):
-    y, x = ([], []) if outliers is None else np.nonzero(outliers)
-    fig.add_heatmap(z=norms, colorscale="Cividis", colorbar=dict(outlinewidth=0, thickness=12), row=1, col=col,
-                    hovertemplate="token (%{y}, %{x}): %{z:.3g}<extra></extra>")
-    cross = dict(symbol="x", size=8, color="#d55e00", line=dict(width=1, color="white"))
-    fig.add_scatter(x=x, y=y, mode="markers", marker=cross, hoverinfo="skip", row=1, col=col)
-    anchor = "x" if col == 1 else f"x{col}"
-    fig.update_yaxes(autorange="reversed", scaleanchor=anchor, col=col)
-
 # %% ../nbs/7_insight/28_figures.ipynb #84215d77
-TOLD = {"domain": ("#d55e00", "circle", "solid"), "class, source": ("#0072b2", "square", "solid"),
-        "class, other domains": ("#56b4e9", "diamond", "dash"), "control": ("#666666", "x", "dot")}
+TOLD = {  # curve -> colour, mark, dash
+    "domain": ("#d55e00", "circle", "solid"),
+    "class, source": ("#0072b2", "square", "solid"),
+    "class, other domains": ("#56b4e9", "diamond", "dash"),
+    "control": ("#666666", "x", "dot")}
 
-def _told(fig, curve, radii, name, legend, place):
+def _told(fig, curve, radii, name, first, place):
     "The curve over the rings with its intervals, and DC as a mark of its own."
     color, symbol, dash = TOLD[name]
     shift = .008 * (list(TOLD).index(name) - 1.5)  # or the intervals would cover each other
-    looks = dict(name=name, legendgroup=name, line=dict(color=color, width=2, dash=dash),
-                 marker=dict(color=color, symbol=symbol, size=7), hovertemplate="%{y:.1f} % at %{x:.2f}")
-    parts = dict(markers=curve[curve.band == 0])
-    parts["lines+markers"] = curve[curve.band > 0]
-    for mode, part in parts.items():
-        up = 100 * (part.upper - part.skill)
-        down = 100 * (part.skill - part.lower)
-        fig.add_scatter(x=part.band.map(radii) + shift, y=100 * part.skill, mode=mode, **looks, **place,
-                        showlegend=legend and mode != "markers",
-                        error_y=dict(array=up, arrayminus=down, thickness=1.2, width=2))
+    for mode, part in (("markers", curve[curve.band == 0]), ("lines+markers", curve[curve.band > 0])):
+        fig.add_scatter(
+            mode=mode, name=name, legendgroup=name,
+            showlegend=first and mode != "markers",
+            x=part.band.map(radii) + shift,
+            y=100 * part.skill,
+            error_y_array=100 * (part.upper - part.skill),
+            error_y_arrayminus=100 * (part.skill - part.lower),
+            error_y_thickness=1.2, error_y_width=2,
+            line=dict(color=color, width=2, dash=dash),
+            marker=dict(color=color, symbol=symbol, size=7),
+            hovertemplate="%{y:.1f} % at %{x:.2f}", **place)
 
 # %% ../nbs/7_insight/28_figures.ipynb #37983edd
 def _mark_radii(fig, cuts, band, place):
     if band is not None:
         r, gain = gain_curve(band, 2001)
         inside = r[gain > gain.max() / 2]
-        fig.add_vrect(inside.min(), inside.max(), fillcolor="#999", opacity=.16, line_width=0, layer="below", **place)
-    for cut in cuts: fig.add_vline(cut, line=dict(color="black", width=1.5, dash="dot"), **place)
-    fig.add_hline(0, line=dict(color="#888", width=1), layer="below", **place)
+        fig.add_vrect(
+            inside[0], inside[-1],
+            fillcolor="#999", opacity=.16, line_width=0, layer="below", **place)
+    for cut in cuts:
+        fig.add_vline(cut, line_color="black", line_width=1.5, line_dash="dot", **place)
+    fig.add_hline(0, line_color="#888", line_width=1, layer="below", **place)
 
 def _information_axes(fig, lowest, rows, columns, title):
-    ticks = {-.14: "DC", .2: ".2", .4: ".4", .6: ".6", .8: ".8", 1: "1", 1.2: "1.2"}
-    fig.update_xaxes(range=[-.22, 1.25], tickvals=list(ticks), ticktext=list(ticks.values()), tickangle=0)
+    ticks = [-.14, .2, .4, .6, .8, 1, 1.2]
+    texts = ["DC", ".2", ".4", ".6", ".8", "1", "1.2"]
+    fig.update_xaxes(range=[-.22, 1.25], tickangle=0, tickvals=ticks, ticktext=texts)
     fig.update_yaxes(range=[min(-12, lowest - 4), 106], dtick=25)
     fig.update_xaxes(title_text=RADIUS if columns < 3 else "radial frequency", row=rows)
     fig.update_yaxes(title_text="skill (%)", col=1)
     fig.update_annotations(font_size=13)
     height = 160 + 220 * rows
-    return styled(fig, title, height, margin=dict(t=100, b=64), legend=dict(y=1 + 30 / (height - 164)))
+    above = 1 + 30 / (height - 164)
+    return styled(fig, title, height, margin_t=100, margin_b=64, legend_y=above)
 
 # %% ../nbs/7_insight/28_figures.ipynb #daaff6d4
 def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), skill, lower, upper: `evidence.skill_curves`
@@ -459,8 +502,8 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), s
     radii = bands.set_index("band").radius.where(lambda r: r > 0, -.14)  # DC stands apart
     columns = min(columns, len(layers))
     rows = -(-len(layers) // columns)
-    fig = make_subplots(rows, columns, shared_yaxes=True, horizontal_spacing=.015, vertical_spacing=.27 / rows,
-                        subplot_titles=[f"block {layer}" for layer in layers])
+    fig = make_subplots(rows, columns, shared_yaxes=True, subplot_titles=[f"block {layer}" for layer in layers],
+                        horizontal_spacing=.015, vertical_spacing=.27 / rows)
     for i, layer in enumerate(layers):
         place = dict(row=i // columns + 1, col=i % columns + 1)
         for name in TOLD:
@@ -471,34 +514,55 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), s
 
 # %% ../nbs/7_insight/28_figures.ipynb #ec2017aa
 def _panel(fig, col, seeds, means, rank, color, baseline):
-    place = dict(mode="markers", row=1, col=col)
-    fig.add_scatter(x=100 * seeds.miou, y=seeds.adapter.map(rank) + .24, text=seeds.adapter, customdata=seeds.seed,
-                    hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>",
-                    marker=dict(size=6, color="#777"), **place)
-    deviation = dict(array=100 * means.sd.fillna(0), color="#333", thickness=1.5, width=4)
-    fig.add_scatter(x=100 * means["mean"], y=means.adapter.map(rank), text=means.adapter,
-                    hovertemplate="%{text}: %{x:.2f} % (mean of seeds)<extra></extra>",
-                    marker=dict(size=12, color=color, line=OUTLINE), error_x=deviation, **place)
+    place = dict(row=1, col=col)
+    fig.add_scatter(
+        mode="markers",
+        x=100 * seeds.miou,
+        y=seeds.adapter.map(rank) + .24,
+        text=seeds.adapter, customdata=seeds.seed,
+        hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>",
+        marker_size=6, marker_color="#777", **place)
+    fig.add_scatter(
+        mode="markers",
+        x=100 * means["mean"],
+        y=means.adapter.map(rank),
+        text=means.adapter,
+        hovertemplate="%{text}: %{x:.2f} % (mean of seeds)<extra></extra>",
+        error_x_array=100 * means.sd.fillna(0),
+        error_x=dict(color="#333", thickness=1.5, width=4),
+        marker=dict(size=12, color=color, line=OUTLINE), **place)
     base = means[means.adapter == baseline]["mean"]
-    if len(base): fig.add_vline(100 * base.item(), line=dict(color="#555", width=1, dash="dash"), row=1, col=col)
+    if len(base):
+        fig.add_vline(100 * base.item(), line_color="#555", line_width=1, line_dash="dash", **place)
 
 # %% ../nbs/7_insight/28_figures.ipynb #47f4bfdb
-def _half_width(table, means): # in points: what the widest panel needs at each side of its middle
-    by_domain = table.groupby("domain").miou
-    center = by_domain.agg(lambda x: 50 * (x.min() + x.max()))
+def _half_width(table, means): # the middle of each panel, and what the widest needs at its sides, in points
+    scores = table.groupby("domain").miou
+    center = scores.agg(lambda x: 50 * (x.min() + x.max()))
     own = means[means.domain.isin(center.index)].set_index("domain")
-    reach = (100 * own["mean"] - center[own.index]).abs() + 100 * own.sd.fillna(0)
-    return center, max(1., 55 * by_domain.agg(np.ptp).max(), 1.05 * reach.max())
+    reach = (100 * own["mean"] - center[own.index]).abs()
+    reach += 100 * own.sd.fillna(0)
+    return center, max(1., 55 * scores.agg(np.ptp).max(), 1.05 * reach.max())
 
 def _name_lines(fig, names, space): # adapters at the left, the first on top
-    fig.update_yaxes(range=[len(names) - space, space - 1], ticks="", tickvals=list(range(len(names))), ticktext=list(names))
+    fig.update_yaxes(
+        range=[len(names) - space, space - 1],
+        tickvals=list(range(len(names))),
+        ticktext=list(names),
+        ticks="")
 
 def _below(fig, text): # one title for the axes of all panels
-    fig.add_annotation(text=text, x=.5, y=0, xref="paper", yref="paper", yshift=-50, showarrow=False, font_size=14)
+    fig.add_annotation(
+        text=text, font_size=14, showarrow=False,
+        x=.5, xref="paper",
+        y=0, yref="paper", yshift=-50)
 
 def _shade_panel(fig, col):
-    fig.add_shape(type="rect", xref="x domain", yref="y domain", x0=0, x1=1, y0=0, y1=1, layer="below",
-                  fillcolor="#f1f1f1", line_width=0, row=1, col=col)
+    fig.add_shape(
+        type="rect", layer="below", fillcolor="#f1f1f1", line_width=0,
+        x0=0, x1=1, xref="x domain",
+        y0=0, y1=1, yref="y domain",
+        row=1, col=col)
 
 # %% ../nbs/7_insight/28_figures.ipynb #89eaf7a4
 def result_bars(rows: Sequence[Mapping], # results
@@ -515,7 +579,8 @@ def result_bars(rows: Sequence[Mapping], # results
     titles = [d + ("<br>(held out)" if d in held_out else "") for d in domains]
     fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=.02)
     for col, d in enumerate(domains, 1):
-        _panel(fig, col, table[table.domain == d], means[means.domain == d], rank, domain_color(d), baseline)
+        seeds = table[table.domain == d]
+        _panel(fig, col, seeds, means[means.domain == d], rank, domain_color(d), baseline)
         fig.update_xaxes(range=[center[d] - half, center[d] + half], nticks=5, showline=True, col=col)
         if d in held_out: _shade_panel(fig, col)
     _name_lines(fig, rank, .4)
@@ -524,34 +589,45 @@ def result_bars(rows: Sequence[Mapping], # results
     return styled(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
 
 # %% ../nbs/7_insight/28_figures.ipynb #3ec79707
-class Marks(NamedTuple):
-    "How the differences of a panel are drawn."
-    x: pd.Series    # within the panel
-    up: pd.Series   # length of the interval to the right
-    down: pd.Series # and to the left
+class _Marks(NamedTuple):
+    "How the differences of a panel are drawn: within its edges."
+    x: pd.Series
+    up: pd.Series       # length of the interval to the right
+    down: pd.Series     # and to the left
     symbol: np.ndarray
-    text: list[str] # the value of those that lie outside
+    text: np.ndarray    # the value of those that lie outside
 
-def _side(t, edge): # how the differences of a panel look: x, its interval to both sides, and a symbol
+def _marks(t, edge):
     x = t.difference.clip(-edge, edge)
     off = t.difference.abs() > edge
-    up = (t.high.clip(-edge, edge) - x).clip(0).mask(off, 0)
-    down = (x - t.low.clip(-edge, edge)).clip(0).mask(off, 0)
+    up = t.high.clip(-edge, edge) - x
+    down = x - t.low.clip(-edge, edge)
     pointing = np.where(t.difference < 0, "triangle-left", "triangle-right")
-    return Marks(x, up, down, np.where(off, pointing, "circle"), [f"{d:+.1f}" if o else "" for d, o in zip(t.difference, off)])
+    text = t.difference.map("{:+.1f}".format).where(off, "")
+    symbol = np.where(off, pointing, "circle")
+    return _Marks(x, up.clip(0).mask(off, 0), down.clip(0).mask(off, 0), symbol, text)
 
 # %% ../nbs/7_insight/28_figures.ipynb #9af51f1e
 def _difference_panel(fig, col, t, names, edge, color):
-    marks = _side(t, edge)
+    marks = _marks(t, edge)
     sure = (t.low > 0) | (t.high < 0)
-    interval = dict(symmetric=False, array=marks.up, arrayminus=marks.down, color="#555", thickness=1.4, width=4)
-    dot = dict(size=11, symbol=marks.symbol, color=np.where(sure, color, "white"), line=dict(width=1.5, color="#333"))
     value = "%{customdata[1]:+.2f} [%{customdata[2]:+.2f}, %{customdata[3]:+.2f}]"
-    fig.add_scatter(x=marks.x, y=t.adapter.map(names.index), error_x=interval, marker=dot, mode="markers+text",
-                    text=marks.text, textposition=np.where(t.difference < 0, "middle right", "middle left").tolist(),
-                    textfont_size=11, customdata=t[["adapter", "difference", "low", "high"]],
-                    hovertemplate=f"%{{customdata[0]}}: {value}<extra></extra>", row=1, col=col)
-    fig.add_vline(0, line=dict(color="#333", width=1, dash="dot"), row=1, col=col)  # after the trace: empty panels get no line
+    fig.add_scatter(
+        mode="markers+text",
+        x=marks.x,
+        y=t.adapter.map(names.index),
+        error_x=dict(symmetric=False, array=marks.up, arrayminus=marks.down),
+        error_x_color="#555", error_x_thickness=1.4, error_x_width=4,
+        marker=dict(size=11, symbol=marks.symbol, color=np.where(sure, color, "white")),
+        marker_line=dict(width=1.5, color="#333"),
+        text=marks.text,
+        textposition=np.where(t.difference < 0, "middle right", "middle left"),
+        textfont_size=11,
+        customdata=t[["adapter", "difference", "low", "high"]],
+        hovertemplate=f"%{{customdata[0]}}: {value}<extra></extra>",
+        row=1, col=col)
+    # after the trace: empty panels get no line
+    fig.add_vline(0, line_color="#333", line_width=1, line_dash="dot", row=1, col=col)
 
 # %% ../nbs/7_insight/28_figures.ipynb #82c6402c
 def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, as `results.differences` makes it
@@ -593,7 +669,8 @@ def legend(space: LabelSpace, # names and colours
     draw = ImageDraw.Draw(image)
     for i, x, y in places:
         patch = [x, y, x + size, y + size]
-        draw.rectangle(patch, fill=tuple(map(int, space.palette[i])), outline="#555")
+        color = tuple(map(int, space.palette[i]))
+        draw.rectangle(patch, fill=color, outline="#555")
         draw.text((x + size + 8, y + size // 2), space.classes[i], fill="black", font=font, anchor="lm")
     return image
 
@@ -608,8 +685,9 @@ def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as ma
     gap = 6
     top = size + 11  # where the pictures begin
     left = int(max(font.getlength(c) for c in captions)) + 12
-    heights = [round(width * x.shape[0] / x.shape[1]) for x in next(iter(columns.values()))]
-    tops = np.cumsum([top] + [h + gap for h in heights]).tolist()
+    first = next(iter(columns.values()))
+    heights = [round(width * x.shape[0] / x.shape[1]) for x in first]
+    tops = list(accumulate((h + gap for h in heights), initial=top))
     page = Image.new("RGB", (left + len(columns) * (width + gap), tops[-1]), "white")
     draw = ImageDraw.Draw(page)
     for y, h, name in zip(tops, heights, captions):
@@ -617,7 +695,8 @@ def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as ma
     for x, (name, column) in zip(count(left, width + gap), columns.items()):
         draw.text((x + width // 2, top // 2), name, fill="black", font=font, anchor="mm")
         for picture, y, h in zip(column, tops, heights):
-            page.paste(Image.fromarray(picture).resize((width, h), Image.LANCZOS), (x, y))
+            small = Image.fromarray(picture).resize((width, h), Image.LANCZOS)
+            page.paste(small, (x, y))
     return page
 
 # %% ../nbs/7_insight/28_figures.ipynb #44b93065
