@@ -66,7 +66,7 @@ def _cell(score, gain, best): # lines of the tables of means and differences, No
     if gain is None: return Html(text)
     ends = f"[{_signed(gain.low, 2)}, {_signed(gain.high, 2)}]"
     sure = " sure" * bool(direction(gain.low, gain.high) != "open")
-    return Html(f'{text}<br><span class="soft gain{sure}">{_signed(gain.difference, 2)} {ends}</span>')
+    return Html(f'{text}<br><span class="soft gain{sure}">{_signed(gain.difference, 2)}<br>{ends}</span>')
 
 def _by_place(table): return {(line.adapter, line.domain): line for line in table.itertuples()}
 
