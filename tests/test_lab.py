@@ -34,6 +34,11 @@ def settled(page):
     return now
 
 
+def serious(errors):
+    "What a page logs, but for what anywidget says of a start that takes more than two seconds."
+    return [e for e in errors if "Failed to initialize model" not in e]
+
+
 @pytest.mark.browser
 def test_light_and_wide(tmp_path):
     with jupyter(tmp_path, TOY) as address, opened(address) as (page, errors):
@@ -52,7 +57,7 @@ def test_light_and_wide(tmp_path):
         click = lambda: cells.click(position=dict(x=size["width"] / 16, y=size["height"] / 30))  # block 0 of the first domain
         assert changed(page, click) >= {CURVES, ZONES, FEATURES, DIFFERENCE}
         assert "block 0" in page.locator(".ct-card .gtitle").first.text_content()
-        assert errors == []
+        assert serious(errors) == []
 
 
 EVIDENCE = """import causal_tune, timm, pandas as pd
@@ -88,7 +93,7 @@ def test_evidence_is_measured_on_a_click(tmp_path):
         assert all(f["right"] <= c["right"] + 1 and f["width"] > 300 for f, c in zip(figures, cards))
         moved = changed(page, page.get_by_role("button", name="paper's figure").click)
         assert information in moved and names.index("Benchmark: toy") not in moved
-        assert [e for e in errors if "Failed to initialize model" not in e] == []  # anywidget says so after two slow seconds
+        assert serious(errors) == []
 
 
 @pytest.mark.browser
@@ -100,7 +105,7 @@ def test_dark_and_narrow(tmp_path):
         assert tick == "rgb(221, 221, 221)"
         assert changed(page, page.get_by_role("button", name="paper's figure").click) >= {CURVES, PLANE, ZONES}
         assert "0.40" in page.locator(".ct-lab .widget-readout").first.inner_text()
-        assert errors == []
+        assert serious(errors) == []
 
 
 @pytest.fixture(scope="module")
