@@ -22,6 +22,7 @@ __all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'MODEL', 'Command', 'option'
 
 # %% ../nbs/9_lab/40_cli.ipynb #2138e8f8
 class Command(NamedTuple):
+    "What `causal-tune NAME` does, and the words it takes."
     run: Callable # of the parsed words
     help: str # one line
     options: tuple # of `option`
@@ -42,6 +43,7 @@ def command(help: str, # one line
             passes_on: bool = False): # hand words that it does not know to another program
     "A decorator that makes a function run_NAME the command NAME."
     def enter(run):
+        run.__doc__ = help
         name = run.__name__.removeprefix("run_").replace("_", "-")
         COMMANDS[name] = Command(run, help, options, tuple(takes), passes_on)
         return run
