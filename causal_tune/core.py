@@ -117,6 +117,14 @@ def _check_options(whose, factory, given, options): # whose signature says what 
         check_value(f"{whose}: {option}", value, parameter.annotation, example)
 
 # %% ../nbs/0_ground/00_core.ipynb #21d932b2
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
+
+def _literal(text):
+    if text.lower() in ("true", "false", "none"): return dict(true=True, false=False, none=None)[text.lower()]
+    if re.match(r"0\d", text) or not _NUMBER.fullmatch(text): return text # 0016E5 is a name
+    return int(text) if text.lstrip("+-").isdigit() else float(text)
+
+# %% ../nbs/0_ground/00_core.ipynb #4689bfcf
 def parse_spec(spec: str # such as "dog:low=.2,high=.7", of at most 1000 characters
 ) -> tuple[str, dict]: # name, options
     "Split a spec into its name and options; raises ValueError where an option is no `key=value`, or is given twice."
@@ -130,13 +138,6 @@ def parse_spec(spec: str # such as "dog:low=.2,high=.7", of at most 1000 charact
         if key in options: raise ValueError(f"{key!r} is given twice in {shown(spec)}; leave one out.")
         options[key] = _literal(value)
     return name.strip(), options
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
-
-def _literal(text):
-    if text.lower() in ("true", "false", "none"): return dict(true=True, false=False, none=None)[text.lower()]
-    if re.match(r"0\d", text) or not _NUMBER.fullmatch(text): return text # 0016E5 is a name
-    return int(text) if text.lstrip("+-").isdigit() else float(text)
 
 # %% ../nbs/0_ground/00_core.ipynb #27768bf6
 def format_spec(name: str, # the name before the colon
