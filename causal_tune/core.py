@@ -37,11 +37,13 @@ def unknown(kind: str, # what is being looked up, such as "adapter"
 # %% ../nbs/0_ground/00_core.ipynb #c580d56b
 def _is_number(value): return isinstance(value, Real) and not isinstance(value, bool) and -1e300 < value < 1e300
 
+def _is_line(value): return isinstance(value, str) and len(value) <= 1000 and not re.search(r"[\0-\x1f\x7f]", value)
+
 _PLAIN = { # an annotation -> is a value of that kind?, what to call the kind, an example
     "int": (lambda v: _is_number(v) and isinstance(v, Integral) and abs(v) < 2 ** 63, "a whole number", 8),
     "float": (_is_number, "a finite number", .5),
     "bool": (lambda v: isinstance(v, bool), "True or False", True),
-    "str": (lambda v: isinstance(v, str) and len(v) <= 1000 and not re.search(r"[\0-\x1f\x7f]", v), "a line of at most 1000 characters", "name"),
+    "str": (_is_line, "a line of at most 1000 characters", "name"),
     "None": (lambda v: v is None, "None", None)}
 
 def _is(value, kind): # "tuple[int, ...]" and the plain ones; what is neither takes anything
