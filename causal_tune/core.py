@@ -95,6 +95,7 @@ def running(pid: int) -> bool:
     except PermissionError: return True # somebody else's
     return True
 
+# %% ../nbs/0_ground/00_core.ipynb #ada2705b
 def _is_left(file): # whether nobody writes it any more
     pid, machine = _UNFINISHED.search(file.name).groups()
     if file.name in _writing: return False
