@@ -172,6 +172,7 @@ def _lock(handle, folder): # ends when the handle is closed, as it is with the p
         if getattr(error, "errno", None) in (errno.EACCES, errno.EAGAIN): raise in_use(folder) from None
         print(f"{folder} cannot be locked ({error}): see to it that no other process works in it.", file=sys.stderr)
 
+# %% ../nbs/0_ground/00_core.ipynb #27e2d1e8
 @contextmanager
 def _locked(folder):
     try: handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
