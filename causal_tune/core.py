@@ -4,16 +4,16 @@
 
 # %% ../nbs/0_ground/00_core.ipynb #9d72d56e
 from __future__ import annotations
-import difflib, os, re, reprlib, sys
-from contextlib import contextmanager
+import difflib, errno, os, platform, re, reprlib, sys, threading, time, zlib
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.machinery import PathFinder, SourceFileLoader
 from numbers import Integral, Real
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'whole_file',
-           'code_version', 'repair_torchvision']
+__all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'running',
+           'remove_unfinished', 'disk_is_full', 'whole_file', 'in_use', 'held', 'code_version', 'repair_torchvision']
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
 _short = reprlib.Repr()
@@ -150,16 +150,130 @@ def format_spec(name: str, # the name before the colon
     return f"{name}:{text}" if text else name
 
 # %% ../nbs/0_ground/00_core.ipynb #8d0ea3ae
+_UNFINISHED = re.compile(r"~(\d{1,9})-([0-9a-f]{8})-[0-9a-f]{8}$") # process and machine, at the end of a name
+_writing = set() # names of this process's own
+_DAY = 24 * 60 * 60
+
+def _machine(): return f"{zlib.crc32(platform.node().encode()):08x}"
+
+def running(pid: int) -> bool:
+    "Whether this machine has a process of that number."
+    if os.name == "nt": return True # where the next line would be a signal
+    try: os.kill(pid, 0)
+    except ProcessLookupError: return False
+    except PermissionError: return True # somebody else's
+    return True
+
+# %% ../nbs/0_ground/00_core.ipynb #ada2705b
+def _is_left(file): # whether nobody writes it any more
+    pid, machine = _UNFINISHED.search(file.name).groups()
+    if file.name in _writing: return False
+    if machine == _machine(): return int(pid) == os.getpid() or not running(int(pid))
+    return time.time() - file.stat().st_mtime > _DAY
+
+def remove_unfinished(folder: str | Path) -> None:
+    "Remove what killed processes left half written in a folder; what a running one writes stays."
+    for file in Path(folder).glob("*~*"):
+        if not _UNFINISHED.search(file.name): continue
+        with suppress(OSError): # another process removed it, or may not be disturbed
+            if _is_left(file): file.unlink()
+
+# %% ../nbs/0_ground/00_core.ipynb #9c483c1c
+_FULL = "unexpected pos|iostream error|PytorchStreamWriter failed|os error 28|os error 122" # as torch and safetensors put it
+
+def disk_is_full(error: BaseException) -> bool:
+    "Whether an error says that no more could be written."
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(re.search(_FULL, str(error)))
+
+def _no_room(path, written): # bytes that did fit
+    import shutil
+    needed = max(written, path.stat().st_size if path.exists() else 0) # as much as the one before, or more
+    free = shutil.disk_usage(path.parent).free
+    return OSError(f"{path} could not be written because the disk is full: it needs more than {needed / 1e6:.1f} MB, and "
+                   f"{free / 1e6:.1f} MB are free. Make room and do the same again.")
+
+def _to_disk(path): # a file, or a folder with the names in it
+    handle = os.open(path, os.O_RDONLY)
+    try: os.fsync(handle)
+    finally: os.close(handle)
+
+# %% ../nbs/0_ground/00_core.ipynb #ddbe9b08
+_tidied = set() # folders
+
 @contextmanager
-def whole_file(path: str | Path): # yields the path to write to: "a.json~4711-9f3a01c2" for "a.json"
-    "Write a file in one stroke: under its name it is there whole or not at all. After an error nothing is left behind."
+def whole_file(path: str | Path): # yields the path to write to: "a.json~4711-5e1c0b2d-9f3a01c2" for "a.json"
+    """Write a file in one stroke: under its name it is there whole or not at all. After an error nothing is left behind.
+    OSError with the room that is needed where the disk is full."""
     path = Path(path)
-    unfinished = path.with_name(f"{path.name}~{os.getpid()}-{os.urandom(4).hex()}")
+    if path.parent not in _tidied: remove_unfinished(path.parent)
+    _tidied.add(path.parent)
+    unfinished = path.with_name(f"{path.name}~{os.getpid()}-{_machine()}-{os.urandom(4).hex()}")
+    _writing.add(unfinished.name)
     try:
         yield unfinished
+        _to_disk(unfinished)
         unfinished.replace(path)
+        with suppress(OSError): _to_disk(path.parent) # some disks cannot, and keep names by themselves
+    except Exception as error:
+        if not disk_is_full(error): raise
+        written = unfinished.stat().st_size if unfinished.exists() else 0
+        unfinished.unlink(missing_ok=True) # before the room is measured
+        raise _no_room(path, written) from error
     finally:
         unfinished.unlink(missing_ok=True)
+        _writing.discard(unfinished.name)
+
+# %% ../nbs/0_ground/00_core.ipynb #6e104177
+def in_use(folder: Path) -> OSError: # to be raised by the caller
+    "Which other process holds a folder, and what can be done."
+    whose = "another process"
+    with suppress(OSError, ValueError): # no longer there, or not yet written
+        pid, since, host = (folder / ".lock").read_text().split("\n")[:3]
+        whose = f"process {pid} on {host}" if host != platform.node() else f"process {pid}"
+        whose += f" since {since}"
+    return OSError(f"{folder} is in use by {whose}: wait until it has ended, or use another folder.")
+
+def _lock(handle, folder): # ends when the handle is closed, as it is with the process
+    try:
+        import fcntl # not everywhere
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError) as error:
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EAGAIN): raise in_use(folder) from None
+        print(f"{folder} cannot be locked ({error}): see to it that no other process works in it.", file=sys.stderr)
+
+# %% ../nbs/0_ground/00_core.ipynb #27e2d1e8
+@contextmanager
+def _locked(folder):
+    try: handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError: # a folder that cannot be written needs no lock
+        yield
+        return
+    try:
+        _lock(handle, folder)
+        with suppress(OSError): # on a full disk it is not said whose the lock is
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n{time.strftime('%Y-%m-%d %H:%M:%S')}\n{platform.node()}\n".encode())
+        yield
+    finally: os.close(handle)
+
+# %% ../nbs/0_ground/00_core.ipynb #733d34ac
+_holders = {} # folder -> process and thread that work in it
+
+@contextmanager
+def held(folder: str | Path): # is made where it is not there
+    "Work in a folder as the only process, and the only thread of it. OSError that names the process which does already."
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    key = folder.resolve()
+    me = os.getpid(), threading.get_ident()
+    if _holders.get(key) == me: # further up
+        yield
+        return
+    if _holders.setdefault(key, me) != me:
+        raise OSError(f"{folder} is in use by another thread of this program: wait until it has ended, or use another folder.")
+    try:
+        with _locked(folder): yield
+    finally: del _holders[key]
 
 # %% ../nbs/0_ground/00_core.ipynb #f80eed1f
 @lru_cache # as it was first asked: code that is loaded does not change with the checkout
