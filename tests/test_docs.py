@@ -40,3 +40,26 @@ def test_what_a_reader_sees_of_a_cell():
     assert readable(dict(cell_type="code", source=["#| hide\n", "x"], outputs=[])) is None
     figure = with_html(dict(data={"application/vnd.plotly.v1+json": dict(data=[dict(y=[1, 2])], layout={})}))
     assert "plotly.min.js" in figure["data"]["text/html"]
+
+
+SITE = ROOT / "_docs" / "html"
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not SITE.exists(), reason="no site here; `make docs` builds it")
+def test_every_page_opens_without_a_request_or_an_error():
+    from playwright.sync_api import sync_playwright
+    from browser import CHROMIUM, FLAGS
+    faults, outside = [], set()
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        tab = browser.new_page(viewport=dict(width=390, height=844))
+        tab.on("console", lambda m: faults.append((tab.url, m.text)) if m.type == "error" else None)
+        tab.on("pageerror", lambda e: faults.append((tab.url, str(e))))
+        tab.on("request", lambda r: outside.add(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+        for path in sorted(SITE.rglob("*.html")):
+            tab.goto(path.as_uri(), wait_until="load")
+            width = tab.evaluate("document.documentElement.scrollWidth")
+            if width > 391 and path.name != "lab.html": faults.append((path.name, f"{width} pixels wide"))
+        browser.close()
+    assert faults == [] and outside == set()
