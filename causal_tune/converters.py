@@ -27,7 +27,7 @@ from .core import Registry, unknown, whole_file
 from .datasets import (LAYOUTS, Layout, about_left, evenly_spaced, find_root, in_sequence, named_files, named_images,
                                   pair_files, read_pair)
 from .domains import CITYSCAPES, CITYSCAPES_IDS, LabelSpace, id_colours, remap
-from .images import read_image, read_label, shown
+from .images import line_of, read_image, read_label
 
 # %% ../nbs/5_data/22_converters.ipynb #10f9d9e5
 def train_ids(path: Path, # a label file, grey or with a palette
@@ -37,7 +37,7 @@ def train_ids(path: Path, # a label file, grey or with a palette
     "Look up each id of a label file. Raises OSError for an unreadable file, ValueError for ids that cannot be."
     ids = read_label(path, id_colours(CITYSCAPES, table), trusted=True)
     if ids.max() >= known:
-        raise ValueError(f"{shown(path)} holds id {ids.max()}, but its data set has {known} classes; is it of this version?")
+        raise ValueError(f"{line_of(path)} holds id {ids.max()}, but its data set has {known} classes; is it of this version?")
     return Image.fromarray(remap(ids, table))
 
 # %% ../nbs/5_data/22_converters.ipynb #2d818e0b
@@ -103,8 +103,8 @@ def paint_file(path: Path, # *_polygons.json
 ) -> Image.Image: # train ids
     "Paint a Cityscapes annotation file. Raises ValueError that names a file which cannot be understood."
     try: return paint(json.loads(path.read_bytes()))
-    except ValueError as err: raise ValueError(f"{shown(path)}: {' '.join(str(err).split())}") from err
-    except RecursionError as err: raise ValueError(f"{shown(path)} nests too deeply; is it an annotation of Cityscapes?") from err
+    except ValueError as err: raise ValueError(f"{line_of(path)}: {' '.join(str(err).split())}") from err
+    except RecursionError as err: raise ValueError(f"{line_of(path)} nests too deeply; is it an annotation of Cityscapes?") from err
 
 # %% ../nbs/5_data/22_converters.ipynb #4162e40b
 def halve(path: Path, # an image or a label file
@@ -196,7 +196,7 @@ def reason(error: Exception, # what went wrong
 ) -> str: # one line that names a file
     "What is to be said about a file that failed; errors that nobody foresaw get its name and their kind."
     if isinstance(error, (OSError, ValueError)) and str(error): return " ".join(str(error).split())
-    return f"{shown(path)}: {type(error).__name__} {error}"
+    return f"{line_of(path)}: {type(error).__name__} {error}"
 
 def listing(reasons: list[str], # what went wrong, a line each
             total: int, # files

@@ -23,7 +23,7 @@ from PIL import Image
 from .core import parse_spec, unknown
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, library, read_corruption
 from .domains import CAMVID, CAMVID_IDS, CITYSCAPES, LabelSpace, id_colours, remap
-from .images import BACKDROP, SUFFIXES, fit_size, read_image, read_label, shown
+from .images import BACKDROP, SUFFIXES, fit_size, line_of, read_image, read_label
 from .styles import create_style
 from .render import render_scene
 from .weather import DOMAINS, apply_weather
@@ -41,11 +41,11 @@ def read_pair(image_path: Path, # RGB image
     if label_path is None: return image, np.full(image.shape[:2], 255, np.uint8)
     ids = read_label(label_path, colours)
     try: label = remap(ids, table, strict=True)
-    except ValueError as e: raise ValueError(f"{shown(label_path)}: {e}") from e
+    except ValueError as e: raise ValueError(f"{line_of(label_path)}: {e}") from e
     h, w = image.shape[:2]
     if label.shape == (h, w): return image, label
     turned = ", or the image is turned by its EXIF orientation and its label is not" if label.shape == (w, h) else ""
-    raise ValueError(f"{shown(image_path)} is {w} x {h} but its label {shown(label_path)} is "
+    raise ValueError(f"{line_of(image_path)} is {w} x {h} but its label {line_of(label_path)} is "
                      f"{label.shape[1]} x {label.shape[0]}; they must be equal: one of them is of another version{turned}")
 
 # %% ../nbs/5_data/21_datasets.ipynb #44490bd2
@@ -211,8 +211,8 @@ def about_left(folder: Path, # of images
                endings: tuple[str, ...], # that count
 ) -> str:
     "What to say about images that are left out."
-    names = [shown(path.relative_to(folder)) for path in left[:3]] + ["..."] * (len(left) > 3)
-    return (f"{shown(folder)}: {len(left)} left out ({', '.join(names)}). "
+    names = [line_of(path.relative_to(folder)) for path in left[:3]] + ["..."] * (len(left) > 3)
+    return (f"{line_of(folder)}: {len(left)} left out ({', '.join(names)}). "
             f"Images end in {' or '.join(endings)}, and of two with one name the first of these counts.")
 
 @lru_cache(maxsize=None)
@@ -224,7 +224,7 @@ def note_once(text: str) -> None:
 def expect(folder: Path | None) -> None:
     "FileNotFoundError where a folder is not there."
     if folder and not folder.is_dir():
-        raise FileNotFoundError(f"expected the folder {shown(folder)}; unpack that part of the data set too")
+        raise FileNotFoundError(f"expected the folder {line_of(folder)}; unpack that part of the data set too")
 
 def named_images(folder: Path, # searched with its sub-folders
                  endings: tuple[str, ...], # of images
@@ -232,7 +232,7 @@ def named_images(folder: Path, # searched with its sub-folders
     "The images of a folder, and those left out. FileNotFoundError where there is no folder, or none in it."
     expect(folder)
     found, left = named_files(folder, endings)
-    if not found: raise FileNotFoundError(f"{shown(folder)} holds no files *{' or *'.join(endings)}; unpack it again")
+    if not found: raise FileNotFoundError(f"{line_of(folder)} holds no files *{' or *'.join(endings)}; unpack it again")
     return found, left
 
 # %% ../nbs/5_data/21_datasets.ipynb #f0d11a85
@@ -245,7 +245,7 @@ def pair_files(images: Path, # folder with images, searched with its sub-folders
     found, left = named_images(images, layout.image)
     if left: note_once(about_left(images, left, layout.image))
     label_of = named_files(labels, (layout.label,))[0] if labels else dict.fromkeys(found)
-    lost = [shown(name) for name in sorted(found) if name not in label_of]
+    lost = [line_of(name) for name in sorted(found) if name not in label_of]
     if lost:
         raise FileNotFoundError(f"{len(lost)} of {len(found)} images in {images} lack a label *{layout.label} in {labels}: "
                                 f"{', '.join(lost[:3])}. Unpack the labels, or run this data set's converter")

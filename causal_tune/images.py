@@ -13,12 +13,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['BACKDROP', 'SUFFIXES', 'shown', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'read_image',
+__all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'read_image',
            'counting', 'only_counts', 'ids_of_palette', 'read_label', 'image_files', 'domain_folders', 'pair', 'resize',
            'fit_size']
 
 # %% ../nbs/0_ground/01_images.ipynb #12955c0e
-def shown(path) -> str:
+def line_of(path) -> str:
     "A path as an error shows it: as it is, or escaped where it holds line breaks and such."
     text = str(path)
     return text if text.isprintable() else repr(text)
@@ -42,8 +42,8 @@ def load_picture(given # a path or a picture of PIL
     path = Path(given)
     if not path.is_file():
         why = ": it is a folder" if path.is_dir() else ": the link leads nowhere" if path.is_symlink() else ""
-        raise FileNotFoundError(f"No image at {shown(path)}{why}.")
-    with clear_errors(shown(path)), Image.open(path) as file: return ImageOps.exif_transpose(file)
+        raise FileNotFoundError(f"No image at {line_of(path)}{why}.")
+    with clear_errors(line_of(path)), Image.open(path) as file: return ImageOps.exif_transpose(file)
 
 # %% ../nbs/0_ground/01_images.ipynb #1b07e5e1
 BACKDROP = (124, 116, 104) # the mean colour of photos: behind what is transparent, and around what is padded
@@ -79,7 +79,7 @@ def rgb_of(picture: Image.Image, # in memory
 def read_image(image # a path, a PIL image, or an array (h, w, 3) or (h, w) uint8
 ) -> np.ndarray: # (h, w, 3) uint8 RGB
     "An image as an array. FileNotFoundError, OSError for an unreadable file, ValueError for 32 bits and for other arrays."
-    if isinstance(image, (str, Path)): return rgb_of(load_picture(image), shown(image))
+    if isinstance(image, (str, Path)): return rgb_of(load_picture(image), line_of(image))
     if isinstance(image, Image.Image): return rgb_of(load_picture(image))
     array = np.asarray(image)
     if array.ndim == 2: array = np.repeat(array[..., None], 3, axis=2)
@@ -130,14 +130,14 @@ def read_label(path: str | Path, # an image file with one id per pixel
     picture = load_picture(path)
     ids = np.asarray(picture)
     if ids.ndim != 2:
-        raise ValueError(f"{shown(path)} has {ids.shape[-1]} channels, but a label file holds one id per pixel; convert it first")
+        raise ValueError(f"{line_of(path)} has {ids.shape[-1]} channels, but a label file holds one id per pixel; convert it first")
     if ids.dtype.kind == "f":
-        raise ValueError(f"{shown(path)} holds floats, but a label file holds one id per pixel; store whole numbers of 8 bits")
+        raise ValueError(f"{line_of(path)} holds floats, but a label file holds one id per pixel; store whole numbers of 8 bits")
     if picture.mode == "1": return ids.astype(np.uint8)
     if picture.mode != "P": return ids
     table = np.array(picture.getpalette("RGB")).reshape(-1, 3)
     try: return ids_of_palette(ids, table, colours or {}, trusted)
-    except ValueError as err: raise ValueError(f"{shown(path)}: {err}") from err
+    except ValueError as err: raise ValueError(f"{line_of(path)}: {err}") from err
 
 # %% ../nbs/0_ground/01_images.ipynb #d8db5b3b
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
