@@ -116,9 +116,9 @@ def ids_of_palette(numbers: np.ndarray, # (h, w) as stored
     ids = {i: i if colours.get(i) == rgb else known.get(rgb) for i, rgb in seen.items()}
     if trusted: wrong = [i for i in ids if i in colours and ids[i] not in (i, None)]
     else: wrong = [i for i in ids if ids[i] is None]
-    if wrong: raise ValueError(
-        f"its palette gives number {wrong[0]} the colour {seen[wrong[0]]}, which is {'that of another class' if trusted else 'no known one'}: "
-        "the ids cannot be told. Store them as grey of 8 bits")
+    why = "that of another class" if trusted else "no known one"
+    if wrong: raise ValueError(f"its palette gives number {wrong[0]} the colour {seen[wrong[0]]}, which is {why}: "
+                               "the ids cannot be told. Store them as grey of 8 bits")
     return numbers if trusted else np.array([ids.get(i, 255) for i in range(256)], np.uint8)[numbers]
 
 # %% ../nbs/0_ground/01_images.ipynb #b56b0849
