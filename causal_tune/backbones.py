@@ -278,7 +278,10 @@ def find_weights(name: str, # a preset, or timm's name of the model
 def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
     return timm.get_pretrained_cfg(name, allow_unregistered=True) or timm.models.PretrainedCfg(url=None, hf_hub_id=None)
 
-def missing_weights(name, cause="") -> FileNotFoundError:
+def missing_weights(name, # timm's
+                    cause="", # why the hub could not be read
+) -> FileNotFoundError: # to be raised by the caller
+    "Where a model's weights could come from."
     hub_id = _record(name).hf_hub_id
     where = f"model.safetensors of huggingface.co/{hub_id}" if hub_id else "a file with its weights"
     return FileNotFoundError(

@@ -22,6 +22,7 @@ __all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'MODEL', 'Command', 'option'
 
 # %% ../nbs/9_lab/40_cli.ipynb #2138e8f8
 class Command(NamedTuple):
+    "What `causal-tune NAME` does, and the words it takes."
     run: Callable # of the parsed words
     help: str # one line
     options: tuple # of `option`
@@ -42,6 +43,7 @@ def command(help: str, # one line
             passes_on: bool = False): # hand words that it does not know to another program
     "A decorator that makes a function run_NAME the command NAME."
     def enter(run):
+        run.__doc__ = help
         name = run.__name__.removeprefix("run_").replace("_", "-")
         COMMANDS[name] = Command(run, help, options, tuple(takes), passes_on)
         return run
@@ -117,18 +119,17 @@ def read_words(name, words): # a recipe field's value
 
 # %% ../nbs/9_lab/40_cli.ipynb #1e2dffb8
 def main(words: list[str] | None = None # what follows `causal-tune`; those of the process by default
-) -> int: # exit status: 2 where the input was at fault
+) -> int: # exit status: 2 where the input was at fault, else what the command returns
     "Entry point of the command line."
     try:
         args = parse(sys.argv[1:] if words is None else words)
-        COMMANDS[args.command].run(args)
+        return COMMANDS[args.command].run(args) or 0
     except (ValueError, OSError, FloatingPointError) as err:
         print(f"causal-tune: {err}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"\ncausal-tune: {stop or 'stopped'}", file=sys.stderr)
         return 130
-    return 0
 
 # %% ../nbs/9_lab/40_cli.ipynb #29fdb310
 @command("train a recipe's adapter and head, then evaluate; goes on where it was interrupted",

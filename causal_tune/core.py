@@ -4,26 +4,82 @@
 
 # %% ../nbs/0_ground/00_core.ipynb #9d72d56e
 from __future__ import annotations
-import ast, difflib, errno, os, platform, re, sys, threading, time, zlib
+import difflib, errno, os, platform, re, reprlib, sys, threading, time, zlib
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib.machinery import PathFinder, SourceFileLoader
+from numbers import Integral, Real
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['unknown', 'Registry', 'parse_spec', 'format_spec', 'running', 'remove_unfinished', 'disk_is_full', 'whole_file',
-           'in_use', 'held', 'code_version', 'repair_torchvision']
+__all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'running',
+           'remove_unfinished', 'disk_is_full', 'whole_file', 'in_use', 'held', 'code_version', 'repair_torchvision']
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80 # characters
+
+def shown(value) -> str: # at most about 80 characters, without line breaks
+    "A value as a message can hold it, whatever it is."
+    try: return " ".join(_short.repr(value).split())
+    except Exception: return f"a {type(value).__name__}" # some cannot even be printed
+
 def unknown(kind: str, # what is being looked up, such as "adapter"
             given: object, # the name that was not found
             allowed, # all names that would have been
 ) -> ValueError: # to be raised by the caller
     "An error that names what was given, the nearest allowed name, and all of them."
     allowed = sorted(map(str, allowed))
-    near = difflib.get_close_matches(str(given), allowed, n=1)
+    near = difflib.get_close_matches(str(given)[:100], allowed, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"Unknown {kind} {given!r}.{hint} Allowed: {', '.join(allowed)}.")
+    return ValueError(f"Unknown {kind} {shown(given)}.{hint} Allowed: {', '.join(allowed)}.")
+
+# %% ../nbs/0_ground/00_core.ipynb #c580d56b
+def _is_number(value): return isinstance(value, Real) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+def _is_line(value): return isinstance(value, str) and len(value) <= 1000 and not re.search(r"[\0-\x1f\x7f]", value)
+
+_PLAIN = { # an annotation -> is a value of that kind?, what to call the kind, an example
+    "int": (lambda v: _is_number(v) and isinstance(v, Integral) and abs(v) < 2 ** 63, "a whole number", 8),
+    "float": (_is_number, "a finite number", .5),
+    "bool": (lambda v: isinstance(v, bool), "True or False", True),
+    "str": (_is_line, "a line of at most 1000 characters", "name"),
+    "None": (lambda v: v is None, "None", None)}
+
+def _is(value, kind): # "tuple[int, ...]" and the plain ones; what is neither takes anything
+    many = re.fullmatch(r"tuple\[(\w+), \.\.\.\]", kind)
+    if many: return isinstance(value, tuple) and all(_is(v, many[1]) for v in value)
+    return _PLAIN[kind][0](value) if kind in _PLAIN else True
+
+def _called(kind):
+    many = re.fullmatch(r"tuple\[(\w+), \.\.\.\]", kind)
+    return f"a tuple of which each is {_called(many[1])}" if many else _PLAIN[kind][1]
+
+# %% ../nbs/0_ground/00_core.ipynb #cd2b5289
+def check_value(what: str, # whose value it is, such as "dog: low"
+                value, # of any kind
+                annotation, # what it should be: "float", "int | None", "tuple[str, ...]"; any other takes everything
+                example=None, # a value that would do, such as the default
+): # the value
+    "The value, if it is of the kind that the annotation names; else a ValueError that says what to give."
+    import inspect
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    kinds = text.split(" | ")
+    if any(_is(value, kind) for kind in kinds): return value
+    if example in (None, "", ()): example = _PLAIN.get(kinds[0], (None, None, None))[2]
+    hint = "" if example is None else f", such as {example}"
+    raise ValueError(f"{what}={shown(value)}: give {' or '.join(map(_called, kinds))}{hint}.")
+
+# %% ../nbs/0_ground/00_core.ipynb #007ed8cb
+def check_range(what: str, # whose value it is, such as "rank"
+                value, # of any kind
+                low: int | float, # smallest; an int asks for whole numbers
+                high: int | float, # largest
+): # the value
+    "The value, if it is a number within the bounds; else a ValueError that says what to give."
+    check_value(what, value, type(low).__name__, low)
+    if not low <= value <= high: raise ValueError(f"{what}={shown(value)}: give one from {low} to {high}.")
+    return value
 
 # %% ../nbs/0_ground/00_core.ipynb #da77e832
 class Registry(dict):
@@ -44,33 +100,46 @@ class Registry(dict):
     def __missing__(self, name): raise unknown(self.kind, name, self)
 
     def create(self, spec: str, *args, **options): # "name:key=value"; positional arguments and further options
-        "What the entry makes of them; ValueError for an option that it does not take, which is never ignored."
-        import inspect
+        "What the entry makes of them; ValueError for an option that it does not take, or a value that the option cannot have."
         name, inline = parse_spec(spec)
         factory = self[name]
         options = inline | options
-        allowed = list(inspect.signature(factory).parameters)[len(args):]
-        for option in options:
-            if option not in allowed: raise unknown(f"option of {self.kind} {name!r}", option, allowed or ["(none)"])
+        _check_options(f"{self.kind} {name!r}", factory, len(args), options)
         return factory(*args, **options)
 
+# %% ../nbs/0_ground/00_core.ipynb #2603a193
+def _check_options(whose, factory, given, options): # whose signature says what an option may be; `given`: arguments by place
+    import inspect
+    allowed = dict(list(inspect.signature(factory).parameters.items())[given:])
+    for option, value in options.items():
+        if option not in allowed: raise unknown(f"option of {whose}", option, allowed or ["(none)"])
+        parameter = allowed[option]
+        if parameter.annotation is parameter.empty: continue
+        example = None if parameter.default is parameter.empty else parameter.default
+        check_value(f"{whose}: {option}", value, parameter.annotation, example)
+
 # %% ../nbs/0_ground/00_core.ipynb #21d932b2
-def parse_spec(spec: str # such as "dog:low=.2,high=.7"
-) -> tuple[str, dict]: # name, options
-    "Split a spec into its name and options; raises ValueError where an option is no `key=value`."
-    name, _, rest = spec.partition(":")
-    parts = [part for part in rest.split(",") if part]
-    options = {}
-    for part in parts:
-        key, eq, value = part.partition("=")
-        if not eq: raise ValueError(f"Cannot read {part!r} in {spec!r}: write options as name:key=value,key=value.")
-        options[key.strip()] = _literal(value.strip())
-    return name.strip(), options
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 
 def _literal(text):
-    if re.match(r"0\d", text): return text  # a name such as 0016E5, which Python would read as a number
-    try: return ast.literal_eval(text)
-    except (ValueError, SyntaxError): return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    if text.lower() in ("true", "false", "none"): return dict(true=True, false=False, none=None)[text.lower()]
+    if re.match(r"0\d", text) or not _NUMBER.fullmatch(text): return text # 0016E5 is a name
+    return int(text) if text.lstrip("+-").isdigit() else float(text)
+
+# %% ../nbs/0_ground/00_core.ipynb #4689bfcf
+def parse_spec(spec: str # such as "dog:low=.2,high=.7", of at most 1000 characters
+) -> tuple[str, dict]: # name, options
+    "Split a spec into its name and options; raises ValueError where an option is no `key=value`, or is given twice."
+    check_value("spec", spec, "str", "name:key=value")
+    name, _, rest = spec.partition(":")
+    parts = [part for part in rest.split(",") if part.strip()]
+    options = {}
+    for part in parts:
+        key, _, value = map(str.strip, part.partition("="))
+        if not (key and value): raise ValueError(f"Cannot read {part!r} in {shown(spec)}: write options as name:key=value,key=value.")
+        if key in options: raise ValueError(f"{key!r} is given twice in {shown(spec)}; leave one out.")
+        options[key] = _literal(value)
+    return name.strip(), options
 
 # %% ../nbs/0_ground/00_core.ipynb #27768bf6
 def format_spec(name: str, # the name before the colon
