@@ -291,6 +291,8 @@ def _packaged(name): # files
 def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
     return timm.get_pretrained_cfg(name, allow_unregistered=True) or timm.models.PretrainedCfg(url=None, hf_hub_id=None)
 
+
+# %% ../nbs/4_models/15_backbones.ipynb #5c2e91ab
 def missing_weights(name, # timm's
                     cause="", # why the hub could not be read
 ) -> FileNotFoundError: # to be raised by the caller
