@@ -6,7 +6,7 @@
 __all__ = ['MAPILLARY_CLASSES', 'MAPILLARY_IDS', 'OUTLINES', 'CANVAS', 'REACH', 'CONVERTERS', 'train_ids', 'value_of',
            'corners_of', 'class_of', 'paint', 'paint_file', 'halve', 'Job', 'gta_jobs', 'cityscapes_jobs',
            'mapillary_jobs', 'half_jobs', 'write_image', 'sweep', 'SomeFailed', 'reason', 'listing', 'run_jobs',
-           'prepare', 'Part', 'read_sample', 'check_part', 'find_pairs', 'Check', 'Checks', 'remaining', 'check_one',
+           'prepare', 'Part', 'read_sample', 'find_pairs', 'check_part', 'Check', 'Checks', 'remaining', 'check_one',
            'check_data', 'shares', 'part_line', 'fingerprint', 'unlabelled_images', 'own_folder', 'acdc_submission']
 
 # %% ../nbs/5_data/22_converters.ipynb #d1d65c4c
@@ -276,19 +276,7 @@ def read_sample(pairs: list[tuple], # (image, label) paths, label None where it 
         part.sizes[width, height] += 1
         part.counts += np.bincount(label.ravel(), minlength=256)
 
-# %% ../nbs/5_data/22_converters.ipynb #a8acea24
-def check_part(name: str, # a row of `LAYOUTS`
-               base: Path, # the data set's folder
-               part: Part, # tells which split and domain; is filled in
-               sample: int = 20, # how many pairs to read
-) -> Part: # the same
-    "Count the pairs of a part and read a sample. Writes down what is wrong rather than raising it."
-    layout = LAYOUTS[name]
-    images, labels = (folder and base/folder.format(domain=part.domain) for folder in layout.splits[part.split])
-    try: find_pairs(images, labels, layout, part, sample)
-    except (OSError, ValueError) as e: part.problems.append(str(e))
-    return part
-
+# %% ../nbs/5_data/22_converters.ipynb #f0c51875
 def find_pairs(images: Path, labels: Path | None, # folders
                layout: Layout, # tells endings and sequences
                part: Part, # is filled in
@@ -307,6 +295,19 @@ def find_pairs(images: Path, labels: Path | None, # folders
     if spare and not layout.sequences: # else the folder holds the labels of other domains too
         part.problems.append(f"{spare} labels *{layout.label} in {labels} have no image in {images}")
     read_sample(pairs, layout, part, sample)
+
+# %% ../nbs/5_data/22_converters.ipynb #a8acea24
+def check_part(name: str, # a row of `LAYOUTS`
+               base: Path, # the data set's folder
+               part: Part, # tells which split and domain; is filled in
+               sample: int = 20, # how many pairs to read
+) -> Part: # the same
+    "Count the pairs of a part and read a sample. Writes down what is wrong rather than raising it."
+    layout = LAYOUTS[name]
+    images, labels = (folder and base/folder.format(domain=part.domain) for folder in layout.splits[part.split])
+    try: find_pairs(images, labels, layout, part, sample)
+    except (OSError, ValueError) as e: part.problems.append(str(e))
+    return part
 
 # %% ../nbs/5_data/22_converters.ipynb #836a5938
 @dataclass
