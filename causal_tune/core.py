@@ -13,7 +13,8 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'running',
-           'remove_unfinished', 'disk_is_full', 'whole_file', 'in_use', 'held', 'code_version', 'repair_torchvision']
+           'remove_unfinished', 'disk_is_full', 'whole_file', 'in_use', 'held', 'set_aside', 'read_kept',
+           'code_version', 'repair_torchvision']
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
 _short = reprlib.Repr()
@@ -274,6 +275,26 @@ def held(folder: str | Path): # is made where it is not there
     try:
         with _locked(folder): yield
     finally: del _holders[key]
+
+# %% ../nbs/0_ground/00_core.ipynb #75ee02e0
+def set_aside(path: Path, # of a file
+              why: str, # what is wrong with it
+) -> None:
+    "Rename a damaged file to `NAME.damaged`, so that it can be made again; a note says so."
+    aside = path.with_name(f"{path.name}.damaged")
+    path.replace(aside)
+    print(f"{path} is damaged ({why}): it is set aside as {aside.name} and made again.", file=sys.stderr)
+
+def read_kept(path: Path, # of a file
+              read, # what makes a value of its bytes, or raises whatever it likes
+): # that value, or None where there is no file, or no healthy one
+    "What was kept in a file. A damaged one is set aside; OSError where it cannot be opened."
+    if not path.exists(): return None
+    content = path.read_bytes()
+    try: return read(content)
+    except Exception as error: # whatever a damaged file leads to
+        set_aside(path, f"{type(error).__name__}: {shown(str(error))}")
+    return None
 
 # %% ../nbs/0_ground/00_core.ipynb #f80eed1f
 @lru_cache # as it was first asked: code that is loaded does not change with the checkout
