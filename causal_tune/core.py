@@ -13,8 +13,8 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'running',
-           'remove_unfinished', 'disk_is_full', 'no_room', 'whole_file', 'in_use', 'held', 'end_with', 'Damaged',
-           'set_aside', 'read_kept', 'code_version', 'repair_torchvision']
+           'remove_unfinished', 'disk_is_full', 'no_room', 'whole_file', 'in_use', 'held', 'end_with', 'set_aside',
+           'read_kept', 'code_version', 'repair_torchvision']
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
 _short = reprlib.Repr()
@@ -279,7 +279,7 @@ def held(folder: str | Path): # is made where it is not there
         with _locked(folder): yield
     finally: del _holders[key]
 
-# %% ../nbs/0_ground/00_core.ipynb #6a07581a
+# %% ../nbs/0_ground/00_core.ipynb #5453e900
 def end_with(parent: int # process that this one works for
 ) -> None:
     "Let this process end within a second of its parent, however that ends."
@@ -288,22 +288,16 @@ def end_with(parent: int # process that this one works for
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
-# %% ../nbs/0_ground/00_core.ipynb #e83687a8
-class Damaged(ValueError):
-    "A file of a run does not hold what was written into it."
+# %% ../nbs/0_ground/00_core.ipynb #75ee02e0
+def set_aside(path: Path, # of a file
+              why: str, # what is wrong with it
+) -> None:
+    "Rename a damaged file to `NAME.damaged`, so that it can be made again; a note says so."
+    aside = path.with_name(f"{path.name}.damaged")
+    path.replace(aside)
+    print(f"{path} is damaged ({why}): it is set aside as {aside.name} and made again.", file=sys.stderr)
 
-def set_aside(path: Path, # a damaged file
-              why: object, # what is wrong with it
-              then: str, # what is done instead
-) -> Path: # where it is now, "a.json.damaged" for "a.json"
-    "Keep a damaged file under another name, with a note."
-    kept = path.with_name(f"{path.name}.damaged")
-    path.replace(kept)
-    print(f"{path} is damaged and kept as {kept.name}: {why}. {then}")
-    return kept
-
-# %% ../nbs/0_ground/00_core.ipynb #63ce657c
-def read_kept(path: Path, # of a file that can be made again
+def read_kept(path: Path, # of a file
               read, # what makes a value of its bytes, or raises whatever it likes
 ): # that value, or None where there is no file, or no healthy one
     "What was kept in a file. A damaged one is set aside; OSError where it cannot be opened."
@@ -311,7 +305,7 @@ def read_kept(path: Path, # of a file that can be made again
     content = path.read_bytes()
     try: return read(content)
     except Exception as error: # whatever a damaged file leads to
-        set_aside(path, shown(f"{type(error).__name__}: {error}"), "It is made again.")
+        set_aside(path, f"{type(error).__name__}: {shown(str(error))}")
     return None
 
 # %% ../nbs/0_ground/00_core.ipynb #f80eed1f
