@@ -328,6 +328,7 @@ def _load(path, pickle_module):
         from safetensors.torch import load_file
         return load_file(path)
 
+# %% ../nbs/0_ground/00_core.ipynb #2b0d9f79
 def read_tensors(path, # .safetensors, or whatever `torch.save` wrote
                  what: str = "a file of weights", # what it should be
                  advice: str = "fetch or write it again", # what to do where it is not
