@@ -359,6 +359,7 @@ def named_tensors(content: dict, # of a file, see `read_tensors`
     if not named: raise ValueError(f"{whose} holds no named tensors, but {found}; give a file of weights.")
     return {name.removeprefix("module."): tensor for name, tensor in named.items()}
 
+# %% ../nbs/0_ground/00_core.ipynb #9d7d2e08
 @contextmanager
 def foreign(whose): # the file, for the error
     "What tensors of a wrong name, shape or kind lead code into, as one ValueError."
