@@ -13,7 +13,8 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'running',
-           'remove_unfinished', 'disk_is_full', 'whole_file', 'in_use', 'held', 'code_version', 'repair_torchvision']
+           'remove_unfinished', 'disk_is_full', 'no_room', 'whole_file', 'in_use', 'held', 'end_with', 'set_aside',
+           'read_kept', 'code_version', 'repair_torchvision']
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
 _short = reprlib.Repr()
@@ -185,7 +186,10 @@ def disk_is_full(error: BaseException) -> bool:
     "Whether an error says that no more could be written."
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(re.search(_FULL, str(error)))
 
-def _no_room(path, written): # bytes that did fit
+def no_room(path: Path, # of the file
+            written: int = 0, # bytes that did fit
+) -> OSError: # to be raised by the caller
+    "Which file a disk is too full for, what it needs at least and what is free."
     import shutil
     needed = max(written, path.stat().st_size if path.exists() else 0) # as much as the one before, or more
     free = shutil.disk_usage(path.parent).free
@@ -218,7 +222,7 @@ def whole_file(path: str | Path): # yields the path to write to: "a.json~4711-5e
         if not disk_is_full(error): raise
         written = unfinished.stat().st_size if unfinished.exists() else 0
         unfinished.unlink(missing_ok=True) # before the room is measured
-        raise _no_room(path, written) from error
+        raise no_room(path, written) from error
     finally:
         unfinished.unlink(missing_ok=True)
         _writing.discard(unfinished.name)
@@ -274,6 +278,35 @@ def held(folder: str | Path): # is made where it is not there
     try:
         with _locked(folder): yield
     finally: del _holders[key]
+
+# %% ../nbs/0_ground/00_core.ipynb #5453e900
+def end_with(parent: int # process that this one works for
+) -> None:
+    "Let this process end within a second of its parent, however that ends."
+    def watch():
+        while os.getppid() == parent: time.sleep(.5)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+# %% ../nbs/0_ground/00_core.ipynb #75ee02e0
+def set_aside(path: Path, # of a file
+              why: str, # what is wrong with it
+) -> None:
+    "Rename a damaged file to `NAME.damaged`, so that it can be made again; a note says so."
+    aside = path.with_name(f"{path.name}.damaged")
+    path.replace(aside)
+    print(f"{path} is damaged ({why}): it is set aside as {aside.name} and made again.", file=sys.stderr)
+
+def read_kept(path: Path, # of a file
+              read, # what makes a value of its bytes, or raises whatever it likes
+): # that value, or None where there is no file, or no healthy one
+    "What was kept in a file. A damaged one is set aside; OSError where it cannot be opened."
+    if not path.exists(): return None
+    content = path.read_bytes()
+    try: return read(content)
+    except Exception as error: # whatever a damaged file leads to
+        set_aside(path, f"{type(error).__name__}: {shown(str(error))}")
+    return None
 
 # %% ../nbs/0_ground/00_core.ipynb #f80eed1f
 @lru_cache # as it was first asked: code that is loaded does not change with the checkout
