@@ -4,6 +4,7 @@
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #be0055a8
 from __future__ import annotations
+import copy, io
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +17,7 @@ from timm.layers import PatchEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from tqdm.auto import tqdm
-from .core import whole_file
+from .core import check_range, read_kept, whole_file
 from .render import render_scene
 from .weather import apply_weather
 
@@ -208,16 +209,20 @@ def save_progress(out, net, opt, step, log) -> None:
     weights = {k: v.half().contiguous() for k, v in net.vit.state_dict().items()}
     with whole_file(out) as path: save_file(weights, path)
     lines = ["step,image,depth,normals,edges", *(",".join(map(str, row)) for row in log)]
-    out.with_suffix(".csv").write_text("\n".join(lines) + "\n")
+    with whole_file(out.with_suffix(".csv")) as path: path.write_text("\n".join(lines) + "\n")
 
+# %% ../nbs/3_toy/14_toyvit.ipynb #c41e08d7
 def resume(out, net, opt) -> tuple[int, list]: # first step to do, log so far
-    "Load the checkpoint beside `out` into net and opt, if there is one."
-    path = out.with_suffix(".ckpt")
-    if not path.exists(): return 0, []
-    state = torch.load(path, weights_only=True)
-    net.load_state_dict(state["net"])
-    opt.load_state_dict(state["opt"])
-    return state["step"], state["log"]
+    "Load the checkpoint beside `out` into net and opt; where there is none, or a damaged one that is set aside, begin anew."
+    def loaded(content):
+        state = torch.load(io.BytesIO(content), weights_only=True)
+        step = check_range("step", state["step"], 0, 10 ** 9)
+        log = [tuple(row) for row in state["log"]]
+        copy.deepcopy(net).load_state_dict(state["net"]) # whether it fits
+        opt.load_state_dict(state["opt"])
+        net.load_state_dict(state["net"])
+        return step, log
+    return read_kept(out.with_suffix(".ckpt"), loaded) or (0, [])
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #a69d62ae
 def pretrain(out: Path, # where the weights go, a .safetensors file
