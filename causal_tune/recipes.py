@@ -11,15 +11,16 @@ from .corruptions import CORRUPTIONS
 
 # %% auto #0
 __all__ = ['RECIPES', 'option', 'Recipe', 'get_recipe', 'check', 'toy_targets', 'corruption_targets', 'sized', 'read_field',
-           'to_dict', 'set_fields', 'from_dict']
+           'to_dict', 'set_fields', 'from_dict', 'changed_fields']
 
 # %% ../nbs/6_train/23_recipes.ipynb #58f49bfa
 def option(default, # of the field
            help: str, # one line that says what it is
            group: str, # "data", "model", "training" or "evaluation"
+           decides: str = "weights", # what another value changes: "weights", "scores" alone, or "nothing"
 ): # the field
     "A field of a recipe, with what a command line says about it."
-    return field(default=default, metadata=dict(help=help, group=group))
+    return field(default=default, metadata=dict(help=help, group=group, decides=decides))
 
 # %% ../nbs/6_train/23_recipes.ipynb #741c273b
 _data = partial(option, group="data")
@@ -27,10 +28,10 @@ _data = partial(option, group="data")
 @dataclass(frozen=True)
 class _Data:
     "Which images are trained on, watched and reported on."
-    name: str = _data("custom", "what the run is called")
+    name: str = _data("custom", "what the run is called", decides="nothing")
     train: str = _data("toyscapes:domain=clear,split=train,n=256", "data set to train on")
-    validate: str = _data("", "source data set to watch, never a target")
-    targets: tuple[str, ...] = _data((), "data sets to report on")
+    validate: str = _data("", "source data set to watch, never a target", decides="nothing")
+    targets: tuple[str, ...] = _data((), "data sets to report on", decides="scores")
 
 # %% ../nbs/6_train/23_recipes.ipynb #0145cd91
 _model = partial(option, group="model")
@@ -41,7 +42,7 @@ class _Model(_Data):
     backbone: str = _model("toy_vit", "frozen model: a preset, or timm's name")
     weights: str = _model("", "file of backbone weights, or random; found if empty")
     img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty")
-    attention: str = _model("sdpa", "or xformers, on CUDA")
+    attention: str = _model("sdpa", "or xformers, on CUDA", decides="nothing")
     head: str = _model("dpt", "segmentation head")
     adapter: str = _model("none", "what is tuned in the backbone")
     init: str | None = _model(None, "start of the adapter: scale, zero")
@@ -77,16 +78,16 @@ class _Training(_Model):
     power: float = _training(.9, "of the polynomial decay to zero")
     precision: str = _training("no", "or bf16, fp16: mixed precision")
     seed: int = _training(42, "of initial weights and training data")
-    workers: int = _training(0, "processes that load data")
-    save_every: int = _training(200, "steps between resumable checkpoints")
+    workers: int = _training(0, "processes that load data", decides="nothing")
+    save_every: int = _training(200, "steps between resumable checkpoints", decides="nothing")
 
 # %% ../nbs/6_train/23_recipes.ipynb #5ab0f994
-_evaluation = partial(option, group="evaluation")
+_evaluation = partial(option, group="evaluation", decides="scores")
 
 @dataclass(frozen=True)
 class Recipe(_Training):
     "All that determines a run, in one flat object."
-    eval_every: int = _evaluation(0, "steps between validations, 0: never")
+    eval_every: int = _evaluation(0, "steps between validations, 0: never", decides="nothing")
     eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs")
     window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image")
     stride: tuple[int, ...] = _evaluation((), "step of the window; two thirds if empty")
@@ -238,3 +239,14 @@ def from_dict(d: dict) -> Recipe:
     "The recipe `to_dict` was made from; ValueError for fields that this version does not know."
     _check_names(d)
     return check(Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in d.items()}))
+
+# %% ../nbs/6_train/23_recipes.ipynb #21a878f4
+def changed_fields(old: dict, # plain values, perhaps of a version that had fewer fields
+            recipe: Recipe,
+            decides=("weights", "scores"), # the fields to compare
+) -> list[str]: # names of fields
+    "The fields of a recipe that had another value, among those which decide something."
+    old = to_dict(Recipe()) | old
+    compared = [f.name for f in fields(Recipe) if f.metadata["decides"] in decides]
+    new = to_dict(recipe)
+    return [name for name in compared if old[name] != new[name]]

@@ -45,14 +45,17 @@ class Segmentor(nn.Module):
 @patch
 def loss(self:Segmentor, images: Tensor, # (b, 3, H, W) normalised
          labels: Tensor, # (b, h, w) int64 of any size, 255 ignored
-) -> Tensor: # scalar
+) -> Tensor: # scalar; 0, with all gradients 0, where every label is ignored
     "The head's own loss, or cross-entropy."
+    labelled = (labels != 255).any()
     if not hasattr(self.head, "loss"):
-        return F.cross_entropy(at_size(self(images), labels.shape[-2:]), labels, ignore_index=255)
+        scores = at_size(self(images), labels.shape[-2:])
+        return F.cross_entropy(scores, labels, ignore_index=255) if labelled else 0 * scores.sum()
     (H, W), (h, w), (p, q) = images.shape[-2:], labels.shape[-2:], self.backbone.patch_size
     bottom = round(-H % p * h / H)  # rows that padding adds, in label pixels
     right = round(-W % q * w / W)
-    return self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255))
+    value = self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255))
+    return value if labelled else 0 * value  # computed all the same: other processes may wait for this one's share
 
 # %% ../nbs/4_models/18_segmentor.ipynb #eb85e5aa
 def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`

@@ -153,10 +153,11 @@ def made(root): return sorted((root / "gta/labels").glob("*_labelTrainIds.png"))
 
 
 def stop(root, with_signal):
-    "Start a conversion, send it a signal when some more files are there, and wait until it has ended."
+    "Start a conversion, send it a signal when some more files are there and one is half written, and wait until it has ended."
     before, running = len(made(root)), child(root)
     limit = time.time() + 60
-    while len(made(root)) < before + 4 and time.time() < limit and running.poll() is None: time.sleep(.01)
+    def early(): return len(made(root)) < before + 4 or not list(root.rglob("*~*"))
+    while early() and time.time() < limit and running.poll() is None: time.sleep(.01)
     running.send_signal(with_signal)
     return running.communicate(timeout=120)[1]
 
