@@ -208,7 +208,7 @@ def save_progress(out, net, opt, step, log) -> None:
     weights = {k: v.half().contiguous() for k, v in net.vit.state_dict().items()}
     with whole_file(out) as path: save_file(weights, path)
     lines = ["step,image,depth,normals,edges", *(",".join(map(str, row)) for row in log)]
-    out.with_suffix(".csv").write_text("\n".join(lines) + "\n")
+    with whole_file(out.with_suffix(".csv")) as path: path.write_text("\n".join(lines) + "\n")
 
 def resume(out, net, opt) -> tuple[int, list]: # first step to do, log so far
     "Load the checkpoint beside `out` into net and opt, if there is one; ValueError where it is damaged."
