@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
 from .core import whole_file
-from .recipes import Recipe, from_dict, to_dict
+from .recipes import Recipe, changed_fields, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
 from .datasets import Scenes, load_dataset, train_transform
 from .evaluation import evaluate, miou, result_row
@@ -226,9 +226,8 @@ def refuse_other(path: Path, # of the file
                  old: dict, # the recipe in it
                  recipe: Recipe, # the one that is asked for
 ) -> None:
-    "ValueError where a file belongs to a run with other values."
-    old = to_dict(Recipe()) | old # of a version that had fewer fields
-    changed = [name for name, value in to_dict(recipe).items() if old[name] != value]
+    "ValueError where a file belongs to a run with other weights. What is only evaluated may differ."
+    changed = changed_fields(old, recipe, ["weights"])
     if changed:
         raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
                          "use another folder, or remove the file to start again.")
