@@ -16,12 +16,14 @@ import numpy as np, torch
 from tqdm.auto import tqdm
 from .core import code_version, end_with, held, read_kept, whole_file
 from .recipes import Recipe, changed_fields, to_dict
+from .datasets import load_dataset
 from .evaluation import result_row
 from .results import counts_in, write_counts
 from .training import refuse_other, report_on, train
 
 # %% auto #0
-__all__ = ['WORKERS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed', 'run_grid']
+__all__ = ['WORKERS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed', 'open_data',
+           'run_grid']
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #0001c187
 def grid(recipe: Recipe, # what all runs have in common
@@ -152,6 +154,13 @@ def _in_processes(run, recipes, jobs): # name -> rows
     return rows
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #312b5b89
+def open_data(recipes, # of the runs
+              root=None, # of the data sets
+) -> None:
+    "Find all data sets that runs need before the first one begins. Errors as `load_dataset`."
+    specs = [spec for r in recipes for spec in (r.train, r.validate, *r.targets) if spec]
+    for spec in dict.fromkeys(specs): load_dataset(spec, root)
+
 def run_grid(recipes: dict[str, Recipe], # from `grid`
              folder, # where runs go; finished ones are not repeated
              root=None, # of the data sets
@@ -159,14 +168,15 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
              diverging: bool = False, # leave a run out whose loss is not finite, instead of stopping
              **options, # of `create_backbone`
 ) -> list[dict]: # rows of all runs, in the order of the recipes
-    """Run a grid; interrupted, it goes on where it was when called again. Errors as `one_run`, before any run begins where
-    they can be known; ChildProcessError where a worker was killed."""
+    """Run a grid; interrupted, it goes on where it was when called again. Errors as `one_run` and `open_data`, before any run
+    begins where they can be known; ChildProcessError where a worker was killed."""
     folder = Path(folder)
     said = {option: str(value) for option, value in options.items()}
     run = partial(_rows_if_finite if diverging else one_run, folder=folder, root=root, **options)
     with held(folder):
         rows = {name: read_run(folder / name, recipe, said) for name, recipe in recipes.items()}
         left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
+        open_data(left.values(), root)
         if not jobs: jobs = 1 if torch.cuda.is_available() else min(len(left), os.cpu_count() or 1)
         if left: rows |= _in_processes(run, left, jobs) if jobs > 1 else _in_turn(run, left)
     return [row for name in recipes for row in rows[name]]
