@@ -153,7 +153,7 @@ def _in_processes(run, recipes, jobs): # name -> rows
             raise
     return rows
 
-# %% ../nbs/8_bench/35_benchmark.ipynb #312b5b89
+# %% ../nbs/8_bench/35_benchmark.ipynb #6dbafa78
 def open_data(recipes, # of the runs
               root=None, # of the data sets
 ) -> None:
@@ -161,6 +161,14 @@ def open_data(recipes, # of the runs
     specs = [spec for r in recipes for spec in (r.train, r.validate, *r.targets) if spec]
     for spec in dict.fromkeys(specs): load_dataset(spec, root)
 
+def _in_turn(run, recipes): # name -> rows
+    with single_threaded(): return {name: run(name, recipe) for name, recipe in recipes.items()}
+
+def _rows_if_finite(name, recipe, **options):
+    try: return one_run(name, recipe, **options)
+    except FloatingPointError: return []
+
+# %% ../nbs/8_bench/35_benchmark.ipynb #312b5b89
 def run_grid(recipes: dict[str, Recipe], # from `grid`
              folder, # where runs go; finished ones are not repeated
              root=None, # of the data sets
@@ -180,10 +188,3 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
         if not jobs: jobs = 1 if torch.cuda.is_available() else min(len(left), os.cpu_count() or 1)
         if left: rows |= _in_processes(run, left, jobs) if jobs > 1 else _in_turn(run, left)
     return [row for name in recipes for row in rows[name]]
-
-def _in_turn(run, recipes): # name -> rows
-    with single_threaded(): return {name: run(name, recipe) for name, recipe in recipes.items()}
-
-def _rows_if_finite(name, recipe, **options):
-    try: return one_run(name, recipe, **options)
-    except FloatingPointError: return []

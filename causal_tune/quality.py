@@ -258,6 +258,7 @@ def open_experiment(name: str, # one of `EXPERIMENTS`
     open_data([recipe], root)
     return recipe, frozen.num_layers
 
+# %% ../nbs/8_bench/36_quality.ipynb #dcce21c8
 def run_experiment(name: str, # one of `EXPERIMENTS`
                    folder, # of this experiment
                    seeds, # reported ones; `SEARCH_SEED` is refused
@@ -327,6 +328,15 @@ def _with_mean(drawn, rows, source): # redrawn scores with the mean over the tar
     means = {(label, "mean"): np.mean([drawn[label, d] for d in targets], 0) for label, domain in drawn if domain == source}
     return drawn | means
 
+# %% ../nbs/8_bench/36_quality.ipynb #3bf86d45
+def _write_result(name, folder, result, root, tables, command): # costs, which are measured here, tables and report
+    space = load_dataset(result["recipe"].train, root).space
+    with single_threaded(): result["costs"] = costs(result["recipe"], result["variants"], len(space.classes))
+    tables.mkdir(parents=True, exist_ok=True)
+    for kind in ("scores", "means", "differences", "rates", "costs"):
+        write_table(tables / f"quality_{name}_{kind}.csv", result[kind], f"{command} {name}")
+    quality_report(name, folder, result, root, command)
+
 # %% ../nbs/8_bench/36_quality.ipynb #ac49dc38
 def bench_quality(names=(), # of `EXPERIMENTS`; all by default
                   out="runs/quality", # a folder per experiment, with its runs and its report
@@ -345,12 +355,7 @@ def bench_quality(names=(), # of `EXPERIMENTS`; all by default
     for name in names:
         folder = Path(out) / name
         with held(folder):
-            results[name] = result = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
-            space = load_dataset(result["recipe"].train, root).space
-            with single_threaded(): result["costs"] = costs(result["recipe"], result["variants"], len(space.classes))
-            tables.mkdir(parents=True, exist_ok=True)
-            for kind in ("scores", "means", "differences", "rates", "costs"):
-                write_table(tables / f"quality_{name}_{kind}.csv", result[kind], f"{command} {name}")
-            report = quality_report(name, folder, result, root, command)
-        print(f"{report} written after {time.time() - start:.0f} s")
+            results[name] = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
+            _write_result(name, folder, results[name], root, tables, command)
+        print(f"{folder / 'report.html'} written after {time.time() - start:.0f} s")
     return results
