@@ -145,6 +145,7 @@ def predict(self:Segmentor, image, # path, PIL image or array (H, W, 3) uint8 RG
             size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
             window=None, stride=None, # see `slide`
             antialias: bool = True, # see `resize`
+            name: str | None = None, # of the image, for errors; its path by default
 ) -> np.ndarray: # (H, W) uint8 class ids (trainIds), at the image's own size
     "The class of every pixel of one image of any size. Errors as `read_image`, `slide` and `labels_of`."
     rgb = read_image(image)
@@ -155,8 +156,8 @@ def predict(self:Segmentor, image, # path, PIL image or array (H, W, 3) uint8 RG
     logits = self.slide(self.prepared(x, size, antialias), window, stride)
     self.train(was_training)
     if size: logits = F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False)
-    name = [line_of(image)] if isinstance(image, (str, Path)) else []
-    return labels_of(logits, name)[0].to(torch.uint8).cpu().numpy()
+    if name is None and isinstance(image, (str, Path)): name = line_of(image)
+    return labels_of(logits, [name] if name else ())[0].to(torch.uint8).cpu().numpy()
 
 # %% ../nbs/4_models/18_segmentor.ipynb #84567e04
 @patch
