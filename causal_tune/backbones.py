@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 import timm
-from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM, load_state_dict
-from .core import parse_spec, unknown
+from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
+from .core import check_finite, foreign, named_tensors, parse_spec, read_tensors, shown, unknown
 from .spectral import grid_to_tokens, tokens_to_grid
 from .toyvit import WEIGHTS
 from .adapters import ADAPTERS, Adapter, create_adapter
@@ -327,17 +327,17 @@ _NOT_OURS = ("head", "fc_norm", "fc.", "classifier", "attn_pool")  # classifiers
 def load_weights(model: nn.Module, # timm model, built at the size asked for
                  path, # .safetensors, or a .pth that holds nothing but tensors
 ) -> None:
-    "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is another model's."
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"No weights at {path}: give the path of a .safetensors or .pth file.")
-    state = _translated(load_state_dict(str(path), weights_only=True), model)
+    "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is damaged or another model's."
+    given = named_tensors(read_tensors(path), path)
+    with foreign(path): state = _translated(given, model)
     expected = model.state_dict()
     shapes = {k: v.shape for k, v in _features_only(expected).items()}
-    given = {k: v.shape for k, v in _features_only(state).items()}
-    wrong = {"missing": shapes.keys() - given.keys(), "unknown": given.keys() - shapes.keys(),
-             "of another shape": [k for k in shapes.keys() & given.keys() if shapes[k] != given[k]]}
-    said = [f"{what} {sorted(keys)[:3]} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
-    if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.")
+    found = {k: v.shape for k, v in _features_only(state).items()}
+    wrong = {"missing": shapes.keys() - found.keys(), "unknown": found.keys() - shapes.keys(),
+             "of another shape": [k for k in shapes.keys() & found.keys() if shapes[k] != found[k]]}
+    said = [f"{what} {shown(sorted(keys)[:3])} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
+    if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.{_looks_like(given)}")
+    check_finite(_features_only(state), path)
     model.load_state_dict(_features_only(state), strict=False)
 
 # %% ../nbs/4_models/15_backbones.ipynb #33232b4b
@@ -348,13 +348,24 @@ def _in_order(state, model): # weights under other names, in the same order; the
 
 def _translated(state, model): # a file's names and positions as this model has them, float32
     if "_conv_stem.weight" in state: state = _in_order(state, model)
-    if "teacher" in state:  # a training run of DINOv2
-        state = {k.removeprefix("backbone."): v for k, v in state["teacher"].items() if k.startswith("backbone.")}
+    prefix = "backbone." # of a training run of DINOv2
+    state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)} or state
     if hasattr(model, "patch_embed"):  # or timm takes any table of 1024 positions for 32 x 32
         model.pretrained_model_args = dict(img_size=model.patch_embed.img_size)
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if translate: state = translate(state, model)
     return {k: v.float() for k, v in state.items() if k != "mask_token"}
+
+_SIZE_OF = {(384, 12): "s", (768, 12): "b", (1024, 24): "l", (1536, 40): "g"} # width and blocks of a ViT -> its presets' letter
+
+def _looks_like(state): # what weights seem to be of, if it can be said
+    filters = state.get("patch_embed.proj.weight")
+    blocks = {k.split(".")[1] for k in state if k.startswith("blocks.")}
+    if filters is None or filters.dim() != 4 or not blocks: return ""
+    size = _SIZE_OF.get((len(filters), len(blocks)))
+    such = [name for name in PRESETS if size and name.split("_")[1:] == [size]][:3]
+    return (f" It seems to hold a transformer of {len(blocks)} blocks, {len(filters)} wide, with patches of {filters.shape[-1]} pixels"
+            f"{', as ' + ' or '.join(such) + ' may be' if such else ''}.")
 
 # %% ../nbs/4_models/15_backbones.ipynb #36fe6bea
 class XFormersMode(TorchFunctionMode):

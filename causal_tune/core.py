@@ -13,8 +13,9 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'running',
-           'remove_unfinished', 'disk_is_full', 'no_room', 'whole_file', 'in_use', 'held', 'end_with', 'set_aside',
-           'read_kept', 'code_version', 'repair_torchvision']
+           'remove_unfinished', 'disk_is_full', 'no_room', 'whole_file', 'in_use', 'held', 'read_tensors',
+           'named_tensors', 'foreign', 'check_finite', 'end_with', 'set_aside', 'read_kept', 'code_version',
+           'repair_torchvision']
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
 _short = reprlib.Repr()
@@ -278,6 +279,104 @@ def held(folder: str | Path): # is made where it is not there
     try:
         with _locked(folder): yield
     finally: del _holders[key]
+
+# %% ../nbs/0_ground/00_core.ipynb #6299c47d
+def _no_tensors_in(path): # why torch need not open it, if there is a reason
+    import tarfile, zipfile
+    with path.open("rb") as file: start = file.read(4)
+    if start != b"PK\x03\x04": # which is how torch tells them apart
+        return "it is an archive as torch wrote them before 2018" if tarfile.is_tarfile(path) else None
+    entries = zipfile.ZipFile(path).infolist()
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries): return "it is a TorchScript programme"
+    packed = any(entry.compress_type for entry in entries) # torch compresses nothing
+    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size: return "it is an archive of another kind"
+
+def _why_unreadable(error): # never in the words of torch, which advise to let the file run code
+    code = re.search(r"GLOBAL ([\w.]+)|Unsupported (class|global)", str(error))
+    if code: return f"it asks for code to be run ({code[1] or 'a class'}), which is never done"
+    if isinstance(error, MemoryError) or "allocate memory" in str(error): return "it asks for more memory than there is"
+    return f"it is damaged, cut short or of another kind ({type(error).__name__})"
+
+# %% ../nbs/0_ground/00_core.ipynb #51993443
+def _tensors_of(content): # all of them, however deep, each with the key it is found under
+    import torch
+    waiting = [("", content)]
+    seen = set() # a file may hold a thing a thousand times, or inside itself
+    while waiting:
+        name, value = waiting.pop()
+        if id(value) in seen: continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor): yield name, value
+        elif isinstance(value, dict): waiting += value.items()
+        elif isinstance(value, (list, tuple, set)): waiting += ((name, part) for part in value)
+
+def _unlike_weights(content): # why, if it is
+    import torch
+    if not isinstance(content, dict): return f"it holds a {type(content).__name__}, not named tensors"
+    for name, t in _tensors_of(content):
+        strange = t.layout != torch.strided or t.is_quantized or t.is_complex() or t.device.type != "cpu"
+        if strange: return f"{shown(name)} is of a kind that no weights are"
+        if t.numel() * t.element_size() > t.untyped_storage().nbytes(): return f"{shown(name)} claims to be larger than it is"
+
+# %% ../nbs/0_ground/00_core.ipynb #cc3596db
+def _load(path, pickle_module):
+    import torch, warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore") # of torch, about itself
+        if path.suffix != ".safetensors":
+            return torch.load(path, map_location="cpu", weights_only=pickle_module is None, pickle_module=pickle_module)
+        from safetensors.torch import load_file
+        return load_file(path)
+
+# %% ../nbs/0_ground/00_core.ipynb #2b0d9f79
+def read_tensors(path, # .safetensors, or whatever `torch.save` wrote
+                 what: str = "a file of weights", # what it should be
+                 advice: str = "fetch or write it again", # what to do where it is not
+                 pickle_module=None, # what takes the place of torch's own unpickler
+) -> dict: # what is in it, all tensors on the CPU
+    "Read a file of tensors without running anything in it; FileNotFoundError, or ValueError where it cannot be read."
+    path = Path(path)
+    if not path.is_file(): raise FileNotFoundError(f"No file at {path}: give {what}, .pth or .safetensors.")
+    try:
+        why = _no_tensors_in(path)
+        content = {} if why else _load(path, pickle_module)
+        why = why or _unlike_weights(content)
+    except PermissionError: raise
+    except Exception as error: why = _why_unreadable(error)
+    if why: raise ValueError(f"{path} cannot be read as {what}: {why}; {advice}.")
+    return content
+
+# %% ../nbs/0_ground/00_core.ipynb #8a00bddc
+def named_tensors(content: dict, # of a file, see `read_tensors`
+                  whose="it", # the file, for the error
+) -> dict: # name without `module.` -> tensor
+    "The weights in a file, whatever they are wrapped in; ValueError where there are none."
+    import torch
+    for key in ("state_dict_ema", "model_ema", "state_dict", "model", "teacher"):
+        if isinstance(content.get(key), dict): content = content[key]
+    named = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    found = ", ".join(map(shown, list(content)[:5])) or "nothing"
+    if not named: raise ValueError(f"{whose} holds no named tensors, but {found}; give a file of weights.")
+    return {name.removeprefix("module."): tensor for name, tensor in named.items()}
+
+# %% ../nbs/0_ground/00_core.ipynb #9d7d2e08
+@contextmanager
+def foreign(whose): # the file, for the error
+    "What tensors of a wrong name, shape or kind lead code into, as one ValueError."
+    try: yield
+    except (ValueError, OSError): raise
+    except Exception as error:
+        raise ValueError(f"{whose} holds other tensors than expected ({type(error).__name__}: {shown(str(error))}); "
+                         "it is another model's or damaged.") from None
+
+def check_finite(state: dict, # name -> tensor
+                 whose, # the file, for the error
+) -> None:
+    "ValueError that names the first tensor with numbers that are not finite."
+    for name, tensor in state.items():
+        if not tensor.is_meta and not tensor.isfinite().all(): # a meta tensor has no numbers
+            raise ValueError(f"{whose} holds numbers that are not finite (nan or inf) in {shown(name)}; "
+                             "it comes from a failed training or is damaged: fetch or train it again.")
 
 # %% ../nbs/0_ground/00_core.ipynb #5453e900
 def end_with(parent: int # process that this one works for

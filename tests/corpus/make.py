@@ -49,8 +49,9 @@ def labels() -> list[bytes]:
         image.save(out, kind, **options)
         return out.getvalue()
     ids = (np.arange(108) % 19).astype(np.uint8).reshape(9, 12)
-    return [label(ids), label(ids, kind="TIFF"), label(ids, "P"), label(ids % 3, "P"), label(ids.astype(np.uint16)), label(ids.astype(np.int32), kind="TIFF"),
-            label(np.full((9, 12), 255, np.uint8)), label(ids % 2 > 0), picture("RGB"), picture("RGBA"), picture("LA"), label(ids, kind="GIF")]
+    grey = [label(ids), label(ids, kind="TIFF"), label(ids, kind="GIF"), label(np.full((9, 12), 255, np.uint8)), label(ids % 2 > 0)]
+    wide = [label(ids.astype(np.uint16)), label(ids.astype(np.int32), kind="TIFF")]
+    return [*grey, *wide, label(ids, "P"), label(ids % 3, "P"), picture("RGB"), picture("RGBA"), picture("LA")]
 
 
 POLYGONS = dict(imgWidth=20, imgHeight=10, objects=[
@@ -74,23 +75,29 @@ def saved(content, zipped=True, **options) -> bytes:
     return out.getvalue()
 
 
-def hostile(canary: str) -> list[bytes]:
-    "Pickles that would make the file `canary`, and others that ask for much."
+CANARY = "canary"  # a file that nothing makes unless what a hostile file says is run
+
+def hostile() -> list[bytes]:
+    "Pickles that would make the canary, and others that ask for much."
     import os
-    calls = [Runs(os.system, f"echo > {canary}"), Runs(eval, f"open({canary!r}, 'w')"), Runs(exec, f"open({canary!r}, 'w')"),
-             Runs(open, canary, "w"), Runs(os.mkdir, canary), Runs(getattr, "abc", "upper"), Runs(bytearray, 10 ** 12), Runs(torch.load, canary),
-             Runs(torch.zeros, 10 ** 10), Runs(os._exit, 3), Runs(os.abort)]
+    makes = f"open({CANARY!r}, 'w')"
+    calls = [Runs(os.system, f"echo > {CANARY}"), Runs(eval, makes), Runs(exec, makes), Runs(open, CANARY, "w"), Runs(os.mkdir, CANARY),
+             Runs(os._exit, 3), Runs(os.abort), Runs(getattr, "abc", "upper"), Runs(torch.load, CANARY), Runs(torch.zeros, 10 ** 10),
+             Runs(bytearray, 10 ** 12)]
     files = []
     for call in calls:
         files += [pickle.dumps(call, p) for p in (0, 2, 4)]
-        for wrapped in (call, {"state_dict": {"w": torch.ones(2), "x": call}}, {"recipe": call, "adapter": {}, "head": {}, "classes": []}):
+        ours = dict(recipe=call, adapter={}, head={}, classes=[])
+        for wrapped in (call, ours, dict(state_dict=dict(w=torch.ones(2), x=call))):
             for zipped in (True, False):
                 try: files.append(saved(wrapped, zipped))
                 except Exception: pass # what torch itself does not write
-    by_hand = [b"cos\nsystem\n(S'echo > %b'\ntR." % canary.encode(), b"(S'echo > %b'\nios\nsystem\n." % canary.encode(),
-               b"c__builtin__\neval\n(S'open(\"%b\", \"w\")'\ntR." % canary.encode(), b"\x80\x02]" + b"]" * 500 + b"a" * 500 + b".",
-               b"\x80\x04\x8e" + struct.pack("<Q", 2 ** 62) + b"x.", b"\x80\x02X\xff\xff\xff\x7fx.", b"\x80\x02}q\x00(K\x01K\x02u.", b"cposix\nfork\n)R.",
-               b"\x80\x02ctorch._utils\n_rebuild_tensor\n(N}X\x01\x00\x00\x00aK\x01stb.", b"\x80\x02J\x0a\x8d\xf5\x2c.", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."]
+    name = CANARY.encode()
+    by_hand = [b"cos\nsystem\n(S'echo > %b'\ntR." % name, b"(S'echo > %b'\nios\nsystem\n." % name,
+               b"c__builtin__\neval\n(S'open(\"%b\", \"w\")'\ntR." % name, b"\x80\x02]" + b"]" * 500 + b"a" * 500 + b".",
+               b"\x80\x04\x8e" + struct.pack("<Q", 2 ** 62) + b"x.", b"\x80\x02X\xff\xff\xff\x7fx.", b"\x80\x02}q\x00(K\x01K\x02u.",
+               b"cposix\nfork\n)R.", b"\x80\x02ctorch._utils\n_rebuild_tensor\n(N}X\x01\x00\x00\x00aK\x01stb.",
+               b"\x80\x02J\x0a\x8d\xf5\x2c.", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."]
     return files + by_hand
 
 
@@ -103,7 +110,8 @@ def old() -> list[bytes]:
     contents = [state, dict(state_dict=state, meta=dict(epoch=1, cfg="text")), dict(model=state, args=argparse.Namespace(lr=.1)),
                 dict(state_dict={"module.w": torch.ones(2)}), state["w"], [state], dict(a=np.ones(3)), {1: torch.ones(2)}]
     files = [saved(c, zipped) for c in contents for zipped in (True, False)]
-    return files + [saved(state, pickle_protocol=4), pickle.dumps(dict(a=1)), pickle.dumps(np.ones(3)), python2, safetensors({"w": torch.ones(2)})]
+    others = [saved(state, pickle_protocol=4), pickle.dumps(dict(a=1)), pickle.dumps(np.ones(3)), python2]
+    return files + others + [safetensors({"w": torch.ones(2)})]
 
 
 # --- the rest ----------------------------------------------------------------------------------------------------------
@@ -111,7 +119,8 @@ def old() -> list[bytes]:
 LOG = b"iteration,loss,lr,validation_miou,seconds\n" + b"".join(b"%d,1.5,0.001,,%d\n" % (i, i) for i in range(12))
 TABLE = (b"# causal-tune bench-quality toyscapes; causal_tune 0.1.0\nadapter,domain,difference,sd_over_seeds,low,high,reference\n"
          b"rein,clear,0.5,0.1,-0.2,1.2,none\nrein,fog:3,-1.5,0.1,-2.2,-.2,none\nset,clear,2.5,,1.2,3.0,rein\n")
-ROWS = [dict(adapter=a, seed=s, domain=d, miou=.25, aacc=.5, macc=.5, iou={"road": .5, "car": .0}, data=f"toyscapes:domain={d}", version="0.1.0")
+_scores = dict(miou=.25, aacc=.5, macc=.5, iou={"road": .5, "car": .0}, version="0.1.0")
+ROWS = [dict(adapter=a, seed=s, domain=d, data=f"toyscapes:domain={d}", **_scores)
         for a in ("none", "rein") for s in (1, 2) for d in ("clear", "fog")]
 
 
@@ -124,17 +133,20 @@ def counts() -> bytes:
 def strange_arrays() -> list[bytes]:
     "Archives of arrays that are of another kind."
     files = []
-    for arrays in (dict(clear=np.array([1, "a", None], object)), dict(clear=np.ones(3)), dict(clear=np.ones((2, 3, 4))), dict(fog=np.full((4, 3, 3), np.nan)), {}):
+    odd = np.array([1, "a", None], object), np.ones(3), np.ones((2, 3, 4)), np.full((4, 3, 3), np.nan), np.full((4, 3, 3), -1)
+    for arrays in [{}, dict(fog=np.ones((4, 3, 3)))] + [dict(clear=array) for array in odd]:
         out = io.BytesIO()
         np.savez(out, **arrays)
         files.append(out.getvalue())
     return files
 
 
-SPECS = ("dog:low=.2,high=.7", "dog", "gaussian:center=.5,width=.1", "piecewise:low=.1,high=.7", "ideal:low=0.2,high=0.7", "none", "butterworth:low=.2,order=3",
-         "learnable:low=.2,high=.7,slope=.05", "rein:rank=4,init=zero", "causal_tune:variant=released,num_tokens=5", "causal_tune:band=dog,residual=replace",
-         "lora:rank=2", "soma:first_layer=1", "full", "set:num_tokens=8", "fada:rank=none", "linear", "dpt:width=8", "mask2former:width=32,num_heads=4",
-         "toyscapes:domain=fog,split=val,n=64", "toyscapes:domain=all,n=3,size=96x128,corruption=fog:3", "camvid:split=train,domain=day,sequence=0016E5",
+SPECS = ("dog:low=.2,high=.7", "dog", "gaussian:center=.5,width=.1", "piecewise:low=.1,high=.7", "ideal:low=0.2,high=0.7", "none",
+         "butterworth:low=.2,order=3", "learnable:low=.2,high=.7,slope=.05", "rein:rank=4,init=zero", "causal_tune:band=dog,residual=replace",
+         "causal_tune:variant=released,num_tokens=5", "lora:rank=2", "soma:first_layer=1", "full", "set:num_tokens=8", "fada:rank=none",
+         "linear", "dpt:width=8", "mask2former:width=32,num_heads=4", "toyscapes:domain=fog,split=val,n=64",
+         "toyscapes:domain=all,n=3,size=96x128,corruption=fog:3", "camvid:split=train,domain=day,sequence=0016E5",
          "acdc:split=val,condition=fog,size=540x960", "cityscapes_c:severity=3,domain=fog", "bdd100k:split=val", "gta:split=train,n=10",
          "spurious:p=1,low=.01", "amplitude:beta=.1,strength=.3,p=.5", "fog:3", "jpeg_compression", "x:corruption=fog:3")
-FIELDS = ("96x128", "2e-4", "on", "off", "toyscapes:domain=fog camvid:split=val", "0.5 2", "none", "512 512", "dog:low=.2", "bf16", "42", "random")
+FIELDS = ("96x128", "2e-4", "on", "off", "toyscapes:domain=fog camvid:split=val", "0.5 2", "none", "512 512", "dog:low=.2", "bf16", "42",
+          "random")
