@@ -429,6 +429,7 @@ def by_name(images: list[Path] # from several folders
         named[image.name] = image
     return named
 
+# %% ../nbs/5_data/22_converters.ipynb #618bd124
 def own_folder(folder: Path, # where predictions are kept
                code: str, # fingerprint of the model
 ) -> Path: # the folder of the images in it
