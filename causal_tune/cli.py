@@ -4,7 +4,7 @@
 
 # %% ../nbs/9_lab/40_cli.ipynb #3f1fec83
 from __future__ import annotations
-import argparse, os, re, sys
+import argparse, os, re, sys, traceback
 from collections import Counter
 from dataclasses import fields, replace
 from itertools import groupby
@@ -14,11 +14,11 @@ from .core import Registry, unknown
 from .recipes import RECIPES, Recipe, check, get_recipe, read_field, set_fields
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'MODEL', 'Command', 'option', 'command', 'out', 'field_help', 'make_parser',
-           'stray', 'parse', 'typed', 'read_words', 'main', 'run_train', 'print_rows', 'open_model', 'run_eval',
-           'run_predict', 'predict_file', 'run_predict_acdc', 'acdc_size', 'run_demo', 'run_bench_quality',
-           'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone',
-           'run_check_data', 'run_prepare', 'lab_choices', 'run_lab']
+__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'Command', 'option', 'command', 'out', 'field_help',
+           'make_parser', 'stray', 'parse', 'typed', 'read_words', 'one_line', 'explained', 'main', 'run_train',
+           'print_rows', 'open_model', 'run_eval', 'run_predict', 'predict_file', 'run_predict_acdc', 'acdc_size',
+           'run_demo', 'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
+           'run_convert_backbone', 'run_check_data', 'run_prepare', 'lab_choices', 'run_lab']
 
 # %% ../nbs/9_lab/40_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -69,13 +69,16 @@ def field_help(names) -> str: # empty without names
     return "\n".join(lines)
 
 # %% ../nbs/9_lab/40_cli.ipynb #2fea12ae
+EXITS = "exit status: 0 done, 1 with problems that are listed, 2 wrong input, 3 unforeseen error or no memory, 130 or 143 stopped"
+
 def make_parser() -> argparse.ArgumentParser:
     "The parser with all commands."
     plain = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
     parser = argparse.ArgumentParser(
         "causal-tune", **plain, description="Fine-tune and look into frozen vision foundation models, frequency by frequency.",
         epilog="`causal-tune recipes` lists the recipes, `causal-tune train --help` their fields.\n\n"
-               "example: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data")
+               f"example: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data\n\n{EXITS}")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from; may also stand behind the command")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         about = dict(help=command.help, description=command.help, epilog=field_help(command.takes))
@@ -118,18 +121,42 @@ def read_words(name, words): # a recipe field's value
     return read_field(name, " ".join(words))
 
 # %% ../nbs/9_lab/40_cli.ipynb #1e2dffb8
+_MEMORY = ("not enough memory ({}); make batch_size, crop, eval_size or window smaller, or take a smaller backbone, and close "
+           "what else uses memory")
+
+def one_line(error: BaseException) -> str: # without line breaks, at most about 2000 characters
+    "What an error says, or its kind where it says nothing."
+    return " ".join(str(error).split())[:2000] or type(error).__name__
+
+def explained(error: Exception) -> tuple[int, str]: # exit status, one line
+    "How a command ends that an error stopped."
+    if isinstance(error, (ValueError, OSError, FloatingPointError)): return 2, one_line(error)
+    kind = type(error).__name__
+    if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)): return 3, _MEMORY.format(kind)
+    return 3, f"unforeseen error: {kind}: {one_line(error)[:300]}; run it again with --debug for the traceback, and report it"
+
+# %% ../nbs/9_lab/40_cli.ipynb #8bbbd01e
 def main(words: list[str] | None = None # what follows `causal-tune`; those of the process by default
-) -> int: # exit status: 2 where the input was at fault, else what the command returns
+) -> int: # exit status, see `EXITS`
     "Entry point of the command line."
+    words = sys.argv[1:] if words is None else words
+    if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="backslashreplace") # names of files may be any bytes
     try:
-        args = parse(sys.argv[1:] if words is None else words)
-        return COMMANDS[args.command].run(args) or 0
-    except (ValueError, OSError, FloatingPointError) as err:
-        print(f"causal-tune: {err}", file=sys.stderr)
-        return 2
+        args = parse([word for word in words if word != "--debug"])
+        status = COMMANDS[args.command].run(args) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError: # whoever read what is printed, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except KeyboardInterrupt as stop:
-        print(f"\ncausal-tune: {stop or 'stopped'}", file=sys.stderr)
+        print(f"\ncausal-tune: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
+    except Exception as error:
+        if "--debug" in words: traceback.print_exc()
+        status, line = explained(error)
+        print(f"causal-tune: {line}", file=sys.stderr)
+        return status
 
 # %% ../nbs/9_lab/40_cli.ipynb #29fdb310
 @command("train a recipe's adapter and head, then evaluate; goes on where it was interrupted",

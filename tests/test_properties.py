@@ -443,7 +443,7 @@ def test_what_a_data_set_offers_is_read(descriptor):
 
 # --- recipes -----------------------------------------------------------------------------------------------------------
 
-lengths = st.integers(1, 2048)
+lengths = st.integers(16, 2048)
 pairs = st.tuples(lengths, lengths)
 size = st.just(()) | pairs
 OF_FIELD = dict(
@@ -451,7 +451,7 @@ OF_FIELD = dict(
     band=st.none() | st.just("dog:low=.2"), rank=st.none() | st.integers(1, 64), img_size=size,
     crop=pairs, scale=st.tuples(st.floats(.1, 1), st.floats(1, 4)), color=st.booleans(), antialias=st.booleans(),
     cat_max_ratio=st.floats(.1, 1), iterations=st.integers(1, 10 ** 6), batch_size=st.integers(1, 64), lr=st.floats(1e-6, 1),
-    weight_decay=st.floats(0, 1), power=st.floats(0, 3), seed=st.integers(0, 2 ** 31), precision=st.sampled_from(["no", "bf16"]),
+    weight_decay=st.floats(0, 1), power=st.floats(.001, 3), seed=st.integers(0, 2 ** 31), precision=st.sampled_from(["no", "bf16"]),
     targets=st.lists(st.sampled_from(R.toy_targets(3)), unique=True).map(tuple), eval_size=size, window=size)
 changes = st.fixed_dictionaries({}, optional=OF_FIELD)
 
@@ -477,7 +477,6 @@ def test_fields_are_read_as_they_are_typed(changes):
 
 FIELDS = [f.name for f in dataclasses.fields(R.Recipe)]
 
-@unfinished
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=5), anything, max_size=3))
 @settings(max_examples=8 * settings().max_examples)
 def test_any_dict_is_a_recipe_or_one_line(given):
@@ -485,7 +484,6 @@ def test_any_dict_is_a_recipe_or_one_line(given):
     if recipe is not None: assert R.from_dict(json.loads(json.dumps(R.to_dict(recipe)))) == recipe
 
 
-@unfinished
 @given(st.sampled_from(FIELDS), known | st.text(max_size=9))
 @settings(max_examples=4 * settings().max_examples)
 def test_any_text_is_a_field_or_one_line(name, text): in_one_line(R.read_field, name, text)
