@@ -30,7 +30,7 @@ import causal_tune.released, causal_tune.peers, causal_tune.tuning  # register t
 
 # %% auto #0
 __all__ = ['STAGED', 'AT_16', 'PRESETS', 'PLACES', 'default_out_layers', 'Stage', 'stages_of', 'PerStage', 'Backbone',
-           'statistics', 'check_grid', 'architecture', 'find_weights', 'missing_weights', 'load_weights',
+           'statistics', 'check_grid', 'check_bytes', 'architecture', 'find_weights', 'missing_weights', 'load_weights',
            'XFormersMode', 'xformers_attention', 'use_attention', 'create_model', 'create_backbone', 'image_batches',
            'check_one_grid', 'Change', 'list_backbones', 'check_backbone_contract']
 
@@ -177,7 +177,7 @@ def _after_block(self:Backbone, layer, block, args, out):
 
 @patch
 def _before_patches(self:Backbone, patch_embed, args): # the grid follows from the image, also when the model is called by itself
-    self._grid = tuple(math.ceil(s / p) for s, p in zip(args[0].shape[-2:], self.patch_size))
+    self._grid = tuple(-(-s // p) for s, p in zip(args[0].shape[-2:], self.patch_size))
 
 # %% ../nbs/4_models/15_backbones.ipynb #3960d09c
 @patch
@@ -224,10 +224,26 @@ def block_features(self:Backbone, images: Tensor, # (b, 3, H, W), normalised
     return list(raw.values())
 
 # %% ../nbs/4_models/15_backbones.ipynb #9226c9c2
+def check_bytes(images: Tensor) -> None:
+    "ValueError for values that are none of 0..255, and for floats of 0..1, which would be seen as black."
+    if images.dtype == torch.uint8 or images.numel() == 0: return
+    low, high = (value.item() for value in images.float().aminmax())
+    fractions = images.is_floating_point() or images.dtype == torch.bool
+    if 0 <= low <= high <= 255 and (high > 1 or not fractions): return
+    raise ValueError(f"Images of {images.dtype} from {low:g} to {high:g}: give uint8, or floats from 0 to 255. "
+                     "Multiply by 255 what lies between 0 and 1; what is black all over has to be uint8.")
+
 @patch
 def normalise(self:Backbone, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 ) -> Tensor: # (b, 3, H, W) float32
-    "What the model was trained to see: (image - mean) / std."
+    "What the model was trained to see: (image - mean) / std. ValueError for other values, see `check_bytes`."
+    check_bytes(images)
+    return self.standardise(images)
+
+@patch
+def standardise(self:Backbone, images: Tensor # (b, 3, H, W) in 0..255 for certain, such as resized bytes
+) -> Tensor: # (b, 3, H, W) float32
+    "`normalise` without a look at the values."
     mean = torch.tensor(self.mean, device=images.device)[:, None, None]
     std = torch.tensor(self.std, device=images.device)[:, None, None]
     return (images.float() - mean) / std
@@ -253,6 +269,12 @@ PRESETS |= {f"lite{i}": (f"tf_efficientnet_lite{i}.in1k", {}) for i in range(3)}
 PRESETS |= {"resnet50": ("resnet50.a1_in1k", {}), "resnet101": ("resnet101.a1h_in1k", {})}
 
 # %% ../nbs/4_models/15_backbones.ipynb #a3ec7882
+def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
+    try: known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    except RuntimeError: # a model that it knows, with a tag that it does not
+        raise unknown("weights", name, timm.list_pretrained(f"{name.split('.')[0]}.*")) from None
+    return known or timm.models.PretrainedCfg(url=None, hf_hub_id=None)
+
 def architecture(name: str # timm's name, with or without the name of its weights
 ) -> type: # the class of the model
     "What timm would build. ValueError for names it does not know and for models without blocks that can be adapted."
@@ -288,13 +310,6 @@ def _packaged(name): # files
     package = _package(name)
     found = find_spec(package) if package else None
     return sorted((Path(found.origin).parent / "models").glob("*.pth")) if found else []
-
-def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
-    try: known = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    except RuntimeError: # a model that it knows, with a tag that it does not
-        raise unknown("weights", name, timm.list_pretrained(f"{name.split('.')[0]}.*")) from None
-    return known or timm.models.PretrainedCfg(url=None, hf_hub_id=None)
-
 
 # %% ../nbs/4_models/15_backbones.ipynb #5c2e91ab
 def missing_weights(name, # timm's

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MAPILLARY_CLASSES', 'MAPILLARY_IDS', 'OUTLINES', 'CANVAS', 'REACH', 'CONVERTERS', 'train_ids', 'value_of',
            'corners_of', 'class_of', 'paint', 'paint_file', 'halve', 'Job', 'gta_jobs', 'cityscapes_jobs',
-           'mapillary_jobs', 'half_jobs', 'write_image', 'sweep', 'SomeFailed', 'reason', 'listing', 'run_jobs',
-           'prepare', 'Part', 'read_sample', 'find_pairs', 'check_part', 'Check', 'Checks', 'remaining', 'check_one',
-           'check_data', 'shares', 'part_line', 'fingerprint', 'unlabelled_images', 'own_folder', 'acdc_submission']
+           'mapillary_jobs', 'half_jobs', 'write_image', 'SomeFailed', 'reason', 'listing', 'run_jobs', 'prepare',
+           'Part', 'read_sample', 'find_pairs', 'check_part', 'Check', 'Checks', 'remaining', 'check_one', 'check_data',
+           'shares', 'part_line', 'fingerprint', 'unlabelled_images', 'by_name', 'own_folder', 'predict_all',
+           'acdc_submission']
 
 # %% ../nbs/5_data/22_converters.ipynb #d1d65c4c
 import json, math, os, re, zipfile, zlib
@@ -178,18 +179,10 @@ def write_image(image: Image.Image, # what to store
     "Store an image in one stroke: under its name it is there whole or not at all, whatever other processes do."
     with whole_file(path) as unfinished: image.save(unfinished, "JPEG" if path.suffix == ".jpg" else "PNG", quality=75)
 
-# %% ../nbs/5_data/22_converters.ipynb #97e87124
-def sweep(folders: set[Path], # where files were written
-) -> None:
-    "Remove what killed runs left of files that are there by now; a file that another run is writing stays."
-    for folder in folders:
-        for left in folder.glob("*g~[0-9]*-*"):
-            meant = left.with_name(left.name.rpartition("~")[0])
-            if meant.exists(): left.unlink(missing_ok=True)
-
 # %% ../nbs/5_data/22_converters.ipynb #f2fb748c
 class SomeFailed(OSError):
     "Some of many files could not be read or written; all others are done."
+    status = 1 # exit status of the command line: neither all right nor all wrong
 
 def reason(error: Exception, # what went wrong
            path: Path, # with which file
@@ -226,7 +219,6 @@ def run_jobs(jobs: list[Job], # what is to be written
         raise KeyboardInterrupt(f"Stopped with {done} of {len(jobs)} files done; run again to go on.") from None
     finally:
         pool.shutdown(cancel_futures=True)
-        sweep(parents)
     failed = {job.target: future.exception() for future, job in futures.items() if not job.target.exists()}
     reasons = [reason(error, target) for target, error in failed.items() if error]
     if reasons: raise SomeFailed(listing(reasons, len(jobs)))
@@ -328,6 +320,10 @@ class Checks(list):
     def __str__(self): return "\n\n".join(map(str, self))
     @property
     def ok(self): return all(check.ok for check in self)
+    @property
+    def wrong(self): # something that is there has a problem, or nothing is there
+        there = [check for check in self if check.base]
+        return not there or any(check.problems for check in there)
 
 # %% ../nbs/5_data/22_converters.ipynb #2e019d8e
 def remaining(name: str, # a row of `LAYOUTS`
@@ -421,33 +417,59 @@ def unlabelled_images(base: Path # ACDC's folder
     layout = LAYOUTS["acdc"]
     return [pair.image for d in layout.domains for pair in pair_files(base/f"rgb_anon/{d}/test", None, layout)]
 
+def by_name(images: list[Path] # from several folders
+) -> dict[str, Path]: # name in the archive -> image
+    "Images by name. ValueError for two of one name, and for a name that could lead out of the folder it is unpacked in."
+    named = {}
+    for image in images:
+        if not re.fullmatch(r"\w[\w.-]*", image.name):
+            raise ValueError(f"{line_of(image)}: an archive takes names of letters, digits, dots, _ and -; rename it")
+        if image.name in named:
+            raise ValueError(f"{line_of(named[image.name])} and {line_of(image)} share a name; an archive can hold one of them")
+        named[image.name] = image
+    return named
+
+# %% ../nbs/5_data/22_converters.ipynb #618bd124
 def own_folder(folder: Path, # where predictions are kept
                code: str, # fingerprint of the model
 ) -> Path: # the folder of the images in it
     "A folder for the predictions of one model. ValueError if it holds those of another."
     note = folder/"model.txt"
-    if note.exists() and note.read_text() != code:
+    if note.exists() and note.read_bytes() != code.encode():
         raise ValueError(f"{folder} holds predictions of another model or other options; remove it, or choose another out_zip")
     (folder/"labelTrainIds").mkdir(parents=True, exist_ok=True)
-    note.write_text(code)
+    with whole_file(note) as unfinished: unfinished.write_text(code)
     return folder/"labelTrainIds"
 
 # %% ../nbs/5_data/22_converters.ipynb #029023e0
+def predict_all(segmentor, # from `create_segmentor`
+                images: dict[str, Path], # name -> image
+                folder: Path, # where predictions of these names go
+                **options, # of `Segmentor.predict`
+) -> None:
+    "Predict what is not there yet. SomeFailed at the end that lists images which cannot be read."
+    reasons = []
+    for name, path in tqdm(images.items(), "predicting"):
+        if (folder/name).exists(): continue
+        try: image = read_image(path)
+        except (OSError, ValueError) as error: reasons.append(reason(error, path))
+        else: write_image(Image.fromarray(segmentor.predict(image, name=line_of(path), **options)), folder/name)
+    if reasons: raise SomeFailed(listing(reasons, len(images), "predicted"))
+
+# %% ../nbs/5_data/22_converters.ipynb #5d1a6025
 def acdc_submission(segmentor, # from `create_segmentor`, with the 19 classes of Cityscapes
                     out_zip: str | Path, # the file to write; predictions are kept in the folder of that name
                     root: str | Path | None = None, # as in `load_dataset`
                     size: tuple | None = None, # (h, w) the model sees: published (540, 960) or (1080, 1920)
                     **options, # of `Segmentor.predict`: window, stride, antialias
 ) -> Path: # the zip file
-    "Predict ACDC's test images and pack them for its server. Raises ValueError for another model's predictions."
+    "Predict ACDC's test images and pack them for its server. ValueError for another model's predictions, errors as `predict_all`."
     out = Path(out_zip)
     if out.suffix != ".zip": raise ValueError(f"out_zip={out_zip}: give a name that ends in .zip")
     if segmentor.num_classes != 19: raise ValueError(f"ACDC has 19 classes, this model {segmentor.num_classes}")
-    images = unlabelled_images(find_root("acdc", root))
+    images = by_name(unlabelled_images(find_root("acdc", root)))
     folder = own_folder(out.with_suffix(""), fingerprint(segmentor, size, options))
-    for image in tqdm(images, "predicting"):
-        if not (folder/image.name).exists():
-            write_image(Image.fromarray(segmentor.predict(image, size, **options)), folder/image.name)
+    predict_all(segmentor, images, folder, size=size, **options)
     with whole_file(out) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
-        for image in images: archive.write(folder/image.name, f"labelTrainIds/{image.name}")
+        for name in images: archive.write(folder/name, f"labelTrainIds/{name}")
     return out

@@ -326,7 +326,7 @@ def _load(path, pickle_module):
         if path.suffix != ".safetensors":
             return torch.load(path, map_location="cpu", weights_only=pickle_module is None, pickle_module=pickle_module)
         from safetensors.torch import load_file
-        return load_file(path)
+        return load_file(path, backend="pread") # a file mapped into memory leaves two Python objects a tensor behind
 
 # %% ../nbs/0_ground/00_core.ipynb #2b0d9f79
 def read_tensors(path, # .safetensors, or whatever `torch.save` wrote
