@@ -124,7 +124,10 @@ def attend(x: Tensor, # (b, n, c) what asks
     values = values.to(x.dtype)
     if not softmax: return x @ keys[1:].T @ values
     values = F.pad(values, (0, 0, 1, 0))  # the null token's value
-    return F.scaled_dot_product_attention(x, keys.expand(len(x), -1, -1), values.expand(len(x), -1, -1))
+    b = x.shape[0]  # len() would fix the batch of an exported model
+    keys = keys.expand(b, 1, -1, -1)  # one head: fast kernels and exporters know four axes alone
+    values = values.expand(b, 1, -1, -1)
+    return F.scaled_dot_product_attention(x[:, None], keys, values)[:, 0]
 
 # %% ../nbs/2_adapters/06_adapters.ipynb #31749502
 class TokenAdapter(Adapter, LearnableTokens):

@@ -177,7 +177,7 @@ def _after_block(self:Backbone, layer, block, args, out):
 
 @patch
 def _before_patches(self:Backbone, patch_embed, args): # the grid follows from the image, also when the model is called by itself
-    self._grid = tuple(math.ceil(s / p) for s, p in zip(args[0].shape[-2:], self.patch_size))
+    self._grid = tuple(-(-s // p) for s, p in zip(args[0].shape[-2:], self.patch_size))
 
 # %% ../nbs/4_models/15_backbones.ipynb #3960d09c
 @patch

@@ -6,11 +6,10 @@
 from __future__ import annotations
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 import torch
 from torch import Tensor, nn
 from .core import Registry
-from .spectral import dct2, idct2
+from .spectral import dct2, exporting, idct2, made_once
 
 # %% auto #0
 __all__ = ['BANDS', 'radius', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand', 'AllPass',
@@ -23,6 +22,7 @@ def radius(h: int, w: int, # the patch grid
     "Normalised radial frequency r = sqrt((k/h)^2 + (l/w)^2) of every DCT coefficient."
     u = torch.arange(h, device=device) / h
     v = torch.arange(w, device=device) / w
+    if exporting(): return torch.sqrt(u.double()[:, None] ** 2 + v.double() ** 2).float()  # ONNX has no hypot
     return torch.hypot(u[:, None], v[None])
 
 # %% ../nbs/1_spectra/04_bands.ipynb #945778e3
@@ -90,11 +90,11 @@ class PiecewiseBand:
 
     def __call__(self, h, w):
         d = torch.maximum(torch.arange(h)[:, None], torch.arange(w)[None]).float()
-        s = min(h, w)
-        v1 = int(self.low * s)
-        v2 = int(self.high * s)
+        s = torch.sym_min(h, w)  # in an export sizes are symbols
+        v1 = torch.sym_int(self.low * s)
+        v2 = torch.sym_int(self.high * s)
         mask = torch.where(d <= v1, 1 - .95 * d / (v1 + 1e-10), torch.full_like(d, .01))
-        mask = torch.where((d > v2) & (d <= s), .3 * (d - v2) / max(s - v2, 1), mask)
+        mask = torch.where((d > v2) & (d <= s), .3 * (d - v2) / torch.sym_max(s - v2, 1), mask)
         return 1 - torch.where(d > s, .5, mask)
 
 # %% ../nbs/1_spectra/04_bands.ipynb #eb20abec
@@ -178,7 +178,7 @@ def gain_like(band, # any band, or any function (h, w) -> gain
         return _fixed_gain(band, h, w, like.device, like.dtype)
     return torch.as_tensor(band(h, w)).to(like)  # learnable, or somebody's own function: asked every time
 
-@lru_cache(maxsize=256)
+@made_once(maxsize=256)
 def _fixed_gain(band, h, w, device, dtype):
     with torch.inference_mode(False): return band(h, w).to(device, dtype)
 

@@ -152,7 +152,7 @@ def main(words: list[str] | None = None # what follows `causal-tune`; those of t
         return 141
     except KeyboardInterrupt as stop:
         print(f"\ncausal-tune: {str(stop) or 'stopped'}", file=sys.stderr)
-        return 130
+        return getattr(stop, "status", 130) # 143 after a scheduler's SIGTERM
     except Exception as error:
         if "--debug" in words: traceback.print_exc()
         status, line = explained(error)

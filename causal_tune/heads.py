@@ -64,7 +64,9 @@ class DPTHead(nn.Module):
         if len(features) != 4: raise ValueError(f"The dpt head fuses four levels, not {len(features)}; give four out_layers.")
         h, w = features[0].shape[-2:]
         if self.pyramid: return at_size(self.classify(self.decoder(features, [None] * 4)), size)
-        padded = [F.pad(f, (0, -w % 4, 0, -h % 4), mode="replicate") for f in features]
+        bottom = (h + 3) // 4 * 4 - h  # -h % 4, in a form that torch.export can reason about
+        right = (w + 3) // 4 * 4 - w
+        padded = [F.pad(f, (0, right, 0, bottom), mode="replicate") for f in features]
         return at_size(self.classify(self.decoder(padded, [None] * 4))[..., :4 * h, :4 * w], size)
 
 # %% ../nbs/4_models/16_heads.ipynb #ab68632e

@@ -321,13 +321,13 @@ def answers(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
 ) -> list[tuple[Tensor, Tensor]]: # class and mask logits, before the first layer and after each
     "What the queries say, layer by layer."
     pixels, maps = self.pixel_decoder(pyramid(features))
-    place, x = self.queries(queries, len(pixels))
+    place, x = self.queries(queries, pixels.shape[0])  # len() would fix the batch of an exported model
     said = [self.answer(x, pixels)]
     for i, layer in enumerate(self.transformer_decoder.layers):
         level = maps[i % 3]
         _, masks = said[-1]
         blocked = blocked_cells(masks, level.shape[-2:])
-        in_each_head = blocked.repeat_interleave(self.num_heads, 0)
+        in_each_head = repeat(blocked, "b q n -> (b heads) q n", heads=self.num_heads)
         tokens = rearrange(level, "b c h w -> b (h w) c") + self.level_embed.weight[i % 3]
         x = layer(x, place, tokens, sine_positions(level), in_each_head)
         said.append(self.answer(x, pixels))
