@@ -19,10 +19,10 @@ from .recipes import Recipe, changed_fields, to_dict
 from .datasets import load_dataset
 from .evaluation import result_row
 from .results import counts_in, write_counts
-from .training import refuse_other, report_on, train
+from .training import first_frames, refuse_other, report_on, train
 
 # %% auto #0
-__all__ = ['WORKERS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed', 'open_data',
+__all__ = ['WORKERS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed', 'open_all',
            'run_grid']
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #0001c187
@@ -154,12 +154,12 @@ def _in_processes(run, recipes, jobs): # name -> rows
     return rows
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #6dbafa78
-def open_data(recipes, # of the runs
-              root=None, # of the data sets
+def open_all(recipes, # of the runs
+             root=None, # of the data sets
 ) -> None:
-    "Find all data sets that runs need before the first one begins. Errors as `load_dataset`."
-    specs = [spec for r in recipes for spec in (r.train, r.validate, *r.targets) if spec]
-    for spec in dict.fromkeys(specs): load_dataset(spec, root)
+    "Find all data sets that runs need before the first one begins. Errors as `open_data`."
+    by_data = {(r.train, r.validate, r.targets): r for r in recipes}
+    for r in by_data.values(): first_frames(r, len(load_dataset(r.train, root).space.classes), root)
 
 def _in_turn(run, recipes): # name -> rows
     with single_threaded(): return {name: run(name, recipe) for name, recipe in recipes.items()}
@@ -176,7 +176,7 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
              diverging: bool = False, # leave a run out whose loss is not finite, instead of stopping
              **options, # of `create_backbone`
 ) -> list[dict]: # rows of all runs, in the order of the recipes
-    """Run a grid; interrupted, it goes on where it was when called again. Errors as `one_run` and `open_data`, before any run
+    """Run a grid; interrupted, it goes on where it was when called again. Errors as `one_run` and `open_all`, before any run
     begins where they can be known; ChildProcessError where a worker was killed."""
     folder = Path(folder)
     said = {option: str(value) for option, value in options.items()}
@@ -184,7 +184,7 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
     with held(folder):
         rows = {name: read_run(folder / name, recipe, said) for name, recipe in recipes.items()}
         left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
-        open_data(left.values(), root)
+        open_all(left.values(), root)
         if not jobs: jobs = 1 if torch.cuda.is_available() else min(len(left), os.cpu_count() or 1)
         if left: rows |= _in_processes(run, left, jobs) if jobs > 1 else _in_turn(run, left)
     return [row for name in recipes for row in rows[name]]
