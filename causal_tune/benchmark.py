@@ -4,7 +4,7 @@
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #83fc044d
 from __future__ import annotations
-import json, os, sys
+import json, os, signal, sys
 from contextlib import contextmanager
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -121,13 +121,21 @@ WORKERS = dict(TQDM_DISABLE="1", # inherited by the workers: several bars in one
                MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000", MALLOC_TOP_PAD_="268435456")
 _stopped = [] # not empty in a worker whose run was interrupted or failed
 
+def _note(*_): _stopped.append("Ctrl-C") # a worker that waits for work has nothing to break off
+
+def _begin_worker(parent):
+    end_with(parent)
+    signal.signal(signal.SIGINT, _note)
+
 def _in_worker(run, name, recipe): # one task is handed to a worker ahead of time and cannot be cancelled: it is not begun
     if _stopped: raise KeyboardInterrupt("not begun")
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with single_threaded(): return run(name, recipe)
     except BaseException:
         _stopped.append(name)
         raise
+    finally: signal.signal(signal.SIGINT, _note)
 
 def killed(names: list[str], # of all runs, in the order they begin
            rows: dict, # of the finished ones, by name
@@ -143,7 +151,7 @@ def killed(names: list[str], # of all runs, in the order they begin
 def _in_processes(run, recipes, jobs): # name -> rows
     rows = {}
     os.environ |= WORKERS
-    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, [os.getpid()]) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, [os.getpid()]) as pool:
         tasks = {pool.submit(_in_worker, run, name, recipe): name for name, recipe in recipes.items()}
         try:
             for task in tqdm(as_completed(tasks), total=len(tasks), desc="runs"): rows[tasks[task]] = task.result()
