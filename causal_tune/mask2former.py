@@ -15,6 +15,7 @@ from einops import rearrange, repeat
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from fastcore.basics import patch
+from .core import check_range
 from .heads import HEADS, at_size, per_level
 
 # %% auto #0
@@ -178,6 +179,9 @@ class PixelDecoder(nn.Module):
                  heads: int = 8, # of attention
                  hidden: int = 1024): # width inside the feed-forward maps
         super().__init__()
+        check_range("width", width, 1, 8192)
+        check_range("encoder_layers", layers, 1, 100)
+        check_range("encoder_hidden", hidden, 1, 100_000)
         finest, *coarser = per_level(channels)
         self.input_convs = nn.ModuleList(conv_norm(c, width, 1, bias=True) for c in reversed(coarser))
         encoder = [EncoderLayer(width, heads, hidden) for _ in range(layers)]
@@ -223,6 +227,8 @@ class DecoderLayer(nn.Module):
 
 def stack_of_layers(layers: int, width: int, heads: int, hidden: int) -> nn.ModuleDict: # under the published names
     "So many decoder layers, and the norm behind each answer."
+    check_range("decoder_layers", layers, 1, 100)
+    check_range("decoder_hidden", hidden, 1, 100_000)
     made = nn.ModuleList(DecoderLayer(width, heads, hidden) for _ in range(layers))
     return _named(layers=made, post_norm=nn.LayerNorm(width))
 
@@ -251,14 +257,14 @@ class Mask2Former(nn.Module):
                  points: int = 12544, # at which masks are compared; 112 x 112
                  linked: bool = False): # queries come from the adapter; False: the head learns its own
         super().__init__()
+        self.num_heads = check_range("num_heads", num_heads, 1, 1024)
         if width % 32 or width % num_heads: raise ValueError(f"width={width}: a multiple of 32 and of num_heads={num_heads}.")
         self.num_classes = num_classes
-        self.num_heads = num_heads
-        self.points = points
+        self.points = check_range("points", points, 1, 10 ** 6)
         self.linked = linked
         self.pixel_decoder = PixelDecoder(channels, width, encoder_layers, num_heads, encoder_hidden)
         self.transformer_decoder = stack_of_layers(decoder_layers, width, num_heads, decoder_hidden)
-        self.make_queries(num_queries, width)
+        self.make_queries(check_range("num_queries", num_queries, 1, 10_000), width)
         self.start()
 
 # %% ../nbs/4_models/17_mask2former.ipynb #d50c0c48

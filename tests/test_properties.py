@@ -206,6 +206,7 @@ def test_the_released_planes_there_and_back(b, s, c, seed):
     assert torch.equal(planes.flatten(), x.transpose(0, 1).flatten()) # numbers in the order (n, b, c)
     clipped = released.released_inverse(999 * normal(seed, s, s))
     assert clipped.min() >= 0 and clipped.max() <= 255
+    assert released.released_inverse(torch.tensor([[1e6]])) == 255
     close(released.released_inverse(S.dct2(torch.full((1, 1), 3.))), torch.full((1, 1), 3.))
     X = 40 * normal(seed, s, s, dtype=torch.float64)
     close(released.released_inverse(X), torch.fft.ifft2(X, norm="ortho").real.clamp(0, 255), torch.float64, 1e3)
