@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['MAPILLARY_CLASSES', 'MAPILLARY_IDS', 'OUTLINES', 'CANVAS', 'REACH', 'CONVERTERS', 'train_ids', 'value_of',
            'corners_of', 'class_of', 'paint', 'paint_file', 'halve', 'Job', 'gta_jobs', 'cityscapes_jobs',
-           'mapillary_jobs', 'half_jobs', 'write_image', 'SomeFailed', 'reason', 'listing', 'run_jobs', 'prepare',
-           'Part', 'read_sample', 'find_pairs', 'check_part', 'Check', 'Checks', 'remaining', 'check_one', 'check_data',
-           'shares', 'part_line', 'fingerprint', 'unlabelled_images', 'by_name', 'own_folder', 'predict_all',
-           'acdc_submission']
+           'mapillary_jobs', 'half_jobs', 'run_jobs', 'prepare', 'Part', 'read_sample', 'find_pairs', 'check_part',
+           'Check', 'Checks', 'remaining', 'check_one', 'check_data', 'shares', 'part_line', 'fingerprint',
+           'unlabelled_images', 'by_name', 'own_folder', 'predict_all', 'acdc_submission']
 
 # %% ../nbs/5_data/22_converters.ipynb #d1d65c4c
 import json, os, re, zipfile, zlib
@@ -28,7 +27,7 @@ from .core import Registry, shown, unknown, whole_file
 from .datasets import (LAYOUTS, Layout, about_left, evenly_spaced, find_root, in_sequence, named_files, named_images,
                                   pair_files, read_pair)
 from .domains import CITYSCAPES, CITYSCAPES_IDS, LabelSpace, id_colours, remap
-from .images import line_of, read_image, read_label
+from .images import SomeFailed, line_of, listing, read_image, read_label, reason, write_image
 
 # %% ../nbs/5_data/22_converters.ipynb #10f9d9e5
 def train_ids(path: Path, # a label file, grey or with a palette
@@ -171,34 +170,6 @@ def half_jobs(base: Path, # the data set's folder
         jobs.append(Job(partial(halve, image), base/f"half/val_img/{name}{ending}"))
         jobs.append(Job(partial(halve, label, "ids"), base/f"half/val_label/{name}.png"))
     return jobs
-
-# %% ../nbs/5_data/22_converters.ipynb #6ea6a0ba
-def write_image(image: Image.Image, # what to store
-                path: Path, # .png, or .jpg for a JPEG of quality 75
-) -> None:
-    "Store an image in one stroke: under its name it is there whole or not at all, whatever other processes do."
-    with whole_file(path) as unfinished: image.save(unfinished, "JPEG" if path.suffix == ".jpg" else "PNG", quality=75)
-
-# %% ../nbs/5_data/22_converters.ipynb #f2fb748c
-class SomeFailed(OSError):
-    "Some of many files could not be read or written; all others are done."
-    status = 1 # exit status of the command line: neither all right nor all wrong
-
-def reason(error: Exception, # what went wrong
-           path: Path, # with which file
-) -> str: # one line that names a file
-    "What is to be said about a file that failed; errors that nobody foresaw get its name and their kind."
-    if isinstance(error, (OSError, ValueError)) and str(error): return " ".join(str(error).split())
-    return f"{line_of(path)}: {type(error).__name__} {error}"
-
-def listing(reasons: list[str], # what went wrong, a line each
-            total: int, # files
-            done: str = "converted", # what was to happen to them
-) -> str: # several lines, the first 20 reasons among them
-    "What to say about files that failed."
-    more = ["..."] if len(reasons) > 20 else []
-    head = f"{len(reasons)} of {total} files could not be {done}, the others are done:"
-    return "\n  ".join([head, *sorted(reasons)[:20], *more])
 
 # %% ../nbs/5_data/22_converters.ipynb #e2456c9d
 def run_jobs(jobs: list[Job], # what is to be written
