@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
-from .core import Registry
+from .core import Registry, check_range, check_value
 from .spectral import dct2, exporting, idct2, made_once
 
 # %% auto #0
@@ -29,7 +29,8 @@ def radius(h: int, w: int, # the patch grid
 BANDS = Registry("band")
 
 def _check_cutoffs(low, high, top=2 ** .5):
-    if not 0 <= low < high: raise ValueError(f"Cut-offs need 0 <= low < high, not low={low}, high={high}.")
+    for name, value in dict(low=low, high=high).items(): check_range(name, value, 0., 1e6)
+    if not low < high: raise ValueError(f"Cut-offs need 0 <= low < high, not low={low}, high={high}.")
     if low >= top: raise ValueError(f"low={low} lies above every frequency of the grid; radii end at {top:.3f}.")
 
 class RadialBand:
@@ -51,7 +52,7 @@ class DifferenceOfGaussians(RadialBand):
 
     def __post_init__(self):
         _check_cutoffs(self.low, self.high)
-        if self.low == 0: raise ValueError("DifferenceOfGaussians needs low > 0: a Gaussian of no width is undefined.")
+        check_range("low", self.low, 1e-6, 2 ** .5) # a Gaussian of no width is undefined
 
     def of_radius(self, r):
         return torch.exp(-r ** 2 / (2 * self.high ** 2)) - torch.exp(-r ** 2 / (2 * self.low ** 2))
@@ -65,7 +66,8 @@ class GaussianBand(RadialBand):
     width: float = .1   # standard deviation of the bell
 
     def __post_init__(self):
-        if not self.width > 0: raise ValueError(f"GaussianBand needs width > 0, not {self.width}.")
+        check_range("center", self.center, -1e6, 1e6)
+        check_range("width", self.width, 1e-6, 1e6)
 
     def of_radius(self, r): return torch.exp(-(r - self.center) ** 2 / (2 * self.width ** 2))
 
@@ -128,12 +130,12 @@ class ButterworthBand(RadialBand):
 
     def __post_init__(self):
         _check_cutoffs(self.low, self.high)
-        if self.order < 1: raise ValueError(f"A Butterworth filter needs order >= 1, not {self.order}.")
+        check_range("order", self.order, 1, 100)
 
     def of_radius(self, r):
         n = 2 * self.order
-        rise = 1. if self.low == 0 else r ** self.order / torch.sqrt(r ** n + self.low ** n)
-        return rise / torch.sqrt(1 + (r / self.high) ** n)
+        rise = 1. if self.low == 0 else torch.rsqrt(1 + (self.low / r) ** n)
+        return rise * torch.rsqrt(1 + (r / self.high) ** n)
 
 # %% ../nbs/1_spectra/04_bands.ipynb #de645b63
 @BANDS.register("learnable")
@@ -144,10 +146,12 @@ class LearnableBand(nn.Module):
                  slope: float = .05): # width of the edges, in radii
         super().__init__()
         _check_cutoffs(low, high)
-        if low == 0 or slope <= 0: raise ValueError(f"LearnableBand needs low > 0 and slope > 0, not {low}, {slope}.")
+        check_range("low", low, 1e-6, 2 ** .5)
+        check_range("slope", slope, 1e-6, 1e6)
+        gap = torch.tensor(float(high - low))
         self.slope = slope
         self.raw_low = nn.Parameter(torch.logit(torch.tensor(low / 2 ** .5)))
-        self.raw_gap = nn.Parameter(torch.log(torch.expm1(torch.tensor(float(high - low)))))
+        self.raw_gap = nn.Parameter(gap + torch.log(-torch.expm1(-gap)))
 
     @property
     def low(self): return torch.sigmoid(self.raw_low) * 2 ** .5
@@ -166,7 +170,7 @@ def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, 
 ):
     "The band that a spec names; ValueError for an unknown name or option."
     if callable(spec): return spec
-    return BANDS.create(spec)
+    return BANDS.create(check_value("band", spec, "str", "dog:low=.2"))
 
 # %% ../nbs/1_spectra/04_bands.ipynb #ea364534
 def gain_like(band, # any band, or any function (h, w) -> gain

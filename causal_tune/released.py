@@ -8,6 +8,7 @@ import math, warnings
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from .core import shown
 from .spectral import dct2, made_once
 from .bands import PiecewiseBand, gain_like
 from .adapters import TokenAdapter, attend
@@ -86,7 +87,7 @@ class ReleasedCausalTune(TokenAdapter):
                  band=None, # cannot be set, the filter is fixed
                  residual=None): # cannot be set, the result is added
         if (band, residual) != (None, None):
-            raise ValueError(f"band={band}, residual={residual}: the released variant has a fixed band and adds its "
+            raise ValueError(f"band={shown(band)}, residual={shown(residual)}: the released variant has a fixed band and adds its "
                              "result; leave both out, or use variant='described'.")
         super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init, softmax)
         self.learnable_tokens2 = nn.Parameter(torch.zeros(num_layers, num_tokens, channels), requires_grad=False)
