@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from fastcore.basics import patch
-from .core import parse_spec
+from .core import check_range, parse_spec
 from .images import line_of, pair, read_image, resize
 from .backbones import Backbone, create_backbone
 from .heads import HEADS, at_size, create_head
@@ -66,7 +66,7 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
                      **options, # of `create_backbone` (pretrained, img_size, ...) and of the adapter
 ) -> Segmentor:
     "Backbone, adapter and head by name; see `create_backbone` for weights and errors."
-    if not 2 <= num_classes <= 255: raise ValueError(f"num_classes={num_classes}: between 2 and 255, as 255 is ignored.")
+    check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
     name, given = parse_spec(head)
     if not isinstance(backbone, Backbone):
         if HEADS[name].uses_queries: options.setdefault("query_dim", given.get("width", 256))
