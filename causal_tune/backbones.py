@@ -188,6 +188,7 @@ def _run(self:Backbone, images, taken=(), raw=()): # two dicts, block -> (b, c, 
     check_grid(self.model, ((H + bottom) // p, (W + right) // q), self.patch_size)
     self._taken = found = dict.fromkeys(taken)
     self._raw = seen = dict.fromkeys(raw)
+    images = images.to(next(self.model.parameters()).dtype)  # after half() or bfloat16()
     try: self.model.forward_features(F.pad(images, (0, right, 0, bottom)))
     finally: # also after an error nothing of the images stays
         self._taken = {}

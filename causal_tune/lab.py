@@ -418,9 +418,10 @@ def classes(self:Views, domain, i, band=None): # (h, w) class ids of one image
     labels = self.data.labels[domain]
     x = self.data.images[domain][i:i + 1].to(self.device)
     size = labels[i].shape if labels else x.shape[-2:]
+    name = [f"{domain}, image {i + 1}"]
     with torch.no_grad():
-        if band is None: return classify(self.segmentor, x, size)[0].cpu().numpy()
-        with filtered(self.segmentor, band): return classify(self.segmentor, x, size)[0].cpu().numpy()
+        if band is None: return classify(self.segmentor, x, size, names=name)[0].cpu().numpy()
+        with filtered(self.segmentor, band): return classify(self.segmentor, x, size, names=name)[0].cpu().numpy()
 
 # %% ../nbs/9_lab/38_lab.ipynb #387d7972
 class Counts(NamedTuple):

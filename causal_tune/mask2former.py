@@ -107,13 +107,13 @@ class DeformableAttention(nn.Module):
         self.output_proj = nn.Linear(width, width)
     def forward(self, x, positions, reference, sizes): # (b, n, c), (n, c), (n, 2), (h, w) of each level
         heads, levels, points = self.shape
-        asking = x + positions
+        asking = (x + positions).to(x.dtype)  # places are float32, also after half()
         offsets = self.sampling_offsets(asking).unflatten(-1, (*self.shape, 2))
         where = reference[:, None, None, None] + in_sides(offsets, sizes)
         weights = self.attention_weights(asking).unflatten(-1, (heads, levels * points)).softmax(-1)
         weights = weights.unflatten(-1, (levels, points))
         value = self.value_proj(x).unflatten(-1, (heads, -1))
-        return self.output_proj(deformable_attention(value, sizes, where, weights))
+        return self.output_proj(deformable_attention(value, sizes, where, weights).to(value.dtype))
 
 # %% ../nbs/4_models/17_mask2former.ipynb #96a91b61
 def in_sides(offsets: Tensor, # (b, n, heads, levels, points, 2) x, y in cells of each level
@@ -206,7 +206,7 @@ def forward(self:PixelDecoder, levels: list[Tensor] # four of (b, c, h, w), the 
     maps = [rearrange(tokens, "b (h w) c -> b c h w", h=h) for tokens, (h, _) in zip(by_level, sizes)]
     fine = self.lateral_convs[0](finest)
     context = at_size(maps[-1], fine.shape[-2:])
-    return self.mask_feature(self.output_convs[0](fine + context)), maps
+    return self.mask_feature(self.output_convs[0]((fine + context).to(fine.dtype))), maps
 
 # %% ../nbs/4_models/17_mask2former.ipynb #0e89b85e
 class DecoderLayer(nn.Module):
@@ -218,7 +218,8 @@ class DecoderLayer(nn.Module):
         self.ffn = feed_forward(width, hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
     def forward(self, x, place, tokens, where, blocked): # (b, q, c) twice, (b, n, c), (n, c), bool (b*heads, q, n)
-        read, _ = self.cross_attn.attn(x + place, tokens + where, tokens, attn_mask=blocked, need_weights=False)
+        keys = (tokens + where).to(tokens.dtype)
+        read, _ = self.cross_attn.attn(x + place, keys, tokens, attn_mask=blocked, need_weights=False)
         x = self.norms[0](x + read)
         told, _ = self.self_attn.attn(x + place, x + place, x, need_weights=False)
         x = self.norms[1](x + told)

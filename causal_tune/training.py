@@ -26,11 +26,12 @@ from .evaluation import evaluate, miou, result_row
 
 # %% auto #0
 __all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'Stream', 'Batch',
-           'stack_items', 'Positions', 'begin_worker', 'batches', 'next_batches', 'build', 'training_data',
-           'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'load_checkpoint', 'read_line', 'kept_lines',
-           'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite', 'first_broken', 'diagnosis', 'Terminated',
-           'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data',
-           'first_frames', 'stopped', 'fits', 'read_state', 'restore', 'unless_damaged', 'go_on', 'train', 'report_on']
+           'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches', 'next_batches', 'build',
+           'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'load_checkpoint', 'read_line',
+           'kept_lines', 'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite', 'first_broken', 'diagnosis',
+           'Terminated', 'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on',
+           'open_data', 'first_frames', 'stopped', 'fits', 'read_state', 'restore', 'unless_damaged', 'go_on', 'train',
+           'report_on']
 
 # %% ../nbs/6_train/26_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -120,7 +121,11 @@ def begin_worker(parent: int, # the process that asks for images
     "What a process does before it loads its first image."
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60)) # a minute more, if it is not told to end
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20)) # long enough for the step that is made
+
+def end_workers(loader) -> None: # iterator over batches
+    "Let the processes that load images end now, and not when the last error that mentions them is forgotten."
+    if hasattr(loader, "_shutdown_workers"): loader._shutdown_workers()
 
 def batches(recipe: Recipe,
             dataset, # with an augmenting transform
@@ -565,6 +570,14 @@ def advance(self:Run, t: int, # iteration
         if log: log.write(t, **values)
     return values["loss"]
 
+# %% ../nbs/6_train/26_training.ipynb #32c1c5cd
+@patch
+def progress(self:Run, steps: range # the iterations to come
+) -> tqdm: # over them
+    "A bar, in the process that writes."
+    silent = {} if self.accelerator.is_main_process else dict(disable=True) # disable=False would overrule TQDM_DISABLE
+    return tqdm(steps, f"{self.recipe.name} {self.recipe.adapter}", self.recipe.iterations, initial=steps.start, **silent)
+
 def stopped(asked, text: str) -> KeyboardInterrupt: # the signals that came; to be raised by the caller
     return (Terminated if signal.SIGTERM in asked else KeyboardInterrupt)(text)
 
@@ -576,24 +589,24 @@ def loop(self:Run, first: int, # iteration to begin with
          one_step, # (iteration, batches) -> their losses
 ) -> None:
     "Steps `first` to `last`; saves every `save_every` steps, at an interruption, at the end, and at an error between two steps."
-    r, self.done = self.recipe, first
+    self.done = first
     log = Log(self.folder, first) if self.accelerator.is_main_process else None
-    silent = {} if log else dict(disable=True) # disable=False would overrule TQDM_DISABLE
-    bar = tqdm(range(first, last), f"{r.name} {r.adapter}", r.iterations, initial=first, **silent)
+    bar = self.progress(range(first, last))
     given = iter(loader)
     try:
         with interruptions_held() as asked:
             for t in bar:
                 bar.set_postfix(loss=f"{self.advance(t, given, one_step, log):.3f}", refresh=False)
-                if self.done % r.save_every == 0: self.keep(log)
+                if self.done % self.recipe.save_every == 0: self.keep(log)
                 if asked: break
             self.keep(log)
     except BaseException:
         if self.done is not None and self.done > first: self.keep(log)
         raise
     finally:
+        end_workers(given)
         if log: log.close()
-    if asked: raise stopped(asked, f"Stopped after {self.done} of {r.iterations} iterations; run again to go on.")
+    if asked: raise stopped(asked, f"Stopped after {self.done} of {self.recipe.iterations} iterations; run again to go on.")
 
 # %% ../nbs/6_train/26_training.ipynb #e02ba20c
 def fits(state: dict, # of resume.pt

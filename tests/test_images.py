@@ -262,10 +262,10 @@ def run(tiny, tmp_path, monkeypatch):
 
 
 def poisoned(path):
-    "A checkpoint whose head has diverged."
+    "A checkpoint whose head has diverged: its numbers are finite, its scores are not."
     content = torch.load(path, weights_only=True)
     for value in content["head"].values():
-        if value.is_floating_point(): value.fill_(float("nan"))
+        if value.is_floating_point(): value.fill_(3e38)
     torch.save(content, path.with_name("poisoned.pt"))
     return path.with_name("poisoned.pt")
 
@@ -283,13 +283,16 @@ def test_predict_lists_what_it_cannot_read(run, capsys, tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}_{what}.png" for n in "ac" for what in ("trainIds", "overview")}
 
 
-def test_scores_that_are_no_numbers_end_predict_and_eval(run, capsys, tmp_path):
+def test_scores_that_are_no_numbers_end_predict_eval_and_export(run, capsys, tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "a.png")
     assert call("predict", poisoned(run), tmp_path / "a.png", "--out", tmp_path / "none") == 2
     assert "a: 192 of 192 pixels have no class" in capsys.readouterr().err and not list((tmp_path / "none").iterdir())
     assert call("eval", run.with_name("poisoned.pt")) == 2
     said = capsys.readouterr()
     assert "have no class" in said.err and "mIoU" not in said.out
+    assert call("lab", "--checkpoint", run.with_name("poisoned.pt"), "--n", 1, "--export", tmp_path / "lab.html") == 2
+    said = capsys.readouterr().err
+    assert "clear, image 1: " in said and "have no class" in said and not (tmp_path / "lab.html").exists()
 
 
 def test_a_lab_leaves_out_what_it_cannot_read(tmp_path, weights):

@@ -206,7 +206,7 @@ def resumed(folder):
     recipe, segmentor, optimizer = run_of()
     content = checkpoint_of(recipe, segmentor) | dict(optimizer=optimizer.state_dict())
     del content["classes"]
-    def restored(path): return training.restore(path.parent, segmentor, optimizer, recipe)
+    def restored(path): return training.restore(path, segmentor, optimizer, recipe)
     return Reader([content] * 60 + make.hostile(), recipe_first, dict(restore=restored), (".pt",), "resume")
 
 
@@ -243,7 +243,7 @@ def measured(folder):
     recipe, *_ = run_of()
     quality.suggest_band = quality.load_dataset = quality.build = reached
     seeds = [as_json(dict(band="ideal:low=0.2,high=0.7", recipe=to_dict(recipe)))]
-    def band(path): return bands.create_band(quality.measured_band(recipe, path.parent))
+    def band(path): return bands.create_band(quality.measured_band(recipe, path.parent).spec)
     return Reader(seeds, files(seeds), dict(measured_band=band), (".json",), "band")
 
 
