@@ -16,7 +16,7 @@ from .recipes import RECIPES, Recipe, check, get_recipe, read_field, set_fields
 # %% auto #0
 __all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'Command', 'option', 'command', 'out', 'field_help',
            'make_parser', 'stray', 'parse', 'typed', 'read_words', 'one_line', 'explained', 'main', 'run_train',
-           'print_rows', 'open_model', 'run_eval', 'run_predict', 'predict_file', 'run_predict_acdc', 'acdc_size',
+           'print_rows', 'open_model', 'run_eval', 'predict_file', 'run_predict', 'run_predict_acdc', 'acdc_size',
            'run_demo', 'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
            'run_convert_backbone', 'run_check_data', 'run_prepare', 'lab_choices', 'run_lab']
 
@@ -130,6 +130,7 @@ def one_line(error: BaseException) -> str: # without line breaks, at most about 
 
 def explained(error: Exception) -> tuple[int, str]: # exit status, one line
     "How a command ends that an error stopped."
+    if hasattr(error, "status"): return error.status, str(error) # `SomeFailed`: a line for each file
     if isinstance(error, (ValueError, OSError, FloatingPointError)): return 2, one_line(error)
     kind = type(error).__name__
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)): return 3, _MEMORY.format(kind)
@@ -151,7 +152,7 @@ def main(words: list[str] | None = None # what follows `causal-tune`; those of t
         return 141
     except KeyboardInterrupt as stop:
         print(f"\ncausal-tune: {str(stop) or 'stopped'}", file=sys.stderr)
-        return 130
+        return getattr(stop, "status", 130) # 143 after a scheduler's SIGTERM
     except Exception as error:
         if "--debug" in words: traceback.print_exc()
         status, line = explained(error)
@@ -216,32 +217,40 @@ def run_eval(args):
     rows, _ = report_on(segmentor, recipe, args.root)
     print_rows(rows, recipe)
 
+# %% ../nbs/9_lab/40_cli.ipynb #41dc142f
+def predict_file(segmentor, recipe: Recipe, # says at which size, and in which windows
+                 space, # the label space
+                 image, # (h, w, 3) uint8
+                 target: Path) -> None: # TARGET_trainIds.png and TARGET_overview.png are written
+    "Predict one image."
+    import numpy as np
+    from PIL import Image
+    from causal_tune.converters import write_image
+    from causal_tune.images import fit_size, line_of
+    size = fit_size(image.shape[:2], recipe.eval_size) if recipe.eval_size else None
+    labels = segmentor.predict(image, size, recipe.window or None, recipe.stride or None, recipe.antialias, line_of(target.name))
+    for what, pixels in dict(trainIds=labels, overview=np.hstack([image, space.colorize(labels)])).items():
+        write_image(Image.fromarray(pixels), target.with_name(f"{target.name}_{what}.png"))
+
 # %% ../nbs/9_lab/40_cli.ipynb #d148591b
 @command("segment images of any size", *MODEL, option("images", nargs="+", help="image files"), out("predictions"), takes=EVALUATION)
 def run_predict(args):
+    from causal_tune.converters import SomeFailed, listing, reason
     from causal_tune.domains import space_of
+    from causal_tune.images import read_image
     from tqdm.auto import tqdm
     stems = {Path(p).stem for p in args.images}
     if len(stems) < len(args.images): raise ValueError("Two images share a name; predict them into different folders.")
     segmentor, recipe, classes = open_model(args)
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in tqdm(args.images, desc="predicting"): predict_file(segmentor, recipe, space_of(classes), path, folder)
-    print(f"{len(args.images)} predictions in {folder}/")
-
-def predict_file(segmentor, recipe: Recipe, # says at which size, and in which windows
-                 space, # the label space
-                 path, # of the image
-                 folder: Path) -> None: # where NAME_trainIds.png and NAME_overview.png go
-    "Predict one image."
-    import numpy as np
-    from PIL import Image
-    from causal_tune.images import fit_size, read_image
-    image = read_image(path)
-    size = fit_size(image.shape[:2], recipe.eval_size) if recipe.eval_size else None
-    labels = segmentor.predict(image, size, recipe.window or None, recipe.stride or None, recipe.antialias)
-    Image.fromarray(labels).save(folder / f"{Path(path).stem}_trainIds.png")
-    Image.fromarray(np.hstack([image, space.colorize(labels)])).save(folder / f"{Path(path).stem}_overview.png")
+    failed = []
+    for path in tqdm(args.images, desc="predicting"):
+        try: image = read_image(path)
+        except (OSError, ValueError) as err: failed.append(reason(err, Path(path)))
+        else: predict_file(segmentor, recipe, space_of(classes), image, folder / Path(path).stem)
+    print(f"{len(args.images) - len(failed)} predictions in {folder}/")
+    if failed: raise SomeFailed(listing(failed, len(args.images), "predicted"))
 
 # %% ../nbs/9_lab/40_cli.ipynb #c7418a0c
 @command("predict ACDC's test images for its server", *MODEL, ROOT, out("acdc_test.zip", "zip file to write"), takes=EVALUATION)
@@ -327,7 +336,9 @@ def run_convert_backbone(args):
          option("name", nargs="?", help="one data set (default: all)"), ROOT)
 def run_check_data(args):
     from causal_tune.converters import check_data
-    print(check_data(args.name, args.root))
+    checks = check_data(args.name, args.root)
+    print(checks)
+    return int(checks.wrong)
 
 @command("convert labels; may be stopped and run again",
          option("name", metavar="NAME", help="gta, cityscapes, mapillary or mapillary-half"), ROOT,

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['MAPILLARY_CLASSES', 'MAPILLARY_IDS', 'OUTLINES', 'CANVAS', 'REACH', 'CONVERTERS', 'train_ids', 'value_of',
            'corners_of', 'class_of', 'paint', 'paint_file', 'halve', 'Job', 'gta_jobs', 'cityscapes_jobs',
-           'mapillary_jobs', 'half_jobs', 'write_image', 'sweep', 'SomeFailed', 'reason', 'listing', 'run_jobs',
-           'prepare', 'Part', 'read_sample', 'find_pairs', 'check_part', 'Check', 'Checks', 'remaining', 'check_one',
-           'check_data', 'shares', 'part_line', 'fingerprint', 'unlabelled_images', 'own_folder', 'acdc_submission']
+           'mapillary_jobs', 'half_jobs', 'run_jobs', 'prepare', 'Part', 'read_sample', 'find_pairs', 'check_part',
+           'Check', 'Checks', 'remaining', 'check_one', 'check_data', 'shares', 'part_line', 'fingerprint',
+           'unlabelled_images', 'by_name', 'own_folder', 'predict_all', 'acdc_submission']
 
 # %% ../nbs/5_data/22_converters.ipynb #d1d65c4c
-import json, math, os, re, zipfile, zlib
+import json, os, re, zipfile, zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ import torch
 from fastcore.basics import patch
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
-from .core import Registry, unknown, whole_file
+from .core import Registry, shown, unknown, whole_file
 from .datasets import (LAYOUTS, Layout, about_left, evenly_spaced, find_root, in_sequence, named_files, named_images,
                                   pair_files, read_pair)
 from .domains import CITYSCAPES, CITYSCAPES_IDS, LabelSpace, id_colours, remap
-from .images import line_of, read_image, read_label
+from .images import SomeFailed, line_of, listing, read_image, read_label, reason, write_image
 
 # %% ../nbs/5_data/22_converters.ipynb #10f9d9e5
 def train_ids(path: Path, # a label file, grey or with a palette
@@ -56,10 +56,10 @@ def value_of(given, # an object of the file
              key: str,
              kind: type): # of the value
     "One value of an annotation. ValueError where there is none, or one of another kind."
-    if not isinstance(given, dict): raise ValueError(f"an object {{...}} is expected, not {given!r:.60}")
+    if not isinstance(given, dict): raise ValueError(f"an object {{...}} is expected, not {shown(given)}")
     if key not in given: raise ValueError(f"{key} is missing")
     value = given[key]
-    if not isinstance(value, kind) or isinstance(value, bool): raise ValueError(f"{key} is {value!r:.60}, not of kind {kind.__name__}")
+    if not isinstance(value, kind) or isinstance(value, bool): raise ValueError(f"{key} is {shown(value)}, not of kind {kind.__name__}")
     return value
 
 def corners_of(item: dict, # an object of an annotation
@@ -69,8 +69,8 @@ def corners_of(item: dict, # an object of an annotation
     if len(corners) < 2: raise ValueError(f"a polygon of {len(corners)} corners; two or more are needed")
     for corner in corners:
         pair = isinstance(corner, list) and len(corner) == 2 and all(type(x) in (int, float) for x in corner)
-        if not pair or not all(math.isfinite(x) and abs(x) <= REACH for x in corner):
-            raise ValueError(f"a corner at {corner!r:.60}; two numbers are needed, from -{REACH} to {REACH}")
+        if not pair or not all(abs(x) <= REACH for x in corner): # which is false for nan, too
+            raise ValueError(f"a corner at {shown(corner)}; two numbers are needed, from -{REACH} to {REACH}")
     return [tuple(corner) for corner in corners]
 
 # %% ../nbs/5_data/22_converters.ipynb #b652e09e
@@ -79,7 +79,7 @@ def class_of(item: dict, # an object of an annotation
     "The class of an object; a group is taken for what it is a group of. ValueError for an unknown class."
     label = value_of(item, "label", str)
     if label not in OUTLINES: label = label.removesuffix("group")
-    if label not in OUTLINES: raise unknown("class", item["label"][:60], OUTLINES)
+    if label not in OUTLINES: raise unknown("class", item["label"], OUTLINES)
     return OUTLINES[label]
 
 def paint(annotation: dict, # what a *_polygons.json holds
@@ -88,7 +88,7 @@ def paint(annotation: dict, # what a *_polygons.json holds
     width = value_of(annotation, "imgWidth", int)
     height = value_of(annotation, "imgHeight", int)
     if min(width, height) < 1 or width * height > CANVAS:
-        raise ValueError(f"an image of {width} x {height}; both sides are at least 1, and there are at most {CANVAS} pixels")
+        raise ValueError(f"an image of {shown(width)} x {shown(height)}; both sides are at least 1, and there are at most {CANVAS} pixels")
     image = Image.new("L", (width, height), 255)
     draw = ImageDraw.Draw(image)
     for item in value_of(annotation, "objects", list):
@@ -109,11 +109,11 @@ def paint_file(path: Path, # *_polygons.json
 # %% ../nbs/5_data/22_converters.ipynb #4162e40b
 def halve(path: Path, # an image or a label file
           mode: str = "RGB", # "RGB" for images, "ids" for labels
-) -> Image.Image: # half as wide and half as high, rounded down
+) -> Image.Image: # half as wide and half as high, rounded down, but at least one pixel
     "Halve an image (bicubic) or a label (nearest pixel). Raises OSError for an unreadable file."
     image = Image.fromarray(read_image(path) if mode == "RGB" else read_label(path))
     how = Image.Resampling.BICUBIC if mode == "RGB" else Image.Resampling.NEAREST
-    return image.resize((image.width // 2, image.height // 2), how)
+    return image.resize((max(1, image.width // 2), max(1, image.height // 2)), how)
 
 # %% ../nbs/5_data/22_converters.ipynb #ca208afe
 class Job(NamedTuple):
@@ -171,42 +171,6 @@ def half_jobs(base: Path, # the data set's folder
         jobs.append(Job(partial(halve, label, "ids"), base/f"half/val_label/{name}.png"))
     return jobs
 
-# %% ../nbs/5_data/22_converters.ipynb #6ea6a0ba
-def write_image(image: Image.Image, # what to store
-                path: Path, # .png, or .jpg for a JPEG of quality 75
-) -> None:
-    "Store an image in one stroke: under its name it is there whole or not at all, whatever other processes do."
-    with whole_file(path) as unfinished: image.save(unfinished, "JPEG" if path.suffix == ".jpg" else "PNG", quality=75)
-
-# %% ../nbs/5_data/22_converters.ipynb #97e87124
-def sweep(folders: set[Path], # where files were written
-) -> None:
-    "Remove what killed runs left of files that are there by now; a file that another run is writing stays."
-    for folder in folders:
-        for left in folder.glob("*g~[0-9]*-*"):
-            meant = left.with_name(left.name.rpartition("~")[0])
-            if meant.exists(): left.unlink(missing_ok=True)
-
-# %% ../nbs/5_data/22_converters.ipynb #f2fb748c
-class SomeFailed(OSError):
-    "Some of many files could not be read or written; all others are done."
-
-def reason(error: Exception, # what went wrong
-           path: Path, # with which file
-) -> str: # one line that names a file
-    "What is to be said about a file that failed; errors that nobody foresaw get its name and their kind."
-    if isinstance(error, (OSError, ValueError)) and str(error): return " ".join(str(error).split())
-    return f"{line_of(path)}: {type(error).__name__} {error}"
-
-def listing(reasons: list[str], # what went wrong, a line each
-            total: int, # files
-            done: str = "converted", # what was to happen to them
-) -> str: # several lines, the first 20 reasons among them
-    "What to say about files that failed."
-    more = ["..."] if len(reasons) > 20 else []
-    head = f"{len(reasons)} of {total} files could not be {done}, the others are done:"
-    return "\n  ".join([head, *sorted(reasons)[:20], *more])
-
 # %% ../nbs/5_data/22_converters.ipynb #e2456c9d
 def run_jobs(jobs: list[Job], # what is to be written
              workers: int | None = None, # files at a time; as many as there are processors by default
@@ -226,7 +190,6 @@ def run_jobs(jobs: list[Job], # what is to be written
         raise KeyboardInterrupt(f"Stopped with {done} of {len(jobs)} files done; run again to go on.") from None
     finally:
         pool.shutdown(cancel_futures=True)
-        sweep(parents)
     failed = {job.target: future.exception() for future, job in futures.items() if not job.target.exists()}
     reasons = [reason(error, target) for target, error in failed.items() if error]
     if reasons: raise SomeFailed(listing(reasons, len(jobs)))
@@ -328,6 +291,10 @@ class Checks(list):
     def __str__(self): return "\n\n".join(map(str, self))
     @property
     def ok(self): return all(check.ok for check in self)
+    @property
+    def wrong(self): # something that is there has a problem, or nothing is there
+        there = [check for check in self if check.base]
+        return not there or any(check.problems for check in there)
 
 # %% ../nbs/5_data/22_converters.ipynb #2e019d8e
 def remaining(name: str, # a row of `LAYOUTS`
@@ -421,33 +388,59 @@ def unlabelled_images(base: Path # ACDC's folder
     layout = LAYOUTS["acdc"]
     return [pair.image for d in layout.domains for pair in pair_files(base/f"rgb_anon/{d}/test", None, layout)]
 
+def by_name(images: list[Path] # from several folders
+) -> dict[str, Path]: # name in the archive -> image
+    "Images by name. ValueError for two of one name, and for a name that could lead out of the folder it is unpacked in."
+    named = {}
+    for image in images:
+        if not re.fullmatch(r"\w[\w.-]*", image.name):
+            raise ValueError(f"{line_of(image)}: an archive takes names of letters, digits, dots, _ and -; rename it")
+        if image.name in named:
+            raise ValueError(f"{line_of(named[image.name])} and {line_of(image)} share a name; an archive can hold one of them")
+        named[image.name] = image
+    return named
+
+# %% ../nbs/5_data/22_converters.ipynb #618bd124
 def own_folder(folder: Path, # where predictions are kept
                code: str, # fingerprint of the model
 ) -> Path: # the folder of the images in it
     "A folder for the predictions of one model. ValueError if it holds those of another."
     note = folder/"model.txt"
-    if note.exists() and note.read_text() != code:
+    if note.exists() and note.read_bytes() != code.encode():
         raise ValueError(f"{folder} holds predictions of another model or other options; remove it, or choose another out_zip")
     (folder/"labelTrainIds").mkdir(parents=True, exist_ok=True)
-    note.write_text(code)
+    with whole_file(note) as unfinished: unfinished.write_text(code)
     return folder/"labelTrainIds"
 
 # %% ../nbs/5_data/22_converters.ipynb #029023e0
+def predict_all(segmentor, # from `create_segmentor`
+                images: dict[str, Path], # name -> image
+                folder: Path, # where predictions of these names go
+                **options, # of `Segmentor.predict`
+) -> None:
+    "Predict what is not there yet. SomeFailed at the end that lists images which cannot be read."
+    reasons = []
+    for name, path in tqdm(images.items(), "predicting"):
+        if (folder/name).exists(): continue
+        try: image = read_image(path)
+        except (OSError, ValueError) as error: reasons.append(reason(error, path))
+        else: write_image(Image.fromarray(segmentor.predict(image, name=line_of(path), **options)), folder/name)
+    if reasons: raise SomeFailed(listing(reasons, len(images), "predicted"))
+
+# %% ../nbs/5_data/22_converters.ipynb #5d1a6025
 def acdc_submission(segmentor, # from `create_segmentor`, with the 19 classes of Cityscapes
                     out_zip: str | Path, # the file to write; predictions are kept in the folder of that name
                     root: str | Path | None = None, # as in `load_dataset`
                     size: tuple | None = None, # (h, w) the model sees: published (540, 960) or (1080, 1920)
                     **options, # of `Segmentor.predict`: window, stride, antialias
 ) -> Path: # the zip file
-    "Predict ACDC's test images and pack them for its server. Raises ValueError for another model's predictions."
+    "Predict ACDC's test images and pack them for its server. ValueError for another model's predictions, errors as `predict_all`."
     out = Path(out_zip)
     if out.suffix != ".zip": raise ValueError(f"out_zip={out_zip}: give a name that ends in .zip")
     if segmentor.num_classes != 19: raise ValueError(f"ACDC has 19 classes, this model {segmentor.num_classes}")
-    images = unlabelled_images(find_root("acdc", root))
+    images = by_name(unlabelled_images(find_root("acdc", root)))
     folder = own_folder(out.with_suffix(""), fingerprint(segmentor, size, options))
-    for image in tqdm(images, "predicting"):
-        if not (folder/image.name).exists():
-            write_image(Image.fromarray(segmentor.predict(image, size, **options)), folder/image.name)
+    predict_all(segmentor, images, folder, size=size, **options)
     with whole_file(out) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
-        for image in images: archive.write(folder/image.name, f"labelTrainIds/{image.name}")
+        for name in images: archive.write(folder/name, f"labelTrainIds/{name}")
     return out

@@ -7,15 +7,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps
-from torch import Tensor
+from .core import whole_file
 
 # %% auto #0
 __all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'read_image',
            'counting', 'only_counts', 'ids_of_palette', 'read_label', 'image_files', 'domain_folders', 'pair', 'resize',
-           'fit_size']
+           'fit_size', 'write_image', 'SomeFailed', 'reason', 'listing']
 
 # %% ../nbs/0_ground/01_images.ipynb #12955c0e
 def line_of(path) -> str:
@@ -170,6 +168,7 @@ def resize(images: Tensor, # (b, 3, H, W) float
            antialias: bool = True, # average pixels where images shrink; published: False
 ) -> Tensor: # (b, 3, h, w)
     "Images at the size the model is to see, bilinear."
+    import torch.nn.functional as F  # here, as an exported model is run without torch
     return F.interpolate(images, size=pair(size), mode="bilinear", antialias=antialias, align_corners=False)
 
 # %% ../nbs/0_ground/01_images.ipynb #ca2647b1
@@ -179,3 +178,31 @@ def fit_size(shape: tuple[int, int], # (height, width) of an image
     "The largest size in a box that keeps the proportions."
     ratio = min(max(box) / max(shape), min(box) / min(shape))
     return tuple(max(1, int(side * ratio + .5)) for side in shape)
+
+# %% ../nbs/0_ground/01_images.ipynb #6ea6a0ba
+def write_image(image: Image.Image, # what to store
+                path: Path, # .png, or .jpg for a JPEG of quality 75
+) -> None:
+    "Store an image in one stroke: under its name it is there whole or not at all, whatever other processes do."
+    with whole_file(path) as unfinished: image.save(unfinished, "JPEG" if path.suffix == ".jpg" else "PNG", quality=75)
+
+# %% ../nbs/0_ground/01_images.ipynb #f2fb748c
+class SomeFailed(OSError):
+    "Some of many files could not be read or written; all others are done."
+    status = 1 # exit status of the command line: neither all right nor all wrong
+
+def reason(error: Exception, # what went wrong
+           path: Path, # with which file
+) -> str: # one line that names a file
+    "What is to be said about a file that failed; errors that nobody foresaw get its name and their kind."
+    if isinstance(error, (OSError, ValueError)) and str(error): return " ".join(str(error).split())
+    return f"{line_of(path)}: {type(error).__name__} {error}"
+
+def listing(reasons: list[str], # what went wrong, a line each
+            total: int, # files
+            done: str = "converted", # what was to happen to them
+) -> str: # several lines, the first 20 reasons among them
+    "What to say about files that failed."
+    more = ["..."] if len(reasons) > 20 else []
+    head = f"{len(reasons)} of {total} files could not be {done}, the others are done:"
+    return "\n  ".join([head, *sorted(reasons)[:20], *more])

@@ -22,16 +22,16 @@ from fastcore.basics import patch
 
 # %% auto #0
 __all__ = ['FILTERS', 'PRESETS', 'OPTIONAL', 'OFF', 'WIDE', 'CAPTIONS', 'FIRST', 'SLOW', 'LATER', 'FILTER', 'FILTERED', 'AFFECTS',
-           'HEIGHTS', 'MARGINS', 'FEWEST', 'STYLE', 'DARK', 'INTRODUCTION', 'band_of', 'WithDC', 'filtered',
-           'other_band', 'chip_class', 'Chips', 'chip', 'Picked', 'dropdown', 'int_slider', 'cut_slider',
+           'HEIGHTS', 'MARGINS', 'FEWEST', 'NAMES', 'POINTS', 'STYLE', 'DARK', 'INTRODUCTION', 'band_of', 'WithDC',
+           'filtered', 'other_band', 'chip_class', 'Chips', 'chip', 'Picked', 'dropdown', 'int_slider', 'cut_slider',
            'make_controls', 'choose_result', 'fitted', 'shown', 'refresh', 'same', 'Views', 'picture_of', 'without_dc',
-           'Counts', 'edges_for', 'lacking', 'read_results', 'panels', 'unavailable', 'as_backbone', 'label_space',
-           'any_space', 'FrequencyLab', 'dc_share', 'parts_of', 'asset', 'Look', 'chip_style', 'row', 'card', 'column',
-           'preset_button', 'control_rows', 'measuring_card', 'benchmark_card', 'arrange', 'open_lab', 'evenly',
-           'lab_notebook']
+           'Counts', 'edges_for', 'lacking', 'read_differences', 'read_results', 'panels', 'unavailable', 'as_backbone',
+           'label_space', 'any_space', 'FrequencyLab', 'dc_share', 'parts_of', 'asset', 'Look', 'chip_style', 'row',
+           'card', 'column', 'preset_button', 'control_rows', 'measuring_card', 'benchmark_card', 'arrange', 'open_lab',
+           'evenly', 'lab_notebook']
 
 # %% ../nbs/9_lab/38_lab.ipynb #2ba1b886
-from .core import unknown
+from .core import shown as short, unknown, whole_file
 from .images import domain_folders, image_files
 from .domains import SPACES, LabelSpace, domain_color
 from .bands import BANDS, radius, split
@@ -163,8 +163,8 @@ class Picked(traitlets.HasTraits):
     @traitlets.validate("value")
     def _there(self, proposal):
         at = proposal.value
-        if len(at) == 2 and all(0 <= i < n for i, n in zip(at, self.grid)): return tuple(at)
-        raise ValueError(f"There is no coefficient {at} on a grid of {self.grid[0]} x {self.grid[1]}.")
+        if len(at) == 2 and all(type(i) is int and 0 <= i < n for i, n in zip(at, self.grid)): return tuple(at)
+        raise ValueError(f"There is no coefficient {short(at)} on a grid of {self.grid[0]} x {self.grid[1]}.")
 
 # %% ../nbs/9_lab/38_lab.ipynb #b0635c0a
 OPTIONAL = ("features", "difference", "segmentation", "evidence") # views that can be switched off
@@ -418,9 +418,10 @@ def classes(self:Views, domain, i, band=None): # (h, w) class ids of one image
     labels = self.data.labels[domain]
     x = self.data.images[domain][i:i + 1].to(self.device)
     size = labels[i].shape if labels else x.shape[-2:]
+    name = [f"{domain}, image {i + 1}"]
     with torch.no_grad():
-        if band is None: return classify(self.segmentor, x, size)[0].cpu().numpy()
-        with filtered(self.segmentor, band): return classify(self.segmentor, x, size)[0].cpu().numpy()
+        if band is None: return classify(self.segmentor, x, size, names=name)[0].cpu().numpy()
+        with filtered(self.segmentor, band): return classify(self.segmentor, x, size, names=name)[0].cpu().numpy()
 
 # %% ../nbs/9_lab/38_lab.ipynb #387d7972
 class Counts(NamedTuple):
@@ -491,6 +492,21 @@ def filter_name(self:Views) -> str: # such as "dog, 0.20 to 0.70, keeps DC"
     if keep_dc: parts.append("keeps DC")
     return ", ".join(parts)
 
+# %% ../nbs/9_lab/38_lab.ipynb #a7d03c5e
+NAMES = ["adapter", "domain", "reference"] # columns of text
+POINTS = ["difference", "low", "high"] # columns of numbers
+
+def read_differences(path) -> pd.DataFrame:
+    "A table of differences. ValueError where columns are missing, and for cells that are empty or no numbers."
+    table = read_table(path)
+    lost = [name for name in NAMES + POINTS if name not in table]
+    if lost: raise ValueError(f"{path} is no table of differences: it lacks {', '.join(lost)}; `causal-tune bench-quality` writes them.")
+    points = table[POINTS].apply(pd.to_numeric, errors="coerce")
+    whole = np.isfinite(points).all(axis=1) & table[NAMES].notna().all(axis=1)
+    if not whole.any() or not whole.all():
+        raise ValueError(f"{path} is damaged: {(~whole).sum()} of its {len(table)} lines lack a name or a number; copy or write it again.")
+    return table.assign(**points, **table[NAMES].astype(str))
+
 # %% ../nbs/9_lab/38_lab.ipynb #29ffee9d
 def read_results(folder # of `causal-tune bench-quality`, or its --tables
 ) -> dict[str, pd.DataFrame]: # experiment -> its differences
@@ -498,7 +514,7 @@ def read_results(folder # of `causal-tune bench-quality`, or its --tables
     head, tail = "quality_", "_differences.csv"
     paths = sorted(Path(folder).glob(f"{head}*{tail}"))
     if not paths: raise ValueError(f"{folder} holds no {head}EXPERIMENT{tail}; `causal-tune bench-quality` writes them.")
-    return {path.name.removeprefix(head).removesuffix(tail): read_table(path) for path in paths}
+    return {path.name.removeprefix(head).removesuffix(tail): read_differences(path) for path in paths}
 
 def panels(domains) -> list[str]: # at most six
     "The domains to draw: those that are not of the form name:severity, if there are others."
@@ -618,6 +634,7 @@ def _stand(self:FrequencyLab): # where all controls stand
 
 @patch
 def _put_all(self:FrequencyLab, state): # controls where they stood; ValueError for what this lab does not have
+    if not isinstance(state, Mapping): raise ValueError(f"A lab's state is a mapping of names to values, not {short(state)}.")
     for name in state:
         if name not in self.controls: raise unknown("entry of a lab's state", name, self.controls)
     before = self.state
@@ -634,10 +651,12 @@ def _put_all(self:FrequencyLab, state): # controls where they stood; ValueError 
 # %% ../nbs/9_lab/38_lab.ipynb #b397e285
 def _put(control, name, v): # a value into a control
     try: control.value = v
-    except (traitlets.TraitError, TypeError) as err: raise ValueError(f"{name}={v!r} does not fit this lab: {err}") from err
+    except (traitlets.TraitError, TypeError, RecursionError) as err:
+        raise ValueError(f"{name}={short(v)} does not fit this lab: {' '.join(str(err).split())[:200]}") from err
     got = control.value
-    fits = set(got) == set(v) if isinstance(v, (list, tuple)) else got == v
-    if not fits: raise ValueError(f"{name}={v!r} does not fit this lab; the nearest is {got!r}.")
+    several = isinstance(v, (list, tuple))
+    fits = set(got) == set(v) and all(x == x for x in got) if several else got == v # nan is no place on a slider
+    if not fits: raise ValueError(f"{name}={short(v)} does not fit this lab; the nearest is {short(got)}.")
 
 # %% ../nbs/9_lab/38_lab.ipynb #d41dac86
 @patch
@@ -1025,6 +1044,10 @@ def evenly(items: list, n: int) -> list:
     return [items[i] for i in np.unique(places.round().astype(int))]
 
 # %% ../nbs/9_lab/38_lab.ipynb #494d9ebf
+def _codes(path): # of a notebook's cells; none of a damaged one, which stays as it is
+    try: return [cell.source for cell in nbformat.read(path, 4).cells]
+    except Exception: return [] # whatever a damaged file leads to
+
 INTRODUCTION = ("# Frequency lab\n\nRun the cell below. `lab.state`, `lab.tables()`, `lab.save(folder)` and "
                 "`lab.export_html(path)` take along what you see.")
 
@@ -1037,10 +1060,10 @@ def lab_notebook(folder: Path, # where it is written
     for i in itertools.count(1):
         path = folder / ("frequency_lab.ipynb" if i == 1 else f"frequency_lab_{i}.ipynb")
         if not path.exists(): break
-        if any(cell.source == code for cell in nbformat.read(path, 4).cells): return path
+        if code in _codes(path): return path
     v4 = nbformat.v4
     nb = v4.new_notebook(cells=[v4.new_markdown_cell(INTRODUCTION), v4.new_code_cell(code)])
     nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
     folder.mkdir(parents=True, exist_ok=True)
-    nbformat.write(nb, path)
+    with whole_file(path) as unfinished: nbformat.write(nb, unfinished)
     return path

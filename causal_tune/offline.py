@@ -17,6 +17,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 from plotly.utils import PlotlyJSONEncoder
 import causal_tune
+from .core import whole_file
 from .domains import domain_color
 from .bands import BANDS, LearnableBand
 from .frequency import Spectra, radial_profile
@@ -377,5 +378,5 @@ def export_html(lab: FrequencyLab,
     if path.is_dir(): raise ValueError(f"{path} is a folder; give the name of a file in it, such as {path / 'lab.html'}.")
     made = fullest_page(lab)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(made)
+    with whole_file(path) as unfinished: unfinished.write_bytes(made)
     return path

@@ -4,19 +4,20 @@
 
 # %% ../nbs/4_models/18_segmentor.ipynb #9300bf9f
 from __future__ import annotations
+from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from fastcore.basics import patch
-from .core import parse_spec
-from .images import pair, read_image, resize
+from .core import check_finite, check_range, parse_spec
+from .images import line_of, pair, read_image, resize
 from .backbones import Backbone, create_backbone
 from .heads import HEADS, at_size, create_head
 from . import mask2former  # registers its head
 
 # %% auto #0
-__all__ = ['Segmentor', 'create_segmentor', 'window_starts']
+__all__ = ['Segmentor', 'create_segmentor', 'window_starts', 'labels_of']
 
 # %% ../nbs/4_models/18_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
@@ -65,7 +66,7 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
                      **options, # of `create_backbone` (pretrained, img_size, ...) and of the adapter
 ) -> Segmentor:
     "Backbone, adapter and head by name; see `create_backbone` for weights and errors."
-    if not 2 <= num_classes <= 255: raise ValueError(f"num_classes={num_classes}: between 2 and 255, as 255 is ignored.")
+    check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
     name, given = parse_spec(head)
     if not isinstance(backbone, Backbone):
         if HEADS[name].uses_queries: options.setdefault("query_dim", given.get("width", 256))
@@ -79,8 +80,19 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
 @patch
 def normalise(self:Segmentor, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 ) -> Tensor: # (b, 3, H, W) float32
-    "What the backbone was trained to see: (image - mean) / std."
+    "What the backbone was trained to see: (image - mean) / std. ValueError for floats of 0..1 and other values."
     return self.backbone.normalise(images)
+
+@patch
+def prepared(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
+             size: int | tuple | None = None, # side or (h, w) that the model is to see; that of the images by default
+             antialias: bool = True, # see `resize`
+) -> Tensor: # (b, 3, h, w) float32
+    "What the model is shown of images of bytes: resized and normalised. ValueError for other images."
+    if images.dtype != torch.uint8: raise ValueError(f"Images of {images.dtype}: give uint8.")
+    x = images.float()
+    if size: x = resize(x, size, antialias)
+    return self.backbone.standardise(x)
 
 # %% ../nbs/4_models/18_segmentor.ipynb #2bd5d06c
 def window_starts(size: int, window: int, stride: int) -> list[int]:
@@ -111,6 +123,21 @@ def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
             count[place] += 1
     return total / count
 
+# %% ../nbs/4_models/18_segmentor.ipynb #0073b15d
+def labels_of(scores: Tensor, # (b, k, ...)
+              names=(), # of the b images, for the error
+) -> Tensor: # (b, ...) int64 class ids
+    "The class with the highest score. FloatingPointError where that is not finite, for then there is none."
+    best, labels = scores.max(1)
+    finite = best.isfinite()
+    if finite.all(): return labels
+    wrong = (~finite).reshape(len(finite), -1).any(1).tolist()
+    named = [str(name) for name, bad in zip(names, wrong) if bad]
+    value = best[~finite][0].item()
+    raise FloatingPointError(
+        f"{', '.join(named[:3]) or 'The image'}: {(~finite).sum()} of {finite.numel()} pixels have no class, as their scores are {value}. "
+        "Have the weights diverged (a lower lr may help) or been damaged? With reduced precision, try --precision no.")
+
 # %% ../nbs/4_models/18_segmentor.ipynb #cb3024b7
 @patch
 @torch.no_grad()
@@ -118,18 +145,19 @@ def predict(self:Segmentor, image, # path, PIL image or array (H, W, 3) uint8 RG
             size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
             window=None, stride=None, # see `slide`
             antialias: bool = True, # see `resize`
+            name: str | None = None, # of the image, for errors; its path by default
 ) -> np.ndarray: # (H, W) uint8 class ids (trainIds), at the image's own size
-    "The class of every pixel of one image of any size."
+    "The class of every pixel of one image of any size. Errors as `read_image`, `slide` and `labels_of`."
     rgb = read_image(image)
     channels_first = np.ascontiguousarray(rgb.transpose(2, 0, 1))
-    x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device).float()
-    if size is not None: x = resize(x, size, antialias)
+    x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device)
     was_training = self.training
     self.eval()
-    logits = self.slide(self.normalise(x), window, stride)
+    logits = self.slide(self.prepared(x, size, antialias), window, stride)
     self.train(was_training)
-    if size is not None: logits = F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False)
-    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+    if size: logits = F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False)
+    if name is None and isinstance(image, (str, Path)): name = line_of(image)
+    return labels_of(logits, [name] if name else ())[0].to(torch.uint8).cpu().numpy()
 
 # %% ../nbs/4_models/18_segmentor.ipynb #84567e04
 @patch
@@ -140,9 +168,21 @@ def trained_state(self:Segmentor) -> dict[str, dict]: # {"adapter": ..., "head":
 
 @patch
 def load_trained(self:Segmentor, state: dict) -> Segmentor: # itself
-    "Put weights from `trained_state` back; ValueError where they belong to another adapter or head."
-    for name, part in dict(adapter=self.adapter, head=self.head).items():
-        try: part.load_state_dict(state[name])
-        except (RuntimeError, KeyError) as err:
-            raise ValueError(f"These weights do not fit this {name} ({type(part).__name__}): {err}") from err
+    "Put weights from `trained_state` back; ValueError where they belong to another adapter or head, and then all stays."
+    self.check_trained(state)
+    for name, part in dict(adapter=self.adapter, head=self.head).items(): part.load_state_dict(state[name])
     return self
+
+@patch
+def check_trained(self:Segmentor, state: dict) -> None: # as for `load_trained`
+    "ValueError where weights do not fit, or are not finite. Costs nothing where the segmentor is made of shapes alone."
+    for name, part in dict(adapter=self.adapter, head=self.head).items():
+        given = state.get(name)
+        if not isinstance(given, dict): raise ValueError(f"There are no weights of the {name}, but a {type(given).__name__}.")
+        own = part.state_dict()
+        other = [str(k) for k in own.keys() ^ given.keys()]
+        other += [f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}"
+                  for k in own.keys() & given.keys() if given[k].shape != own[k].shape]
+        if other: raise ValueError(f"These weights do not fit this {name} ({type(part).__name__}): {len(other)} are missing, unknown "
+                                   f"or of another shape, such as {', '.join(sorted(other)[:3])}.")
+        check_finite(given, f"The {name}")

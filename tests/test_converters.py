@@ -273,10 +273,10 @@ class Model:
         import torch
         self.seen, self.stop_after, self.weights = [], stop_after, {"w": torch.tensor(weight)}
     def state_dict(self): return self.weights
-    def predict(self, image, size=None, window=None, stride=None):
+    def predict(self, image, size=None, window=None, stride=None, name=None):
         if self.stop_after == len(self.seen): raise KeyboardInterrupt
-        self.seen.append(image)
-        return (np.asarray(Image.open(image))[..., 0] % 19).astype(np.uint8)
+        self.seen.append(name)
+        return image[..., 0] % 19
 
 
 @pytest.fixture
