@@ -24,11 +24,11 @@ from fastcore.basics import patch
 __all__ = ['FILTERS', 'PRESETS', 'OPTIONAL', 'OFF', 'WIDE', 'CAPTIONS', 'FIRST', 'SLOW', 'LATER', 'FILTER', 'FILTERED', 'AFFECTS',
            'HEIGHTS', 'MARGINS', 'FEWEST', 'NAMES', 'POINTS', 'STYLE', 'DARK', 'INTRODUCTION', 'band_of', 'WithDC',
            'filtered', 'other_band', 'chip_class', 'Chips', 'chip', 'Picked', 'dropdown', 'int_slider', 'cut_slider',
-           'make_controls', 'choose_result', 'fitted', 'shown', 'refresh', 'same', 'Views', 'picture_of', 'without_dc',
-           'Counts', 'edges_for', 'lacking', 'read_differences', 'read_results', 'panels', 'unavailable', 'as_backbone',
-           'label_space', 'any_space', 'FrequencyLab', 'dc_share', 'parts_of', 'asset', 'Look', 'chip_style', 'row',
-           'card', 'column', 'preset_button', 'control_rows', 'measuring_card', 'benchmark_card', 'arrange', 'open_lab',
-           'evenly', 'lab_notebook']
+           'make_controls', 'choose_result', 'fitted', 'Shown', 'shown', 'refresh', 'same', 'Views', 'picture_of',
+           'without_dc', 'Counts', 'edges_for', 'lacking', 'read_differences', 'read_results', 'panels', 'unavailable',
+           'as_backbone', 'label_space', 'any_space', 'FrequencyLab', 'dc_share', 'parts_of', 'asset', 'Look',
+           'chip_style', 'row', 'card', 'column', 'preset_button', 'control_rows', 'measuring_card', 'benchmark_card',
+           'arrange', 'open_lab', 'evenly', 'lab_notebook']
 
 # %% ../nbs/9_lab/38_lab.ipynb #2ba1b886
 from .core import shown as short, unknown, whole_file
@@ -285,9 +285,13 @@ def _without_nan(trace):
         if values.dtype.kind == "f" and np.isnan(values).any(): trace[key] = np.where(np.isnan(values), None, values)
 
 # %% ../nbs/9_lab/38_lab.ipynb #688a69ae
+class Shown(go.FigureWidget):
+    "Its script as text: as a file it would be watched for changes, and that keeps every figure in memory."
+    _esm = str(go.FigureWidget._esm)
+
 def shown(figure: go.Figure, name: str) -> go.FigureWidget:
     "A figure for the browser; its camera writes a file of this name."
-    widget = go.FigureWidget(fitted(figure, name))
+    widget = Shown(fitted(figure, name))
     widget._config = dict(responsive=True, displaylogo=False, modeBarButtonsToRemove=["select2d", "lasso2d", "autoScale2d"],
                           toImageButtonOptions=dict(scale=2, filename=f"frequency_lab_{name}"))
     return widget
