@@ -75,7 +75,7 @@ def opened(address: str, width: int = 1400, height: int = 900):
             page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
             page.wait_for_timeout(1500)
             if page.locator(".jp-InputPrompt").first.inner_text() != "[ ]:": break
-        page.wait_for_selector(".ct-lab .js-plotly-plot .gtitle", timeout=120_000)
+        page.wait_for_selector(".ct-lab [data-view=curves] svg path", timeout=120_000)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)
         page.evaluate("document.querySelector('.ct-lab').scrollIntoView()")
         page.wait_for_timeout(2500)
