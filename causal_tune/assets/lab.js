@@ -505,6 +505,7 @@ function open(root, D, start, link) {
   const notes = D.notes.length ? h("details", {}, h("summary", {}, `${D.notes.length} note${D.notes.length > 1 ? "s" : ""} on the images`), D.notes.map(note => h("p", {}, note))) : null;
   root.className = "ct-lab";
   root.replaceChildren(header, main, h("footer", { class: "ct-foot" }, notes, D.foot.map(line => h("p", {}, line))), tip);
+  for (const node of root.querySelectorAll("button, input, select, [tabindex]")) node.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take their keys
 
   // ---- from a move to a picture: the first views in the next frame, all others when the moves rest
   function draw(name) {
