@@ -83,10 +83,14 @@ def opened(address: str, width: int = 1400, height: int = 900):
         browser.close()
 
 
-def figures(page) -> list[str]:
-    "Everything that the figures show, as text to compare."
-    return page.evaluate("""[...document.querySelectorAll('.ct-card .js-plotly-plot')].map(
-        f => [...f.querySelectorAll('.main-svg')].map(s => s.outerHTML).join())""")
+FIGURES = """Object.fromEntries([...document.querySelectorAll('[data-view]')].filter(card => card.offsetWidth).map(card => [card.dataset.view,
+    [...card.querySelectorAll('h2, .ct-sub, .ct-body svg')].map(s => s.outerHTML).join()
+    + [...card.querySelectorAll('canvas')].map(c => c.toDataURL()).join() + [...card.querySelectorAll('img')].map(i => i.src).join()]))"""
+
+
+def figures(page) -> dict[str, str]:
+    "Everything that each view shows, as text to compare."
+    return page.evaluate(FIGURES)
 
 
 def boxes(page, selector: str) -> list[dict]:

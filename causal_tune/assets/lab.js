@@ -248,7 +248,7 @@ function open(root, D, start, link) {
       const values = F.shares(band).map(zone => rows.map(one => zone[one.row].map((v, l) => 100 * (differs ? v - zone[base(one)][l] : v))));
       const than = S.cells === "change by model" ? `by ${D.models[0]}` : `in ${name_of(S.reference, S.against)}`;
       titled(card, "Energy removed, by block and domain", differs ? `points more than ${than}` : "percent of the energy without DC");
-      const chosen = [rows.findIndex(one => one.domain === S.domain && (!several || one.model === S.model)), S.layer];
+      const chosen = () => [rows.findIndex(one => one.domain === S.domain && (!several || one.model === S.model)), S.layer];
       const go = (i, layer) => set({ domain: rows[i].domain, layer, ...several && { model: rows[i].model } });
       table(card, { heads, rows: rows.map(one => one.name), columns: D.layers, values, differs, chosen, go, title: "block (from 0)" });
     },
@@ -256,7 +256,7 @@ function open(root, D, start, link) {
       const share = S.scale === "share", z = F.change(looked(), against(), share), t = F.taken(band), unit = share ? "points" : "dB";
       const most = z.reduce((a, v) => Number.isFinite(v) ? Math.max(a, Math.abs(v)) : a, 1e-9), wide = card.width > 560;
       titled(card, `${name_of(S.domain, S.model)} against ${name_of(S.reference, S.against)}: block ${block()}`, `${unit}; left the change, right what of it the filter removes`.replace(/left|right/g, side => wide ? side : { left: "above", right: "below" }[side]));
-      heatmap(card, z, { y: 12, height: 250, scale: diverging, low: -most, high: most, unit, second: z.map((v, i) => v * t[i]), chosen: S.coefficient,
+      heatmap(card, z, { y: 12, height: 250, scale: diverging, low: -most, high: most, unit, second: z.map((v, i) => v * t[i]), chosen: () => S.coefficient,
         go: (k, l) => set({ coefficient: [clamp(k, 0, H - 1), clamp(l, 0, W - 1)] }) });
     },
     coefficient(card) {
@@ -280,14 +280,14 @@ function open(root, D, start, link) {
     const across = area => ({ ticks: steps(0, W - 1, area.w / 60), at: l => area.x + area.w * (l + .5) / W, text: String, title: "horizontal frequency (half-cycles)" });
     const up = area => ({ ticks: steps(0, H - 1, 6), at: k => area.y + area.h * (k + .5) / H, text: String, far: 36, title: area === areas[0] || !wide ? "vertical" : null });
     const lines = area => F.cutoffs(band).map(edge => path(...cut_line(edge).map((some, axis) => some.map(v => axis ? area.y + area.h * (v + .5) / H : area.x + area.w * (v + .5) / W)))).join("");
-    const frame_of = area => chosen && box(area.x + area.w * chosen[1] / W, area.y + area.h * chosen[0] / H, area.w / W, area.h / H, { fill: "none", stroke: "black", "stroke-width": 2 });
+    const at = chosen?.(), frame_of = area => at && box(area.x + area.w * at[1] / W, area.y + area.h * at[0] / H, area.w / W, area.h / H, { fill: "none", stroke: "black", "stroke-width": 2 });
     const find = (px, py) => areas.map((area, i) => [inside(area, W, H)(px, py), both[i]]).find(([at]) => at);
     show(card, last.y + height + 42, [
       areas.map(area => [axes(area, across(area), up(area)), second && [stroke(lines(area), { stroke: "white", "stroke-width": 3, opacity: .6 }), stroke(lines(area), { stroke: "black", "stroke-dasharray": "6 4", "stroke-width": 1.5 })], frame_of(area)]),
       bar(card, 2, last.x + w + 14, areas[0].y + 14, Math.min(height, 180), scale, low, high, unit),
     ], {
       tell: (px, py) => { const hit = find(px, py); return hit && `vertical ${hit[0][0]}, horizontal ${hit[0][1]}: ${hit[1][hit[0][0] * W + hit[0][1]].toPrecision(3)} ${unit}`; },
-      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(...hit[0]); }), move: go && ((dx, dy) => go(chosen[0] + dy, chosen[1] + dx)),
+      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(...hit[0]); }), move: go && ((dx, dy) => go(chosen()[0] + dy, chosen()[1] + dx)),
     });
   }
   function cut_line(edge) { // xs, ys of an ellipse, or of a square where the distance is max(k, l); cut where the plane ends
@@ -306,22 +306,22 @@ function open(root, D, start, link) {
     areas.forEach((area, p) => heat(card, p, area, values[p].flat(), columns.length, scale, low, top));
     const grid = areas.map(area => range(columns.length + 1).map(j => `M${area.x + j * cell} ${area.y}v${area.h}`).join("") + range(rows.length + 1).map(i => `M${area.x} ${area.y + i * tall}h${w}`).join("")).join("");
     const find = (px, py) => areas.map((area, p) => [inside(area, columns.length, rows.length)(px, py), p]).find(([at]) => at), form = cell < 30 ? 10 : 11.5;
-    const every = cell < 17 ? Math.ceil(17 / cell) : 1;
+    const every = cell < 17 ? Math.ceil(17 / cell) : 1, at = chosen?.();
     show(card, bottom + (tilt ? 110 : 46), [
       stroke(grid, { stroke: "var(--ct-card, #fff)" }),
       areas.map((area, p) => [label(left, area.y - 7, heads[p], { "font-weight": 600 }), rows.map((name, i) => s("g", {}, s("title", {}, name),
-        label(left - 8, area.y + (i + .5) * tall + 4, short(name, Math.floor((left - 12) / 6.4)), { "text-anchor": "end", ...i === chosen?.[0] && { "font-weight": 700 } }))),
+        label(left - 8, area.y + (i + .5) * tall + 4, short(name, Math.floor((left - 12) / 6.4)), { "text-anchor": "end", ...i === at?.[0] && { "font-weight": 700 } }))),
       cell >= 17 && values[p].map((line, i) => line.map((v, j) => v === v ? label(area.x + (j + .5) * cell, area.y + (i + .5) * tall + 4, written(v),
         { ...middle, "font-size": form, fill: ink(scale[step_of(v, low, top)]) }) : null)),
-      chosen && chosen[0] >= 0 && box(area.x + chosen[1] * cell, area.y + chosen[0] * tall, cell, tall, { fill: "none", stroke: ORANGE, "stroke-width": 3 })]),
+      at && at[0] >= 0 && box(area.x + at[1] * cell, area.y + at[0] * tall, cell, tall, { fill: "none", stroke: ORANGE, "stroke-width": 3 })]),
       columns.map((name, j) => j % every ? null : tilt ? label(0, 0, short(String(name), 18), { "text-anchor": "end", "font-size": 11.5, transform: `translate(${left + (j + .6) * cell} ${bottom + 12}) rotate(-50)` })
-        : label(left + (j + .5) * cell, bottom + 16, name, { ...middle, "font-size": 11.5, ...j === chosen?.[1] && { "font-weight": 700 } })),
+        : label(left + (j + .5) * cell, bottom + 16, name, { ...middle, "font-size": 11.5, ...j === at?.[1] && { "font-weight": 700 } })),
       title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }),
       bar(card, heads.length, left + w + 14, areas[0].y + 14, Math.min(150, bottom - areas[0].y - 20), scale, low, top, differs ? "points" : "%"),
     ], {
       tell: (px, py) => { const hit = find(px, py), v = hit && values[hit[1]][hit[0][0]][hit[0][1]]; return hit && v === v ? `${rows[hit[0][0]]}, ${title ? "block" : ""} ${columns[hit[0][1]]}${heads[hit[1]] && `, ${heads[hit[1]]}`}: ${(differs && v > 0 ? "+" : "") + v.toFixed(2)}` : null; },
       click: go && ((px, py) => { const hit = find(px, py); if (hit) go(...hit[0]); }),
-      move: go && ((dx, dy) => go(clamp(Math.max(chosen[0], 0) + dy, 0, rows.length - 1), clamp(chosen[1] + dx, 0, columns.length - 1))),
+      move: go && ((dx, dy) => (([i, j]) => go(clamp(Math.max(i, 0) + dy, 0, rows.length - 1), clamp(j + dx, 0, columns.length - 1)))(chosen())),
     });
   }
 
@@ -643,7 +643,7 @@ function open(root, D, start, link) {
     async pictures(kinds) { // name of a file -> base64, of all that is shown
       await new Promise(done => setTimeout(done, 600)); // all is drawn, at the width of this page
       const out = {};
-      for (const card of Object.values(cards).filter(one => one.body.offsetWidth)) for (const kind of kinds) {
+      for (const card of Object.values(cards).filter(one => one.body.offsetWidth && !one.words)) for (const kind of kinds) {
         const [head, data] = (await saved(card, kind.toUpperCase())).split(/,(.*)/s);
         out[`${card.name}.${kind}`] = head.endsWith("base64") ? data : btoa(unescape(data));
       }
@@ -723,6 +723,7 @@ export async function page(root) { // a file: state in the address, nothing to a
   return lab;
 }
 function fits(D, name, v) { // whether an address says what this lab has
+  if (!Object.hasOwn(D.state, name)) return false;
   if (D.choices[name]) return Array.isArray(D.state[name]) ? Array.isArray(v) && v.every(o => D.choices[name].includes(o)) && (v.length > 0 || name !== "domains") : D.choices[name].includes(v);
   if (D.ranges[name]) return [v].flat().every(x => typeof x === "number" && x >= D.ranges[name][0] && x <= D.ranges[name][1]) && [v].flat().length === [D.state[name]].flat().length;
   return name === "keep_dc" ? typeof v === "boolean" : name === "coefficient" && Array.isArray(v) && v.length === 2 && v.every((x, i) => Number.isInteger(x) && x >= 0 && x < D.grid[i]);
