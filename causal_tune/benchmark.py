@@ -4,21 +4,26 @@
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #83fc044d
 from __future__ import annotations
-import json, os
+import json, os, sys
 from contextlib import contextmanager
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, torch
 from tqdm.auto import tqdm
-from .core import code_version, whole_file
-from .recipes import Recipe, to_dict
+from .core import code_version, end_with, held, read_kept, whole_file
+from .recipes import Recipe, changed_fields, to_dict
+from .datasets import load_dataset
+from .evaluation import result_row
+from .results import counts_in, write_counts
 from .training import refuse_other, report_on, train
 
 # %% auto #0
-__all__ = ['WORKERS', 'grid', 'read_run', 'one_run', 'single_threaded', 'run_grid']
+__all__ = ['WORKERS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed', 'open_data',
+           'run_grid']
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #0001c187
 def grid(recipe: Recipe, # what all runs have in common
@@ -29,16 +34,47 @@ def grid(recipe: Recipe, # what all runs have in common
     return {f"{label}-{seed}": replace(recipe, seed=seed, **fields) for seed in seeds for label, fields in variants.items()}
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #460e5699
-def read_run(path: Path, # results.json of a finished run
+def _scores(row): # what follows from the counts
+    return [row["miou"], row["aacc"], row["macc"], *row["iou"].values()]
+
+def result_in(content: bytes # of results.json
+) -> dict: # with recipe and rows
+    "What a run left. A damaged file raises whatever it leads to."
+    result = json.loads(content)
+    for key, kind in dict(recipe=dict, rows=list, options=dict).items():
+        if not isinstance(result.get(key, kind()), kind): raise TypeError(f"{key} is no {kind.__name__}")
+    if not result["rows"]: raise ValueError("there are no rows")
+    for row in result["rows"]: np.array([row["seed"], *_scores(row)], float), row["adapter"], row["domain"], row["data"], row["version"]
+    return result
+
+def counts_of(rows: list[dict], # of a run
+              content: bytes, # of counts.npz
+) -> dict: # domain -> (n, k, k)
+    "The counts that rows were made of. A damaged file raises whatever it leads to; ValueError where they belong to other rows."
+    counts = counts_in(content)
+    made = {domain: _scores(result_row(cms, range(len(cms[0])))) for domain, cms in counts.items()}
+    kept = {row["domain"]: _scores(row) for row in rows}
+    same = made.keys() == kept.keys() and all(np.allclose(made[d], kept[d], equal_nan=True) for d in made)
+    if not same: raise ValueError("they are not the counts of these scores")
+    return counts
+
+# %% ../nbs/8_bench/35_benchmark.ipynb #64db8016
+def read_run(folder: Path, # of the run
              recipe: Recipe, options: dict, # that it should be of, options as strings
-) -> list[dict]: # rows
-    "Rows of a finished run of this recipe with these options; ValueError if it was another."
-    result = json.loads(path.read_text())
+) -> list[dict] | None: # its rows; None where it is to be evaluated, perhaps after it was trained
+    "What a finished run left; ValueError if it was another. Damaged files are set aside."
+    path = folder / "results.json"
+    result = read_kept(path, result_in)
+    if result is None: return None
     refuse_other(path, result["recipe"], recipe)
     used = result.get("options", {})
-    if used == options: return result["rows"]
-    raise ValueError(f"{path} belongs to a run with the options {used}, not {options}; use another folder, or remove the file "
-                     "to start again.")
+    if used != options:
+        raise ValueError(f"{path} belongs to a run with the options {used}, not {options}; use another folder, or remove the file "
+                         "to start again.")
+    other = changed_fields(result["recipe"], recipe, ["scores"])
+    if other: print(f"{path} was made with other values of {', '.join(other)}: evaluating again.", file=sys.stderr)
+    counts = read_kept(folder / "counts.npz", partial(counts_of, result["rows"]))
+    return None if other or counts is None else result["rows"]
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #33e88f7c
 def one_run(name: str, # "label-seed"
@@ -47,18 +83,20 @@ def one_run(name: str, # "label-seed"
             root=None, # of the data sets
             **options, # of `create_backbone`
 ) -> list[dict]: # rows
-    "Train and evaluate one recipe, or read what an earlier call left; ValueError if that was another recipe."
+    "Train and evaluate one recipe, or read what an earlier call left. Errors as `read_run`; OSError while another process is at it."
     folder = Path(folder) / name
-    done = folder / "results.json"
     said = {option: str(value) for option, value in options.items()}
-    if done.exists(): return read_run(done, recipe, said)
-    version = code_version()   # of the code that trains, whatever is written to disk meanwhile
-    segmentor = train(recipe, folder, root, **options)
-    rows, counts = report_on(segmentor, recipe, root, label=name.rsplit("-", 1)[0])
-    np.savez_compressed(folder / "counts.npz", **counts)
-    result = dict(recipe=to_dict(recipe), options=said, rows=[row | dict(version=version) for row in rows])
-    with whole_file(done) as path: path.write_text(json.dumps(result, indent=1))
-    return result["rows"]
+    with held(folder):
+        rows = read_run(folder, recipe, said)
+        if rows: return rows
+        version = code_version()   # of the code that runs, whatever is written to disk meanwhile
+        segmentor = train(recipe, folder, root, **options)
+        rows, counts = report_on(segmentor, recipe, root, label=name.rsplit("-", 1)[0])
+        rows = [row | dict(version=version) for row in rows]
+        write_counts(folder / "counts.npz", counts)
+        with whole_file(folder / "results.json") as path:
+            path.write_text(json.dumps(dict(recipe=to_dict(recipe), options=said, rows=rows), indent=1))
+    return rows
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #4487b46e
 @contextmanager
@@ -91,17 +129,44 @@ def _in_worker(run, name, recipe): # one task is handed to a worker ahead of tim
         _stopped.append(name)
         raise
 
+def killed(names: list[str], # of all runs, in the order they begin
+           rows: dict, # of the finished ones, by name
+           jobs: int, # processes
+) -> ChildProcessError: # to be raised by the caller
+    "What to say when a worker was killed."
+    begun = [name for name in names if name not in rows][:jobs]
+    return ChildProcessError(f"A process was killed, perhaps as memory ran out; under way were {', '.join(begun)}. {len(rows)} of "
+                             f"{len(names)} runs are finished and kept: run the command again to go on, with fewer jobs if it "
+                             "happens again.")
+
+# %% ../nbs/8_bench/35_benchmark.ipynb #dfd0ddfa
 def _in_processes(run, recipes, jobs): # name -> rows
     rows = {}
     os.environ |= WORKERS
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, [os.getpid()]) as pool:
         tasks = {pool.submit(_in_worker, run, name, recipe): name for name, recipe in recipes.items()}
         try:
             for task in tqdm(as_completed(tasks), total=len(tasks), desc="runs"): rows[tasks[task]] = task.result()
+        except BrokenProcessPool: raise killed(list(recipes), rows, jobs) from None
         except BaseException: # an error in one run, or Ctrl-C: begin no other
             pool.shutdown(cancel_futures=True)
             raise
     return rows
+
+# %% ../nbs/8_bench/35_benchmark.ipynb #6dbafa78
+def open_data(recipes, # of the runs
+              root=None, # of the data sets
+) -> None:
+    "Find all data sets that runs need before the first one begins. Errors as `load_dataset`."
+    specs = [spec for r in recipes for spec in (r.train, r.validate, *r.targets) if spec]
+    for spec in dict.fromkeys(specs): load_dataset(spec, root)
+
+def _in_turn(run, recipes): # name -> rows
+    with single_threaded(): return {name: run(name, recipe) for name, recipe in recipes.items()}
+
+def _rows_if_finite(name, recipe, **options):
+    try: return one_run(name, recipe, **options)
+    except FloatingPointError: return []
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #312b5b89
 def run_grid(recipes: dict[str, Recipe], # from `grid`
@@ -111,14 +176,15 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
              diverging: bool = False, # leave a run out whose loss is not finite, instead of stopping
              **options, # of `create_backbone`
 ) -> list[dict]: # rows of all runs, in the order of the recipes
-    "Run a grid; interrupted, it goes on where it was when called again."
+    """Run a grid; interrupted, it goes on where it was when called again. Errors as `one_run` and `open_data`, before any run
+    begins where they can be known; ChildProcessError where a worker was killed."""
+    folder = Path(folder)
+    said = {option: str(value) for option, value in options.items()}
     run = partial(_rows_if_finite if diverging else one_run, folder=folder, root=root, **options)
-    if not jobs: jobs = 1 if torch.cuda.is_available() else min(len(recipes), os.cpu_count() or 1)
-    if jobs == 1:
-        with single_threaded(): rows = {name: run(name, recipe) for name, recipe in recipes.items()}
-    else: rows = _in_processes(run, recipes, jobs)
+    with held(folder):
+        rows = {name: read_run(folder / name, recipe, said) for name, recipe in recipes.items()}
+        left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
+        open_data(left.values(), root)
+        if not jobs: jobs = 1 if torch.cuda.is_available() else min(len(left), os.cpu_count() or 1)
+        if left: rows |= _in_processes(run, left, jobs) if jobs > 1 else _in_turn(run, left)
     return [row for name in recipes for row in rows[name]]
-
-def _rows_if_finite(name, recipe, **options):
-    try: return one_run(name, recipe, **options)
-    except FloatingPointError: return []

@@ -4,18 +4,18 @@
 
 # %% ../nbs/6_train/27_checkpoints.ipynb #173581d5
 from __future__ import annotations
-import math, pickle, re, types, zipfile
+import math, pickle, re, types
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import torch
 import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from timm.layers import SwiGLUPacked, resample_patch_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from .core import parse_spec, unknown, whole_file
+from .core import check_finite, check_range, foreign, named_tensors, parse_spec, read_tensors, unknown, whole_file
 from .domains import CITYSCAPES
 from .adapters import create_adapter
 import causal_tune.released  # a checkpoint of Causal-Tune is of this variant
@@ -28,8 +28,8 @@ from .recipes import Recipe
 # %% auto #0
 __all__ = ['PATCH', 'PARTS', 'Placeholder', 'Unpickler', 'read_file', 'read_weights', 'backbone_weights', 'split_published',
            'timm_names', 'resample_patches', 'resample_positions', 'convert_backbone', 'fit_backbone', 'check_fit',
-           'load_published', 'whole_backbone', 'PublishedViT', 'published_vit', 'published_adapter', 'published_head',
-           'segmentor_from_published', 'published_state', 'open_published']
+           'published_states', 'load_published', 'whole_backbone', 'PublishedViT', 'published_vit', 'published_adapter',
+           'published_head', 'segmentor_from_published', 'published_state', 'open_published']
 
 # %% ../nbs/6_train/27_checkpoints.ipynb #f5e5ae1d
 class Placeholder:
@@ -56,16 +56,8 @@ _restricted = types.SimpleNamespace(__name__="restricted", Unpickler=Unpickler,
 
 def read_file(path # .safetensors, or whatever `torch.save` wrote
 ) -> dict: # what is in it, tensors on the CPU, objects of other kinds as placeholders
-    "Read a weight file without running anything in it; FileNotFoundError, or ValueError where it cannot be read."
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"No file at {path}: give the path of a .pth or .safetensors file.")
-    if path.suffix == ".safetensors": return load_file(path)
-    if zipfile.is_zipfile(path) and any(n.endswith("/constants.pkl") for n in zipfile.ZipFile(path).namelist()):
-        raise ValueError(f"{path} is a TorchScript programme, not a file of weights.")
-    try: content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted)
-    except Exception as err: raise ValueError(f"{path} cannot be read as a file of weights ({err}).") from err
-    if not isinstance(content, dict): raise ValueError(f"{path} holds a {type(content).__name__}, not named weights.")
-    return content
+    "Read a published file without running anything in it; FileNotFoundError, or ValueError where it cannot be read."
+    return read_tensors(path, pickle_module=_restricted)
 
 # %% ../nbs/6_train/27_checkpoints.ipynb #aec49692
 PATCH = "patch_embed.proj.weight" # the filters; where they are, a transformer is
@@ -73,12 +65,7 @@ PATCH = "patch_embed.proj.weight" # the filters; where they are, a transformer i
 def read_weights(source # path, or a dict as such a file holds
 ) -> dict[str, Tensor]: # named tensors
     "The tensors of a file, whatever they are wrapped in; ValueError where there are none."
-    content = source if isinstance(source, dict) else read_file(source)
-    for key in ("state_dict", "model", "teacher"):
-        if isinstance(content.get(key), dict): content = content[key]
-    state = {k.removeprefix("module."): v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if not state: raise ValueError(f"No named tensors among {', '.join(map(str, list(content)[:5])) or 'nothing'}.")
-    return state
+    return named_tensors(source, "a dict") if isinstance(source, dict) else named_tensors(read_file(source), source)
 
 def backbone_weights(source) -> dict[str, Tensor]: # likewise; names without `backbone.`
     "The weights of a transformer: a whole file, or the part of a checkpoint that is neither adapter nor head."
@@ -156,14 +143,17 @@ def convert_backbone(src, # path or state dict of original weights, by Facebook'
                      how: str = "bicubic", # as published adapters need it, or "pinv"
                      patch_size: int = 16, # side of a patch, in pixels
 ) -> Path: # out
-    "Write weights for another patch and image size, the rest as it was. ValueError where sizes are no whole patches."
+    "Write weights for another patch and image size, the rest as it was. ValueError for sizes of no whole patches, or odd weights."
+    for name, value in dict(height=height, width=width, patch_size=patch_size).items(): check_range(name, value, 1, 16_384)
     if height % patch_size or width % patch_size or min(height, width) < patch_size:
         raise ValueError(f"{height} x {width} pixels are no whole patches of {patch_size}; take multiples of it.")
     state = dict(backbone_weights(src))
     out = Path(out)
     if "pos_embed" not in state: raise ValueError("This model has no table of positions: it needs no conversion.")
-    state["pos_embed"] = resample_positions(state["pos_embed"], (height // patch_size, width // patch_size), how)
-    state[PATCH] = resample_patches(state[PATCH], (patch_size, patch_size), how)
+    with foreign("This backbone"):
+        check_finite(state, "This backbone")
+        state["pos_embed"] = resample_positions(state["pos_embed"], (height // patch_size, width // patch_size), how)
+        state[PATCH] = resample_patches(state[PATCH], (patch_size, patch_size), how)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as unfinished:
         if out.suffix == ".safetensors": save_file({k: v.contiguous() for k, v in state.items()}, unfinished)
@@ -203,23 +193,33 @@ def check_fit(modules: dict[str, nn.Module], # by the prefix of their names
 # %% ../nbs/6_train/27_checkpoints.ipynb #560df06d
 _UNUSED = re.compile(r"decode_head\.conv_seg\.|backbone\.(head|fc_norm)\.")
 
-def load_published(segmentor: Segmentor, # of the same sizes
-                   path_or_state_dict, # published checkpoint: adapter and head, or everything
-                   backbone=None, # path or state dict of the backbone; what the checkpoint holds of it goes first
-) -> Segmentor: # itself
-    "Load a published checkpoint. ValueError without a backbone, or where names or shapes do not fit; then all stays."
+def published_states(segmentor: Segmentor, # of the same sizes
+                     path_or_state_dict, # published checkpoint: adapter and head, or everything
+                     backbone=None, # path or state dict of the backbone; what the checkpoint holds of it goes first
+) -> dict[str, dict]: # published prefix -> name -> tensor
+    "What a checkpoint has for each part of a segmentor. ValueError without a backbone, or where names or shapes do not fit."
     parts = split_published(read_weights(path_or_state_dict))
     if parts["unknown"]: raise ValueError(f"Not of a published checkpoint: {', '.join(list(parts['unknown'])[:3])} "
                                           f"({len(parts['unknown'])} in all); names begin with {', '.join(PARTS)}.")
-    modules = _modules(segmentor)
     model = segmentor.backbone.model
     if not isinstance(model, VisionTransformer):
         raise ValueError(f"Published checkpoints are for plain vision transformers, not for a {type(model).__name__}.")
     vit = whole_backbone(parts, backbone)
-    parts["backbone"] = fit_backbone(vit, model.patch_embed.grid_size, model.patch_embed.patch_size)
+    with foreign("The backbone"):
+        parts["backbone"] = fit_backbone(vit, model.patch_embed.grid_size, model.patch_embed.patch_size)
     states = {p: {k: v for k, v in parts[part].items() if not _UNUSED.match(p + k)} for p, part in PARTS.items()}
-    check_fit(modules, states)
-    for p, module in modules.items(): module.load_state_dict(states[p])
+    check_fit(_modules(segmentor), states)
+    for p in states: check_finite({p + name: v for name, v in states[p].items()}, "This checkpoint")
+    return states
+
+# %% ../nbs/6_train/27_checkpoints.ipynb #c7554778
+def load_published(segmentor: Segmentor, # of the same sizes
+                   path_or_state_dict, # published checkpoint: adapter and head, or everything
+                   backbone=None, # path or state dict of the backbone; what the checkpoint holds of it goes first
+) -> Segmentor: # itself
+    "Load a published checkpoint. ValueError as `published_states`; then all stays as it was."
+    states = published_states(segmentor, path_or_state_dict, backbone)
+    for p, module in _modules(segmentor).items(): module.load_state_dict(states[p])
     return segmentor
 
 def _modules(segmentor): # by published prefix
@@ -261,7 +261,7 @@ def published_vit(state: dict[str, Tensor], # by timm's names
     gated = state["blocks.0.mlp.fc2.weight"].shape[1] < hidden
     return PublishedViT(
         pair(img_size), patch, num_classes=0, embed_dim=width, num_heads=num_heads, dynamic_img_size=True,
-        depth=1 + max(int(k.split(".")[1]) for k in state if k.startswith("blocks.")), mlp_ratio=(hidden + .5) / width,
+        depth=len({k.split(".")[1] for k in state if k.startswith("blocks.")}), mlp_ratio=(hidden + .5) / width,
         init_values=1e-5 if "blocks.0.ls1.gamma" in state else None, qkv_bias="blocks.0.attn.qkv.bias" in state,
         reg_tokens=0 if registers is None else registers.shape[1], no_embed_class=registers is not None,
         **dict(mlp_layer=SwiGLUPacked, act_layer=nn.SiLU) if gated else {})
@@ -295,6 +295,20 @@ def published_head(state: dict[str, Tensor] # named without prefix
     return sizes | own | dict(num_classes=classes - 1, width=width, linked=linked)
 
 # %% ../nbs/6_train/27_checkpoints.ipynb #89ed6d48
+def _segmentor_like(parts, vit, num_heads, img_size, decoder_heads, out_layers, options): # with random weights
+    name, sizes = published_adapter(parts["adapter"])
+    head = published_head(parts["head"])
+    model = published_vit(vit, num_heads, img_size)
+    if vit["pos_embed"].shape != model.pos_embed.shape:
+        raise ValueError(f"img_size={img_size} makes {model.pos_embed.shape[1]} positions, but this checkpoint holds "
+                         f"{vit['pos_embed'].shape[1]}; pass the size of the images it was trained on.")
+    adapter = create_adapter(name, len(model.blocks), model.embed_dim, **sizes, **options)
+    made = create_backbone(model, adapter, out_layers=out_layers)
+    head = Mask2Former(made.channels, num_heads=decoder_heads, **head)
+    head.uses_queries = head.linked # some were trained beside an adapter that links no queries
+    return Segmentor(made, head, head.num_classes)
+
+# %% ../nbs/6_train/27_checkpoints.ipynb #62b05683
 def segmentor_from_published(state_dict, # checkpoint: path or state dict, with its backbone or without
                              num_heads: int = 16, # attention heads of the backbone
                              img_size: int | tuple = 512, # side, or (h, w), of the images it was trained on, in pixels
@@ -306,20 +320,14 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
     "The model that a published checkpoint belongs to, from its names and shapes. ValueError as in `load_published`."
     state = read_weights(state_dict)
     parts = split_published(state)
-    name, sizes = published_adapter(parts["adapter"])
-    head = published_head(parts["head"])
-    vit = whole_backbone(parts, backbone)
-    if PATCH not in parts["backbone"]: # not the checkpoint's own, so perhaps not converted
-        backbone = vit = fit_backbone(vit, tuple(s // 16 for s in pair(img_size)), (16, 16))
-    model = published_vit(vit, num_heads, img_size)
-    if vit["pos_embed"].shape != model.pos_embed.shape:
-        raise ValueError(f"img_size={img_size} makes {model.pos_embed.shape[1]} positions, but this checkpoint holds "
-                         f"{vit['pos_embed'].shape[1]}; pass the size of the images it was trained on.")
-    adapter = create_adapter(name, len(model.blocks), model.embed_dim, **sizes, **options)
-    made = create_backbone(model, adapter, out_layers=out_layers)
-    head = Mask2Former(made.channels, num_heads=decoder_heads, **head)
-    head.uses_queries = head.linked # some were trained beside an adapter that links no queries
-    return load_published(Segmentor(made, head, head.num_classes), state, backbone).eval()
+    with foreign("This checkpoint"):
+        vit = whole_backbone(parts, backbone)
+        if PATCH not in parts["backbone"]: # not the checkpoint's own, so perhaps not converted
+            backbone = vit = fit_backbone(vit, tuple(s // 16 for s in pair(img_size)), (16, 16))
+        make = partial(_segmentor_like, parts, vit, num_heads, img_size, decoder_heads, out_layers, options)
+        with torch.device("meta"): shapes = make()
+        published_states(shapes, state, backbone)
+        return load_published(make(), state, backbone).eval()
 
 # %% ../nbs/6_train/27_checkpoints.ipynb #e823064f
 def published_state(segmentor: Segmentor, # with the published head

@@ -4,7 +4,7 @@
 
 # %% ../nbs/9_lab/40_cli.ipynb #3f1fec83
 from __future__ import annotations
-import argparse, os, re, sys
+import argparse, os, re, sys, traceback
 from collections import Counter
 from dataclasses import fields, replace
 from itertools import groupby
@@ -14,14 +14,15 @@ from .core import Registry, unknown
 from .recipes import RECIPES, Recipe, check, get_recipe, read_field, set_fields
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'MODEL', 'Command', 'option', 'command', 'out', 'field_help', 'make_parser',
-           'stray', 'parse', 'typed', 'read_words', 'main', 'run_train', 'print_rows', 'open_model', 'run_eval',
-           'run_predict', 'predict_file', 'run_predict_acdc', 'acdc_size', 'run_demo', 'run_bench_quality',
-           'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone',
-           'run_check_data', 'run_prepare', 'lab_choices', 'run_lab']
+__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'Command', 'option', 'command', 'out', 'field_help',
+           'make_parser', 'stray', 'parse', 'typed', 'read_words', 'one_line', 'explained', 'main', 'run_train',
+           'print_rows', 'open_model', 'run_eval', 'predict_file', 'run_predict', 'run_predict_acdc', 'acdc_size',
+           'run_demo', 'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
+           'run_convert_backbone', 'run_check_data', 'run_prepare', 'lab_choices', 'run_lab']
 
 # %% ../nbs/9_lab/40_cli.ipynb #2138e8f8
 class Command(NamedTuple):
+    "What `causal-tune NAME` does, and the words it takes."
     run: Callable # of the parsed words
     help: str # one line
     options: tuple # of `option`
@@ -42,6 +43,7 @@ def command(help: str, # one line
             passes_on: bool = False): # hand words that it does not know to another program
     "A decorator that makes a function run_NAME the command NAME."
     def enter(run):
+        run.__doc__ = help
         name = run.__name__.removeprefix("run_").replace("_", "-")
         COMMANDS[name] = Command(run, help, options, tuple(takes), passes_on)
         return run
@@ -67,13 +69,16 @@ def field_help(names) -> str: # empty without names
     return "\n".join(lines)
 
 # %% ../nbs/9_lab/40_cli.ipynb #2fea12ae
+EXITS = "exit status: 0 done, 1 with problems that are listed, 2 wrong input, 3 unforeseen error or no memory, 130 or 143 stopped"
+
 def make_parser() -> argparse.ArgumentParser:
     "The parser with all commands."
     plain = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
     parser = argparse.ArgumentParser(
         "causal-tune", **plain, description="Fine-tune and look into frozen vision foundation models, frequency by frequency.",
         epilog="`causal-tune recipes` lists the recipes, `causal-tune train --help` their fields.\n\n"
-               "example: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data")
+               f"example: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data\n\n{EXITS}")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from; may also stand behind the command")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         about = dict(help=command.help, description=command.help, epilog=field_help(command.takes))
@@ -116,19 +121,43 @@ def read_words(name, words): # a recipe field's value
     return read_field(name, " ".join(words))
 
 # %% ../nbs/9_lab/40_cli.ipynb #1e2dffb8
+_MEMORY = ("not enough memory ({}); make batch_size, crop, eval_size or window smaller, or take a smaller backbone, and close "
+           "what else uses memory")
+
+def one_line(error: BaseException) -> str: # without line breaks, at most about 2000 characters
+    "What an error says, or its kind where it says nothing."
+    return " ".join(str(error).split())[:2000] or type(error).__name__
+
+def explained(error: Exception) -> tuple[int, str]: # exit status, one line
+    "How a command ends that an error stopped."
+    if hasattr(error, "status"): return error.status, str(error) # `SomeFailed`: a line for each file
+    if isinstance(error, (ValueError, OSError, FloatingPointError)): return 2, one_line(error)
+    kind = type(error).__name__
+    if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)): return 3, _MEMORY.format(kind)
+    return 3, f"unforeseen error: {kind}: {one_line(error)[:300]}; run it again with --debug for the traceback, and report it"
+
+# %% ../nbs/9_lab/40_cli.ipynb #8bbbd01e
 def main(words: list[str] | None = None # what follows `causal-tune`; those of the process by default
-) -> int: # exit status: 2 where the input was at fault
+) -> int: # exit status, see `EXITS`
     "Entry point of the command line."
+    words = sys.argv[1:] if words is None else words
+    if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="backslashreplace") # names of files may be any bytes
     try:
-        args = parse(sys.argv[1:] if words is None else words)
-        COMMANDS[args.command].run(args)
-    except (ValueError, OSError, FloatingPointError) as err:
-        print(f"causal-tune: {err}", file=sys.stderr)
-        return 2
+        args = parse([word for word in words if word != "--debug"])
+        status = COMMANDS[args.command].run(args) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError: # whoever read what is printed, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except KeyboardInterrupt as stop:
-        print(f"\ncausal-tune: {stop or 'stopped'}", file=sys.stderr)
-        return 130
-    return 0
+        print(f"\ncausal-tune: {str(stop) or 'stopped'}", file=sys.stderr)
+        return getattr(stop, "status", 130) # 143 after a scheduler's SIGTERM
+    except Exception as error:
+        if "--debug" in words: traceback.print_exc()
+        status, line = explained(error)
+        print(f"causal-tune: {line}", file=sys.stderr)
+        return status
 
 # %% ../nbs/9_lab/40_cli.ipynb #29fdb310
 @command("train a recipe's adapter and head, then evaluate; goes on where it was interrupted",
@@ -188,32 +217,40 @@ def run_eval(args):
     rows, _ = report_on(segmentor, recipe, args.root)
     print_rows(rows, recipe)
 
+# %% ../nbs/9_lab/40_cli.ipynb #41dc142f
+def predict_file(segmentor, recipe: Recipe, # says at which size, and in which windows
+                 space, # the label space
+                 image, # (h, w, 3) uint8
+                 target: Path) -> None: # TARGET_trainIds.png and TARGET_overview.png are written
+    "Predict one image."
+    import numpy as np
+    from PIL import Image
+    from causal_tune.converters import write_image
+    from causal_tune.images import fit_size, line_of
+    size = fit_size(image.shape[:2], recipe.eval_size) if recipe.eval_size else None
+    labels = segmentor.predict(image, size, recipe.window or None, recipe.stride or None, recipe.antialias, line_of(target.name))
+    for what, pixels in dict(trainIds=labels, overview=np.hstack([image, space.colorize(labels)])).items():
+        write_image(Image.fromarray(pixels), target.with_name(f"{target.name}_{what}.png"))
+
 # %% ../nbs/9_lab/40_cli.ipynb #d148591b
 @command("segment images of any size", *MODEL, option("images", nargs="+", help="image files"), out("predictions"), takes=EVALUATION)
 def run_predict(args):
+    from causal_tune.converters import SomeFailed, listing, reason
     from causal_tune.domains import space_of
+    from causal_tune.images import read_image
     from tqdm.auto import tqdm
     stems = {Path(p).stem for p in args.images}
     if len(stems) < len(args.images): raise ValueError("Two images share a name; predict them into different folders.")
     segmentor, recipe, classes = open_model(args)
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in tqdm(args.images, desc="predicting"): predict_file(segmentor, recipe, space_of(classes), path, folder)
-    print(f"{len(args.images)} predictions in {folder}/")
-
-def predict_file(segmentor, recipe: Recipe, # says at which size, and in which windows
-                 space, # the label space
-                 path, # of the image
-                 folder: Path) -> None: # where NAME_trainIds.png and NAME_overview.png go
-    "Predict one image."
-    import numpy as np
-    from PIL import Image
-    from causal_tune.images import fit_size, read_image
-    image = read_image(path)
-    size = fit_size(image.shape[:2], recipe.eval_size) if recipe.eval_size else None
-    labels = segmentor.predict(image, size, recipe.window or None, recipe.stride or None, recipe.antialias)
-    Image.fromarray(labels).save(folder / f"{Path(path).stem}_trainIds.png")
-    Image.fromarray(np.hstack([image, space.colorize(labels)])).save(folder / f"{Path(path).stem}_overview.png")
+    failed = []
+    for path in tqdm(args.images, desc="predicting"):
+        try: image = read_image(path)
+        except (OSError, ValueError) as err: failed.append(reason(err, Path(path)))
+        else: predict_file(segmentor, recipe, space_of(classes), image, folder / Path(path).stem)
+    print(f"{len(args.images) - len(failed)} predictions in {folder}/")
+    if failed: raise SomeFailed(listing(failed, len(args.images), "predicted"))
 
 # %% ../nbs/9_lab/40_cli.ipynb #c7418a0c
 @command("predict ACDC's test images for its server", *MODEL, ROOT, out("acdc_test.zip", "zip file to write"), takes=EVALUATION)
@@ -299,7 +336,9 @@ def run_convert_backbone(args):
          option("name", nargs="?", help="one data set (default: all)"), ROOT)
 def run_check_data(args):
     from causal_tune.converters import check_data
-    print(check_data(args.name, args.root))
+    checks = check_data(args.name, args.root)
+    print(checks)
+    return int(checks.wrong)
 
 @command("convert labels; may be stopped and run again",
          option("name", metavar="NAME", help="gta, cityscapes, mapillary or mapillary-half"), ROOT,

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['TOY_SEEDS', 'CAMVID_SEQUENCES', 'LAYOUTS', 'read_pair', 'Sample', 'resize_pair', 'fit_pair', 'Scenes', 'render_pair',
-           'toy_samples', 'Layout', 'find_root', 'Files', 'image_names', 'pair_files', 'in_sequence', 'evenly_spaced',
-           'file_samples', 'corrupt_pair', 'corrupted', 'dataset_options', 'check_option', 'read_spec', 'relabelled',
-           'load_dataset', 'dominance', 'CatMaxRatioCrop', 'in_hsv', 'scale_hsv', 'PhotometricDistort', 'PadTo',
-           'PairTransform', 'train_transform', 'contact_sheet']
+           'toy_samples', 'Layout', 'find_root', 'Files', 'named_files', 'about_left', 'note_once', 'expect',
+           'named_images', 'pair_files', 'in_sequence', 'evenly_spaced', 'file_samples', 'corrupt_pair', 'corrupted',
+           'dataset_options', 'check_option', 'read_spec', 'relabelled', 'load_dataset', 'dominance', 'CatMaxRatioCrop',
+           'in_hsv', 'scale_hsv', 'PhotometricDistort', 'PadTo', 'PairTransform', 'train_transform', 'contact_sheet']
 
 # %% ../nbs/5_data/21_datasets.ipynb #9eb8fa52
-import math, os, re, zlib
+import math, os, re, sys, zlib
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from einops import rearrange
 from PIL import Image
 from .core import parse_spec, unknown
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, library, read_corruption
-from .domains import CAMVID, CAMVID_IDS, CITYSCAPES, LabelSpace, remap
-from .images import fit_size, read_image, read_label
+from .domains import CAMVID, CAMVID_IDS, CITYSCAPES, LabelSpace, id_colours, remap
+from .images import BACKDROP, SUFFIXES, fit_size, line_of, read_image, read_label
 from .styles import create_style
 from .render import render_scene
 from .weather import DOMAINS, apply_weather
@@ -34,17 +34,19 @@ from torchvision.transforms import v2
 def read_pair(image_path: Path, # RGB image
               label_path: Path | None, # label image; None where labels are not public
               table: Mapping[int, int], # id in the file -> class id
+              colours: Mapping[int, tuple] | None = None, # id in the file -> RGB, for palette images
 ) -> tuple[np.ndarray, np.ndarray]: # (h, w, 3) uint8, (h, w) uint8
     "Read an image and its label. Raises ValueError for ids outside the table and for sizes that differ."
     image = read_image(image_path)
     if label_path is None: return image, np.full(image.shape[:2], 255, np.uint8)
-    ids = read_label(label_path)
+    ids = read_label(label_path, colours)
     try: label = remap(ids, table, strict=True)
-    except ValueError as e: raise ValueError(f"{label_path}: {e}") from e
-    if label.shape != image.shape[:2]:
-        raise ValueError(f"{image_path} is {image.shape[1]} x {image.shape[0]} but its label {label_path} is "
-                         f"{label.shape[1]} x {label.shape[0]}; they must be equal: one of them is of another version")
-    return image, label
+    except ValueError as e: raise ValueError(f"{line_of(label_path)}: {e}") from e
+    h, w = image.shape[:2]
+    if label.shape == (h, w): return image, label
+    turned = ", or the image is turned by its EXIF orientation and its label is not" if label.shape == (w, h) else ""
+    raise ValueError(f"{line_of(image_path)} is {w} x {h} but its label {line_of(label_path)} is "
+                     f"{label.shape[1]} x {label.shape[0]}; they must be equal: one of them is of another version{turned}")
 
 # %% ../nbs/5_data/21_datasets.ipynb #44490bd2
 class Sample(NamedTuple):
@@ -144,6 +146,8 @@ class Layout:
 
     @property
     def table(self): return self.ids or {i: i for i in range(len(self.space))}
+    @property
+    def colours(self): return id_colours(self.space, self.table)  # of the ids in palette images
 
 CAMVID_SEQUENCES = {"0001TP": "dusk", "0006R0": "day", "0016E5": "day", "Seq05VD": "day"}
 
@@ -187,16 +191,49 @@ class Files(NamedTuple):
     image: Path # RGB image
     label: Path | None # label image, None where labels are not public
 
-def image_names(folder: Path, # searched with its sub-folders
-                endings: tuple[str, ...], # of image files
-) -> dict[Path, str]: # file -> the frame's name
-    "The images below a folder. FileNotFoundError if there are none."
-    names = {}
-    for path in folder.rglob("*"):
-        for ending in endings:
-            if path.name.endswith(ending): names[path] = path.relative_to(folder).as_posix().removesuffix(ending)
-    if not names: raise FileNotFoundError(f"{folder} holds no files *{' or *'.join(endings)}; unpack it again")
-    return names
+def named_files(folder: Path, # searched with its sub-folders
+                endings: tuple[str, ...], # the first counts before the second
+) -> tuple[dict[str, Path], list[Path]]: # name of a frame -> file, and other images
+    "The files with an ending, one per name, and the images that are left out."
+    ranked = []
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    for path in files:
+        ending = next((e for e in endings if path.name.lower().endswith(e.lower())), None)
+        if ending: ranked.append((endings.index(ending), path.relative_to(folder).as_posix()[:-len(ending)], path))
+    found = {}
+    for _, name, path in sorted(ranked): found.setdefault(name, path)
+    taken = set(found.values())
+    return found, sorted(path for path in files if path.suffix.lower() in SUFFIXES and path not in taken)
+
+# %% ../nbs/5_data/21_datasets.ipynb #e08cb17a
+def about_left(folder: Path, # of images
+               left: list[Path], # from `named_files`
+               endings: tuple[str, ...], # that count
+) -> str:
+    "What to say about images that are left out."
+    names = [line_of(path.relative_to(folder)) for path in left[:3]] + ["..."] * (len(left) > 3)
+    return (f"{line_of(folder)}: {len(left)} left out ({', '.join(names)}). "
+            f"Images end in {' or '.join(endings)}, and of two with one name the first of these counts.")
+
+@lru_cache(maxsize=None)
+def note_once(text: str) -> None:
+    "Say something beside the results, the first time that it comes up."
+    print(text, file=sys.stderr)
+
+# %% ../nbs/5_data/21_datasets.ipynb #5f176e59
+def expect(folder: Path | None) -> None:
+    "FileNotFoundError where a folder is not there."
+    if folder and not folder.is_dir():
+        raise FileNotFoundError(f"expected the folder {line_of(folder)}; unpack that part of the data set too")
+
+def named_images(folder: Path, # searched with its sub-folders
+                 endings: tuple[str, ...], # of images
+) -> tuple[dict[str, Path], list[Path]]: # as `named_files`
+    "The images of a folder, and those left out. FileNotFoundError where there is no folder, or none in it."
+    expect(folder)
+    found, left = named_files(folder, endings)
+    if not found: raise FileNotFoundError(f"{line_of(folder)} holds no files *{' or *'.join(endings)}; unpack it again")
+    return found, left
 
 # %% ../nbs/5_data/21_datasets.ipynb #f0d11a85
 def pair_files(images: Path, # folder with images, searched with its sub-folders
@@ -204,15 +241,15 @@ def pair_files(images: Path, # folder with images, searched with its sub-folders
                layout: Layout, # tells the endings
 ) -> list[Files]: # sorted by name
     "Pair images with labels by their paths. Raises FileNotFoundError that says what is missing, and where."
-    for folder in filter(None, (images, labels)):
-        if not folder.is_dir(): raise FileNotFoundError(f"expected the folder {folder}; unpack that part of the data set too")
-    names = image_names(images, layout.image)
-    pairs = sorted(Files(name, path, labels and labels/(name + layout.label)) for path, name in names.items())
-    lost = [pair.name for pair in pairs if labels and not pair.label.is_file()]
+    expect(labels)
+    found, left = named_images(images, layout.image)
+    if left: note_once(about_left(images, left, layout.image))
+    label_of = named_files(labels, (layout.label,))[0] if labels else dict.fromkeys(found)
+    lost = [line_of(name) for name in sorted(found) if name not in label_of]
     if lost:
-        raise FileNotFoundError(f"{len(lost)} of {len(pairs)} images in {images} lack a label *{layout.label} in {labels}: "
+        raise FileNotFoundError(f"{len(lost)} of {len(found)} images in {images} lack a label *{layout.label} in {labels}: "
                                 f"{', '.join(lost[:3])}. Unpack the labels, or run this data set's converter")
-    return pairs
+    return [Files(name, found[name], label_of[name]) for name in sorted(found)]
 
 # %% ../nbs/5_data/21_datasets.ipynb #6d4f7dec
 def in_sequence(stem: str, # a frame's name
@@ -250,7 +287,7 @@ def file_samples(name: str, # a row of `LAYOUTS`
     for images, labels in folders:
         for d in layout.domains if domain == "all" else [domain]:
             pairs = pair_files(base/images.format(domain=d), labels and base/labels.format(domain=d), layout)
-            samples += [Sample(stem, d, partial(read_pair, image, label, layout.table))
+            samples += [Sample(stem, d, partial(read_pair, image, label, layout.table, layout.colours))
                         for stem, image, label in pairs if in_sequence(stem, layout.sequences, d, sequence)]
     if not samples: raise ValueError(f"{name} has no frames with split={split}, domain={domain}, sequence={sequence} "
                                      f"in {base}; leave one of these options out")
@@ -435,7 +472,7 @@ class PhotometricDistort(v2.RandomPhotometricDistort):
 class PadTo(v2.Transform):
     "Pad at the right and bottom up to a size: images with a colour, labels with 255. Larger inputs stay as they are."
     def __init__(self, size: tuple[int, int], # (height, width)
-                 fill: tuple[int, int, int] = (124, 116, 104), # the mean colour, which normalisation turns into 0
+                 fill: tuple[int, int, int] = BACKDROP, # the mean colour, which normalisation turns into 0
     ):
         super().__init__()
         self.size = size

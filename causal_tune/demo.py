@@ -7,7 +7,7 @@ from __future__ import annotations
 import json, time
 from pathlib import Path
 import pandas as pd
-from .core import format_spec, parse_spec
+from .core import format_spec, held, parse_spec, whole_file
 from .bands import create_band
 from .toyvit import HELD_OUT, SEEN
 from .backbones import create_backbone
@@ -150,19 +150,22 @@ def demo(out="runs/demo", # folder for report.html, results.json and the runs
          jobs: int | None = None, # processes; one per core by default
          **overrides, # recipe fields to replace
 ) -> list[dict]: # the rows of results.json
-    "Compare none, rein and causal_tune on Toyscapes; goes on where it was interrupted."
+    "Compare none, rein and causal_tune on Toyscapes; goes on where it was interrupted. Errors as `run_grid`."
     decided = sorted({"adapter", "init", "seed"} & set(overrides))
     if decided:
         raise ValueError(f"The demo compares {', '.join(VARIANTS)} over several seeds; {', '.join(decided)} cannot be set. "
                          "Use `causal-tune train demo` for a single run.")
+    seeds = list(seeds)
+    if not seeds: raise ValueError("No seeds: give at least one, such as range(3).")
     start = time.time()
     out = Path(out)
     recipe = get_recipe("demo", **overrides)
     recipes = grid(recipe, VARIANTS, seeds)
-    print(f"{len(recipes)} runs of {recipe.iterations} iterations: {', '.join(VARIANTS)}, {len(list(seeds))} seeds each")
-    rows = run_grid(recipes, out / "runs", jobs=jobs)
-    (out / "results.json").write_text(json.dumps(rows, indent=1))
-    print_summary(rows)
-    path = write_demo_report(out, recipe, rows)
-    print(f"{path} and {out / 'results.json'} written after {time.time() - start:.0f} s")
+    print(f"{len(recipes)} runs of {recipe.iterations} iterations: {', '.join(VARIANTS)}, {len(seeds)} seeds each")
+    with held(out):
+        rows = run_grid(recipes, out / "runs", jobs=jobs)
+        with whole_file(out / "results.json") as path: path.write_text(json.dumps(rows, indent=1))
+        print_summary(rows)
+        report = write_demo_report(out, recipe, rows)
+    print(f"{report} and {out / 'results.json'} written after {time.time() - start:.0f} s")
     return rows

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CITYSCAPES', 'CAMVID', 'SPACES', 'CITYSCAPES_IDS', 'CAMVID_IDS', 'DOMAIN_COLORS', 'LabelSpace', 'from_hex',
-           'space_of', 'lookup', 'remap', 'domain_color', 'swatches']
+           'space_of', 'lookup', 'remap', 'id_colours', 'domain_color', 'swatches']
 
 # %% ../nbs/0_ground/02_domains.ipynb #9b0bc296
 import colorsys, zlib
@@ -100,6 +100,15 @@ def remap(labels: np.ndarray, # integers of any shape
 CITYSCAPES_IDS = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13,
                   27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
 CAMVID_IDS = {**{i: i for i in range(11)}, 11: 255}
+
+# %% ../nbs/0_ground/02_domains.ipynb #38c2801e
+def id_colours(space: LabelSpace, # whose palette counts
+               table: Mapping[int, int], # id in the file -> class id
+) -> dict[int, tuple]: # id in the file -> RGB
+    "The colours of a data set's ids: those of their classes; black for the first void id and for 255."
+    colours = {i: tuple(space.palette[c].tolist()) for i, c in table.items() if c < len(space)}
+    void = [i for i, c in table.items() if c == space.ignore]
+    return colours | {i: (0, 0, 0) for i in (*void[:1], space.ignore)}
 
 # %% ../nbs/0_ground/02_domains.ipynb #100188c8
 DOMAIN_COLORS = {

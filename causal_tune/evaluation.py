@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from .images import resize
-from .segmentor import Segmentor
+from .segmentor import Segmentor, labels_of
 
 # %% auto #0
 __all__ = ['confusion', 'iou', 'miou', 'accuracy', 'same_size', 'classify', 'evaluate', 'result_row']
@@ -72,12 +71,11 @@ def classify(segmentor: Segmentor,
              label_size: tuple, # (h, w)
              size: tuple | None = None, # (h, w) the model sees; that of the images by default
              window=None, stride=None, # see `Segmentor.slide`
+             names=(), # of the images, for errors
 ) -> torch.Tensor: # (b, h, w)
-    "Class ids at the size of the labels."
-    x = images.float()
-    if size: x = resize(x, size)
-    logits = segmentor.slide(segmentor.normalise(x), window or None, stride or None)
-    return F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False).argmax(1)
+    "Class ids at the size of the labels. FloatingPointError for scores that are not finite."
+    logits = segmentor.slide(segmentor.prepared(images, size), window or None, stride or None)
+    return labels_of(F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False), names)
 
 # %% ../nbs/6_train/24_evaluation.ipynb #10906351
 @torch.no_grad()
@@ -88,7 +86,7 @@ def evaluate(segmentor: Segmentor,
              batch_size: int = 8, # of images of one size
              precision: str = "no", # or bf16: mixed precision
 ) -> np.ndarray: # (n, k, k): one confusion matrix per image, in the order of the data set
-    "Confusion matrices of a segmentor on a data set, labels at their own size."
+    "Confusion matrices of a segmentor on a data set, labels at their own size. Errors as `classify`."
     k, device = segmentor.num_classes, next(segmentor.parameters()).device
     if len(dataset.space.classes) != k: raise ValueError(
         f"The segmentor knows {k} classes, the labels ({dataset.space.name}) have {len(dataset.space.classes)}.")
@@ -99,7 +97,7 @@ def evaluate(segmentor: Segmentor,
         for group in same_size(batch):
             images = torch.stack([item["image"] for item in group]).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                pred = classify(segmentor, images, group[0]["label"].shape, size, window, stride)
+                pred = classify(segmentor, images, group[0]["label"].shape, size, window, stride, [item["name"] for item in group])
             matrices += [confusion(p, item["label"], k) for p, item in zip(pred.cpu().numpy(), group)]
     segmentor.train(training)
     return np.stack(matrices)

@@ -4,50 +4,147 @@
 
 # %% ../nbs/0_ground/01_images.ipynb #5bc4e9ba
 from __future__ import annotations
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['SUFFIXES', 'read_image', 'read_label', 'image_files', 'domain_folders', 'pair', 'resize', 'fit_size']
+__all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'read_image',
+           'counting', 'only_counts', 'ids_of_palette', 'read_label', 'image_files', 'domain_folders', 'pair', 'resize',
+           'fit_size']
+
+# %% ../nbs/0_ground/01_images.ipynb #12955c0e
+def line_of(path) -> str:
+    "A path as an error shows it: as it is, or escaped where it holds line breaks and such."
+    text = str(path)
+    return text if text.isprintable() else repr(text)
+
+@contextmanager
+def clear_errors(name: str): # of the picture, as errors show it
+    "Whatever Pillow raises over a picture becomes an OSError of one line that names it."
+    try: yield
+    except Image.DecompressionBombError as err: raise OSError(f"{name} is too large ({err}); shrink it, or cut it up") from err
+    except PermissionError as err: raise OSError(f"{name} may not be read; change its permissions") from err
+    except Exception as err:
+        reason = " ".join(f"{type(err).__name__}: {err}".split())
+        raise OSError(f"cannot read {name} ({reason}); is the file complete? Copy or unpack it again") from err
+
+# %% ../nbs/0_ground/01_images.ipynb #12941c7a
+def load_picture(given # a path or a picture of PIL
+) -> Image.Image: # all of it in memory, upright
+    "A picture, turned as its EXIF orientation says. FileNotFoundError where there is none, OSError for what cannot be read."
+    if isinstance(given, Image.Image):
+        with clear_errors("the picture"): return ImageOps.exif_transpose(given)
+    path = Path(given)
+    if not path.is_file():
+        why = ": it is a folder" if path.is_dir() else ": the link leads nowhere" if path.is_symlink() else ""
+        raise FileNotFoundError(f"No image at {line_of(path)}{why}.")
+    with clear_errors(line_of(path)), Image.open(path) as file: return ImageOps.exif_transpose(file)
+
+# %% ../nbs/0_ground/01_images.ipynb #1b07e5e1
+BACKDROP = (124, 116, 104) # the mean colour of photos: behind what is transparent, and around what is padded
+
+def grey_of(picture: Image.Image # 16 bits of grey
+) -> Image.Image: # 8 bits
+    "A picture of 16 bits scaled by the type's range; a value that is declared transparent stays so."
+    values = np.asarray(picture).astype(np.uint32)
+    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    hidden = picture.info.get("transparency")
+    if hidden is not None: grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
+    return grey
+
+def on_backdrop(picture: Image.Image # with an alpha channel, or a colour that is declared transparent
+) -> Image.Image: # RGB
+    "A picture on `BACKDROP`, which shows where it is transparent."
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, BACKDROP), layer).convert("RGB")
 
 # %% ../nbs/0_ground/01_images.ipynb #312b6267
+def rgb_of(picture: Image.Image, # in memory
+           name: str = "the picture", # as errors show it
+) -> np.ndarray: # (h, w, 3) uint8
+    "The colours of a picture. ValueError for 32 bits a pixel, whose range nobody knows."
+    if picture.mode in ("I", "F"): raise ValueError(
+        f"{name} holds {dict(I='whole numbers', F='floats')[picture.mode]} of 32 bits, whose range is not known; "
+        "an image has 8 or 16 bits: scale its values to 0..255 and save it as uint8.")
+    with clear_errors(name):
+        if picture.mode.startswith("I;16"): picture = grey_of(picture)
+        if picture.has_transparency_data: picture = on_backdrop(picture)
+        return np.asarray(picture.convert("RGB"))
+
 def read_image(image # a path, a PIL image, or an array (h, w, 3) or (h, w) uint8
 ) -> np.ndarray: # (h, w, 3) uint8 RGB
-    "An image as an array. FileNotFoundError, or OSError for an unreadable file, ValueError for an array of another kind."
-    if isinstance(image, (str, Path)): return _from_file(image, "RGB")
-    if isinstance(image, Image.Image): image = image.convert("RGB")
+    "An image as an array. FileNotFoundError, OSError for an unreadable file, ValueError for 32 bits and for other arrays."
+    if isinstance(image, (str, Path)): return rgb_of(load_picture(image), line_of(image))
+    if isinstance(image, Image.Image): return rgb_of(load_picture(image))
     array = np.asarray(image)
     if array.ndim == 2: array = np.repeat(array[..., None], 3, axis=2)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise ValueError(f"Expected an RGB image (H, W, 3) of uint8, not {array.shape} of {array.dtype}.")
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0: raise ValueError(
+        f"Expected an RGB image (H, W, 3) of uint8, not {array.shape} of {array.dtype}. Give bytes from 0 to 255, channels last.")
     return array
 
-# %% ../nbs/0_ground/01_images.ipynb #caf69cc2
-def _from_file(path, mode=None): # of PIL's modes; None: as the file has it
-    if not Path(path).is_file(): raise FileNotFoundError(f"No image at {path}.")
-    try:
-        with Image.open(path) as file: return np.asarray(file.convert(mode) if mode else file)
-    except OSError as err:
-        raise OSError(f"cannot read {path} ({err}); is the file complete? Copy or unpack it again") from err
-
 # %% ../nbs/0_ground/01_images.ipynb #82cc4429
-def read_label(path: str | Path # an image file with one id per pixel
-) -> np.ndarray: # (h, w) integers, as the file has them
-    "The ids of a label file. Errors as `read_image`, and ValueError for a file with colours."
-    ids = _from_file(path)
-    if ids.ndim == 2: return ids
-    raise ValueError(f"{path} has {ids.shape[-1]} channels, but a label file holds one id per pixel; convert it first")
+def counting(n: int) -> list[np.ndarray]: # (n, 3) each
+    "Tables of colours that mean nothing: grey i for number i, and the colours of PASCAL VOC."
+    i = np.arange(n)
+    voc = [sum((i >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)]
+    return [np.stack([i, i, i], 1), np.stack(voc, 1)]
+
+def only_counts(table: np.ndarray, # (n, 3) colours of a palette
+                largest: int, # number that is used
+) -> bool:
+    "Whether a palette says no more than which number stands in a pixel."
+    table = table[:max(largest + 1, 3)]  # two colours alone might be anything
+    return len(table) > 2 and any((table == other).all() for other in counting(len(table)))
+
+# %% ../nbs/0_ground/01_images.ipynb #bf62bd2e
+def ids_of_palette(numbers: np.ndarray, # (h, w) as stored
+                   table: np.ndarray, # (n, 3) colours of the palette
+                   colours: dict[int, tuple], # id -> RGB of the classes that the file may hold
+                   trusted: bool = False, # the publisher says that numbers are ids
+) -> np.ndarray: # (h, w) ids
+    "Ids of a palette image by its colours. ValueError for colours that are unknown, or contradict the numbers of a trusted file."
+    used = np.unique(numbers)
+    if only_counts(table, max(used[used < 255], default=0)): return numbers
+    black = np.zeros((256, 3), int)  # what viewers show for numbers behind the table's end
+    seen = {i: tuple(np.concatenate([table, black])[i].tolist()) for i in used.tolist()}
+    known = {rgb: i for i, rgb in reversed(colours.items())}
+    ids = {i: i if colours.get(i) == rgb else known.get(rgb) for i, rgb in seen.items()}
+    if trusted: wrong = [i for i in ids if i in colours and ids[i] not in (i, None)]
+    else: wrong = [i for i in ids if ids[i] is None]
+    why = "that of another class" if trusted else "no known one"
+    if wrong: raise ValueError(f"its palette gives number {wrong[0]} the colour {seen[wrong[0]]}, which is {why}: "
+                               "the ids cannot be told. Store them as grey of 8 bits")
+    return numbers if trusted else np.array([ids.get(i, 255) for i in range(256)], np.uint8)[numbers]
+
+# %% ../nbs/0_ground/01_images.ipynb #b56b0849
+def read_label(path: str | Path, # an image file with one id per pixel
+               colours: dict[int, tuple] | None = None, # id -> RGB of the classes, for palette images
+               trusted: bool = False, # of a palette image the numbers count, as its publisher says
+) -> np.ndarray: # (h, w) integers
+    "The ids of a label file. Errors as `read_image`, and ValueError for colours, for floats and for an unknown palette."
+    picture = load_picture(path)
+    ids = np.asarray(picture)
+    if ids.ndim != 2:
+        raise ValueError(f"{line_of(path)} has {ids.shape[-1]} channels, but a label file holds one id per pixel; convert it first")
+    if ids.dtype.kind == "f":
+        raise ValueError(f"{line_of(path)} holds floats, but a label file holds one id per pixel; store whole numbers of 8 bits")
+    if picture.mode == "1": return ids.astype(np.uint8)
+    if picture.mode != "P": return ids
+    table = np.array(picture.getpalette("RGB")).reshape(-1, 3)
+    try: return ids_of_palette(ids, table, colours or {}, trusted)
+    except ValueError as err: raise ValueError(f"{line_of(path)}: {err}") from err
 
 # %% ../nbs/0_ground/01_images.ipynb #d8db5b3b
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 def image_files(folder: str | Path) -> list[Path]: # sorted by name
-    "The files of a folder that look like images, by their endings."
-    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES)
+    "The files of a folder that look like images, by their endings; capital ones count as well, folders do not."
+    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir())
 
 # %% ../nbs/0_ground/01_images.ipynb #acef9117
 def domain_folders(root: str | Path # holds one folder of images per domain, or images of a single domain
@@ -81,4 +178,4 @@ def fit_size(shape: tuple[int, int], # (height, width) of an image
 ) -> tuple[int, int]: # (height, width)
     "The largest size in a box that keeps the proportions."
     ratio = min(max(box) / max(shape), min(box) / min(shape))
-    return tuple(int(side * ratio + .5) for side in shape)
+    return tuple(max(1, int(side * ratio + .5)) for side in shape)

@@ -60,6 +60,7 @@ def _label_like(label, size): # the nearest pixel, so that no class is made up
 
 # %% ../nbs/7_insight/29_observation.ipynb #9d33f6f5
 class Item(NamedTuple):
+    "An image as it was given, with what is known of it."
     image: Tensor | str # (3, H, W) uint8, or what is wrong with it
     label: object = None # (h, w) class ids
     name: str | None = None # of the scene

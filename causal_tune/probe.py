@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from .results import middle, redraws
+from .segmentor import labels_of
 
 # %% auto #0
 __all__ = ['STRENGTHS', 'class_sums', 'Discriminant', 'discriminant', 'standardised', 'balanced_accuracy', 'scene_folds',
@@ -28,7 +29,7 @@ class Discriminant(NamedTuple):
     weights: Tensor # (c, k) float64
     offsets: Tensor # (k,) float64, -inf for a class without samples
     def predict(self, x): # (n, c) -> (n,) labels
-        return (x @ self.weights.float() + self.offsets.float()).argmax(1).numpy()
+        return labels_of(x @ self.weights.float() + self.offsets.float()).numpy()
 
 def discriminant(sums: Tensor, # (k, c + 1, c + 1), from `class_sums`
                  strength: float, # lambda

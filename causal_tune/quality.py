@@ -4,26 +4,28 @@
 
 # %% ../nbs/8_bench/36_quality.ipynb #4f6cb642
 from __future__ import annotations
-import json, time
+import json, sys, time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
-from .core import format_spec, parse_spec, unknown, whole_file
-from .recipes import RECIPES, Recipe, check, set_fields, to_dict
+from .core import format_spec, held, parse_spec, read_kept, unknown, whole_file
+from .bands import create_band
+from .recipes import RECIPES, Recipe, changed_fields, check, set_fields, to_dict
 from .toyvit import HELD_OUT, SEEN
 from .datasets import load_dataset
 from .results import collapsed, differences, scores_of, write_table
 from .training import build, parameter_groups, refuse_other
 from .figures import difference_plot
 from .suggest import suggest_band
-from .benchmark import grid, run_grid, single_threaded
+from .benchmark import grid, open_data, run_grid, single_threaded
 from .report import html_table, write_report
 
 # %% auto #0
 __all__ = ['EXPERIMENTS', 'RATES', 'SEARCH_SEED', 'REFERENCES', 'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'Experiment', 'row_name',
-           'variants', 'family', 'search_rates', 'with_rates', 'costs', 'measured_band', 'result_tables',
-           'run_experiment', 'quality_report', 'bench_quality']
+           'variants', 'family', 'search_rates', 'with_rates', 'costs', 'Measured', 'band_in', 'keep_band',
+           'measured_band', 'result_tables', 'open_experiment', 'run_experiment', 'quality_report', 'bench_quality']
 
 # %% ../nbs/8_bench/36_quality.ipynb #21305efd
 @dataclass(frozen=True)
@@ -166,26 +168,49 @@ def _in_turns(calls, rounds): # name -> seconds of each round
     return {name: np.array(times[1:]) for name, times in seconds.items()}   # the first round warms up
 
 # %% ../nbs/8_bench/36_quality.ipynb #386575ca
+class Measured(NamedTuple):
+    "A band with its reasons."
+    spec: str # of the band
+    table: pd.DataFrame # it was read from; empty where an older version kept none
+
+def band_in(content: bytes # of band.json
+) -> dict: # with recipe, band and table
+    "What `measured_band` kept. A damaged file raises whatever it leads to."
+    kept = dict(table={}) | json.loads(content)
+    create_band(kept["band"])
+    if not isinstance(kept["recipe"], dict): raise TypeError("recipe is no dict")
+    return kept | dict(table=pd.DataFrame(kept["table"]))
+
+def keep_band(path: Path, # of band.json
+              recipe: Recipe, # it was measured for
+              found, # what `suggest_band` found
+) -> Measured:
+    "Write band.json, and its table as band.csv for others to read."
+    table = found.table.round(4)
+    with whole_file(path.with_suffix(".csv")) as unfinished: table.to_csv(unfinished, index=False)
+    kept = dict(band=str(found), recipe=to_dict(recipe), table=table.to_dict("list"))
+    with whole_file(path) as unfinished: unfinished.write_text(json.dumps(kept, indent=1))
+    return Measured(str(found), table)
+
+# %% ../nbs/8_bench/36_quality.ipynb #f4f91121
 def measured_band(recipe: Recipe, # its training data and backbone are looked at
                   folder: Path, # keeps the band and the table it was read from
                   root=None, # of the data sets
                   block: int = 1, # consecutive frames that count as one scene
                   n: int = 48, # training frames
-) -> str:
-    "The spec of the band that `suggest_band` finds for a recipe, kept in the folder."
+) -> Measured:
+    "The band that `suggest_band` finds for a recipe, kept in the folder. ValueError where it keeps another recipe's."
     path = Path(folder) / "band.json"
-    if path.exists():
-        kept = json.loads(path.read_text())
+    kept = read_kept(path, band_in)
+    if kept:
         refuse_other(path, kept["recipe"], recipe)
-        return kept["band"]
+        same_size = "eval_size" not in changed_fields(kept["recipe"], recipe, ["scores"])
+        if same_size: return Measured(kept["band"], kept["table"])
+        print(f"{path} was made with another eval_size: measuring again.", file=sys.stderr)
     name, options = parse_spec(recipe.train)
     data = load_dataset(format_spec(name, options | dict(n=n)), root, recipe.eval_size)
     frozen = build(replace(recipe, adapter="none"), 2).backbone
-    found = suggest_band(frozen, data, block=block)
-    found.table.round(4).to_csv(path.with_suffix(".csv"), index=False)
-    with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(dict(band=str(found), recipe=to_dict(recipe)), indent=1))
-    return str(found)
+    return keep_band(path, recipe, suggest_band(frozen, data, block=block))
 
 # %% ../nbs/8_bench/36_quality.ipynb #95b3cc55
 REFERENCES = ("none", "rein", "rein zero")
@@ -221,6 +246,19 @@ def _only(compared, labels): # these variants, and what they are compared with
     return {label: fields for label, fields in compared.items() if not labels or label in ("none", "rein", *labels)}
 
 # %% ../nbs/8_bench/36_quality.ipynb #8931db4f
+def open_experiment(name: str, # one of `EXPERIMENTS`
+                    seeds, root=None, only=(), # see `run_experiment`
+                    **overrides, # recipe fields to replace
+) -> tuple[Recipe, int]: # what all runs share, and the blocks of its backbone
+    "Look at all that an experiment needs. ValueError for what it decides itself, FileNotFoundError for data that are not there."
+    _refuse(name, seeds, overrides)
+    recipe = check(replace(EXPERIMENTS[name].recipe, **overrides))
+    with torch.device("meta"): frozen = build(replace(recipe, weights="random", adapter="none"), 2).backbone
+    _only(variants("dog", frozen.num_layers), only)
+    open_data([recipe], root)
+    return recipe, frozen.num_layers
+
+# %% ../nbs/8_bench/36_quality.ipynb #dcce21c8
 def run_experiment(name: str, # one of `EXPERIMENTS`
                    folder, # of this experiment
                    seeds, # reported ones; `SEARCH_SEED` is refused
@@ -228,21 +266,19 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
                    jobs: int | None = None, # processes, see `run_grid`
                    only=(), # labels to run beside none and rein; all by default
                    **overrides, # recipe fields to replace
-) -> dict: # recipe, variants, rows of all runs, redrawn scores, tables by name
-    "Train and evaluate all variants of an experiment; goes on where it was interrupted. ValueError for what it decides itself."
+) -> dict: # recipe, band, variants, rows of all runs, redrawn scores, tables by name
+    "Train and evaluate all variants of an experiment; goes on where it was interrupted. Errors as `open_experiment` and `run_grid`."
     seeds = list(seeds)
-    _refuse(name, seeds, overrides)
+    recipe, depth = open_experiment(name, seeds, root, only, **overrides)
     e = EXPERIMENTS[name]
-    recipe = check(replace(e.recipe, **overrides))
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with torch.device("meta"): frozen = build(replace(recipe, weights="random", adapter="none"), 2).backbone
-    band = measured_band(recipe, folder, root, e.block.get(e.source, 1))
-    compared = _only(variants(band, frozen.num_layers), only)
-    rates = search_rates(recipe, compared, folder / "rates", root, jobs, RATES)
-    rows = run_grid(grid(recipe, with_rates(compared, rates), seeds), folder / "runs", root, jobs)
+    with held(folder):
+        band = measured_band(recipe, folder, root, e.block.get(e.source, 1))
+        compared = _only(variants(band.spec, depth), only)
+        rates = search_rates(recipe, compared, folder / "rates", root, jobs, RATES)
+        rows = run_grid(grid(recipe, with_rates(compared, rates), seeds), folder / "runs", root, jobs)
     drawn = scores_of(folder / "runs", rows, e.block, e.groups)
-    return dict(recipe=recipe, variants=compared, rates=rates, rows=rows, drawn=drawn, **result_tables(e, drawn, rows))
+    return dict(recipe=recipe, band=band, variants=compared, rates=rates, rows=rows, drawn=drawn, **result_tables(e, drawn, rows))
 
 # %% ../nbs/8_bench/36_quality.ipynb #72fcbffc
 INTRO = ("{n} variants with {seeds} seeds each: the same pre-trained backbone, head, iterations and order of images; learning rates "
@@ -254,7 +290,7 @@ FILLED = ("Points of mIoU; bars: 95 % bootstrap interval over frames and seeds; 
 COSTS = ("Parameters trained in backbone and adapter; time of a training step and of a prediction, as ratios to the first line, "
          "measured in turns.")
 
-def _figures(e, folder, result): # (heading, caption, figure or table)
+def _figures(e, result): # (heading, caption, figure or table)
     table = result["differences"]
     figures = []
     for reference in table.reference.unique():
@@ -262,10 +298,10 @@ def _figures(e, folder, result): # (heading, caption, figure or table)
         figures.append((f"Differences to {reference}", FILLED, plot))
     figures.append(("What it costs", COSTS, _table(result["costs"])))
     figures.append(("Learning rates", "mIoU on source validation images after half the iterations, one seed.", _table(result["rates"])))
-    if not (folder / "band.csv").exists(): return figures
-    spec = json.loads((folder / "band.json").read_text())["band"]
-    caption = f"Skill of probes on source images and stand-ins; the band is {spec}."
-    return [*figures, ("Measured band", caption, _table(pd.read_csv(folder / "band.csv")))]
+    band = result["band"]
+    if band.table.empty: return figures
+    caption = f"Skill of probes on source images and stand-ins; the band is {band.spec}."
+    return [*figures, ("Measured band", caption, _table(band.table))]
 
 def _table(t): return html_table(t.columns, t.round(3).astype(str).values.tolist())
 
@@ -283,7 +319,7 @@ def quality_report(name: str, # one of `EXPERIMENTS`
     changes = differences(_with_mean(result["drawn"], rows, e.source), "none")
     toy = recipe.backbone == "toy_vit" and e.source == "clear"
     seen, held_out = (SEEN, HELD_OUT) if toy else ((), ())
-    return write_report(folder / "report.html", f"Adapters compared: {name}", intro, rows, changes, _figures(e, folder, result),
+    return write_report(folder / "report.html", f"Adapters compared: {name}", intro, rows, changes, _figures(e, result),
                         set_fields(recipe), load_dataset(recipe.train, root).space, seen, held_out, source=(e.source,),
                         command=f"{command} {name}")
 
@@ -291,6 +327,15 @@ def _with_mean(drawn, rows, source): # redrawn scores with the mean over the tar
     targets = [domain for domain in dict.fromkeys(r["domain"] for r in rows) if domain != source]
     means = {(label, "mean"): np.mean([drawn[label, d] for d in targets], 0) for label, domain in drawn if domain == source}
     return drawn | means
+
+# %% ../nbs/8_bench/36_quality.ipynb #3bf86d45
+def _write_result(name, folder, result, root, tables, command): # costs, which are measured here, tables and report
+    space = load_dataset(result["recipe"].train, root).space
+    with single_threaded(): result["costs"] = costs(result["recipe"], result["variants"], len(space.classes))
+    tables.mkdir(parents=True, exist_ok=True)
+    for kind in ("scores", "means", "differences", "rates", "costs"):
+        write_table(tables / f"quality_{name}_{kind}.csv", result[kind], f"{command} {name}")
+    quality_report(name, folder, result, root, command)
 
 # %% ../nbs/8_bench/36_quality.ipynb #ac49dc38
 def bench_quality(names=(), # of `EXPERIMENTS`; all by default
@@ -301,17 +346,16 @@ def bench_quality(names=(), # of `EXPERIMENTS`; all by default
                   command: str = "causal-tune bench-quality", # said in report and tables
                   **overrides, # recipe fields to replace
 ) -> dict[str, dict]: # experiment -> what `run_experiment` returns, with costs
-    "Compare all adapters and controls; goes on where it was interrupted."
+    "Compare all adapters and controls; goes on where it was interrupted. Errors as `run_experiment`; OSError while another process does."
     start = time.time()
     tables = Path(tables or out)
+    names = list(names or EXPERIMENTS)
+    for name in names: open_experiment(name, list(seeds), root, only, **overrides)
     results = {}
-    for name in names or EXPERIMENTS:
+    for name in names:
         folder = Path(out) / name
-        results[name] = result = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
-        space = load_dataset(result["recipe"].train, root).space
-        with single_threaded(): result["costs"] = costs(result["recipe"], result["variants"], len(space.classes))
-        tables.mkdir(parents=True, exist_ok=True)
-        for kind in ("scores", "means", "differences", "rates", "costs"):
-            write_table(tables / f"quality_{name}_{kind}.csv", result[kind], f"{command} {name}")
-        print(f"{quality_report(name, folder, result, root, command)} written after {time.time() - start:.0f} s")
+        with held(folder):
+            results[name] = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
+            _write_result(name, folder, results[name], root, tables, command)
+        print(f"{folder / 'report.html'} written after {time.time() - start:.0f} s")
     return results

@@ -4,22 +4,55 @@
 
 # %% ../nbs/6_train/23_recipes.ipynb #aa275579
 from __future__ import annotations
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from .core import Registry, unknown
+from .core import Registry, check_range, check_value, shown, unknown
 from .corruptions import CORRUPTIONS
 
 # %% auto #0
-__all__ = ['RECIPES', 'option', 'Recipe', 'get_recipe', 'check', 'toy_targets', 'corruption_targets', 'sized', 'read_field',
-           'to_dict', 'set_fields', 'from_dict']
+__all__ = ['COUNT', 'SIDES', 'RECIPES', 'option', 'check', 'Recipe', 'get_recipe', 'toy_targets', 'corruption_targets', 'sized',
+           'read_field', 'to_dict', 'set_fields', 'from_dict', 'changed_fields']
 
 # %% ../nbs/6_train/23_recipes.ipynb #58f49bfa
 def option(default, # of the field
            help: str, # one line that says what it is
-           group: str, # "data", "model", "training" or "evaluation"
+           within: tuple | None = None, # smallest and largest number; or the texts that it may be
+           *, group: str, # "data", "model", "training" or "evaluation"
+           decides: str = "weights", # what another value changes: "weights", "scores" alone, or "nothing"
 ): # the field
-    "A field of a recipe, with what a command line says about it."
-    return field(default=default, metadata=dict(help=help, group=group))
+    "A field of a recipe, with what a command line says about it, and which values it can have."
+    return field(default=default, metadata=dict(help=help, within=within, group=group, decides=decides))
+
+# %% ../nbs/6_train/23_recipes.ipynb #c28042f2
+COUNT = (1, 10 ** 9) # how often something is done
+SIDES = (8, 16_384) # of what a model sees, in pixels
+_PAIRS = "crop", "scale", "img_size", "eval_size", "window", "stride" # the first two must be there
+
+def check(r: Recipe) -> Recipe: # the same, if its values make sense
+    "ValueError for values that no run can have."
+    for f in fields(r):
+        value = check_value(f.name, getattr(r, f.name), f.type, f.default)
+        if f.metadata["within"] and value is not None: _check_within(f.name, value, f.metadata["within"])
+    for name in _PAIRS:
+        value = getattr(r, name)
+        if len(value) != 2 and (value or name in _PAIRS[:2]): raise ValueError(f"{name}={value}: give two numbers, such as 96x128.")
+    if r.scale[0] > r.scale[1]: raise ValueError(f"scale={r.scale}: give the smaller number first, such as 0.5 2.")
+    if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
+        raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
+    _check_run_name(r.name)
+    return r
+
+# %% ../nbs/6_train/23_recipes.ipynb #4175c144
+def _check_within(name, value, within):
+    if isinstance(within[0], str):
+        if value not in within: raise unknown(name, value, within)
+        return
+    for number in value if isinstance(value, tuple) else [value]: check_range(name, number, *within)
+
+def _check_run_name(name): # it becomes that of a folder
+    if not re.fullmatch(r"[\w+=,()-][\w .+=,()-]{0,79}", name):
+        raise ValueError(f"name={shown(name)}: give 1 to 80 letters, digits and signs of . _ - + = , ( ) as the name of a run's folder.")
 
 # %% ../nbs/6_train/23_recipes.ipynb #741c273b
 _data = partial(option, group="data")
@@ -27,10 +60,10 @@ _data = partial(option, group="data")
 @dataclass(frozen=True)
 class _Data:
     "Which images are trained on, watched and reported on."
-    name: str = _data("custom", "what the run is called")
+    name: str = _data("custom", "what the run is called", decides="nothing")
     train: str = _data("toyscapes:domain=clear,split=train,n=256", "data set to train on")
-    validate: str = _data("", "source data set to watch, never a target")
-    targets: tuple[str, ...] = _data((), "data sets to report on")
+    validate: str = _data("", "source data set to watch, never a target", decides="nothing")
+    targets: tuple[str, ...] = _data((), "data sets to report on", decides="scores")
 
 # %% ../nbs/6_train/23_recipes.ipynb #0145cd91
 _model = partial(option, group="model")
@@ -40,16 +73,16 @@ class _Model(_Data):
     "What is frozen and what is tuned."
     backbone: str = _model("toy_vit", "frozen model: a preset, or timm's name")
     weights: str = _model("", "file of backbone weights, or random; found if empty")
-    img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty")
-    attention: str = _model("sdpa", "or xformers, on CUDA")
+    img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty", SIDES)
+    attention: str = _model("sdpa", "or xformers, on CUDA", ("sdpa", "xformers"), decides="nothing")
     head: str = _model("dpt", "segmentation head")
     adapter: str = _model("none", "what is tuned in the backbone")
     init: str | None = _model(None, "start of the adapter: scale, zero")
     band: str | None = _model(None, "filter of causal_tune, such as dog:low=.2")
     variant: str | None = _model(None, "causal_tune: described or released")
     residual: str | None = _model(None, "causal_tune: add or replace")
-    num_tokens: int | None = _model(None, "learnable tokens of each block")
-    rank: int | None = _model(None, "rank of the learnable tokens")
+    num_tokens: int | None = _model(None, "learnable tokens of each block", (2, 10_000))
+    rank: int | None = _model(None, "rank of the learnable tokens", (1, 10_000))
 
     def adapter_options(self) -> dict: # those that the recipe sets
         names = "variant", "init", "band", "residual", "num_tokens", "rank"
@@ -62,34 +95,36 @@ _training = partial(option, group="training")
 @dataclass(frozen=True)
 class _Training(_Model):
     "How images are augmented, and by which steps the weights move."
-    crop: tuple[int, ...] = _training((96, 128), "height, width of training images")
-    scale: tuple[float, ...] = _training((.5, 2.), "short side, as multiple of the crop's")
+    crop: tuple[int, ...] = _training((96, 128), "height, width of training images", (16, 8192))
+    scale: tuple[float, ...] = _training((.5, 2.), "short side, as multiple of the crop's", (.01, 100.))
     antialias: bool = _training(True, "average pixels where training images shrink")
-    cat_max_ratio: float = _training(.75, "another crop while a class has this share")
+    cat_max_ratio: float = _training(.75, "another crop while a class has this share", (0., 1.))
     color: bool = _training(True, "photometric distortion of training images")
     style: str | None = _training(None, "frequency augmentation of training images: spurious, amplitude")
-    iterations: int = _training(1000, "optimiser steps")
-    batch_size: int = _training(8, "images per step and process")
-    accumulate: int = _training(1, "batches per optimiser step")
-    lr: float = _training(1e-4, "peak learning rate, for all parameters")
-    weight_decay: float = _training(.05, "but none for norms and tokens")
-    warmup: int = _training(0, "steps of linear warm-up")
-    power: float = _training(.9, "of the polynomial decay to zero")
-    precision: str = _training("no", "or bf16, fp16: mixed precision")
-    seed: int = _training(42, "of initial weights and training data")
-    workers: int = _training(0, "processes that load data")
-    save_every: int = _training(200, "steps between resumable checkpoints")
+    iterations: int = _training(1000, "optimiser steps", COUNT)
+    batch_size: int = _training(8, "images per step and process", (1, 65_536))
+    accumulate: int = _training(1, "batches per optimiser step", (1, 65_536))
+    lr: float = _training(1e-4, "peak learning rate, for all parameters", (1e-12, 1e3))
+    weight_decay: float = _training(.05, "but none for norms and tokens", (0., 1e3))
+    warmup: int = _training(0, "steps of linear warm-up", (0, 10 ** 9))
+    power: float = _training(.9, "of the polynomial decay to zero", (.001, 100.))
+    precision: str = _training("no", "or bf16, fp16: mixed precision", ("no", "bf16", "fp16"))
+    seed: int = _training(42, "of initial weights and training data", (0, 2 ** 32 - 1))
+    workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
+    save_every: int = _training(200, "steps between resumable checkpoints", COUNT, decides="nothing")
 
 # %% ../nbs/6_train/23_recipes.ipynb #5ab0f994
-_evaluation = partial(option, group="evaluation")
+_evaluation = partial(option, group="evaluation", decides="scores")
 
 @dataclass(frozen=True)
 class Recipe(_Training):
-    "All that determines a run, in one flat object."
-    eval_every: int = _evaluation(0, "steps between validations, 0: never")
-    eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs")
-    window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image")
-    stride: tuple[int, ...] = _evaluation((), "step of the window; two thirds if empty")
+    "All that determines a run, in one flat object; ValueError for values that no run can have."
+    eval_every: int = _evaluation(0, "steps between validations, 0: never", (0, 10 ** 9), decides="nothing")
+    eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", SIDES)
+    window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image", SIDES)
+    stride: tuple[int, ...] = _evaluation((), "step of the window; two thirds if empty", (1, 16_384))
+
+    def __post_init__(self): check(self)
 
 # %% ../nbs/6_train/23_recipes.ipynb #bd6fa8a1
 RECIPES = Registry("recipe")
@@ -99,34 +134,12 @@ def get_recipe(name: str, # one of `RECIPES`
 ) -> Recipe:
     "A named recipe with some of its fields replaced; ValueError for unknown names and fields."
     _check_names(overrides)
-    return check(replace(RECIPES[name], **overrides))
+    return replace(RECIPES[check_value("recipe", name, "str", "demo")], **overrides)
 
 def _check_names(names) -> None:
     known = [f.name for f in fields(Recipe)]
     for name in names:
         if name not in known: raise unknown("recipe field", name, known)
-
-# %% ../nbs/6_train/23_recipes.ipynb #d95faf16
-_POSITIVE = "iterations", "batch_size", "accumulate", "lr", "save_every"
-_NOT_NEGATIVE = "seed", "warmup", "weight_decay", "workers", "eval_every", "cat_max_ratio"
-_CHOICES = dict(precision=["no", "bf16", "fp16"], attention=["sdpa", "xformers"])
-
-def check(r: Recipe) -> Recipe: # the same, if its values make sense
-    "ValueError for values that no run can have."
-    values = vars(r)
-    for name in _POSITIVE:
-        if not values[name] > 0: raise ValueError(f"{name}={values[name]} must be greater than 0.")
-    for name in _NOT_NEGATIVE:
-        if values[name] < 0: raise ValueError(f"{name}={values[name]} must not be negative.")
-    for name, allowed in _CHOICES.items():
-        if values[name] not in allowed: raise unknown(name, values[name], allowed)
-    for name in ("crop", "scale"): _check_pair(name, values[name])
-    for name in ("img_size", "eval_size", "window", "stride"):
-        if values[name]: _check_pair(name, values[name])
-    return r
-
-def _check_pair(name, value):
-    if len(value) != 2 or min(value) <= 0: raise ValueError(f"{name}={value}: give two numbers above 0, such as 96x128.")
 
 # %% ../nbs/6_train/23_recipes.ipynb #033e775e
 def toy_targets(n: int, # scenes of each weather
@@ -223,7 +236,7 @@ def read_field(name: str, # of a recipe field
     kinds = {f.name: f.type.removesuffix(" | None") for f in fields(Recipe)}
     reader, expected = _READERS[kinds[name]]
     try: return reader(text)
-    except (ValueError, KeyError): raise ValueError(f"{name}={text!r}: expected {expected}.") from None
+    except (ValueError, KeyError): raise ValueError(f"{name}={shown(text)}: expected {expected}.") from None
 
 # %% ../nbs/6_train/23_recipes.ipynb #a1d27fc3
 def to_dict(r: Recipe) -> dict: # plain values, lists for tuples
@@ -235,6 +248,18 @@ def set_fields(r: Recipe) -> dict: # plain values
     return {name: value for name, value in to_dict(r).items() if value not in (None, "", [])}
 
 def from_dict(d: dict) -> Recipe:
-    "The recipe `to_dict` was made from; ValueError for fields that this version does not know."
+    "The recipe `to_dict` was made from; ValueError for fields or values that this version does not know."
+    if not isinstance(d, dict): raise ValueError(f"A recipe is a dict of fields, not {shown(d)}.")
     _check_names(d)
-    return check(Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in d.items()}))
+    return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in d.items()})
+
+# %% ../nbs/6_train/23_recipes.ipynb #21a878f4
+def changed_fields(old: dict, # plain values, perhaps of a version that had fewer fields
+            recipe: Recipe,
+            decides=("weights", "scores"), # the fields to compare
+) -> list[str]: # names of fields
+    "The fields of a recipe that had another value, among those which decide something."
+    old = to_dict(Recipe()) | old
+    compared = [f.name for f in fields(Recipe) if f.metadata["decides"] in decides]
+    new = to_dict(recipe)
+    return [name for name in compared if old[name] != new[name]]

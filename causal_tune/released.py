@@ -84,8 +84,8 @@ class ReleasedCausalTune(TokenAdapter):
                  rank: int | None = 16, # r of the tokens; None stores them whole
                  init: str = "scale", # "scale": s = 1e-3 learnable; "zero": output map zero, s = 1
                  softmax: bool = True, # of the attention to the tokens
-                 band: None = None, # cannot be set, the filter is fixed
-                 residual: None = None): # cannot be set, the result is added
+                 band=None, # cannot be set, the filter is fixed
+                 residual=None): # cannot be set, the result is added
         if (band, residual) != (None, None):
             raise ValueError(f"band={band}, residual={residual}: the released variant has a fixed band and adds its "
                              "result; leave both out, or use variant='described'.")

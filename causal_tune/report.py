@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 from plotly.offline import get_plotlyjs
 import causal_tune
+from .core import whole_file
 from .domains import LabelSpace
 from .results import check_rows, direction, summary
 from .figures import data_uri, result_bars
@@ -216,5 +217,5 @@ def write_report(path, # the .html file; folders above it are made
     opening = f"<h1>{escape(title)}</h1><p>{escape(intro)}</p>"
     parts = [opening, results, first, classes, *others, _provenance(recipe, command)]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(_page(title, "\n".join(parts)), encoding="utf-8")
+    with whole_file(path) as unfinished: unfinished.write_text(_page(title, "\n".join(parts)), encoding="utf-8")
     return Path(path)

@@ -4,15 +4,17 @@
 
 # %% ../nbs/6_train/25_results.ipynb #f6ac6755
 from __future__ import annotations
+from io import BytesIO
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 import numpy as np, pandas as pd
-from .core import code_version, whole_file
+from .core import code_version, shown, whole_file
 from .evaluation import miou
 
 # %% auto #0
 __all__ = ['check_rows', 'summary', 'collapsed', 'redraws', 'middle', 'block_sums', 'redrawn_scores', 'Interval', 'interval',
-           'direction', 'scores_of', 'differences', 'write_table', 'read_table']
+           'direction', 'write_counts', 'counts_in', 'read_counts', 'scores_of', 'differences', 'write_table',
+           'read_table']
 
 # %% ../nbs/6_train/25_results.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results
@@ -117,18 +119,42 @@ def direction(low, # ends of 95 % intervals: numbers, arrays or columns
     "Higher where the whole interval is above zero, lower where it is below, else open."
     return np.select([np.asarray(low) > 0, np.asarray(high) < 0], ["higher", "lower"], "open")
 
+# %% ../nbs/6_train/25_results.ipynb #42bed2a1
+def write_counts(path, # of counts.npz
+                 counts: dict, # domain -> (n, k, k)
+) -> None:
+    "Keep the confusion matrices of a run."
+    with whole_file(path) as unfinished, open(unfinished, "wb") as file: np.savez_compressed(file, **counts)
+
+def counts_in(content: bytes # of counts.npz
+) -> dict: # domain -> (n, k, k)
+    "What `write_counts` wrote. A damaged file raises whatever it leads to; ValueError where it holds no counts."
+    with np.load(BytesIO(content)) as arrays: counts = dict(arrays)
+    for domain, cms in counts.items():
+        square = cms.ndim == 3 and cms.shape[1] == cms.shape[2] and cms.size
+        if not square or cms.dtype.kind not in "iu": raise ValueError(f"{shown(domain)} holds no confusion matrices")
+    return counts
+
+def read_counts(path: Path # of counts.npz
+) -> dict: # domain -> (n, k, k)
+    "The counts of a finished run. FileNotFoundError, or ValueError where the file is damaged."
+    try: return counts_in(path.read_bytes())
+    except FileNotFoundError: raise FileNotFoundError(f"No counts at {path}: run the grid again, which makes them again.") from None
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({shown(str(error))}): run the grid again, which makes it again.") from error
+
 # %% ../nbs/6_train/25_results.ipynb #1d8241a6
 def scores_of(folder, # of the grid
               rows: list[dict], # of its runs, with adapter and seed
               block=10, # consecutive frames per block; or domain -> that, 1 if not named
               groups: dict | None = None, # name -> domains whose mean is a further domain
 ) -> dict: # (label, domain) -> (1 + draws, seeds) from `redrawn_scores`
-    "Redrawn scores of all finished runs."
+    "Redrawn scores of all finished runs. Errors as `read_counts`."
     seeds = sorted({r["seed"] for r in rows})
     scores = {}
     for label in dict.fromkeys(r["adapter"] for r in rows):
-        counts = [np.load(Path(folder) / f"{label}-{seed}" / "counts.npz") for seed in seeds]
-        for domain in counts[0].files:
+        counts = [read_counts(Path(folder) / f"{label}-{seed}" / "counts.npz") for seed in seeds]
+        for domain in counts[0]:
             length = block.get(domain, 1) if isinstance(block, dict) else block
             scores[label, domain] = redrawn_scores([run[domain] for run in counts], length)
         for name, domains in (groups or {}).items():

@@ -4,19 +4,20 @@
 
 # %% ../nbs/4_models/18_segmentor.ipynb #9300bf9f
 from __future__ import annotations
+from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from fastcore.basics import patch
 from .core import parse_spec
-from .images import pair, read_image, resize
+from .images import line_of, pair, read_image, resize
 from .backbones import Backbone, create_backbone
 from .heads import HEADS, at_size, create_head
 from . import mask2former  # registers its head
 
 # %% auto #0
-__all__ = ['Segmentor', 'create_segmentor', 'window_starts']
+__all__ = ['Segmentor', 'create_segmentor', 'window_starts', 'labels_of']
 
 # %% ../nbs/4_models/18_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
@@ -45,14 +46,17 @@ class Segmentor(nn.Module):
 @patch
 def loss(self:Segmentor, images: Tensor, # (b, 3, H, W) normalised
          labels: Tensor, # (b, h, w) int64 of any size, 255 ignored
-) -> Tensor: # scalar
+) -> Tensor: # scalar; 0, with all gradients 0, where every label is ignored
     "The head's own loss, or cross-entropy."
+    labelled = (labels != 255).any()
     if not hasattr(self.head, "loss"):
-        return F.cross_entropy(at_size(self(images), labels.shape[-2:]), labels, ignore_index=255)
+        scores = at_size(self(images), labels.shape[-2:])
+        return F.cross_entropy(scores, labels, ignore_index=255) if labelled else 0 * scores.sum()
     (H, W), (h, w), (p, q) = images.shape[-2:], labels.shape[-2:], self.backbone.patch_size
     bottom = round(-H % p * h / H)  # rows that padding adds, in label pixels
     right = round(-W % q * w / W)
-    return self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255))
+    value = self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255))
+    return value if labelled else 0 * value  # computed all the same: other processes may wait for this one's share
 
 # %% ../nbs/4_models/18_segmentor.ipynb #eb85e5aa
 def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
@@ -76,8 +80,19 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
 @patch
 def normalise(self:Segmentor, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 ) -> Tensor: # (b, 3, H, W) float32
-    "What the backbone was trained to see: (image - mean) / std."
+    "What the backbone was trained to see: (image - mean) / std. ValueError for floats of 0..1 and other values."
     return self.backbone.normalise(images)
+
+@patch
+def prepared(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
+             size: int | tuple | None = None, # side or (h, w) that the model is to see; that of the images by default
+             antialias: bool = True, # see `resize`
+) -> Tensor: # (b, 3, h, w) float32
+    "What the model is shown of images of bytes: resized and normalised. ValueError for other images."
+    if images.dtype != torch.uint8: raise ValueError(f"Images of {images.dtype}: give uint8.")
+    x = images.float()
+    if size: x = resize(x, size, antialias)
+    return self.backbone.standardise(x)
 
 # %% ../nbs/4_models/18_segmentor.ipynb #2bd5d06c
 def window_starts(size: int, window: int, stride: int) -> list[int]:
@@ -108,6 +123,21 @@ def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
             count[place] += 1
     return total / count
 
+# %% ../nbs/4_models/18_segmentor.ipynb #0073b15d
+def labels_of(scores: Tensor, # (b, k, ...)
+              names=(), # of the b images, for the error
+) -> Tensor: # (b, ...) int64 class ids
+    "The class with the highest score. FloatingPointError where that is not finite, for then there is none."
+    best, labels = scores.max(1)
+    finite = best.isfinite()
+    if finite.all(): return labels
+    wrong = (~finite).reshape(len(finite), -1).any(1).tolist()
+    named = [str(name) for name, bad in zip(names, wrong) if bad]
+    value = best[~finite][0].item()
+    raise FloatingPointError(
+        f"{', '.join(named[:3]) or 'The image'}: {(~finite).sum()} of {finite.numel()} pixels have no class, as their scores are {value}. "
+        "Have the weights diverged (a lower lr may help) or been damaged? With reduced precision, try --precision no.")
+
 # %% ../nbs/4_models/18_segmentor.ipynb #cb3024b7
 @patch
 @torch.no_grad()
@@ -115,18 +145,19 @@ def predict(self:Segmentor, image, # path, PIL image or array (H, W, 3) uint8 RG
             size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
             window=None, stride=None, # see `slide`
             antialias: bool = True, # see `resize`
+            name: str | None = None, # of the image, for errors; its path by default
 ) -> np.ndarray: # (H, W) uint8 class ids (trainIds), at the image's own size
-    "The class of every pixel of one image of any size."
+    "The class of every pixel of one image of any size. Errors as `read_image`, `slide` and `labels_of`."
     rgb = read_image(image)
     channels_first = np.ascontiguousarray(rgb.transpose(2, 0, 1))
-    x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device).float()
-    if size is not None: x = resize(x, size, antialias)
+    x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device)
     was_training = self.training
     self.eval()
-    logits = self.slide(self.normalise(x), window, stride)
+    logits = self.slide(self.prepared(x, size, antialias), window, stride)
     self.train(was_training)
-    if size is not None: logits = F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False)
-    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+    if size: logits = F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False)
+    if name is None and isinstance(image, (str, Path)): name = line_of(image)
+    return labels_of(logits, [name] if name else ())[0].to(torch.uint8).cpu().numpy()
 
 # %% ../nbs/4_models/18_segmentor.ipynb #84567e04
 @patch

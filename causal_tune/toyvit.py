@@ -16,7 +16,7 @@ from timm.layers import PatchEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from tqdm.auto import tqdm
-from .core import whole_file
+from .core import check_range, foreign, held, read_tensors, whole_file
 from .render import render_scene
 from .weather import apply_weather
 
@@ -201,23 +201,24 @@ def pretrain_step(net, opt, x, y, lr) -> list[float]: # the parts of the loss
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #65e6ece1
 def save_progress(out, net, opt, step, log) -> None:
-    "Write weights, log and everything needed to go on; each file appears whole or not at all."
+    "Write weights, log and everything needed to go on; each file appears whole or not at all, and last what says how far it came."
     from safetensors.torch import save_file
-    state = dict(net=net.state_dict(), opt=opt.state_dict(), step=step, log=log)
-    with whole_file(out.with_suffix(".ckpt")) as path: torch.save(state, path)
     weights = {k: v.half().contiguous() for k, v in net.vit.state_dict().items()}
     with whole_file(out) as path: save_file(weights, path)
     lines = ["step,image,depth,normals,edges", *(",".join(map(str, row)) for row in log)]
-    out.with_suffix(".csv").write_text("\n".join(lines) + "\n")
+    with whole_file(out.with_suffix(".csv")) as path: path.write_text("\n".join(lines) + "\n")
+    state = dict(net=net.state_dict(), opt=opt.state_dict(), step=step, log=log)
+    with whole_file(out.with_suffix(".ckpt")) as path: torch.save(state, path)
 
 def resume(out, net, opt) -> tuple[int, list]: # first step to do, log so far
-    "Load the checkpoint beside `out` into net and opt, if there is one."
+    "Load the checkpoint beside `out` into net and opt, if there is one; ValueError where it is damaged."
     path = out.with_suffix(".ckpt")
     if not path.exists(): return 0, []
-    state = torch.load(path, weights_only=True)
-    net.load_state_dict(state["net"])
-    opt.load_state_dict(state["opt"])
-    return state["step"], state["log"]
+    state = read_tensors(path, "the state of a pre-training", "remove it to begin again")
+    with foreign(path):
+        net.load_state_dict(state["net"])
+        opt.load_state_dict(state["opt"])
+        return check_range("step", state["step"], 0, 10 ** 9), list(state["log"])
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #a69d62ae
 def pretrain(out: Path, # where the weights go, a .safetensors file
@@ -226,18 +227,20 @@ def pretrain(out: Path, # where the weights go, a .safetensors file
              batch: int = 32, lr: float = 1e-3, seed: int = 0,
              stop: int | None = None, # leave off here, as an interruption would
 ) -> list[tuple]: # (step, image, depth, normals, edges) of every tenth step
-    "Pre-train `toy_vit` on Toyscapes in the seen weathers; goes on from `out`'s checkpoint if there is one."
+    "Pre-train `toy_vit` on Toyscapes in the seen weathers; goes on from `out`'s checkpoint if there is one. ValueError for absurd numbers."
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    net = Pretext().train()
-    opt = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=.05)
-    first, log = resume(out, net, opt)
-    pool = [pretext_sample(FIRST_SEED + i) for i in tqdm(range(scenes), desc="rendering")]
-    end = stop or steps
-    for step in tqdm(range(first, end), desc="pre-training", initial=first, total=steps):
-        x, y = batch_of(step, pool, batch, seed)
-        parts = pretrain_step(net, opt, x, y, lr * schedule(step, steps))
-        if step % 10 == 0: log.append((step, *(round(v, 4) for v in parts)))
-        if (step + 1) % 200 == 0 or step + 1 == end: save_progress(out, net, opt, step + 1, log)
-    return log
+    for name, value in dict(steps=steps, scenes=scenes, batch=batch).items(): check_range(name, value, 1, 10 ** 9)
+    check_range("seed", seed, 0, 2 ** 32 - 1)
+    with held(out.parent):
+        torch.manual_seed(seed)
+        net = Pretext().train()
+        opt = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=.05)
+        first, log = resume(out, net, opt)
+        pool = [pretext_sample(FIRST_SEED + i) for i in tqdm(range(scenes), desc="rendering")]
+        end = stop or steps
+        for step in tqdm(range(first, end), desc="pre-training", initial=first, total=steps):
+            x, y = batch_of(step, pool, batch, seed)
+            parts = pretrain_step(net, opt, x, y, lr * schedule(step, steps))
+            if step % 10 == 0: log.append((step, *(round(v, 4) for v in parts)))
+            if (step + 1) % 200 == 0 or step + 1 == end: save_progress(out, net, opt, step + 1, log)
+        return log

@@ -4,28 +4,32 @@
 
 # %% ../nbs/6_train/26_training.ipynb #4aebfe6e
 from __future__ import annotations
-import csv, os, signal, threading, time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import csv, os, re, signal, sys, threading, time, zipfile
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 import numpy as np
 import torch
 from fastcore.basics import patch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
-from .core import whole_file
-from .recipes import Recipe, from_dict, to_dict
+from .core import disk_is_full, end_with, held, no_room, parse_spec, read_tensors, remove_unfinished, set_aside, whole_file
+from .recipes import Recipe, changed_fields, check, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
 from .datasets import Scenes, load_dataset, train_transform
 from .evaluation import evaluate, miou, result_row
 
 # %% auto #0
-__all__ = ['NO_DECAY', 'NORMS', 'lr_factor', 'is_exempt', 'parameter_groups', 'Stream', 'stack_items', 'batches', 'build',
-           'training_data', 'save_checkpoint', 'read_checkpoint', 'load_checkpoint', 'Log', 'step', 'Loss',
-           'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'restore',
-           'train', 'report_on']
+__all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'Stream', 'Batch',
+           'stack_items', 'Positions', 'begin_worker', 'batches', 'next_batches', 'build', 'training_data',
+           'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'load_checkpoint', 'read_line', 'kept_lines',
+           'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite', 'first_broken', 'diagnosis', 'Terminated',
+           'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data',
+           'first_frames', 'stopped', 'fits', 'read_state', 'restore', 'unless_damaged', 'go_on', 'train', 'report_on']
 
 # %% ../nbs/6_train/26_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -80,26 +84,69 @@ class Stream(Dataset):
         return self.dataset[int(order[at])]
 
 # %% ../nbs/6_train/26_training.ipynb #8112e2a9
+class Batch(NamedTuple):
+    "Some frames of one size."
+    images: Tensor # (b, 3, h, w) uint8
+    labels: Tensor # (b, h, w) int64, 255 ignored
+    names: list # which frames they are
+
 def stack_items(items: list[dict] # of a data set, of one size
-) -> tuple[torch.Tensor, torch.Tensor]: # images (b, 3, h, w) uint8, labels (b, h, w)
+) -> Batch:
     "A batch of items."
-    return torch.stack([item["image"] for item in items]), torch.stack([item["label"] for item in items])
+    return Batch(torch.stack([item["image"] for item in items]), torch.stack([item["label"] for item in items]),
+                 [item["name"] for item in items])
+
+# %% ../nbs/6_train/26_training.ipynb #a12ce4a3
+@dataclass
+class Positions:
+    "Which images of the stream each batch of a process holds: `accumulate` batches per iteration."
+    recipe: Recipe
+    first: int # iteration to begin with
+    rank: int # this process, from 0
+    world: int # processes
+    def __len__(self): return (self.recipe.iterations - self.first) * self.recipe.accumulate
+    def __iter__(self): # of ranges
+        size = self.recipe.batch_size
+        per_step = size * self.recipe.accumulate
+        for t in range(self.first, self.recipe.iterations):
+            start = (t * self.world + self.rank) * per_step
+            for a in range(self.recipe.accumulate): yield range(start + a * size, start + (a + 1) * size)
+
+# %% ../nbs/6_train/26_training.ipynb #faba7b65
+def begin_worker(parent: int, # the process that asks for images
+                 number: int, # of this one, from 0
+) -> None:
+    "What a process does before it loads its first image."
+    end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60)) # a minute more, if it is not told to end
 
 def batches(recipe: Recipe,
             dataset, # with an augmenting transform
             first: int, # iteration to begin with
             rank: int, # this process, from 0
             world: int, # processes
-) -> DataLoader: # of images and labels
-    "What process `rank` of `world` sees from iteration `first` on: `accumulate` batches per iteration."
-    size = recipe.batch_size
-    per_step = size * recipe.accumulate
-    stream = Stream(dataset, recipe.iterations * per_step * world, recipe.seed)
-    chosen = [] # positions in the stream, one range per batch
-    for t in range(first, recipe.iterations):
-        start = (t * world + rank) * per_step
-        chosen += [range(start + a * size, start + (a + 1) * size) for a in range(recipe.accumulate)]
-    return DataLoader(stream, batch_sampler=chosen, num_workers=recipe.workers, collate_fn=stack_items)
+) -> DataLoader: # of `Batch`
+    "What process `rank` of `world` sees from iteration `first` on."
+    images = recipe.iterations * recipe.batch_size * recipe.accumulate * world
+    return DataLoader(Stream(dataset, images, recipe.seed), batch_sampler=Positions(recipe, first, rank, world),
+                      num_workers=recipe.workers, collate_fn=stack_items, worker_init_fn=partial(begin_worker, os.getpid()))
+
+# %% ../nbs/6_train/26_training.ipynb #0d23eab5
+def next_batches(loader, # iterator over batches
+                 n: int, # how many
+) -> list[Batch]:
+    "The batches of a step. Errors in one line; OSError where a process that loads images was killed."
+    try: return [next(loader) for _ in range(n)]
+    except (OSError, ValueError, RuntimeError) as error:
+        said = str(error).strip()
+        if "DataLoader worker (pid" in said:
+            which = said.splitlines()[0].strip(" .")
+            raise OSError(f"A process that loads images was killed, perhaps as memory ran out ({which}): run the command again to go "
+                          "on, with fewer workers if it happens again.") from error
+        if not said.startswith("Caught "): raise
+        reason = re.split(rf"\n(?:\w+\.)*{type(error).__name__}: ", said)[-1]
+        raise type(error)(reason) from error
 
 # %% ../nbs/6_train/26_training.ipynb #a14fd930
 def build(recipe: Recipe, # names the backbone, adapter and head
@@ -133,14 +180,30 @@ def save_checkpoint(path, # file to write
     facts = dict(recipe=to_dict(recipe), classes=list(classes), iteration=iteration, version=causal_tune.__version__)
     with whole_file(path) as unfinished: torch.save(facts | segmentor.trained_state(), unfinished)
 
+# %% ../nbs/6_train/26_training.ipynb #b08b55c9
+class Damaged(ValueError):
+    "A file does not hold what a run writes into it."
+
+def read_own(path, # file that `torch.save` wrote for us
+             what: str, # what it should be
+             advice: str, # what to do where it is not
+) -> dict:
+    "The contents of a run's file; `Damaged` where it cannot be read or a bit of it is not as it was written."
+    with open(path, "rb"): pass # an OSError says nothing about what is in it
+    try: content = read_tensors(path, what, advice)
+    except ValueError as error: raise Damaged(str(error)) from error
+    torn = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None # torch itself compares no checksums
+    if torn: raise Damaged(f"{path} cannot be read as {what}: the checksum of {torn} is another; {advice}.")
+    return content
+
 def read_checkpoint(path # file
 ) -> dict: # what `save_checkpoint` wrote
-    "The contents of a checkpoint. FileNotFoundError if there is none, ValueError if it is something else."
+    "The contents of a checkpoint. FileNotFoundError if there is none, `Damaged` (a ValueError) if it is something else."
     if not Path(path).is_file(): raise FileNotFoundError(f"No checkpoint at {path}; `causal-tune train` writes checkpoint.pt.")
-    try: saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err: raise ValueError(f"{path} is no checkpoint of this package ({type(err).__name__}).") from err
-    if not isinstance(saved, dict) or not {"recipe", "adapter", "head", "classes"} <= set(saved):
-        raise ValueError(f"{path} is no checkpoint of this package: it has no recipe, adapter and head.")
+    saved = read_own(path, "a checkpoint of this package", "train again, or fetch it again")
+    kinds = dict(recipe=dict, adapter=dict, head=dict, classes=list)
+    if any(not isinstance(saved.get(name), kind) for name, kind in kinds.items()):
+        raise Damaged(f"{path} is no checkpoint of this package: it has no recipe, adapter, head and classes.")
     return saved
 
 # %% ../nbs/6_train/26_training.ipynb #a307b0e5
@@ -154,48 +217,98 @@ def load_checkpoint(path, # file
     return segmentor.load_trained(saved).eval(), recipe, saved["classes"]
 
 # %% ../nbs/6_train/26_training.ipynb #18f4b750
+COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
+
+def read_line(line: str # of log.csv
+) -> int | None: # its iteration; None for a line that is no row
+    iteration, *values = line.split(",")
+    if not re.fullmatch(r"\d{1,18}", iteration) or len(values) != len(COLUMNS) - 1: return None
+    try: [float(value) for value in values if value]
+    except ValueError: return None
+    return int(iteration)
+
+def kept_lines(path: Path, # log.csv, if it is there
+               first: int, # the iteration that comes next
+) -> list[str]: # the lines of iterations before it, in order
+    "What a run that goes on keeps of its log. Damaged lines are moved to log.csv.damaged, with a note."
+    content = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    lines = [line.rstrip("\r") for line in content.split("\n")[:-1]] # what follows the last end of a line was being written
+    rows = {read_line(line): line for line in lines}
+    damaged = [line for line in lines if read_line(line) is None and line != ",".join(COLUMNS)]
+    if damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        with aside.open("a") as file: file.writelines(f"{line}\n" for line in damaged)
+        print(f"{path}: {len(damaged)} damaged lines are set aside in {aside.name}.", file=sys.stderr)
+    return [rows[i] for i in sorted(i for i in rows if i is not None and i < first)]
+
+# %% ../nbs/6_train/26_training.ipynb #754839d1
+@contextmanager
+def written_to(path: Path): # a file that grows
+    "Inside, an error that says the disk is full becomes one that names the file."
+    try: yield
+    except OSError as error:
+        if not disk_is_full(error): raise
+        raise no_room(path) from error
+
 class Log:
     "Loss per iteration, as CSV and for TensorBoard."
     def __init__(self, folder: Path, # where log.csv is
                  first: int): # the iteration that comes next
-        from torch.utils.tensorboard import SummaryWriter
-        path = folder / "log.csv"
-        rows = [r for r in csv.DictReader(path.open()) if int(r["iteration"]) < first] if path.exists() else []
-        self.file = path.open("w", newline="")
-        self.csv = csv.DictWriter(self.file, ["iteration", "loss", "lr", "validation_miou", "seconds"])
-        self.csv.writeheader()
-        self.csv.writerows(rows)
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
+        self.path = folder / "log.csv"
+        lines = [",".join(COLUMNS), *kept_lines(self.path, first)]
+        with whole_file(self.path) as unfinished: unfinished.write_text("".join(f"{line}\n" for line in lines))
+        with written_to(self.path):
+            from torch.utils.tensorboard import SummaryWriter
+            self.file = self.path.open("a", newline="")
+            self.csv = csv.DictWriter(self.file, COLUMNS, lineterminator="\n")
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
     def write(self, iteration, **values):
-        self.csv.writerow(dict(iteration=iteration, **{k: f"{v:.6g}" for k, v in values.items()}))
-        for k, v in values.items(): self.board.add_scalar(k, v, iteration)
-    def flush(self):
+        with written_to(self.path):
+            self.csv.writerow(dict(iteration=iteration, **{k: f"{v:.6g}" for k, v in values.items()}))
+            for k, v in values.items(): self.board.add_scalar(k, v, iteration)
+
+# %% ../nbs/6_train/26_training.ipynb #7041b428
+@patch
+def flush(self:Log) -> None:
+    "Bring all lines to the disk."
+    with written_to(self.path):
         self.file.flush()
+        os.fsync(self.file.fileno())
         self.board.flush()
-    def close(self):
-        self.file.close()
-        self.board.close()
+
+@patch
+def close(self:Log) -> None:
+    "Close the files. Lines that were not flushed may be lost on a full disk; they are made again."
+    for file in (self.file, self.board):
+        with suppress(OSError): file.close()
 
 # %% ../nbs/6_train/26_training.ipynb #91039685
+def draw_seed(seed: int, t: int, rank: int, a: int # of the run; iteration, process, batch of the step
+) -> int:
+    "Where a model's own random numbers start; the 1 keeps them apart from those of the images."
+    return int(np.random.SeedSequence([seed, t, rank, a, 1]).generate_state(1)[0])
+
 def step(accelerator, # from `make_accelerator`
          model, # gives the loss of (images, labels)
          normalise, # of a segmentor
          optimizer,
-         loader, # iterator over batches
-         accumulate: int, # batches of the step
-) -> float: # mean loss of the step
-    "One optimiser step over `accumulate` batches. FloatingPointError for a loss that is not a number."
+         given: list[Batch], # the batches of the step
+         seeds: list[int], # one for each
+         broken=lambda batch, loss: FloatingPointError(f"The loss is {loss}."), # makes the error for a loss that is not finite
+) -> list[float]: # the loss of each batch
+    "One optimiser step. FloatingPointError for a loss that is not finite."
     losses = []
-    for _ in range(accumulate):
-        images, labels = (t.to(accelerator.device, non_blocking=True) for t in next(loader))
+    for batch, seed in zip(given, seeds):
+        images, labels = (t.to(accelerator.device, non_blocking=True) for t in batch[:2])
+        torch.manual_seed(seed)
         with accelerator.accumulate(model):
             with accelerator.autocast(): loss = model(normalise(images), labels)
-            if not torch.isfinite(loss): raise FloatingPointError(f"The loss is {loss.item()}; a lower lr may help.")
+            if not torch.isfinite(loss): raise broken(batch, loss.item())
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss.item())
-    return sum(losses) / len(losses)
+    return losses
 
 # %% ../nbs/6_train/26_training.ipynb #d545f351
 class Loss(nn.Module):
@@ -205,30 +318,78 @@ class Loss(nn.Module):
         self.segmentor = segmentor
     def forward(self, images, labels): return self.segmentor.loss(images, labels)
 
+# %% ../nbs/6_train/26_training.ipynb #0509bf34
+def finite(x: Tensor) -> bool: # whether all numbers in it are
+    return not x.is_floating_point() or bool(x.isfinite().all())
+
+@torch.no_grad()
+def first_broken(segmentor: Segmentor,
+                 images: Tensor, # (b, 3, h, w) normalised
+) -> tuple[str, float]: # the first module whose output is not finite, empty if none; the largest number before it
+    "Where in a segmentor the numbers end."
+    names = {module: name for name, module in segmentor.named_modules()}
+    found = []
+    sizes = [0.]
+    def look(module, _, out):
+        if found: return
+        tensors = [x for x in (out if isinstance(out, (list, tuple)) else [out]) if isinstance(x, Tensor) and x.numel()]
+        if all(map(finite, tensors)): sizes.extend(x.abs().max().item() for x in tensors)
+        else: found.append(names[module])
+    watched = [module.register_forward_hook(look) for module in names]
+    try: segmentor.head(*segmentor.features(images))
+    finally:
+        for hook in watched: hook.remove()
+    return "".join(found), max(sizes)
+
+# %% ../nbs/6_train/26_training.ipynb #fc90e8ca
+SLOWER = "Take a lower lr, or a longer warmup."
+
+def diagnosis(segmentor: Segmentor, # whose loss is not finite
+              images: Tensor, # (b, 3, h, w) normalised, that it was computed from
+              precision: str = "no", # or bf16, fp16, under which this is called
+) -> str:
+    "Where the numbers end, and what can be done about it."
+    for name, p in segmentor.named_parameters():
+        if finite(p): continue
+        if p.requires_grad: return f"The weights {name} are not finite, as the steps before were too large. {SLOWER}"
+        return f"The frozen weights {name} are not finite: get the file they come from again."
+    module, largest = first_broken(segmentor, images)
+    advice = SLOWER if module else f"Look at the labels of these frames. {SLOWER}"
+    if precision == "fp16": advice = "fp16 ends at 65504: take precision=bf16."
+    if not module: return f"All features are finite, the largest is {largest:.3g}. {advice}"
+    return f"{module} is the first to give numbers that are not finite; before it the largest is {largest:.3g}. {advice}"
+
 # %% ../nbs/6_train/26_training.ipynb #45742b73
+class Terminated(KeyboardInterrupt):
+    "A run was asked to end by SIGTERM."
+    status = 143 # of the command
+
 @contextmanager
-def interruptions_held(): # yields a list that is not empty once Ctrl-C was pressed
-    "Note Ctrl-C instead of letting it break in; the second one does."
+def interruptions_held(): # yields a list of the signals that came
+    "Note Ctrl-C and SIGTERM instead of letting them break in; the second one does."
     asked = []
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    if threading.current_thread() is not threading.main_thread():
         yield asked  # only the main thread may handle signals
         return
-    def note(*_):
-        asked.append(True)
-        signal.signal(signal.SIGINT, before)
-    signal.signal(signal.SIGINT, note)
+    def note(number, _):
+        asked.append(number)
+        signal.signal(number, before[number])
+    actions = {signal.SIGINT: note, signal.SIGTERM: note}
+    if hasattr(signal, "SIGCHLD"): actions[signal.SIGCHLD] = signal.SIG_DFL # torch's own would raise wherever it comes
+    before = {number: signal.getsignal(number) for number in actions}
+    replaced = [number for number, handler in before.items() if handler not in (None, signal.SIG_IGN)]
+    for number in replaced: signal.signal(number, actions[number])
     try: yield asked
-    finally: signal.signal(signal.SIGINT, before)
+    finally:
+        for number in replaced: signal.signal(number, before[number])
 
 # %% ../nbs/6_train/26_training.ipynb #46df4e5e
 def refuse_other(path: Path, # of the file
                  old: dict, # the recipe in it
                  recipe: Recipe, # the one that is asked for
 ) -> None:
-    "ValueError where a file belongs to a run with other values."
-    old = to_dict(Recipe()) | old # of a version that had fewer fields
-    changed = [name for name, value in to_dict(recipe).items() if old[name] != value]
+    "ValueError where a file belongs to a run with other weights. What is only evaluated may differ."
+    changed = changed_fields(old, recipe, ["weights"])
     if changed:
         raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
                          "use another folder, or remove the file to start again.")
@@ -236,9 +397,9 @@ def refuse_other(path: Path, # of the file
 def finished(path: Path, # of a checkpoint
              recipe: Recipe, # the one that is asked for
              **options) -> Segmentor:
-    "The segmentor of a finished run; ValueError if the run was another."
-    segmentor, old, _ = load_checkpoint(path, **options)
-    refuse_other(path, to_dict(old), recipe)
+    "The segmentor of a finished run; ValueError if the run was another, `Damaged` if the file is."
+    refuse_other(path, read_checkpoint(path)["recipe"], recipe)
+    segmentor, _, _ = load_checkpoint(path, **options)
     print(f"{path} is finished; nothing to train.")
     return segmentor
 
@@ -260,27 +421,70 @@ class Run:
     optimizer: torch.optim.Optimizer
     classes: tuple[str, ...] # their names
     root: Path | None # folder of the data sets
-    main: bool # whether this process writes
+    accelerator: object # from `make_accelerator`
     start: float = field(default_factory=time.time) # when it began
-    def save(self, iteration):
-        if not self.main: return
-        state = dict(recipe=to_dict(self.recipe), iteration=iteration, optimizer=self.optimizer.state_dict())
+    done: int | None = 0 # iterations that were made; None within one
+    noted: bool = False # whether it was said that a batch has no labels
+    def save(self):
+        scaler = self.accelerator.scaler # of fp16
+        state = dict(recipe=to_dict(self.recipe), iteration=self.done, optimizer=self.optimizer.state_dict(),
+                     scaler=scaler.state_dict() if scaler else {})
         with whole_file(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
-    def finish(self, iteration):
-        if not self.main: return
-        save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, iteration)
+    def finish(self):
+        save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, self.done)
         (self.folder / "resume.pt").unlink(missing_ok=True)
+
+# %% ../nbs/6_train/26_training.ipynb #3f85f244
+@patch
+def keep(self:Run, log: Log | None # None in processes that do not write
+) -> None:
+    "Bring log and state to the disk, in this order. FloatingPointError for weights that are not finite, which are not kept."
+    if not log: return
+    for name, p in self.segmentor.named_parameters():
+        if not p.requires_grad or finite(p): continue
+        raise FloatingPointError(f"After {self.done} iterations the weights {name} are not finite; they are not saved. {SLOWER}")
+    log.flush()
+    self.finish() if self.done == self.recipe.iterations else self.save()
 
 # %% ../nbs/6_train/26_training.ipynb #e8858a61
 def evaluate_on(segmentor: Segmentor,
                 recipe: Recipe, # says how
-                spec: str, # of the data set
+                data: str | Scenes, # descriptor of the data set, or what `open_data` made of it
                 root=None, # folder of the data sets
 ) -> tuple[Scenes, np.ndarray]: # data set, (n, k, k) confusion matrices per image
     "A segmentor on one data set, the way its recipe says."
-    data = load_dataset(spec, root, label_size="original")
+    if isinstance(data, str): data = load_dataset(data, root, label_size="original")
     return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None,
                           precision=recipe.precision)
+
+def open_data(specs, # descriptors of data sets
+              k: int, # classes of the model
+              root=None, # folder of the data sets
+) -> dict[str, Scenes]: # by what results call them
+    "Data sets to evaluate on. ValueError where two are called the same, or have other classes; errors of `load_dataset`."
+    opened = {}
+    for spec in specs:
+        data = load_dataset(spec, root, label_size="original")
+        domain = data.domain or data.name
+        if domain in opened: raise ValueError(f"Two targets are called {domain!r}: {specs}; report them apart.")
+        if len(data.space.classes) != k:
+            raise ValueError(f"{spec} has the {len(data.space.classes)} classes of {data.space.name}, the model {k}: choose another.")
+        opened[domain] = data
+    return opened
+
+# %% ../nbs/6_train/26_training.ipynb #66c75188
+def first_frames(recipe: Recipe, # names the data sets that are watched and reported on
+                 k: int, # classes of the model
+                 root=None, # folder of the data sets
+) -> list[Scenes]: # of one frame each
+    "Open all that a model will be evaluated on, and take a frame of each data set and size. Errors as `open_data` has them."
+    watched = [recipe.validate] if recipe.validate else []
+    opened = [*open_data(recipe.targets, k, root).values(), *open_data(watched, k, root).values()]
+    frames = {}
+    for spec, data in zip([*recipe.targets, *watched], opened):
+        name, options = parse_spec(spec)
+        frames[name, options.get("size")] = replace(data, samples=data.samples[:1])
+    return list(frames.values())
 
 @patch
 def validate(self:Run) -> float: # mIoU on the recipe's validation set
@@ -290,61 +494,172 @@ def validate(self:Run) -> float: # mIoU on the recipe's validation set
 
 # %% ../nbs/6_train/26_training.ipynb #d5d0b53a
 @patch
-def timed_step(self:Run, t: int, # iteration
-               one_step, # () -> loss
-) -> dict: # what the log holds of iteration t
-    "One step with its learning rate, and validation after it where it is due."
+def set_rate(self:Run, t: int # iteration
+) -> float: # the learning rate of that step
+    "Give the optimiser the learning rate of a step."
     r = self.recipe
     lr = r.lr * lr_factor(t, r.iterations, r.warmup, r.power)
     for group in self.optimizer.param_groups: group["lr"] = lr
-    values = dict(loss=one_step(), lr=lr, seconds=time.time() - self.start)
+    return lr
+
+@patch
+def watch(self:Run, t: int # iteration
+) -> dict: # of the log
+    "What the validation set says after a step, where it is due."
+    r = self.recipe
     due = r.eval_every and (t + 1) % r.eval_every == 0
-    if r.validate and due: values["validation_miou"] = self.validate()
-    return values
+    return dict(validation_miou=self.validate()) if r.validate and due else {}
+
+# %% ../nbs/6_train/26_training.ipynb #bb8130f5
+@patch
+def note_ignored(self:Run, t: int, # iteration
+                 given: list[Batch], # its batches
+                 losses: list[float], # and theirs
+) -> None:
+    "Say once that a batch has no labels, where its loss is 0 because of that."
+    for batch, loss in zip(given, losses):
+        if self.noted or loss != 0 or (batch.labels != 255).any(): continue
+        print(f"Nothing is labelled in {', '.join(batch.names)}, so the loss of iteration {t} is 0, as wherever that happens.",
+              file=sys.stderr)
+        self.noted = True
+
+@patch
+def broken(self:Run, t: int, # iteration
+           batch: Batch, # the one it happened with
+           loss: float, # which is not finite
+) -> FloatingPointError: # to be raised by the caller
+    "What is known about a loss that is not finite."
+    lr = self.optimizer.param_groups[0]["lr"]
+    with self.accelerator.autocast():
+        images = self.segmentor.normalise(batch.images.to(self.accelerator.device))
+        found = diagnosis(self.segmentor, images, self.recipe.precision)
+    return FloatingPointError(f"The loss of iteration {t} is {loss} (lr {lr:.3g}, frames {', '.join(batch.names)}). {found}")
 
 # %% ../nbs/6_train/26_training.ipynb #02257266
 @patch
+def advance(self:Run, t: int, # iteration
+            loader, # iterator over batches
+            one_step, # (iteration, batches) -> their losses
+            log: Log | None, # None in processes that do not write
+) -> float: # the loss
+    "Step t with its learning rate, and its line in the log."
+    given = next_batches(loader, self.recipe.accumulate)
+    lr = self.set_rate(t)
+    self.done = None # from here on the step is half made
+    losses = one_step(t, given)
+    self.done = t + 1
+    self.note_ignored(t, given, losses)
+    values = dict(loss=sum(losses) / len(losses), lr=lr, seconds=time.time() - self.start)
+    try: values |= self.watch(t)
+    finally:
+        if log: log.write(t, **values)
+    return values["loss"]
+
+def stopped(asked, text: str) -> KeyboardInterrupt: # the signals that came; to be raised by the caller
+    return (Terminated if signal.SIGTERM in asked else KeyboardInterrupt)(text)
+
+# %% ../nbs/6_train/26_training.ipynb #6cbb5a64
+@patch
 def loop(self:Run, first: int, # iteration to begin with
          last: int, # iteration to stop before
-         one_step, # () -> loss
+         loader: DataLoader, # from `batches`
+         one_step, # (iteration, batches) -> their losses
 ) -> None:
-    "Steps `first` to `last`; saves every `save_every` steps, at an interruption (between two steps) and at the end."
-    r, done = self.recipe, first
-    log = Log(self.folder, first) if self.main else None
-    silent = {} if self.main else dict(disable=True) # disable=False would overrule TQDM_DISABLE
+    "Steps `first` to `last`; saves every `save_every` steps, at an interruption, at the end, and at an error between two steps."
+    r, self.done = self.recipe, first
+    log = Log(self.folder, first) if self.accelerator.is_main_process else None
+    silent = {} if log else dict(disable=True) # disable=False would overrule TQDM_DISABLE
     bar = tqdm(range(first, last), f"{r.name} {r.adapter}", r.iterations, initial=first, **silent)
+    given = iter(loader)
     try:
         with interruptions_held() as asked:
             for t in bar:
-                values = self.timed_step(t, one_step)
-                done = t + 1
-                bar.set_postfix(loss=f"{values['loss']:.3f}", refresh=False)
-                if log: log.write(t, **values)
-                if done % r.save_every == 0:
-                    self.save(done)
-                    if log: log.flush()
+                bar.set_postfix(loss=f"{self.advance(t, given, one_step, log):.3f}", refresh=False)
+                if self.done % r.save_every == 0: self.keep(log)
                 if asked: break
-            self.finish(done) if done == r.iterations else self.save(done)
+            self.keep(log)
+    except BaseException:
+        if self.done is not None and self.done > first: self.keep(log)
+        raise
     finally:
         if log: log.close()
-    if asked: raise KeyboardInterrupt(f"Stopped after {done} of {r.iterations} iterations; run again to go on.")
+    if asked: raise stopped(asked, f"Stopped after {self.done} of {r.iterations} iterations; run again to go on.")
 
 # %% ../nbs/6_train/26_training.ipynb #e02ba20c
-def restore(folder: Path, # of the run
+def fits(state: dict, # of resume.pt
+         segmentor: Segmentor, optimizer) -> bool:
+    "Whether a state has the tensors of this segmentor and its optimiser, by their names and shapes."
+    def shapes(tensors): return {name: (x.shape, x.dtype) for name, x in tensors.items()}
+    trained = segmentor.trained_state()
+    saved = state["optimizer"]
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    groups = [group["params"] for group in optimizer.state_dict()["param_groups"]]
+    return (all(shapes(state[part]) == shapes(trained[part]) for part in trained)
+            and [group["params"] for group in saved["param_groups"]] == groups
+            and all(s["exp_avg"].shape == s["exp_avg_sq"].shape == params[i].shape and s["step"].shape == ()
+                    for i, s in saved["state"].items()))
+
+def read_state(path: Path, # resume.pt
+               segmentor: Segmentor, optimizer, # that it should fit
+               recipe: Recipe, # the one that is asked for
+) -> dict:
+    "The state of a run. ValueError if it belongs to another recipe, `Damaged` if it is none."
+    state = read_own(path, "the state of a run", "remove it to start again")
+    if not isinstance(state.get("recipe"), dict): raise Damaged("it holds no recipe")
+    refuse_other(path, state["recipe"], recipe)
+    with suppress(KeyError, IndexError, TypeError, AttributeError):
+        if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer): return state
+    raise Damaged("its tensors are not those of this model")
+
+# %% ../nbs/6_train/26_training.ipynb #0509ac38
+def restore(path: Path, # resume.pt
             segmentor: Segmentor, # gets its weights
             optimizer, # gets its state
             recipe: Recipe, # the one that is asked for
+            scaler=None, # of fp16, gets its scale
 ) -> int: # iteration to go on with
-    "Load resume.pt, if there is one; ValueError if it belongs to another recipe."
-    path = folder / "resume.pt"
-    if not path.exists(): return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    refuse_other(path, state["recipe"], recipe)
+    "Load the state of a run. Errors as `read_state`, before anything is changed."
+    state = read_state(path, segmentor, optimizer, recipe)
     segmentor.load_trained(state)
-    optimizer.load_state_dict(state["optimizer"])
+    groups = optimizer.state_dict()["param_groups"] # what they hold follows from the recipe
+    optimizer.load_state_dict(dict(state=state["optimizer"]["state"], param_groups=groups))
+    if scaler and state.get("scaler"): scaler.load_state_dict(state["scaler"])
     return state["iteration"]
 
+def unless_damaged(accelerator, # from `make_accelerator`
+                   path: Path, # file of a run
+                   read, # (path) -> what is in it, or `Damaged`
+): # None if there is no such file, or a damaged one, which is set aside
+    "What a file of a run holds."
+    if not path.exists(): return None
+    try: return read(path)
+    except Damaged as why:
+        accelerator.wait_for_everyone() # until all have read it
+        reason = str(why).removeprefix(f"{path} ").partition(";")[0]
+        if accelerator.is_main_process: set_aside(path, reason)
+    return None
+
 # %% ../nbs/6_train/26_training.ipynb #16c1d938
+def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor: # see `train`
+    "Train from what resume.pt holds, or from the beginning."
+    data = training_data(recipe, root)
+    frames = first_frames(recipe, len(data.space.classes), root)
+    segmentor = build(recipe, len(data.space.classes), **options).train()
+    optimizer = torch.optim.AdamW(parameter_groups(segmentor, recipe.weight_decay), lr=recipe.lr, betas=(.9, .999))
+    read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler)
+    first = unless_damaged(accelerator, folder / "resume.pt", read) or 0 if resume else 0
+    model, optimizer = accelerator.prepare(Loss(segmentor), optimizer)
+    for frame in frames: evaluate_on(segmentor, recipe, frame)
+    run = Run(recipe, folder, segmentor, optimizer, data.space.classes, root, accelerator)
+    rank = accelerator.process_index
+    def one_step(t, given):
+        seeds = [draw_seed(recipe.seed, t, rank, a) for a in range(recipe.accumulate)]
+        return step(accelerator, model, segmentor.normalise, optimizer, given, seeds, partial(run.broken, t))
+    last = recipe.iterations if stop is None else min(stop, recipe.iterations)
+    run.loop(first, last, batches(recipe, data, first, rank, accelerator.num_processes), one_step)
+    return segmentor.eval()
+
+# %% ../nbs/6_train/26_training.ipynb #2a571de3
 def train(recipe: Recipe, # what to do
           folder="runs/custom", # where checkpoint, log and resumable state go
           root=None, # folder of the data sets, see `load_dataset`
@@ -352,21 +667,17 @@ def train(recipe: Recipe, # what to do
           stop: int | None = None, # leave off before this iteration, as an interruption would
           **options, # of `create_backbone`, such as pretrained=False
 ) -> Segmentor: # trained, in eval mode
-    "Train a recipe's adapter and head; writes checkpoint.pt, log.csv and TensorBoard files into `folder`."
+    """Train a recipe's adapter and head; writes checkpoint.pt, log.csv and TensorBoard files into `folder`.
+    ValueError for a recipe that cannot be run, OSError where another process trains in the folder or the disk is full,
+    FloatingPointError for a loss that is not finite."""
+    check(recipe)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if resume and (folder / "checkpoint.pt").exists(): return finished(folder / "checkpoint.pt", recipe, **options)
     accelerator = make_accelerator(recipe)
-    data = training_data(recipe, root)
-    segmentor = build(recipe, len(data.space.classes), **options).train()
-    optimizer = torch.optim.AdamW(parameter_groups(segmentor, recipe.weight_decay), lr=recipe.lr, betas=(.9, .999))
-    first = restore(folder, segmentor, optimizer, recipe) if resume else 0
-    model, optimizer = accelerator.prepare(Loss(segmentor), optimizer)
-    loader = iter(batches(recipe, data, first, accelerator.process_index, accelerator.num_processes))
-    def one_step(): return step(accelerator, model, segmentor.normalise, optimizer, loader, recipe.accumulate)
-    run = Run(recipe, folder, segmentor, optimizer, data.space.classes, root, accelerator.is_main_process)
-    run.loop(first, stop or recipe.iterations, one_step)
-    return segmentor.eval()
+    with held(folder) if accelerator.is_main_process else nullcontext():
+        remove_unfinished(folder)
+        read = partial(finished, recipe=recipe, **options)
+        done = unless_damaged(accelerator, folder / "checkpoint.pt", read) if resume else None
+        return go_on(accelerator, recipe, folder, root, resume, stop, options) if done is None else done
 
 # %% ../nbs/6_train/26_training.ipynb #bdca0301
 def report_on(segmentor: Segmentor,
@@ -374,13 +685,12 @@ def report_on(segmentor: Segmentor,
               root=None, # folder of the data sets
               label: str | None = None, # what the rows call the adapter; its name by default
 ) -> tuple[list[dict], dict]: # rows, see `result_row`; and per domain the confusion matrices of its images
-    "Evaluate a segmentor on all of its recipe's targets."
+    "Evaluate a segmentor on all of its recipe's targets, which are all opened first. Errors as `open_data`."
     rows = []
     counts = {}
-    for spec in recipe.targets:
-        data, cms = evaluate_on(segmentor, recipe, spec, root)
-        domain = data.domain or data.name
-        if domain in counts: raise ValueError(f"Two targets are called {domain!r}: {recipe.targets}; report them apart.")
+    opened = open_data(recipe.targets, segmentor.num_classes, root)
+    for spec, (domain, data) in zip(recipe.targets, opened.items()):
+        _, cms = evaluate_on(segmentor, recipe, data)
         counts[domain] = cms
         rows.append(result_row(cms, data.space.classes, adapter=label or recipe.adapter, seed=recipe.seed,
                                domain=domain, data=spec))

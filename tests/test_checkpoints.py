@@ -71,7 +71,7 @@ def test_a_file_cannot_write_on_what_it_names():
 def test_a_file_that_is_cut_off_or_empty_is_said(tmp_path, spoil):
     torch.save({"a": torch.ones(100)}, tmp_path / "a.pth")
     (tmp_path / "a.pth").write_bytes(spoil((tmp_path / "a.pth").read_bytes()))
-    with pytest.raises(ValueError, match="a.pth|No named tensors"): C.read_weights(tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="a.pth"): C.read_weights(tmp_path / "a.pth")
 
 
 def facebook(registers=0, gated=False, c=48, depth=2):

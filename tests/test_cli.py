@@ -36,7 +36,7 @@ def test_recipes_are_listed(cli):
     (["train", "demoo"], "'demo'"),
     (["train", "demo", "--iteratoins", "5"], "'iterations'"),
     (["train", "demo", "--lr", "fast"], "lr='fast'"),
-    (["train", "demo", "--lr", "0"], "greater than 0"),
+    (["train", "demo", "--lr", "0"], "give one from 1e-12"),
     (["train", "demo", "--lr"], "needs a value"),
     (["train", "demo", "--adapter", "causal_tun", "--weights", "WEIGHTS"], "'causal_tune'"),
     (["train", "demo", "--train", "toyscape:n=4"], "'toyscapes'"),

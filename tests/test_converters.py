@@ -153,10 +153,11 @@ def made(root): return sorted((root / "gta/labels").glob("*_labelTrainIds.png"))
 
 
 def stop(root, with_signal):
-    "Start a conversion, send it a signal when some more files are there, and wait until it has ended."
+    "Start a conversion, send it a signal when some more files are there and one is half written, and wait until it has ended."
     before, running = len(made(root)), child(root)
     limit = time.time() + 60
-    while len(made(root)) < before + 4 and time.time() < limit and running.poll() is None: time.sleep(.01)
+    def early(): return len(made(root)) < before + 4 or not list(root.rglob("*~*"))
+    while early() and time.time() < limit and running.poll() is None: time.sleep(.01)
     running.send_signal(with_signal)
     return running.communicate(timeout=120)[1]
 
@@ -272,10 +273,10 @@ class Model:
         import torch
         self.seen, self.stop_after, self.weights = [], stop_after, {"w": torch.tensor(weight)}
     def state_dict(self): return self.weights
-    def predict(self, image, size=None, window=None, stride=None):
+    def predict(self, image, size=None, window=None, stride=None, name=None):
         if self.stop_after == len(self.seen): raise KeyboardInterrupt
-        self.seen.append(image)
-        return (np.asarray(Image.open(image))[..., 0] % 19).astype(np.uint8)
+        self.seen.append(name)
+        return image[..., 0] % 19
 
 
 @pytest.fixture

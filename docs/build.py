@@ -1,0 +1,173 @@
+"""The documentation as a site: `python docs/build.py [FOLDER]` gathers its pages, builds them with Sphinx and looks at the result.
+
+Chapters with their saved figures, the API, the benchmark's tables, and the lab as a page of its own. It stops at a broken
+link, at a public name without a word, and at a figure that no browser could show.
+"""
+import json, shutil, subprocess, sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+import pandas as pd
+import plotly.io as pio
+from plotly.offline import get_plotlyjs
+from api import modules, page
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md", "checkpoints/README.md")
+FOLDERS = {"0_ground": "Ground", "1_spectra": "Spectra", "2_adapters": "Adapters", "3_toy": "A toy world", "4_models": "Models",
+           "5_data": "Data", "6_train": "Training", "7_insight": "Insight", "8_bench": "Benchmark", "9_lab": "The lab"}
+PLOTLY = "application/vnd.plotly.v1+json"
+
+
+def chapters(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*.ipynb"))
+
+
+def without_widgets(outputs: list[dict]) -> list[dict]:
+    "Progress bars and controls live in a kernel only."
+    widget = "application/vnd.jupyter.widget-view+json"
+    return [o for o in outputs if widget not in o.get("data", {}) or set(o["data"]) & {"image/png", "text/html"}]
+
+
+def with_html(output: dict) -> dict:
+    "An interactive figure as a piece of page."
+    data = output.get("data", {})
+    if PLOTLY not in data or "image/png" in data: return output
+    figure = pio.to_html(pio.from_json(json.dumps(data[PLOTLY]), skip_invalid=True), full_html=False, include_plotlyjs="../../_static/plotly.min.js")
+    return output | dict(data={"text/html": figure})
+
+
+def readable(cell: dict) -> dict | None: # None for a cell that says nothing to a reader
+    "A cell without nbdev's directives, and with outputs that a page can show."
+    if cell["cell_type"] != "code": return cell
+    lines = "".join(cell["source"]).split("\n")
+    directives = [line for line in lines if line.startswith("#|")]
+    if any(line.split()[1] in ("default_exp", "hide") for line in directives): return None
+    source = "\n".join(line for line in lines if line not in directives)
+    return cell | dict(source=source, outputs=[with_html(o) for o in without_widgets(cell["outputs"])])
+
+
+def stage_notebook(source: Path, target: Path) -> None:
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    notebook["cells"] = [cell for cell in map(readable, notebook["cells"]) if cell]
+    notebook["metadata"].setdefault("kernelspec", dict(name="python3", display_name="Python 3", language="python"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def toctree(caption: str, entries: list[str]) -> str:
+    return "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```", ""])
+
+
+def table_of(path: Path) -> list[str]: # pieces of Markdown
+    "A table, with the line that made it where the file says so."
+    with open(path, encoding="utf-8") as file: first = file.readline()
+    noted = first.startswith("#")
+    table = pd.read_csv(path, skiprows=int(noted), keep_default_na=False)
+    said = [f"`{first[1:].strip()}`"] if noted else []
+    rest = [f"The first 40 of {len(table)} rows."] if len(table) > 40 else []
+    return [f"## {path.stem}", *said, f'<div class="table-wrapper">{table.head(40).to_html(index=False, border=0, classes="docutils")}</div>', *rest]
+
+
+def stage(source: Path) -> None:
+    "Everything that becomes a page, at the place it has in the repository, so that links between files stay true."
+    shutil.copytree(ROOT / "nbs", source / "nbs", ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
+    for path in (ROOT / "nbs").rglob("*.ipynb"):
+        if ".ipynb_checkpoints" not in path.parts: stage_notebook(path, source / path.relative_to(ROOT))
+    for name in PAGES:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).exists(): shutil.copy(ROOT / name, source / name)
+    (source / "_static").mkdir()
+    shutil.copy(HERE / "style.css", source / "_static")
+    (source / "_static" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+
+
+def write_pages(source: Path) -> list[str]: # public names without a word
+    "The pages that no file of the repository is: start, tables, API, lab."
+    results = source / "nbs" / "experiments" / "results"
+    tables = [piece for path in sorted(results.glob("*.csv")) for piece in table_of(path)]
+    (source / "tables.md").write_text("\n\n".join(["# Tables", "What the experiments wrote.", *tables]), encoding="utf-8")
+    (source / "lab.md").write_text(LAB, encoding="utf-8")
+    homes = {json_module(p): p.relative_to(source) for p in (source / "nbs").rglob("[0-9][0-9]_*.ipynb")}
+    (source / "api").mkdir()
+    pages = [page(name, f"../{homes[name].as_posix()}") for name in modules()]
+    for p in pages: (source / "api" / f"{p.module}.md").write_text(p.text, encoding="utf-8")
+    (source / "index.md").write_text(start_page(source), encoding="utf-8")
+    return [name for p in pages for name in p.silent]
+
+
+def json_module(path: Path) -> str:
+    "What a chapter exports to: its name without the number."
+    return path.stem.partition("_")[2]
+
+
+LAB = """# The frequency lab, here and now
+
+The page below is what `causal-tune lab --export lab.html` writes: streets of the toy world in three weathers, seen by
+`toy_vit`. It needs no Python and no network. <a href="lab.html">Open it alone</a>.
+
+<iframe class="lab" src="lab.html" title="The frequency lab"></iframe>
+"""
+
+
+def start_page(source: Path) -> str:
+    "The README, and the way to everything else."
+    trees = [toctree(FOLDERS[folder.name], [p.relative_to(source).as_posix() for p in chapters(folder)])
+             for folder in sorted((source / "nbs").iterdir()) if folder.name in FOLDERS]
+    experiments = [p.relative_to(source).as_posix() for p in chapters(source / "nbs" / "experiments")]
+    about = [name for name in PAGES if (source / name).exists()]
+    return "\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), toctree("Look", ["lab"]), *trees, toctree("Experiments", [*experiments, "tables"]),
+                      toctree("API", [f"api/{name}" for name in modules()]), toctree("About", about)])
+
+
+def lab_page(target: Path) -> None:
+    "A small lab as a page of its own."
+    from causal_tune.lab import open_lab
+    open_lab(n=2).export_html(target)
+
+
+class Links(HTMLParser):
+    "What a page points to, and what in it can be pointed to."
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links, self.anchors = [], {""}
+        self.feed(path.read_text(encoding="utf-8"))
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.anchors |= {found[k] for k in ("id", "name") if found.get(k)}
+        self.links += [found[k] for k in ("href", "src") if found.get(k) and tag != "link"]
+
+
+def broken_links(site: Path) -> list[str]: # "page: link"
+    "Links inside the site that lead nowhere; those to other sites are not followed."
+    pages = {path.resolve(): Links(path) for path in site.rglob("*.html") if path.name != "lab.html"}
+    broken = []
+    for path, content in pages.items():
+        for link in content.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc: continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            lost = not target.exists() or target in pages and unquote(parts.fragment) not in pages[target].anchors
+            if lost: broken.append(f"{path.relative_to(site.resolve())}: {link}")
+    return broken
+
+
+def build(out: Path) -> list[str]: # what is wrong
+    shutil.rmtree(out, ignore_errors=True)
+    source, site = out / "source", out / "html"
+    source.mkdir(parents=True)
+    stage(source)
+    wrong = [f"no word about {name}" for name in write_pages(source)]
+    words = ["--quiet", "--fail-on-warning", "--keep-going", "-j", "auto", "-c", str(HERE), "-D", f"html_static_path={source / '_static'}", str(source), str(site)]
+    if subprocess.call([sys.executable, "-m", "sphinx", *words]): wrong.append("Sphinx warned, see above")
+    lab_page(site / "lab.html")
+    return wrong + [f"broken link in {line}" for line in broken_links(site)]
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "_docs").resolve()
+    wrong = build(out)
+    print(*wrong, sep="\n")
+    print(f"{out / 'html' / 'index.html'}: {len(list((out / 'html').rglob('*.html')))} pages, {len(wrong)} faults")
+    sys.exit(bool(wrong))

@@ -1,0 +1,65 @@
+"""The pages of the site that are made of the code, and what finds a link that leads nowhere."""
+import sys
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "docs"))
+from api import argument_rows, entry, escaped, modules, page, signature
+from build import broken_links, readable, with_html
+
+
+@pytest.mark.parametrize("name", modules())
+def test_every_public_name_has_a_word(name):
+    assert page(name, "chapter.ipynb").silent == []
+
+
+def test_an_entry_tells_arguments_and_defaults():
+    def halve(x: float, # what is halved, in metres | feet
+              times=1): # how often
+        "Half of it, `x_1` times_2."
+    assert signature(halve) == "halve(x, times)"
+    assert argument_rows(halve)[0] == r"| `x` | `float` |  | what is halved, in metres \| feet |"
+    assert argument_rows(halve)[1].startswith("| `times` | `int` | `1` | how often")
+    text, told = entry(halve, 2)
+    assert told and text.startswith("## `halve(x, times)`") and r"`x_1` times\_2" in text
+    assert not entry(lambda x: x, 2)[1]
+    assert escaped("a*b") == r"a\*b"
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    (tmp_path / "a.html").write_text("<a href='b.html#here'></a><a href='b.html#gone'></a><img src='no.png'><a href='https://x.y'></a>")
+    (tmp_path / "b.html").write_text("<p id='here'></p><a href='a.html'></a><a href='#'></a>")
+    assert broken_links(tmp_path) == ["a.html: b.html#gone", "a.html: no.png"]
+
+
+def test_what_a_reader_sees_of_a_cell():
+    cell = dict(cell_type="code", source=["#| export\n", "x = 1"], outputs=[
+        dict(data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"}), dict(data={"text/plain": "1"})])
+    seen = readable(cell)
+    assert seen["source"] == "x = 1" and [o["data"] for o in seen["outputs"]] == [{"text/plain": "1"}]
+    assert readable(dict(cell_type="code", source=["#| hide\n", "x"], outputs=[])) is None
+    figure = with_html(dict(data={"application/vnd.plotly.v1+json": dict(data=[dict(y=[1, 2])], layout={})}))
+    assert "plotly.min.js" in figure["data"]["text/html"]
+
+
+SITE = ROOT / "_docs" / "html"
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not SITE.exists(), reason="no site here; `make docs` builds it")
+def test_every_page_opens_without_a_request_or_an_error():
+    from playwright.sync_api import sync_playwright
+    from browser import CHROMIUM, FLAGS
+    faults, outside = [], set()
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        tab = browser.new_page(viewport=dict(width=390, height=844))
+        tab.on("console", lambda m: faults.append((tab.url, m.text)) if m.type == "error" else None)
+        tab.on("pageerror", lambda e: faults.append((tab.url, str(e))))
+        tab.on("request", lambda r: outside.add(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
+        for path in sorted(SITE.rglob("*.html")):
+            tab.goto(path.as_uri(), wait_until="load")
+            width = tab.evaluate("document.documentElement.scrollWidth")
+            if width > 391 and path.name != "lab.html": faults.append((path.name, f"{width} pixels wide"))
+        browser.close()
+    assert faults == [] and outside == set()

@@ -1,0 +1,56 @@
+"""Two thousand damaged and hostile inputs get an answer, and the fuzzer notices what is none."""
+import re, subprocess, sys
+from conftest import ENV, ROOT
+
+TESTS = ROOT / "tests"
+
+
+def python(*words, **options):
+    env = ENV | dict(PYTHONPATH=str(ROOT))
+    return subprocess.run([sys.executable, *map(str, words)], cwd=TESTS, env=env, timeout=600, capture_output=True, text=True, **options)
+
+
+def test_every_reader_answers(tmp_path):
+    done = python("fuzz.py", "--n", 2000, "--keep", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tried = list(map(int, re.findall(r"(\d+) tried", done.stdout)))
+    assert sum(tried[:-1]) == tried[-1] >= 1980 and min(tried) > 5
+
+
+BAD = """
+import os, sys, time, traceback
+import fuzz, readers
+fuzz.SECONDS = 1
+def wrong(): raise KeyError("x")
+def aside(path): raise ValueError("in.txt is\\nno good")
+def nameless(path): raise OSError("no good")
+def advised(path): raise ValueError("in.txt: pass weights_only=False")
+def long(path): raise ValueError("in.txt" + "x" * 600)
+def printed(path):
+    try: wrong()
+    except KeyError: traceback.print_exc()
+def hungry(path): bytearray(5 << 30)
+def run(path): open("canary", "w").close()
+def hang(path):
+    while True: time.sleep(.1)
+def held(path): raise ValueError("in.txt is no good")
+reads = dict(wrong=lambda path: wrong(), dies=lambda path: os.abort(), aside=aside, nameless=nameless, advised=advised, long=long,
+             printed=printed, hungry=hungry, run=run, hang=hang, held=held, value=lambda path: 1)
+def made(folder): return readers.Reader([b"abc"], lambda rng, given: given, reads, (".txt",))
+fuzz.READERS["bad"] = made
+fuzz.SHARES["bad"] = 1
+sys.exit(fuzz.main(["--only", "bad", "--n", "60"]))
+"""
+
+def test_the_fuzzer_notices():
+    done = python("-c", BAD)
+    said = re.findall(r"^not held: bad (\S+): (.*?) in ", done.stdout, re.M)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert dict(said) == {"wrong": "KeyError", "?": "crash (-6)", "aside": "ValueError of several lines", "advised": "unsafe advice",
+                          "nameless": "OSError without the file's name", "long": "ValueError too long", "printed": "a printed traceback", "hungry": "MemoryError",
+                          "run": "it was run", "hang": "no answer"}
+
+
+def test_an_input_can_be_made_again():
+    first, second = (python("fuzz.py", "--only", "weights", "--at", 7).stdout for _ in "12")
+    assert first and re.sub(r"fuzz-\w+", "", first) == re.sub(r"fuzz-\w+", "", second)
