@@ -27,9 +27,9 @@ __all__ = ['FILTERS', 'PRESETS', 'FILTER', 'LABELS', 'OPTIONAL', 'OFF', 'CAPTION
            'FEWEST', 'COLOURS', 'INTRODUCTION', 'band_of', 'WithDC', 'filtered', 'other_band', 'pack_energy',
            'relative_error', 'pack_maps', 'pack_norms', 'thumbnail', 'picture_of', 'edges_for', 'lacking',
            'read_results', 'panels', 'as_json', 'benchmark_figures', 'as_backbone', 'label_space', 'any_space',
-           'Looked', 'look', 'own_filter', 'asset', 'control', 'FrequencyLab', 'unavailable', 'number', 'chosen_of',
-           'one_of', 'blank', 'explanations', 'Contents', 'thinned', 'evenly', 'picks_of', 'example', 'contents',
-           'constants', 'packed_plotly', 'dc_share', 'joined', 'spectrum_table', 'open_lab', 'lab_notebook']
+           'Looked', 'look', 'own_filter', 'asset', 'control', 'Controls', 'FrequencyLab', 'unavailable', 'number',
+           'chosen_of', 'one_of', 'blank', 'explanations', 'Contents', 'thinned', 'evenly', 'picks_of', 'example',
+           'contents', 'constants', 'packed_plotly', 'dc_share', 'joined', 'spectrum_table', 'open_lab', 'lab_notebook']
 
 # %% ../nbs/9_lab/38_lab.ipynb #b4466599
 from .core import unknown
@@ -161,7 +161,7 @@ def picture_of(image # (3, h, w) tensor
 ): # (h, w, 3) array
     return image.permute(1, 2, 0).numpy()
 
-# %% ../nbs/9_lab/38_lab.ipynb #2a01888f
+# %% ../nbs/9_lab/38_lab.ipynb #e56c564a
 FILTER = ("filter", "cuts", "order", "keep_dc") # the controls that make the band
 LABELS = dict(filter="filter", cuts="cut-offs", order="order", keep_dc="keep DC", layer="block", domains="domains", domain="look at",
               reference="against", image="image", scale="scale", cells="cells", coefficient="coefficient", views="views",
@@ -178,7 +178,6 @@ CAPTIONS = dict(
     segmentation="One image with the features as they are, and filtered. Look for classes that fall with the removed band.",
     iou="IoU filtered minus IoU as it is, over all images of a domain. Negative: the model relies on what was removed.",
     words="What the first screen says of the block, domain by domain.",
-    learnt="Where training moved the edges of the filter.",
     information="Look for bands that tell the domain and not the class. Shaded: the filter. The control has nothing to find.",
     outliers="Tokens far above their image's median norm. They belong to the filter named above; Measure takes the one that is set.",
     measure="What does each band tell, the domain or the class? And which tokens stand out? Linear probes, seconds to minutes.",
@@ -314,45 +313,23 @@ def own_filter(adapter) -> dict | None: # entries of a state; None without a fil
     cuts = tuple(round(float(torch.as_tensor(edge)), 4) for edge in edges)
     return dict(filter=kind, cuts=cuts, order=getattr(band, "order", 2))
 
-# %% ../nbs/9_lab/38_lab.ipynb #edfdfacf
+# %% ../nbs/9_lab/38_lab.ipynb #4248237c
 def asset(name: str # of a file in the package's assets
 ) -> str:
     "What a text file that comes with the package holds."
     return (files("causal_tune") / "assets" / name).read_text(encoding="utf-8")
 
-def control(): # a trait that the browser moves too
+# %% ../nbs/9_lab/38_lab.ipynb #98e2ae19
+def control():
+    "A trait that the browser moves too."
     return traitlets.Any().tag(sync=True)
 
-class FrequencyLab(anywidget.AnyWidget):
-    "Controls and linked views over what a model's features hold; see `gather` for what images may be."
-    _esm = traitlets.Unicode(asset("lab.js")).tag(sync=True)
-    _css = traitlets.Unicode(asset("lab.css")).tag(sync=True)
-    _data = traitlets.Dict().tag(sync=True) # what the browser draws from, see `contents`
-    _figures = traitlets.Dict().tag(sync=True) # of what was measured
-    _said = traitlets.Dict().tag(sync=True) # text, wrong, busy
+class Controls(anywidget.AnyWidget):
+    "A trait for each entry of the state, which Python, the browser and other widgets may set."
     filter, cuts, order, keep_dc = control(), control(), control(), control()
     layer, domains, domain, reference, image = control(), control(), control(), control(), control()
     scale, cells, coefficient, views = control(), control(), control(), control()
     model, against, experiment, baseline = control(), control(), control(), control()
-
-    _timer = _inbox = None # for `close`, whatever happened before
-    _jobs = {}
-
-    def __init__(self, model, # `Segmentor`, `Backbone`, timm model, a name for `create_backbone`, or several: name -> model
-                 images_by_domain: Mapping, # domain -> uint8 (n, 3, H, W), data set, folder, or list of paths and pictures
-                 size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
-                 state: Mapping | None = None, # of an earlier lab
-                 budget: float = 500e6, # bytes to remember of the features
-                 results=None): # folder with tables of `causal-tune bench-quality`
-        self.results = read_results(results) if results else {}
-        self.budget = budget
-        self._jobs = {}    # what is being worked at, by kind, the newest last
-        self._lock = threading.Lock() # JupyterLab may hand messages to several threads of the kernel
-        self._files = {}   # domain -> files that were dropped on the lab
-        self._open(model if isinstance(model, Mapping) else {"": model}, gather(images_by_domain, size))
-        super().__init__(**self._start(), _said=dict(text=self._about()), _data=contents(self, self._everything()))
-        self.on_msg(self._asked)
-        self.state = state or {}
 
     @property
     def state(self) -> dict: # plain values; `json.dumps` takes it
@@ -362,13 +339,43 @@ class FrequencyLab(anywidget.AnyWidget):
 
     @traitlets.validate(*LABELS)
     def _fits(self, proposal): return self.fit(proposal.trait.name, proposal.value)
+
     @traitlets.observe(*FILTER)
     def _band_moved(self, change): self._refilter()
+
     @traitlets.observe("experiment")
     def _experiment_moved(self, change):
-        if self.baseline not in self.baselines(self.experiment): self.baseline = self.baselines(self.experiment)[0]
+        known = self.baselines(self.experiment)
+        if self.baseline not in known: self.baseline = known[0]
 
-# %% ../nbs/9_lab/38_lab.ipynb #9d17be4a
+# %% ../nbs/9_lab/38_lab.ipynb #72685572
+class FrequencyLab(Controls):
+    "Controls and linked views over what a model's features hold; see `gather` for what images may be."
+    _esm = traitlets.Unicode(asset("lab.js")).tag(sync=True)
+    _css = traitlets.Unicode(asset("lab.css")).tag(sync=True)
+    _data = traitlets.Dict().tag(sync=True) # what the browser draws from, see `contents`
+    _figures = traitlets.Dict().tag(sync=True) # of what was measured
+    _said = traitlets.Dict().tag(sync=True) # text, wrong, busy
+    _timer = _inbox = None # the next turn of the event loop; a folder for files that were dropped
+    _jobs = {} # what is being worked at, by kind, the newest last
+
+    def __init__(self, model, # `Segmentor`, `Backbone`, timm model, a name for `create_backbone`, or several: name -> model
+                 images_by_domain: Mapping, # domain -> uint8 (n, 3, H, W), data set, folder, or list of paths and pictures
+                 size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
+                 state: Mapping | None = None, # of an earlier lab
+                 budget: float = 500e6, # bytes to remember of the features
+                 results=None): # folder with tables of `causal-tune bench-quality`
+        self.results = read_results(results) if results else {}
+        self.budget = budget
+        self._jobs = {}
+        self._files = {} # domain -> files that were dropped on the lab
+        self._lock = threading.Lock() # JupyterLab may hand messages to several threads of the kernel
+        self._open(model if isinstance(model, Mapping) else {"": model}, gather(images_by_domain, size))
+        super().__init__(**self._start(), _said=dict(text=self._about()), _data=contents(self, self._everything()))
+        self.on_msg(self._asked)
+        self.state = state or {}
+
+# %% ../nbs/9_lab/38_lab.ipynb #9beb6f06
 @patch
 def _open(self:FrequencyLab, models, data: Gathered): # what there is to show
     self.data = data
@@ -386,6 +393,7 @@ def _open(self:FrequencyLab, models, data: Gathered): # what there is to show
     self._filtered = {}       # and with the filter in `_counted`
     self._counted = None
 
+# %% ../nbs/9_lab/38_lab.ipynb #8c408989
 @patch
 def _furnish(self:FrequencyLab, seen): # choices and ranges of the controls
     self.seen = seen
@@ -446,7 +454,7 @@ def one_of(name: str, v, options): # the same value
     if v in options: return v
     raise ValueError(f"{name}={v!r} does not fit this lab. {unknown(name, v, options)}")
 
-# %% ../nbs/9_lab/38_lab.ipynb #2378aa19
+# %% ../nbs/9_lab/38_lab.ipynb #1aa65bb2
 @patch
 def fit(self:FrequencyLab, name: str, v, experiment: str | None = None):
     "An entry of the state, checked. ValueError for what this lab does not have."
@@ -454,7 +462,7 @@ def fit(self:FrequencyLab, name: str, v, experiment: str | None = None):
     if name in ("domains", "views"): return chosen_of(name, v, self.choices[name], least=int(name == "domains"))
     if name == "baseline": return one_of(name, v, self.baselines(experiment or self.experiment))
     if name in self.choices: return one_of(name, v, self.choices[name])
-    if name == "keep_dc": return one_of(name, v, [False, True])
+    if name == "keep_dc": return bool(one_of(name, v, [False, True]))
     if name not in ("cuts", "coefficient"): return number(name, v, *self.ranges[name])
     if not hasattr(v, "__len__") or len(v) != 2: raise ValueError(f"{name}={v!r} does not fit this lab: two numbers are needed.")
     if name == "cuts": return [number(name, edge, *self.ranges[name], whole=False) for edge in v]
@@ -548,7 +556,7 @@ def example(lab: FrequencyLab, seen: list, # an observation for each model
     models = [pack_maps(one.maps[domain][i]) | pack_norms(one.norms[domain][i]) for one in seen]
     return dict(input=thumbnail(picture_of(lab.data.images[domain][i])), models=models)
 
-# %% ../nbs/9_lab/38_lab.ipynb #99aa3990
+# %% ../nbs/9_lab/38_lab.ipynb #7d9f01ea
 def contents(lab: FrequencyLab, holds: Contents) -> dict: # plain values and bytes
     "What the browser draws from."
     seen = [thinned(one.seen, holds.blocks) for one in lab.models.values()]
@@ -563,7 +571,7 @@ def contents(lab: FrequencyLab, holds: Contents) -> dict: # plain values and byt
         limits=np.max([one.limits for one in seen], 0).tolist(), images=examples, picks=picks, choices=lab.choices, ranges=ranges,
         presets=PRESETS | lab.own_filters(), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
         benchmark=benchmark_figures(lab.results) or None,
-        learnt={}, about=lab._about(), notes=lab.notes(), foot=[], **constants(lab.data.images))
+        about=lab._about(), notes=lab.notes(), foot=[], **constants(lab.data.images))
 
 @patch
 def own_filters(self:FrequencyLab) -> dict: # name of a preset -> entries of a state
@@ -733,7 +741,7 @@ def _measure(self:FrequencyLab): # a generator; whatever happens, the button can
     self._say(why or self._about(), wrong=why is not None)
     self._figures = dict(self._figures, of=model)
 
-# %% ../nbs/9_lab/38_lab.ipynb #93c86af2
+# %% ../nbs/9_lab/38_lab.ipynb #953ee9c7
 @patch
 def _steps(self:FrequencyLab, backbone):
     parts = []
@@ -747,7 +755,8 @@ def _steps(self:FrequencyLab, backbone):
     self.artifacts = artifact_report(backbone, self.data.images, self.band, batch=2)
     self.measured_with = self.filter_name()
     information = information_figure(skill_curves(self.evidence), self.evidence.bands, band=self.band)
-    self._figures = dict(information=as_json(information), outliers=as_json(outlier_figure(self.artifacts["filter"])), filter=self.measured_with)
+    found = dict(information=information, outliers=outlier_figure(self.artifacts["filter"]))
+    self._figures = {name: as_json(figure) for name, figure in found.items()} | dict(filter=self.measured_with)
 
 # %% ../nbs/9_lab/38_lab.ipynb #c89294ef
 def dc_share(energy # (..., h, w)
@@ -821,7 +830,7 @@ def joined(a: Observation, b: Observation) -> Observation: # of other domains, a
                       a.spectra.layers, a.spectra.counts + b.spectra.counts)
     return Observation(spectra, a.maps | b.maps, a.norms | b.norms, a.limits, a.notes + b.notes)
 
-# %% ../nbs/9_lab/38_lab.ipynb #5508c5cf
+# %% ../nbs/9_lab/38_lab.ipynb #0274486b
 @patch
 def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
     "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `benchmark`."
@@ -839,6 +848,7 @@ def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
         found["benchmark"] = pd.concat(named, ignore_index=True)
     return found
 
+# %% ../nbs/9_lab/38_lab.ipynb #722e6264
 @patch
 def _per_model(self:FrequencyLab, table): # with a column for the model where there are several
     if len(self.models) == 1: return table(self.seen)

@@ -391,14 +391,6 @@ function open(root, D, start, link) {
   };
   VIEWS.outliers = card => { titled(card, "Tokens of outlying norm", `filter: ${link.figures.filter}`); return drawn(card, link.figures.outliers); };
   VIEWS.benchmark = card => { titled(card, `Benchmark: ${S.experiment}`); return drawn(card, D.benchmark[S.experiment][S.baseline]); };
-  VIEWS.learnt = card => {
-    const paths = Object.entries(D.learnt), area = { x: 56, y: 16, w: card.width - 110, h: 150 }, most = Math.max(...paths.flatMap(([, p]) => p.iterations), 1);
-    titled(card, "Cut-offs over training", "of the filter that was learnt, one for all blocks");
-    const x = i => area.x + area.w * i / most, y = r => area.y + area.h * (1.42 - r) / 1.42;
-    show(card, 215, [axes(area, { ticks: steps(0, most, 6), at: x, text: String, title: "iteration" }, { ticks: [0, .2, .4, .6, .8, 1, 1.2, 1.4], grid: true, at: y, text: v => +v.toFixed(1), far: 36, title: "radius" }),
-      paths.map(([model, p], m) => ["low", "high"].map(edge => [stroke(path(p.iterations.map(x), p[edge].map(y)), { "stroke-width": 2, "stroke-dasharray": m ? "6 4" : null, stroke: edge === "low" ? "#0072b2" : ORANGE }),
-        label(area.x + area.w + 6, y(p[edge][p[edge].length - 1]) + 4, `${edge} ${cut(p[edge][p[edge].length - 1])}`, { "font-size": 11.5 })]))]);
-  };
   function words() { // the lab in sentences
     const percent = v => `${(100 * v).toFixed(v < .0995 ? 1 : 0)} %`, [all, low, mid, high] = F.shares(band), of_filter = S.filter === "none" ? "No filter" : `${D.filters[S.filter]}, ${cut(S.cuts[0])} to ${cut(S.cuts[1])}${S.filter === "butterworth" ? `, order ${S.order}` : ""}`;
     const lines = series().map(one => {
@@ -499,9 +491,9 @@ function open(root, D, start, link) {
     tip.style.cssText = `left:${clamp(e.clientX - at.left + 14, 0, at.width - tip.offsetWidth - 4)}px;top:${e.clientY - at.top + 16}px`;
   }
   const left = h("div", { class: "ct-column" }, card("curves"), card("plane")), measuring = h("section", { class: "ct-card ct-wide", "data-view": "measure" }, h("div", { class: "ct-head" }, h("h2", {}, "Evidence"), measure, h("span", { class: "ct-sub" }, link.live ? D.captions.measure : "measuring needs the model: open the lab in Jupyter")));
-  const names = ["curves", "plane", "zones", "features", "difference", "coefficient", ...D.heads ? ["segmentation", "iou"] : [], "words", ...Object.keys(D.learnt).length ? ["learnt"] : [], "information", "outliers", ...D.benchmark ? ["benchmark"] : []];
+  const names = ["curves", "plane", "zones", "features", "difference", "coefficient", ...D.heads ? ["segmentation", "iou"] : [], "words", "information", "outliers", ...D.benchmark ? ["benchmark"] : []];
   const main = h("main", { class: "ct-cards" }, left, card("zones"), card("features", true), card("difference"), card("coefficient"), D.heads && [card("segmentation", true), card("iou", true)], card("words", true),
-    names.includes("learnt") && card("learnt", true), D.choices.views.includes("evidence") && [measuring, card("information", true), card("outliers", true)], D.benchmark && card("benchmark", true));
+    D.choices.views.includes("evidence") && [measuring, card("information", true), card("outliers", true)], D.benchmark && card("benchmark", true));
   const notes = D.notes.length ? h("details", {}, h("summary", {}, `${D.notes.length} note${D.notes.length > 1 ? "s" : ""} on the images`), D.notes.map(note => h("p", {}, note))) : null;
   root.className = "ct-lab";
   root.replaceChildren(header, main, h("footer", { class: "ct-foot" }, notes, D.foot.map(line => h("p", {}, line))), tip);
