@@ -25,7 +25,10 @@ lab = FrequencyLab(model, data)
 lab"""
 LARGE = """import causal_tune, timm, torch
 from causal_tune.lab import FrequencyLab
+class Same(torch.nn.Module): # no attention: what the features are does not matter here, how many there are does
+    def forward(self, x, *args, **options): return x
 model = timm.create_model("vit_tiny_patch16_224", depth=24, embed_dim=24, num_heads=1, patch_size=8, dynamic_img_size=True, num_classes=0)
+for block in model.blocks: block.attn = Same()
 data = {d: torch.randint(0, 255, (16, 3, 512, 512), dtype=torch.uint8) for d in ("clear", "fog", "night", "rain", "snow")}
 lab = FrequencyLab(model, data)
 lab"""

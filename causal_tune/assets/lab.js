@@ -177,7 +177,7 @@ function heat(card, slot, { x, y, w, h: height }, values, columns, scale, low, h
 function bar(card, slot, x, y, height, scale, low, high, unit) { // what the colours stand for
   heat(card, slot, { x, y, w: 11, h: height }, range(64).map(i => high - (high - low) * i / 63), 1, scale, low, high);
   const at = v => y + height * (high - v) / (high - low), text = v => +v.toPrecision(3);
-  return [label(x, y - 8, unit, { "font-size": 11.5, ...soft }), steps(low, high, 4).map(v => label(x + 16, at(v) + 4, text(v), { "font-size": 11.5 }))];
+  return [label(x, y - 8, unit, { "font-size": 11.5, ...soft }), steps(low, high, 5).map(v => label(x + 16, at(v) + 4, text(v), { "font-size": 11.5 }))];
 }
 function show(card, height, children, acts = {}) { // acts: tell(x, y) -> text, click(x, y), move(dx, dy)
   card.svg.setAttribute("width", card.width);
@@ -193,7 +193,7 @@ const inside = ({ x, y, w, h: height }, columns, rows) => (px, py) => { // row a
 // ---- the lab in an element. link: told(values), ask(content, buffers), live, figures, load() -> Plotly
 function open(root, D, start, link) {
   const S = { ...start }, F = numbers(D), { H, W } = F, SCALES = Object.fromEntries(Object.entries(D.scales).map(([name, stops]) => [name, colours(stops)]));
-  const cards = {}, controls = [], answers = new Map(), waiting = new Set(), several = D.models.length > 1;
+  const cards = {}, controls = [], answers = new Map(), waiting = new Set(), untold = new Set(), several = D.models.length > 1;
   let band = { filter: "dog", low: .2, high: .7 }, dark = false, frame = 0, rest = 0, ticking = 0, asked = "";
 
   const hue = domain => (rgb => dark && luminance(rgb) < .1 ? rgb.map(v => Math.round(v * .6 + 102)) : rgb)(D.colors[domain]);
@@ -207,7 +207,7 @@ function open(root, D, start, link) {
 
   const VIEWS = {
     curves(card) {
-      const area = { x: 56, y: 24, w: card.width - 110, h: 186 }, share = S.scale === "share", rows = series();
+      const area = { x: 56, y: 24, w: card.width - 110, h: 200 }, share = S.scale === "share", rows = series();
       const rings = rows.map(one => F.profile(one.plane, share)), dc = rows.map(one => one.plane[0]);
       const seen = [...rings.flat(), ...share ? [] : dc].filter(e => e > 0), [least, most] = [Math.min(...seen), Math.max(...seen)];
       const [low, high] = share ? [0, 1.05 * most] : seen.length ? [Math.floor(Math.log10(least)), Math.ceil(Math.log10(most) + .01)] : [0, 1];
@@ -218,10 +218,10 @@ function open(root, D, start, link) {
       const up = { ticks, grid: true, at: v => y(share ? v : 10 ** v), text: share ? String : power, far: 44, title: share ? "share of energy per ring (%)" : "energy per coefficient" };
       const places = rows.reduce((at, one) => [...at, at[at.length - 1] + 26 + 6.6 * Math.min(one.name.length, 24)], [area.x]);
       titled(card, `What the filter keeps: block ${block()}`, "energy by radius; marks at 0 are DC");
-      show(card, 300, [
+      show(card, 296, [
         stroke(`${line}L${right} ${area.y}L${x(0)} ${area.y}Z`, { fill: "currentColor", "fill-opacity": .1, stroke: "none" }),
         axes(area, { ticks: steps(0, 1.4, card.width < 480 ? 4 : 7), at: x, text: v => +v.toFixed(1), title: "radial frequency (share of Nyquist)" }, up),
-        axes(area, null, { ticks: [0, .25, .5, .75, 1], at: top, text: v => cut(v).replace(".00", ""), right: true, far: 40, title: "gain" }),
+        axes(area, null, { ticks: [0, .25, .5, .75, 1], at: top, text: v => v ? cut(v) : "0", right: true, far: 40, title: "gain" }),
         cuts.map((r, i) => [stroke(`M${x(r)} ${area.y}v${area.h}`, { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" }),
           label(x(r), area.y - 6, cut(r), { ...middle, fill: ORANGE, "font-size": 11.5 })]),
         stroke(line, { "stroke-width": 2, "stroke-dasharray": "7 4" }),
@@ -230,7 +230,7 @@ function open(root, D, start, link) {
           const at = [...xs.map((px, j) => [px, ys[j]]), ...share ? [] : [[x(0), y(dc[i])]]].filter(([, py]) => Number.isFinite(py));
           return [stroke(path(xs, ys), { stroke: color, "stroke-width": 2, "stroke-dasharray": one.dash }),
             stroke(at.map(([px, py]) => one.mark(+px.toFixed(1), +py.toFixed(1))).join(""), { fill: color, "stroke-width": .6, "stroke-opacity": .6 }),
-            places[i + 1] < card.width && [stroke(one.mark(places[i] + 5, 284), { fill: color, "stroke-width": .6 }), label(places[i] + 14, 288, short(one.name, 24))]];
+            places[i + 1] < card.width && [stroke(one.mark(places[i] + 5, 282), { fill: color, "stroke-width": .6 }), label(places[i] + 14, 286, short(one.name, 24))]];
         }),
       ], { tell: px => {
         const r = (px - area.x) / area.w * (Math.SQRT2 + .03) - .03, i = F.radii.reduce((best, v, j) => Math.abs(v - r) < Math.abs(F.radii[best] - r) ? j : best, 0);
@@ -297,7 +297,7 @@ function open(root, D, start, link) {
     return [kept.map(p => p[0]), kept.map(p => p[1])];
   }
   function table(card, { heads, rows, columns, values, differs, chosen, go, title, tilt, digits }) { // panels of numbers under each other
-    const left = clamp(14 + 6.8 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3)), tall = clamp(Math.floor(400 / (heads.length * rows.length)), 17, 27);
+    const left = clamp(14 + 6.8 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3)), tall = clamp(Math.floor(440 / (heads.length * rows.length)), 17, 27);
     const w = card.width - left - 62, cell = w / columns.length, step = tall * rows.length + 26, all = values.flat(2).filter(v => v === v);
     const most = all.reduce((a, v) => Math.max(a, Math.abs(v)), differs ? .1 : 1), top = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -top : 0;
     const places = digits ?? (top >= (differs ? 10 : 20) ? 0 : 1), scale = differs ? diverging : grey;
@@ -516,17 +516,21 @@ function open(root, D, start, link) {
     if (!moved.length) return;
     Object.assign(S, values);
     if (D.benchmark && !(S.baseline in D.benchmark[S.experiment])) { S.baseline = Object.keys(D.benchmark[S.experiment])[0]; moved.push("baseline"); }
+    if (!quiet) moved.forEach(name => untold.add(name));
     refresh(moved);
-    if (!quiet) link.told(Object.fromEntries(moved.map(name => [name, S[name]])));
   }
   function refresh(moved, all = names) {
     all.filter(view => moved.some(name => D.affects[name].includes(view))).forEach(view => waiting.add(view));
     const why = wrong(), [low, high] = S.cuts;
     if (!why && (!moved.length || moved.some(name => D.affects[name].includes("plane")))) band = { filter: S.filter, low, high, order: S.order, dc: S.keep_dc };
     say(why);
-    frame ||= requestAnimationFrame(() => { frame = 0; flush(D.first); controls.forEach(sync => sync()); seen(); });
+    frame ||= requestAnimationFrame(() => { frame = 0; flush(D.first); controls.forEach(sync => sync()); seen(); tell_all(); });
     clearTimeout(rest);
     rest = setTimeout(settle, 90);
+  }
+  function tell_all() { // the other side hears of a frame's moves at once
+    if (untold.size) link.told(Object.fromEntries([...untold].map(name => [name, S[name]])));
+    untold.clear();
   }
   function seen() { // what has no use at the moment
     header.querySelector("[data-of=order]").hidden = S.filter !== "butterworth";
