@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor, nn
-from .core import Registry, parse_spec, unknown
+from .core import Registry, check_range, parse_spec, unknown
 
 # %% auto #0
 __all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter', 'start_at_zero',
@@ -29,6 +29,7 @@ class Adapter(nn.Module):
                  patch_size: int = 16, # side of a patch in pixels; published starts depend on it
                  query_dim: int = 256): # width q of the head's queries
         super().__init__()
+        for name, value in dict(num_layers=num_layers, channels=channels).items(): check_range(name, value, 1, 100_000)
         self.num_layers = num_layers
         self.channels = channels
 
@@ -124,7 +125,10 @@ def attend(x: Tensor, # (b, n, c) what asks
     values = values.to(x.dtype)
     if not softmax: return x @ keys[1:].T @ values
     values = F.pad(values, (0, 0, 1, 0))  # the null token's value
-    return F.scaled_dot_product_attention(x, keys.expand(len(x), -1, -1), values.expand(len(x), -1, -1))
+    b = x.shape[0]  # len() would fix the batch of an exported model
+    keys = keys.expand(b, 1, -1, -1)  # one head: fast kernels and exporters know four axes alone
+    values = values.expand(b, 1, -1, -1)
+    return F.scaled_dot_product_attention(x[:, None], keys, values)[:, 0]
 
 # %% ../nbs/2_adapters/06_adapters.ipynb #31749502
 class TokenAdapter(Adapter, LearnableTokens):
@@ -135,8 +139,8 @@ class TokenAdapter(Adapter, LearnableTokens):
                  init: str = "scale", # "scale": s = 1e-3 learnable; "zero": output map zero, s = 1
                  softmax: bool = True): # of the attention to the tokens
         super().__init__(num_layers, channels)
-        if num_tokens < 2: raise ValueError(f"num_tokens={num_tokens}: a null token and at least one other are needed.")
-        if rank is not None and rank < 1: raise ValueError(f"rank={rank}: at least 1, or None for tokens stored whole.")
+        check_range("num_tokens", num_tokens, 2, 10_000) # a null token and at least one other
+        if rank is not None: check_range("rank", rank, 1, 10_000)
         if init not in ("scale", "zero"): raise unknown("init", init, ["scale", "zero"])
         self.softmax = softmax
         self.make_tokens(num_layers, num_tokens, channels, rank, patch_size)

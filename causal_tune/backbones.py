@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 import timm
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from .core import check_finite, foreign, named_tensors, parse_spec, read_tensors, shown, unknown
+from .core import check_finite, check_range, check_value, foreign, named_tensors, parse_spec, read_tensors, shown, unknown
 from .spectral import grid_to_tokens, tokens_to_grid
 from .toyvit import WEIGHTS
 from .adapters import ADAPTERS, Adapter, create_adapter
@@ -177,7 +177,7 @@ def _after_block(self:Backbone, layer, block, args, out):
 
 @patch
 def _before_patches(self:Backbone, patch_embed, args): # the grid follows from the image, also when the model is called by itself
-    self._grid = tuple(math.ceil(s / p) for s, p in zip(args[0].shape[-2:], self.patch_size))
+    self._grid = tuple(-(-s // p) for s, p in zip(args[0].shape[-2:], self.patch_size))
 
 # %% ../nbs/4_models/15_backbones.ipynb #3960d09c
 @patch
@@ -188,6 +188,7 @@ def _run(self:Backbone, images, taken=(), raw=()): # two dicts, block -> (b, c, 
     check_grid(self.model, ((H + bottom) // p, (W + right) // q), self.patch_size)
     self._taken = found = dict.fromkeys(taken)
     self._raw = seen = dict.fromkeys(raw)
+    images = images.to(next(self.model.parameters()).dtype)  # after half() or bfloat16()
     try: self.model.forward_features(F.pad(images, (0, right, 0, bottom)))
     finally: # also after an error nothing of the images stays
         self._taken = {}
@@ -269,6 +270,12 @@ PRESETS |= {f"lite{i}": (f"tf_efficientnet_lite{i}.in1k", {}) for i in range(3)}
 PRESETS |= {"resnet50": ("resnet50.a1_in1k", {}), "resnet101": ("resnet101.a1h_in1k", {})}
 
 # %% ../nbs/4_models/15_backbones.ipynb #a3ec7882
+def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
+    try: known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    except RuntimeError: # a model that it knows, with a tag that it does not
+        raise unknown("weights", name, timm.list_pretrained(f"{name.split('.')[0]}.*")) from None
+    return known or timm.models.PretrainedCfg(url=None, hf_hub_id=None)
+
 def architecture(name: str # timm's name, with or without the name of its weights
 ) -> type: # the class of the model
     "What timm would build. ValueError for names it does not know and for models without blocks that can be adapted."
@@ -278,6 +285,7 @@ def architecture(name: str # timm's name, with or without the name of its weight
         near = difflib.get_close_matches(name, [*PRESETS, *likely], n=4)
         raise ValueError(f"Neither a preset nor a timm model: {name!r}. Near: {', '.join(near) or 'none'}. "
                          "See list_backbones() and timm.list_models('*vit*').")
+    _record(name)
     kind = typing.get_type_hints(timm.models.model_entrypoint(name.split(".")[0])).get("return")
     if not issubclass(kind or object, (VisionTransformer, Eva, VisionTransformerSAM, *STAGED)):
         raise ValueError(f"{name} is a {getattr(kind, '__name__', kind)}; give a ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet model.")
@@ -303,10 +311,6 @@ def _packaged(name): # files
     package = _package(name)
     found = find_spec(package) if package else None
     return sorted((Path(found.origin).parent / "models").glob("*.pth")) if found else []
-
-def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
-    return timm.get_pretrained_cfg(name, allow_unregistered=True) or timm.models.PretrainedCfg(url=None, hf_hub_id=None)
-
 
 # %% ../nbs/4_models/15_backbones.ipynb #5c2e91ab
 def missing_weights(name, # timm's
@@ -412,6 +416,14 @@ def _no_xformers(model) -> str | None: # the reason
 def _attend(attn, *args, **kwargs):
     with XFormersMode(): return type(attn).forward(attn, *args, **kwargs)
 
+# %% ../nbs/4_models/15_backbones.ipynb #3c0edc60
+def _check_sizes(img_size, patch_size): # of a model; None: its own
+    sides = img_size if isinstance(img_size, (tuple, list)) else [img_size]
+    if len(sides) > 2 or not sides or (len(sides) == 1 and sides is img_size):
+        raise ValueError(f"img_size={shown(img_size)}: give a side, or height and width, in pixels.")
+    for side in sides if img_size is not None else []: check_range("img_size", side, patch_size or 8, 16_384)
+    if patch_size is not None: check_range("patch_size", patch_size, 1, 256)
+
 # %% ../nbs/4_models/15_backbones.ipynb #9d7a78d8
 def create_model(name: str, # a preset, or timm's name
                  img_size=None, # pixels (side, or (H, W)) the positions are laid out for
@@ -420,7 +432,8 @@ def create_model(name: str, # a preset, or timm's name
                  **architecture_options, # of the timm model, such as depth=2
 ) -> nn.Module:
     "A timm model without classifier that takes any input size, with its weights. Errors as `create_backbone`."
-    name, preset = PRESETS.get(name, (name, {}))
+    name, preset = PRESETS.get(check_value("backbone", name, "str", "dinov2_s"), (name, {}))
+    _check_sizes(img_size, patch_size)
     asked = dict(img_size=img_size, patch_size=patch_size)
     sizes = {k: v for k, v in asked.items() if v is not None}
     if name == "toy_vit": return _toy_vit(img_size, patch_size, pretrained, **architecture_options)
@@ -464,6 +477,7 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
 ) -> Backbone:
     "A backbone with its adapter. ValueError for unknown names and options, FileNotFoundError without weights."
     model = name_or_model
+    check_range("query_dim", query_dim, 1, 100_000)
     if isinstance(model, str): model = create_model(model, img_size, patch_size, pretrained)
     stages = stages_of(model)
     use_attention(model, attention)
@@ -474,10 +488,10 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
 def _layers_read(stages, out_layers): # block numbers from 0
     ends = np.cumsum([len(stage.blocks) for stage in stages])
     depth = int(ends[-1])
-    if out_layers is not None: layers = tuple(out_layers)
-    elif len(stages) > 1: layers = [int(end) - 1 for end in ends]
-    else: layers = default_out_layers(depth)
-    if not all(-depth <= layer < depth for layer in layers):
+    if out_layers is None: layers = tuple(int(end) - 1 for end in ends) if len(stages) > 1 else default_out_layers(depth)
+    else: layers = tuple(out_layers) if isinstance(out_layers, (list, range)) else out_layers
+    check_value("out_layers", layers, "tuple[int, ...]", default_out_layers(depth))
+    if not layers or not all(-depth <= layer < depth for layer in layers):
         raise ValueError(f"out_layers={layers}: this model has blocks 0 to {depth - 1}.")
     return [layer % depth for layer in layers]
 

@@ -6,11 +6,10 @@
 from __future__ import annotations
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 import torch
 from torch import Tensor, nn
-from .core import Registry
-from .spectral import dct2, idct2
+from .core import Registry, check_range, check_value
+from .spectral import dct2, exporting, idct2, made_once
 
 # %% auto #0
 __all__ = ['BANDS', 'radius', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand', 'AllPass',
@@ -23,13 +22,16 @@ def radius(h: int, w: int, # the patch grid
     "Normalised radial frequency r = sqrt((k/h)^2 + (l/w)^2) of every DCT coefficient."
     u = torch.arange(h, device=device) / h
     v = torch.arange(w, device=device) / w
+    if exporting(): return torch.sqrt(u.double()[:, None] ** 2 + v.double() ** 2).float()  # ONNX has no hypot
     return torch.hypot(u[:, None], v[None])
 
 # %% ../nbs/1_spectra/04_bands.ipynb #945778e3
 BANDS = Registry("band")
 
 def _check_cutoffs(low, high, top=2 ** .5):
-    if not 0 <= low < high: raise ValueError(f"Cut-offs need 0 <= low < high, not low={low}, high={high}.")
+    for name, value in dict(low=low, high=high).items(): check_range(name, value, 0., 1e6)
+    if low: check_range("low", low, 1e-6, 1e6) # what is smaller is 0 in float32, and 0 / 0 is no gain
+    if not low < high: raise ValueError(f"Cut-offs need 0 <= low < high, not low={low}, high={high}.")
     if low >= top: raise ValueError(f"low={low} lies above every frequency of the grid; radii end at {top:.3f}.")
 
 class RadialBand:
@@ -51,7 +53,7 @@ class DifferenceOfGaussians(RadialBand):
 
     def __post_init__(self):
         _check_cutoffs(self.low, self.high)
-        if self.low == 0: raise ValueError("DifferenceOfGaussians needs low > 0: a Gaussian of no width is undefined.")
+        check_range("low", self.low, 1e-6, 2 ** .5) # a Gaussian of no width is undefined
 
     def of_radius(self, r):
         return torch.exp(-r ** 2 / (2 * self.high ** 2)) - torch.exp(-r ** 2 / (2 * self.low ** 2))
@@ -65,7 +67,8 @@ class GaussianBand(RadialBand):
     width: float = .1   # standard deviation of the bell
 
     def __post_init__(self):
-        if not self.width > 0: raise ValueError(f"GaussianBand needs width > 0, not {self.width}.")
+        check_range("center", self.center, -1e6, 1e6)
+        check_range("width", self.width, 1e-6, 1e6)
 
     def of_radius(self, r): return torch.exp(-(r - self.center) ** 2 / (2 * self.width ** 2))
 
@@ -90,11 +93,11 @@ class PiecewiseBand:
 
     def __call__(self, h, w):
         d = torch.maximum(torch.arange(h)[:, None], torch.arange(w)[None]).float()
-        s = min(h, w)
-        v1 = int(self.low * s)
-        v2 = int(self.high * s)
+        s = torch.sym_min(h, w)  # in an export sizes are symbols
+        v1 = torch.sym_int(self.low * s)
+        v2 = torch.sym_int(self.high * s)
         mask = torch.where(d <= v1, 1 - .95 * d / (v1 + 1e-10), torch.full_like(d, .01))
-        mask = torch.where((d > v2) & (d <= s), .3 * (d - v2) / max(s - v2, 1), mask)
+        mask = torch.where((d > v2) & (d <= s), .3 * (d - v2) / torch.sym_max(s - v2, 1), mask)
         return 1 - torch.where(d > s, .5, mask)
 
 # %% ../nbs/1_spectra/04_bands.ipynb #eb20abec
@@ -128,12 +131,12 @@ class ButterworthBand(RadialBand):
 
     def __post_init__(self):
         _check_cutoffs(self.low, self.high)
-        if self.order < 1: raise ValueError(f"A Butterworth filter needs order >= 1, not {self.order}.")
+        check_range("order", self.order, 1, 100)
 
     def of_radius(self, r):
         n = 2 * self.order
-        rise = 1. if self.low == 0 else r ** self.order / torch.sqrt(r ** n + self.low ** n)
-        return rise / torch.sqrt(1 + (r / self.high) ** n)
+        rise = 1. if self.low == 0 else torch.rsqrt(1 + (self.low / r) ** n)
+        return rise * torch.rsqrt(1 + (r / self.high) ** n)
 
 # %% ../nbs/1_spectra/04_bands.ipynb #de645b63
 @BANDS.register("learnable")
@@ -144,10 +147,12 @@ class LearnableBand(nn.Module):
                  slope: float = .05): # width of the edges, in radii
         super().__init__()
         _check_cutoffs(low, high)
-        if low == 0 or slope <= 0: raise ValueError(f"LearnableBand needs low > 0 and slope > 0, not {low}, {slope}.")
+        check_range("low", low, 1e-6, 2 ** .5)
+        check_range("slope", slope, 1e-6, 1e6)
+        gap = torch.tensor(float(high - low))
         self.slope = slope
         self.raw_low = nn.Parameter(torch.logit(torch.tensor(low / 2 ** .5)))
-        self.raw_gap = nn.Parameter(torch.log(torch.expm1(torch.tensor(float(high - low)))))
+        self.raw_gap = nn.Parameter(gap + torch.log(-torch.expm1(-gap)))
 
     @property
     def low(self): return torch.sigmoid(self.raw_low) * 2 ** .5
@@ -166,7 +171,7 @@ def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, 
 ):
     "The band that a spec names; ValueError for an unknown name or option."
     if callable(spec): return spec
-    return BANDS.create(spec)
+    return BANDS.create(check_value("band", spec, "str", "dog:low=.2"))
 
 # %% ../nbs/1_spectra/04_bands.ipynb #ea364534
 def gain_like(band, # any band, or any function (h, w) -> gain
@@ -178,7 +183,7 @@ def gain_like(band, # any band, or any function (h, w) -> gain
         return _fixed_gain(band, h, w, like.device, like.dtype)
     return torch.as_tensor(band(h, w)).to(like)  # learnable, or somebody's own function: asked every time
 
-@lru_cache(maxsize=256)
+@made_once(maxsize=256)
 def _fixed_gain(band, h, w, device, dtype):
     with torch.inference_mode(False): return band(h, w).to(device, dtype)
 

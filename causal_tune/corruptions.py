@@ -5,7 +5,7 @@
 # %% ../nbs/5_data/19_corruptions.ipynb #85aa4846
 from __future__ import annotations
 from contextlib import contextmanager
-from .core import unknown
+from .core import check_range, unknown
 
 # %% auto #0
 __all__ = ['CORRUPTIONS', 'SEVERITIES', 'read_corruption', 'corruption_label', 'library', 'numpy_seeded', 'corrupt']
@@ -60,6 +60,7 @@ def corrupt(image: np.ndarray, # (h, w, 3) uint8 RGB, both sides at least 32
 ) -> np.ndarray: # (h, w, 3) uint8
     "A corrupted copy of an image (Hendrycks & Dietterich, ICLR 2019). ValueError for what it cannot be made of."
     import numpy as np
+    check_range("seed", seed, 0, 2 ** 32 - 1)
     name, (severity,) = read_corruption(f"{name}:{severity}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 32:
         raise ValueError(f"an image of shape {image.shape} and type {image.dtype} cannot be corrupted: "

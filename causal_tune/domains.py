@@ -11,7 +11,6 @@ import colorsys, zlib
 from dataclasses import dataclass, field
 from typing import Mapping
 import numpy as np
-from fastcore.basics import patch
 from PIL import Image, ImageColor, ImageDraw
 
 # %% ../nbs/0_ground/02_domains.ipynb #47bd1531
@@ -30,17 +29,13 @@ class LabelSpace:
 
     def __len__(self): return len(self.classes)
 
-# %% ../nbs/0_ground/02_domains.ipynb #85d1b976
-@patch
-def colorize(self: LabelSpace, # whose palette to paint with
-             labels: np.ndarray, # (h, w) integers or a tensor; what is no class of the space is painted black
-) -> np.ndarray: # (h, w, 3) uint8 RGB
-    "Paint a label image."
-    labels = np.asarray(labels)
-    black = len(self)  # the row behind the classes
-    rows = np.concatenate([self.palette, np.zeros((1, 3), np.uint8)])
-    known = (labels >= 0) & (labels < len(self))
-    return rows[np.where(known, labels, black)]
+    def colorize(self, labels: np.ndarray, # (h, w) integers or a tensor; what is no class of the space is painted black
+    ) -> np.ndarray: # (h, w, 3) uint8 RGB
+        "Paint a label image."
+        labels = np.asarray(labels)
+        rows = np.concatenate([self.palette, np.zeros((1, 3), np.uint8)])  # black behind the classes
+        known = (labels >= 0) & (labels < len(self))
+        return rows[np.where(known, labels, len(self))]
 
 # %% ../nbs/0_ground/02_domains.ipynb #560f93a7
 def from_hex(name: str, # what the space is called

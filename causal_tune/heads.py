@@ -9,7 +9,7 @@ import causal_tune  # before smp: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
-from .core import Registry, parse_spec
+from .core import Registry, check_range, parse_spec
 
 # %% auto #0
 __all__ = ['HEADS', 'at_size', 'per_level', 'LinearHead', 'DPTHead', 'create_head']
@@ -53,6 +53,7 @@ class DPTHead(nn.Module):
                  num_classes: int, # k
                  width: int = 64): # channels of the fusion
         super().__init__()
+        check_range("width", width, 2, 8192)
         self.pyramid = not isinstance(channels, int)
         self.decoder = DPTDecoder(per_level(channels), (4, 8, 16, 32) if self.pyramid else [8] * 4, [False] * 4, readout="ignore",
                                   intermediate_channels=(width // 2, width, 2 * width, 2 * width), fusion_channels=width)
@@ -64,7 +65,9 @@ class DPTHead(nn.Module):
         if len(features) != 4: raise ValueError(f"The dpt head fuses four levels, not {len(features)}; give four out_layers.")
         h, w = features[0].shape[-2:]
         if self.pyramid: return at_size(self.classify(self.decoder(features, [None] * 4)), size)
-        padded = [F.pad(f, (0, -w % 4, 0, -h % 4), mode="replicate") for f in features]
+        bottom = (h + 3) // 4 * 4 - h  # -h % 4, in a form that torch.export can reason about
+        right = (w + 3) // 4 * 4 - w
+        padded = [F.pad(f, (0, right, 0, bottom), mode="replicate") for f in features]
         return at_size(self.classify(self.decoder(padded, [None] * 4))[..., :4 * h, :4 * w], size)
 
 # %% ../nbs/4_models/16_heads.ipynb #ab68632e

@@ -7,15 +7,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps
-from torch import Tensor
+from .core import whole_file
 
 # %% auto #0
 __all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'read_image',
-           'counting', 'only_counts', 'ids_of_palette', 'read_label', 'image_files', 'domain_folders', 'pair', 'resize',
-           'fit_size']
+           'counting', 'only_counts', 'ids_of_palette', 'check_depth', 'read_label', 'image_files', 'domain_folders',
+           'pair', 'resize', 'fit_size', 'write_image', 'SomeFailed', 'reason', 'listing']
 
 # %% ../nbs/0_ground/01_images.ipynb #12955c0e
 def line_of(path) -> str:
@@ -122,6 +120,12 @@ def ids_of_palette(numbers: np.ndarray, # (h, w) as stored
     return numbers if trusted else np.array([ids.get(i, 255) for i in range(256)], np.uint8)[numbers]
 
 # %% ../nbs/0_ground/01_images.ipynb #b56b0849
+def check_depth(path: str | Path) -> None:
+    "ValueError for a PNG of 2 or 4 bits of grey."
+    with open(path, "rb") as file: head = file.read(26)
+    if head.startswith(b"\x89PNG") and head[24] in (2, 4) and head[25] == 0:
+        raise ValueError(f"{line_of(path)} has {head[24]} bits a pixel, which are ids or shades; store ids as grey of 8 bits")
+
 def read_label(path: str | Path, # an image file with one id per pixel
                colours: dict[int, tuple] | None = None, # id -> RGB of the classes, for palette images
                trusted: bool = False, # of a palette image the numbers count, as its publisher says
@@ -133,6 +137,7 @@ def read_label(path: str | Path, # an image file with one id per pixel
         raise ValueError(f"{line_of(path)} has {ids.shape[-1]} channels, but a label file holds one id per pixel; convert it first")
     if ids.dtype.kind == "f":
         raise ValueError(f"{line_of(path)} holds floats, but a label file holds one id per pixel; store whole numbers of 8 bits")
+    check_depth(path)
     if picture.mode == "1": return ids.astype(np.uint8)
     if picture.mode != "P": return ids
     table = np.array(picture.getpalette("RGB")).reshape(-1, 3)
@@ -170,6 +175,7 @@ def resize(images: Tensor, # (b, 3, H, W) float
            antialias: bool = True, # average pixels where images shrink; published: False
 ) -> Tensor: # (b, 3, h, w)
     "Images at the size the model is to see, bilinear."
+    import torch.nn.functional as F  # here, as an exported model is run without torch
     return F.interpolate(images, size=pair(size), mode="bilinear", antialias=antialias, align_corners=False)
 
 # %% ../nbs/0_ground/01_images.ipynb #ca2647b1
@@ -179,3 +185,31 @@ def fit_size(shape: tuple[int, int], # (height, width) of an image
     "The largest size in a box that keeps the proportions."
     ratio = min(max(box) / max(shape), min(box) / min(shape))
     return tuple(max(1, int(side * ratio + .5)) for side in shape)
+
+# %% ../nbs/0_ground/01_images.ipynb #6ea6a0ba
+def write_image(image: Image.Image, # what to store
+                path: Path, # .png, or .jpg for a JPEG of quality 75
+) -> None:
+    "Store an image in one stroke: under its name it is there whole or not at all, whatever other processes do."
+    with whole_file(path) as unfinished: image.save(unfinished, "JPEG" if path.suffix == ".jpg" else "PNG", quality=75)
+
+# %% ../nbs/0_ground/01_images.ipynb #f2fb748c
+class SomeFailed(OSError):
+    "Some of many files could not be read or written; all others are done."
+    status = 1 # exit status of the command line: neither all right nor all wrong
+
+def reason(error: Exception, # what went wrong
+           path: Path, # with which file
+) -> str: # one line that names a file
+    "What is to be said about a file that failed; errors that nobody foresaw get its name and their kind."
+    if isinstance(error, (OSError, ValueError)) and str(error): return " ".join(str(error).split())
+    return f"{line_of(path)}: {type(error).__name__} {error}"
+
+def listing(reasons: list[str], # what went wrong, a line each
+            total: int, # files
+            done: str = "converted", # what was to happen to them
+) -> str: # several lines, the first 20 reasons among them
+    "What to say about files that failed."
+    more = ["..."] if len(reasons) > 20 else []
+    head = f"{len(reasons)} of {total} files could not be {done}, the others are done:"
+    return "\n  ".join([head, *sorted(reasons)[:20], *more])

@@ -24,15 +24,16 @@ from plotly.offline import get_plotlyjs
 
 # %% auto #0
 __all__ = ['FILTERS', 'PRESETS', 'FILTER', 'LABELS', 'OPTIONAL', 'OFF', 'CAPTIONS', 'FIRST', 'FILTERED', 'PLACE', 'AFFECTS',
-           'FEWEST', 'COLOURS', 'INTRODUCTION', 'band_of', 'WithDC', 'filtered', 'other_band', 'pack_energy',
-           'relative_error', 'pack_maps', 'pack_norms', 'thumbnail', 'picture_of', 'edges_for', 'lacking',
-           'read_results', 'panels', 'as_json', 'benchmark_figures', 'as_backbone', 'label_space', 'any_space',
-           'Looked', 'look', 'own_filter', 'asset', 'control', 'Controls', 'FrequencyLab', 'unavailable', 'number',
-           'chosen_of', 'one_of', 'blank', 'explanations', 'Contents', 'thinned', 'evenly', 'picks_of', 'example',
-           'contents', 'constants', 'packed_plotly', 'dc_share', 'joined', 'spectrum_table', 'open_lab', 'lab_notebook']
+           'FEWEST', 'NAMES', 'POINTS', 'COLOURS', 'INTRODUCTION', 'band_of', 'WithDC', 'filtered', 'other_band',
+           'pack_energy', 'relative_error', 'pack_maps', 'pack_norms', 'thumbnail', 'picture_of', 'edges_for',
+           'lacking', 'read_differences', 'read_results', 'panels', 'as_json', 'benchmark_figures', 'as_backbone',
+           'label_space', 'any_space', 'Looked', 'look', 'own_filter', 'asset', 'control', 'Controls', 'FrequencyLab',
+           'unavailable', 'number', 'chosen_of', 'one_of', 'blank', 'explanations', 'Contents', 'thinned', 'evenly',
+           'picks_of', 'example', 'contents', 'constants', 'packed_plotly', 'dc_share', 'joined', 'spectrum_table',
+           'open_lab', 'lab_notebook']
 
-# %% ../nbs/9_lab/38_lab.ipynb #b4466599
-from .core import unknown
+# %% ../nbs/9_lab/38_lab.ipynb #c3f948e7
+from .core import shown as short, unknown, whole_file
 from .images import domain_folders, image_files
 from .domains import SPACES, LabelSpace, domain_color
 from .bands import BANDS, LearnableBand, radius, split
@@ -221,14 +222,29 @@ def lacking(data: Gathered) -> str: # empty if nothing is
     few = ", ".join(f"{d} has {n}" for d, n in counts.items() if n < FEWEST)
     return few and f"Measuring needs {FEWEST} images of each domain, better 32 (n=32, or --n 32); {few}."
 
-# %% ../nbs/9_lab/38_lab.ipynb #ceb01067
+# %% ../nbs/9_lab/38_lab.ipynb #56ff236d
+NAMES = ["adapter", "domain", "reference"] # columns of text
+POINTS = ["difference", "low", "high"] # columns of numbers
+
+def read_differences(path) -> pd.DataFrame:
+    "A table of differences. ValueError where columns are missing, and for cells that are empty or no numbers."
+    table = read_table(path)
+    lost = [name for name in NAMES + POINTS if name not in table]
+    if lost: raise ValueError(f"{path} is no table of differences: it lacks {', '.join(lost)}; `causal-tune bench-quality` writes them.")
+    points = table[POINTS].apply(pd.to_numeric, errors="coerce")
+    whole = np.isfinite(points).all(axis=1) & table[NAMES].notna().all(axis=1)
+    if not whole.any() or not whole.all():
+        raise ValueError(f"{path} is damaged: {(~whole).sum()} of its {len(table)} lines lack a name or a number; copy or write it again.")
+    return table.assign(**points, **table[NAMES].astype(str))
+
+# %% ../nbs/9_lab/38_lab.ipynb #c8a828ab
 def read_results(folder # of `causal-tune bench-quality`, or its --tables
 ) -> dict[str, pd.DataFrame]: # experiment -> its differences
     "Every quality_EXPERIMENT_differences.csv. ValueError where there is none."
     head, tail = "quality_", "_differences.csv"
     paths = sorted(Path(folder).glob(f"{head}*{tail}"))
     if not paths: raise ValueError(f"{folder} holds no {head}EXPERIMENT{tail}; `causal-tune bench-quality` writes them.")
-    return {path.name.removeprefix(head).removesuffix(tail): read_table(path) for path in paths}
+    return {path.name.removeprefix(head).removesuffix(tail): read_differences(path) for path in paths}
 
 def panels(domains) -> list[str]: # at most six
     "The domains to draw: those that are not of the form name:severity, if there are others."
@@ -432,10 +448,10 @@ def baselines(self:FrequencyLab, experiment: str) -> list[str]:
     "The adapters that the others of an experiment are compared with."
     return list(self.results[experiment].reference.unique())
 
-# %% ../nbs/9_lab/38_lab.ipynb #0f2a1fa3
+# %% ../nbs/9_lab/38_lab.ipynb #913e8eb5
 def number(name: str, v, low: float, high: float, whole: bool = True):
     "A number in its range. ValueError for anything else."
-    wrong = f"{name}={v!r} does not fit this lab"
+    wrong = f"{name}={short(v)} does not fit this lab"
     real = isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and v == v
     if not real or whole and v != int(v): raise ValueError(f"{wrong}: give a {'whole ' * whole}number from {low} to {high}.")
     nearest = min(max(v, low), high)
@@ -444,7 +460,7 @@ def number(name: str, v, low: float, high: float, whole: bool = True):
 
 def chosen_of(name: str, v, options: list, least: int = 0) -> list: # in the order of the options
     "Some of the options. ValueError for others, and for too few."
-    if isinstance(v, str) or not hasattr(v, "__iter__"): raise ValueError(f"{name}={v!r} does not fit this lab: give a list of names.")
+    if isinstance(v, str) or not hasattr(v, "__iter__"): raise ValueError(f"{name}={short(v)} does not fit this lab: give a list of names.")
     for o in v: one_of(name, o, options)
     if len(v) < least: raise ValueError(f"At least {least} of {options} must be chosen.")
     return [o for o in options if o in v]
@@ -452,9 +468,9 @@ def chosen_of(name: str, v, options: list, least: int = 0) -> list: # in the ord
 def one_of(name: str, v, options): # the same value
     "One of the options. ValueError for another."
     if v in options: return v
-    raise ValueError(f"{name}={v!r} does not fit this lab. {unknown(name, v, options)}")
+    raise ValueError(f"{name}={short(v)} does not fit this lab. {unknown(name, v, options)}")
 
-# %% ../nbs/9_lab/38_lab.ipynb #1aa65bb2
+# %% ../nbs/9_lab/38_lab.ipynb #a679cd54
 @patch
 def fit(self:FrequencyLab, name: str, v, experiment: str | None = None):
     "An entry of the state, checked. ValueError for what this lab does not have."
@@ -464,13 +480,14 @@ def fit(self:FrequencyLab, name: str, v, experiment: str | None = None):
     if name in self.choices: return one_of(name, v, self.choices[name])
     if name == "keep_dc": return bool(one_of(name, v, [False, True]))
     if name not in ("cuts", "coefficient"): return number(name, v, *self.ranges[name])
-    if not hasattr(v, "__len__") or len(v) != 2: raise ValueError(f"{name}={v!r} does not fit this lab: two numbers are needed.")
+    if not hasattr(v, "__len__") or len(v) != 2: raise ValueError(f"{name}={short(v)} does not fit this lab: two numbers are needed.")
     if name == "cuts": return [number(name, edge, *self.ranges[name], whole=False) for edge in v]
     return [number(name, i, 0, n - 1) for i, n in zip(v, self.grid)]
 
-# %% ../nbs/9_lab/38_lab.ipynb #f608d9c0
+# %% ../nbs/9_lab/38_lab.ipynb #4470a380
 @patch
 def _put_all(self:FrequencyLab, state): # ValueError before the first control moves
+    if not isinstance(state, Mapping): raise ValueError(f"A lab's state is a mapping of names to values, not {short(state)}.")
     values = {name: self.fit(name, v, state.get("experiment")) for name, v in state.items()}
     with self.hold_sync():
         for name in self.names: # in their order: an experiment comes before its baseline
@@ -667,16 +684,17 @@ def _pictures(self:FrequencyLab, model, state, band):
     if labels: pictures["label"] = paint(labels[i])
     return dict(model=model, heads=list(pictures), pictures=[p if isinstance(p, str) else data_uri(p) for p in pictures.values()])
 
-# %% ../nbs/9_lab/38_lab.ipynb #298405c3
+# %% ../nbs/9_lab/38_lab.ipynb #e33e8667
 @patch
 def classes(self:FrequencyLab, model, domain, i, band=None): # (h, w) class ids of one image
     labels = self.data.labels[domain]
     segmentor = self.models[model].segmentor
     x = self.data.images[domain][i:i + 1].to(next(segmentor.parameters()).device)
     size = labels[i].shape if labels else x.shape[-2:]
+    name = [f"{domain}, image {i + 1}"]
     with torch.no_grad():
-        if band is None: return classify(segmentor, x, size)[0].cpu().numpy()
-        with filtered(segmentor, band): return classify(segmentor, x, size)[0].cpu().numpy()
+        if band is None: return classify(segmentor, x, size, names=name)[0].cpu().numpy()
+        with filtered(segmentor, band): return classify(segmentor, x, size, names=name)[0].cpu().numpy()
 
 @patch
 def _confusion(self:FrequencyLab, model, domain, i, band=None):
@@ -933,7 +951,11 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
     else: data = {d: evenly(image_files(folder), n) for d, folder in domain_folders(images).items()}
     return FrequencyLab(model, data, tuple(size) if size else None, **options)
 
-# %% ../nbs/9_lab/38_lab.ipynb #494d9ebf
+# %% ../nbs/9_lab/38_lab.ipynb #e0b41b24
+def _codes(path): # of a notebook's cells; none of a damaged one, which stays as it is
+    try: return [cell.source for cell in nbformat.read(path, 4).cells]
+    except Exception: return [] # whatever a damaged file leads to
+
 INTRODUCTION = ("# Frequency lab\n\nRun the cell below. `lab.state`, `lab.tables()`, `lab.save(folder)` and "
                 "`lab.export_html(path)` take along what you see.")
 
@@ -946,10 +968,10 @@ def lab_notebook(folder: Path, # where it is written
     for i in itertools.count(1):
         path = folder / ("frequency_lab.ipynb" if i == 1 else f"frequency_lab_{i}.ipynb")
         if not path.exists(): break
-        if any(cell.source == code for cell in nbformat.read(path, 4).cells): return path
+        if code in _codes(path): return path
     v4 = nbformat.v4
     nb = v4.new_notebook(cells=[v4.new_markdown_cell(INTRODUCTION), v4.new_code_cell(code)])
     nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
     folder.mkdir(parents=True, exist_ok=True)
-    nbformat.write(nb, path)
+    with whole_file(path) as unfinished: nbformat.write(nb, unfinished)
     return path

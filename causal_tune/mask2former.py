@@ -15,6 +15,7 @@ from einops import rearrange, repeat
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from fastcore.basics import patch
+from .core import check_range
 from .heads import HEADS, at_size, per_level
 
 # %% auto #0
@@ -106,13 +107,13 @@ class DeformableAttention(nn.Module):
         self.output_proj = nn.Linear(width, width)
     def forward(self, x, positions, reference, sizes): # (b, n, c), (n, c), (n, 2), (h, w) of each level
         heads, levels, points = self.shape
-        asking = x + positions
+        asking = (x + positions).to(x.dtype)  # places are float32, also after half()
         offsets = self.sampling_offsets(asking).unflatten(-1, (*self.shape, 2))
         where = reference[:, None, None, None] + in_sides(offsets, sizes)
         weights = self.attention_weights(asking).unflatten(-1, (heads, levels * points)).softmax(-1)
         weights = weights.unflatten(-1, (levels, points))
         value = self.value_proj(x).unflatten(-1, (heads, -1))
-        return self.output_proj(deformable_attention(value, sizes, where, weights))
+        return self.output_proj(deformable_attention(value, sizes, where, weights).to(value.dtype))
 
 # %% ../nbs/4_models/17_mask2former.ipynb #96a91b61
 def in_sides(offsets: Tensor, # (b, n, heads, levels, points, 2) x, y in cells of each level
@@ -178,6 +179,9 @@ class PixelDecoder(nn.Module):
                  heads: int = 8, # of attention
                  hidden: int = 1024): # width inside the feed-forward maps
         super().__init__()
+        check_range("width", width, 1, 8192)
+        check_range("encoder_layers", layers, 1, 100)
+        check_range("encoder_hidden", hidden, 1, 100_000)
         finest, *coarser = per_level(channels)
         self.input_convs = nn.ModuleList(conv_norm(c, width, 1, bias=True) for c in reversed(coarser))
         encoder = [EncoderLayer(width, heads, hidden) for _ in range(layers)]
@@ -202,7 +206,7 @@ def forward(self:PixelDecoder, levels: list[Tensor] # four of (b, c, h, w), the 
     maps = [rearrange(tokens, "b (h w) c -> b c h w", h=h) for tokens, (h, _) in zip(by_level, sizes)]
     fine = self.lateral_convs[0](finest)
     context = at_size(maps[-1], fine.shape[-2:])
-    return self.mask_feature(self.output_convs[0](fine + context)), maps
+    return self.mask_feature(self.output_convs[0]((fine + context).to(fine.dtype))), maps
 
 # %% ../nbs/4_models/17_mask2former.ipynb #0e89b85e
 class DecoderLayer(nn.Module):
@@ -214,7 +218,8 @@ class DecoderLayer(nn.Module):
         self.ffn = feed_forward(width, hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
     def forward(self, x, place, tokens, where, blocked): # (b, q, c) twice, (b, n, c), (n, c), bool (b*heads, q, n)
-        read, _ = self.cross_attn.attn(x + place, tokens + where, tokens, attn_mask=blocked, need_weights=False)
+        keys = (tokens + where).to(tokens.dtype)
+        read, _ = self.cross_attn.attn(x + place, keys, tokens, attn_mask=blocked, need_weights=False)
         x = self.norms[0](x + read)
         told, _ = self.self_attn.attn(x + place, x + place, x, need_weights=False)
         x = self.norms[1](x + told)
@@ -222,6 +227,8 @@ class DecoderLayer(nn.Module):
 
 def stack_of_layers(layers: int, width: int, heads: int, hidden: int) -> nn.ModuleDict: # under the published names
     "So many decoder layers, and the norm behind each answer."
+    check_range("decoder_layers", layers, 1, 100)
+    check_range("decoder_hidden", hidden, 1, 100_000)
     made = nn.ModuleList(DecoderLayer(width, heads, hidden) for _ in range(layers))
     return _named(layers=made, post_norm=nn.LayerNorm(width))
 
@@ -250,14 +257,14 @@ class Mask2Former(nn.Module):
                  points: int = 12544, # at which masks are compared; 112 x 112
                  linked: bool = False): # queries come from the adapter; False: the head learns its own
         super().__init__()
+        self.num_heads = check_range("num_heads", num_heads, 1, 1024)
         if width % 32 or width % num_heads: raise ValueError(f"width={width}: a multiple of 32 and of num_heads={num_heads}.")
         self.num_classes = num_classes
-        self.num_heads = num_heads
-        self.points = points
+        self.points = check_range("points", points, 1, 10 ** 6)
         self.linked = linked
         self.pixel_decoder = PixelDecoder(channels, width, encoder_layers, num_heads, encoder_hidden)
         self.transformer_decoder = stack_of_layers(decoder_layers, width, num_heads, decoder_hidden)
-        self.make_queries(num_queries, width)
+        self.make_queries(check_range("num_queries", num_queries, 1, 10_000), width)
         self.start()
 
 # %% ../nbs/4_models/17_mask2former.ipynb #d50c0c48
@@ -321,13 +328,13 @@ def answers(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
 ) -> list[tuple[Tensor, Tensor]]: # class and mask logits, before the first layer and after each
     "What the queries say, layer by layer."
     pixels, maps = self.pixel_decoder(pyramid(features))
-    place, x = self.queries(queries, len(pixels))
+    place, x = self.queries(queries, pixels.shape[0])  # len() would fix the batch of an exported model
     said = [self.answer(x, pixels)]
     for i, layer in enumerate(self.transformer_decoder.layers):
         level = maps[i % 3]
         _, masks = said[-1]
         blocked = blocked_cells(masks, level.shape[-2:])
-        in_each_head = blocked.repeat_interleave(self.num_heads, 0)
+        in_each_head = repeat(blocked, "b q n -> (b heads) q n", heads=self.num_heads)
         tokens = rearrange(level, "b c h w -> b (h w) c") + self.level_embed.weight[i % 3]
         x = layer(x, place, tokens, sine_positions(level), in_each_head)
         said.append(self.answer(x, pixels))

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from .adapters import ADAPTERS, LearnableTokens, TokenAdapter, attend, start_at_zero
-from .spectral import grid_to_tokens, tokens_to_grid
+from .released import fourier_parts
+from .spectral import exporting, grid_to_tokens, tokens_to_grid
 
 # %% auto #0
-__all__ = ['attend_normalised', 'TwoBranches', 'amplitude_phase', 'from_amplitude_phase', 'SET', 'haar', 'inverse_haar', 'FADA']
+__all__ = ['attend_normalised', 'TwoBranches', 'real_fourier', 'amplitude_phase', 'from_amplitude_phase', 'SET', 'haar',
+           'inverse_haar', 'FADA']
 
 # %% ../nbs/2_adapters/09_peers.ipynb #13b7a192
 def attend_normalised(x: Tensor, # (b, n, c) what asks
@@ -50,6 +52,22 @@ class TwoBranches(TokenAdapter):
         delta = attend_normalised(x, T, self.mlp_token2feat2(T[1:]))
         return self.mlp_delta_f2(delta + x)
 
+# %% ../nbs/2_adapters/09_peers.ipynb #1a452a4a
+def real_fourier(x: Tensor, # (b, c, h, w), float32 or float64
+                 y: Tensor | None = None, # imaginary part of what is transformed; None: it is real
+                 sign: int = -1, # of the exponent; 1: the inverse
+) -> tuple[Tensor, Tensor]: # real and imaginary part
+    "The orthonormal 2-D Fourier transform in real matrix products: an exported graph knows no complex numbers."
+    rows_cos, rows_sin = fourier_parts(x.shape[-2], x.device, x.dtype)
+    cos, sin = fourier_parts(x.shape[-1], x.device, x.dtype)
+    real = x @ cos
+    imaginary = sign * x @ sin
+    if y is not None:
+        real = real - sign * y @ sin
+        imaginary = imaginary + y @ cos
+    return (rows_cos @ real - sign * rows_sin @ imaginary,
+            rows_cos @ imaginary + sign * rows_sin @ real)
+
 # %% ../nbs/2_adapters/09_peers.ipynb #23e328f9
 def amplitude_phase(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
                     grid: tuple[int, int], # (h, w)
@@ -59,10 +77,23 @@ def amplitude_phase(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
     x = tokens_to_grid(tokens, grid)
     if x.dtype != torch.float64: x = x.float()
     with torch.autocast(x.device.type, enabled=False):
+        if exporting(): return tuple(map(grid_to_tokens, _real_amplitude_phase(x, tiny)))
         spectrum = torch.fft.fft2(x, norm="ortho")
         amplitude = spectrum.abs()
         steady = torch.where(amplitude > tiny, spectrum, torch.ones_like(spectrum))
         return grid_to_tokens(amplitude), grid_to_tokens(steady.angle())
+
+def _own_mirror(n, like): # (n,) waves that are real: none, and as many half-cycles as samples
+    k = torch.arange(n, device=like.device)
+    return (k == 0) | (2 * k == n)
+
+def _real_amplitude_phase(x, tiny):
+    real, imaginary = real_fourier(x)
+    amplitude = torch.sqrt(real ** 2 + imaginary ** 2)
+    phase = torch.atan2(imaginary, real)
+    whole = _own_mirror(x.shape[-2], x)[:, None] & _own_mirror(x.shape[-1], x)
+    phase = torch.where(whole, torch.pi * (real < 0), phase)  # or the sign of a rounding error would make -pi of pi
+    return amplitude, phase.masked_fill(amplitude <= tiny, 0.)
 
 # %% ../nbs/2_adapters/09_peers.ipynb #cb5a124f
 def from_amplitude_phase(amplitude: Tensor, # (b, h*w, c)
@@ -71,6 +102,10 @@ def from_amplitude_phase(amplitude: Tensor, # (b, h*w, c)
 ) -> Tensor: # (b, h*w, c) patch tokens
     "Inverse of `amplitude_phase`; the real part where no real features have such a spectrum."
     with torch.autocast(amplitude.device.type, enabled=False):
+        if exporting():
+            real = tokens_to_grid(amplitude * phase.cos(), grid)
+            imaginary = tokens_to_grid(amplitude * phase.sin(), grid)
+            return grid_to_tokens(real_fourier(real, imaginary, sign=1)[0])
         spectrum = tokens_to_grid(torch.polar(amplitude, phase), grid)
         return grid_to_tokens(torch.fft.ifft2(spectrum, norm="ortho").real)
 

@@ -5,11 +5,11 @@
 # %% ../nbs/2_adapters/08_released.ipynb #80b9540e
 from __future__ import annotations
 import math, warnings
-from functools import lru_cache
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from .spectral import dct2
+from .core import shown
+from .spectral import dct2, made_once
 from .bands import PiecewiseBand, gain_like
 from .adapters import TokenAdapter, attend
 from .causal import VARIANTS
@@ -53,7 +53,7 @@ def released_filter(tokens: Tensor # (b, n, c), n a square number
     return from_planes(spectrum * gain_like(PiecewiseBand(), *spectrum.shape[-2:], spectrum))
 
 # %% ../nbs/2_adapters/08_released.ipynb #465d9348
-@lru_cache(maxsize=64)
+@made_once(maxsize=64)
 def fourier_parts(n: int, # length of the transform
                   device: torch.device = torch.device("cpu"), # where the matrices live
                   dtype: torch.dtype = torch.float32, # their precision
@@ -87,7 +87,7 @@ class ReleasedCausalTune(TokenAdapter):
                  band=None, # cannot be set, the filter is fixed
                  residual=None): # cannot be set, the result is added
         if (band, residual) != (None, None):
-            raise ValueError(f"band={band}, residual={residual}: the released variant has a fixed band and adds its "
+            raise ValueError(f"band={shown(band)}, residual={shown(residual)}: the released variant has a fixed band and adds its "
                              "result; leave both out, or use variant='described'.")
         super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init, softmax)
         self.learnable_tokens2 = nn.Parameter(torch.zeros(num_layers, num_tokens, channels), requires_grad=False)

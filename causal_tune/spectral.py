@@ -4,16 +4,31 @@
 
 # %% ../nbs/1_spectra/03_spectral.ipynb #9732bf84
 from __future__ import annotations
-from functools import lru_cache
+from functools import lru_cache, wraps
 import torch
 from torch import Tensor
 from einops import rearrange
 
 # %% auto #0
-__all__ = ['dct_matrix', 'dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
+__all__ = ['exporting', 'made_once', 'dct_matrix', 'dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
+
+# %% ../nbs/1_spectra/03_spectral.ipynb #5b86d466
+def exporting() -> bool:
+    "Is a model being exported at the moment? Sizes are symbols then, and tensors hold no numbers."
+    return getattr(torch.compiler, "is_exporting", lambda: False)()  # torch knows it from 2.7 on
+
+def made_once(maxsize: int # results that are kept
+):
+    "`lru_cache`, but while a model is exported everything is made anew and nothing kept."
+    def enter(make):
+        kept = lru_cache(maxsize)(make)
+        @wraps(make)
+        def ask(*args, **options): return (make if exporting() else kept)(*args, **options)
+        return ask
+    return enter
 
 # %% ../nbs/1_spectra/03_spectral.ipynb #ee9db792
-@lru_cache(maxsize=64)
+@made_once(maxsize=64)
 def dct_matrix(n: int, # length of the transform
                device: torch.device = torch.device("cpu"), # where the matrix lives
                dtype: torch.dtype = torch.float32, # its precision
@@ -63,7 +78,7 @@ def tokens_to_grid(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
     "Lay patch tokens out on their grid, channels first."
     h, w = grid
     if tokens.shape[-2] != h * w: raise _not_filling(tokens.shape[-2], grid)
-    return rearrange(tokens, "b (h w) c -> b c h w", h=h)
+    return rearrange(tokens, "b (h w) c -> b c h w", h=h, w=w)
 
 def grid_to_tokens(x: Tensor # (b, c, h, w)
 ) -> Tensor: # (b, h*w, c)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import torch
 from torch import Tensor
-from .core import Registry
+from .core import Registry, check_range, check_value
 from .bands import PiecewiseBand, split
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -23,8 +23,8 @@ class FrequencyJitter(v2.Transform):
                  p: float, # probability that an image is changed
     ):
         super().__init__()
-        if not strength >= 0: raise ValueError(f"strength={strength} must not be negative; 0 changes nothing.")
-        if not 0 <= p <= 1: raise ValueError(f"p={p}: a probability lies between 0 and 1.")
+        check_range("strength", strength, 0., 10.)
+        check_range("p", p, 0., 1.)
         self.strength = strength
         self.p = p
     def make_params(self, flat_inputs):
@@ -61,6 +61,7 @@ class AmplitudeJitter(FrequencyJitter):
                  p: float = .5, # probability that an image is changed
     ):
         super().__init__(strength, p)
+        check_value("beta", beta, "float", .02)
         if not 0 <= beta < .5: raise ValueError(f"beta={beta} must lie from 0 (DC alone) to below .5 (everything).")
         self.beta = beta
     def draw(self, h, w): # logarithms of the factors: rows -b..b, columns 0..b of the half spectrum

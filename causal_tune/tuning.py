@@ -12,6 +12,7 @@ from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from .core import check_range, check_value
 from .adapters import ADAPTERS, Adapter
 
 # %% auto #0
@@ -72,8 +73,8 @@ class LoRA(Adapter):
                  rank: int = 16, # r of each difference
                  first_layer: int = 0): # blocks before it stay as they are
         super().__init__(num_layers, channels)
-        if rank < 1: raise ValueError(f"rank={rank}: at least 1.")
-        if not 0 <= first_layer < num_layers: raise ValueError(
+        check_range("rank", rank, 1, 10_000)
+        if not 0 <= check_value("first_layer", first_layer, "int") < num_layers: raise ValueError(
             f"first_layer={first_layer} leaves none of {num_layers} blocks to tune; choose one from 0 to {num_layers - 1}.")
         self.rank = rank
         self.first_layer = first_layer

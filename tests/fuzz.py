@@ -20,7 +20,7 @@ from readers import LONGEST, READERS, SHARES, Enough, Reader
 
 PACKAGE = Path(causal_tune.__file__).parent
 EXPECTED = (ValueError, OSError, FloatingPointError)
-UNSAFE = ("weights_only", "arbitrary code", "allow_pickle", "trusted source")
+UNSAFE = ("weights_only", "arbitrary code", "unsafely", "trusted source")
 SECONDS, BYTES = 10, 2 << 30
 BATCH = 400  # inputs of a process
 

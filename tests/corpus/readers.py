@@ -206,7 +206,7 @@ def resumed(folder):
     recipe, segmentor, optimizer = run_of()
     content = checkpoint_of(recipe, segmentor) | dict(optimizer=optimizer.state_dict())
     del content["classes"]
-    def restored(path): return training.restore(path.parent, segmentor, optimizer, recipe)
+    def restored(path): return training.restore(path, segmentor, optimizer, recipe)
     return Reader([content] * 60 + make.hostile(), recipe_first, dict(restore=restored), (".pt",), "resume")
 
 
@@ -243,7 +243,7 @@ def measured(folder):
     recipe, *_ = run_of()
     quality.suggest_band = quality.load_dataset = quality.build = reached
     seeds = [as_json(dict(band="ideal:low=0.2,high=0.7", recipe=to_dict(recipe)))]
-    def band(path): return bands.create_band(quality.measured_band(recipe, path.parent))
+    def band(path): return bands.create_band(quality.measured_band(recipe, path.parent).spec)
     return Reader(seeds, files(seeds), dict(measured_band=band), (".json",), "band")
 
 
@@ -323,7 +323,7 @@ def labs(folder):
         except ValueError:
             assert lab.state == before, "a state that is refused changes the lab"
             raise
-        json.dumps(lab.state)
+        json.dumps(lab.state, allow_nan=False)
     seeds = [lab.state, dict(filter="gaussian", cuts=[.4, .6]), dict(domain="fog", layer=1), dict(coefficient=[1, 1])]
     return Reader(seeds, tree, dict(state=put))
 
@@ -392,6 +392,6 @@ def said():
 READERS = dict(images=images, labels=labels, polygons=polygons, datasets=data_sets, weights=weights, checkpoints=checkpoints,
                models=models, resume=resumed, pretraining=pretraining, log=logs, results=results, band=measured, counts=counts,
                tables=tables, rows=rows, specs=specs, recipes=recipes, fields=fields, lab=labs, notebooks=notebooks, words=words)
-SLOW = dict(datasets=.3, checkpoints=.5, models=.1, resume=.3, pretraining=.5, log=.3, counts=.5, tables=.5, lab=.1, notebooks=.5,
+SLOW = dict(datasets=.3, checkpoints=.5, models=.1, resume=.3, pretraining=.5, log=.3, counts=.5, tables=.15, lab=.1, notebooks=.5,
             words=.15)
 SHARES = {name: SLOW.get(name, 1.) for name in READERS} # of the inputs, relative to a quick reader's
