@@ -129,7 +129,7 @@ def gta_jobs(base: Path, # the data set's folder
 ) -> list[Job]:
     "labels/NNNNN.png -> labels/NNNNN_labelTrainIds.png"
     ending = LAYOUTS["gta"].label
-    sources = [f for f in sorted((base/"labels").glob("*.png")) if not f.name.endswith(ending)]
+    sources = [f for f in named_files(base/"labels", (".png",))[0].values() if not f.name.endswith(ending)]
     return [Job(partial(train_ids, f, CITYSCAPES_IDS), f.with_name(f.stem + ending)) for f in sources]
 
 @CONVERTERS.register("cityscapes")
@@ -148,8 +148,8 @@ def mapillary_jobs(base: Path, # the data set's folder
     jobs = []
     for part, short in (("training", "train"), ("validation", "val")):
         target = base/"cityscapes_trainIdLabel"/short/"label"
-        for path in sorted((base/part/"v1.2/labels").glob("*.png")):
-            jobs.append(Job(partial(train_ids, path, MAPILLARY_IDS, len(MAPILLARY_IDS)), target/path.name))
+        for name, path in named_files(base/part/"v1.2/labels", (".png",))[0].items():
+            jobs.append(Job(partial(train_ids, path, MAPILLARY_IDS, len(MAPILLARY_IDS)), target/f"{name}.png"))
     return jobs
 
 # %% ../nbs/5_data/22_converters.ipynb #2842ddfc

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
-from .core import disk_is_full, end_with, held, no_room, parse_spec, read_tensors, remove_unfinished, set_aside, whole_file
-from .recipes import Recipe, changed_fields, check, from_dict, to_dict
+from .core import check_value, disk_is_full, end_with, held, no_room, parse_spec, read_tensors, remove_unfinished, set_aside
+from .core import whole_file
+from .recipes import Recipe, check_precision, changed_fields, check, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
 from .datasets import Scenes, load_dataset, train_transform
 from .evaluation import evaluate, miou, result_row
@@ -209,6 +210,9 @@ def read_checkpoint(path # file
     kinds = dict(recipe=dict, adapter=dict, head=dict, classes=list)
     if any(not isinstance(saved.get(name), kind) for name, kind in kinds.items()):
         raise Damaged(f"{path} is no checkpoint of this package: it has no recipe, adapter, head and classes.")
+    check_value(f"{path}: classes", tuple(saved["classes"]), "tuple[str, ...]", ("road", "car"))
+    tensors = [v for part in (saved["adapter"], saved["head"]) for v in part.values()]
+    if not all(isinstance(v, torch.Tensor) for v in tensors): raise Damaged(f"{path}: adapter and head hold more than tensors.")
     return saved
 
 # %% ../nbs/6_train/26_training.ipynb #a307b0e5
@@ -217,8 +221,13 @@ def load_checkpoint(path, # file
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
     "The segmentor of a checkpoint. Errors as `read_checkpoint`."
     saved = read_checkpoint(path)
-    recipe = from_dict(saved["recipe"])
-    segmentor = build(recipe, len(saved["classes"]), **options)
+    classes = len(saved["classes"])
+    try:
+        recipe = from_dict(saved["recipe"])
+        with torch.device("meta"): shapes = build(recipe, classes, **options | dict(pretrained=False))
+        shapes.check_trained(saved) # before anything large is made
+    except ValueError as error: raise ValueError(f"{path}: {error}") from None
+    segmentor = build(recipe, classes, **options)
     return segmentor.load_trained(saved).eval(), recipe, saved["classes"]
 
 # %% ../nbs/6_train/26_training.ipynb #18f4b750
@@ -410,7 +419,8 @@ def finished(path: Path, # of a checkpoint
 
 # %% ../nbs/6_train/26_training.ipynb #7546a312
 def make_accelerator(recipe: Recipe):
-    "accelerate's view of device, precision and processes."
+    "accelerate's view of device, precision and processes. ValueError for a precision that the device does not have."
+    check_precision(recipe.precision, "cuda" if torch.cuda.is_available() else "cpu")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     AcceleratorState._reset_state()  # else the first precision of a process would be its only one

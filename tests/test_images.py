@@ -27,9 +27,12 @@ def chunk(kind, content): # of a PNG
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def huge(width, height): # a PNG of a few bytes that says it is large
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+def png(width, height, bits, colour, rows):
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def huge(width, height): return png(width, height, 8, 2, b"") # a few bytes that say they are a large picture
 
 
 def broken(): # a PNG whose pixels stop half way, at something that is no chunk
@@ -249,6 +252,13 @@ def test_one_frame_twice_is_trained_on_once(tmp_path, capsys):
     assert capsys.readouterr().err.count("left out (0006R0_1.jpg)") == 1
     said = str(check_data("camvid", tmp_path))
     assert "note: " in said and "left out (0006R0_1.jpg)" in said
+
+
+def test_ids_in_few_bits_are_refused(tmp_path):
+    for bits, rows in ((2, b"\0\x10"), (4, b"\0\x01\x20")): # 0 1 0 and 0 1 2
+        (tmp_path / "few.png").write_bytes(png(3, 1, bits, 0, rows))
+        with pytest.raises(ValueError, match=f"few.png has {bits} bits a pixel"): read_label(tmp_path / "few.png")
+        assert read_image(tmp_path / "few.png")[0, :, 0].tolist() == ([0, 85, 0] if bits == 2 else [0, 17, 34])
 
 
 # --- many files, one of them bad ------------------------------------------------------------------------------------
