@@ -355,6 +355,8 @@ def named_tensors(content: dict, # of a file, see `read_tensors`
     for key in ("state_dict_ema", "model_ema", "state_dict", "model", "teacher"):
         if isinstance(content.get(key), dict): content = content[key]
     named = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    odd = [name for name in named if len(name) > 150 or not _is_line(name)]
+    if odd: raise ValueError(f"{whose} holds a tensor of the name {shown(odd[0])}, as no model has it; give another file.")
     found = ", ".join(map(shown, list(content)[:5])) or "nothing"
     if not named: raise ValueError(f"{whose} holds no named tensors, but {found}; give a file of weights.")
     return {name.removeprefix("module."): tensor for name, tensor in named.items()}
