@@ -158,13 +158,17 @@ _DAY = 24 * 60 * 60
 
 def _machine(): return f"{zlib.crc32(platform.node().encode()):08x}"
 
+def _ended(pid): # has its number only because nobody has asked yet how it ended
+    with suppress(OSError, IndexError): return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    return False
+
 def running(pid: int) -> bool:
     "Whether this machine has a process of that number."
     if os.name == "nt": return True # where the next line would be a signal
     try: os.kill(pid, 0)
     except ProcessLookupError: return False
     except PermissionError: return True # somebody else's
-    return True
+    return not _ended(pid)
 
 # %% ../nbs/0_ground/00_core.ipynb #ada2705b
 def _is_left(file): # whether nobody writes it any more

@@ -419,6 +419,7 @@ def finished(path: Path, # of a checkpoint
     "The segmentor of a finished run; ValueError if the run was another, `Damaged` if the file is."
     refuse_other(path, read_checkpoint(path)["recipe"], recipe)
     segmentor, _, _ = load_checkpoint(path, **options)
+    path.with_name("resume.pt").unlink(missing_ok=True) # there, if the run was killed at its very end
     print(f"{path} is finished; nothing to train.")
     return segmentor
 
