@@ -204,4 +204,4 @@ def read_table(path) -> pd.DataFrame:
     "What `write_table` wrote. ValueError for a damaged file."
     try: return pd.read_csv(path, skiprows=1)
     except OSError: raise
-    except Exception as error: raise ValueError(f"{path} cannot be read as a table ({shown(str(error))}); write or copy it again.") from error
+    except Exception as error: raise ValueError(f"{path} cannot be read as a table ({shown(str(error))}); write it again.") from error
