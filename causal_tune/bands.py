@@ -30,6 +30,7 @@ BANDS = Registry("band")
 
 def _check_cutoffs(low, high, top=2 ** .5):
     for name, value in dict(low=low, high=high).items(): check_range(name, value, 0., 1e6)
+    if low: check_range("low", low, 1e-6, 1e6) # what is smaller is 0 in float32, and 0 / 0 is no gain
     if not low < high: raise ValueError(f"Cut-offs need 0 <= low < high, not low={low}, high={high}.")
     if low >= top: raise ValueError(f"low={low} lies above every frequency of the grid; radii end at {top:.3f}.")
 

@@ -4,7 +4,7 @@
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #83fc044d
 from __future__ import annotations
-import json, os, sys
+import json, os, signal, sys
 from contextlib import contextmanager
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,10 +19,10 @@ from .recipes import Recipe, changed_fields, to_dict
 from .datasets import load_dataset
 from .evaluation import result_row
 from .results import counts_in, write_counts
-from .training import refuse_other, report_on, train
+from .training import first_frames, refuse_other, report_on, train
 
 # %% auto #0
-__all__ = ['WORKERS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed', 'open_data',
+__all__ = ['WORKERS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed', 'open_all',
            'run_grid']
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #0001c187
@@ -121,13 +121,21 @@ WORKERS = dict(TQDM_DISABLE="1", # inherited by the workers: several bars in one
                MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000", MALLOC_TOP_PAD_="268435456")
 _stopped = [] # not empty in a worker whose run was interrupted or failed
 
+def _note(*_): _stopped.append("Ctrl-C") # a worker that waits for work has nothing to break off
+
+def _begin_worker(parent):
+    end_with(parent)
+    signal.signal(signal.SIGINT, _note)
+
 def _in_worker(run, name, recipe): # one task is handed to a worker ahead of time and cannot be cancelled: it is not begun
     if _stopped: raise KeyboardInterrupt("not begun")
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with single_threaded(): return run(name, recipe)
     except BaseException:
         _stopped.append(name)
         raise
+    finally: signal.signal(signal.SIGINT, _note)
 
 def killed(names: list[str], # of all runs, in the order they begin
            rows: dict, # of the finished ones, by name
@@ -143,7 +151,7 @@ def killed(names: list[str], # of all runs, in the order they begin
 def _in_processes(run, recipes, jobs): # name -> rows
     rows = {}
     os.environ |= WORKERS
-    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, [os.getpid()]) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, [os.getpid()]) as pool:
         tasks = {pool.submit(_in_worker, run, name, recipe): name for name, recipe in recipes.items()}
         try:
             for task in tqdm(as_completed(tasks), total=len(tasks), desc="runs"): rows[tasks[task]] = task.result()
@@ -154,12 +162,12 @@ def _in_processes(run, recipes, jobs): # name -> rows
     return rows
 
 # %% ../nbs/8_bench/35_benchmark.ipynb #6dbafa78
-def open_data(recipes, # of the runs
-              root=None, # of the data sets
+def open_all(recipes, # of the runs
+             root=None, # of the data sets
 ) -> None:
-    "Find all data sets that runs need before the first one begins. Errors as `load_dataset`."
-    specs = [spec for r in recipes for spec in (r.train, r.validate, *r.targets) if spec]
-    for spec in dict.fromkeys(specs): load_dataset(spec, root)
+    "Find all data sets that runs need before the first one begins. Errors as `open_data`."
+    by_data = {(r.train, r.validate, r.targets): r for r in recipes}
+    for r in by_data.values(): first_frames(r, len(load_dataset(r.train, root).space.classes), root)
 
 def _in_turn(run, recipes): # name -> rows
     with single_threaded(): return {name: run(name, recipe) for name, recipe in recipes.items()}
@@ -176,7 +184,7 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
              diverging: bool = False, # leave a run out whose loss is not finite, instead of stopping
              **options, # of `create_backbone`
 ) -> list[dict]: # rows of all runs, in the order of the recipes
-    """Run a grid; interrupted, it goes on where it was when called again. Errors as `one_run` and `open_data`, before any run
+    """Run a grid; interrupted, it goes on where it was when called again. Errors as `one_run` and `open_all`, before any run
     begins where they can be known; ChildProcessError where a worker was killed."""
     folder = Path(folder)
     said = {option: str(value) for option, value in options.items()}
@@ -184,7 +192,7 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
     with held(folder):
         rows = {name: read_run(folder / name, recipe, said) for name, recipe in recipes.items()}
         left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
-        open_data(left.values(), root)
+        open_all(left.values(), root)
         if not jobs: jobs = 1 if torch.cuda.is_available() else min(len(left), os.cpu_count() or 1)
         if left: rows |= _in_processes(run, left, jobs) if jobs > 1 else _in_turn(run, left)
     return [row for name in recipes for row in rows[name]]

@@ -10,16 +10,16 @@ from dataclasses import fields, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Callable, NamedTuple
-from .core import Registry, unknown
-from .recipes import RECIPES, Recipe, check, get_recipe, read_field, set_fields
+from .core import Registry, shown, unknown
+from .recipes import RECIPES, Recipe, check, check_precision, get_recipe, read_field, run_name, set_fields
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'Command', 'option', 'command', 'out', 'field_help',
-           'make_parser', 'stray', 'parse', 'typed', 'read_words', 'one_line', 'explained', 'main', 'run_train',
-           'print_rows', 'open_model', 'run_eval', 'predict_file', 'open_predictor', 'with_progress', 'run_predict',
-           'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo', 'run_bench_quality', 'bench_command',
-           'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone', 'run_check_data',
-           'run_prepare', 'lab_choices', 'run_lab']
+__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'Command', 'option', 'command', 'out', 'whole',
+           'field_help', 'make_parser', 'stray', 'parse', 'typed', 'read_words', 'one_line', 'explained', 'main',
+           'run_train', 'print_rows', 'open_model', 'run_eval', 'predict_file', 'open_predictor', 'with_progress',
+           'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo', 'run_bench_quality',
+           'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone',
+           'run_check_data', 'run_prepare', 'lab_choices', 'on_this_machine', 'run_lab']
 
 # %% ../nbs/9_lab/41_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -59,6 +59,14 @@ def out(default=None, help: str = "folder for what is written"):
     "The option that says where results go."
     return option("--out", default=default, help=f"{help} (default: {default})" if default else help)
 
+# %% ../nbs/9_lab/41_cli.ipynb #b2f7a932
+def whole(low: int, high: int): # smallest and largest
+    "A function that reads a whole number within bounds, for argparse's `type`."
+    def read(text):
+        if re.fullmatch(r"[+-]?\d{1,18}", text) and low <= int(text) <= high: return int(text)
+        raise argparse.ArgumentTypeError(f"{shown(text)}: give a whole number from {low} to {high}")
+    return read
+
 # %% ../nbs/9_lab/41_cli.ipynb #7115ab60
 def field_help(names) -> str: # empty without names
     "Recipe fields by group, one a line, as `--help` lists them."
@@ -69,13 +77,17 @@ def field_help(names) -> str: # empty without names
         lines += [f"  --{f.name:<14} {f.metadata['help']}" for f in members]
     return "\n".join(lines)
 
+# %% ../nbs/9_lab/41_cli.ipynb #7d5619ae
+class _Parser(argparse.ArgumentParser):
+    def error(self, message): raise ValueError(f"{message}; see {self.prog} --help")
+
 # %% ../nbs/9_lab/41_cli.ipynb #2fea12ae
 EXITS = "exit status: 0 done, 1 with problems that are listed, 2 wrong input, 3 unforeseen error or no memory, 130 or 143 stopped"
 
 def make_parser() -> argparse.ArgumentParser:
     "The parser with all commands."
     plain = dict(formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "causal-tune", **plain, description="Fine-tune and look into frozen vision foundation models, frequency by frequency.",
         epilog="`causal-tune recipes` lists the recipes, `causal-tune train --help` their fields.\n\n"
                f"example: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data\n\n{EXITS}")
@@ -102,7 +114,7 @@ def stray(command: Command, word: str) -> ValueError: # to be raised by the call
 # %% ../nbs/9_lab/41_cli.ipynb #9dbe3207
 def parse(words: list[str] # what follows `causal-tune`
 ) -> argparse.Namespace:
-    "Words as arguments of a command. ValueError for unknown words and unreadable values; argparse's SystemExit for what is missing."
+    "Words as arguments of a command. ValueError for unknown words, unreadable values and what is missing."
     first = words[0] if words else "--help"
     if not first.startswith("-"): COMMANDS[first]  # an unknown one names the nearest
     args, args_left = make_parser().parse_known_args(words)
@@ -166,7 +178,7 @@ def main(words: list[str] | None = None # what follows `causal-tune`; those of t
 def run_train(args):
     recipe = get_recipe(args.recipe, **args.changes)
     from causal_tune.training import report_on, train
-    folder = args.out or Path("runs") / f"{recipe.name}-{recipe.adapter}-{recipe.seed}"
+    folder = args.out or Path("runs") / run_name(recipe)
     segmentor = train(recipe, folder, args.root)
     if os.environ.get("RANK", "0") != "0": return
     rows, _ = report_on(segmentor, recipe, args.root)
@@ -199,6 +211,8 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
     if not args.checkpoint and args.model in RECIPES:
         raise ValueError(f"{args.model} is a recipe; give a published --checkpoint with it, or a run's checkpoint.pt instead.")
     import torch
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_precision(args.changes.get("precision", "no"), device)
     if args.checkpoint:
         from causal_tune.checkpoints import open_published
         recipe = get_recipe(args.model, **args.changes)
@@ -207,7 +221,6 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         from causal_tune.training import load_checkpoint
         attention = {k: v for k, v in args.changes.items() if k == "attention"}
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     return segmentor.to(device), check(replace(recipe, **args.changes)), classes
 
 # %% ../nbs/9_lab/41_cli.ipynb #aea0bf6c
@@ -295,15 +308,15 @@ def acdc_size(recipe: Recipe) -> tuple | None: # (height, width)
 
 # %% ../nbs/9_lab/41_cli.ipynb #12819868
 @command("compare adapters on Toyscapes and write a report; no download, a few minutes", out("runs/demo"),
-         option("--seeds", type=int, default=3, help="number of seeds (default: 3)"), takes=ALL)
+         option("--seeds", type=whole(1, 1000), default=3, help="number of seeds (default: 3)"), takes=ALL)
 def run_demo(args):
     from causal_tune.demo import demo
     demo(args.out, range(args.seeds), **args.changes)
 
 @command("compare all adapters and controls; goes on where it was interrupted",
          option("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both); before any --field"),
-         option("--seeds", type=int, default=5, help="number of seeds (default: 5)"),
-         option("--jobs", type=int, help="processes (default: one per core, one on a GPU)"),
+         option("--seeds", type=whole(1, 1000), default=5, help="number of seeds (default: 5)"),
+         option("--jobs", type=whole(1, 1000), help="processes (default: one per core, one on a GPU)"),
          option("--only", nargs="+", metavar="VARIANT", default=(), help="variants to run beside none and rein (default: all)"),
          option("--tables", metavar="DIR", help="folder of the CSV tables (default: that of --out)"),
          out("runs/quality"), ROOT, takes=ALL)
@@ -325,7 +338,9 @@ def bench_command(args) -> str: # without the names of experiments
 
 # %% ../nbs/9_lab/41_cli.ipynb #b359b5b8
 @command("pre-train toy_vit again, step by step as it was", out("runs/toy_vit/toy_vit.safetensors", "file to write"),
-         *(option(f"--{name}", type=int, default=n, help=f"(default: {n})") for name, n in dict(steps=2000, scenes=3000, seed=0).items()))
+         option("--steps", type=whole(1, 10 ** 9), default=2000, help="(default: 2000)"),
+         option("--scenes", type=whole(1, 10 ** 9), default=3000, help="(default: 3000)"),
+         option("--seed", type=whole(0, 2 ** 32 - 1), default=0, help="(default: 0)"))
 def run_pretrain(args):
     from causal_tune.toyvit import pretrain
     pretrain(args.out, args.steps, args.scenes, seed=args.seed)
@@ -352,7 +367,7 @@ def shortened(targets) -> list[str]: # one for those that differ in the corrupti
 @command("lay DINOv2 weights out for patches of 16 and a size",
          option("src", metavar="SRC", help="original weights, such as dinov2_vitl14_pretrain.pth"),
          option("target", metavar="OUT", help="file to write, .pth or .safetensors"),
-         *(option(f"--{side}", type=int, required=True, help="of images, in pixels") for side in ("height", "width")),
+         *(option(f"--{side}", type=whole(1, 16_384), required=True, help="of images, in pixels") for side in ("height", "width")),
          option("--how", choices=["bicubic", "pinv"], default="bicubic", help="published adapters need bicubic"))
 def run_convert_backbone(args):
     from causal_tune.checkpoints import convert_backbone
@@ -368,7 +383,7 @@ def run_check_data(args):
 
 @command("convert labels; may be stopped and run again",
          option("name", metavar="NAME", help="gta, cityscapes, mapillary or mapillary-half"), ROOT,
-         option("--workers", type=int, help="files at a time (default: one per processor)"),
+         option("--workers", type=whole(1, 1000), help="files at a time (default: one per processor)"),
          option("--published", action="store_true", help="mapillary-half: JPEG of quality 75, as in the original"))
 def run_prepare(args):
     from causal_tune.converters import prepare
@@ -390,8 +405,15 @@ def lab_choices(args) -> dict: # arguments of `lab.open_lab`
     for name in {"images", "weights", "checkpoint", "results"} & set(chosen):
         if not Path(chosen[name]).exists(): raise FileNotFoundError(f"No {name} at {chosen[name]}.")
         chosen[name] = str(Path(chosen[name]).resolve())
-    if args.size: chosen["size"] = read_field("eval_size", args.size)
+    if args.size: chosen["size"] = Recipe(eval_size=read_field("eval_size", args.size)).eval_size
     return chosen
+
+# %% ../nbs/9_lab/41_cli.ipynb #4e613730
+def on_this_machine(words: list[str] # for JupyterLab
+) -> list[str]: # the same, with an address before them if they hold none
+    "Words that make JupyterLab listen to this machine alone, unless they say otherwise."
+    said = any(re.match(r"--(ip|ServerApp\.ip)(=|$)", word) for word in words)
+    return list(words) if said else ["--ip=127.0.0.1", *words]
 
 # %% ../nbs/9_lab/41_cli.ipynb #ea9bf27d
 @command("open the frequency lab in JupyterLab, or write it as one offline page", out("runs/lab"),
@@ -400,7 +422,7 @@ def lab_choices(args) -> dict: # arguments of `lab.open_lab`
          option("--weights", help="file of its weights"),
          option("--checkpoint", help="checkpoint.pt of a run: look into its model, with its head"),
          option("--size", metavar="HxW", help="size the model is to see (default: that of the first image)"),
-         option("--n", type=int, help="images per domain, at most (default: 8)"),
+         option("--n", type=whole(1, 100_000), help="images per domain, at most (default: 8)"),
          option("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too"),
          option("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
          passes_on=True)
@@ -414,5 +436,5 @@ def run_lab(args):
     notebook = lab_notebook(Path(args.out), chosen)
     print(f"{notebook}: choose Run, Run All Cells")
     import subprocess
-    status = subprocess.call([sys.executable, "-m", "jupyter", "lab", str(notebook), *args.rest])
+    status = subprocess.call([sys.executable, "-m", "jupyter", "lab", str(notebook), *on_this_machine(args.rest)])
     if status: raise OSError(f"JupyterLab ended with status {status}.")

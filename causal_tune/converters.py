@@ -10,7 +10,7 @@ __all__ = ['MAPILLARY_CLASSES', 'MAPILLARY_IDS', 'OUTLINES', 'CANVAS', 'REACH', 
            'unlabelled_images', 'by_name', 'own_folder', 'predict_all', 'acdc_submission']
 
 # %% ../nbs/5_data/22_converters.ipynb #d1d65c4c
-import json, math, os, re, zipfile, zlib
+import json, os, re, zipfile, zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ import torch
 from fastcore.basics import patch
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
-from .core import Registry, unknown, whole_file
+from .core import Registry, shown, unknown, whole_file
 from .datasets import (LAYOUTS, Layout, about_left, evenly_spaced, find_root, in_sequence, named_files, named_images,
                                   pair_files, read_pair)
 from .domains import CITYSCAPES, CITYSCAPES_IDS, LabelSpace, id_colours, remap
@@ -56,10 +56,10 @@ def value_of(given, # an object of the file
              key: str,
              kind: type): # of the value
     "One value of an annotation. ValueError where there is none, or one of another kind."
-    if not isinstance(given, dict): raise ValueError(f"an object {{...}} is expected, not {given!r:.60}")
+    if not isinstance(given, dict): raise ValueError(f"an object {{...}} is expected, not {shown(given)}")
     if key not in given: raise ValueError(f"{key} is missing")
     value = given[key]
-    if not isinstance(value, kind) or isinstance(value, bool): raise ValueError(f"{key} is {value!r:.60}, not of kind {kind.__name__}")
+    if not isinstance(value, kind) or isinstance(value, bool): raise ValueError(f"{key} is {shown(value)}, not of kind {kind.__name__}")
     return value
 
 def corners_of(item: dict, # an object of an annotation
@@ -69,8 +69,8 @@ def corners_of(item: dict, # an object of an annotation
     if len(corners) < 2: raise ValueError(f"a polygon of {len(corners)} corners; two or more are needed")
     for corner in corners:
         pair = isinstance(corner, list) and len(corner) == 2 and all(type(x) in (int, float) for x in corner)
-        if not pair or not all(math.isfinite(x) and abs(x) <= REACH for x in corner):
-            raise ValueError(f"a corner at {corner!r:.60}; two numbers are needed, from -{REACH} to {REACH}")
+        if not pair or not all(abs(x) <= REACH for x in corner): # which is false for nan, too
+            raise ValueError(f"a corner at {shown(corner)}; two numbers are needed, from -{REACH} to {REACH}")
     return [tuple(corner) for corner in corners]
 
 # %% ../nbs/5_data/22_converters.ipynb #b652e09e
@@ -79,7 +79,7 @@ def class_of(item: dict, # an object of an annotation
     "The class of an object; a group is taken for what it is a group of. ValueError for an unknown class."
     label = value_of(item, "label", str)
     if label not in OUTLINES: label = label.removesuffix("group")
-    if label not in OUTLINES: raise unknown("class", item["label"][:60], OUTLINES)
+    if label not in OUTLINES: raise unknown("class", item["label"], OUTLINES)
     return OUTLINES[label]
 
 def paint(annotation: dict, # what a *_polygons.json holds
@@ -88,7 +88,7 @@ def paint(annotation: dict, # what a *_polygons.json holds
     width = value_of(annotation, "imgWidth", int)
     height = value_of(annotation, "imgHeight", int)
     if min(width, height) < 1 or width * height > CANVAS:
-        raise ValueError(f"an image of {width} x {height}; both sides are at least 1, and there are at most {CANVAS} pixels")
+        raise ValueError(f"an image of {shown(width)} x {shown(height)}; both sides are at least 1, and there are at most {CANVAS} pixels")
     image = Image.new("L", (width, height), 255)
     draw = ImageDraw.Draw(image)
     for item in value_of(annotation, "objects", list):
@@ -109,11 +109,11 @@ def paint_file(path: Path, # *_polygons.json
 # %% ../nbs/5_data/22_converters.ipynb #4162e40b
 def halve(path: Path, # an image or a label file
           mode: str = "RGB", # "RGB" for images, "ids" for labels
-) -> Image.Image: # half as wide and half as high, rounded down
+) -> Image.Image: # half as wide and half as high, rounded down, but at least one pixel
     "Halve an image (bicubic) or a label (nearest pixel). Raises OSError for an unreadable file."
     image = Image.fromarray(read_image(path) if mode == "RGB" else read_label(path))
     how = Image.Resampling.BICUBIC if mode == "RGB" else Image.Resampling.NEAREST
-    return image.resize((image.width // 2, image.height // 2), how)
+    return image.resize((max(1, image.width // 2), max(1, image.height // 2)), how)
 
 # %% ../nbs/5_data/22_converters.ipynb #ca208afe
 class Job(NamedTuple):
@@ -129,7 +129,7 @@ def gta_jobs(base: Path, # the data set's folder
 ) -> list[Job]:
     "labels/NNNNN.png -> labels/NNNNN_labelTrainIds.png"
     ending = LAYOUTS["gta"].label
-    sources = [f for f in sorted((base/"labels").glob("*.png")) if not f.name.endswith(ending)]
+    sources = [f for f in named_files(base/"labels", (".png",))[0].values() if not f.name.endswith(ending)]
     return [Job(partial(train_ids, f, CITYSCAPES_IDS), f.with_name(f.stem + ending)) for f in sources]
 
 @CONVERTERS.register("cityscapes")
@@ -148,8 +148,8 @@ def mapillary_jobs(base: Path, # the data set's folder
     jobs = []
     for part, short in (("training", "train"), ("validation", "val")):
         target = base/"cityscapes_trainIdLabel"/short/"label"
-        for path in sorted((base/part/"v1.2/labels").glob("*.png")):
-            jobs.append(Job(partial(train_ids, path, MAPILLARY_IDS, len(MAPILLARY_IDS)), target/path.name))
+        for name, path in named_files(base/part/"v1.2/labels", (".png",))[0].items():
+            jobs.append(Job(partial(train_ids, path, MAPILLARY_IDS, len(MAPILLARY_IDS)), target/f"{name}.png"))
     return jobs
 
 # %% ../nbs/5_data/22_converters.ipynb #2842ddfc

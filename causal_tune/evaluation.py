@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
+from .recipes import check_precision
 from .segmentor import Segmentor, labels_of
 
 # %% auto #0
@@ -88,6 +89,7 @@ def evaluate(segmentor: Segmentor,
 ) -> np.ndarray: # (n, k, k): one confusion matrix per image, in the order of the data set
     "Confusion matrices of a segmentor on a data set, labels at their own size. Errors as `classify`."
     k, device = segmentor.num_classes, next(segmentor.parameters()).device
+    check_precision(precision, device.type)
     if len(dataset.space.classes) != k: raise ValueError(
         f"The segmentor knows {k} classes, the labels ({dataset.space.name}) have {len(dataset.space.classes)}.")
     training = segmentor.training

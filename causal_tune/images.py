@@ -12,8 +12,8 @@ from .core import whole_file
 
 # %% auto #0
 __all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'read_image',
-           'counting', 'only_counts', 'ids_of_palette', 'read_label', 'image_files', 'domain_folders', 'pair', 'resize',
-           'fit_size', 'window_starts', 'windows', 'write_image', 'SomeFailed', 'reason', 'listing']
+           'counting', 'only_counts', 'ids_of_palette', 'check_depth', 'read_label', 'image_files', 'domain_folders',
+           'pair', 'resize', 'fit_size', 'window_starts', 'windows', 'write_image', 'SomeFailed', 'reason', 'listing']
 
 # %% ../nbs/0_ground/01_images.ipynb #12955c0e
 def line_of(path) -> str:
@@ -120,6 +120,12 @@ def ids_of_palette(numbers: np.ndarray, # (h, w) as stored
     return numbers if trusted else np.array([ids.get(i, 255) for i in range(256)], np.uint8)[numbers]
 
 # %% ../nbs/0_ground/01_images.ipynb #b56b0849
+def check_depth(path: str | Path) -> None:
+    "ValueError for a PNG of 2 or 4 bits of grey."
+    with open(path, "rb") as file: head = file.read(26)
+    if head.startswith(b"\x89PNG") and head[24] in (2, 4) and head[25] == 0:
+        raise ValueError(f"{line_of(path)} has {head[24]} bits a pixel, which are ids or shades; store ids as grey of 8 bits")
+
 def read_label(path: str | Path, # an image file with one id per pixel
                colours: dict[int, tuple] | None = None, # id -> RGB of the classes, for palette images
                trusted: bool = False, # of a palette image the numbers count, as its publisher says
@@ -131,6 +137,7 @@ def read_label(path: str | Path, # an image file with one id per pixel
         raise ValueError(f"{line_of(path)} has {ids.shape[-1]} channels, but a label file holds one id per pixel; convert it first")
     if ids.dtype.kind == "f":
         raise ValueError(f"{line_of(path)} holds floats, but a label file holds one id per pixel; store whole numbers of 8 bits")
+    check_depth(path)
     if picture.mode == "1": return ids.astype(np.uint8)
     if picture.mode != "P": return ids
     table = np.array(picture.getpalette("RGB")).reshape(-1, 3)

@@ -26,8 +26,8 @@ __all__ = ['FILTERS', 'PRESETS', 'OPTIONAL', 'OFF', 'WIDE', 'CAPTIONS', 'FIRST',
            'filtered', 'other_band', 'chip_class', 'Chips', 'chip', 'Picked', 'dropdown', 'int_slider', 'cut_slider',
            'make_controls', 'choose_result', 'fitted', 'shown', 'refresh', 'same', 'Views', 'picture_of', 'without_dc',
            'Counts', 'edges_for', 'lacking', 'read_differences', 'read_results', 'panels', 'unavailable', 'as_backbone',
-           'label_space', 'any_space', 'FrequencyLab', 'dc_share', 'asset', 'Look', 'chip_style', 'row', 'card',
-           'column', 'preset_button', 'control_rows', 'measuring_card', 'benchmark_card', 'arrange', 'open_lab',
+           'label_space', 'any_space', 'FrequencyLab', 'dc_share', 'parts_of', 'asset', 'Look', 'chip_style', 'row',
+           'card', 'column', 'preset_button', 'control_rows', 'measuring_card', 'benchmark_card', 'arrange', 'open_lab',
            'evenly', 'lab_notebook']
 
 # %% ../nbs/9_lab/38_lab.ipynb #2ba1b886
@@ -418,9 +418,10 @@ def classes(self:Views, domain, i, band=None): # (h, w) class ids of one image
     labels = self.data.labels[domain]
     x = self.data.images[domain][i:i + 1].to(self.device)
     size = labels[i].shape if labels else x.shape[-2:]
+    name = [f"{domain}, image {i + 1}"]
     with torch.no_grad():
-        if band is None: return classify(self.segmentor, x, size)[0].cpu().numpy()
-        with filtered(self.segmentor, band): return classify(self.segmentor, x, size)[0].cpu().numpy()
+        if band is None: return classify(self.segmentor, x, size, names=name)[0].cpu().numpy()
+        with filtered(self.segmentor, band): return classify(self.segmentor, x, size, names=name)[0].cpu().numpy()
 
 # %% ../nbs/9_lab/38_lab.ipynb #387d7972
 class Counts(NamedTuple):
@@ -844,6 +845,26 @@ def _go_to(self:FrequencyLab, trace, points, state):
 def _pick(self:FrequencyLab, trace, points, state):
     if points.point_inds: self.controls["coefficient"].value = tuple(int(i) for i in points.point_inds[0])
 
+# %% ../nbs/9_lab/38_lab.ipynb #5e7be904
+def parts_of(widget: widgets.Widget) -> list[widgets.Widget]: # itself first
+    "A widget and all that are inside it, with their layouts and styles."
+    parts = [widget]
+    for part in parts:  # the list grows as they are found
+        for name in part.keys:
+            value = getattr(part, name)
+            inside = value if isinstance(value, (list, tuple)) else [value]
+            parts += [w for w in inside if isinstance(w, widgets.Widget) and w not in parts]
+    return parts
+
+@patch
+def close(self:FrequencyLab) -> None:
+    "End the lab: nothing of it, of the model or of the images stays in memory."
+    if self.comm is None: return  # closed already, or never opened
+    self._job = self._measuring = None
+    for part in [*parts_of(self), self.link]: widgets.Widget.close(part)
+    for name in ("segmentor", "backbone", "data", "seen", "rings", "evidence", "artifacts"): setattr(self, name, None)
+    self.counts = self._as_is = {}
+
 # %% ../nbs/9_lab/38_lab.ipynb #1b4402d0
 def asset(name: str # of a file in the package's assets
 ) -> str:
@@ -899,7 +920,7 @@ def control_rows(lab: FrequencyLab) -> list[widgets.Box]:
     c = lab.controls
     title = widgets.HTML('<span class="ct-title">Frequency lab</span>')
     play = widgets.Play(value=c["layer"].value, max=c["layer"].max, interval=700, layout=dict(width="110px"), show_repeat=False)
-    widgets.jslink((play, "value"), (c["layer"], "value"))
+    lab.link = widgets.jslink((play, "value"), (c["layer"], "value"))
     presets = [preset_button(lab, name) for name in PRESETS]
     rows = [[title, c["filter"], *presets, c["cuts"], c["order"]],
             [play, c["layer"], c["domains"], c["domain"], c["reference"], c["image"]],

@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor
 from .domains import LabelSpace
 from .frequency import Spectra, plane_energy
-from .images import image_files, read_image, resize
+from .images import image_files, line_of, read_image, resize
 
 # %% auto #0
 __all__ = ['Gathered', 'Row', 'in_a_row', 'Item', 'scene_numbers', 'gather', 'spectra', 'principal_directions', 'directions',
@@ -68,7 +68,11 @@ def _item(given): # from an item of a data set, a tensor, a path, a picture or a
     if isinstance(given, Mapping): return Item(given["image"], given.get("label"), given.get("name"))
     if isinstance(given, Tensor): return Item(given)
     try: return Item(torch.from_numpy(rearrange(read_image(given), "h w c -> c h w").copy()))
-    except (OSError, ValueError) as err: return Item(str(err))
+    except (OSError, ValueError) as err: return Item(_without_folder(str(err), given))
+
+def _without_folder(text, given): # what is said of an image goes into pages that are handed on
+    if not isinstance(given, (str, Path)): return text
+    return text.replace(line_of(given), line_of(Path(given).name))
 
 def _items(given): # of a domain, one after the other
     if isinstance(given, (str, Path)): given = image_files(given)

@@ -19,7 +19,7 @@ from .results import collapsed, differences, scores_of, write_table
 from .training import build, parameter_groups, refuse_other
 from .figures import difference_plot
 from .suggest import suggest_band
-from .benchmark import grid, open_data, run_grid, single_threaded
+from .benchmark import grid, open_all, run_grid, single_threaded
 from .report import html_table, write_report
 
 # %% auto #0
@@ -255,7 +255,7 @@ def open_experiment(name: str, # one of `EXPERIMENTS`
     recipe = check(replace(EXPERIMENTS[name].recipe, **overrides))
     with torch.device("meta"): frozen = build(replace(recipe, weights="random", adapter="none"), 2).backbone
     _only(variants("dog", frozen.num_layers), only)
-    open_data([recipe], root)
+    open_all([recipe], root)
     return recipe, frozen.num_layers
 
 # %% ../nbs/8_bench/36_quality.ipynb #dcce21c8

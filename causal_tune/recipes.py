@@ -11,8 +11,8 @@ from .core import Registry, check_range, check_value, shown, unknown
 from .corruptions import CORRUPTIONS
 
 # %% auto #0
-__all__ = ['COUNT', 'SIDES', 'RECIPES', 'option', 'check', 'Recipe', 'get_recipe', 'toy_targets', 'corruption_targets', 'sized',
-           'read_field', 'to_dict', 'set_fields', 'from_dict', 'changed_fields']
+__all__ = ['COUNT', 'SIDES', 'RECIPES', 'option', 'check', 'run_name', 'check_precision', 'Recipe', 'get_recipe', 'toy_targets',
+           'corruption_targets', 'sized', 'read_field', 'to_dict', 'set_fields', 'from_dict', 'changed_fields']
 
 # %% ../nbs/6_train/23_recipes.ipynb #58f49bfa
 def option(default, # of the field
@@ -53,6 +53,19 @@ def _check_within(name, value, within):
 def _check_run_name(name): # it becomes that of a folder
     if not re.fullmatch(r"[\w+=,()-][\w .+=,()-]{0,79}", name):
         raise ValueError(f"name={shown(name)}: give 1 to 80 letters, digits and signs of . _ - + = , ( ) as the name of a run's folder.")
+
+def run_name(r: Recipe) -> str: # such as "demo-rein-42"
+    "What the folder of a run is called if nobody says."
+    adapter = re.sub(r"[^\w.+=,-]", "_", r.adapter)[:80] # options may follow its name
+    return f"{r.name}-{adapter}-{r.seed}"
+
+# %% ../nbs/6_train/23_recipes.ipynb #aa57bd61
+def check_precision(precision: str, # of a recipe
+                    device: str, # "cpu", "cuda", ...
+) -> None:
+    "ValueError where a device cannot compute in a precision."
+    if precision == "fp16" and device == "cpu":
+        raise ValueError("precision='fp16' needs a GPU, and this runs on the processor; give bf16 or no.")
 
 # %% ../nbs/6_train/23_recipes.ipynb #741c273b
 _data = partial(option, group="data")
@@ -130,7 +143,7 @@ class Recipe(_Training):
 RECIPES = Registry("recipe")
 
 def get_recipe(name: str, # one of `RECIPES`
-               **overrides, # fields to replace
+               /, **overrides, # fields to replace, its own name too
 ) -> Recipe:
     "A named recipe with some of its fields replaced; ValueError for unknown names and fields."
     _check_names(overrides)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from fastcore.basics import patch
-from .core import check_range, parse_spec
+from .core import check_finite, check_range, parse_spec
 from .images import line_of, read_image, resize, windows
 from .backbones import Backbone, create_backbone
 from .heads import HEADS, at_size, create_head
@@ -156,9 +156,21 @@ def trained_state(self:Segmentor) -> dict[str, dict]: # {"adapter": ..., "head":
 
 @patch
 def load_trained(self:Segmentor, state: dict) -> Segmentor: # itself
-    "Put weights from `trained_state` back; ValueError where they belong to another adapter or head."
-    for name, part in dict(adapter=self.adapter, head=self.head).items():
-        try: part.load_state_dict(state[name])
-        except (RuntimeError, KeyError) as err:
-            raise ValueError(f"These weights do not fit this {name} ({type(part).__name__}): {err}") from err
+    "Put weights from `trained_state` back; ValueError where they belong to another adapter or head, and then all stays."
+    self.check_trained(state)
+    for name, part in dict(adapter=self.adapter, head=self.head).items(): part.load_state_dict(state[name])
     return self
+
+@patch
+def check_trained(self:Segmentor, state: dict) -> None: # as for `load_trained`
+    "ValueError where weights do not fit, or are not finite. Costs nothing where the segmentor is made of shapes alone."
+    for name, part in dict(adapter=self.adapter, head=self.head).items():
+        given = state.get(name)
+        if not isinstance(given, dict): raise ValueError(f"There are no weights of the {name}, but a {type(given).__name__}.")
+        own = part.state_dict()
+        other = [str(k) for k in own.keys() ^ given.keys()]
+        other += [f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}"
+                  for k in own.keys() & given.keys() if given[k].shape != own[k].shape]
+        if other: raise ValueError(f"These weights do not fit this {name} ({type(part).__name__}): {len(other)} are missing, unknown "
+                                   f"or of another shape, such as {', '.join(sorted(other)[:3])}.")
+        check_finite(given, f"The {name}")

@@ -17,19 +17,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
-from .core import disk_is_full, end_with, held, no_room, parse_spec, read_tensors, remove_unfinished, set_aside, whole_file
-from .recipes import Recipe, changed_fields, check, from_dict, to_dict
+from .core import check_value, disk_is_full, end_with, held, no_room, parse_spec, read_tensors, remove_unfinished, set_aside
+from .core import whole_file
+from .recipes import Recipe, check_precision, changed_fields, check, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
 from .datasets import Scenes, load_dataset, train_transform
 from .evaluation import evaluate, miou, result_row
 
 # %% auto #0
 __all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'Stream', 'Batch',
-           'stack_items', 'Positions', 'begin_worker', 'batches', 'next_batches', 'build', 'training_data',
-           'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'load_checkpoint', 'read_line', 'kept_lines',
-           'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite', 'first_broken', 'diagnosis', 'Terminated',
-           'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data',
-           'first_frames', 'stopped', 'fits', 'read_state', 'restore', 'unless_damaged', 'go_on', 'train', 'report_on']
+           'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches', 'next_batches', 'build',
+           'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'load_checkpoint', 'read_line',
+           'kept_lines', 'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite', 'first_broken', 'diagnosis',
+           'Terminated', 'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on',
+           'open_data', 'first_frames', 'stopped', 'fits', 'read_state', 'restore', 'unless_damaged', 'go_on', 'train',
+           'report_on']
 
 # %% ../nbs/6_train/26_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -119,7 +121,11 @@ def begin_worker(parent: int, # the process that asks for images
     "What a process does before it loads its first image."
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60)) # a minute more, if it is not told to end
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20)) # long enough for the step that is made
+
+def end_workers(loader) -> None: # iterator over batches
+    "Let the processes that load images end now, and not when the last error that mentions them is forgotten."
+    if hasattr(loader, "_shutdown_workers"): loader._shutdown_workers()
 
 def batches(recipe: Recipe,
             dataset, # with an augmenting transform
@@ -204,6 +210,9 @@ def read_checkpoint(path # file
     kinds = dict(recipe=dict, adapter=dict, head=dict, classes=list)
     if any(not isinstance(saved.get(name), kind) for name, kind in kinds.items()):
         raise Damaged(f"{path} is no checkpoint of this package: it has no recipe, adapter, head and classes.")
+    check_value(f"{path}: classes", tuple(saved["classes"]), "tuple[str, ...]", ("road", "car"))
+    tensors = [v for part in (saved["adapter"], saved["head"]) for v in part.values()]
+    if not all(isinstance(v, torch.Tensor) for v in tensors): raise Damaged(f"{path}: adapter and head hold more than tensors.")
     return saved
 
 # %% ../nbs/6_train/26_training.ipynb #a307b0e5
@@ -212,8 +221,13 @@ def load_checkpoint(path, # file
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
     "The segmentor of a checkpoint. Errors as `read_checkpoint`."
     saved = read_checkpoint(path)
-    recipe = from_dict(saved["recipe"])
-    segmentor = build(recipe, len(saved["classes"]), **options)
+    classes = len(saved["classes"])
+    try:
+        recipe = from_dict(saved["recipe"])
+        with torch.device("meta"): shapes = build(recipe, classes, **options | dict(pretrained=False))
+        shapes.check_trained(saved) # before anything large is made
+    except ValueError as error: raise ValueError(f"{path}: {error}") from None
+    segmentor = build(recipe, classes, **options)
     return segmentor.load_trained(saved).eval(), recipe, saved["classes"]
 
 # %% ../nbs/6_train/26_training.ipynb #18f4b750
@@ -405,7 +419,8 @@ def finished(path: Path, # of a checkpoint
 
 # %% ../nbs/6_train/26_training.ipynb #7546a312
 def make_accelerator(recipe: Recipe):
-    "accelerate's view of device, precision and processes."
+    "accelerate's view of device, precision and processes. ValueError for a precision that the device does not have."
+    check_precision(recipe.precision, "cuda" if torch.cuda.is_available() else "cpu")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     AcceleratorState._reset_state()  # else the first precision of a process would be its only one
@@ -555,6 +570,14 @@ def advance(self:Run, t: int, # iteration
         if log: log.write(t, **values)
     return values["loss"]
 
+# %% ../nbs/6_train/26_training.ipynb #32c1c5cd
+@patch
+def progress(self:Run, steps: range # the iterations to come
+) -> tqdm: # over them
+    "A bar, in the process that writes."
+    silent = {} if self.accelerator.is_main_process else dict(disable=True) # disable=False would overrule TQDM_DISABLE
+    return tqdm(steps, f"{self.recipe.name} {self.recipe.adapter}", self.recipe.iterations, initial=steps.start, **silent)
+
 def stopped(asked, text: str) -> KeyboardInterrupt: # the signals that came; to be raised by the caller
     return (Terminated if signal.SIGTERM in asked else KeyboardInterrupt)(text)
 
@@ -566,24 +589,24 @@ def loop(self:Run, first: int, # iteration to begin with
          one_step, # (iteration, batches) -> their losses
 ) -> None:
     "Steps `first` to `last`; saves every `save_every` steps, at an interruption, at the end, and at an error between two steps."
-    r, self.done = self.recipe, first
+    self.done = first
     log = Log(self.folder, first) if self.accelerator.is_main_process else None
-    silent = {} if log else dict(disable=True) # disable=False would overrule TQDM_DISABLE
-    bar = tqdm(range(first, last), f"{r.name} {r.adapter}", r.iterations, initial=first, **silent)
+    bar = self.progress(range(first, last))
     given = iter(loader)
     try:
         with interruptions_held() as asked:
             for t in bar:
                 bar.set_postfix(loss=f"{self.advance(t, given, one_step, log):.3f}", refresh=False)
-                if self.done % r.save_every == 0: self.keep(log)
+                if self.done % self.recipe.save_every == 0: self.keep(log)
                 if asked: break
             self.keep(log)
     except BaseException:
         if self.done is not None and self.done > first: self.keep(log)
         raise
     finally:
+        end_workers(given)
         if log: log.close()
-    if asked: raise stopped(asked, f"Stopped after {self.done} of {r.iterations} iterations; run again to go on.")
+    if asked: raise stopped(asked, f"Stopped after {self.done} of {self.recipe.iterations} iterations; run again to go on.")
 
 # %% ../nbs/6_train/26_training.ipynb #e02ba20c
 def fits(state: dict, # of resume.pt

@@ -51,7 +51,7 @@ _LIMITS = ( # of place, brightness and size
     (.35, 1),
     (.6, 1.3))
 
-@functools.lru_cache
+@functools.lru_cache(maxsize=32) # of a megabyte each; frames of one size need 11
 def _specks(n, length, slant, width, seed): # tile, 0..1, of n streaks of `length` pixels, or of flakes where it is 0
     rng = np.random.default_rng(seed)
     side = TILE + 64 # a margin for what reaches over the edge

@@ -42,7 +42,7 @@ COMMANDS = { # name -> what follows `causal-tune`, in a folder with the files th
              "--out", "out"],
     "eval": ["eval", "checkpoint.pt"],
     "lab": ["lab", "--images", "domains", "--n", "2", "--weights", "weights.safetensors", "--size", "64x64", "--export", "out/lab.html"]}
-OFTEN = {"train": 3, "train-workers": 2, "bench-quality": 3, "prepare": 3, "predict": 2, "predict-acdc": 2} # the others once
+OFTEN = {"train": 4, "train-workers": 2, "bench-quality": 2, "prepare": 4, "predict": 3, "predict-acdc": 3} # the others once
 
 
 def inputs(folder: Path) -> None:

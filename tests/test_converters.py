@@ -308,3 +308,26 @@ def test_acdc_submission_refuses(acdc):
     with pytest.raises(ValueError, match="19 classes"): acdc_submission(model, acdc / "upload.zip", acdc)
     for f in (acdc / "acdc/rgb_anon/fog/test").rglob("*.png"): f.unlink()
     with pytest.raises(FileNotFoundError, match="fog"): acdc_submission(Model(), acdc / "upload.zip", acdc)
+
+
+def test_acdc_submission_goes_on_after_a_bad_image(acdc):
+    from causal_tune.converters import acdc_submission
+    from causal_tune.images import SomeFailed
+    bad, *rest = sorted(acdc.glob("acdc/rgb_anon/*/test/*/*.png"))
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:40])
+    model, out = Model(), acdc / "upload.zip"
+    with pytest.raises(SomeFailed, match=f"1 of 8 files could not be predicted, the others are done:\n.*{bad.name}"):
+        acdc_submission(model, out, acdc)
+    assert len(model.seen) == 7 and not out.exists(), "an archive that lacks an image would count as wrong everywhere"
+    bad.write_bytes(whole)
+    assert acdc_submission(model, out, acdc) == out and len(model.seen) == 8
+    with zipfile.ZipFile(out) as archive: assert len(archive.namelist()) == 8
+    put(rest[-1].with_name(bad.name), photo(12, 8))
+    with pytest.raises(ValueError, match="share a name"): acdc_submission(model, out, acdc)
+
+
+def test_an_archive_leads_nowhere_else(acdc):
+    from causal_tune.converters import acdc_submission
+    put(acdc / "acdc/rgb_anon/fog/test/GOPRfog/..\\..\\up_rgb_anon.png", photo(12, 8))
+    with pytest.raises(ValueError, match="rename it"): acdc_submission(Model(), acdc / "upload.zip", acdc)

@@ -27,9 +27,12 @@ def chunk(kind, content): # of a PNG
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def huge(width, height): # a PNG of a few bytes that says it is large
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+def png(width, height, bits, colour, rows):
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def huge(width, height): return png(width, height, 8, 2, b"") # a few bytes that say they are a large picture
 
 
 def broken(): # a PNG whose pixels stop half way, at something that is no chunk
@@ -251,6 +254,13 @@ def test_one_frame_twice_is_trained_on_once(tmp_path, capsys):
     assert "note: " in said and "left out (0006R0_1.jpg)" in said
 
 
+def test_ids_in_few_bits_are_refused(tmp_path):
+    for bits, rows in ((2, b"\0\x10"), (4, b"\0\x01\x20")): # 0 1 0 and 0 1 2
+        (tmp_path / "few.png").write_bytes(png(3, 1, bits, 0, rows))
+        with pytest.raises(ValueError, match=f"few.png has {bits} bits a pixel"): read_label(tmp_path / "few.png")
+        assert read_image(tmp_path / "few.png")[0, :, 0].tolist() == ([0, 85, 0] if bits == 2 else [0, 17, 34])
+
+
 # --- many files, one of them bad ------------------------------------------------------------------------------------
 
 @pytest.fixture
@@ -262,10 +272,10 @@ def run(tiny, tmp_path, monkeypatch):
 
 
 def poisoned(path):
-    "A checkpoint whose head has diverged."
+    "A checkpoint whose head has diverged: its numbers are finite, its scores are not."
     content = torch.load(path, weights_only=True)
     for value in content["head"].values():
-        if value.is_floating_point(): value.fill_(float("nan"))
+        if value.is_floating_point(): value.fill_(3e38)
     torch.save(content, path.with_name("poisoned.pt"))
     return path.with_name("poisoned.pt")
 
@@ -283,13 +293,16 @@ def test_predict_lists_what_it_cannot_read(run, capsys, tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}_{what}.png" for n in "ac" for what in ("trainIds", "overview")}
 
 
-def test_scores_that_are_no_numbers_end_predict_and_eval(run, capsys, tmp_path):
+def test_scores_that_are_no_numbers_end_predict_eval_and_export(run, capsys, tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "a.png")
     assert call("predict", poisoned(run), tmp_path / "a.png", "--out", tmp_path / "none") == 2
     assert "a: 192 of 192 pixels have no class" in capsys.readouterr().err and not list((tmp_path / "none").iterdir())
     assert call("eval", run.with_name("poisoned.pt")) == 2
     said = capsys.readouterr()
     assert "have no class" in said.err and "mIoU" not in said.out
+    assert call("lab", "--checkpoint", run.with_name("poisoned.pt"), "--n", 1, "--export", tmp_path / "lab.html") == 2
+    said = capsys.readouterr().err
+    assert "clear, image 1: " in said and "have no class" in said and not (tmp_path / "lab.html").exists()
 
 
 def test_a_lab_leaves_out_what_it_cannot_read(tmp_path, weights):

@@ -1,12 +1,14 @@
-"""An interruption leaves no half-made step behind, whenever it comes."""
-import os, signal
+"""Whatever ends a run, no half-made step is left behind, nothing is lost, and it goes on as if nothing had happened."""
+import os, signal, subprocess, sys, time
 from dataclasses import replace
+from pathlib import Path
 import pytest
 import torch
-from conftest import trained
+from conftest import ENV, trained
+from causal_tune import core
 from causal_tune.recipes import get_recipe
 from causal_tune.segmentor import Segmentor
-from causal_tune.training import train
+from causal_tune.training import Log, Run, Stream, Terminated, train, training_data
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +59,207 @@ def test_precision_may_differ_from_run_to_run(recipe, tmp_path):
     for precision in ("bf16", "no"):
         train(replace(recipe, precision=precision, iterations=1), tmp_path / precision)
         assert torch.load(tmp_path / precision / "checkpoint.pt", weights_only=True)["recipe"]["precision"] == precision
+
+
+def test_a_scheduler_may_stop_a_run(recipe, expected, tmp_path, monkeypatch):
+    "SIGTERM loses nothing, and says with which status the command should end."
+    original, calls = Segmentor.loss, []
+    def with_signal(*args):
+        calls.append(1)
+        if len(calls) == 3: os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+    with monkeypatch.context() as patch, pytest.raises(Terminated, match="Stopped after 3 of 6") as stop:
+        patch.setattr(Segmentor, "loss", with_signal)
+        train(recipe, tmp_path)
+    assert stop.value.status == 143 and saved_at(tmp_path) == 3
+    train(recipe, tmp_path)
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+
+
+def saved_at(folder): return torch.load(folder / "resume.pt", weights_only=True)["iteration"]
+
+
+def iterations(folder): return [line.partition(",")[0] for line in (folder / "log.csv").read_text().splitlines()[1:]]
+
+
+def assert_same(a, b): assert [k for k in a if not torch.equal(a[k], b[k])] == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_frame_that_cannot_be_read(recipe, expected, tmp_path, monkeypatch, workers):
+    "What was done before is kept; the message is one line, whichever process met the frame."
+    original = Stream.__getitem__
+    def faulty(self, p):
+        if p == 7: raise OSError("b.png cannot be read")
+        return original(self, p)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="^b.png cannot be read$"):
+        patch.setattr(Stream, "__getitem__", faulty)
+        train(replace(recipe, workers=workers), tmp_path)
+    assert saved_at(tmp_path) == 3 and iterations(tmp_path) == ["0", "1", "2"]
+    train(recipe, tmp_path)
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+    assert iterations(tmp_path) == list("012345")
+
+
+def test_a_worker_that_is_killed(recipe, expected, tmp_path, monkeypatch):
+    "However early it dies, the run ends between two steps, and goes on from there."
+    original = Stream.__getitem__
+    def killed(self, p):
+        if p == 7: os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, p)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"^A process that loads images was killed.*run the command again"):
+        patch.setattr(Stream, "__getitem__", killed)
+        train(replace(recipe, workers=1), tmp_path)
+    assert saved_at(tmp_path) in (2, 3), "the last batch that it made may have died with it"
+    train(recipe, tmp_path)
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+
+
+def test_a_validation_that_fails(recipe, expected, tmp_path, monkeypatch):
+    fog = "toyscapes:domain=fog,split=val,n=1"
+    watched = replace(recipe, validate=fog, eval_every=4)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no such frame"):
+        patch.setattr(Run, "validate", lambda run: (_ for _ in ()).throw(OSError("no such frame")))
+        train(watched, tmp_path)
+    assert saved_at(tmp_path) == 4 and iterations(tmp_path) == list("0123")
+    train(watched, tmp_path)
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+
+
+def test_a_loss_that_is_not_finite(recipe, tmp_path, monkeypatch):
+    "The message names step, frames and rate; the state from before stays."
+    original, calls = Segmentor.loss, []
+    def broken(*args):
+        calls.append(1)
+        return original(*args) * (float("nan") if len(calls) == 4 else 1)
+    monkeypatch.setattr(Segmentor, "loss", broken)
+    with pytest.raises(FloatingPointError) as error: train(replace(recipe, save_every=2), tmp_path)
+    frames = [Stream(training_data(recipe), 99, recipe.seed)[p]["name"] for p in (6, 7)]
+    assert str(error.value).startswith(f"The loss of iteration 3 is nan (lr 0.000438, frames {', '.join(frames)}). All features are finite")
+    assert saved_at(tmp_path) == 2 and "\n" not in str(error.value)
+
+
+def test_frames_without_labels(recipe, tmp_path, monkeypatch, capsys):
+    "They cost nothing and teach nothing, and one line says so."
+    original = Stream.__getitem__
+    def unlabelled(self, p):
+        item = original(self, p)
+        if p in (2, 3, 6, 7): item["label"].fill_(255)
+        return item
+    monkeypatch.setattr(Stream, "__getitem__", unlabelled)
+    train(recipe, tmp_path)
+    losses = [float(line.split(",")[1]) for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]
+    assert [loss == 0 for loss in losses] == [False, True, False, True, False, False]
+    assert capsys.readouterr().err.count("Nothing is labelled in ") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 torn"])
+def test_damaged_files_are_set_aside(recipe, expected, tmp_path, content, capsys):
+    train(recipe, tmp_path, stop=4)
+    for name in ("resume.pt", "checkpoint.pt"): (tmp_path / name).write_bytes(content)
+    with (tmp_path / "log.csv").open("ab") as log: log.write(b"\0\xff,,\n5,")
+    train(recipe, tmp_path)
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+    assert iterations(tmp_path) == list("012345") and not (tmp_path / "resume.pt").exists()
+    for name in ("resume.pt", "checkpoint.pt"): assert (tmp_path / f"{name}.damaged").read_bytes() == content
+    said = capsys.readouterr().err
+    assert all(f"{name} is damaged" in said for name in ("resume.pt", "checkpoint.pt")) and "log.csv: 1 damaged lines" in said
+
+
+def test_a_damaged_checkpoint_is_made_from_the_state_there_is(recipe, expected, tmp_path, monkeypatch):
+    train(recipe, tmp_path, stop=4)
+    (tmp_path / "checkpoint.pt").write_bytes(b"torn")
+    calls, original = [], Segmentor.loss
+    monkeypatch.setattr(Segmentor, "loss", lambda *args: calls.append(1) or original(*args))
+    train(recipe, tmp_path)
+    assert len(calls) == 2
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+
+
+def test_what_is_only_evaluated_may_change(recipe, tmp_path, capsys):
+    fog = "toyscapes:domain=fog,split=test,n=1"
+    with pytest.raises(ValueError, match="Did you mean 'fog'"): train(replace(recipe, targets=(fog, fog.replace("fog", "fgo"))), tmp_path)
+    small = replace(recipe, head="mask2former:width=32,points=16", targets=(fog,), eval_size=(8, 8))
+    with pytest.raises(ValueError, match="cannot be halved"): train(small, tmp_path)
+    assert not (tmp_path / "log.csv").exists(), "nothing was trained"
+    train(replace(recipe, targets=(fog,)), tmp_path)
+    train(replace(recipe, targets=(fog.replace("fog", "snow"),), eval_size=(32, 48), workers=1, name="other"), tmp_path)
+    assert "nothing to train" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="other values of lr;"): train(replace(recipe, lr=1.), tmp_path)
+
+
+RUN = """
+import sys
+from causal_tune.recipes import get_recipe
+from causal_tune.training import Run, train
+keep = Run.keep
+def said(run, log):
+    keep(run, log)
+    print(run.done, flush=True)
+Run.keep = said
+train(get_recipe("demo", weights=sys.argv[1], crop=(32, 48), batch_size=2, precision="no", iterations=100_000, workers=2, save_every=5,
+                 train="toyscapes:domain=clear,split=train,n=4", targets=()), "run")
+"""
+
+
+@pytest.fixture
+def running(weights, tmp_path):
+    "A long run in a process of its own, which has saved its state."
+    env = ENV | dict(PYTHONPATH=os.pathsep.join(sys.path), TQDM_DISABLE="1")
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(weights)], cwd=tmp_path, env=env, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "5\n", process.stderr.read()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def children(pid): return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are listed by Linux")
+def test_killed_at_any_time_and_taken_up_again(running, recipe, tmp_path):
+    "Its folder is its own while it lives; its workers end with it; no line of the log before the state is missing, twice."
+    with pytest.raises(OSError, match=f"run is in use by process {running.pid} since"): train(recipe, tmp_path / "run")
+    workers = children(running.pid)
+    assert len(workers) == 2 and all(map(core.running, workers))
+    running.kill()
+    running.wait()
+    limit = time.time() + 20
+    while any(map(core.running, workers)) and time.time() < limit: time.sleep(.1)
+    assert not any(map(core.running, workers))
+    for _ in range(2):
+        at = saved_at(tmp_path / "run")
+        assert iterations(tmp_path / "run")[:at] == [str(i) for i in range(at)]
+        Log(tmp_path / "run", at)  # as a run that is killed before its first step
+    assert iterations(tmp_path / "run") == [str(i) for i in range(at)]
+    with core.held(tmp_path / "run"): pass
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are listed by Linux")
+def test_a_signal_to_all_of_its_processes(running, tmp_path):
+    "As schedulers send it: the workers go on until the run has answered."
+    for pid in [*children(running.pid), running.pid]: os.kill(pid, signal.SIGTERM)
+    _, errors = running.communicate(timeout=60)
+    done = saved_at(tmp_path / "run")
+    assert f"Terminated: Stopped after {done} of 100000 iterations" in errors and "worker" not in errors
+    assert len(iterations(tmp_path / "run")) == done
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk(recipe, expected, tmp_path, monkeypatch):
+    "The message names the file and the room it takes; with room, the run goes on."
+    saved = []
+    def full(state, path):
+        saved.append(path)
+        original(state, path if len(saved) == 1 else "/dev/full")
+    original = torch.save
+    with monkeypatch.context() as patch, pytest.raises(OSError) as error:
+        patch.setattr(torch, "save", full)
+        train(replace(recipe, save_every=2), tmp_path)
+    size = (tmp_path / "resume.pt").stat().st_size / 1e6
+    assert f"resume.pt could not be written because the disk is full: it needs more than {size:.1f} MB" in str(error.value)
+    assert saved_at(tmp_path) == 2 and not list(tmp_path.glob("*~*"))
+    train(recipe, tmp_path)
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+    assert iterations(tmp_path) == list("012345")

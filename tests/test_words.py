@@ -1,8 +1,10 @@
 """Whatever value an option is given, it makes something or one line that names the option."""
 import inspect
 import pytest
+import torch
 from causal_tune.adapters import ADAPTERS, create_adapter
 from causal_tune.bands import BANDS, create_band
+from causal_tune.cli import main
 from causal_tune.core import Registry, parse_spec
 from causal_tune.corruptions import CORRUPTIONS, corrupt, read_corruption
 from causal_tune.heads import HEADS, create_head
@@ -90,6 +92,76 @@ def test_adapters_that_are_none(spec):
                          + [dict(head=h) for h in ("dptt", "dpt:width=0", "dpt:width=1e9", "", 5)], ids=str)
 def test_segmentors_that_are_none(options):
     assert refused_in_one_line(lambda: create_segmentor(**dict(adapter="rein", pretrained=False) | options), "")
+
+
+LINES = """
+train demo --name ../../x | name=
+train demo --name | --name needs a value
+train demo --name a/b | name=
+train demo --lr nan | lr=nan
+train demo --lr inf | lr=inf
+train demo --lr 0 | lr=0.0
+train demo --power=-1 | power=-1.0
+train demo --seed=-1 | seed=-1
+train demo --seed 4294967296 | seed=4294967296
+train demo --iterations 0 | iterations=0
+train demo --iterations 1.5 | a whole number
+train demo --iterations 1e8 | a whole number
+train demo --batch_size 1000000 | batch_size=
+train demo --crop 1x1 | crop=1
+train demo --crop 1000000000 1000000000 | crop=
+train demo --crop 96 | crop=(96,)
+train demo --scale 2 1 | scale=
+train demo --window 64x64 --stride 65x64 | stride=
+train demo --weight_decay nan | weight_decay=nan
+train demo --cat_max_ratio inf | cat_max_ratio=inf
+train demo --color 2 | on or off
+train demo --rank 0 | rank=0
+train demo --num_tokens 1 | num_tokens=1
+train demo --adapter rein:rank= | key=value
+train demo --adapter rein:rank=x | rank='x'
+train demo --adapter causal_tune --band dog:low=x | low='x'
+train demo --adapter causal_tune --band dog:low=nan | low='nan'
+train demo --adapter causal_tune --band dog:low=.2,low=.3 | twice
+train demo --head dpt:width=0 | width=0
+train demo --head dpt:width=1.5 | width=1.5
+train demo --style spurious:p=2 | p=2
+train demo --precision fp16 | needs a GPU
+train demo --backbone hf-hub:somebody/model | Neither a preset
+train demo --weights nowhere.pth | nowhere.pth
+demo --seeds 0 | --seeds
+demo --seeds=-1 | --seeds
+demo --seeds 1000000000 | --seeds
+demo --seeds two | --seeds
+bench-quality --jobs 0 | --jobs
+bench-quality --jobs=-3 | --jobs
+pretrain --steps=-1 | --steps
+pretrain --steps 0 | --steps
+pretrain --seed 1.5 | --seed
+lab --n 0 | --n
+lab --n=-1 --export x.html | --n
+lab --size 0x0 --export x.html | eval_size=
+lab --size 1 --export x.html | eval_size=
+prepare gta --workers 0 | --workers
+convert-backbone a b --height 0 --width 512 | --height
+convert-backbone a b --height 512 | --width
+convert-backbone a b --height 512 --width 1000000 | --width
+convert-backbone a b --height 512 --width 512 --how nearest | --how
+eval c2acdc_512 --checkpoint x.pth --window 0x0 | window=
+eval c2acdc_512 --checkpoint x.pth --precision fp16 | needs a GPU
+eval | model
+predict x.pt | images
+train | recipe
+"""
+
+@pytest.mark.parametrize("line, named", [line.split(" | ") for line in LINES.strip().splitlines()])
+def test_a_line_that_cannot_be(line, named, tmp_path, monkeypatch, capfd):
+    if "needs a GPU" in named and torch.cuda.is_available(): pytest.skip("there is one")
+    monkeypatch.chdir(tmp_path)
+    status = main([*line.split()])
+    said = capfd.readouterr().err
+    assert status == 2 and said.count("\n") == 1 and said.startswith("causal-tune: ") and named in said, said
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 @pytest.mark.parametrize("text", ["", "fog:0", "fog:6", "fog:1.0", "fog:x", "fogg", ":", "fog:3:3", "fog:\n", "x" * 10_000])
