@@ -162,10 +162,12 @@ def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
     except ValueError: raise
     except Exception as error:
         way = "this size" if size else "any size; give it one, such as size=(512, 512) or --size 512x512"
-        raise ValueError(f"This model cannot be exported for {way} ({type(error).__name__}: {str(error).splitlines()[0][:200]}).") from error
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ValueError(f"This model cannot be exported for {way} ({said}).") from error
     model = framed(model, leaving.backbone, size)
     model.metadata_props.add(key=KEY, value=luggage(space, recipe, leaving.backbone.patch_size, size))
-    if model.ByteSize() > TOO_LARGE: raise ValueError(f"{line_of(path)} would hold {model.ByteSize() / 1e9:.1f} GB, and ONNX takes 2 GB in one file.")
+    if model.ByteSize() > TOO_LARGE: raise ValueError(
+        f"{line_of(path)} would hold {model.ByteSize() / 1e9:.1f} GB, and ONNX takes 2 GB in one file; export a smaller backbone.")
     with whole_file(path) as unfinished:
         unfinished.write_bytes(model.SerializeToString())
         return check_difference(difference(leaving, OnnxSegmentor(unfinished)), path)
@@ -259,7 +261,8 @@ def difference(segmentor, # what was written: float32, on the CPU
 ) -> dict: # "scores": largest difference; "pixels": share of pixels of equal class
     "How far a file is from its model."
     import torch
-    sizes = [model.size] if model.size else [[(LEAST + more) * side - 3 for side, more in zip(model.patch, extra)] for extra in ((1, 3), (4, 2))]
+    p, q = model.patch
+    sizes = [model.size] if model.size else [((LEAST + 1) * p - 3, (LEAST + 3) * q), ((LEAST + 4) * p, (LEAST + 2) * q - 1)]
     apart, alike = [], []
     for batch, size in enumerate([*sizes, sizes[0]], 1):
         images = 255 * np.random.default_rng(batch).random((batch, 3, *size), np.float32)
