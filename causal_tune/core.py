@@ -158,13 +158,17 @@ _DAY = 24 * 60 * 60
 
 def _machine(): return f"{zlib.crc32(platform.node().encode()):08x}"
 
+def _ended(pid): # has its number only because nobody has asked yet how it ended
+    with suppress(OSError, IndexError): return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    return False
+
 def running(pid: int) -> bool:
     "Whether this machine has a process of that number."
     if os.name == "nt": return True # where the next line would be a signal
     try: os.kill(pid, 0)
     except ProcessLookupError: return False
     except PermissionError: return True # somebody else's
-    return True
+    return not _ended(pid)
 
 # %% ../nbs/0_ground/00_core.ipynb #ada2705b
 def _is_left(file): # whether nobody writes it any more
@@ -355,6 +359,8 @@ def named_tensors(content: dict, # of a file, see `read_tensors`
     for key in ("state_dict_ema", "model_ema", "state_dict", "model", "teacher"):
         if isinstance(content.get(key), dict): content = content[key]
     named = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    odd = [name for name in named if len(name) > 150 or not _is_line(name)]
+    if odd: raise ValueError(f"{whose} holds a tensor of the name {shown(odd[0])}, as no model has it; give another file.")
     found = ", ".join(map(shown, list(content)[:5])) or "nothing"
     if not named: raise ValueError(f"{whose} holds no named tensors, but {found}; give a file of weights.")
     return {name.removeprefix("module."): tensor for name, tensor in named.items()}

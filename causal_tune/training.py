@@ -186,6 +186,12 @@ def save_checkpoint(path, # file to write
     facts = dict(recipe=to_dict(recipe), classes=list(classes), iteration=iteration, version=causal_tune.__version__)
     with whole_file(path) as unfinished: torch.save(facts | segmentor.trained_state(), unfinished)
 
+# %% ../nbs/6_train/26_training.ipynb #d1170a07
+def _torn(path): # a part of it with another checksum, which torch itself does not compare
+    if not zipfile.is_zipfile(path): return None
+    try: return zipfile.ZipFile(path).testzip()
+    except Exception: return "its table of contents"
+
 # %% ../nbs/6_train/26_training.ipynb #b08b55c9
 class Damaged(ValueError):
     "A file does not hold what a run writes into it."
@@ -198,8 +204,7 @@ def read_own(path, # file that `torch.save` wrote for us
     with open(path, "rb"): pass # an OSError says nothing about what is in it
     try: content = read_tensors(path, what, advice)
     except ValueError as error: raise Damaged(str(error)) from error
-    torn = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None # torch itself compares no checksums
-    if torn: raise Damaged(f"{path} cannot be read as {what}: the checksum of {torn} is another; {advice}.")
+    if torn := _torn(path): raise Damaged(f"{path} cannot be read as {what}: the checksum of {torn} is another; {advice}.")
     return content
 
 def read_checkpoint(path # file
@@ -414,6 +419,7 @@ def finished(path: Path, # of a checkpoint
     "The segmentor of a finished run; ValueError if the run was another, `Damaged` if the file is."
     refuse_other(path, read_checkpoint(path)["recipe"], recipe)
     segmentor, _, _ = load_checkpoint(path, **options)
+    path.with_name("resume.pt").unlink(missing_ok=True) # there, if the run was killed at its very end
     print(f"{path} is finished; nothing to train.")
     return segmentor
 
