@@ -252,7 +252,7 @@ def open_predictor(args): # (segmentor, recipe, label space)
         from causal_tune.domains import space_of
         segmentor, recipe, classes = open_model(args)
         return segmentor, recipe, space_of(classes)
-    if args.checkpoint or args.backbone: raise ValueError("An exported file holds all of its weights; leave --checkpoint and --backbone out.")
+    if args.checkpoint or args.backbone: raise ValueError("An exported file holds its weights; leave --checkpoint and --backbone out.")
     from causal_tune.export import OnnxSegmentor
     segmentor = OnnxSegmentor(args.model)
     return segmentor, check(replace(segmentor.recipe, **args.changes)), segmentor.space
