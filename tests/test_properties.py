@@ -13,7 +13,8 @@ from causal_tune.adapters import ADAPTERS, create_adapter
 from causal_tune.backbones import create_backbone
 from causal_tune.core import format_spec, parse_spec
 from causal_tune.heads import HEADS
-from causal_tune.segmentor import Segmentor, window_starts
+from causal_tune.images import window_starts
+from causal_tune.segmentor import Segmentor
 from causal_tune.styles import create_style
 from timm.models.vision_transformer import VisionTransformer
 
