@@ -21,10 +21,11 @@ __all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80 # characters
 
-def shown(value) -> str: # at most about 80 characters, without line breaks
+def shown(value) -> str: # at most 100 characters, without line breaks
     "A value as a message can hold it, whatever it is."
-    try: return " ".join(_short.repr(value).split())
+    try: text = " ".join(_short.repr(value).split())
     except Exception: return f"a {type(value).__name__}" # some cannot even be printed
+    return text if len(text) <= 100 else f"{text[:97]}..." # of a list of long ones
 
 def unknown(kind: str, # what is being looked up, such as "adapter"
             given: object, # the name that was not found

@@ -636,11 +636,11 @@ def read_state(path: Path, # resume.pt
 ) -> dict:
     "The state of a run. ValueError if it belongs to another recipe, `Damaged` if it is none."
     state = read_own(path, "the state of a run", "remove it to start again")
-    if not isinstance(state.get("recipe"), dict): raise Damaged("it holds no recipe")
+    if not isinstance(state.get("recipe"), dict): raise Damaged(f"{path} holds no recipe; remove it to start again.")
     refuse_other(path, state["recipe"], recipe)
-    with suppress(KeyError, IndexError, TypeError, AttributeError):
+    with suppress(LookupError, TypeError, AttributeError, RuntimeError):
         if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer): return state
-    raise Damaged("its tensors are not those of this model")
+    raise Damaged(f"{path} holds other tensors than this model; remove it to start again.")
 
 # %% ../nbs/6_train/26_training.ipynb #0509ac38
 def restore(path: Path, # resume.pt
