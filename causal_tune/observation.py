@@ -4,6 +4,7 @@
 
 # %% ../nbs/7_insight/29_observation.ipynb #1bd5ccc9
 from __future__ import annotations
+from itertools import product
 from pathlib import Path
 from typing import Mapping, NamedTuple
 import numpy as np
@@ -179,12 +180,14 @@ def principal_directions(tokens: Tensor # (n, c), NaN rows are left out
     return mean, top * largest.sign()
 
 # %% ../nbs/7_insight/29_observation.ipynb #9add98e7
-def directions(backbone, images: Mapping, # domain -> (n, 3, H, W) uint8
+def directions(backbones, # from `create_backbone`; a list of several of one width, for directions that they share
+               images: Mapping, # domain -> (n, 3, H, W) uint8
                samples: int = 1, # images per domain that the directions are taken from
 ) -> list[tuple[Tensor, Tensor]]: # per layer: mean (c,), directions (c, 3)
     "Principal directions of each layer, over the first images of all domains. ValueError for images of one patch."
     tokens = []
-    for domain, x in images.items():
+    if not isinstance(backbones, list): backbones = [backbones]
+    for backbone, (domain, x) in product(backbones, images.items()):
         features, = backbone.feature_batches(x[:samples], batch=samples, desc=f"directions of {domain}")
         if features[0].shape[-2:] == (1, 1): raise ValueError("These images make a single patch; give larger ones.")
         tokens.append([_some_tokens(f) for f in features])
@@ -246,9 +249,10 @@ def observe(backbone, # from `create_backbone`
             images: Mapping, # domain -> (n, 3, H, W) uint8, all of one size
             budget: float = 500e6, # bytes for maps and norms; beyond it only the first images of a domain are kept
             batch: int = 4, # images at a time
+            axes=None, # from `directions`; of these images by default
 ) -> Observation:
     "Energy, projections and norms of all layers; see `gather` for images of several sizes."
-    chosen = directions(backbone, images)
+    chosen = directions(backbone, images) if axes is None else axes
     counts = tuple(len(x) for x in images.values())
     seen = {d: _observe_domain(backbone, x, chosen, counts, budget, batch, d) for d, x in images.items()}
     maps = {d: one.maps for d, one in seen.items()}

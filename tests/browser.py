@@ -1,6 +1,6 @@
-"""JupyterLab in a real Chromium. As a script it measures the lab: `python tests/browser.py [FOLDER]` prints latencies
-on features of the size of a ViT-S and leaves screenshots in both themes and two widths in FOLDER. `--find` only says
-whether there is one."""
+"""JupyterLab in a real Chromium. As a script it measures the lab: `python tests/browser.py [FOLDER]` prints latencies, live and
+exported, on features of the size of a ViT-S and of a model eight times as large, and leaves screenshots in both themes and
+several widths in FOLDER. `--find` only says whether there is a browser."""
 import json, os, re, socket, statistics, subprocess, sys, time, urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +22,20 @@ from causal_tune.lab import FrequencyLab
 model = timm.create_model("vit_small_patch16_224", dynamic_img_size=True, num_classes=0)
 data = {d: torch.randint(0, 255, (8, 3, 512, 512), dtype=torch.uint8) for d in ("clear", "fog", "night", "rain")}
 lab = FrequencyLab(model, data)
+lab"""
+LARGE = """import causal_tune, timm, torch
+from causal_tune.lab import FrequencyLab
+class Same(torch.nn.Module): # no attention: what the features are does not matter here, how many there are does
+    def forward(self, x, *args, **options): return x
+model = timm.create_model("vit_tiny_patch16_224", depth=24, embed_dim=24, num_heads=1, patch_size=8, dynamic_img_size=True, num_classes=0)
+for block in model.blocks: block.attn = Same()
+data = {d: torch.randint(0, 255, (16, 3, 512, 512), dtype=torch.uint8) for d in ("clear", "fog", "night", "rain", "snow")}
+lab = FrequencyLab(model, data)
+lab"""
+EXPORT = """
+sent = lambda value: len(value) if isinstance(value, (bytes, str)) else sum(map(sent, value.values() if isinstance(value, dict) else value)) \\
+    if isinstance(value, (dict, list, tuple)) else 8
+print(f"{sent(lab._data) / 1e6:.1f} MB sent, {lab.export_html('lab.html').stat().st_size / 1e6:.1f} MB exported")
 lab"""
 
 
@@ -75,7 +89,7 @@ def opened(address: str, width: int = 1400, height: int = 900):
             page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
             page.wait_for_timeout(1500)
             if page.locator(".jp-InputPrompt").first.inner_text() != "[ ]:": break
-        page.wait_for_selector(".ct-lab .js-plotly-plot .gtitle", timeout=120_000)
+        page.wait_for_selector(".ct-lab [data-view=curves] svg path", timeout=120_000)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)
         page.evaluate("document.querySelector('.ct-lab').scrollIntoView()")
         page.wait_for_timeout(2500)
@@ -83,46 +97,77 @@ def opened(address: str, width: int = 1400, height: int = 900):
         browser.close()
 
 
-def figures(page) -> list[str]:
-    "Everything that the figures show, as text to compare."
-    return page.evaluate("""[...document.querySelectorAll('.ct-card .js-plotly-plot')].map(
-        f => [...f.querySelectorAll('.main-svg')].map(s => s.outerHTML).join())""")
+FIGURES = """Object.fromEntries([...document.querySelectorAll('[data-view]')].filter(card => card.offsetWidth).map(card => [card.dataset.view,
+    [...card.querySelectorAll('h2, .ct-sub, .ct-body svg')].map(s => s.outerHTML).join()
+    + [...card.querySelectorAll('canvas')].map(c => c.toDataURL()).join() + [...card.querySelectorAll('img')].map(i => i.src).join()]))"""
+
+
+def figures(page) -> dict[str, str]:
+    "Everything that each view shows, as text to compare."
+    return page.evaluate(FIGURES)
 
 
 def boxes(page, selector: str) -> list[dict]:
     return page.evaluate("s => [...document.querySelectorAll(s)].map(e => e.getBoundingClientRect().toJSON())", selector)
 
 
-def latencies(page, handle, keys, which, pause=700) -> list[float]:
-    "Milliseconds from a key on a slider's handle until the last of some figures is painted, key by key."
-    page.evaluate("""() => { window.painted = {}; [...document.querySelectorAll('.ct-card .js-plotly-plot')].forEach((f, i) =>
-        f.on('plotly_afterplot', () => requestAnimationFrame(() => { window.painted[i] = performance.now() }))) }""")
-    page.evaluate("window.addEventListener('keydown', () => { window.pressed = performance.now() }, true)")
+FIRST = ("curves", "plane", "zones")  # what the first screen shows
+METER = """names => {
+    window.addEventListener("keydown", () => { window.met = { pressed: performance.now(), painted: {} } }, true);
+    for (const name of names) new MutationObserver(() => requestAnimationFrame(() => { window.met.painted[name] = performance.now() }))
+        .observe(document.querySelector(`[data-view=${name}] .ct-body`), { subtree: true, childList: true, attributes: true });
+}"""
+
+
+def latencies(page, handle, keys, which=FIRST, pause=400) -> list[float]:
+    "Milliseconds from a key on a slider's handle until the frame after the one in which the last of some views was drawn, key by key."
+    page.evaluate(METER, list(which))
     handle.focus()
     out = []
     for key in keys:
-        page.evaluate("window.painted = {}")
         handle.press(key)
         page.wait_for_timeout(pause)
-        painted = page.evaluate("Object.fromEntries(Object.entries(window.painted).map(([i, t]) => [i, t - window.pressed]))")
-        out.append(max((painted[str(i)] for i in which if str(i) in painted), default=float("nan")))
-    return [v for v in out if v == v]
+        met = page.evaluate("window.met")
+        if set(met["painted"]) == set(which): out.append(max(met["painted"].values()) - met["pressed"])
+    return out
+
+
+def told(name, page, rounds=5):
+    "A line with latencies of the handle of a cut-off, and one of the slider of blocks."
+    keys = (["ArrowLeft"] * 5 + ["ArrowRight"] * 5) * rounds
+    for control, selector, which in (("cut-off, first screen", ".ct-high", FIRST), ("block, first screen", "[data-of=layer] input", ("curves", "zones")),
+                                     ("cut-off, every view", ".ct-high", (*FIRST, "difference", "features"))):
+        ms = sorted(latencies(page, page.locator(selector), keys, which))
+        print(f"{name}; {control}: median {statistics.median(ms):.0f} ms, 95th percentile {ms[int(.95 * len(ms))]:.0f} ms, {len(ms)} of {len(keys)} moves")
+
+
+@contextmanager
+def exported(file: Path, width: int = 1400, height: int = 900, **options):
+    "A page of `export_html`, opened; yields it with the list of what went wrong in it."
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        page, errors = browser.new_page(viewport=dict(width=width, height=height), **options), []
+        page.on("console", lambda m: errors.append(m.text))
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.goto(file.as_uri())
+        page.wait_for_selector("body[data-ready]", timeout=60_000)
+        page.wait_for_timeout(800)
+        yield page, errors
+        browser.close()
 
 
 def main(folder: Path):
     folder.mkdir(parents=True, exist_ok=True)
-    keys = (["ArrowLeft"] * 5 + ["ArrowRight"] * 5) * 5
-    with jupyter(folder, VIT_S) as address, opened(address) as (page, errors):
-        page.screenshot(path=folder / "vit_s.png")
-        cut = page.locator(".ct-lab .noUi-handle-upper").first
-        block = page.locator(".ct-lab .widget-hslider:has(label:text('block')) .noUi-handle")
-        for name, handle, which in (("cut-off, gain curve", cut, [0]), ("cut-off, gain curve and plane, layers x domains", cut, [0, 1, 2]),
-                                    ("cut-off, every view", cut, [0, 1, 2, 3, 4]), ("block, curves, layers x domains", block, [0, 2])):
-            ms = sorted(latencies(page, handle, keys, which))
-            print(f"{name}: median {statistics.median(ms):.0f} ms, 95th percentile {ms[int(.95 * len(ms))]:.0f} ms, {len(ms)} moves")
-        print(page.locator(".ct-about").inner_text(), "| console errors:", errors)
+    print("load:", *os.getloadavg())
+    for name, code in (("ViT-S, 12 blocks, 32 x 32, 4 x 8 images", VIT_S), ("24 blocks, 64 x 64, 5 x 16 images", LARGE)):
+        with jupyter(folder, code + EXPORT) as address, opened(address) as (page, errors):
+            page.screenshot(path=folder / "live.png")
+            told(f"live; {name}", page)
+            print(page.locator(".ct-about").inner_text(), page.locator(".jp-OutputArea-output pre").all_inner_texts(), "| errors:", errors)
+        with exported(folder / "lab.html") as (page, errors): told(f"exported; {name}", page)
     for theme in ("Light", "Dark"):
-        with jupyter(folder, TOY, f"JupyterLab {theme}") as address:
+        with jupyter(folder, TOY + EXPORT, f"JupyterLab {theme}") as address:
             for width in (1400, 900):
                 with opened(address, width) as (page, errors):
                     for i in range(3):
@@ -130,6 +175,10 @@ def main(folder: Path):
                         page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollBy(0, 750)")
                         page.wait_for_timeout(800)
                     print(theme, width, "console errors:", errors)
+        for width in (1400, 390):
+            with exported(folder / "lab.html", width, color_scheme=theme.lower()) as (page, errors):
+                page.screenshot(path=folder / f"page_{theme.lower()}_{width}.png", full_page=True)
+                print("exported", theme, width, "console errors:", errors)
 
 
 if __name__ == "__main__":

@@ -4,33 +4,30 @@ import pytest
 from conftest import ROOT
 from browser import TOY, boxes, figures, jupyter, opened
 
-CURVES, PLANE, ZONES, FEATURES, DIFFERENCE, COEFFICIENT, SEGMENTATION, IOU = range(8)
-
-
 def drag(page, handle, by):
     box = handle.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    x, y = box["x"] + by[0], box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
-    for step in range(1, 6): page.mouse.move(x + by * step / 5, y)
+    for step in range(1, 6): page.mouse.move(x + (by[1] - by[0]) * step / 5, y)
     page.mouse.up()
 
 
-def changed(page, act, wait=3000):
+def changed(page, act, wait=1500):
     before = figures(page)
     act()
     page.wait_for_timeout(wait)
     after = settled(page)
-    return {i for i, (a, b) in enumerate(zip(before, after)) if a != b}
+    return {name for name in after if after[name] != before.get(name)}
 
 
 def settled(page):
     "The figures once they rest; on a busy machine the slow ones may be late."
     now = figures(page)
     for _ in range(30):
-        page.wait_for_timeout(1500)
+        page.wait_for_timeout(1000)
         last, now = now, figures(page)
-        if now == last and "counting" not in "".join(now): break
+        if now == last and "counting" not in str(now) and "asking" not in str(now): break
     return now
 
 
@@ -39,24 +36,43 @@ def serious(errors):
     return [e for e in errors if "Failed to initialize model" not in e]
 
 
+def at(page, cut): # where a cut-off's handle is, in pixels of its slider
+    return 8 + (page.locator(".ct-high").bounding_box()["width"] - 16) * (cut - .01) / 1.4
+
+
+LINKED = TOY.removesuffix("\nlab") + """
+import ipywidgets as widgets
+from IPython.display import display
+slider, said = widgets.IntSlider(4, 0, 7), widgets.HTML()
+widgets.jslink((slider, "value"), (lab, "layer"))
+lab.observe(lambda change: setattr(said, "value", f"<i id='said'>{lab.layer} {lab.cuts[1]:.2f} {lab.band.high:.2f} {lab.domain}</i>"))
+display(lab, slider, said)"""
+
+
 @pytest.mark.browser
 def test_light_and_wide(tmp_path):
-    with jupyter(tmp_path, TOY) as address, opened(address) as (page, errors):
-        first_screen = boxes(page, ".ct-card")[:3] + boxes(page, ".ct-bar")
+    with jupyter(tmp_path, LINKED) as address, opened(address) as (page, errors):
+        settled(page)
+        first_screen = [b for name in ("curves", "zones") for b in boxes(page, f"[data-view={name}] .ct-body")] + boxes(page, "header.ct-bar")
         assert max(b["bottom"] for b in first_screen) <= 900 and max(b["right"] for b in first_screen) <= 1400
-        handle = page.locator(".ct-lab .noUi-handle-upper").first
-        assert changed(page, lambda: drag(page, handle, 40)) >= {CURVES, PLANE, ZONES, FEATURES, DIFFERENCE, SEGMENTATION}
-        block = page.locator(".ct-lab .widget-hslider:has(label:text('block')) .noUi-handle")
+        moved = changed(page, lambda: drag(page, page.locator(".ct-high"), (at(page, .7), at(page, .9))))
+        assert moved >= {"curves", "plane", "zones", "features", "difference", "segmentation", "iou"}
+        told = page.locator("#said").inner_text().split()  # Python has heard of it
+        assert told[1] == told[2] == page.locator("[data-of=cuts] output").inner_text()[-4:] and abs(float(told[1]) - .9) < .03
+        block = page.locator("[data-of=layer] input")
         moved = changed(page, lambda: block.press("ArrowRight"))
-        assert moved >= {CURVES, ZONES, FEATURES, DIFFERENCE} and not moved & {PLANE, SEGMENTATION, IOU}
-        assert "block 5" in page.locator(".ct-card .gtitle").first.text_content()
+        assert moved >= {"curves", "zones", "features", "difference"} and not moved & {"plane", "segmentation", "iou"}
+        assert "block 5" in page.locator("[data-view=curves] h2").text_content()
         rain = page.get_by_role("button", name="rain", exact=True)
-        assert changed(page, rain.click) >= {CURVES, ZONES, COEFFICIENT}
-        cells = page.locator(".ct-card .js-plotly-plot").nth(ZONES).locator(".nsewdrag").first
-        size = cells.bounding_box()
-        click = lambda: cells.click(position=dict(x=size["width"] / 16, y=size["height"] / 30))  # block 0 of the first domain
-        assert changed(page, click) >= {CURVES, ZONES, FEATURES, DIFFERENCE}
-        assert "block 0" in page.locator(".ct-card .gtitle").first.text_content()
+        assert changed(page, rain.click) >= {"curves", "zones", "coefficient"}
+        click = lambda: page.locator("[data-view=zones] svg text[fill=black], [data-view=zones] svg text[fill=white]").first.click(force=True)
+        assert changed(page, click) >= {"curves", "zones", "features", "difference"}
+        assert "block 0" in page.locator("[data-view=curves] h2").text_content()
+        assert page.locator("#said").inner_text().endswith("clear")
+        linked = page.locator(".widget-hslider .noUi-handle")
+        linked.press("ArrowRight")  # another widget moves the lab
+        page.wait_for_timeout(500)
+        assert "block 1" in page.locator("[data-view=curves] h2").text_content()
         assert serious(errors) == []
 
 
@@ -76,36 +92,52 @@ lab"""
 @pytest.mark.browser
 def test_evidence_is_measured_on_a_click(tmp_path):
     with jupyter(tmp_path, EVIDENCE) as address, opened(address) as (page, errors):
-        assert page.locator(".ct-card .gtitle").last.text_content() == "Benchmark: toy"
+        page.locator("[data-view=benchmark] .gtitle, [data-view=benchmark] .annotation-text").first.wait_for(timeout=20_000)
+        assert page.locator("[data-view=benchmark] h2").text_content() == "Benchmark: toy"
         button = page.get_by_role("button", name="Measure", exact=True)
         assert not button.is_visible()
         page.get_by_role("button", name="evidence", exact=True).click()
         button.click()
         page.wait_for_function("document.querySelector('.ct-about').textContent.startsWith('Measuring')", timeout=20_000)
         assert button.is_disabled()
-        title = page.locator(".ct-card .gtitle", has_text="Tokens of outlying norm")
-        title.wait_for(timeout=120_000)
+        page.locator("[data-view=outliers] .main-svg").first.wait_for(timeout=120_000)
         page.wait_for_function("!document.querySelector('.ct-about').textContent.startsWith('Measuring')", timeout=20_000)
-        assert button.is_enabled() and "dog, 0.20 to 0.70" in title.text_content()
-        names = page.locator(".ct-card .gtitle").all_text_contents()
-        information = next(i for i, name in enumerate(names) if name.startswith("What linear probes tell"))
-        figures, cards = boxes(page, ".ct-card .js-plotly-plot > .plot-container"), boxes(page, ".ct-card:has(.js-plotly-plot)")
-        assert all(f["right"] <= c["right"] + 1 and f["width"] > 300 for f, c in zip(figures, cards))
+        assert button.is_enabled() and "dog, 0.20 to 0.70" in page.locator("[data-view=outliers] .ct-sub").text_content()
+        drawn, cards = boxes(page, ".ct-plotly .plot-container"), boxes(page, ".ct-card:has(.ct-plotly)")
+        assert all(f["right"] <= c["right"] + 1 and f["width"] > 300 for f, c in zip(drawn, cards)) and len(drawn) == 3
         moved = changed(page, page.get_by_role("button", name="paper's figure").click)
-        assert information in moved and names.index("Benchmark: toy") not in moved
+        assert "information" in moved and "benchmark" not in moved
         assert serious(errors) == []
 
 
 @pytest.mark.browser
 def test_dark_and_narrow(tmp_path):
     with jupyter(tmp_path, TOY, "JupyterLab Dark") as address, opened(address, 900) as (page, errors):
-        cards, figs = boxes(page, ".ct-card"), boxes(page, ".ct-card .js-plotly-plot > .plot-container")
-        assert max(b["right"] for b in cards) <= 900 and all(f["right"] <= c["right"] + 1 for f, c in zip(figs, cards))
-        tick = page.evaluate("getComputedStyle(document.querySelector('.ct-card .xtick text')).fill")
-        assert tick == "rgb(221, 221, 221)"
-        assert changed(page, page.get_by_role("button", name="paper's figure").click) >= {CURVES, PLANE, ZONES}
-        assert "0.40" in page.locator(".ct-lab .widget-readout").first.inner_text()
+        bodies, drawn = boxes(page, ".ct-card .ct-body"), boxes(page, ".ct-card .ct-body > svg")
+        assert max(b["right"] for b in bodies) <= 900 and all(d["right"] <= b["right"] + 1 for b, d in zip(bodies, drawn))
+        assert page.evaluate("getComputedStyle(document.querySelector('[data-view=curves] text')).color") == "rgb(228, 231, 235)"
+        assert changed(page, page.get_by_role("button", name="paper's figure").click) >= {"curves", "plane", "zones"}
+        assert "0.40" in page.locator("[data-of=cuts] output").inner_text()
+        drop_two_files(page)
+        page.get_by_role("button", name="photos", exact=True).wait_for(timeout=60_000)
+        assert "torn.png" in page.locator(".ct-foot details").text_content()
+        assert page.locator("[data-of=domain] select").input_value() == "photos"
         assert serious(errors) == []
+
+
+def drop_two_files(page):
+    "What a folder of a picture and of a file that is none looks like to a page."
+    page.evaluate("""async () => {
+        const canvas = Object.assign(document.createElement("canvas"), { width: 128, height: 96 });
+        canvas.getContext("2d").fillRect(20, 20, 60, 40);
+        const picture = new File([await new Promise(done => canvas.toBlob(done))], "one.png"), torn = new File(["no picture"], "torn.png");
+        const file = made => ({ isFile: true, file: done => done(made) });
+        let left = [[file(picture), file(torn)], []];
+        const folder = { isFile: false, name: "photos", createReader: () => ({ readEntries: done => done(left.shift()) }) };
+        const event = new Event("drop", { bubbles: true, cancelable: true });
+        event.dataTransfer = { types: ["Files"], items: [{ webkitGetAsEntry: () => folder }] };
+        document.querySelector(".ct-lab").dispatchEvent(event);
+    }""")
 
 
 @pytest.fixture(scope="module")
@@ -114,18 +146,21 @@ def lab():
     return open_lab(n=1)
 
 
+SHOWN = ("curves", "plane", "zones", "features", "difference", "coefficient")
+
+
 @pytest.mark.browser
 def test_views_are_saved(lab, tmp_path):
     from PIL import Image
     paths = lab.save(tmp_path / "views")
-    assert {p.name for p in paths} == {f"{name}.{end}" for name in lab.figures for end in ("png", "svg")}
+    assert {p.name for p in paths} == {f"{name}.{end}" for name in SHOWN for end in ("png", "svg")}
     assert all(Image.open(p).width == 2000 if p.suffix == ".png" else p.read_text().startswith("<svg") for p in paths)
 
 
 def test_without_a_browser_nothing_is_written(lab, tmp_path, monkeypatch):
     "Where the browser is hidden, the error says what to install, and no folder is left behind."
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no chrome"))
-    with pytest.raises(OSError, match="kaleido needs Chrome or Chromium. `plotly_get_chrome`"): lab.save(tmp_path / "views")
+    with pytest.raises(OSError, match="this needs Chrome or Chromium. `plotly_get_chrome`"): lab.save(tmp_path / "views")
     assert not (tmp_path / "views").exists()
 
 

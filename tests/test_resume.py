@@ -244,3 +244,22 @@ def test_a_signal_to_all_of_its_processes(running, tmp_path):
     done = saved_at(tmp_path / "run")
     assert f"Terminated: Stopped after {done} of 100000 iterations" in errors and "worker" not in errors
     assert len(iterations(tmp_path / "run")) == done
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk(recipe, expected, tmp_path, monkeypatch):
+    "The message names the file and the room it takes; with room, the run goes on."
+    saved = []
+    def full(state, path):
+        saved.append(path)
+        original(state, path if len(saved) == 1 else "/dev/full")
+    original = torch.save
+    with monkeypatch.context() as patch, pytest.raises(OSError) as error:
+        patch.setattr(torch, "save", full)
+        train(replace(recipe, save_every=2), tmp_path)
+    size = (tmp_path / "resume.pt").stat().st_size / 1e6
+    assert f"resume.pt could not be written because the disk is full: it needs more than {size:.1f} MB" in str(error.value)
+    assert saved_at(tmp_path) == 2 and not list(tmp_path.glob("*~*"))
+    train(recipe, tmp_path)
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+    assert iterations(tmp_path) == list("012345")

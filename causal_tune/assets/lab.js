@@ -1,9 +1,726 @@
-// plotly measures its place again only when the window says so; a card may change without the window.
-export default {
-  render({ el }) {
-    setTimeout(() => {
-      const watch = new ResizeObserver(() => window.dispatchEvent(new Event("resize")));
-      document.querySelectorAll(".ct-lab").forEach(lab => watch.observe(lab));
-    }, 50);
+/* The frequency lab, one module for two hosts: an anywidget in Jupyter, and the page that `export_html` writes. Python sends
+   what a model's features hold, once (causal_tune.lab, `contents`); here it is filtered and drawn. What needs the model itself
+   is asked of Python, where there is one.  h, w: grid; k, l: row and column of a coefficient; planes are flat, row by row, DC first. */
+const range = n => Array.from({ length: n }, (_, i) => i), f32 = Math.fround, sigmoid = x => 1 / (1 + Math.exp(-x));
+const clamp = (v, low, high) => Math.min(Math.max(v, low), high), total = values => values.reduce((a, b) => a + b, 0);
+const bytesOf = view => new Uint8Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+const fill = (text, values) => text.replace(/\{(\w+)\}/g, (all, name) => name in values ? values[name] : all);
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+// ---- elements: names and texts of data are text nodes and attributes, never markup
+const maker = space => (tag, attributes = {}, ...children) => {
+  const node = space ? document.createElementNS(space, tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") node[name] = value;
+    else if (value != null && value !== false) node.setAttribute(name, value === true ? "" : value);
   }
+  node.append(...children.flat(Infinity).filter(child => child != null && child !== false));
+  return node;
+};
+const h = maker(), s = maker("http://www.w3.org/2000/svg");
+const label = (x, y, text, more = {}) => s("text", { x, y, "font-size": 12, fill: "currentColor", ...more }, String(text));
+const middle = { "text-anchor": "middle" }, soft = { opacity: .72 }, ORANGE = "#d55e00";
+const stroke = (d, more = {}) => s("path", { d, fill: "none", stroke: "currentColor", ...more });
+const box = (x, y, width, height, more) => s("rect", { x, y, width, height, ...more });
+const short = (text, most) => text.length > most ? text.slice(0, most - 1) + "…" : text;
+const cut = v => v.toFixed(2).replace(/^0/, ""), power = k => "10" + String(k).replace(/./g, c => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
+
+// ---- the numbers: filters, what they take, what is left; the same formulas as in Python, in double precision
+function numbers(D) {
+  const [H, W] = D.grid, N = H * W, L = D.layers.length;
+  const { bits, low: lowest, step, codes } = D.energy, raw = bytesOf(codes), values = bits === 16 ? new Uint16Array(raw.buffer) : raw;
+  const table = Float64Array.from({ length: 2 ** bits }, (_, i) => i > 1 ? Math.exp(lowest + step * (i - 2)) : i ? 0 : NaN);
+  const ENERGY = Float64Array.from(values, code => table[code]); // (models, domains, blocks, h, w)
+  const row = (model, domain) => D.models.indexOf(model) * D.domains.length + D.domains.indexOf(domain);
+  const energyOf = (domain, layer, model = D.models[0]) => ENERGY.subarray((row(model, domain) * L + layer) * N).subarray(0, N);
+
+  // radii in single precision, as Python compares them
+  const R = Float64Array.from({ length: N }, (_, i) => f32(Math.hypot(f32(Math.floor(i / W) / H), f32(i % W / W))));
+  const OF_RADIUS = {
+    none: () => () => 1,
+    dog: (low, high) => r => Math.exp(-r * r / (2 * high * high)) - Math.exp(-r * r / (2 * low * low)),
+    gaussian: (low, high) => r => Math.exp(-((r - (low + high) / 2) ** 2) / (2 * ((high - low) / 2) ** 2)),
+    ideal: (low, high) => r => +(f32(r) >= f32(low) && f32(r) <= f32(high)),
+    butterworth: (low, high, n) => r =>
+      r ** n / Math.sqrt(r ** (2 * n) + low ** (2 * n)) / Math.sqrt(1 + (r / high) ** (2 * n)),
+    learnable: (low, high) => r => sigmoid((r - low) / D.slope) * sigmoid((high - r) / D.slope),
+  };
+  function piecewise(d, side, low, high) { // d = max(k, l)
+    const v1 = Math.trunc(low * side), v2 = Math.trunc(high * side);
+    if (d > side) return .5;
+    if (d > v2) return 1 - .3 * (d - v2) / Math.max(side - v2, 1);
+    return d <= v1 ? .95 * d / (v1 + 1e-10) : .99;
+  }
+  const shape = b => OF_RADIUS[b.filter](b.low, b.high, b.order);
+  const once = (make, kept) => b => { if (kept?.b !== b) kept = { b, made: make(b) }; return kept.made; }; // bands are made anew, never changed
+  const gain = once(b => {
+    const side = Math.min(H, W), of = b.filter === "piecewise" ? null : shape(b);
+    const g = R.map((r, i) => of ? of(r) : piecewise(Math.max(Math.floor(i / W), i % W), side, b.low, b.high));
+    if (b.dc) g[0] = 1;
+    return g;
+  });
+  function curve(b, n = 128) { // along an axis where the gain does not depend on the radius alone
+    if (b.filter === "piecewise") return { x: range(n).map(i => i / n), y: range(n).map(i => b.dc && !i ? 1 : piecewise(i, n, b.low, b.high)) };
+    const x = range(n).map(i => i * Math.SQRT2 / (n - 1));
+    return { x, y: x.map(shape(b)) };
+  }
+  function cutoffs(b) { // a bell has none of its own: its radii of half the peak
+    if (b.filter === "none") return [];
+    if (b.filter !== "gaussian") return [b.low, b.high];
+    const half = Math.sqrt(2 * Math.LN2) * (b.high - b.low) / 2, center = (b.low + b.high) / 2;
+    return [center - half, center + half].filter(r => r > 0 && r < Math.SQRT2);
+  }
+
+  const taken = once(b => gain(b).map(g => (1 - g) ** 2));
+  const ZONE = R.map(r => D.zones.filter(edge => r >= edge).length); // 0 low, 1 mid, 2 high
+  const sum = (plane, from = 1) => { let all = 0; for (let i = from; i < plane.length; i++) all += plane[i]; return all; };
+  const TOTAL = range(ENERGY.length / N).map(i => sum(ENERGY.subarray(i * N, i * N + N)));
+  const shares = once(b => { // [all, low, mid, high][model and domain][block], without DC
+    const t = taken(b), out = range(4).map(() => range(TOTAL.length / L).map(() => []));
+    TOTAL.forEach((all, at) => {
+      const zones = [0, 0, 0];
+      for (let i = 1, j = at * N + 1; i < N; i++, j++) zones[ZONE[i]] += ENERGY[j] * t[i];
+      [total(zones), ...zones].forEach((z, p) => out[p][Math.floor(at / L)].push(z / all)); // 0 / 0 is NaN: no energy
+    });
+    return out;
+  });
+  const RING = R.map(r => Math.min(Math.floor(r / Math.SQRT2 * D.rings), D.rings - 1));
+  const sumRings = plane => { const out = Array(D.rings).fill(0); for (let i = 1; i < N; i++) out[RING[i]] += plane[i]; return out; };
+  const COUNT = sumRings(R.map(() => 1)), THERE = range(D.rings).filter(i => COUNT[i]), radii = (all => THERE.map(i => all[i] / COUNT[i]))(sumRings(R));
+  const profile = (plane, share) => { // mean energy in each ring, or the ring's share in percent
+    const sums = sumRings(plane), all = total(sums);
+    return THERE.map(i => share ? 100 * sums[i] / all : sums[i] / COUNT[i]);
+  };
+  function change(a, b, share) { // per coefficient: dB, or points of the energy without DC
+    if (!share) return a.map((e, i) => e > 0 && b[i] > 0 ? 10 * Math.log10(e / b[i]) : NaN);
+    const [x, y] = [a, b].map(plane => Math.max(sum(plane), 1e-30));
+    return a.map((e, i) => i ? 100 * (e / x - b[i] / y) : 0);
+  }
+  const BY_RADIUS = range(N).slice(1).sort((i, j) => R[i] - R[j]);
+  function reach(plane, b, part = .9) { // the radius below which this part of what is removed lies
+    const t = taken(b), all = sum(plane.map((e, i) => e * t[i]));
+    let so_far = 0;
+    return R[BY_RADIUS.find(i => (so_far += plane[i] * t[i]) >= part * all)];
+  }
+
+  const cosines = n => range(n).map(k => Float64Array.from({ length: n }, (_, j) => Math.cos(Math.PI * k * (2 * j + 1) / (2 * n)) * Math.sqrt((k ? 2 : 1) / n)));
+  const ROWS = cosines(H), COLS = cosines(W);
+  function transform(x, back) { // rows, then columns
+    const y = new Float64Array(N), out = new Float64Array(N);
+    for (let k = 0; k < H; k++) for (let i = 0; i < H; i++) {
+      const c = back ? ROWS[i][k] : ROWS[k][i];
+      for (let j = 0; j < W; j++) y[k * W + j] += c * x[i * W + j];
+    }
+    for (let l = 0; l < W; l++) for (let j = 0; j < W; j++) {
+      const c = back ? COLS[j][l] : COLS[l][j];
+      for (let k = 0; k < H; k++) out[k * W + l] += c * y[k * W + j];
+    }
+    return out;
+  }
+  function parts(maps, b) { // projections before, kept, removed
+    const g = gain(b), kept = maps.map(z => transform(transform(z).map((v, i) => v * g[i]), true));
+    return [maps, kept, maps.map((z, c) => z.map((v, i) => v - kept[c][i]))];
+  }
+  function projections(one, layer) { // of one image by one model: three planes, norms, outliers
+    const codes = new Int8Array(bytesOf(one.maps).buffer, 3 * N * layer, 3 * N), norms = bytesOf(one.norms).subarray(N * layer, N * layer + N);
+    const z = Float64Array.from(codes, q => q === -128 ? NaN : one.peaks[layer] * Math.sign(q) * (q / 127) ** 2), [low, high] = one.spans[layer];
+    return { maps: range(3).map(c => z.subarray(c * N, c * N + N)), span: [low, high], outliers: one.outliers[layer],
+             norms: Float64Array.from(norms, q => q === 255 ? NaN : low + (high - low) * q / 254) };
+  }
+  const wave = (k, l) => Float64Array.from({ length: N }, (_, i) => ROWS[k][Math.floor(i / W)] * COLS[l][i % W]);
+  return { H, W, N, row, energyOf, gain, curve, cutoffs, taken, shares, radii, profile, change, reach, parts, projections, wave };
+}
+
+// ---- drawing: heat maps on canvases, all else as SVG in the pixels of its card
+const colours = stops => range(256).map(i => { // between evenly spaced stops [r, g, b]
+  const at = i / 255 * (stops.length - 1), j = Math.min(Math.floor(at), stops.length - 2);
+  return stops[j].map((v, c) => Math.round(v + (at - j) * (stops[j + 1][c] - v)));
+});
+const luminance = rgb => total(rgb.map((v, c) => [.2126, .7152, .0722][c] * (v <= 10 ? v / 3294.6 : ((v / 255 + .055) / 1.055) ** 2.4)));
+const ink = rgb => luminance(rgb) > .179 ? "black" : "white";
+const step_of = (v, low, high) => clamp(Math.trunc(255 * (v - low) / (high - low)), 0, 255);
+const steps = (low, high, most) => { // round numbers
+  const rough = (high - low) / Math.max(most, 1), base = 10 ** Math.floor(Math.log10(rough)), step = base * [1, 2, 5, 10].find(m => m * base >= rough);
+  return range(Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1).map(i => +((Math.ceil(low / step - 1e-9) + i) * step).toPrecision(9));
+};
+const MARKS = [ // as paths around (x, y): domains differ by more than colour
+  (x, y) => `M${x - 4} ${y}a4 4 0 1 0 8 0a4 4 0 1 0-8 0z`, (x, y) => `M${x - 3.5} ${y - 3.5}h7v7h-7z`, (x, y) => `M${x} ${y - 5}l5 5l-5 5l-5-5z`,
+  (x, y) => `M${x} ${y - 5}l5 8h-10z`, (x, y) => `M${x} ${y + 5}l5-8h-10z`, (x, y) => `M${x - 4} ${y - 4}l8 8v-8l-8 8z`,
+];
+const path = (xs, ys, pen = "M") => xs.map((x, i) => Number.isFinite(ys[i]) ? (p => `${p}${x.toFixed(1)} ${ys[i].toFixed(1)}`)(i && Number.isFinite(ys[i - 1]) ? "L" : pen) : "").join("");
+function axes({ x, y, w, h: height }, across, up) { // each: ticks, at, text, title; `right` puts them on the other side
+  const side = up.right ? x + w : x, out = up.right ? 1 : -1;
+  return [
+    across && across.ticks.map(v => [stroke(`M${across.at(v)} ${y + height}v4`, { opacity: .5 }),
+      label(across.at(v), y + height + 17, across.text(v), { ...middle, "font-size": 11.5 })]),
+    across?.title && label(x + w / 2, y + height + 35, across.title, { ...middle, ...soft }),
+    up.ticks.map(v => [up.grid && stroke(`M${x} ${up.at(v)}h${w}`, { opacity: .1 }), stroke(`M${side} ${up.at(v)}h${4 * out}`, { opacity: .5 }),
+      label(side + 7 * out, up.at(v) + 4, up.text(v), { "text-anchor": up.right ? "start" : "end", "font-size": 11.5 })]),
+    up.title && label(0, 0, up.title, { ...middle, ...soft, transform: `translate(${side + up.far * out} ${y + height / 2}) rotate(-90)` }),
+  ];
+}
+function heat(card, slot, { x, y, w, h: height }, values, columns, scale, low, high) { // NaN stays empty
+  const canvas = card.canvases[slot] ||= card.body.insertBefore(h("canvas", { "aria-hidden": "true" }), card.svg), rows = values.length / columns;
+  if (canvas.width !== columns || canvas.height !== rows || !canvas.image) {
+    Object.assign(canvas, { width: columns, height: rows, pen: canvas.getContext("2d") });
+    canvas.image = canvas.pen.createImageData(columns, rows);
+  }
+  canvas.style.cssText = `left:${x}px;top:${y}px;width:${w}px;height:${height}px`;
+  const out = canvas.image.data;
+  values.forEach((v, i) => {
+    const rgb = v === v ? scale[step_of(v, low, high)] : null;
+    if (rgb) { out[4 * i] = rgb[0]; out[4 * i + 1] = rgb[1]; out[4 * i + 2] = rgb[2]; }
+    out[4 * i + 3] = rgb ? 255 : 0;
+  });
+  canvas.pen.putImageData(canvas.image, 0, 0);
+}
+function bar(card, slot, x, y, height, scale, low, high, unit) { // what the colours stand for
+  heat(card, slot, { x, y, w: 11, h: height }, range(64).map(i => high - (high - low) * i / 63), 1, scale, low, high);
+  const at = v => y + height * (high - v) / (high - low), text = v => +v.toPrecision(3);
+  return [label(x, y - 8, unit, { "font-size": 11.5, ...soft }), steps(low, high, 5).map(v => label(x + 16, at(v) + 4, text(v), { "font-size": 11.5 }))];
+}
+function show(card, height, children, acts = {}) { // acts: tell(x, y) -> text, click(x, y), move(dx, dy)
+  card.svg.setAttribute("width", card.width);
+  card.svg.setAttribute("height", height);
+  card.svg.replaceChildren(...children.flat(Infinity).filter(child => child != null && child !== false));
+  Object.assign(card, { tell: null, click: null, move: null }, acts);
+}
+const inside = ({ x, y, w, h: height }, columns, rows) => (px, py) => { // row and column of a pixel, or null
+  const [i, j] = [Math.floor((py - y) / height * rows), Math.floor((px - x) / w * columns)];
+  return i >= 0 && i < rows && j >= 0 && j < columns ? [i, j] : null;
+};
+
+// ---- the lab in an element. link: told(values), ask(content, buffers), live, figures, load() -> Plotly
+function open(root, D, start, link) {
+  const S = { ...start }, F = numbers(D), { H, W } = F, SCALES = Object.fromEntries(Object.entries(D.scales).map(([name, stops]) => [name, colours(stops)]));
+  const cards = {}, controls = [], answers = new Map(), waiting = new Set(), untold = new Set(), several = D.models.length > 1;
+  let band = { filter: "dog", low: .2, high: .7 }, dark = false, frame = 0, rest = 0, ticking = 0, asked = "";
+
+  const hue = domain => (rgb => dark && luminance(rgb) < .1 ? rgb.map(v => Math.round(v * .6 + 102)) : rgb)(D.colors[domain]);
+  const css = rgb => `rgb(${rgb.join()})`, block = () => D.layers[S.layer];
+  const series = () => D.models.flatMap((model, m) => S.domains.map(domain => ({ model, domain, row: F.row(model, domain), dash: m ? "6 4" : null,
+    mark: MARKS[D.domains.indexOf(domain) % MARKS.length], name: several ? `${model} · ${domain}` : domain, plane: F.energyOf(domain, S.layer, model) })));
+  const looked = () => F.energyOf(S.domain, S.layer, several ? S.model : undefined), against = () => F.energyOf(S.reference, S.layer, several ? S.against : undefined);
+  const name_of = (domain, model) => several ? `${model} · ${domain}` : domain;
+  const titled = (card, title, sub = "") => { card.title.textContent = title; card.sub.textContent = sub; card.svg.setAttribute("aria-label", `${title}. ${sub}`); };
+  const [grey, diverging] = ["cividis", "diverging"].map(name => SCALES[name]);
+
+  const VIEWS = {
+    curves(card) {
+      const area = { x: 56, y: 24, w: card.width - 110, h: 200 }, share = S.scale === "share", rows = series();
+      const rings = rows.map(one => F.profile(one.plane, share)), dc = rows.map(one => one.plane[0]);
+      const seen = [...rings.flat(), ...share ? [] : dc].filter(e => e > 0), [least, most] = [Math.min(...seen), Math.max(...seen)];
+      const [low, high] = share ? [0, 1.05 * most] : seen.length ? [Math.floor(Math.log10(least)), Math.ceil(Math.log10(most) + .01)] : [0, 1];
+      const x = r => area.x + area.w * (r + .03) / (Math.SQRT2 + .03), level = e => share ? e : Math.log10(e);
+      const y = e => area.y + area.h * (high - level(e)) / (high - low), top = g => area.y + area.h * (1.02 - g) / 1.02;
+      const { x: radii, y: gains } = F.curve(band), line = path(radii.map(x), gains.map(top)), cuts = F.cutoffs(band), right = x(radii[radii.length - 1]);
+      const ticks = share ? steps(low, high, 5) : range(high - low + 1).map(i => low + i);
+      const up = { ticks, grid: true, at: v => y(share ? v : 10 ** v), text: share ? String : power, far: 44, title: share ? "share of energy per ring (%)" : "energy per coefficient" };
+      const places = rows.reduce((at, one) => [...at, at[at.length - 1] + 26 + 6.6 * Math.min(one.name.length, 24)], [area.x]);
+      titled(card, `What the filter keeps: block ${block()}`, "energy by radius; marks at 0 are DC");
+      show(card, 296, [
+        stroke(`${line}L${right} ${area.y}L${x(0)} ${area.y}Z`, { fill: "currentColor", "fill-opacity": .1, stroke: "none" }),
+        axes(area, { ticks: steps(0, 1.4, card.width < 480 ? 4 : 7), at: x, text: v => +v.toFixed(1), title: "radial frequency (share of Nyquist)" }, up),
+        axes(area, null, { ticks: [0, .25, .5, .75, 1], at: top, text: v => v ? cut(v) : "0", right: true, far: 40, title: "gain" }),
+        cuts.map((r, i) => [stroke(`M${x(r)} ${area.y}v${area.h}`, { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" }),
+          label(x(r), area.y - 6, cut(r), { ...middle, fill: ORANGE, "font-size": 11.5 })]),
+        stroke(line, { "stroke-width": 2, "stroke-dasharray": "7 4" }),
+        rows.map((one, i) => {
+          const color = css(hue(one.domain)), ys = rings[i].map(e => e > 0 || share ? y(e) : NaN), xs = F.radii.map(x);
+          const at = [...xs.map((px, j) => [px, ys[j]]), ...share ? [] : [[x(0), y(dc[i])]]].filter(([, py]) => Number.isFinite(py));
+          return [stroke(path(xs, ys), { stroke: color, "stroke-width": 2, "stroke-dasharray": one.dash }),
+            stroke(at.map(([px, py]) => one.mark(+px.toFixed(1), +py.toFixed(1))).join(""), { fill: color, "stroke-width": .6, "stroke-opacity": .6 }),
+            places[i + 1] < card.width && [stroke(one.mark(places[i] + 5, 282), { fill: color, "stroke-width": .6 }), label(places[i] + 14, 286, short(one.name, 24))]];
+        }),
+      ], { tell: px => {
+        const r = (px - area.x) / area.w * (Math.SQRT2 + .03) - .03, i = F.radii.reduce((best, v, j) => Math.abs(v - r) < Math.abs(F.radii[best] - r) ? j : best, 0);
+        if (r < -.03 || r > Math.SQRT2) return null;
+        return [`radius ${cut(F.radii[i])}`, ...rows.map((one, j) => `${one.name}: ${rings[j][i].toPrecision(3)}${share ? " %" : ""}`)].join("\n");
+      } });
+    },
+    plane(card) {
+      titled(card, `The same on the plane of ${H} × ${W} coefficients`, "gain; DC at the top left");
+      heatmap(card, F.gain(band), { y: 8, height: 196, scale: grey, low: 0, high: 1, unit: "gain" });
+    },
+    zones(card) {
+      const rows = series(), base = one => S.cells === "change by model" ? F.row(D.models[0], one.domain) : F.row(several ? S.against : D.models[0], S.reference);
+      const differs = S.cells !== "share removed", heads = ["everywhere", `below ${cut(D.zones[0])}`, `${cut(D.zones[0])} to ${cut(D.zones[1])}`, `above ${cut(D.zones[1])}`];
+      const values = F.shares(band).map(zone => rows.map(one => zone[one.row].map((v, l) => 100 * (differs ? v - zone[base(one)][l] : v))));
+      const than = S.cells === "change by model" ? `by ${D.models[0]}` : `in ${name_of(S.reference, S.against)}`;
+      titled(card, "Energy removed, by block and domain", differs ? `points more than ${than}` : "percent of the energy without DC");
+      const chosen = () => [rows.findIndex(one => one.domain === S.domain && (!several || one.model === S.model)), S.layer];
+      const go = (i, layer) => set({ domain: rows[i].domain, layer, ...several && { model: rows[i].model } });
+      table(card, { heads, rows: rows.map(one => one.name), columns: D.layers, values, differs, chosen, go, title: "block (from 0)" });
+    },
+    difference(card) {
+      const share = S.scale === "share", z = F.change(looked(), against(), share), t = F.taken(band), unit = share ? "points" : "dB";
+      const most = z.reduce((a, v) => Number.isFinite(v) ? Math.max(a, Math.abs(v)) : a, 1e-9), wide = card.width > 560;
+      titled(card, `${name_of(S.domain, S.model)} against ${name_of(S.reference, S.against)}: block ${block()}`, `${unit}; left the change, right what of it the filter removes`.replace(/left|right/g, side => wide ? side : { left: "above", right: "below" }[side]));
+      heatmap(card, z, { y: 12, height: 250, scale: diverging, low: -most, high: most, unit, second: z.map((v, i) => v * t[i]), chosen: () => S.coefficient,
+        go: (k, l) => set({ coefficient: [clamp(k, 0, H - 1), clamp(l, 0, W - 1)] }) });
+    },
+    coefficient(card) {
+      const [k, l] = S.coefficient, rows = series(), wave = F.wave(k, l), most = Math.max(...wave.map(Math.abs)), side = Math.min(card.width * .4, 220);
+      const found = rows.map(one => one.plane[k * W + l]), top = Math.max(...found.filter(Number.isFinite), 1e-30), x = side + 28, width = card.width - x - 64;
+      titled(card, `Coefficient: vertical ${k}, horizontal ${l}`, "its pattern, and how much of it each domain has");
+      const tall = Math.min(26, 240 / rows.length), image = { x: 8, y: 12, w: side, h: side * Math.min(H / W, 1.1) };
+      heat(card, 0, image, wave, W, range(256).map(i => [i, i, i]), -most, most);
+      show(card, Math.max(image.h + 24, 40 + tall * rows.length), rows.map((one, i) => [
+        label(x, 24 + i * tall, short(one.name, Math.floor(width / 7)), { "font-size": 11.5, ...rows.length > 8 && { visibility: "hidden" } }),
+        box(x, 28 + i * tall, Math.max(width * found[i] / top || 0, 1), tall * .3, { fill: css(hue(one.domain)), stroke: "currentColor", "stroke-width": .5 }),
+        label(x + Math.max(width * found[i] / top || 0, 1) + 6, 33 + i * tall, found[i].toPrecision(3), { "font-size": 11.5 })]),
+        { tell: () => rows.map((one, i) => `${one.name}: ${found[i].toPrecision(4)}`).join("\n") });
+    },
+  };
+  function heatmap(card, values, { y, height, scale, low, high, unit, second, chosen, go }) { // one plane of coefficients, or two
+    const both = second ? [values, second] : [values], wide = card.width > 560 || !second, gap = 30;
+    const w = wide ? (card.width - 124 - (both.length - 1) * gap) / both.length : card.width - 124;
+    const areas = both.map((_, i) => ({ x: 52 + (wide ? i * (w + gap) : 0), y: y + (wide ? 0 : i * (height + 52)), w, h: height })), last = areas[areas.length - 1];
+    both.forEach((z, i) => heat(card, i, areas[i], z, W, scale, low, high));
+    const across = area => ({ ticks: steps(0, W - 1, area.w / 60), at: l => area.x + area.w * (l + .5) / W, text: String, title: "horizontal frequency (half-cycles)" });
+    const up = area => ({ ticks: steps(0, H - 1, 6), at: k => area.y + area.h * (k + .5) / H, text: String, far: 36, title: area === areas[0] || !wide ? "vertical" : null });
+    const lines = area => F.cutoffs(band).map(edge => path(...cut_line(edge).map((some, axis) => some.map(v => axis ? area.y + area.h * (v + .5) / H : area.x + area.w * (v + .5) / W)))).join("");
+    const at = chosen?.(), frame_of = area => at && box(area.x + area.w * at[1] / W, area.y + area.h * at[0] / H, area.w / W, area.h / H, { fill: "none", stroke: "black", "stroke-width": 2 });
+    const find = (px, py) => areas.map((area, i) => [inside(area, W, H)(px, py), both[i]]).find(([at]) => at);
+    show(card, last.y + height + 42, [
+      areas.map(area => [axes(area, across(area), up(area)), second && [stroke(lines(area), { stroke: "white", "stroke-width": 3, opacity: .6 }), stroke(lines(area), { stroke: "black", "stroke-dasharray": "6 4", "stroke-width": 1.5 })], frame_of(area)]),
+      bar(card, 2, last.x + w + 14, areas[0].y + 14, Math.min(height, 180), scale, low, high, unit),
+    ], {
+      tell: (px, py) => { const hit = find(px, py); return hit && `vertical ${hit[0][0]}, horizontal ${hit[0][1]}: ${hit[1][hit[0][0] * W + hit[0][1]].toPrecision(3)} ${unit}`; },
+      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(...hit[0]); }), move: go && ((dx, dy) => go(chosen()[0] + dy, chosen()[1] + dx)),
+    });
+  }
+  function cut_line(edge) { // xs, ys of an ellipse, or of a square where the distance is max(k, l); cut where the plane ends
+    const side = Math.trunc(edge * Math.min(H, W)), turn = range(91).map(i => i * Math.PI / 180);
+    const points = band.filter === "piecewise" ? [[0, side], [side, side], [side, 0]] : turn.map(a => [W * edge * Math.cos(a), H * edge * Math.sin(a)]);
+    const kept = points.map(([x, y]) => x > W - .5 || y > H - .5 ? [NaN, NaN] : [x, y]);
+    return [kept.map(p => p[0]), kept.map(p => p[1])];
+  }
+  function table(card, { heads, rows, columns, values, differs, chosen, go, title, tilt, digits }) { // panels of numbers under each other
+    const left = clamp(14 + 6.8 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3)), tall = clamp(Math.floor(440 / (heads.length * rows.length)), 17, 27);
+    const w = card.width - left - 62, cell = w / columns.length, step = tall * rows.length + 26, all = values.flat(2).filter(v => v === v);
+    const most = all.reduce((a, v) => Math.max(a, Math.abs(v)), differs ? .1 : 1), top = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -top : 0;
+    const places = digits ?? (top >= (differs ? 10 : 20) ? 0 : 1), scale = differs ? diverging : grey;
+    const written = v => (text => /^[+-]0(\.0)?$/.test(text) ? text.slice(1) : text)((differs && v > 0 ? "+" : "") + v.toFixed(places));
+    const areas = heads.map((_, p) => ({ x: left, y: (heads[0] ? 24 : 8) + p * step, w, h: tall * rows.length })), bottom = areas[areas.length - 1].y + tall * rows.length;
+    areas.forEach((area, p) => heat(card, p, area, values[p].flat(), columns.length, scale, low, top));
+    const grid = areas.map(area => range(columns.length + 1).map(j => `M${area.x + j * cell} ${area.y}v${area.h}`).join("") + range(rows.length + 1).map(i => `M${area.x} ${area.y + i * tall}h${w}`).join("")).join("");
+    const find = (px, py) => areas.map((area, p) => [inside(area, columns.length, rows.length)(px, py), p]).find(([at]) => at), form = cell < 30 ? 10 : 11.5;
+    const every = cell < 17 ? Math.ceil(17 / cell) : 1, at = chosen?.();
+    show(card, bottom + (tilt ? 110 : 46), [
+      stroke(grid, { stroke: "var(--ct-card, #fff)" }),
+      areas.map((area, p) => [label(left, area.y - 7, heads[p], { "font-weight": 600 }), rows.map((name, i) => s("g", {}, s("title", {}, name),
+        label(left - 8, area.y + (i + .5) * tall + 4, short(name, Math.floor((left - 12) / 6.4)), { "text-anchor": "end", ...i === at?.[0] && { "font-weight": 700 } }))),
+      cell >= 17 && values[p].map((line, i) => line.map((v, j) => v === v ? label(area.x + (j + .5) * cell, area.y + (i + .5) * tall + 4, written(v),
+        { ...middle, "font-size": form, fill: ink(scale[step_of(v, low, top)]) }) : null)),
+      at && at[0] >= 0 && box(area.x + at[1] * cell, area.y + at[0] * tall, cell, tall, { fill: "none", stroke: ORANGE, "stroke-width": 3 })]),
+      columns.map((name, j) => j % every ? null : tilt ? label(0, 0, short(String(name), 18), { "text-anchor": "end", "font-size": 11.5, transform: `translate(${left + (j + .6) * cell} ${bottom + 12}) rotate(-50)` })
+        : label(left + (j + .5) * cell, bottom + 16, name, { ...middle, "font-size": 11.5, ...j === at?.[1] && { "font-weight": 700 } })),
+      title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }),
+      bar(card, heads.length, left + w + 14, areas[0].y + 14, Math.min(150, bottom - areas[0].y - 20), scale, low, top, differs ? "points" : "%"),
+    ], {
+      tell: (px, py) => { const hit = find(px, py), v = hit && values[hit[1]][hit[0][0]][hit[0][1]]; return hit && v === v ? `${rows[hit[0][0]]}, ${title ? "block" : ""} ${columns[hit[0][1]]}${heads[hit[1]] && `, ${heads[hit[1]]}`}: ${(differs && v > 0 ? "+" : "") + v.toFixed(2)}` : null; },
+      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(...hit[0]); }),
+      move: go && ((dx, dy) => (([i, j]) => go(clamp(Math.max(i, 0) + dy, 0, rows.length - 1), clamp(j + dx, 0, columns.length - 1)))(chosen())),
+    });
+  }
+
+  // ---- pictures
+  const shown = src => h("img", { src, alt: "" });
+  const figure = (head, ...nodes) => h("figure", {}, h("div", { class: "ct-picture" }, nodes), h("figcaption", {}, head));
+  function painted(planes, limit) { // projections as red, green and blue; 0 is grey
+    const canvas = h("canvas", { width: W, height: H }), pen = canvas.getContext("2d"), image = pen.createImageData(W, H);
+    for (let i = 0; i < H * W; i++) {
+      planes.forEach((z, c) => { image.data[4 * i + c] = Math.round(255 * (.5 + z[i] / (2 * limit))); });
+      image.data[4 * i + 3] = 255;
+    }
+    pen.putImageData(image, 0, 0);
+    return canvas;
+  }
+  function norm_map({ norms, span: [low, high], outliers: [xs, ys] }) {
+    const canvas = h("canvas", { width: W, height: H }), pen = canvas.getContext("2d"), image = pen.createImageData(W, H);
+    norms.forEach((v, i) => { if (v === v) image.data.set([...grey[step_of(v, low, high || 1)], 255], 4 * i); });
+    pen.putImageData(image, 0, 0);
+    const cross = xs.map((x, i) => `M${x + .1} ${ys[i] + .1}l.8 .8m0-.8l-.8 .8`).join("");
+    return [canvas, s("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none" }, stroke(cross, { stroke: "white", "stroke-width": .3 }), stroke(cross, { stroke: ORANGE, "stroke-width": .18 }))];
+  }
+  const pictured = (card, rows) => card.pictures.replaceChildren(...rows.map(row => h("div", { class: "ct-row" }, row)));
+  VIEWS.features = card => {
+    const all = D.images[S.domain], limit = Math.max(D.limits[S.layer], 1e-12);
+    if (!all?.length) return absent(card, "One image: features in three principal directions", "no example images of this domain fitted into this page");
+    const one = all[Math.min(S.image, all.length - 1)];
+    titled(card, `One image of ${S.domain}: features of block ${block()} in three principal directions`, several ? "the same directions for both models" : "");
+    pictured(card, one.models.map((of, m) => {
+      const found = F.projections(of, S.layer), [before, kept, removed] = F.parts(found.maps, band).map(planes => painted(planes, limit)), [low, high] = found.span.map(v => +v.toPrecision(3));
+      return [figure(several ? D.models[m] : "input", shown(one.input)), figure("before", before), figure("kept", kept), figure("removed", removed), figure(`token norm, ${low} to ${high} (×: outliers)`, norm_map(found))];
+    }));
+  };
+  function absent(card, title, why) {
+    titled(card, title, why);
+    if (card.pictures) card.pictures.replaceChildren();
+    show(card, 0, []);
+  }
+  const question = (of = S) => JSON.stringify(["domain", "image", "domains", "filter", "cuts", "order", "keep_dc"].map(name => of[name]));
+  if (D.answer) answers.set(question(D.state), D.answer);
+  VIEWS.segmentation = card => {
+    const answer = answers.get(question()), title = `One image of ${S.domain}: segmentation`;
+    if (!answer) return absent(card, title, link.live ? "asking the model …" : "this needs the model: open the lab in Jupyter to see it for another filter or image");
+    titled(card, title, answer.rows[0].model ? "a row for each model" : "");
+    pictured(card, answer.rows.map(row => row.heads.map((head, i) => figure(row.model && !i ? `${row.model}: ${head}` : head, shown(row.pictures[i])))));
+  };
+  VIEWS.iou = card => {
+    const answer = answers.get(question()), found = answer?.iou, title = "Change of IoU by the filter";
+    card.node.hidden = !visible("iou") || !D.labelled;
+    if (!found?.rows.length) return absent(card, title, !answer && !link.live ? "this needs the model" : "counting …");
+    titled(card, title, found.done < found.all ? `counting: ${found.done} of ${found.all} images` : "points, filtered minus as it is");
+    table(card, { heads: [""], rows: found.rows, columns: found.classes, values: [found.change.map(line => line.map(v => v == null ? NaN : 100 * v))], differs: true, tilt: true });
+  };
+  const drawn = async (card, figure, adapt) => { // a plotly figure that Python has made
+    if (!figure) return;
+    const made = structuredClone(figure), light = dark ? "#e6e8eb" : "#1c1e21", P = await link.load();
+    for (const axis of [made.layout.template.layout.xaxis, made.layout.template.layout.yaxis]) axis.gridcolor = dark ? "#3a3f46" : "#e8e8e8";
+    Object.assign(made.layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", width: card.width, title: "", font: { color: light } });
+    made.layout.margin = { ...made.layout.template.layout.margin, ...made.layout.margin, t: Math.max((made.layout.margin?.t ?? 60) - 30, 30) };
+    adapt?.(made.layout);
+    await P.react(card.plotly, made.data, made.layout, { displaylogo: false, displayModeBar: false });
+  };
+  VIEWS.information = card => {
+    titled(card, "What linear probes tell from one band of the features", link.figures.of ? `model: ${link.figures.of}` : "");
+    const { x, y } = F.curve(band, 2001), half = Math.max(...y) / 2, under = x.filter((_, i) => y[i] > half);
+    return drawn(card, link.figures.information, layout => layout.shapes.filter(one => one.type === "rect").forEach(one => Object.assign(one, { x0: under[0], x1: under[under.length - 1] })));
+  };
+  VIEWS.outliers = card => { titled(card, "Tokens of outlying norm", `filter: ${link.figures.filter}`); return drawn(card, link.figures.outliers); };
+  VIEWS.benchmark = card => { titled(card, `Benchmark: ${S.experiment}`); return drawn(card, D.benchmark[S.experiment][S.baseline]); };
+  function words() { // the lab in sentences
+    const percent = v => `${(100 * v).toFixed(v < .0995 ? 1 : 0)} %`, [all, low, mid, high] = F.shares(band), of_filter = S.filter === "none" ? "No filter" : `${D.filters[S.filter]}, ${cut(S.cuts[0])} to ${cut(S.cuts[1])}${S.filter === "butterworth" ? `, order ${S.order}` : ""}`;
+    const lines = series().map(one => {
+      const v = zone => zone[one.row][S.layer], edge = F.reach(one.plane, band), dc = one.plane[0] / total(one.plane);
+      return `${one.name}: ${percent(v(all))} of the energy is removed (${percent(v(low))} from below ${cut(D.zones[0])}, ${percent(v(mid))} from between, ${percent(v(high))} from above ${cut(D.zones[1])})${v(all) > 1e-6 && edge ? `; nine tenths of that lie below ${cut(edge)}` : ""}. DC holds ${percent(dc)} of all energy and is left out.`;
+    });
+    const found = series().map(one => ({ name: one.name, v: all[one.row][S.layer] })).sort((a, b) => b.v - a.v), last = found[found.length - 1];
+    const ends = found.length > 1 ? `At block ${block()} the filter takes ${percent(found[0].v)} of ${found[0].name} and ${percent(last.v)} of ${last.name}.` : `At block ${block()} the filter takes ${percent(found[0].v)}.`;
+    return [`${ends} (${of_filter}${S.keep_dc ? ", DC passes" : ""}.)`, ...lines];
+  }
+  VIEWS.words = card => { titled(card, "In words", "for a caption"); card.words.replaceChildren(...words().map(line => h("p", {}, line))); };
+
+  // ---- controls: plain elements, which a keyboard and a screen reader know
+  const field = (name, ...nodes) => h("label", { class: "ct-field", "data-of": name }, h("span", {}, D.labels[name]), nodes);
+  const control = (node, sync) => { controls.push(sync); return node; };
+  function choice(name) {
+    const select = h("select", { "aria-label": D.labels[name], oninput: e => set({ [name]: e.target.value }) });
+    return control(field(name, select), () => {
+      const options = name === "baseline" ? Object.keys(D.benchmark[S.experiment]) : D.choices[name];
+      if (!same(options, [...select.options].map(o => o.value))) select.replaceChildren(...options.map(o => h("option", { value: o }, D.filters[name === "filter" ? o : ""] || o)));
+      select.value = S[name];
+    });
+  }
+  function slider(name, said = v => v) {
+    const [low, high] = D.ranges[name], out = h("output"), input = h("input", { type: "range", min: low, max: high, step: 1, oninput: e => set({ [name]: +e.target.value }) });
+    return control(field(name, h("span", { class: "ct-line" }, input, out)), () => {
+      input.value = S[name];
+      input.setAttribute("aria-valuetext", out.textContent = said(S[name]));
+    });
+  }
+  function chips(name) {
+    const least = name === "domains" ? 1 : 0;
+    const buttons = D.choices[name].map((option, i) => h("button", { class: "ct-chip", type: "button", title: option, onclick: () => {
+      const on = D.choices[name].filter(o => S[name].includes(o) !== (o === option));
+      if (on.length >= least) set({ [name]: on }); // the last one stays
+    } }, name === "domains" ? s("svg", { width: 12, height: 12, "aria-hidden": "true" }, stroke(MARKS[i % MARKS.length](6, 6), { fill: "currentColor", stroke: "none" })) : null, h("span", {}, option)));
+    return control(h("div", { class: "ct-field", role: "group", "aria-label": D.labels[name] }, h("span", {}, D.labels[name]), h("span", { class: "ct-line" }, buttons)), () => buttons.forEach((button, i) => {
+      const option = D.choices[name][i], on = S[name].includes(option), rgb = name === "domains" ? D.colors[option] : [0, 98, 155];
+      button.setAttribute("aria-pressed", on);
+      button.style.cssText = on ? `background:${css(rgb)};color:${ink(rgb)};border-color:${css(rgb)}` : "";
+    }));
+  }
+  function edges() { // two ranges over each other, which stop at each other
+    const [least, most] = D.ranges.cuts, out = h("output"), track = h("span", { class: "ct-track" });
+    const inputs = ["low", "high"].map((edge, i) => h("input", { type: "range", class: `ct-${edge}`, min: least, max: most, step: .01, "aria-label": `${edge} cut-off`, oninput: e => {
+      set({ cuts: i ? [S.cuts[0], Math.max(+e.target.value, S.cuts[0])] : [Math.min(+e.target.value, S.cuts[1]), S.cuts[1]] });
+    } }));
+    return control(h("div", { class: "ct-field", role: "group", "aria-label": D.labels.cuts, "data-of": "cuts" }, h("span", {}, D.labels.cuts), h("span", { class: "ct-line" }, h("span", { class: "ct-two-ends" }, track, inputs), out)), () => {
+      inputs.forEach((input, i) => { input.value = S.cuts[i]; });
+      const [from, to] = S.cuts.map(v => 100 * (v - least) / (most - least));
+      track.style.background = `linear-gradient(90deg, var(--ct-line) ${from}%, var(--ct-blue) ${from}% ${to}%, var(--ct-line) ${to}%)`;
+      out.textContent = S.cuts.map(v => v.toFixed(2)).join(" – ");
+    });
+  }
+  const flag = name => { const input = h("input", { type: "checkbox", oninput: e => set({ [name]: e.target.checked }) }); return control(h("label", { class: "ct-field ct-flag" }, input, D.labels[name]), () => { input.checked = S[name]; }); };
+  const button = (text, onclick, more = {}) => h("button", { type: "button", onclick, ...more }, text);
+  const play = button("▶", () => {
+    const stop = () => { clearInterval(ticking); ticking = 0; play.textContent = "▶"; };
+    if (ticking) return stop();
+    play.textContent = "■";
+    ticking = setInterval(() => S.layer + 1 < D.layers.length && root.isConnected ? set({ layer: S.layer + 1 }) : stop(), 700);
+  }, { "aria-label": "play the blocks", class: "ct-play" });
+  const about = h("p", { class: "ct-about", role: "status" }), tip = h("div", { class: "ct-tip", hidden: true });
+  const measure = button("Measure", () => link.ask({ ask: "measure" }), { class: "ct-main", disabled: !link.live, title: link.live ? "" : "needs the model: open the lab in Jupyter" });
+  const presets = Object.entries(D.presets).map(([name, values]) => button(name, () => set(values)));
+  const group = (text, ...nodes) => h("div", { class: "ct-field" }, h("span", {}, text), h("span", { class: "ct-line" }, nodes));
+  const header = h("header", { class: "ct-bar" }, h("h1", {}, "Frequency lab"), choice("filter"), group("presets", presets), edges(), slider("order"),
+    group("play", play), slider("layer", v => D.layers[v]), chips("domains"), several && choice("model"), choice("domain"), several && choice("against"), choice("reference"),
+    D.picks.length > 1 && slider("image", v => D.picks[v]), choice("scale"), choice("cells"), flag("keep_dc"), chips("views"), about);
+
+  // ---- cards
+  const groups = { coefficient: "difference", iou: "segmentation", information: "evidence", outliers: "evidence", measure: "evidence" };
+  const visible = name => { const of = groups[name] || name; return !D.optional.includes(of) || S.views.includes(of); };
+  function card(name, wide) {
+    const made = cards[name] = { name, width: 600, canvases: [], title: h("h2"), sub: h("span", { class: "ct-sub" }), svg: s("svg", { role: "img", width: 0, height: 0 }) };
+    const extra = { features: "pictures", segmentation: "pictures", information: "plotly", outliers: "plotly", benchmark: "plotly", words: "words" }[name];
+    if (extra) made[extra] = h("div", { class: `ct-${extra}` });
+    made.body = h("div", { class: "ct-body" }, made.svg, made[extra]);
+    const tools = name === "words" ? button("Copy", e => copy(words().join("\n"), e.target)) : ["SVG", "PNG"].map(kind => button(kind, () => download(made, kind), { "aria-label": `save as ${kind}` }));
+    const choose = name === "benchmark" ? [choice("experiment"), choice("baseline")] : null;
+    made.node = h("section", { class: `ct-card${wide ? " ct-wide" : ""}`, "data-view": name }, h("div", { class: "ct-head" }, made.title, made.sub, h("span", { class: "ct-tools" }, tools)), choose && h("div", { class: "ct-bar" }, choose), made.body, h("p", { class: "ct-note" }, D.captions[name]));
+    made.body.onpointermove = e => tell(made, e);
+    made.body.onpointerleave = () => { tip.hidden = true; };
+    made.svg.onclick = e => made.click?.(...place(made, e));
+    if (["zones", "difference"].includes(name)) made.svg.setAttribute("tabindex", 0);
+    made.svg.onkeydown = e => {
+      const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[e.key];
+      if (by && made.move) { e.preventDefault(); e.stopPropagation(); made.move(...by); }
+    };
+    return made.node;
+  }
+  const place = (card, e) => { const at = card.body.getBoundingClientRect(); return [e.clientX - at.left, e.clientY - at.top]; };
+  function tell(card, e) {
+    const text = card.tell?.(...place(card, e)), at = root.getBoundingClientRect();
+    tip.hidden = !text;
+    if (!text) return;
+    tip.textContent = text;
+    tip.style.cssText = `left:${clamp(e.clientX - at.left + 14, 0, at.width - tip.offsetWidth - 4)}px;top:${e.clientY - at.top + 16}px`;
+  }
+  const left = h("div", { class: "ct-column" }, card("curves"), card("plane")), measuring = h("section", { class: "ct-card ct-wide", "data-view": "measure" }, h("div", { class: "ct-head" }, h("h2", {}, "Evidence"), measure, h("span", { class: "ct-sub" }, link.live ? D.captions.measure : "measuring needs the model: open the lab in Jupyter")));
+  const names = ["curves", "plane", "zones", "features", "difference", "coefficient", ...D.heads ? ["segmentation", "iou"] : [], "words", "information", "outliers", ...D.benchmark ? ["benchmark"] : []];
+  const main = h("main", { class: "ct-cards" }, left, card("zones"), card("features", true), card("difference"), card("coefficient"), D.heads && [card("segmentation", true), card("iou", true)], card("words", true),
+    D.choices.views.includes("evidence") && [measuring, card("information", true), card("outliers", true)], D.benchmark && card("benchmark", true));
+  const notes = D.notes.length ? h("details", {}, h("summary", {}, `${D.notes.length} note${D.notes.length > 1 ? "s" : ""} on the images`), D.notes.map(note => h("p", {}, note))) : null;
+  root.className = "ct-lab";
+  root.replaceChildren(header, main, h("footer", { class: "ct-foot" }, notes, D.foot.map(line => h("p", {}, line))), tip);
+  for (const node of root.querySelectorAll("button, input, select, [tabindex]")) node.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take their keys
+
+  // ---- from a move to a picture: the first views in the next frame, all others when the moves rest
+  function draw(name) {
+    const card = cards[name], there = !["information", "outliers"].includes(name) || link.figures[name];
+    if (!card) return;
+    card.node.hidden = !visible(name) || !there;
+    if (!card.node.hidden) VIEWS[name](card);
+  }
+  const flush = names => { for (const name of names) if (waiting.delete(name)) draw(name); };
+  function wrong() { // the sentence that Python would say of these cut-offs
+    const [low, high] = S.cuts, why = D.wrong[S.filter] || {}, text = low >= high ? why.equal : low >= why.top ? why.above : null;
+    return text && fill(text, { low, high, width: 0 });
+  }
+  function set(values, quiet) { // what a control, a preset, a click or Python says
+    const moved = Object.keys(values).filter(name => !same(values[name], S[name]));
+    if (!moved.length) return;
+    Object.assign(S, values);
+    if (D.benchmark && !(S.baseline in D.benchmark[S.experiment])) { S.baseline = Object.keys(D.benchmark[S.experiment])[0]; moved.push("baseline"); }
+    if (!quiet) moved.forEach(name => untold.add(name));
+    refresh(moved);
+  }
+  function refresh(moved, all = names) {
+    all.filter(view => moved.some(name => D.affects[name].includes(view))).forEach(view => waiting.add(view));
+    const why = wrong(), [low, high] = S.cuts;
+    if (!why && (!moved.length || moved.some(name => D.affects[name].includes("plane")))) band = { filter: S.filter, low, high, order: S.order, dc: S.keep_dc };
+    say(why);
+    frame ||= requestAnimationFrame(() => { frame = 0; flush(D.first); controls.forEach(sync => sync()); seen(); tell_all(); });
+    clearTimeout(rest);
+    rest = setTimeout(settle, 90);
+  }
+  function tell_all() { // the other side hears of a frame's moves at once
+    if (untold.size) link.told(Object.fromEntries([...untold].map(name => [name, S[name]])));
+    untold.clear();
+  }
+  function seen() { // what has no use at the moment
+    header.querySelector("[data-of=order]").hidden = S.filter !== "butterworth";
+    measuring.hidden = !visible("measure");
+  }
+  function settle() {
+    flush(names);
+    link.settled?.(S);
+    const key = question();
+    if (link.live && D.heads && visible("segmentation") && !answers.has(key) && key !== asked && !wrong()) link.ask({ ask: "segmentation", key: asked = key, state: S });
+  }
+  function say(why, text = link.said?.() || D.about) {
+    about.classList.toggle("ct-wrong", !!why);
+    about.textContent = why || text;
+  }
+
+  // ---- what leaves the lab: pictures, words
+  const escaped = text => String(text).replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
+  function picture(card) { // one SVG of all that a card shows, on white
+    const at = card.body.getBoundingClientRect(), width = Math.round(at.width), height = Math.round(at.height) + 34, out = [];
+    const put = (node, text) => { const r = node.getBoundingClientRect(); if (r.width) out.push(text((r.left - at.left).toFixed(1), (r.top - at.top + 34).toFixed(1), r.width, r.height)); };
+    for (const node of card.body.querySelectorAll("canvas, img")) put(node, (x, y, w, h_) => `<image x="${x}" y="${y}" width="${w}" height="${h_}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${pixels(node)}"/>`);
+    for (const node of card.body.querySelectorAll("svg")) put(node, (x, y, w, h_) => {
+      const copy = node.cloneNode(true);
+      for (const [name, v] of Object.entries({ x, y, width: w, height: h_ })) copy.setAttribute(name, v);
+      return new XMLSerializer().serializeToString(copy).replaceAll("var(--ct-card, #fff)", "#fff");
+    });
+    for (const node of card.body.querySelectorAll("figcaption")) put(node, (x, y, w) => `<text x="${+x + w / 2}" y="${+y + 13}" text-anchor="middle" font-size="12">${escaped(node.textContent)}</text>`);
+    return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" color="#1c1e21" fill="#1c1e21" font-family="system-ui, Segoe UI, Roboto, Helvetica, Arial, sans-serif"><rect width="100%" height="100%" fill="#fff"/><text x="8" y="22" font-size="16" font-weight="600">${escaped(card.title.textContent)}</text>${out.join("")}</svg>`;
+  }
+  function pixels(node) {
+    if (node.tagName === "CANVAS") return node.toDataURL();
+    const canvas = h("canvas", { width: node.naturalWidth, height: node.naturalHeight });
+    canvas.getContext("2d").drawImage(node, 0, 0);
+    return canvas.toDataURL();
+  }
+  const data_uri = svg => "data:image/svg+xml;charset=utf-8," + encodeURIComponent(svg);
+  async function raster(svg, scale = 2) {
+    const image = new Image();
+    image.src = data_uri(svg);
+    await image.decode();
+    const canvas = h("canvas", { width: image.width * scale, height: image.height * scale });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    return canvas.toDataURL();
+  }
+  async function saved(card, kind) { // a data URI
+    const before = dark;
+    if (card.plotly) return (await link.load()).toImage(card.plotly, { format: kind.toLowerCase(), scale: 2, width: card.width, height: card.plotly.offsetHeight });
+    if (before) { dark = false; draw(card.name); }
+    const svg = picture(card);
+    if (before) { dark = true; draw(card.name); }
+    return kind === "SVG" ? data_uri(svg) : raster(svg);
+  }
+  async function download(card, kind) {
+    h("a", { href: await saved(card, kind), download: `frequency_lab_${card.name}.${kind.toLowerCase()}` }).click();
+  }
+  async function copy(text, at) {
+    try { await navigator.clipboard.writeText(text); }
+    catch { const area = h("textarea"); area.value = text; root.append(area); area.select(); document.execCommand("copy"); area.remove(); }
+    at.textContent = "Copied";
+    setTimeout(() => { at.textContent = "Copy"; }, 1500);
+  }
+
+  // ---- a folder that is dropped on the lab
+  async function files_of(entry, folder = "") { // [folder, file], folders read to their end
+    if (entry.isFile) return [[folder, await new Promise((done, no) => entry.file(done, no))]];
+    const reader = entry.createReader(), found = [];
+    for (let some; (some = await new Promise((done, no) => reader.readEntries(done, no))).length;) found.push(...some);
+    return (await Promise.all(found.map(one => files_of(one, entry.name)))).flat();
+  }
+  root.ondragover = e => { if (link.live && e.dataTransfer.types.includes("Files")) { e.preventDefault(); root.classList.add("ct-over"); } };
+  root.ondragleave = () => root.classList.remove("ct-over");
+  root.ondrop = async e => {
+    root.classList.remove("ct-over");
+    if (!link.live) return;
+    e.preventDefault();
+    const found = (await Promise.all([...e.dataTransfer.items].map(item => item.webkitGetAsEntry()).filter(Boolean).map(entry => files_of(entry, "dropped")))).flat();
+    for (const [i, [folder, file]] of found.entries()) {
+      say("", `Sending ${i + 1} of ${found.length} files …`);
+      link.ask({ ask: "file", folder, name: file.name, left: found.length - 1 - i }, [await file.arrayBuffer()]);
+    }
+  };
+
+  // ---- host: width, theme, end
+  const watch = new ResizeObserver(some => {
+    for (const { target, contentRect } of some) {
+      const card = Object.values(cards).find(one => one.body === target), width = Math.floor(contentRect.width);
+      if (card && width && width !== card.width) { card.width = width; draw(card.name); }
+    }
+  });
+  const theme = () => {
+    const now = is_dark();
+    root.dataset.theme = now ? "dark" : "light";
+    if (now !== dark) { dark = now; names.forEach(draw); }
+  };
+  const media = matchMedia("(prefers-color-scheme: dark)"), hosts = new MutationObserver(theme);
+  for (const node of [document.documentElement, document.body]) hosts.observe(node, { attributes: true });
+  media.addEventListener("change", theme);
+  theme();
+  for (const one of Object.values(cards)) { one.width = Math.floor(one.body.clientWidth) || one.width; watch.observe(one.body); }
+  waiting.clear();
+  names.forEach(name => waiting.add(name));
+  refresh([]);
+  return {
+    D, S, F, set, draw, cards, words, say, gain: () => [...F.gain(band)], shares: () => F.shares(band), curve: () => F.curve(band), saved,
+    async pictures(kinds) { // name of a file -> base64, of all that is shown
+      await new Promise(done => setTimeout(done, 600)); // all is drawn, at the width of this page
+      const out = {};
+      for (const card of Object.values(cards).filter(one => one.body.offsetWidth && !one.words)) for (const kind of kinds) {
+        const [head, data] = (await saved(card, kind.toUpperCase())).split(/,(.*)/s);
+        out[`${card.name}.${kind}`] = head.endsWith("base64") ? data : btoa(unescape(data));
+      }
+      return out;
+    },
+    change: share => [...F.change(looked(), against(), share)], profile: plane => F.profile(plane), energyOf: F.energyOf,
+    answer(key, part) { answers.set(key, { ...answers.get(key), ...part }); if (key === question()) { draw("segmentation"); draw("iou"); } },
+    busy(yes) { measure.disabled = yes; },
+    close() { watch.disconnect(); hosts.disconnect(); media.removeEventListener("change", theme); clearInterval(ticking); clearTimeout(rest); cancelAnimationFrame(frame); },
+  };
+}
+function is_dark() { // by what JupyterLab, VS Code and Colab write into the page, or the system's wish
+  const { body, documentElement: html } = document, light = body.dataset.jpThemeLight;
+  if (light) return light === "false";
+  if (body.dataset.vscodeThemeKind) return body.dataset.vscodeThemeKind !== "vscode-light" && body.dataset.vscodeThemeKind !== "vscode-high-contrast-light";
+  const said = html.getAttribute("theme") || html.dataset.theme;
+  return said ? said === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+async function unpacked(view) { // plotly.js, from gzip; once for all labs
+  const text = await new Response(new Blob([view]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  document.head.append(h("script", {}, `(function (define, module, exports) {${text}\n}).call(window)`));
+  return window.Plotly;
+}
+
+// ---- the two hosts
+export default { // Jupyter: state and data are traits, the model is asked by messages
+  render({ model, el }) {
+    let lab, plotly;
+    const link = {
+      live: true, get figures() { return model.get("_figures"); }, said: () => model.get("_said").text,
+      told(values) { model.set(values); model.save_changes(); },
+      ask: (content, buffers) => model.send(content, undefined, buffers),
+      load: () => plotly ||= window.Plotly ? Promise.resolve(window.Plotly) : new Promise(done => { link.plotly = done; link.ask({ ask: "plotly" }); }),
+    };
+    const start = () => {
+      lab?.close();
+      const D = model.get("_data"), root = h("div");
+      el.replaceChildren(root);
+      lab = open(root, D, Object.fromEntries(D.names.map(name => [name, model.get(name)])), link);
+      said();
+    };
+    const said = () => { const { text, wrong, busy } = model.get("_said"); lab.say(wrong ? text : "", text || undefined); lab.busy(!!busy); };
+    const heard = {
+      plotly: (_, [packed]) => link.plotly(unpacked(packed)),
+      segmentation: ({ key, kind, ...part }) => lab.answer(key, part),
+    };
+    const hear = (content, buffers) => heard[content.kind]?.(content, buffers);
+    const moves = model.get("_data").names.map(name => [`change:${name}`, () => lab.set({ [name]: model.get(name) }, true)]);
+    const events = [...moves, ["msg:custom", hear], ["change:_data", start], ["change:_said", said], ["change:_figures", () => ["information", "outliers"].forEach(lab.draw)]];
+    for (const [name, act] of events) model.on(name, act);
+    start();
+    return () => { for (const [name, act] of events) model.off(name, act); lab.close(); };
+  },
+};
+export async function page(root) { // a file: state in the address, nothing to ask
+  const bytes = v => Uint8Array.from(atob(v.base64), c => c.charCodeAt(0));
+  const held = id => { const node = document.getElementById(id); return node && JSON.parse(node.textContent, (_, v) => v && v.base64 !== undefined ? new DataView(bytes(v).buffer) : v); };
+  const D = held("data"), save = new URLSearchParams(location.search).get("save");
+  let plotly;
+  const read = () => {
+    try { return Object.fromEntries(Object.entries(JSON.parse(decodeURIComponent(location.hash.slice(1)) || "{}")).filter(([name, v]) => fits(D, name, v))); }
+    catch { return {}; }
+  };
+  const link = {
+    live: false, figures: D.figures, told() {}, ask() {}, load: () => plotly ||= unpacked(held("plotly")),
+    settled(S) {
+      const away = Object.fromEntries(Object.entries(S).filter(([name, v]) => !same(v, D.state[name])));
+      const hash = Object.keys(away).length ? "#" + encodeURIComponent(JSON.stringify(away)) : "";
+      if (hash !== location.hash) history.replaceState(null, "", hash || location.pathname + location.search);
+    },
+  };
+  if (save) document.body.classList.add("ct-save");
+  const lab = open(root, D, { ...D.state, ...read() }, link);
+  window.addEventListener("hashchange", () => lab.set({ ...D.state, ...read() }));
+  document.body.dataset.ready = "yes";
+  if (save) document.body.append(h("pre", { id: "pictures" }, JSON.stringify(await lab.pictures(save.split(",").slice(1)))));
+  return lab;
+}
+function fits(D, name, v) { // whether an address says what this lab has
+  if (!Object.hasOwn(D.state, name)) return false;
+  if (D.choices[name]) return Array.isArray(D.state[name]) ? Array.isArray(v) && v.every(o => D.choices[name].includes(o)) && (v.length > 0 || name !== "domains") : D.choices[name].includes(v);
+  if (D.ranges[name]) return [v].flat().every(x => typeof x === "number" && x >= D.ranges[name][0] && x <= D.ranges[name][1]) && [v].flat().length === [D.state[name]].flat().length;
+  return name === "keep_dc" ? typeof v === "boolean" : name === "coefficient" && Array.isArray(v) && v.length === 2 && v.every((x, i) => Number.isInteger(x) && x >= 0 && x < D.grid[i]);
 }
