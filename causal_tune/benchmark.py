@@ -44,7 +44,9 @@ def result_in(content: bytes # of results.json
     for key, kind in dict(recipe=dict, rows=list, options=dict).items():
         if not isinstance(result.get(key, kind()), kind): raise TypeError(f"{key} is no {kind.__name__}")
     if not result["rows"]: raise ValueError("there are no rows")
-    for row in result["rows"]: np.array([row["seed"], *_scores(row)], float), row["adapter"], row["domain"], row["data"], row["version"]
+    for row in result["rows"]:
+        np.array([row["seed"], *_scores(row)], float) # these are numbers, and
+        for key in ("adapter", "domain", "data", "version"): row[key] # these are there
     return result
 
 def counts_of(rows: list[dict], # of a run

@@ -445,6 +445,7 @@ class Run:
     accelerator: object # from `make_accelerator`
     start: float = field(default_factory=time.time) # when it began
     done: int | None = 0 # iterations that were made; None within one
+    kept: int = 0 # those it was last tried to keep
     noted: bool = False # whether it was said that a batch has no labels
     def save(self):
         scaler = self.accelerator.scaler # of fp16
@@ -460,6 +461,7 @@ class Run:
 def keep(self:Run, log: Log | None # None in processes that do not write
 ) -> None:
     "Bring log and state to the disk, in this order. FloatingPointError for weights that are not finite, which are not kept."
+    self.kept = self.done
     if not log: return
     for name, p in self.segmentor.named_parameters():
         if not p.requires_grad or finite(p): continue
@@ -595,7 +597,7 @@ def loop(self:Run, first: int, # iteration to begin with
          one_step, # (iteration, batches) -> their losses
 ) -> None:
     "Steps `first` to `last`; saves every `save_every` steps, at an interruption, at the end, and at an error between two steps."
-    self.done = first
+    self.done = self.kept = first
     log = Log(self.folder, first) if self.accelerator.is_main_process else None
     bar = self.progress(range(first, last))
     given = iter(loader)
@@ -607,7 +609,7 @@ def loop(self:Run, first: int, # iteration to begin with
                 if asked: break
             self.keep(log)
     except BaseException:
-        if self.done is not None and self.done > first: self.keep(log)
+        if self.done and self.done > self.kept: self.keep(log)
         raise
     finally:
         end_workers(given)
@@ -634,11 +636,11 @@ def read_state(path: Path, # resume.pt
 ) -> dict:
     "The state of a run. ValueError if it belongs to another recipe, `Damaged` if it is none."
     state = read_own(path, "the state of a run", "remove it to start again")
-    if not isinstance(state.get("recipe"), dict): raise Damaged("it holds no recipe")
+    if not isinstance(state.get("recipe"), dict): raise Damaged(f"{path} holds no recipe; remove it to start again.")
     refuse_other(path, state["recipe"], recipe)
-    with suppress(KeyError, IndexError, TypeError, AttributeError):
+    with suppress(LookupError, TypeError, AttributeError, RuntimeError):
         if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer): return state
-    raise Damaged("its tensors are not those of this model")
+    raise Damaged(f"{path} holds other tensors than this model; remove it to start again.")
 
 # %% ../nbs/6_train/26_training.ipynb #0509ac38
 def restore(path: Path, # resume.pt

@@ -45,9 +45,6 @@ def in_one_line(call, *args, **options):
     except ValueError as err: assert len(str(err).splitlines()) == 1 and len(str(err)) <= 500, str(err)
 
 
-unfinished = pytest.mark.xfail(strict=False, reason="values are not checked everywhere yet")
-
-
 # --- transforms --------------------------------------------------------------------------------------------------------
 
 @given(st.integers(1, 64), st.sampled_from([torch.float32, torch.float64]))
@@ -564,7 +561,7 @@ def test_rows_are_a_table_or_given_twice(rows):
         assert own.n.sum() == len(rows) and np.average(own["mean"], weights=own.n) == pytest.approx(np.mean([r["miou"] for r in rows]))
 
 
-@unfinished
+
 @given(st.lists(st.dictionaries(keys, anything, max_size=5), max_size=3))
 @settings(max_examples=4 * settings().max_examples)
 def test_any_rows_are_a_table_or_one_line(rows): in_one_line(results.check_rows, rows)
