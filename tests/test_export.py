@@ -72,10 +72,9 @@ def test_predictions(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, weights):
     "A finished run of two steps."
-    from causal_tune.recipes import from_dict, to_dict
     from causal_tune.training import train
     folder = tmp_path_factory.mktemp("run")
-    recipe = Recipe(name="tiny", adapter="causal_tune", head="linear", weights=str(weights), train=("toyscapes:domain=clear,split=train,n=4",),
+    recipe = Recipe(name="tiny", adapter="none", head="linear", weights=str(weights), train="toyscapes:domain=clear,split=train,n=4",
                     targets=("toyscapes:domain=fog,split=test,n=1",), crop=(40, 48), eval_size=(40, 48), batch_size=2, iterations=2,
                     precision="no")
     train(recipe, folder)
@@ -102,7 +101,7 @@ def test_without_torch(run, cli, tmp_path):
     from PIL import Image
     from causal_tune.training import load_checkpoint
     from causal_tune.images import fit_size
-    done = cli("export", run, "--out", tmp_path / "model.onnx")
+    done = cli("export", run, "--out", tmp_path / "model.onnx", timeout=400)
     assert done.returncode == 0, done.stderr
     assert "100.0 % of pixels" in done.stdout
     image = np.random.default_rng(0).integers(0, 256, (75, 101, 3), dtype=np.uint8)
