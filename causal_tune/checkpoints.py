@@ -157,7 +157,7 @@ def convert_backbone(src, # path or state dict of original weights, by Facebook'
         state[PATCH] = resample_patches(state[PATCH], (patch_size, patch_size), how)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as unfinished:
-        if out.suffix == ".safetensors": save_file({k: v.contiguous().clone() for k, v in state.items()}, unfinished) # none shares memory
+        if out.suffix == ".safetensors": save_file({k: v.clone().contiguous() for k, v in state.items()}, unfinished)
         else: torch.save(state, unfinished)
     return out
 

@@ -19,7 +19,7 @@ __all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
 _short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80 # characters
+_short.maxstring = _short.maxother = 60 # characters
 
 def shown(value) -> str: # at most 100 characters, without line breaks
     "A value as a message can hold it, whatever it is."

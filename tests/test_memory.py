@@ -1,8 +1,6 @@
 """What was used is given back."""
-import gc, subprocess, sys, weakref
-import pytest
-from conftest import ENV, ROOT
-from memory import COUNTED, pictures, slope, toy
+import gc, weakref
+from memory import pictures, slope, toy
 from causal_tune.lab import FrequencyLab
 
 
@@ -35,11 +33,3 @@ def test_slope():
     grows = [1000 + 3 * i + (500 if i == 40 else 0) + i % 4 for i in range(80)]
     assert abs(slope(grows, 4).value - 3) < .1 and not slope(grows).constant
     assert slope([100, 104, 96, 100, 100, 104]).constant
-
-
-@pytest.mark.skipif(not COUNTED, reason="what is allocated is counted by glibc")
-@pytest.mark.parametrize("name, rounds", [("predict", 100), ("segmentors", 60), ("weights", 40), ("frames", 300)])
-def test_memory_is_constant(name, rounds):
-    done = subprocess.run([sys.executable, ROOT / "tests" / "memory.py", "--only", name, "--rounds", str(rounds)], env=ENV | dict(
-        PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
