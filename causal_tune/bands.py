@@ -96,7 +96,7 @@ class PiecewiseBand:
         s = torch.sym_min(h, w)  # in an export sizes are symbols
         v1 = torch.sym_int(self.low * s)
         v2 = torch.sym_int(self.high * s)
-        mask = torch.where(d <= v1, 1 - .95 * d / (v1 + 1e-10), torch.full_like(d, .01))
+        mask = torch.where(d <= v1, 1 - .95 * d / torch.sym_max(v1, 1), torch.full_like(d, .01))
         mask = torch.where((d > v2) & (d <= s), .3 * (d - v2) / torch.sym_max(s - v2, 1), mask)
         return 1 - torch.where(d > s, .5, mask)
 

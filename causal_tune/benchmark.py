@@ -16,10 +16,10 @@ import numpy as np, torch
 from tqdm.auto import tqdm
 from .core import code_version, end_with, held, read_kept, whole_file
 from .recipes import Recipe, changed_fields, to_dict
-from .datasets import load_dataset
+
 from .evaluation import result_row
 from .results import counts_in, write_counts
-from .training import first_frames, refuse_other, report_on, train
+from .training import build, first_frames, refuse_other, report_on, train, training_data
 
 # %% auto #0
 __all__ = ['WORKERS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed', 'open_all',
@@ -44,7 +44,9 @@ def result_in(content: bytes # of results.json
     for key, kind in dict(recipe=dict, rows=list, options=dict).items():
         if not isinstance(result.get(key, kind()), kind): raise TypeError(f"{key} is no {kind.__name__}")
     if not result["rows"]: raise ValueError("there are no rows")
-    for row in result["rows"]: np.array([row["seed"], *_scores(row)], float), row["adapter"], row["domain"], row["data"], row["version"]
+    for row in result["rows"]:
+        np.array([row["seed"], *_scores(row)], float) # these are numbers, and
+        for key in ("adapter", "domain", "data", "version"): row[key] # these are there
     return result
 
 def counts_of(rows: list[dict], # of a run
@@ -164,10 +166,14 @@ def _in_processes(run, recipes, jobs): # name -> rows
 # %% ../nbs/8_bench/35_benchmark.ipynb #6dbafa78
 def open_all(recipes, # of the runs
              root=None, # of the data sets
+             **options, # of `create_backbone`
 ) -> None:
-    "Find all data sets that runs need before the first one begins. Errors as `open_data`."
-    by_data = {(r.train, r.validate, r.targets): r for r in recipes}
-    for r in by_data.values(): first_frames(r, len(load_dataset(r.train, root).space.classes), root)
+    "Find all data sets that runs need, and build their models once, before the first one begins. Errors as `open_data` and `build`."
+    different = {replace(r, seed=0, lr=1e-4): r for r in recipes}
+    for r in different.values():
+        k = len(training_data(r, root).space.classes)
+        first_frames(r, k, root)
+        build(r, k, **options)
 
 def _in_turn(run, recipes): # name -> rows
     with single_threaded(): return {name: run(name, recipe) for name, recipe in recipes.items()}
@@ -192,7 +198,7 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
     with held(folder):
         rows = {name: read_run(folder / name, recipe, said) for name, recipe in recipes.items()}
         left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
-        open_all(left.values(), root)
+        open_all(left.values(), root, **options)
         if not jobs: jobs = 1 if torch.cuda.is_available() else min(len(left), os.cpu_count() or 1)
         if left: rows |= _in_processes(run, left, jobs) if jobs > 1 else _in_turn(run, left)
     return [row for name in recipes for row in rows[name]]

@@ -156,7 +156,7 @@ def convert_backbone(src, # path or state dict of original weights, by Facebook'
         state[PATCH] = resample_patches(state[PATCH], (patch_size, patch_size), how)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as unfinished:
-        if out.suffix == ".safetensors": save_file({k: v.contiguous() for k, v in state.items()}, unfinished)
+        if out.suffix == ".safetensors": save_file({k: v.clone().contiguous() for k, v in state.items()}, unfinished)
         else: torch.save(state, unfinished)
     return out
 
@@ -185,7 +185,7 @@ def check_fit(modules: dict[str, nn.Module], # by the prefix of their names
         bad["unknown"] += [prefix + k for k in given if k not in own]
         bad["of another shape"] += [f"{prefix}{k} {tuple(given[k].shape)} instead of {tuple(v.shape)}"
                                     for k, v in own.items() if k in given and given[k].shape != v.shape]
-    listed = [f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+    listed = [f"{len(names)} {kind}: {names[0][:120]}{', ...' * (len(names) > 1)}"
               for kind, names in bad.items() if names]
     if listed: raise ValueError(f"These weights do not fit this segmentor. {'; '.join(listed)}. "
                                 "For the one that they fit, see segmentor_from_published.")
@@ -350,5 +350,7 @@ def open_published(recipe: Recipe, # says how the checkpoint was trained and is 
     segmentor = segmentor_from_published(state, num_heads, recipe.img_size or recipe.crop, backbone=backbone)
     use_attention(segmentor.backbone.model, recipe.attention)
     name, options = parse_spec(adapter)
-    told = dict(variant=None) | options | {field: sizes.get(field) for field in ("init", "num_tokens", "rank")}
-    return segmentor, replace(recipe, adapter=name, weights=str(backbone or checkpoint), **told), CITYSCAPES.classes
+    source = backbone or checkpoint
+    weights = "" if isinstance(source, dict) else str(source) # a recipe names a file, or none
+    told = dict(variant=None, weights=weights) | options | {field: sizes.get(field) for field in ("init", "num_tokens", "rank")}
+    return segmentor, replace(recipe, adapter=name, **told), CITYSCAPES.classes

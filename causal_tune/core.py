@@ -19,12 +19,13 @@ __all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
 _short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80 # characters
+_short.maxstring = _short.maxother = 60 # characters
 
-def shown(value) -> str: # at most about 80 characters, without line breaks
+def shown(value) -> str: # at most 100 characters, without line breaks
     "A value as a message can hold it, whatever it is."
-    try: return " ".join(_short.repr(value).split())
+    try: text = " ".join(_short.repr(value).split())
     except Exception: return f"a {type(value).__name__}" # some cannot even be printed
+    return text if len(text) <= 100 else f"{text[:97]}..." # of a list of long ones
 
 def unknown(kind: str, # what is being looked up, such as "adapter"
             given: object, # the name that was not found
@@ -158,13 +159,17 @@ _DAY = 24 * 60 * 60
 
 def _machine(): return f"{zlib.crc32(platform.node().encode()):08x}"
 
+def _ended(pid): # has its number only because nobody has asked yet how it ended
+    with suppress(OSError, IndexError): return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    return False
+
 def running(pid: int) -> bool:
     "Whether this machine has a process of that number."
     if os.name == "nt": return True # where the next line would be a signal
     try: os.kill(pid, 0)
     except ProcessLookupError: return False
     except PermissionError: return True # somebody else's
-    return True
+    return not _ended(pid)
 
 # %% ../nbs/0_ground/00_core.ipynb #ada2705b
 def _is_left(file): # whether nobody writes it any more
@@ -188,12 +193,12 @@ def disk_is_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(re.search(_FULL, str(error)))
 
 def no_room(path: Path, # of the file
-            written: int = 0, # bytes that did fit
+            written: int = 0, # bytes that did fit, and are given up
 ) -> OSError: # to be raised by the caller
     "Which file a disk is too full for, what it needs at least and what is free."
     import shutil
     needed = max(written, path.stat().st_size if path.exists() else 0) # as much as the one before, or more
-    free = shutil.disk_usage(path.parent).free
+    free = shutil.disk_usage(path.parent).free + written
     return OSError(f"{path} could not be written because the disk is full: it needs more than {needed / 1e6:.1f} MB, and "
                    f"{free / 1e6:.1f} MB are free. Make room and do the same again.")
 
@@ -221,9 +226,7 @@ def whole_file(path: str | Path): # yields the path to write to: "a.json~4711-5e
         with suppress(OSError): _to_disk(path.parent) # some disks cannot, and keep names by themselves
     except Exception as error:
         if not disk_is_full(error): raise
-        written = unfinished.stat().st_size if unfinished.exists() else 0
-        unfinished.unlink(missing_ok=True) # before the room is measured
-        raise no_room(path, written) from error
+        raise no_room(path, unfinished.stat().st_size if unfinished.is_file() else 0) from error
     finally:
         unfinished.unlink(missing_ok=True)
         _writing.discard(unfinished.name)
@@ -355,6 +358,8 @@ def named_tensors(content: dict, # of a file, see `read_tensors`
     for key in ("state_dict_ema", "model_ema", "state_dict", "model", "teacher"):
         if isinstance(content.get(key), dict): content = content[key]
     named = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    odd = [name for name in named if len(name) > 150 or not _is_line(name)]
+    if odd: raise ValueError(f"{whose} holds a tensor of the name {shown(odd[0])}, as no model has it; give another file.")
     found = ", ".join(map(shown, list(content)[:5])) or "nothing"
     if not named: raise ValueError(f"{whose} holds no named tensors, but {found}; give a file of weights.")
     return {name.removeprefix("module."): tensor for name, tensor in named.items()}

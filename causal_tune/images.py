@@ -13,7 +13,7 @@ from .core import whole_file
 # %% auto #0
 __all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'read_image',
            'counting', 'only_counts', 'ids_of_palette', 'check_depth', 'read_label', 'image_files', 'domain_folders',
-           'pair', 'resize', 'fit_size', 'write_image', 'SomeFailed', 'reason', 'listing']
+           'pair', 'resize', 'fit_size', 'window_starts', 'windows', 'write_image', 'SomeFailed', 'reason', 'listing']
 
 # %% ../nbs/0_ground/01_images.ipynb #12955c0e
 def line_of(path) -> str:
@@ -185,6 +185,24 @@ def fit_size(shape: tuple[int, int], # (height, width) of an image
     "The largest size in a box that keeps the proportions."
     ratio = min(max(box) / max(shape), min(box) / min(shape))
     return tuple(max(1, int(side * ratio + .5)) for side in shape)
+
+# %% ../nbs/0_ground/01_images.ipynb #c279d08e
+def window_starts(size: int, window: int, stride: int) -> list[int]:
+    "Where windows begin along one side: every `stride`, the last one shifted inwards."
+    last = max(size - window, 0)
+    return sorted({min(start, last) for start in range(0, last + stride, stride)})
+
+def windows(size: tuple[int, int], # (H, W) of images
+            window: int | tuple, # side or (h, w), in pixels
+            stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
+) -> list[tuple]: # indices into (..., H, W)
+    "The windows through which images are seen. ValueError where the stride would leave gaps."
+    h, w = pair(window)
+    dh, dw = pair(stride) if stride else (max(1, h * 2 // 3), max(1, w * 2 // 3))
+    if dh > h or dw > w or min(dh, dw) < 1:
+        raise ValueError(f"stride {dh} x {dw} must be at least 1 and at most the window, {h} x {w}.")
+    corners = [(top, left) for top in window_starts(size[0], h, dh) for left in window_starts(size[1], w, dw)]
+    return [(..., slice(top, top + h), slice(left, left + w)) for top, left in corners]
 
 # %% ../nbs/0_ground/01_images.ipynb #6ea6a0ba
 def write_image(image: Image.Image, # what to store

@@ -350,7 +350,8 @@ def bench_quality(names=(), # of `EXPERIMENTS`; all by default
     start = time.time()
     tables = Path(tables or out)
     names = list(names or EXPERIMENTS)
-    for name in names: open_experiment(name, list(seeds), root, only, **overrides)
+    seeds = list(seeds)
+    for name in names: open_experiment(name, seeds, root, only, **overrides)
     results = {}
     for name in names:
         folder = Path(out) / name

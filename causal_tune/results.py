@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 import numpy as np, pandas as pd
-from .core import code_version, shown, whole_file
+from .core import check_value, code_version, shown, whole_file
 from .evaluation import miou
 
 # %% auto #0
@@ -21,15 +21,19 @@ def check_rows(rows: Sequence[Mapping] # results
 ) -> pd.DataFrame: # columns adapter, seed, domain, miou
     "Result rows as a table. Raises ValueError for missing keys, scores that are no fractions, and rows given twice."
     keys = ["adapter", "seed", "domain", "miou"]
-    if not rows: raise ValueError("No result rows: give a list of dict(adapter=, seed=, domain=, miou=).")
-    for row in rows:
-        lost = set(keys) - set(row)
-        if lost: raise ValueError(f"A result row lacks {sorted(lost)}; it has {list(row)}.")
-        if not 0 <= row["miou"] <= 1: raise ValueError(f"miou={row['miou']} is no fraction between 0 and 1 in {row}.")
+    if not rows or not isinstance(rows, Sequence): raise ValueError("No result rows: give a list of dict(adapter=, seed=, domain=, miou=).")
+    for row in rows: _check_row(row, keys)
     table = pd.DataFrame([{k: row[k] for k in keys} for row in rows])
     twice = table[table.duplicated(["adapter", "seed", "domain"])]
     if len(twice): raise ValueError(f"Given twice: {twice.iloc[0].to_dict()}; keep one row of each.")
     return table
+
+def _check_row(row, keys):
+    if not isinstance(row, Mapping): raise ValueError(f"A result row is a mapping, not {shown(row)}.")
+    lost = set(keys) - set(row)
+    if lost: raise ValueError(f"A result row lacks {sorted(lost)}; it has {shown(list(row))}.")
+    for key, kind in dict(adapter="str", seed="int", domain="str", miou="float").items(): check_value(key, row[key], kind)
+    if not 0 <= row["miou"] <= 1: raise ValueError(f"miou={row['miou']} is no fraction between 0 and 1 in {shown(dict(row))}.")
 
 # %% ../nbs/6_train/25_results.ipynb #de539d24
 def summary(rows: Sequence[Mapping], # results
@@ -149,17 +153,27 @@ def scores_of(folder, # of the grid
               block=10, # consecutive frames per block; or domain -> that, 1 if not named
               groups: dict | None = None, # name -> domains whose mean is a further domain
 ) -> dict: # (label, domain) -> (1 + draws, seeds) from `redrawn_scores`
-    "Redrawn scores of all finished runs. Errors as `read_counts`."
+    "Redrawn scores of all finished runs. Errors as `read_counts`, and ValueError where runs are not of the same images."
     seeds = sorted({r["seed"] for r in rows})
     scores = {}
+    wanted = None
     for label in dict.fromkeys(r["adapter"] for r in rows):
-        counts = [read_counts(Path(folder) / f"{label}-{seed}" / "counts.npz") for seed in seeds]
+        paths = [Path(folder) / f"{label}-{seed}" / "counts.npz" for seed in seeds]
+        counts = [read_counts(path) for path in paths]
+        wanted = wanted or _shapes(counts[0])
+        for path, run in zip(paths, counts): _check_alike(path, _shapes(run), wanted)
         for domain in counts[0]:
             length = block.get(domain, 1) if isinstance(block, dict) else block
             scores[label, domain] = redrawn_scores([run[domain] for run in counts], length)
         for name, domains in (groups or {}).items():
             scores[label, name] = np.mean([scores[label, domain] for domain in domains], 0)
     return scores
+
+def _shapes(counts): return {domain: cms.shape for domain, cms in counts.items()}
+
+def _check_alike(path, shapes, wanted): # frames are compared one by one
+    if shapes != wanted: raise ValueError(
+        f"{path} counts {shown(shapes)}, the first run {shown(wanted)}: remove it and run the grid again, which makes it again.")
 
 # %% ../nbs/6_train/25_results.ipynb #a11df354
 def differences(scores: dict, # from `scores_of`
@@ -187,5 +201,7 @@ def write_table(path, # the .csv file
         table.to_csv(f, index=False)
 
 def read_table(path) -> pd.DataFrame:
-    "What `write_table` wrote."
-    return pd.read_csv(path, skiprows=1)
+    "What `write_table` wrote. ValueError for a damaged file."
+    try: return pd.read_csv(path, skiprows=1)
+    except OSError: raise
+    except Exception as error: raise ValueError(f"{path} cannot be read as a table ({shown(str(error))}); write it again.") from error

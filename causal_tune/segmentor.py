@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from fastcore.basics import patch
 from .core import check_finite, check_range, parse_spec
-from .images import line_of, pair, read_image, resize
+from .images import line_of, read_image, resize, windows
 from .backbones import Backbone, create_backbone
 from .heads import HEADS, at_size, create_head
 from . import mask2former  # registers its head
 
 # %% auto #0
-__all__ = ['Segmentor', 'create_segmentor', 'window_starts', 'labels_of']
+__all__ = ['Segmentor', 'create_segmentor', 'labels_of']
 
 # %% ../nbs/4_models/18_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
@@ -94,12 +94,6 @@ def prepared(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
     if size: x = resize(x, size, antialias)
     return self.backbone.standardise(x)
 
-# %% ../nbs/4_models/18_segmentor.ipynb #2bd5d06c
-def window_starts(size: int, window: int, stride: int) -> list[int]:
-    "Where windows begin along one side: every `stride`, the last one shifted inwards."
-    last = max(size - window, 0)
-    return sorted({min(start, last) for start in range(0, last + stride, stride)})
-
 # %% ../nbs/4_models/18_segmentor.ipynb #e38f7039
 @patch
 @torch.no_grad()
@@ -110,17 +104,11 @@ def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
     "Scores through sliding windows; ValueError where the stride would leave gaps."
     if window is None: return self(images)
     H, W = images.shape[-2:]
-    h, w = pair(window)
-    dh, dw = pair(stride) if stride else (max(1, h * 2 // 3), max(1, w * 2 // 3))
-    if dh > h or dw > w or min(dh, dw) < 1:
-        raise ValueError(f"stride {dh} x {dw} must be at least 1 and at most the window, {h} x {w}.")
     total = images.new_zeros(len(images), self.num_classes, H, W)
     count = images.new_zeros(H, W)
-    for top in window_starts(H, h, dh):
-        for left in window_starts(W, w, dw):
-            place = ..., slice(top, top + h), slice(left, left + w)
-            total[place] += self(images[place])
-            count[place] += 1
+    for place in windows((H, W), window, stride):
+        total[place] += self(images[place])
+        count[place] += 1
     return total / count
 
 # %% ../nbs/4_models/18_segmentor.ipynb #0073b15d

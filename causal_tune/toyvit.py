@@ -218,7 +218,7 @@ def resume(out, net, opt) -> tuple[int, list]: # first step to do, log so far
     with foreign(path):
         net.load_state_dict(state["net"])
         opt.load_state_dict(state["opt"])
-        return check_range("step", state["step"], 0, 10 ** 9), list(state["log"])
+        return check_range(f"{path}: step", state["step"], 0, 10 ** 9), list(state["log"])
 
 # %% ../nbs/3_toy/14_toyvit.ipynb #a69d62ae
 def pretrain(out: Path, # where the weights go, a .safetensors file

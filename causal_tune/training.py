@@ -186,6 +186,12 @@ def save_checkpoint(path, # file to write
     facts = dict(recipe=to_dict(recipe), classes=list(classes), iteration=iteration, version=causal_tune.__version__)
     with whole_file(path) as unfinished: torch.save(facts | segmentor.trained_state(), unfinished)
 
+# %% ../nbs/6_train/26_training.ipynb #d1170a07
+def _torn(path): # a part of it with another checksum, which torch itself does not compare
+    if not zipfile.is_zipfile(path): return None
+    try: return zipfile.ZipFile(path).testzip()
+    except Exception: return "its table of contents"
+
 # %% ../nbs/6_train/26_training.ipynb #b08b55c9
 class Damaged(ValueError):
     "A file does not hold what a run writes into it."
@@ -198,8 +204,7 @@ def read_own(path, # file that `torch.save` wrote for us
     with open(path, "rb"): pass # an OSError says nothing about what is in it
     try: content = read_tensors(path, what, advice)
     except ValueError as error: raise Damaged(str(error)) from error
-    torn = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None # torch itself compares no checksums
-    if torn: raise Damaged(f"{path} cannot be read as {what}: the checksum of {torn} is another; {advice}.")
+    if torn := _torn(path): raise Damaged(f"{path} cannot be read as {what}: the checksum of {torn} is another; {advice}.")
     return content
 
 def read_checkpoint(path # file
@@ -414,6 +419,7 @@ def finished(path: Path, # of a checkpoint
     "The segmentor of a finished run; ValueError if the run was another, `Damaged` if the file is."
     refuse_other(path, read_checkpoint(path)["recipe"], recipe)
     segmentor, _, _ = load_checkpoint(path, **options)
+    path.with_name("resume.pt").unlink(missing_ok=True) # there, if the run was killed at its very end
     print(f"{path} is finished; nothing to train.")
     return segmentor
 
@@ -439,6 +445,7 @@ class Run:
     accelerator: object # from `make_accelerator`
     start: float = field(default_factory=time.time) # when it began
     done: int | None = 0 # iterations that were made; None within one
+    kept: int = 0 # those it was last tried to keep
     noted: bool = False # whether it was said that a batch has no labels
     def save(self):
         scaler = self.accelerator.scaler # of fp16
@@ -454,6 +461,7 @@ class Run:
 def keep(self:Run, log: Log | None # None in processes that do not write
 ) -> None:
     "Bring log and state to the disk, in this order. FloatingPointError for weights that are not finite, which are not kept."
+    self.kept = self.done
     if not log: return
     for name, p in self.segmentor.named_parameters():
         if not p.requires_grad or finite(p): continue
@@ -589,7 +597,7 @@ def loop(self:Run, first: int, # iteration to begin with
          one_step, # (iteration, batches) -> their losses
 ) -> None:
     "Steps `first` to `last`; saves every `save_every` steps, at an interruption, at the end, and at an error between two steps."
-    self.done = first
+    self.done = self.kept = first
     log = Log(self.folder, first) if self.accelerator.is_main_process else None
     bar = self.progress(range(first, last))
     given = iter(loader)
@@ -601,7 +609,7 @@ def loop(self:Run, first: int, # iteration to begin with
                 if asked: break
             self.keep(log)
     except BaseException:
-        if self.done is not None and self.done > first: self.keep(log)
+        if self.done and self.done > self.kept: self.keep(log)
         raise
     finally:
         end_workers(given)
@@ -628,11 +636,11 @@ def read_state(path: Path, # resume.pt
 ) -> dict:
     "The state of a run. ValueError if it belongs to another recipe, `Damaged` if it is none."
     state = read_own(path, "the state of a run", "remove it to start again")
-    if not isinstance(state.get("recipe"), dict): raise Damaged("it holds no recipe")
+    if not isinstance(state.get("recipe"), dict): raise Damaged(f"{path} holds no recipe; remove it to start again.")
     refuse_other(path, state["recipe"], recipe)
-    with suppress(KeyError, IndexError, TypeError, AttributeError):
+    with suppress(LookupError, TypeError, AttributeError, RuntimeError):
         if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer): return state
-    raise Damaged("its tensors are not those of this model")
+    raise Damaged(f"{path} holds other tensors than this model; remove it to start again.")
 
 # %% ../nbs/6_train/26_training.ipynb #0509ac38
 def restore(path: Path, # resume.pt

@@ -208,8 +208,15 @@ def wait(pid: int, limit: float) -> int | None: # exit status, negative for a si
         time.sleep(.01)
 
 
+class Ended(NamedTuple):
+    "How a call came out."
+    status: int       # negative for a signal
+    wrong: list[str]  # what should not have been
+    struck: bool      # whether the kill found it running
+
+
 def call(name: str, folder: Path, kill: Kill | None = None, lasts: float = 0. # seconds that the whole command takes
-) -> tuple[int, list[str]]: # exit status, what was wrong
+) -> Ended:
     "One call from its start until nothing of it is left."
     wrong = []
     for text in ("stdout.txt", "stderr.txt"): (folder / text).write_text("")
@@ -218,6 +225,7 @@ def call(name: str, folder: Path, kill: Kill | None = None, lasts: float = 0. # 
     if kill and not kill.point:
         status = wait(pid, kill.moment * lasts)
         if status is None: kill.send(pid)
+    struck = status is None
     if status is None: status = wait(pid, LIMIT)
     if status is None: wrong.append(f"it did not end within {LIMIT} s")
     until = time.time() + (ORPHANED if status is not None else 0)
@@ -228,7 +236,7 @@ def call(name: str, folder: Path, kill: Kill | None = None, lasts: float = 0. # 
     said = (folder / "stderr.txt").read_text()
     told = not kill or kill.signal != "KILL" or kill.aim == "itself"
     if told and "Traceback" in said: wrong.append(f"a traceback ends in {said.strip().splitlines()[-1]!r}")
-    return status, wrong
+    return Ended(status, wrong, bool(fired[0]) if kill and kill.point else struck)
 
 
 # --- what has to be equal ---------------------------------------------------------------------------------------------
@@ -297,6 +305,8 @@ class Trials:
     def __init__(self, folder: Path):
         self.folder = folder
         self.wholes = {}
+        self.kills = 0 # that were meant
+        self.late = 0  # that came when the command had ended by itself
         self.model = folder / "inputs"
         self.model.mkdir()
 
@@ -308,7 +318,7 @@ class Trials:
         return folder
 
     def must(self, name: str, folder: Path) -> None:
-        status, wrong = call(name, folder)
+        status, wrong, _ = call(name, folder)
         if status or wrong: sys.exit(f"{name} fails without any kill: status {status}; {wrong}\n{(folder / 'stderr.txt').read_text()[-3000:]}")
 
     def make_inputs(self) -> None:
@@ -330,11 +340,15 @@ class Trials:
     def trial(self, name: str, kills: list[Kill]) -> list[str]: # what did not hold
         "Kill a command so many times, then let it finish and compare."
         whole, folder, wrong = self.whole(name), self.start(name), []
-        for kill in kills: wrong += call(name, folder, kill, whole.seconds)[1]
-        status, again = call(name, folder)
+        for kill in kills:
+            ended = call(name, folder, kill, whole.seconds)
+            wrong += ended.wrong
+            self.kills += 1
+            self.late += not ended.struck
+        status, again, _ = call(name, folder)
         wrong += again
         if status: return [*wrong, f"called again, it ends with status {status}: {(folder / 'stderr.txt').read_text().strip()[-300:]!r}"]
-        return [*wrong, *compare(whole.result, result(folder)), *(str(p) for p in folder.rglob("*~*")), *held_locks(folder)]
+        return [*wrong, *compare(whole.result, result(folder)), *held_locks(folder)]
 
 
 def draw(rng: random.Random, whole: Whole) -> Kill:
@@ -387,17 +401,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as tmp:
         trials = Trials(Path(tmp))
         trials.make_inputs()
-        for name, number in plan(args.n, args.only, args.first):
-            rng = random.Random(f"{args.seed} {name} {number}")
-            kills = [draw(rng, trials.whole(name)) for _ in range(rng.choice([1, 1, 2]))]
-            wrong = trials.trial(name, kills)
-            tried[name, kills[0].signal] += 1
-            held[name, kills[0].signal] += not wrong
-            if wrong:
-                print(f"not held: {name}: {', then '.join(map(str, kills))}: {'; '.join(wrong)}; again with --seed {args.seed} "
-                      f"--only {name} --first {number} --n 1", flush=True)
+        try:
+            for name, number in plan(args.n, args.only, args.first):
+                rng = random.Random(f"{args.seed} {name} {number}")
+                kills = [draw(rng, trials.whole(name)) for _ in range(rng.choice([1, 1, 2]))]
+                wrong = trials.trial(name, kills)
+                tried[name, kills[0].signal] += 1
+                held[name, kills[0].signal] += not wrong
+                if wrong:
+                    print(f"not held: {name}: {', then '.join(map(str, kills))}: {'; '.join(wrong)}; again with --seed {args.seed} "
+                          f"--only {name} --first {number} --n 1", flush=True)
+        except KeyboardInterrupt: print("stopped; so far:")
     print(table(tried, held))
-    print(f"{args.n} trials in {time.time() - begun:.0f} s")
+    print(f"{tried.total()} trials with {trials.kills} kills, {trials.late} of which came when the command had ended by itself; "
+          f"{time.time() - begun:.0f} s")
     return int(held.total() < tried.total())
 
 

@@ -151,7 +151,7 @@ def test_real_folders(tmp_path):
 
 def test_check_data(tmp_path, capsys):
     from causal_tune.cli import main
-    assert main(["check-data", "cityscapes_c", "--root", str(tmp_path)]) == 0
+    assert main(["check-data", "cityscapes_c", "--root", str(tmp_path)]) == 1 # it was asked for
     absent = capsys.readouterr().out
     assert absent.startswith("cityscapes_c: not there") and len(absent.splitlines()) == 2
     copy(tmp_path, severities=(3, 5))

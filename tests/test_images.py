@@ -302,7 +302,7 @@ def test_scores_that_are_no_numbers_end_predict_eval_and_export(run, capsys, tmp
     assert "have no class" in said.err and "mIoU" not in said.out
     assert call("lab", "--checkpoint", run.with_name("poisoned.pt"), "--n", 1, "--export", tmp_path / "lab.html") == 2
     said = capsys.readouterr().err
-    assert "clear, image 1: " in said and "have no class" in said and not (tmp_path / "lab.html").exists()
+    assert ", image 1: " in said and "have no class" in said and not (tmp_path / "lab.html").exists()
 
 
 def test_a_lab_leaves_out_what_it_cannot_read(tmp_path, weights):

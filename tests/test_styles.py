@@ -49,7 +49,7 @@ def test_style_changes_the_images_and_nothing_else(recipe):
 
 
 @pytest.mark.parametrize("spec, expected", [("spuriuos", "Did you mean 'spurious'?"), ("amplitude:beat=1", "'beta'"),
-                                            ("spurious:p=2", "between 0 and 1")])
+                                            ("spurious:p=2", "p=2: give one from 0.0 to 1.0")])
 def test_unknown_style_is_one_line_before_any_step(spec, expected, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("causal_tune.training.step", lambda *_: pytest.fail("a step was taken"))

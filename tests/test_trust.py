@@ -1,0 +1,83 @@
+"""Nobody is let in: names stay text, pages hold no local path, the lab is bound to this machine, archives are not unpacked."""
+import re, subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from tempfile import TemporaryDirectory
+import numpy as np
+import pytest
+from PIL import Image
+import causal_tune
+from causal_tune.backbones import create_backbone
+from causal_tune.cli import main
+from causal_tune.lab import FrequencyLab
+from causal_tune.images import image_files
+
+HOSTILE = ["<script>steal()</script>", "</script><img src=x onerror=steal()>", "\"onmouseover=\"steal()\" x='", "a\nb", "x" * 200,
+           "\u202egnp.exe", "<!--", "${steal()}", "&lt;b&gt;"]
+
+
+class Page(HTMLParser):
+    "The elements of a page and their attributes."
+    def __init__(self, text):
+        super().__init__()
+        self.elements = []
+        self.feed(text)
+        self.close()
+    def handle_starttag(self, tag, attributes): self.elements.append((tag, dict(attributes)))
+
+
+def foreign(text: str) -> list: # elements and attributes that come of a name
+    return [(tag, attributes) for tag, attributes in Page(text).elements
+            if any(name.startswith("on") for name in attributes) or attributes.get("src") == "x" or "steal()" in str(tag)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    "An image and one that is torn in a place whose path nobody else has."
+    folder = tmp_path_factory.mktemp("secret") / "place of mine"
+    folder.mkdir()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / "street.png")
+    (folder / "torn.png").write_bytes((folder / "street.png").read_bytes()[:60])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder, tmp_path_factory):
+    "The exported page of a lab with hostile domains, images from files and weights from a file."
+    from safetensors.torch import save_file
+    weights = folder / "weights.safetensors"
+    save_file(create_backbone("toy_vit", pretrained=False).model.state_dict(), weights)
+    lab = FrequencyLab(create_backbone("toy_vit", pretrained=str(weights)), {name: image_files(folder) for name in HOSTILE})
+    made = lab.export_html(tmp_path_factory.mktemp("page") / "lab.html").read_text(encoding="utf-8")
+    lab.close()
+    return made
+
+
+def test_names_stay_text_in_the_page(page):
+    assert foreign(page) == []
+    scripts = [tag for tag, _ in Page(page).elements if tag == "script"]
+    harmless = FrequencyLab(create_backbone("toy_vit", pretrained=False), {"fog": [np.zeros((64, 64, 3), np.uint8)]})
+    with TemporaryDirectory() as place: plain = harmless.export_html(Path(place) / "lab.html").read_text(encoding="utf-8")
+    harmless.close()
+    assert scripts == [tag for tag, _ in Page(plain).elements if tag == "script"]
+
+
+def test_the_page_holds_no_local_path(page, folder):
+    assert "torn.png" in page, "what was left out is said"
+    for path in (folder, folder.parent, Path.home(), Path.cwd(), Path(causal_tune.__file__).parent):
+        assert str(path) not in page, path
+
+
+def test_no_archive_is_unpacked():
+    "So none can write outside its folder."
+    for module in Path(causal_tune.__file__).parent.glob("*.py"):
+        assert not re.search(r"\.extract(all)?\(|unpack_archive", module.read_text(encoding="utf-8")), module
+
+
+def test_the_lab_is_bound_to_this_machine(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "call", lambda words, **options: calls.append(words) or 0)
+    assert not main(["lab", "--out", str(tmp_path)])
+    words, = calls
+    assert "--ip=127.0.0.1" in words and not any("token" in word or "password" in word for word in words)
