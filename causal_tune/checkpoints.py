@@ -151,9 +151,10 @@ def convert_backbone(src, # path or state dict of original weights, by Facebook'
         raise ValueError(f"{height} x {width} pixels are no whole patches of {patch_size}; take multiples of it.")
     state = dict(backbone_weights(src))
     out = Path(out)
-    if "pos_embed" not in state: raise ValueError("This model has no table of positions: it needs no conversion.")
-    with foreign("This backbone"):
-        check_finite(state, "This backbone")
+    whose = "This backbone" if isinstance(src, dict) else src # for errors
+    if "pos_embed" not in state: raise ValueError(f"{whose} has no table of positions: it needs no conversion.")
+    with foreign(whose):
+        check_finite(state, whose)
         state["pos_embed"] = resample_positions(state["pos_embed"], (height // patch_size, width // patch_size), how)
         state[PATCH] = resample_patches(state[PATCH], (patch_size, patch_size), how)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -219,7 +219,8 @@ def resume(out, net, opt) -> tuple[int, list]: # first step to do, log so far
     state = read_tensors(path, "the state of a pre-training", "remove it to begin again")
     with foreign(path):
         net.load_state_dict(state["net"])
-        opt.load_state_dict(state["opt"])
+        try: opt.load_state_dict(state["opt"])
+        except ValueError as error: raise ValueError(f"{path} is of another optimizer ({error}); remove it to begin again.") from None
         return check_range(f"{path}: step", state["step"], 0, 10 ** 9), list(state["log"])
 
 # %% ../nbs/3_toy/16_toyvit.ipynb #a69d62ae

@@ -313,6 +313,19 @@ def test_hostile_names_are_text(chromium, tmp_path):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("host, name, light, dark", [("body", "data-jp-theme-light", "true", "false"), ("html", "theme", "light", "dark"),
+                                                     ("body", "data-vscode-theme-kind", "vscode-light", "vscode-dark")])
+def test_the_theme_is_the_hosts(page, host, name, light, dark):
+    "JupyterLab, Colab and VS Code each say in their own way whether it is dark, and may change their mind."
+    node = f"document.querySelector('{host}')"
+    for theme, said in (("dark", dark), ("light", light)):
+        page.evaluate(f"{node}.setAttribute('{name}', '{said}')")
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.querySelector('.ct-lab').dataset.theme") == theme
+    page.evaluate(f"{node}.removeAttribute('{name}')")
+
+
+@pytest.mark.browser
 def test_printed_without_controls(page):
     page.emulate_media(media="print")
     assert not page.locator(".ct-lab select").first.is_visible() and page.locator("[data-view=curves] svg").is_visible()
