@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 import numpy as np, torch
 from tqdm.auto import tqdm
@@ -151,6 +151,9 @@ def killed(names: list[str], # of all runs, in the order they begin
                              "happens again.")
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #dfd0ddfa
+def _stop_workers(): # who saw Ctrl-C in this terminal stop already; others would finish their runs, which may take days
+    for worker in active_children(): worker.terminate()
+
 def _in_processes(run, recipes, jobs): # name -> rows
     rows = {}
     os.environ |= WORKERS
@@ -159,7 +162,8 @@ def _in_processes(run, recipes, jobs): # name -> rows
         try:
             for task in tqdm(as_completed(tasks), total=len(tasks), desc="runs"): rows[tasks[task]] = task.result()
         except BrokenProcessPool: raise killed(list(recipes), rows, jobs) from None
-        except BaseException: # an error in one run, or Ctrl-C: begin no other
+        except BaseException as error: # in one run, or Ctrl-C: begin no other
+            if isinstance(error, KeyboardInterrupt): _stop_workers()
             pool.shutdown(cancel_futures=True)
             raise
     return rows

@@ -74,6 +74,33 @@ def test_stopped_and_started_again(script, tmp_path):
     assert "# causal-tune bench-quality toyscapes; causal_tune" in (tmp_path / "halves/tables/quality_toyscapes_means.csv").read_text()
 
 
+ENDLESS = """
+import sys
+from dataclasses import replace
+from causal_tune.benchmark import grid, run_grid
+from causal_tune.quality import EXPERIMENTS
+
+recipe = replace(EXPERIMENTS["toyscapes"].recipe, train="toyscapes:domain=clear,split=train,n=4", targets=(), validate="", head="linear",
+                 crop=(32, 48), iterations=10 ** 6, batch_size=2, save_every=10 ** 6)
+if __name__ == "__main__": run_grid(grid(recipe, {"none": {}}, (1, 2)), sys.argv[1], jobs=2)
+"""
+
+
+def test_ctrl_c_to_the_parent_alone_stops_its_workers(tmp_path):
+    "As from a scheduler: runs end between two steps with their state saved, not when they are finished."
+    script = tmp_path / "endless.py"
+    script.write_text(ENDLESS)
+    process = begin(script, tmp_path / "runs", 2)
+    logs = [tmp_path / "runs" / f"none-{seed}" / "log.csv" for seed in (1, 2)]
+    until = time.time() + 200
+    while not all(log.exists() for log in logs) and time.time() < until and process.poll() is None: time.sleep(.1)
+    assert process.poll() is None, process.communicate()[1][-2000:]
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=100)
+    assert process.returncode and all(log.with_name("resume.pt").exists() for log in logs)
+
+
 @pytest.mark.parametrize("words, said", [(["cityscapes"], "Unknown experiment"), (["--lr", "1"], "decides lr itself"),
                                          (["toyscapes", "--lr", "1"], "decides lr itself"),
                                          (["toyscapes", "--only", "reinn"], "Did you mean 'rein'"),
