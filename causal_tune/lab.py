@@ -462,7 +462,7 @@ def number(name: str, v, low: float, high: float, whole: bool = True):
     "A number in its range. ValueError for anything else."
     wrong = f"{name}={short(v)} does not fit this lab"
     real = isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and v == v
-    if not real or whole and v != int(v): raise ValueError(f"{wrong}: give a {'whole ' * whole}number from {low} to {high}.")
+    if not real or whole and v % 1: raise ValueError(f"{wrong}: give a {'whole ' * whole}number from {low} to {high}.")
     nearest = min(max(v, low), high)
     if nearest != v: raise ValueError(f"{wrong}; the nearest is {nearest}.")
     return int(v) if whole else float(v)
