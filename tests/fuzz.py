@@ -23,6 +23,7 @@ EXPECTED = (ValueError, OSError, FloatingPointError)
 UNSAFE = ("weights_only", "arbitrary code", "unsafely", "trusted source")
 SECONDS, BYTES = 10, 2 << 30
 BATCH = 400  # inputs of a process
+MEMORY = "/dev/shm"  # where files cost no disk
 
 
 # --- one input ---------------------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ def received(pipe, process, numbers):
 @contextmanager
 def opened(name: str):
     "A reader, and its folder, deep enough that what leads upwards stays inside."
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as top:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as top:
         folder = Path(top) / "a" / "b" / "c" / "d"
         folder.mkdir(parents=True)
         yield READERS[name](folder), folder
