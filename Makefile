@@ -23,7 +23,7 @@ test: .venv
 # Only what differs where there is a browser: notebooks that draw static pictures, tests that open pages.
 test-browser: export OMP_NUM_THREADS ?= 1
 test-browser: .venv
-	$(BIN)/nbdev_test --file_re '^(28_figures|39_offline|quality_.*)\.ipynb$$' --n_workers 2 --do_print --timing
+	$(BIN)/nbdev_test --file_re '^(30_figures|41_offline|quality_.*)\.ipynb$$' --n_workers 2 --do_print --timing
 	$(BIN)/python -m pytest -m browser
 
 lab: .venv

@@ -4,17 +4,14 @@
 
 # %% ../nbs/0_ground/00_core.ipynb #9d72d56e
 from __future__ import annotations
-import difflib, errno, os, platform, re, reprlib, sys, threading, time, zlib
-from contextlib import contextmanager, suppress
+import difflib, re, reprlib, sys
 from functools import lru_cache
 from importlib.machinery import PathFinder, SourceFileLoader
 from numbers import Integral, Real
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['shown', 'unknown', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'running',
-           'remove_unfinished', 'disk_is_full', 'no_room', 'whole_file', 'in_use', 'held', 'read_tensors',
-           'named_tensors', 'foreign', 'check_finite', 'end_with', 'set_aside', 'read_kept', 'code_version',
+__all__ = ['shown', 'unknown', 'is_line', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'code_version',
            'repair_torchvision']
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
@@ -40,13 +37,15 @@ def unknown(kind: str, # what is being looked up, such as "adapter"
 # %% ../nbs/0_ground/00_core.ipynb #c580d56b
 def _is_number(value): return isinstance(value, Real) and not isinstance(value, bool) and -1e300 < value < 1e300
 
-def _is_line(value): return isinstance(value, str) and len(value) <= 1000 and not re.search(r"[\0-\x1f\x7f]", value)
+def is_line(value) -> bool:
+    "Whether a value is text of one line, at most 1000 characters long."
+    return isinstance(value, str) and len(value) <= 1000 and not re.search(r"[\0-\x1f\x7f]", value)
 
 _PLAIN = { # an annotation -> is a value of that kind?, what to call the kind, an example
     "int": (lambda v: _is_number(v) and isinstance(v, Integral) and abs(v) < 2 ** 63, "a whole number", 8),
     "float": (_is_number, "a finite number", .5),
     "bool": (lambda v: isinstance(v, bool), "True or False", True),
-    "str": (_is_line, "a line of at most 1000 characters", "name"),
+    "str": (is_line, "a line of at most 1000 characters", "name"),
     "None": (lambda v: v is None, "None", None)}
 
 def _is(value, kind): # "tuple[int, ...]" and the plain ones; what is neither takes anything
@@ -151,266 +150,6 @@ def format_spec(name: str, # the name before the colon
     "The spec that `parse_spec` reads back as `name, options`."
     text = ",".join(f"{k}={v}" for k, v in options.items() if v is not None)
     return f"{name}:{text}" if text else name
-
-# %% ../nbs/0_ground/00_core.ipynb #8d0ea3ae
-_UNFINISHED = re.compile(r"~(\d{1,9})-([0-9a-f]{8})-[0-9a-f]{8}$") # process and machine, at the end of a name
-_writing = set() # names of this process's own
-_DAY = 24 * 60 * 60
-
-def _machine(): return f"{zlib.crc32(platform.node().encode()):08x}"
-
-def _ended(pid): # has its number only because nobody has asked yet how it ended
-    with suppress(OSError, IndexError): return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    return False
-
-def running(pid: int) -> bool:
-    "Whether this machine has a process of that number."
-    if os.name == "nt": return True # where the next line would be a signal
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
-    except PermissionError: return True # somebody else's
-    return not _ended(pid)
-
-# %% ../nbs/0_ground/00_core.ipynb #ada2705b
-def _is_left(file): # whether nobody writes it any more
-    pid, machine = _UNFINISHED.search(file.name).groups()
-    if file.name in _writing: return False
-    if machine == _machine(): return int(pid) == os.getpid() or not running(int(pid))
-    return time.time() - file.stat().st_mtime > _DAY
-
-def remove_unfinished(folder: str | Path) -> None:
-    "Remove what killed processes left half written in a folder; what a running one writes stays."
-    for file in Path(folder).glob("*~*"):
-        if not _UNFINISHED.search(file.name): continue
-        with suppress(OSError): # another process removed it, or may not be disturbed
-            if _is_left(file): file.unlink()
-
-# %% ../nbs/0_ground/00_core.ipynb #9c483c1c
-_FULL = "unexpected pos|iostream error|PytorchStreamWriter failed|os error 28|os error 122" # as torch and safetensors put it
-
-def disk_is_full(error: BaseException) -> bool:
-    "Whether an error says that no more could be written."
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(re.search(_FULL, str(error)))
-
-def no_room(path: Path, # of the file
-            written: int = 0, # bytes that did fit, and are given up
-) -> OSError: # to be raised by the caller
-    "Which file a disk is too full for, what it needs at least and what is free."
-    import shutil
-    needed = max(written, path.stat().st_size if path.exists() else 0) # as much as the one before, or more
-    free = shutil.disk_usage(path.parent).free + written
-    return OSError(f"{path} could not be written because the disk is full: it needs more than {needed / 1e6:.1f} MB, and "
-                   f"{free / 1e6:.1f} MB are free. Make room and do the same again.")
-
-def _to_disk(path): # a file, or a folder with the names in it
-    handle = os.open(path, os.O_RDONLY)
-    try: os.fsync(handle)
-    finally: os.close(handle)
-
-# %% ../nbs/0_ground/00_core.ipynb #ddbe9b08
-_tidied = set() # folders
-
-@contextmanager
-def whole_file(path: str | Path): # yields the path to write to: "a.json~4711-5e1c0b2d-9f3a01c2" for "a.json"
-    """Write a file in one stroke: under its name it is there whole or not at all. After an error nothing is left behind.
-    OSError with the room that is needed where the disk is full."""
-    path = Path(path)
-    if path.parent not in _tidied: remove_unfinished(path.parent)
-    _tidied.add(path.parent)
-    unfinished = path.with_name(f"{path.name}~{os.getpid()}-{_machine()}-{os.urandom(4).hex()}")
-    _writing.add(unfinished.name)
-    try:
-        yield unfinished
-        _to_disk(unfinished)
-        unfinished.replace(path)
-        with suppress(OSError): _to_disk(path.parent) # some disks cannot, and keep names by themselves
-    except Exception as error:
-        if not disk_is_full(error): raise
-        raise no_room(path, unfinished.stat().st_size if unfinished.is_file() else 0) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-        _writing.discard(unfinished.name)
-
-# %% ../nbs/0_ground/00_core.ipynb #6e104177
-def in_use(folder: Path) -> OSError: # to be raised by the caller
-    "Which other process holds a folder, and what can be done."
-    whose = "another process"
-    with suppress(OSError, ValueError): # no longer there, or not yet written
-        pid, since, host = (folder / ".lock").read_text().split("\n")[:3]
-        whose = f"process {pid} on {host}" if host != platform.node() else f"process {pid}"
-        whose += f" since {since}"
-    return OSError(f"{folder} is in use by {whose}: wait until it has ended, or use another folder.")
-
-def _lock(handle, folder): # ends when the handle is closed, as it is with the process
-    try:
-        import fcntl # not everywhere
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError) as error:
-        if getattr(error, "errno", None) in (errno.EACCES, errno.EAGAIN): raise in_use(folder) from None
-        print(f"{folder} cannot be locked ({error}): see to it that no other process works in it.", file=sys.stderr)
-
-# %% ../nbs/0_ground/00_core.ipynb #27e2d1e8
-@contextmanager
-def _locked(folder):
-    try: handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError: # a folder that cannot be written needs no lock
-        yield
-        return
-    try:
-        _lock(handle, folder)
-        with suppress(OSError): # on a full disk it is not said whose the lock is
-            os.ftruncate(handle, 0)
-            os.write(handle, f"{os.getpid()}\n{time.strftime('%Y-%m-%d %H:%M:%S')}\n{platform.node()}\n".encode())
-        yield
-    finally: os.close(handle)
-
-# %% ../nbs/0_ground/00_core.ipynb #733d34ac
-_holders = {} # folder -> process and thread that work in it
-
-@contextmanager
-def held(folder: str | Path): # is made where it is not there
-    "Work in a folder as the only process, and the only thread of it. OSError that names the process which does already."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    key = folder.resolve()
-    me = os.getpid(), threading.get_ident()
-    if _holders.get(key) == me: # further up
-        yield
-        return
-    if _holders.setdefault(key, me) != me:
-        raise OSError(f"{folder} is in use by another thread of this program: wait until it has ended, or use another folder.")
-    try:
-        with _locked(folder): yield
-    finally: del _holders[key]
-
-# %% ../nbs/0_ground/00_core.ipynb #6299c47d
-def _no_tensors_in(path): # why torch need not open it, if there is a reason
-    import tarfile, zipfile
-    with path.open("rb") as file: start = file.read(4)
-    if start != b"PK\x03\x04": # which is how torch tells them apart
-        return "it is an archive as torch wrote them before 2018" if tarfile.is_tarfile(path) else None
-    entries = zipfile.ZipFile(path).infolist()
-    if any(entry.filename.endswith("/constants.pkl") for entry in entries): return "it is a TorchScript programme"
-    packed = any(entry.compress_type for entry in entries) # torch compresses nothing
-    if packed or sum(entry.file_size for entry in entries) > path.stat().st_size: return "it is an archive of another kind"
-
-def _why_unreadable(error): # never in the words of torch, which advise to let the file run code
-    code = re.search(r"GLOBAL ([\w.]+)|Unsupported (class|global)", str(error))
-    if code: return f"it asks for code to be run ({code[1] or 'a class'}), which is never done"
-    if isinstance(error, MemoryError) or "allocate memory" in str(error): return "it asks for more memory than there is"
-    return f"it is damaged, cut short or of another kind ({type(error).__name__})"
-
-# %% ../nbs/0_ground/00_core.ipynb #51993443
-def _tensors_of(content): # all of them, however deep, each with the key it is found under
-    import torch
-    waiting = [("", content)]
-    seen = set() # a file may hold a thing a thousand times, or inside itself
-    while waiting:
-        name, value = waiting.pop()
-        if id(value) in seen: continue
-        seen.add(id(value))
-        if isinstance(value, torch.Tensor): yield name, value
-        elif isinstance(value, dict): waiting += value.items()
-        elif isinstance(value, (list, tuple, set)): waiting += ((name, part) for part in value)
-
-def _unlike_weights(content): # why, if it is
-    import torch
-    if not isinstance(content, dict): return f"it holds a {type(content).__name__}, not named tensors"
-    for name, t in _tensors_of(content):
-        strange = t.layout != torch.strided or t.is_quantized or t.is_complex() or t.device.type != "cpu"
-        if strange: return f"{shown(name)} is of a kind that no weights are"
-        if t.numel() * t.element_size() > t.untyped_storage().nbytes(): return f"{shown(name)} claims to be larger than it is"
-
-# %% ../nbs/0_ground/00_core.ipynb #cc3596db
-def _load(path, pickle_module):
-    import torch, warnings
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore") # of torch, about itself
-        if path.suffix != ".safetensors":
-            return torch.load(path, map_location="cpu", weights_only=pickle_module is None, pickle_module=pickle_module)
-        from safetensors.torch import load_file
-        return load_file(path, backend="pread") # a file mapped into memory leaves two Python objects a tensor behind
-
-# %% ../nbs/0_ground/00_core.ipynb #2b0d9f79
-def read_tensors(path, # .safetensors, or whatever `torch.save` wrote
-                 what: str = "a file of weights", # what it should be
-                 advice: str = "fetch or write it again", # what to do where it is not
-                 pickle_module=None, # what takes the place of torch's own unpickler
-) -> dict: # what is in it, all tensors on the CPU
-    "Read a file of tensors without running anything in it; FileNotFoundError, or ValueError where it cannot be read."
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"No file at {path}: give {what}, .pth or .safetensors.")
-    try:
-        why = _no_tensors_in(path)
-        content = {} if why else _load(path, pickle_module)
-        why = why or _unlike_weights(content)
-    except PermissionError: raise
-    except Exception as error: why = _why_unreadable(error)
-    if why: raise ValueError(f"{path} cannot be read as {what}: {why}; {advice}.")
-    return content
-
-# %% ../nbs/0_ground/00_core.ipynb #8a00bddc
-def named_tensors(content: dict, # of a file, see `read_tensors`
-                  whose="it", # the file, for the error
-) -> dict: # name without `module.` -> tensor
-    "The weights in a file, whatever they are wrapped in; ValueError where there are none."
-    import torch
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model", "teacher"):
-        if isinstance(content.get(key), dict): content = content[key]
-    named = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
-    odd = [name for name in named if len(name) > 150 or not _is_line(name)]
-    if odd: raise ValueError(f"{whose} holds a tensor of the name {shown(odd[0])}, as no model has it; give another file.")
-    found = ", ".join(map(shown, list(content)[:5])) or "nothing"
-    if not named: raise ValueError(f"{whose} holds no named tensors, but {found}; give a file of weights.")
-    return {name.removeprefix("module."): tensor for name, tensor in named.items()}
-
-# %% ../nbs/0_ground/00_core.ipynb #9d7d2e08
-@contextmanager
-def foreign(whose): # the file, for the error
-    "What tensors of a wrong name, shape or kind lead code into, as one ValueError."
-    try: yield
-    except (ValueError, OSError): raise
-    except Exception as error:
-        raise ValueError(f"{whose} holds other tensors than expected ({type(error).__name__}: {shown(str(error))}); "
-                         "it is another model's or damaged.") from None
-
-def check_finite(state: dict, # name -> tensor
-                 whose, # the file, for the error
-) -> None:
-    "ValueError that names the first tensor with numbers that are not finite."
-    for name, tensor in state.items():
-        if not tensor.is_meta and not tensor.isfinite().all(): # a meta tensor has no numbers
-            raise ValueError(f"{whose} holds numbers that are not finite (nan or inf) in {shown(name)}; "
-                             "it comes from a failed training or is damaged: fetch or train it again.")
-
-# %% ../nbs/0_ground/00_core.ipynb #5453e900
-def end_with(parent: int # process that this one works for
-) -> None:
-    "Let this process end within a second of its parent, however that ends."
-    def watch():
-        while os.getppid() == parent: time.sleep(.5)
-        os._exit(1)
-    threading.Thread(target=watch, daemon=True).start()
-
-# %% ../nbs/0_ground/00_core.ipynb #75ee02e0
-def set_aside(path: Path, # of a file
-              why: str, # what is wrong with it
-) -> None:
-    "Rename a damaged file to `NAME.damaged`, so that it can be made again; a note says so."
-    aside = path.with_name(f"{path.name}.damaged")
-    path.replace(aside)
-    print(f"{path} is damaged ({why}): it is set aside as {aside.name} and made again.", file=sys.stderr)
-
-def read_kept(path: Path, # of a file
-              read, # what makes a value of its bytes, or raises whatever it likes
-): # that value, or None where there is no file, or no healthy one
-    "What was kept in a file. A damaged one is set aside; OSError where it cannot be opened."
-    if not path.exists(): return None
-    content = path.read_bytes()
-    try: return read(content)
-    except Exception as error: # whatever a damaged file leads to
-        set_aside(path, f"{type(error).__name__}: {shown(str(error))}")
-    return None
 
 # %% ../nbs/0_ground/00_core.ipynb #f80eed1f
 @lru_cache # as it was first asked: code that is loaded does not change with the checkout

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from causal_tune.backbones import create_model, load_weights
 from causal_tune.checkpoints import convert_backbone, open_published, read_weights, segmentor_from_published
 from causal_tune.cli import main
-from causal_tune.core import read_tensors
+from causal_tune.tensors import read_tensors
 from causal_tune.recipes import Recipe, get_recipe, to_dict
 from causal_tune.training import build, load_checkpoint, read_checkpoint, save_checkpoint
 
