@@ -328,7 +328,7 @@ def look(models: Mapping, # name -> model
     if len(set(shapes.values())) > 1: raise ValueError(f"Models side by side need the same blocks and the same grid, not {shapes}.")
     return looked
 
-# %% ../nbs/9_lab/40_lab.ipynb #5e2fb219
+# %% ../nbs/9_lab/40_lab.ipynb #deb3f36c
 def own_filter(adapter) -> dict | None: # entries of a state; None without a filter of a known kind
     "The filter that an adapter works with."
     band = getattr(adapter, "band", None)
@@ -336,7 +336,7 @@ def own_filter(adapter) -> dict | None: # entries of a state; None without a fil
     if kind is None: return None
     if kind == "none": return dict(filter=kind)
     edges = (band.center - band.width, band.center + band.width) if kind == "gaussian" else (band.low, band.high)
-    cuts = tuple(round(float(torch.as_tensor(edge)), 4) for edge in edges)
+    cuts = tuple(round(float(torch.as_tensor(edge).detach()), 4) for edge in edges)
     return dict(filter=kind, cuts=cuts, order=getattr(band, "order", 2))
 
 # %% ../nbs/9_lab/40_lab.ipynb #4248237c
@@ -463,7 +463,7 @@ def number(name: str, v, low: float, high: float, whole: bool = True):
     "A number in its range. ValueError for anything else."
     wrong = f"{name}={short(v)} does not fit this lab"
     real = isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and v == v
-    if not real or whole and v != int(v): raise ValueError(f"{wrong}: give a {'whole ' * whole}number from {low} to {high}.")
+    if not real or whole and v % 1: raise ValueError(f"{wrong}: give a {'whole ' * whole}number from {low} to {high}.")
     nearest = min(max(v, low), high)
     if nearest != v: raise ValueError(f"{wrong}; the nearest is {nearest}.")
     return int(v) if whole else float(v)

@@ -248,7 +248,7 @@ def _only(compared, labels): # these variants, and what they are compared with
 
 # %% ../nbs/8_bench/38_quality.ipynb #8931db4f
 def open_experiment(name: str, # one of `EXPERIMENTS`
-                    seeds, root=None, only=(), # see `run_experiment`
+                    /, seeds, root=None, only=(), # see `run_experiment`
                     **overrides, # recipe fields to replace
 ) -> tuple[Recipe, int]: # what all runs share, and the blocks of its backbone
     "Look at all that an experiment needs. ValueError for what it decides itself, FileNotFoundError for data that are not there."
@@ -261,7 +261,7 @@ def open_experiment(name: str, # one of `EXPERIMENTS`
 
 # %% ../nbs/8_bench/38_quality.ipynb #dcce21c8
 def run_experiment(name: str, # one of `EXPERIMENTS`
-                   folder, # of this experiment
+                   /, folder, # of this experiment
                    seeds, # reported ones; `SEARCH_SEED` is refused
                    root=None, # of the data sets
                    jobs: int | None = None, # processes, see `run_grid`

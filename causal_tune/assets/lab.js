@@ -22,7 +22,7 @@ const label = (x, y, text, more = {}) => s("text", { x, y, "font-size": 12, fill
 const middle = { "text-anchor": "middle" }, soft = { opacity: .72 }, ORANGE = "#d55e00";
 const stroke = (d, more = {}) => s("path", { d, fill: "none", stroke: "currentColor", ...more });
 const box = (x, y, width, height, more) => s("rect", { x, y, width, height, ...more });
-const short = (text, most) => text.length > most ? text.slice(0, most - 1) + "…" : text;
+const short = (text, most) => text.length > most ? `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}` : text; // both ends tell
 const cut = v => v.toFixed(2).replace(/^0/, ""), power = k => "10" + String(k).replace(/./g, c => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
 
 // ---- the numbers: filters, what they take, what is left; the same formulas as in Python, in double precision
@@ -221,7 +221,7 @@ function open(root, D, start, link) {
       show(card, 296, [
         stroke(`${line}L${right} ${area.y}L${x(0)} ${area.y}Z`, { fill: "currentColor", "fill-opacity": .1, stroke: "none" }),
         axes(area, { ticks: steps(0, 1.4, card.width < 480 ? 4 : 7), at: x, text: v => +v.toFixed(1), title: "radial frequency (share of Nyquist)" }, up),
-        axes(area, null, { ticks: [0, .25, .5, .75, 1], at: top, text: v => v ? cut(v) : "0", right: true, far: 40, title: "gain" }),
+        axes(area, null, { ticks: [0, .25, .5, .75, 1], at: top, text: v => v % 1 ? cut(v) : v, right: true, far: 40, title: "gain" }),
         cuts.map((r, i) => [stroke(`M${x(r)} ${area.y}v${area.h}`, { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" }),
           label(x(r), area.y - 6, cut(r), { ...middle, fill: ORANGE, "font-size": 11.5 })]),
         stroke(line, { "stroke-width": 2, "stroke-dasharray": "7 4" }),
@@ -310,7 +310,7 @@ function open(root, D, start, link) {
     show(card, bottom + (tilt ? 110 : 46), [
       stroke(grid, { stroke: "var(--ct-card, #fff)" }),
       areas.map((area, p) => [label(left, area.y - 7, heads[p], { "font-weight": 600 }), rows.map((name, i) => s("g", {}, s("title", {}, name),
-        label(left - 8, area.y + (i + .5) * tall + 4, short(name, Math.floor((left - 12) / 6.4)), { "text-anchor": "end", ...i === at?.[0] && { "font-weight": 700 } }))),
+        label(left - 8, area.y + (i + .5) * tall + 4, short(name, Math.max(Math.floor((left - 12) / 7), 4)), { "text-anchor": "end", ...i === at?.[0] && { "font-weight": 700 } }))),
       cell >= 17 && values[p].map((line, i) => line.map((v, j) => v === v ? label(area.x + (j + .5) * cell, area.y + (i + .5) * tall + 4, written(v),
         { ...middle, "font-size": form, fill: ink(scale[step_of(v, low, top)]) }) : null)),
       at && at[0] >= 0 && box(area.x + at[1] * cell, area.y + at[0] * tall, cell, tall, { fill: "none", stroke: ORANGE, "stroke-width": 3 })]),
