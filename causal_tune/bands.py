@@ -167,10 +167,11 @@ class LearnableBand(nn.Module):
     def forward(self, h, w): return self.of_radius(radius(h, w, self.raw_low.device))
 
 # %% ../nbs/1_spectra/06_bands.ipynb #fd3044cf
-def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, which is handed back
+def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, which is handed back; None: "none"
 ):
     "The band that a spec names; ValueError for an unknown name or option."
     if callable(spec): return spec
+    if spec is None: spec = "none" # as band=none in the spec of an adapter is read
     return BANDS.create(check_value("band", spec, "str", "dog:low=.2"))
 
 # %% ../nbs/1_spectra/06_bands.ipynb #ea364534
