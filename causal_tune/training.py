@@ -18,9 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
 from .core import check_value, parse_spec
-from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set_aside
+from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set_aside, whole_file
 from .tensors import read_tensors
-from .files import whole_file
 from .recipes import Recipe, check_precision, changed_fields, check, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
 from .datasets import Scenes, load_dataset, train_transform
