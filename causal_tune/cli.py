@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
 # %% ../nbs/9_lab/43_cli.ipynb #9e1b5a44
 def stray(command: Command, word: str) -> ValueError: # to be raised by the caller
     "What is wrong with a word that a command does not know."
-    if not word.startswith("--"): return ValueError(f"Cannot read {word!r}: options are written --field value.")
+    if not word.startswith("--"): return ValueError(f"Cannot read {shown(word)}: options are written --field value.")
     name = word[2:].partition("=")[0].replace("-", "_")
     if command.takes and name in ALL:
         return ValueError(f"--{name} was fixed by training; here only {', '.join(command.takes)} can change.")
