@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Callable, NamedTuple
 from .core import Registry, shown, unknown
-from .recipes import RECIPES, Recipe, check, check_precision, get_recipe, read_field, run_name, set_fields
+from .recipes import RECIPES, Recipe, check_precision, get_recipe, read_field, run_name, set_fields
 
 # %% auto #0
 __all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'Command', 'option', 'command', 'out', 'whole',
@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
 # %% ../nbs/9_lab/43_cli.ipynb #9e1b5a44
 def stray(command: Command, word: str) -> ValueError: # to be raised by the caller
     "What is wrong with a word that a command does not know."
-    if not word.startswith("--"): return ValueError(f"Cannot read {word!r}: options are written --field value.")
+    if not word.startswith("--"): return ValueError(f"Cannot read {shown(word)}: options are written --field value.")
     name = word[2:].partition("=")[0].replace("-", "_")
     if command.takes and name in ALL:
         return ValueError(f"--{name} was fixed by training; here only {', '.join(command.takes)} can change.")
@@ -230,7 +230,7 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         from causal_tune.training import load_checkpoint
         attention = {k: v for k, v in args.changes.items() if k == "attention"}
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)
-    return segmentor.to(device), check(replace(recipe, **args.changes)), classes
+    return segmentor.to(device), replace(recipe, **args.changes), classes
 
 # %% ../nbs/9_lab/43_cli.ipynb #aea0bf6c
 @command("evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", *MODEL, ROOT, takes=EVALUATION)
@@ -264,7 +264,7 @@ def open_predictor(args): # (segmentor, recipe, label space)
     if args.checkpoint or args.backbone: raise ValueError("An exported file holds its weights; leave --checkpoint and --backbone out.")
     from causal_tune.export import OnnxSegmentor
     segmentor = OnnxSegmentor(args.model)
-    return segmentor, check(replace(segmentor.recipe, **args.changes)), segmentor.space
+    return segmentor, replace(segmentor.recipe, **args.changes), segmentor.space
 
 def with_progress(paths): # a bar, where tqdm is installed: exported files run without it
     try: from tqdm.auto import tqdm

@@ -233,10 +233,12 @@ def read_differences(path) -> pd.DataFrame:
     lost = [name for name in NAMES + POINTS if name not in table]
     if lost: raise ValueError(f"{path} is no table of differences: it lacks {', '.join(lost)}; `causal-tune bench-quality` writes them.")
     points = table[POINTS].apply(pd.to_numeric, errors="coerce")
-    whole = np.isfinite(points).all(axis=1) & table[NAMES].notna().all(axis=1)
+    names = table[NAMES].astype(str)
+    readable = names.apply(lambda column: column.map(lambda name: str(name).isprintable())) & table[NAMES].notna()
+    whole = np.isfinite(points).all(axis=1) & readable.all(axis=1)
     if not whole.any() or not whole.all():
         raise ValueError(f"{path} is damaged: {(~whole).sum()} of its {len(table)} lines lack a name or a number; copy or write it again.")
-    return table.assign(**points, **table[NAMES].astype(str))
+    return table.assign(**points, **names)
 
 # %% ../nbs/9_lab/40_lab.ipynb #c8a828ab
 def read_results(folder # of `causal-tune bench-quality`, or its --tables

@@ -7,7 +7,6 @@ import pytest
 torch = pytest.importorskip("torch")
 import causal_tune  # before timm
 import timm
-from safetensors.torch import save_file
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from causal_tune.backbones import (PRESETS, architecture, create_backbone, create_model, find_weights, list_backbones,
                                    load_weights, stages_of, use_attention, xformers_attention)

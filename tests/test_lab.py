@@ -1,7 +1,6 @@
 """The frequency lab in JupyterLab in a real Chromium: what a mouse does to a slider, a chip and a cell reaches the figures."""
 import json
 import pytest
-from conftest import ROOT
 from browser import TOY, boxes, figures, jupyter, opened
 
 def drag(page, handle, by):

@@ -2,7 +2,7 @@
 
 The recordings are too large for the repository; where `CAUSAL_TUNE_DATA/golden` holds them they are compared whole, elsewhere
 those tests are skipped. `tests/fixtures/mask2former.pt` has the small ones: `ops`, `assign`, `loss_fn` and `sine_pe_5x7` are
-recordings of the published code (chapter 13 compares them); `anchor` are scores and losses of this implementation, taken when
+recordings of the published code (the chapter `mask2former` compares them); `anchor` are scores and losses of this implementation, taken when
 it agreed with all recordings, so that a change of the wiring is noticed everywhere.
 """
 import json, os

@@ -6,11 +6,10 @@ from causal_tune.adapters import ADAPTERS, create_adapter
 from causal_tune.bands import BANDS, create_band
 from causal_tune.cli import main
 from causal_tune.core import Registry, parse_spec
-from causal_tune.corruptions import CORRUPTIONS, corrupt, read_corruption
-from causal_tune.heads import HEADS, create_head
-from causal_tune.recipes import Recipe
+from causal_tune.corruptions import read_corruption
+from causal_tune.heads import HEADS
 from causal_tune.segmentor import create_segmentor
-from causal_tune.styles import STYLES, create_style
+from causal_tune.styles import STYLES
 import causal_tune.mask2former, causal_tune.peers, causal_tune.released, causal_tune.tuning  # enter themselves
 
 WRONG = {"text": "x", "empty": "", "nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"), "true": True, "fraction": 2.5, "zero": 0, "negative": -1,

@@ -1,5 +1,5 @@
 """The whole inputs that the fuzzer begins with, and hostile ones. Small, and made when they are needed: nothing lies in the repository."""
-import io, json, pickle, struct
+import io, pickle, struct
 import numpy as np
 import torch
 from PIL import Image
