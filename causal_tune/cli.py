@@ -137,13 +137,22 @@ def read_words(name, words): # a recipe field's value
 _MEMORY = ("not enough memory ({}); make batch_size, crop, eval_size or window smaller, or take a smaller backbone, and close "
            "what else uses memory")
 
+_REMEDY = { # for errors of the system, which name a file and no more
+    FileExistsError: "a file has the name of a folder; choose another",
+    NotADirectoryError: "a file has the name of a folder; choose another",
+    IsADirectoryError: "a folder has the name of a file; choose another",
+    PermissionError: "change its permissions, or choose another"}
+
 def one_line(error: BaseException) -> str: # without line breaks, at most about 2000 characters
     "What an error says, or its kind where it says nothing."
-    return " ".join(str(error).split())[:2000] or type(error).__name__
+    said = " ".join(str(error).split())[:2000] or type(error).__name__
+    remedy = _REMEDY.get(type(error)) if getattr(error, "errno", None) else None
+    return f"{said}: {remedy}" if remedy else said
 
 def explained(error: Exception) -> tuple[int, str]: # exit status, one line
     "How a command ends that an error stopped."
-    if hasattr(error, "status"): return error.status, str(error) # `SomeFailed`: a line for each file
+    status = getattr(type(error), "status", None)
+    if isinstance(status, int): return status, str(error) # `SomeFailed`: a line for each file
     if isinstance(error, (ValueError, OSError, FloatingPointError)): return 2, one_line(error)
     kind = type(error).__name__
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)): return 3, _MEMORY.format(kind)
