@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 from .core import code_version
 from .files import end_with, held, read_kept, whole_file
 from .recipes import Recipe, changed_fields, to_dict
-
 from .evaluation import result_row
 from .results import counts_in, write_counts
 from .training import build, first_frames, refuse_other, report_on, train, training_data

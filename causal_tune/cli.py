@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Callable, NamedTuple
 from .core import Registry, shown, unknown
-from .recipes import RECIPES, Recipe, check, check_precision, get_recipe, read_field, run_name, set_fields
+from .recipes import RECIPES, Recipe, check_precision, get_recipe, read_field, run_name, set_fields
 
 # %% auto #0
 __all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'Command', 'option', 'command', 'out', 'whole',
@@ -137,13 +137,22 @@ def read_words(name, words): # a recipe field's value
 _MEMORY = ("not enough memory ({}); make batch_size, crop, eval_size or window smaller, or take a smaller backbone, and close "
            "what else uses memory")
 
+_REMEDY = { # for errors of the system, which name a file and no more
+    FileExistsError: "a file has the name of a folder; choose another",
+    NotADirectoryError: "a file has the name of a folder; choose another",
+    IsADirectoryError: "a folder has the name of a file; choose another",
+    PermissionError: "change its permissions, or choose another"}
+
 def one_line(error: BaseException) -> str: # without line breaks, at most about 2000 characters
     "What an error says, or its kind where it says nothing."
-    return " ".join(str(error).split())[:2000] or type(error).__name__
+    said = " ".join(str(error).split())[:2000] or type(error).__name__
+    remedy = _REMEDY.get(type(error)) if getattr(error, "errno", None) else None
+    return f"{said}: {remedy}" if remedy else said
 
 def explained(error: Exception) -> tuple[int, str]: # exit status, one line
     "How a command ends that an error stopped."
-    if hasattr(error, "status"): return error.status, str(error) # `SomeFailed`: a line for each file
+    status = getattr(type(error), "status", None)
+    if isinstance(status, int): return status, str(error) # `SomeFailed`: a line for each file
     if isinstance(error, (ValueError, OSError, FloatingPointError)): return 2, one_line(error)
     kind = type(error).__name__
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)): return 3, _MEMORY.format(kind)
@@ -221,7 +230,7 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         from causal_tune.training import load_checkpoint
         attention = {k: v for k, v in args.changes.items() if k == "attention"}
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)
-    return segmentor.to(device), check(replace(recipe, **args.changes)), classes
+    return segmentor.to(device), replace(recipe, **args.changes), classes
 
 # %% ../nbs/9_lab/43_cli.ipynb #aea0bf6c
 @command("evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", *MODEL, ROOT, takes=EVALUATION)
@@ -255,7 +264,7 @@ def open_predictor(args): # (segmentor, recipe, label space)
     if args.checkpoint or args.backbone: raise ValueError("An exported file holds its weights; leave --checkpoint and --backbone out.")
     from causal_tune.export import OnnxSegmentor
     segmentor = OnnxSegmentor(args.model)
-    return segmentor, check(replace(segmentor.recipe, **args.changes)), segmentor.space
+    return segmentor, replace(segmentor.recipe, **args.changes), segmentor.space
 
 def with_progress(paths): # a bar, where tqdm is installed: exported files run without it
     try: from tqdm.auto import tqdm

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from .core import unknown
+from .core import shown, unknown
 from .files import whole_file
 from .domains import LabelSpace
 from .images import line_of, pair, read_image, windows
@@ -189,7 +189,12 @@ class OnnxFile:
             raise ValueError(f"{line_of(path)} is no model that onnxruntime can run ({said}).") from error
         told = self.session.get_modelmeta().custom_metadata_map.get(KEY)
         if told is None: raise ValueError(f"{line_of(path)} was not written by `causal-tune export`: it does not name its classes.")
-        told = json.loads(told)
+        try: self.unpack(json.loads(told))
+        except Exception as error: # whatever a damaged or made-up file leads to
+            raise ValueError(f"{line_of(path)} does not say how its scores are to be read ({shown(str(error))}); "
+                             "export the run again.") from error
+
+    def unpack(self, told: dict): # see `luggage`
         self.space = LabelSpace(told["space"], tuple(told["classes"]), np.array(told["palette"], np.uint8))
         self.recipe = from_dict(told["recipe"])
         self.patch = tuple(told["patch"])

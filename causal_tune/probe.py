@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from .core import check_range
 from .results import middle, redraws
 from .segmentor import labels_of
 
@@ -93,7 +94,8 @@ def predict_held_out(x, # (n, c) samples
                      folds: int = 4, # parts that the scenes are dealt into
                      seed: int = 0, # of the folds
 ) -> np.ndarray: # (n,) predicted labels, each by a probe that knew nothing of the sample's scene
-    "Cross-validated predictions of the linear probe. ValueError where there is only one class to learn."
+    "Cross-validated predictions of the linear probe. ValueError where there is only one class to learn, or fewer than 3 folds."
+    check_range("folds", folds, 3, 1000) # one is held out, one chooses the strength, one at least is learnt from
     y = np.asarray(y)
     train = np.ones(len(y), bool) if train is None else np.asarray(train)
     if len(np.unique(y[train])) < 2: raise ValueError("A probe needs samples of two classes or more to learn from.")

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from .core import format_spec, parse_spec, unknown
 from .files import held, read_kept, whole_file
 from .bands import create_band
-from .recipes import RECIPES, Recipe, changed_fields, check, set_fields, to_dict
+from .recipes import RECIPES, Recipe, changed_fields, set_fields, to_dict
 from .toyvit import HELD_OUT, SEEN
 from .datasets import load_dataset
 from .results import collapsed, differences, scores_of, write_table
@@ -253,7 +253,7 @@ def open_experiment(name: str, # one of `EXPERIMENTS`
 ) -> tuple[Recipe, int]: # what all runs share, and the blocks of its backbone
     "Look at all that an experiment needs. ValueError for what it decides itself, FileNotFoundError for data that are not there."
     _refuse(name, seeds, overrides)
-    recipe = check(replace(EXPERIMENTS[name].recipe, **overrides))
+    recipe = replace(EXPERIMENTS[name].recipe, **overrides)
     with torch.device("meta"): frozen = build(replace(recipe, weights="random", adapter="none"), 2).backbone
     _only(variants("dog", frozen.num_layers), only)
     open_all([recipe], root)

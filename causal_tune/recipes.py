@@ -11,8 +11,9 @@ from .core import Registry, check_range, check_value, shown, unknown
 from .corruptions import CORRUPTIONS
 
 # %% auto #0
-__all__ = ['COUNT', 'SIDES', 'RECIPES', 'option', 'check', 'run_name', 'check_precision', 'Recipe', 'get_recipe', 'toy_targets',
-           'corruption_targets', 'sized', 'read_field', 'to_dict', 'set_fields', 'from_dict', 'changed_fields']
+__all__ = ['COUNT', 'SIDES', 'STEP', 'RECIPES', 'option', 'check', 'run_name', 'check_precision', 'Recipe', 'get_recipe',
+           'toy_targets', 'corruption_targets', 'sized', 'read_field', 'to_dict', 'set_fields', 'from_dict',
+           'changed_fields']
 
 # %% ../nbs/6_train/25_recipes.ipynb #58f49bfa
 def option(default, # of the field
@@ -27,6 +28,7 @@ def option(default, # of the field
 # %% ../nbs/6_train/25_recipes.ipynb #c28042f2
 COUNT = (1, 10 ** 9) # how often something is done
 SIDES = (8, 16_384) # of what a model sees, in pixels
+STEP = 10 ** 9 # pixels of the images of a step, which with their labels take 11 bytes each
 _PAIRS = "crop", "scale", "img_size", "eval_size", "window", "stride" # the first two must be there
 
 def check(r: Recipe) -> Recipe: # the same, if its values make sense
@@ -40,6 +42,7 @@ def check(r: Recipe) -> Recipe: # the same, if its values make sense
     if r.scale[0] > r.scale[1]: raise ValueError(f"scale={r.scale}: give the smaller number first, such as 0.5 2.")
     if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
         raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
+    _check_step(r)
     _check_run_name(r.name)
     return r
 
@@ -49,6 +52,12 @@ def _check_within(name, value, within):
         if value not in within: raise unknown(name, value, within)
         return
     for number in value if isinstance(value, tuple) else [value]: check_range(name, number, *within)
+
+def _check_step(r): # a process loads it whole
+    pixels = r.crop[0] * r.crop[1] * r.batch_size * r.accumulate
+    if pixels > STEP:
+        raise ValueError(f"crop={r.crop}, batch_size={r.batch_size} and accumulate={r.accumulate} make {pixels:.2g} pixels a step; "
+                         f"give smaller ones, for at most {STEP:.2g}.")
 
 def _check_run_name(name): # it becomes that of a folder
     if not re.fullmatch(r"[\w+=,()-][\w .+=,()-]{0,79}", name):

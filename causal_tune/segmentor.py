@@ -138,7 +138,7 @@ def predict(self:Segmentor, image, # path, PIL image or array (H, W, 3) uint8 RG
 ) -> np.ndarray: # (H, W) uint8 class ids (trainIds), at the image's own size
     "The class of every pixel of one image of any size. Errors as `read_image`, `slide` and `labels_of`."
     rgb = read_image(image)
-    channels_first = np.ascontiguousarray(rgb.transpose(2, 0, 1))
+    channels_first = rgb.transpose(2, 0, 1).copy() # Pillow's cannot be written, which torch warns of
     x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device)
     was_training = self.training
     self.eval()

@@ -20,7 +20,7 @@ import causal_tune
 from .core import check_value, parse_spec
 from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set_aside, whole_file
 from .tensors import read_tensors
-from .recipes import Recipe, check_precision, changed_fields, check, from_dict, to_dict
+from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
 from .datasets import Scenes, load_dataset, train_transform
 from .evaluation import evaluate, miou, result_row
@@ -702,7 +702,6 @@ def train(recipe: Recipe, # what to do
     """Train a recipe's adapter and head; writes checkpoint.pt, log.csv and TensorBoard files into `folder`.
     ValueError for a recipe that cannot be run, OSError where another process trains in the folder or the disk is full,
     FloatingPointError for a loss that is not finite."""
-    check(recipe)
     folder = Path(folder)
     accelerator = make_accelerator(recipe)
     with held(folder) if accelerator.is_main_process else nullcontext():

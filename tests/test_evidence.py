@@ -58,4 +58,4 @@ def test_neighbouring_frames_of_a_video_stay_together():
     if not (root / "camvid").is_dir(): pytest.skip("no CamVid here")
     data = load_dataset("camvid:split=train,domain=day,n=24", root, size=(96, 128))
     assert np.bincount(gather({"day": data}, block=3).scenes["day"]).tolist() == [3] * 8
-    assert isinstance(str(suggest_band(create_backbone("toy_vit", pretrained=False).eval(), data, block=3, folds=2, **FAST)), str)
+    assert isinstance(str(suggest_band(create_backbone("toy_vit", pretrained=False).eval(), data, block=3, folds=3, **FAST)), str)

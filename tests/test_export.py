@@ -1,6 +1,6 @@
 """Exported files compute what their models compute, and run where torch is not installed.
 
-A pair of every kind of adapter and every head; CAUSAL_TUNE_EXPORT_GRID=1 tests all pairs of them (some five minutes of one core)."""
+The adapters whose graphs differ most, and every head; CAUSAL_TUNE_EXPORT_GRID=1 tests all pairs of adapters and heads."""
 import os, subprocess, sys
 import numpy as np, pytest
 
@@ -20,7 +20,7 @@ HEADS = dict(linear="linear", dpt="dpt:width=16",
 ADAPTERS = ["none", "rein", "set", "fada", *(f"causal_tune:band={band}" for band in BANDS), "causal_tune:residual=replace",
             "causal_tune:variant=released", "lora:rank=4", "soma:rank=4,first_layer=0", "full"]
 WHOLE_GRID = os.environ.get("CAUSAL_TUNE_EXPORT_GRID") == "1"
-KINDS = ["rein", "set", "fada", "causal_tune:band=piecewise", "causal_tune:band=learnable", "causal_tune:variant=released", "lora:rank=4"]
+KINDS = ["set", "causal_tune:band=learnable", "causal_tune:variant=released"]
 PAIRS = [(a, h) for a in ADAPTERS for h in HEADS if WHOLE_GRID or (h == "linear") == (a in KINDS) and a in (*KINDS, "causal_tune:band=dog")]
 RECIPE = Recipe(crop=(40, 40))
 

@@ -32,7 +32,7 @@ def test_what_is_lost_is_seen(tmp_path):
     (made / "log.csv").write_text("iteration,loss,lr,seconds\n0,1,.1,5\n0,1,.1,5\n1,1,.1,6\n")
     (made / "a.png").rename(made / "c.png")
     assert kills.compare(whole, kills.result(tmp_path)) == ["out/c.png is there too", "out/a.png is missing", "out/log.csv differs"]
-    holder = "import sys, time; from causal_tune.core import held\nwith held(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    holder = "import sys, time; from causal_tune.files import held\nwith held(sys.argv[1]): print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", holder, made], stdout=subprocess.PIPE, env=ENV | dict(PYTHONPATH=str(ROOT)))
     other.stdout.readline()
     assert kills.held_locks(tmp_path) == [f"{made / '.lock'} is locked"]

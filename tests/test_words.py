@@ -110,6 +110,8 @@ train demo --batch_size 1000000 | batch_size=
 train demo --crop 1x1 | crop=1
 train demo --crop 1000000000 1000000000 | crop=
 train demo --crop 96 | crop=(96,)
+train demo --crop 8192x8192 --batch_size 65536 | pixels a step
+train demo --accumulate 65536 --batch_size 65536 | pixels a step
 train demo --scale 2 1 | scale=
 train demo --window 64x64 --stride 65x64 | stride=
 train demo --weight_decay nan | weight_decay=nan
