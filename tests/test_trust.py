@@ -1,5 +1,5 @@
 """Nobody is let in: names stay text, pages hold no local path, the lab is bound to this machine, archives are not unpacked."""
-import re, subprocess
+import os, re, subprocess, time, urllib.error, urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,3 +81,46 @@ def test_the_lab_is_bound_to_this_machine(tmp_path, monkeypatch):
     assert not main(["lab", "--out", str(tmp_path)])
     words, = calls
     assert "--ip=127.0.0.1" in words and not any("token" in word or "password" in word for word in words)
+
+
+def listening(port: int) -> set[str]: # addresses in hexadecimal, as the kernel lists them
+    "Who listens on a port of this machine."
+    lines = [line.split() for file in ("/proc/net/tcp", "/proc/net/tcp6") if Path(file).exists()
+             for line in Path(file).read_text().splitlines()[1:]]
+    return {words[1].partition(":")[0] for words in lines if words[3] == "0A" and int(words[1].partition(":")[2], 16) == port}
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="who listens is read from /proc")
+def test_a_real_lab_listens_to_this_machine_alone_and_asks_for_its_token(tmp_path):
+    from browser import free_port
+    from conftest import COMMAND, ENV
+    port = free_port()
+    words = [COMMAND, "lab", "--no-browser", "--allow-root", f"--port={port}", "--port-retries=0"]
+    with open(tmp_path / "log", "w") as log:
+        server = subprocess.Popen(words, cwd=tmp_path, env=ENV | dict(JUPYTER_CONFIG_DIR=str(tmp_path)), stdout=log, stderr=log,
+                                  start_new_session=True)
+    try:
+        until = time.time() + 90
+        while not listening(port) and time.time() < until and server.poll() is None: time.sleep(.2)
+        assert listening(port) == {"0100007F"}, (tmp_path / "log").read_text()[-2000:]
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents", timeout=30)
+        assert refused.value.code == 403
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(60)
+
+
+def test_names_stay_text_in_the_report(tmp_path):
+    "Domains, adapters and classes, in its tables, figures and what was done."
+    from causal_tune.domains import LabelSpace
+    from causal_tune.report import write_report
+    from causal_tune.results import differences
+    names = [name for name in HOSTILE if "\n" not in name] # which results refuse
+    space = LabelSpace(names[0], tuple(names), np.zeros((len(names), 3), np.uint8))
+    rows = [dict(adapter=adapter, seed=seed, domain=domain, miou=.5, iou=dict.fromkeys(names, .5))
+            for adapter in ("none", *names[:3]) for seed in (1, 2) for domain in names]
+    drawn = {(row["adapter"], row["domain"]): np.full((11, 2), .5) for row in rows}
+    path = write_report(tmp_path / "report.html", HOSTILE[1], HOSTILE[0], rows, differences(drawn), [(names[0], names[1], Image.new("RGB", (8, 8)))],
+                        {HOSTILE[0]: HOSTILE[1]}, space, command=HOSTILE[0])
+    assert foreign(path.read_text(encoding="utf-8")) == []
