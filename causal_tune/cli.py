@@ -244,13 +244,14 @@ def run_eval(args):
 def predict_file(segmentor, recipe: Recipe, # says at which size, and in which windows
                  space, # the label space
                  image, # (h, w, 3) uint8
+                 name: str, # of its file, for errors
                  target: Path) -> None: # TARGET_trainIds.png and TARGET_overview.png are written
     "Predict one image."
     import numpy as np
     from PIL import Image
-    from causal_tune.images import fit_size, line_of, write_image
+    from causal_tune.images import fit_size, write_image
     size = fit_size(image.shape[:2], recipe.eval_size) if recipe.eval_size else None
-    labels = segmentor.predict(image, size, recipe.window or None, recipe.stride or None, recipe.antialias, line_of(target.name))
+    labels = segmentor.predict(image, size, recipe.window or None, recipe.stride or None, recipe.antialias, name)
     for what, pixels in dict(trainIds=labels, overview=np.hstack([image, space.colorize(labels)])).items():
         write_image(Image.fromarray(pixels), target.with_name(f"{target.name}_{what}.png"))
 
@@ -274,7 +275,7 @@ def with_progress(paths): # a bar, where tqdm is installed: exported files run w
 # %% ../nbs/9_lab/43_cli.ipynb #d148591b
 @command("segment images of any size", *MODEL, option("images", nargs="+", help="image files"), out("predictions"), takes=EVALUATION)
 def run_predict(args):
-    from causal_tune.images import SomeFailed, listing, read_image, reason
+    from causal_tune.images import SomeFailed, line_of, listing, read_image, reason
     stems = {Path(p).stem for p in args.images}
     if len(stems) < len(args.images): raise ValueError("Two images share a name; predict them into different folders.")
     segmentor, recipe, space = open_predictor(args)
@@ -284,7 +285,7 @@ def run_predict(args):
     for path in with_progress(args.images):
         try: image = read_image(path)
         except (OSError, ValueError) as err: failed.append(reason(err, Path(path)))
-        else: predict_file(segmentor, recipe, space, image, folder / Path(path).stem)
+        else: predict_file(segmentor, recipe, space, image, line_of(path), folder / Path(path).stem)
     print(f"{len(args.images) - len(failed)} predictions in {folder}/")
     if failed: raise SomeFailed(listing(failed, len(args.images), "predicted"))
 

@@ -138,8 +138,8 @@ def parse_spec(spec: str # such as "dog:low=.2,high=.7", of at most 1000 charact
     options = {}
     for part in parts:
         key, _, value = map(str.strip, part.partition("="))
-        if not (key and value): raise ValueError(f"Cannot read {part!r} in {shown(spec)}: write options as name:key=value,key=value.")
-        if key in options: raise ValueError(f"{key!r} is given twice in {shown(spec)}; leave one out.")
+        if not (key and value): raise ValueError(f"Cannot read {shown(part)} in {shown(spec)}: write options as name:key=value,key=value.")
+        if key in options: raise ValueError(f"{shown(key)} is given twice in {shown(spec)}; leave one out.")
         options[key] = _literal(value)
     return name.strip(), options
 

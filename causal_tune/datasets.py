@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
-from .core import parse_spec, unknown
+from .core import check_range, parse_spec, unknown
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, library, read_corruption
 from .domains import CAMVID, CAMVID_IDS, CITYSCAPES, LabelSpace, id_colours, remap
 from .images import BACKDROP, SUFFIXES, fit_size, line_of, read_image, read_label
@@ -385,7 +385,7 @@ def read_spec(spec: str, # such as "camvid:split=train,domain=day"
         check_option(spec, key, options[key], allowed)
     if "condition" in options: options["domain"] = options.pop("condition")
     if name == "cityscapes_c": options["split"] = options.pop("severity", options.get("split", "all"))
-    if "size" in options: options["size"] = tuple(int(side) for side in options["size"].split("x"))
+    if "size" in options: options["size"] = tuple(check_range(f"size in {spec!r}", int(s), 8, 16_384) for s in options["size"].split("x"))
     return name, options
 
 # %% ../nbs/5_data/23_datasets.ipynb #e0d33a19

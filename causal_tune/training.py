@@ -639,9 +639,11 @@ def read_state(path: Path, # resume.pt
     state = read_own(path, "the state of a run", "remove it to start again")
     if not isinstance(state.get("recipe"), dict): raise Damaged(f"{path} holds no recipe; remove it to start again.")
     refuse_other(path, state["recipe"], recipe)
-    with suppress(LookupError, TypeError, AttributeError, RuntimeError):
-        if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer): return state
-    raise Damaged(f"{path} holds other tensors than this model; remove it to start again.")
+    with suppress(LookupError, TypeError, AttributeError, RuntimeError, ValueError): # the last for numbers that are not finite
+        if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer):
+            segmentor.check_trained(state)
+            return state
+    raise Damaged(f"{path} holds other tensors than this model, or numbers that are not finite; remove it to start again.")
 
 # %% ../nbs/6_train/28_training.ipynb #0509ac38
 def restore(path: Path, # resume.pt

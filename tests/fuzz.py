@@ -4,7 +4,7 @@
 follows from seed, reader and number alone: `--at NUMBER` makes one again and shows its traceback.
 
 Held: a value, or an error that the command line turns into its message: one line of at most 500 characters, which names the file
-and advises nothing unsafe. Not held: any other error, a crash, no answer in ten seconds, 2 GB of memory, a printed traceback, and
+and advises nothing unsafe. Not held: any other error, a crash, no answer in ten seconds of work, 2 GB of memory, a printed traceback, and
 what hostile files would do if they were run.
 """
 import argparse, json, mmap, os, random, resource, select, shutil, signal, sys, tempfile, time, traceback, warnings
@@ -69,7 +69,7 @@ def judged(reader: Reader, case: Case, folder: Path) -> Verdict:
     read = reader.reads[case.read]
     kind = where = message = ""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try: read(case.given if case.path is None else case.path)
     except Enough: pass
     except EXPECTED as err:
@@ -79,7 +79,7 @@ def judged(reader: Reader, case: Case, folder: Path) -> Verdict:
     except BaseException as err:
         kind, where, message = type(err).__name__, place(err), str(err)
         if kind == "AssertionError" and ours(err): kind, where = "wrong value", case.read
-    finally: signal.setitimer(signal.ITIMER_REAL, 0)
+    finally: signal.setitimer(signal.ITIMER_PROF, 0)
     if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - most > BYTES >> 10: kind = "memory"
     canary = folder / make.CANARY
     if canary.exists():
@@ -141,7 +141,7 @@ def child(reader, name, seed, numbers, folder, pipe):
     limited()
     warnings.simplefilter("ignore")
     def stop(*_): raise TooLong
-    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGPROF, stop)
     os.chdir(folder)
     for number in numbers:
         verdict = judged(reader, case_of(reader, name, seed, number, folder), folder)
@@ -170,7 +170,7 @@ def received(pipe, process, numbers):
     last, text, ready = numbers.start - 1, b"", True
     with os.fdopen(pipe, "rb", buffering=0) as lines:
         while ready and last < numbers.stop - 1:
-            ready, *_ = select.select([lines], [], [], 3 * SECONDS)
+            ready, *_ = select.select([lines], [], [], 12 * SECONDS)
             if not ready: os.kill(process, signal.SIGKILL)
             part = lines.read(65536) if ready else b""
             if not part: break

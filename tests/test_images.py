@@ -289,7 +289,7 @@ def test_predict_lists_what_it_cannot_read(run, capsys, tmp_path):
 def test_scores_that_are_no_numbers_end_predict_eval_and_export(run, capsys, tmp_path):
     Image.fromarray(PHOTO).save(tmp_path / "a.png")
     assert call("predict", poisoned(run), tmp_path / "a.png", "--out", tmp_path / "none") == 2
-    assert "a: 192 of 192 pixels have no class" in capsys.readouterr().err and not list((tmp_path / "none").iterdir())
+    assert "a.png: 192 of 192 pixels have no class" in capsys.readouterr().err and not list((tmp_path / "none").iterdir())
     assert call("eval", run.with_name("poisoned.pt")) == 2
     said = capsys.readouterr()
     assert "have no class" in said.err and "mIoU" not in said.out

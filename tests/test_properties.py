@@ -405,7 +405,8 @@ def test_polygons_are_painted_back_to_front(shapes, group):
 # --- specs and descriptors ---------------------------------------------------------------------------------------------
 
 words = st.text(string.ascii_letters + "_./é", min_size=1, max_size=9).filter(lambda w: w.lower() not in ("true", "false", "none"))
-values = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | words
+numbered = st.from_regex("0[0-9][0-9A-F]{1,4}", fullmatch=True) # a name such as 0016E5
+values = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans() | words | numbered
 
 @given(words, st.dictionaries(words, values, max_size=4))
 def test_specs_there_and_back(name, options): assert parse_spec(format_spec(name, options)) == (name, options)

@@ -166,6 +166,17 @@ def test_damaged_files_are_set_aside(recipe, expected, tmp_path, content, capsys
     assert all(f"{name} is damaged" in said for name in ("resume.pt", "checkpoint.pt")) and "log.csv: 1 damaged lines" in said
 
 
+def test_a_state_of_numbers_that_are_not_finite_is_set_aside(recipe, expected, tmp_path, capsys):
+    train(recipe, tmp_path, stop=4)
+    state = torch.load(tmp_path / "resume.pt")
+    next(iter(state["head"].values())).fill_(float("nan"))
+    torch.save(state, tmp_path / "resume.pt")
+    train(recipe, tmp_path)
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+    said = capsys.readouterr().err
+    assert "resume.pt is damaged" in said and "not finite" in said and (tmp_path / "resume.pt.damaged").exists()
+
+
 def test_a_damaged_checkpoint_is_made_from_the_state_there_is(recipe, expected, tmp_path, monkeypatch):
     train(recipe, tmp_path, stop=4)
     (tmp_path / "checkpoint.pt").write_bytes(b"torn")
