@@ -602,19 +602,19 @@ def loop(self:Run, first: int, # iteration to begin with
     log = Log(self.folder, first) if self.accelerator.is_main_process else None
     bar = self.progress(range(first, last))
     given = iter(loader)
-    try:
-        with interruptions_held() as asked:
+    with interruptions_held() as asked: # until the workers have ended, whose death would break in anywhere
+        try:
             for t in bar:
                 bar.set_postfix(loss=f"{self.advance(t, given, one_step, log):.3f}", refresh=False)
                 if self.done % self.recipe.save_every == 0: self.keep(log)
                 if asked: break
             self.keep(log)
-    except BaseException:
-        if self.done and self.done > self.kept: self.keep(log)
-        raise
-    finally:
-        end_workers(given)
-        if log: log.close()
+        except BaseException:
+            if self.done and self.done > self.kept: self.keep(log)
+            raise
+        finally:
+            end_workers(given)
+            if log: log.close()
     if asked: raise stopped(asked, f"Stopped after {self.done} of {self.recipe.iterations} iterations; run again to go on.")
 
 # %% ../nbs/6_train/28_training.ipynb #e02ba20c
