@@ -273,7 +273,7 @@ def with_progress(paths): # a bar, where tqdm is installed: exported files run w
     return tqdm(paths, desc="predicting")
 
 # %% ../nbs/9_lab/43_cli.ipynb #d148591b
-@command("segment images of any size", *MODEL, option("images", nargs="+", help="image files"), out("predictions"), takes=EVALUATION)
+@command("segment images of any size", *MODEL, option("images", nargs="+", help="image files"), out("predictions"), takes=EVALUATION[1:])
 def run_predict(args):
     from causal_tune.images import SomeFailed, line_of, listing, read_image, reason
     stems = {Path(p).stem for p in args.images}

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
-from .core import check_range, parse_spec, unknown
+from .core import check_range, parse_spec, shown, unknown
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, library, read_corruption
 from .domains import CAMVID, CAMVID_IDS, CITYSCAPES, LabelSpace, id_colours, remap
 from .images import BACKDROP, SUFFIXES, fit_size, line_of, read_image, read_label
@@ -400,8 +400,10 @@ def relabelled(samples: list[Sample], # frames of Cityscapes-C, their domain a c
 def _check_sizes(size, label_size):
     if label_size not in ("same", "original"): raise unknown("label_size", label_size, ["same", "original"])
     if size is None: return
-    if np.shape(size) != (2,) or min(size) <= 0:
-        raise ValueError(f"size={size!r}: give (height, width) in pixels, such as (360, 480)")
+    if np.ndim(size) != 1 or len(size) != 2:
+        raise ValueError(f"size={shown(size)}: give (height, width) in pixels, such as (360, 480)")
+    for side in size: check_range("size, (height, width) in pixels,", side, 1, 100_000)
+
 
 # %% ../nbs/5_data/23_datasets.ipynb #f0d31be9
 def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64" or "acdc:split=val,condition=fog"

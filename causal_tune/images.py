@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
+from .core import check_range, shown
 from .files import whole_file
 
 # %% auto #0
@@ -165,10 +166,10 @@ def domain_folders(root: str | Path # holds one folder of images per domain, or 
 # %% ../nbs/0_ground/03_images.ipynb #f0f76924
 def pair(size: int | tuple # side, or (height, width), in pixels
 ) -> tuple[int, int]: # (height, width)
-    "A size as height and width; ValueError for one that is none."
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if len(size) != 2 or min(size) < 1: raise ValueError(f"{size}: give a side, or height and width, in pixels.")
-    return size
+    "A size as height and width, whole numbers from 1 to 100,000; ValueError for one that is none."
+    sides = tuple(size) if np.ndim(size) == 1 else (size, size)
+    if len(sides) != 2: raise ValueError(f"{shown(size)}: give a side, or height and width, in pixels.")
+    return tuple(check_range("size in pixels", side, 1, 100_000) for side in sides)
 
 def resize(images: Tensor, # (b, 3, H, W) float
            size: int | tuple, # side, or (h, w)
