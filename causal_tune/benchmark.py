@@ -125,19 +125,22 @@ _stopped = [] # not empty in a worker whose run was interrupted or failed
 
 def _note(*_): _stopped.append("Ctrl-C") # a worker that waits for work has nothing to break off
 
+def _heed(handler): # killed while it waits, a worker would leave others waiting for ever
+    for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, handler)
+
 def _begin_worker(parent):
     end_with(parent)
-    signal.signal(signal.SIGINT, _note)
+    _heed(_note)
 
 def _in_worker(run, name, recipe): # one task is handed to a worker ahead of time and cannot be cancelled: it is not begun
     if _stopped: raise KeyboardInterrupt("not begun")
     try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _heed(signal.default_int_handler)
         with single_threaded(): return run(name, recipe)
     except BaseException:
         _stopped.append(name)
         raise
-    finally: signal.signal(signal.SIGINT, _note)
+    finally: _heed(_note)
 
 def killed(names: list[str], # of all runs, in the order they begin
            rows: dict, # of the finished ones, by name
