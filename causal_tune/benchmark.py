@@ -142,6 +142,7 @@ def _in_worker(run, name, recipe): # one task is handed to a worker ahead of tim
         raise
     finally: _heed(_note)
 
+# %% ../nbs/8_bench/37_benchmark.ipynb #4e1b7c20
 def killed(names: list[str], # of all runs, in the order they begin
            rows: dict, # of the finished ones, by name
            jobs: int, # processes
