@@ -6,7 +6,7 @@
 from __future__ import annotations
 import json, re, subprocess
 from base64 import b64decode, b64encode
-from html import escape, unescape
+from html import unescape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import numpy as np
