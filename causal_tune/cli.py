@@ -4,7 +4,7 @@
 
 # %% ../nbs/9_lab/43_cli.ipynb #3f1fec83
 from __future__ import annotations
-import argparse, os, re, sys, traceback
+import argparse, os, re, signal, sys, threading, traceback
 from collections import Counter
 from dataclasses import fields, replace
 from itertools import groupby
@@ -15,11 +15,11 @@ from .recipes import RECIPES, Recipe, check_precision, get_recipe, read_field, r
 
 # %% auto #0
 __all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'Command', 'option', 'command', 'out', 'whole',
-           'field_help', 'make_parser', 'stray', 'parse', 'typed', 'read_words', 'one_line', 'explained', 'main',
-           'run_train', 'print_rows', 'open_model', 'run_eval', 'predict_file', 'open_predictor', 'with_progress',
-           'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo', 'run_bench_quality',
-           'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone',
-           'run_check_data', 'run_prepare', 'lab_choices', 'on_this_machine', 'run_lab']
+           'field_help', 'make_parser', 'stray', 'parse', 'typed', 'read_words', 'one_line', 'explained', 'passed_over',
+           'main', 'run_train', 'print_rows', 'open_model', 'run_eval', 'predict_file', 'open_predictor',
+           'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
+           'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
+           'run_convert_backbone', 'run_check_data', 'run_prepare', 'lab_choices', 'on_this_machine', 'run_lab']
 
 # %% ../nbs/9_lab/43_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -158,11 +158,19 @@ def explained(error: Exception) -> tuple[int, str]: # exit status, one line
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)): return 3, _MEMORY.format(kind)
     return 3, f"unforeseen error: {kind}: {one_line(error)[:300]}; run it again with --debug for the traceback, and report it"
 
+# %% ../nbs/9_lab/43_cli.ipynb #c0ffee01
+def passed_over(lost) -> None: # what Python hands to `sys.unraisablehook`
+    "Ctrl-C that came while nothing could be raised (between two processes, in a `__del__`) is sent once more. An error is a line."
+    if issubclass(lost.exc_type, KeyboardInterrupt): threading.Timer(.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    elif "--debug" in sys.argv: sys.__unraisablehook__(lost)
+    else: print(f"causal-tune: passed over {lost.exc_type.__name__}: {one_line(lost.exc_value)}", file=sys.stderr)
+
 # %% ../nbs/9_lab/43_cli.ipynb #8bbbd01e
 def main(words: list[str] | None = None # what follows `causal-tune`; those of the process by default
 ) -> int: # exit status, see `EXITS`
     "Entry point of the command line."
     words = sys.argv[1:] if words is None else words
+    sys.unraisablehook = passed_over
     if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="backslashreplace") # names of files may be any bytes
     try:
         args = parse([word for word in words if word != "--debug"])

@@ -20,7 +20,6 @@ COUNTED = platform.libc_ver()[0] == "glibc" # whether it can be counted what is 
 
 def held() -> float:
     "Memory of this process in kB, after everything that nobody uses has been given back to the system."
-    gc.collect()
     if COUNTED: ctypes.CDLL(None).malloc_trim(0)
     return psutil.Process().memory_info().rss / 1024
 
@@ -32,7 +31,6 @@ class Mallinfo(ctypes.Structure):
 
 def allocated() -> float:
     "Memory that is in use in kB; small pieces in glibc's heaps, large ones beside them."
-    gc.collect()
     mallinfo = ctypes.CDLL(None).mallinfo2
     mallinfo.restype = Mallinfo
     info = mallinfo()
@@ -69,7 +67,7 @@ def pictures(domains=("clear", "fog")): # domain -> images
 
 
 def moves():
-    "Every control of one lab is moved."
+    "Every control of one lab is moved, and what is asked is answered."
     from causal_tune.lab import FrequencyLab
     lab = FrequencyLab(toy(), pictures())
     values = dict(filter=["dog", "gaussian", "butterworth", "learnable", "none"], order=[1, 2, 3], keep_dc=[True, False],
@@ -78,6 +76,7 @@ def moves():
     def move(i):
         lab.state = dict(cuts=[.1 + i % 37 / 100, .6 + i % 41 / 100])
         for name, some in values.items(): lab.state = {name: some[i % len(some)]}
+        for part in lab.answer(lab.state): pass # as the browser asks for what the models make of it
     return move
 
 
@@ -96,8 +95,9 @@ def predict():
     "Images of several sizes are segmented."
     segmentor = toy()
     def one(i):
-        image = np.full((48 + i % 32, 64 + i % 48, 3), i % 256, np.uint8)
-        segmentor.predict(image, size=None if i % 2 else (32 + 8 * (i % 5), 48))
+        # the same sizes every 48 rounds: what is kept per size is soon full
+        image = np.full((48 + i % 16, 64 + i % 48, 3), i % 256, np.uint8)
+        segmentor.predict(image, size=None if i % 2 else (32 + 8 * (i % 3), 48))
     return one
 
 
@@ -139,10 +139,14 @@ def measure(name: str, rounds: int) -> bool:
     "Do one thing `rounds` times; says what was measured, and whether memory was constant."
     torch.manual_seed(0)
     one_round = CASES[name]()
+    one_round(0)
+    gc.collect()
+    gc.freeze() # torch's hundred thousands of objects stay; looking at them after every round would take most of the time
     start = time.time()
     measured = dict(allocated=[], held=[])
     for i in range(rounds):
         one_round(i)
+        gc.collect()
         if COUNTED: measured["allocated"].append(allocated())
         measured["held"].append(held())
     slopes = {what: slope(values[rounds // 5:]) for what, values in measured.items() if values}
