@@ -156,7 +156,10 @@ def get_recipe(name: str, # one of `RECIPES`
 ) -> Recipe:
     "A named recipe with some of its fields replaced; ValueError for unknown names and fields."
     _check_names(overrides)
-    return replace(RECIPES[check_value("recipe", name, "str", "demo")], **overrides)
+    recipe = RECIPES[check_value("recipe", name, "str", "demo")]
+    if overrides.get("backbone", recipe.backbone) != recipe.backbone:
+        recipe = replace(recipe, weights="") # that file holds another model's
+    return replace(recipe, **overrides)
 
 def _check_names(names) -> None:
     known = [f.name for f in fields(Recipe)]
