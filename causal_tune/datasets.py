@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['TOY_SEEDS', 'CAMVID_SEQUENCES', 'LAYOUTS', 'IMAGE_KEYS', 'LABEL_KEYS', 'OWN', 'FOLDER', 'check_fit', 'read_pair',
            'Sample', 'resize_pair', 'fit_pair', 'Scenes', 'remembered', 'render_pair', 'toy_samples', 'Layout',
-           'find_root', 'Files', 'named_files', 'about_left', 'note_once', 'expect', 'named_images', 'pair_files',
-           'in_sequence', 'evenly_spaced', 'file_samples', 'corrupt_pair', 'corrupted', 'parts_of', 'as_array',
-           'as_image', 'as_ids', 'own_pair', 'own_data', 'enter_data', 'own_samples', 'folder_domain', 'folder_samples',
-           'list_datasets', 'dataset_options', 'check_option', 'read_spec', 'relabelled', 'samples_of', 'load_dataset',
-           'dominance', 'CatMaxRatioCrop', 'in_hsv', 'scale_hsv', 'PhotometricDistort', 'PadTo', 'PairTransform',
-           'train_transform', 'contact_sheet']
+           'find_root', 'Files', 'named_files', 'about_left', 'note_once', 'fitted', 'expect', 'named_images',
+           'pair_files', 'in_sequence', 'evenly_spaced', 'file_samples', 'corrupt_pair', 'corrupted', 'parts_of',
+           'as_array', 'as_image', 'as_ids', 'own_pair', 'own_data', 'enter_data', 'own_samples', 'folder_domain',
+           'folder_samples', 'list_datasets', 'dataset_options', 'check_option', 'read_spec', 'relabelled',
+           'samples_of', 'load_dataset', 'dominance', 'CatMaxRatioCrop', 'in_hsv', 'scale_hsv', 'PhotometricDistort',
+           'PadTo', 'PairTransform', 'train_transform', 'contact_sheet']
 
 # %% ../nbs/5_data/23_datasets.ipynb #9eb8fa52
 import math, os, re, sys, zlib
@@ -48,10 +48,12 @@ def check_fit(image: np.ndarray, # (h, w, 3)
     raise ValueError(f"{name} is {w} x {h} but its label{label_name and ' '}{label_name} is "
                      f"{label.shape[1]} x {label.shape[0]}; they must be equal: one of them is of another version{turned}")
 
+# %% ../nbs/5_data/23_datasets.ipynb #ec79dcc9
 def read_pair(image_path: Path, # RGB image
               label_path: Path | None, # label image; None where labels are not public
               table: Mapping[int, int], # id in the file -> class id
               colours: Mapping[int, tuple] | None = None, # id in the file -> RGB, for palette images
+              fits: bool = False, # a label of another size is made to fit, see `fitted`
 ) -> tuple[np.ndarray, np.ndarray]: # (h, w, 3) uint8, (h, w) uint8
     "Read an image and its label. Raises ValueError for ids outside the table and for sizes that differ."
     image = read_image(image_path)
@@ -59,6 +61,7 @@ def read_pair(image_path: Path, # RGB image
     ids = read_label(label_path, colours)
     try: label = remap(ids, table, strict=True)
     except ValueError as e: raise ValueError(f"{line_of(label_path)}: {e}") from e
+    if fits and label.shape != image.shape[:2]: label = fitted(label, image.shape[:2], label_path)
     check_fit(image, label, line_of(image_path), line_of(label_path))
     return image, label
 
@@ -183,6 +186,7 @@ class Layout:
     sequences: Mapping[str, str] | None = None # sequence -> domain, where file names tell
     space: LabelSpace = CITYSCAPES # what the labels mean
     ids: Mapping[int, int] | None = None # id in the file -> class id; None: files hold class ids
+    fits: bool = False # labels of another size than their image are part of it, see `fitted`
 
     @property
     def table(self): return self.ids or self.space.table
@@ -202,7 +206,7 @@ LAYOUTS = {
     "acdc": Layout({"train": ("rgb_anon/{domain}/train", "gt/{domain}/train"),
                     "val": ("rgb_anon/{domain}/val", "gt/{domain}/val"), "test": ("rgb_anon/{domain}/test", None)},
                    ("_rgb_anon.png",), "_gt_labelTrainIds.png", ("fog", "night", "rain", "snow")),
-    "gta": Layout({"train": ("images", "labels")}, (".png",), "_labelTrainIds.png", ("gta",)),
+    "gta": Layout({"train": ("images", "labels")}, (".png",), "_labelTrainIds.png", ("gta",), fits=True),
     "bdd100k": Layout({s: (f"images/10k/{s}", f"labels/sem_seg/masks/{s}") for s in ("train", "val")},
                       (".jpg",), ".png", ("bdd100k",)),
     "mapillary": Layout({"train": ("training/images", "cityscapes_trainIdLabel/train/label"),
@@ -259,6 +263,20 @@ def about_left(folder: Path, # of images
 def note_once(text: str) -> None:
     "Say something beside the results, the first time that it comes up."
     print(text, file=sys.stderr)
+
+# %% ../nbs/5_data/23_datasets.ipynb #49c0f1ce
+def fitted(label: np.ndarray, # (h, w) uint8
+           size: tuple[int, int], # (height, width) of its image
+           path: Path, # of the label, for the note
+) -> np.ndarray: # (height, width) uint8
+    "A label at its image's size: the nearest pixels, or 255 where proportions differ by more than 2 %. It is noted once."
+    height, width = label.shape
+    stretch = size[0] * width / (size[1] * height)
+    alike = 1 / 1.02 < stretch < 1.02
+    done = "resized" if alike else "ignored, as its proportions are others"
+    note_once(f"{line_of(path)} is {width} x {height}, but its image {size[1]} x {size[0]}: the label is {done}.")
+    if not alike: return np.full(size, 255, np.uint8)
+    return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 # %% ../nbs/5_data/23_datasets.ipynb #5f176e59
 def expect(folder: Path | None) -> None:
@@ -327,7 +345,7 @@ def file_samples(name: str, # a row of `LAYOUTS`
     for images, labels in folders:
         for d in layout.domains if domain == "all" else [domain]:
             pairs = pair_files(base/images.format(domain=d), labels and base/labels.format(domain=d), layout)
-            samples += [Sample(stem, d, partial(read_pair, image, label, layout.table, layout.colours))
+            samples += [Sample(stem, d, partial(read_pair, image, label, layout.table, layout.colours, layout.fits))
                         for stem, image, label in pairs if in_sequence(stem, layout.sequences, d, sequence)]
     if not samples: raise ValueError(f"{name} has no frames with split={split}, domain={domain}, sequence={sequence} "
                                      f"in {base}; leave one of these options out")
