@@ -4,6 +4,7 @@
 
 # %% ../nbs/6_train/27_results.ipynb #f6ac6755
 from __future__ import annotations
+import json
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,7 @@ from .evaluation import miou
 # %% auto #0
 __all__ = ['LEAST', 'check_rows', 'summary', 'collapsed', 'redraws', 'middle', 'block_sums', 'Redrawn', 'redrawn_scores', 'reach',
            'chance', 'Interval', 'interval', 'holm', 'direction', 'write_counts', 'counts_in', 'read_counts',
-           'together', 'scores_of', 'differences', 'write_table', 'read_table']
+           'together', 'scores_of', 'differences', 'write_table', 'read_table', 'keep_row']
 
 # %% ../nbs/6_train/27_results.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results
@@ -261,3 +262,10 @@ def read_table(path) -> pd.DataFrame:
     try: return pd.read_csv(path, skiprows=1)
     except OSError: raise
     except Exception as error: raise ValueError(f"{path} cannot be read as a table ({shown(str(error))}); write it again.") from error
+
+def keep_row(path, # of lines of JSON, to which one is added
+             row: dict, # see `evaluation.result_row`
+             **facts, # how it came about
+) -> None:
+    "Keep a result as soon as it is there. OSError where the file cannot be written."
+    with open(path, "a") as f: f.write(json.dumps(row | facts | dict(code=code_version())) + "\n")
