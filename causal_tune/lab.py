@@ -288,7 +288,7 @@ def label_space(data: Gathered, segmentor) -> LabelSpace | None: # None without 
     "What classes are called and painted. ValueError where the labels are not those of the head."
     if segmentor is None: return None
     k = segmentor.num_classes
-    space = data.space or any_space(k)
+    space = data.space or segmentor.space or any_space(k)
     labels = [y for some in data.labels.values() if some for y in some]
     most = max((int(y[y != 255].max(initial=0)) for y in labels), default=0)
     if len(space) != k or most >= k: raise ValueError(

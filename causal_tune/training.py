@@ -22,17 +22,18 @@ from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set
 from .tensors import check_finite, read_tensors
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
-from .datasets import Scenes, load_dataset, train_transform
-from .evaluation import evaluate, miou, result_row
+from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
+from .datasets import Scenes, enter_data, load_dataset, train_transform
+from .evaluation import check_classes, evaluate, miou, result_row
 
 # %% auto #0
 __all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
            'Stream', 'Batch', 'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches', 'next_batches',
-           'build', 'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'load_checkpoint',
-           'read_line', 'kept_lines', 'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite', 'first_broken',
-           'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run',
-           'evaluate_on', 'open_data', 'first_frames', 'stopped', 'fits', 'read_state', 'restore', 'unless_damaged',
-           'go_on', 'train', 'report_on']
+           'build', 'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in',
+           'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite',
+           'first_broken', 'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other', 'finished',
+           'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'stopped', 'fits', 'read_state',
+           'restore', 'unless_damaged', 'go_on', 'with_data', 'train', 'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -233,11 +234,13 @@ def training_data(recipe: Recipe,
 def save_checkpoint(path, # file to write
                     segmentor: Segmentor,
                     recipe: Recipe, # it was trained by
-                    classes, # their names
+                    classes, # a label space, or what `own_space` makes one of
                     iteration: int, # how many were done
 ) -> None:
-    "Adapter, head and recipe as plain tensors, numbers and strings."
-    facts = dict(recipe=to_dict(recipe), classes=list(classes), iteration=iteration, version=causal_tune.__version__)
+    "Adapter, head, recipe and label space as plain tensors, numbers and strings."
+    space = own_space(classes)
+    facts = dict(recipe=to_dict(recipe), classes=list(space.classes), space=space_to_dict(space), iteration=iteration,
+                 version=causal_tune.__version__)
     with whole_file(path) as unfinished: torch.save(facts | segmentor.trained_state(), unfinished)
 
 # %% ../nbs/6_train/28_training.ipynb #d1170a07
@@ -275,19 +278,30 @@ def read_checkpoint(path # file
     return saved
 
 # %% ../nbs/6_train/28_training.ipynb #a307b0e5
+def space_in(saved: dict # a checkpoint; those of older versions hold names of classes only
+) -> LabelSpace:
+    "The label space of a checkpoint. ValueError where it is damaged."
+    if "space" not in saved: return own_space(dict(enumerate(saved["classes"])))
+    space = space_from_dict(saved["space"])
+    if list(space.classes) == saved["classes"]: return space
+    raise ValueError(f"its {len(saved['classes'])} classes are not the {len(space)} of its label space; fetch it again, or train again.")
+
 def load_checkpoint(path, # file
                     **options # of `create_backbone`, such as pretrained="a file"
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
-    "The segmentor of a checkpoint. Errors as `read_checkpoint`."
+    "The segmentor of a checkpoint, which knows its label space and recipe. Errors as `read_checkpoint`."
     saved = read_checkpoint(path)
     classes = len(saved["classes"])
     try:
         recipe = from_dict(saved["recipe"])
+        space = space_in(saved)
         with torch.device("meta"): shapes = build(recipe, classes, **options | dict(pretrained=False))
         shapes.check_trained(saved) # before anything large is made
     except ValueError as error: raise ValueError(f"{path}: {error}") from None
-    segmentor = build(recipe, classes, **options)
-    return segmentor.load_trained(saved).eval(), recipe, saved["classes"]
+    segmentor = build(recipe, classes, **options).load_trained(saved).eval()
+    segmentor.space = space
+    segmentor.recipe = recipe
+    return segmentor, recipe, saved["classes"]
 
 # %% ../nbs/6_train/28_training.ipynb #18f4b750
 COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
@@ -473,6 +487,7 @@ def finished(path: Path, # of a checkpoint
     "The segmentor of a finished run; ValueError if the run was another, `Damaged` if the file is."
     refuse_other(path, read_checkpoint(path)["recipe"], recipe)
     segmentor, _, _ = load_checkpoint(path, **options)
+    segmentor.recipe = recipe # what is reported on may be another
     path.with_name("resume.pt").unlink(missing_ok=True) # there, if the run was killed at its very end
     print(f"{path} is finished; nothing to train.")
     return segmentor
@@ -494,7 +509,7 @@ class Run:
     folder: Path # of its files
     segmentor: Segmentor # in training
     optimizer: torch.optim.Optimizer
-    classes: tuple[str, ...] # their names
+    classes: LabelSpace | tuple # see `save_checkpoint`
     root: Path | None # folder of the data sets
     accelerator: object # from `make_accelerator`
     start: float = field(default_factory=time.time) # when it began
@@ -563,6 +578,7 @@ def first_frames(recipe: Recipe, # names the data sets that are watched and repo
     frames = {}
     for spec, data in zip([*recipe.targets, *watched], opened):
         name, options = parse_spec(spec)
+        if name in ("own", "folder"): name = spec # which are as different as they like
         frames[name, options.get("size")] = replace(data, samples=data.samples[:1])
     return list(frames.values())
 
@@ -750,13 +766,15 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     data = training_data(recipe, root)
     frames = first_frames(recipe, len(data.space.classes), root)
     segmentor = build(recipe, len(data.space.classes), **options).train()
+    segmentor.space = data.space
+    segmentor.recipe = recipe
     optimizer = torch.optim.AdamW(parameter_groups(segmentor, recipe.weight_decay), lr=recipe.lr, betas=(.9, .999))
     average = Average(segmentor, recipe.ema_from, recipe.ema_momentum)
     read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler, average=average)
     first = unless_damaged(accelerator, folder / "resume.pt", read) or 0 if resume else 0
     model, optimizer = accelerator.prepare(Loss(segmentor), optimizer)
     for frame in frames: evaluate_on(segmentor, recipe, frame)
-    run = Run(recipe, folder, segmentor, optimizer, data.space.classes, root, accelerator, average=average)
+    run = Run(recipe, folder, segmentor, optimizer, data.space, root, accelerator, average=average)
     rank = accelerator.process_index
     def one_step(t, given):
         seeds = [draw_seed(recipe.seed, t, rank, a) for a in range(recipe.accumulate)]
@@ -765,17 +783,36 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     run.loop(first, last, batches(recipe, data, first, rank, accelerator.num_processes), one_step)
     return segmentor.eval()
 
+# %% ../nbs/6_train/28_training.ipynb #401e8901
+def with_data(recipe: Recipe,
+              data=None, # what to train on: a data set for `own_data`, or a descriptor
+              classes=None, # what ids mean in all data sets that are given, see `own_space`
+              targets: dict | None = None, # name -> what to report on, likewise; none if only `data` is given
+) -> Recipe: # names these data sets
+    "A recipe for data sets of a program. ValueError as `enter_data`, and for what does not belong together."
+    if data is None and targets is None:
+        if classes is None: return recipe
+        raise ValueError("classes= says what the ids of data= or targets= mean: give one of these too, or leave it out.")
+    targets = targets or {}
+    if not isinstance(targets, dict): raise ValueError(f"targets= is a {type(targets).__name__}: give a dict such as {{'night': other}}.")
+    if "train" in targets: raise ValueError("A target is called 'train', as the data to train on is: give it another name.")
+    def named(name, given): return given if isinstance(given, str) else enter_data(name, given, classes)
+    trained = {} if data is None else dict(train=named("train", data), validate="")
+    return replace(recipe, **trained, targets=tuple(named(*target) for target in targets.items()))
+
 # %% ../nbs/6_train/28_training.ipynb #2a571de3
 def train(recipe: Recipe, # what to do
           folder="runs/custom", # where checkpoint, log and resumable state go
           root=None, # folder of the data sets, see `load_dataset`
           resume: bool = True, # go on from what the folder holds; False starts again
           stop: int | None = None, # leave off before this iteration, as an interruption would
+          data=None, classes=None, targets=None, # of your own, in place of those that the recipe names: see `with_data`
           **options, # of `create_backbone`, such as pretrained=False
 ) -> Segmentor: # trained, in eval mode
     """Train a recipe's adapter and head; writes checkpoint.pt, log.csv and TensorBoard files into `folder`.
-    ValueError for a recipe that cannot be run, OSError where another process trains in the folder or the disk is full,
+    ValueError for a recipe or data that cannot be run, OSError where another process trains in the folder or the disk is full,
     FloatingPointError for a loss that is not finite."""
+    recipe = with_data(recipe, data, classes, targets)
     folder = Path(folder)
     accelerator = make_accelerator(recipe)
     with held(folder) if accelerator.is_main_process else nullcontext():
@@ -786,15 +823,18 @@ def train(recipe: Recipe, # what to do
 
 # %% ../nbs/6_train/28_training.ipynb #bdca0301
 def report_on(segmentor: Segmentor,
-              recipe: Recipe, # names the targets
+              recipe: Recipe | None = None, # names the targets; the segmentor's own by default
               root=None, # folder of the data sets
               label: str | None = None, # what the rows call the adapter; its name by default
               each=lambda row: None, # called with each row when it is there
 ) -> tuple[list[dict], dict]: # rows, see `result_row`; and per domain the confusion matrices of its images
-    "Evaluate a segmentor on all of its recipe's targets, which are all opened first. Errors as `open_data`."
+    "Evaluate a segmentor on all of its recipe's targets, which are all opened first. Errors as `open_data`; ValueError without a recipe."
+    recipe = recipe or segmentor.recipe
+    if recipe is None: raise ValueError("This segmentor has no recipe, which says what to report on: give one.")
     rows = []
     counts = {}
     opened = open_data(recipe.targets, segmentor.num_classes, root)
+    for data in opened.values(): check_classes(segmentor, data.space)
     for spec, (domain, data) in zip(recipe.targets, opened.items()):
         _, cms = evaluate_on(segmentor, recipe, data)
         counts[domain] = cms
