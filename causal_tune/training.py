@@ -518,15 +518,22 @@ class Run:
     noted: bool = False # whether it was said that a batch has no labels
     average: Average | None = None # of its weights; one that never begins by default
     def __post_init__(self): self.average = self.average or Average(self.segmentor, None)
-    def save(self):
-        scaler = self.accelerator.scaler # of fp16
-        state = dict(recipe=to_dict(self.recipe), iteration=self.done, optimizer=self.optimizer.state_dict(),
-                     scaler=scaler.state_dict() if scaler else {}, average={k: v.cpu() for k, v in self.average.values.items()})
-        with whole_file(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
-    def finish(self):
-        self.average.settle()
-        save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, self.done)
-        (self.folder / "resume.pt").unlink(missing_ok=True)
+
+# %% ../nbs/6_train/28_training.ipynb #251e48a6
+@patch
+def save(self:Run) -> None:
+    "Write resume.pt."
+    scaler = self.accelerator.scaler # of fp16
+    state = dict(recipe=to_dict(self.recipe), iteration=self.done, optimizer=self.optimizer.state_dict(),
+                 scaler=scaler.state_dict() if scaler else {}, average={k: v.cpu() for k, v in self.average.values.items()})
+    with whole_file(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
+
+@patch
+def finish(self:Run) -> None:
+    "Write checkpoint.pt, with the average where there is one."
+    self.average.settle()
+    save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, self.done)
+    (self.folder / "resume.pt").unlink(missing_ok=True)
 
 # %% ../nbs/6_train/28_training.ipynb #3f85f244
 @patch
