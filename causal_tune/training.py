@@ -721,6 +721,7 @@ def fits(state: dict, # of resume.pt
             and all(s["exp_avg"].shape == s["exp_avg_sq"].shape == params[i].shape and s["step"].shape == ()
                     for i, s in saved["state"].items()))
 
+# %% ../nbs/6_train/28_training.ipynb #1375c75f
 def read_state(path: Path, # resume.pt
                segmentor: Segmentor, optimizer, average: Average, # that it should fit
                recipe: Recipe, # the one that is asked for
