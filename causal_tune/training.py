@@ -755,6 +755,7 @@ def restore(path: Path, # resume.pt
     if scaler and state.get("scaler"): scaler.load_state_dict(state["scaler"])
     return state["iteration"]
 
+# %% ../nbs/6_train/28_training.ipynb #2dafd9f3
 def unless_damaged(accelerator, # from `make_accelerator`
                    path: Path, # file of a run
                    read, # (path) -> what is in it, or `Damaged`
