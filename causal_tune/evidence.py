@@ -510,4 +510,4 @@ def band_removal(segmentor, # trained
     return pd.DataFrame(rows)
 
 def _percent(cms, draws): # (1 + draws,) mIoU of the images as they are, then of redrawn ones
-    return 100 * redrawn_scores([cms], block=1, draws=draws)[:, 0]
+    return 100 * redrawn_scores([cms], block=1, draws=draws).scores[:, 0]
