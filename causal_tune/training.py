@@ -4,7 +4,7 @@
 
 # %% ../nbs/6_train/28_training.ipynb #4aebfe6e
 from __future__ import annotations
-import csv, os, re, signal, sys, threading, time, zipfile
+import csv, math, os, re, signal, sys, threading, time, zipfile
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 import causal_tune
 from .core import check_value, parse_spec
 from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set_aside, whole_file
-from .tensors import read_tensors
+from .tensors import check_finite, read_tensors
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
 from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
@@ -27,13 +27,13 @@ from .datasets import Scenes, enter_data, load_dataset, train_transform
 from .evaluation import check_classes, evaluate, miou, result_row
 
 # %% auto #0
-__all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'Stream', 'Batch',
-           'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches', 'next_batches', 'build',
-           'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in', 'segmentor_of',
-           'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite',
-           'first_broken', 'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other', 'finished',
-           'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'stopped', 'fits', 'read_state',
-           'restore', 'unless_damaged', 'go_on', 'with_data', 'train', 'report_on']
+__all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
+           'Stream', 'Batch', 'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches', 'next_batches',
+           'build', 'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in',
+           'segmentor_of', 'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'draw_seed', 'step',
+           'Loss', 'finite', 'first_broken', 'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other',
+           'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'stopped', 'fits',
+           'read_state', 'restore', 'unless_damaged', 'go_on', 'with_data', 'train', 'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -69,6 +69,59 @@ def parameter_groups(model: nn.Module,
         group = exempt if id(p) in norms or is_exempt(name) else decaying
         group.append(p)
     return [dict(params=decaying, weight_decay=weight_decay), dict(params=exempt, weight_decay=0.)]
+
+# %% ../nbs/6_train/28_training.ipynb #60317ac0
+def decay_at(t: int, # iteration, from 0
+             recipe: Recipe) -> float: # weight decay of what decays
+    "Constant, or half a cosine from `weight_decay` to `decay_end`, which would be reached one iteration after the last."
+    if recipe.decay_end is None: return recipe.weight_decay
+    share = (1 + math.cos(math.pi * t / recipe.iterations)) / 2
+    return recipe.decay_end + (recipe.weight_decay - recipe.decay_end) * share
+
+# %% ../nbs/6_train/28_training.ipynb #6b7ba7b2
+class Average:
+    "The exponential moving average of a model's trained parameters."
+    def __init__(self, model: nn.Module, # it has been said what of it is trained
+                 start: int | None, # iterations after which it begins; None: never
+                 momentum: float = 2e-4): # share of the newest weights
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.start = start
+        self.momentum = momentum
+        self.values = {}  # name -> average, once it has begun
+
+    def begun(self, done: int # iterations that were made
+    ) -> bool: return self.start is not None and done >= max(self.start, 1)
+
+    @torch.no_grad()
+    def update(self, done: int) -> None: # iterations that were made
+        if not self.begun(done): return
+        for name, p in self.parameters.items():
+            value = self.values.get(name, p.clone()).to(p.device)
+            self.values[name] = value.lerp_(p, self.momentum)
+
+# %% ../nbs/6_train/28_training.ipynb #2d9ea0cb
+@patch
+@torch.no_grad()
+def swap(self:Average) -> None:
+    "Exchange the model's weights and their average."
+    for name, value in self.values.items():
+        newest = self.parameters[name].clone()
+        self.parameters[name].copy_(value)
+        self.values[name] = newest
+
+@patch
+@contextmanager
+def shown(self:Average):
+    "Inside, the model has its average for weights."
+    self.swap()
+    try: yield
+    finally: self.swap()
+
+@patch
+def settle(self:Average) -> None:
+    "The average takes the weights' place for good."
+    self.swap()
+    self.values = {}
 
 # %% ../nbs/6_train/28_training.ipynb #70cc14fd
 class Stream(Dataset):
@@ -472,14 +525,24 @@ class Run:
     done: int | None = 0 # iterations that were made; None within one
     kept: int = 0 # those it was last tried to keep
     noted: bool = False # whether it was said that a batch has no labels
-    def save(self):
-        scaler = self.accelerator.scaler # of fp16
-        state = dict(recipe=to_dict(self.recipe), iteration=self.done, optimizer=self.optimizer.state_dict(),
-                     scaler=scaler.state_dict() if scaler else {})
-        with whole_file(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
-    def finish(self):
-        save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, self.done)
-        (self.folder / "resume.pt").unlink(missing_ok=True)
+    average: Average | None = None # of its weights; one that never begins by default
+    def __post_init__(self): self.average = self.average or Average(self.segmentor, None)
+
+# %% ../nbs/6_train/28_training.ipynb #251e48a6
+@patch
+def save(self:Run) -> None:
+    "Write resume.pt."
+    scaler = self.accelerator.scaler # of fp16
+    state = dict(recipe=to_dict(self.recipe), iteration=self.done, optimizer=self.optimizer.state_dict(),
+                 scaler=scaler.state_dict() if scaler else {}, average={k: v.cpu() for k, v in self.average.values.items()})
+    with whole_file(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
+
+@patch
+def finish(self:Run) -> None:
+    "Write checkpoint.pt, with the average where there is one."
+    self.average.settle()
+    save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, self.done)
+    (self.folder / "resume.pt").unlink(missing_ok=True)
 
 # %% ../nbs/6_train/28_training.ipynb #3f85f244
 @patch
@@ -537,7 +600,7 @@ def first_frames(recipe: Recipe, # names the data sets that are watched and repo
 
 @patch
 def validate(self:Run) -> float: # mIoU on the recipe's validation set
-    _, cms = evaluate_on(self.segmentor, self.recipe, self.recipe.validate, self.root)
+    with self.average.shown(): _, cms = evaluate_on(self.segmentor, self.recipe, self.recipe.validate, self.root)
     self.segmentor.train()
     return float(miou(cms.sum(0)))
 
@@ -558,6 +621,14 @@ def watch(self:Run, t: int # iteration
     r = self.recipe
     due = r.eval_every and (t + 1) % r.eval_every == 0
     return dict(validation_miou=self.validate()) if r.validate and due else {}
+
+# %% ../nbs/6_train/28_training.ipynb #eaa9974d
+@patch
+def set_decay(self:Run, t: int # iteration
+) -> None:
+    "Give the optimiser the weight decay of a step, but none to what has none."
+    for group in self.optimizer.param_groups:
+        if group["weight_decay"]: group["weight_decay"] = decay_at(t, self.recipe)
 
 # %% ../nbs/6_train/28_training.ipynb #bb8130f5
 @patch
@@ -594,8 +665,10 @@ def advance(self:Run, t: int, # iteration
     "Step t with its learning rate, and its line in the log."
     given = next_batches(loader, self.recipe.accumulate)
     lr = self.set_rate(t)
+    self.set_decay(t)
     self.done = None # from here on the step is half made
     losses = one_step(t, given)
+    self.average.update(t + 1)
     self.done = t + 1
     self.note_ignored(t, given, losses)
     values = dict(loss=sum(losses) / len(losses), lr=lr, seconds=time.time() - self.start)
@@ -644,20 +717,22 @@ def loop(self:Run, first: int, # iteration to begin with
 
 # %% ../nbs/6_train/28_training.ipynb #e02ba20c
 def fits(state: dict, # of resume.pt
-         segmentor: Segmentor, optimizer) -> bool:
-    "Whether a state has the tensors of this segmentor and its optimiser, by their names and shapes."
+         segmentor: Segmentor, optimizer, average: Average) -> bool:
+    "Whether a state has the tensors of this segmentor, its optimiser and its average, by their names and shapes."
     def shapes(tensors): return {name: (x.shape, x.dtype) for name, x in tensors.items()}
     trained = segmentor.trained_state()
     saved = state["optimizer"]
     params = [p for group in optimizer.param_groups for p in group["params"]]
     groups = [group["params"] for group in optimizer.state_dict()["param_groups"]]
-    return (all(shapes(state[part]) == shapes(trained[part]) for part in trained)
+    averaged = average.parameters if average.begun(state["iteration"]) else {}
+    return (shapes(state.get("average", {})) == shapes(averaged) and all(shapes(state[part]) == shapes(trained[part]) for part in trained)
             and [group["params"] for group in saved["param_groups"]] == groups
             and all(s["exp_avg"].shape == s["exp_avg_sq"].shape == params[i].shape and s["step"].shape == ()
                     for i, s in saved["state"].items()))
 
+# %% ../nbs/6_train/28_training.ipynb #1375c75f
 def read_state(path: Path, # resume.pt
-               segmentor: Segmentor, optimizer, # that it should fit
+               segmentor: Segmentor, optimizer, average: Average, # that it should fit
                recipe: Recipe, # the one that is asked for
 ) -> dict:
     "The state of a run. ValueError if it belongs to another recipe, `Damaged` if it is none."
@@ -665,8 +740,9 @@ def read_state(path: Path, # resume.pt
     if not isinstance(state.get("recipe"), dict): raise Damaged(f"{path} holds no recipe; remove it to start again.")
     refuse_other(path, state["recipe"], recipe)
     with suppress(LookupError, TypeError, AttributeError, RuntimeError, ValueError): # the last for numbers that are not finite
-        if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer):
+        if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer, average):
             segmentor.check_trained(state)
+            check_finite(state.get("average", {}), "The average")
             return state
     raise Damaged(f"{path} holds other tensors than this model, or numbers that are not finite; remove it to start again.")
 
@@ -676,15 +752,19 @@ def restore(path: Path, # resume.pt
             optimizer, # gets its state
             recipe: Recipe, # the one that is asked for
             scaler=None, # of fp16, gets its scale
+            average: Average | None = None, # gets its values; one that never begins by default
 ) -> int: # iteration to go on with
     "Load the state of a run. Errors as `read_state`, before anything is changed."
-    state = read_state(path, segmentor, optimizer, recipe)
+    average = average or Average(segmentor, None)
+    state = read_state(path, segmentor, optimizer, average, recipe)
     segmentor.load_trained(state)
     groups = optimizer.state_dict()["param_groups"] # what they hold follows from the recipe
     optimizer.load_state_dict(dict(state=state["optimizer"]["state"], param_groups=groups))
+    average.values = state.get("average", {})
     if scaler and state.get("scaler"): scaler.load_state_dict(state["scaler"])
     return state["iteration"]
 
+# %% ../nbs/6_train/28_training.ipynb #2dafd9f3
 def unless_damaged(accelerator, # from `make_accelerator`
                    path: Path, # file of a run
                    read, # (path) -> what is in it, or `Damaged`
@@ -707,11 +787,12 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     segmentor.space = data.space
     segmentor.recipe = recipe
     optimizer = torch.optim.AdamW(parameter_groups(segmentor, recipe.weight_decay), lr=recipe.lr, betas=(.9, .999))
-    read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler)
+    average = Average(segmentor, recipe.ema_from, recipe.ema_momentum)
+    read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler, average=average)
     first = unless_damaged(accelerator, folder / "resume.pt", read) or 0 if resume else 0
     model, optimizer = accelerator.prepare(Loss(segmentor), optimizer)
     for frame in frames: evaluate_on(segmentor, recipe, frame)
-    run = Run(recipe, folder, segmentor, optimizer, data.space, root, accelerator)
+    run = Run(recipe, folder, segmentor, optimizer, data.space, root, accelerator, average=average)
     rank = accelerator.process_index
     def one_step(t, given):
         seeds = [draw_seed(recipe.seed, t, rank, a) for a in range(recipe.accumulate)]
