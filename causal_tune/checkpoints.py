@@ -32,7 +32,7 @@ __all__ = ['PATCH', 'PARTS', 'TERMS', 'LICENCES', 'FILES', 'Placeholder', 'Unpic
            'backbone_weights', 'split_published', 'timm_names', 'resample_patches', 'resample_positions',
            'convert_backbone', 'fit_backbone', 'check_fit', 'published_states', 'load_published', 'whole_backbone',
            'PublishedViT', 'published_vit', 'published_adapter', 'published_head', 'segmentor_from_published',
-           'published_state', 'open_published', 'licence_of', 'table', 'results_of', 'terms_of', 'model_card',
+           'published_state', 'open_published', 'licence_of', 'markdown_table', 'results_of', 'terms_of', 'model_card',
            'can_be_rebuilt', 'read_config', 'read_folder', 'HubSegmentor', 'fetched']
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #d347445c
@@ -394,7 +394,7 @@ def licence_of(backbone: str # a preset, or timm's name
     return next((licence for pattern, licence in LICENCES.items() if fnmatch(name, pattern)), f"see the page of {name}")
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #dfcd1e1b
-def table(head: list[str], rows) -> list[str]: # lines
+def markdown_table(head: list[str], rows) -> list[str]: # lines
     "A table in Markdown."
     cells = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in cells]
@@ -406,7 +406,7 @@ def results_of(rows: list[dict] # from `report_on`
     except (TypeError, KeyError) as error:
         raise ValueError(f"results={shown(rows)}: give the rows of `report_on`; {type(error).__name__} {error} came up.") from None
     if not measured: return ["None were given when this folder was written."]
-    return [*table(["domain", "mIoU", "aAcc", "mAcc", "data"], measured), "",
+    return [*markdown_table(["domain", "mIoU", "aAcc", "mAcc", "data"], measured), "",
             "In percent: the mean of the classes' intersection over union, and the accuracy of all pixels and of the mean class."]
 
 def terms_of(recipe: Recipe, licence: str | None, whole: bool) -> list[str]: # lines
@@ -433,8 +433,8 @@ def model_card(recipe: Recipe, # the model was trained by
              f"trained on `{recipe.train}`.")
     classes = [[i, name, "#" + bytes(rgb.tolist()).hex()] for i, (name, rgb) in enumerate(zip(space.classes, space.palette))]
     parts = {f"# {recipe.name}": [about, "", *use], "## Results": results_of(results),
-             "## Protocol": table(["field", "value"], [(k, f"`{v}`") for k, v in set_fields(recipe).items()]),
-             "## Classes": table(["id", "name", "colour"], classes), "## Terms": terms_of(recipe, licence, whole)}
+             "## Protocol": markdown_table(["field", "value"], [(k, f"`{v}`") for k, v in set_fields(recipe).items()]),
+             "## Classes": markdown_table(["id", "name", "colour"], classes), "## Terms": terms_of(recipe, licence, whole)}
     return "\n".join([*head, *(f"\n{title}\n\n" + "\n".join(lines) for title, lines in parts.items()), ""])
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #064b0905
