@@ -32,8 +32,8 @@ __all__ = ['PATCH', 'PARTS', 'TERMS', 'LICENCES', 'FILES', 'Placeholder', 'Unpic
            'backbone_weights', 'split_published', 'timm_names', 'resample_patches', 'resample_positions',
            'convert_backbone', 'fit_backbone', 'check_fit', 'published_states', 'load_published', 'whole_backbone',
            'PublishedViT', 'published_vit', 'published_adapter', 'published_head', 'segmentor_from_published',
-           'published_state', 'open_published', 'licence_of', 'markdown_table', 'results_of', 'terms_of', 'model_card',
-           'can_be_rebuilt', 'read_config', 'read_folder', 'HubSegmentor', 'fetched']
+           'published_state', 'open_published', 'licence_of', 'bare', 'without_folders', 'markdown_table', 'results_of',
+           'terms_of', 'model_card', 'can_be_rebuilt', 'read_config', 'read_folder', 'HubSegmentor', 'fetched']
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #d347445c
 import json
@@ -393,6 +393,18 @@ def licence_of(backbone: str # a preset, or timm's name
     name = PRESETS.get(backbone, (backbone,))[0]
     return next((licence for pattern, licence in LICENCES.items() if fnmatch(name, pattern)), f"see the page of {name}")
 
+# %% ../nbs/6_train/29_checkpoints.ipynb #838eb009
+def bare(spec: str # of a data set
+) -> str:
+    "A descriptor without the folders of its absolute paths."
+    return re.sub(r"(?<==)(?:/|~|[A-Za-z]:)[^,]*[/\\](?=[^,])", "", spec)
+
+def without_folders(recipe: Recipe) -> Recipe:
+    "A recipe as it is handed on."
+    weights = Path(recipe.weights).name if Path(recipe.weights).is_absolute() else recipe.weights
+    specs = dict(train=bare(recipe.train), validate=bare(recipe.validate), targets=tuple(map(bare, recipe.targets)))
+    return replace(recipe, **specs, weights=weights)
+
 # %% ../nbs/6_train/29_checkpoints.ipynb #dfcd1e1b
 def markdown_table(head: list[str], rows) -> list[str]: # lines
     "A table in Markdown."
@@ -402,7 +414,7 @@ def markdown_table(head: list[str], rows) -> list[str]: # lines
 def results_of(rows: list[dict] # from `report_on`
 ) -> list[str]: # lines
     "What was measured, as a table. ValueError for what are no rows of results."
-    try: measured = [[row["domain"], *(f"{100 * row[k]:.1f}" for k in ("miou", "aacc", "macc")), f"`{row['data']}`"] for row in rows]
+    try: measured = [[row["domain"], *(f"{100 * row[k]:.1f}" for k in ("miou", "aacc", "macc")), f"`{bare(row['data'])}`"] for row in rows]
     except (TypeError, KeyError) as error:
         raise ValueError(f"results={shown(rows)}: give the rows of `report_on`; {type(error).__name__} {error} came up.") from None
     if not measured: return ["None were given when this folder was written."]
@@ -466,9 +478,10 @@ def save_pretrained(self:Segmentor, folder, # is made; files of an earlier call 
     can_be_rebuilt(self, parts)
     if backbone: parts["backbone"] = self.backbone.model.state_dict()
     state = {f"{part}.{name}": x.detach().cpu().clone().contiguous() for part, tensors in parts.items() for name, x in tensors.items()}
-    config = dict(format="causal_tune", version=causal_tune.__version__, recipe=to_dict(self.recipe), space=space_to_dict(self.space),
+    recipe = without_folders(self.recipe)
+    config = dict(format="causal_tune", version=causal_tune.__version__, recipe=to_dict(recipe), space=space_to_dict(self.space),
                   whole=backbone)
-    card = model_card(self.recipe, self.space, results, licence, backbone)
+    card = model_card(recipe, self.space, results, licence, backbone)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / FILES[0]) as unfinished: save_file(state, unfinished)
