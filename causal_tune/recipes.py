@@ -200,11 +200,14 @@ _day = "camvid:split=test,domain=day,n=10"
 _derive("camvid_day2dusk", "camvid_day2corruptions", targets=(_day, *corruption_targets(_day, 3)))
 
 # %% ../nbs/6_train/25_recipes.ipynb #c0bdc592
-_small = dict(crop=(64, 96), scale=(1., 2.), batch_size=4, iterations=200, eval_size=(96, 128))
-_derive("demo", "bench_toyscapes", train="toyscapes:domain=clear,split=train,n=256",
+_small = dict(scale=(1., 2.), batch_size=4, precision="no")
+_derive("demo", "bench_toyscapes", train="toyscapes:domain=clear,split=train,n=256", crop=(64, 96), iterations=200, eval_size=(96, 128),
         validate="toyscapes:domain=clear,split=val,n=40", targets=toy_targets(40), **_small)
-_derive("camvid_day2dusk", "bench_camvid", validate="camvid:split=val,domain=day,n=40",
-        targets=("camvid:split=test,domain=day,n=60", "camvid:split=all,domain=dusk", *corruption_targets(_day, 3)), **_small)
+_dusk = "camvid:split=all,domain=dusk"
+_derive("camvid_day2dusk", "bench_camvid", backbone="lite0", crop=(96, 128), iterations=300, validate="",
+        targets=("camvid:split=test,domain=day,n=60", _dusk, *corruption_targets(_day, 3)), **_small)
+_derive("bench_camvid", "bench_camvid_swapped", train="camvid:split=test,domain=day",
+        targets=("camvid:split=train,domain=day,sequence=0016E5,n=60", _dusk))
 
 # %% ../nbs/6_train/25_recipes.ipynb #c35af48c
 def sized(size: str, # height x width
