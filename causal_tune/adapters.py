@@ -23,6 +23,7 @@ ADAPTERS = Registry("adapter")
 class Adapter(nn.Module):
     "The contract of all adapters; by itself the identity, without parameters."
     whole = False # True: one adapter serves all stages of a model, whatever their widths
+    square = False # True: it takes square grids only
 
     def __init__(self, num_layers: int, # blocks of the backbone, one call each
                  channels: int, # width c of the patch tokens

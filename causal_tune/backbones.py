@@ -533,6 +533,22 @@ def chosen_layers(self:Backbone, layers=None # block numbers from 0; None: all
         raise ValueError(f"No such layers: {wrong}; this backbone has blocks 0 to {self.num_layers - 1}.")
     return layers
 
+# %% ../nbs/4_models/17_backbones.ipynb #577cbce7
+@patch
+def stage_blocks(self:Backbone) -> list[list[int]]: # block numbers from 0, stage by stage
+    "The blocks that share a grid; a transformer's are all in one stage."
+    numbers = iter(range(self.num_layers))
+    return [[next(numbers) for _ in stage.blocks] for stage in stages_of(self.model)]
+
+@patch
+def stage_grid(self:Backbone, size: tuple[int, int], # (height, width) of an image in pixels
+               stage: int = -1, # number of the stage from 0; the last one by default
+) -> tuple[int, int]: # (h, w) features
+    "The grid that a stage works on; images are padded to whole patches."
+    stride = stages_of(self.model)[stage].stride
+    per_patch = [p // stride if self.staged else 1 for p in self.patch_size]
+    return tuple(-(-side // p) * n for side, p, n in zip(size, self.patch_size, per_patch))
+
 # %% ../nbs/4_models/17_backbones.ipynb #d90d48ed
 @patch
 def feature_batches(self:Backbone,

@@ -140,8 +140,8 @@ def _stretch(pos, first, old, new, antialias=False, **scale):
 # %% ../nbs/6_train/29_checkpoints.ipynb #7d3ebec4
 def convert_backbone(src, # path or state dict of original weights, by Facebook's names or timm's
                      out, # file to write: .safetensors, or .pth for any other ending
-                     height: int, # of the images, in pixels
-                     width: int,
+                     height: int = 512, # of the images, in pixels
+                     width: int = 512,
                      how: str = "bicubic", # as published adapters need it, or "pinv"
                      patch_size: int = 16, # side of a patch, in pixels
 ) -> Path: # out
@@ -309,7 +309,9 @@ def _segmentor_like(parts, vit, num_heads, img_size, decoder_heads, out_layers, 
     made = create_backbone(model, adapter, out_layers=out_layers)
     head = Mask2Former(made.channels, num_heads=decoder_heads, **head)
     head.uses_queries = head.linked # some were trained beside an adapter that links no queries
-    return Segmentor(made, head, head.num_classes)
+    segmentor = Segmentor(made, head, head.num_classes)
+    segmentor.window = pair(img_size)
+    return segmentor
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #62b05683
 def segmentor_from_published(state_dict, # checkpoint: path or state dict, with its backbone or without
@@ -319,7 +321,7 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
                              out_layers=None, # blocks that the head reads; `default_out_layers` by default
                              backbone=None, # path or state dict of the backbone, where the checkpoint holds none
                              **options, # of the adapter, where weights do not tell: softmax=False
-) -> Segmentor: # with the weights, in evaluation mode
+) -> Segmentor: # with the weights, in evaluation mode; it looks through windows of `img_size`
     "The model that a published checkpoint belongs to, from its names and shapes. ValueError as in `load_published`."
     state = read_weights(state_dict)
     parts = split_published(state)

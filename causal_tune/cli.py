@@ -14,10 +14,10 @@ from .core import Registry, shown, unknown
 from .recipes import RECIPES, Recipe, check_precision, get_recipe, read_field, run_name, set_fields
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'Command', 'option', 'command', 'out', 'whole',
+__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 'Command', 'option', 'command', 'out', 'whole',
            'field_help', 'make_parser', 'stray', 'parse', 'typed', 'read_words', 'one_line', 'explained', 'passed_over',
-           'main', 'run_train', 'print_rows', 'open_model', 'run_eval', 'predict_file', 'open_predictor',
-           'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
+           'main', 'run_train', 'print_row', 'print_mean', 'report', 'open_model', 'run_eval', 'predict_file',
+           'open_predictor', 'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
            'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
            'run_convert_backbone', 'run_check_data', 'run_prepare', 'lab_choices', 'on_this_machine', 'run_lab']
 
@@ -194,35 +194,53 @@ def main(words: list[str] | None = None # what follows `causal-tune`; those of t
          option("recipe", help="name of a recipe, before any --field"), out(), ROOT, takes=ALL)
 def run_train(args):
     recipe = get_recipe(args.recipe, **args.changes)
-    from causal_tune.training import report_on, train
+    from causal_tune.training import train
     folder = args.out or Path("runs") / run_name(recipe)
     segmentor = train(recipe, folder, args.root)
     if os.environ.get("RANK", "0") != "0": return
-    rows, _ = report_on(segmentor, recipe, args.root)
-    print_rows(rows, recipe)
+    report(segmentor, recipe, args.root, Path(folder, "scores.jsonl"))
     print(f"Checkpoint: {folder}/checkpoint.pt")
 
 # %% ../nbs/9_lab/43_cli.ipynb #4cbb5b7c
-def print_rows(rows: list[dict], # results, see `evaluation.result_row`
-               recipe: Recipe) -> None: # what was run
-    "Figures per domain, their plain mean over the domains not trained on, and the protocol beside them."
+def print_row(row: dict) -> None: # see `evaluation.result_row`
+    "The figures of one domain."
+    print(f"{row['domain']:>20}  mIoU {100 * row['miou']:5.1f} %   aAcc {100 * row['aacc']:5.1f} %   "
+          f"mAcc {100 * row['macc']:5.1f} %   {row['data']}", flush=True)
+
+def print_mean(rows: list[dict], recipe: Recipe) -> None: # results, and what was run
+    "The plain mean over the domains not trained on, where there are several, and the protocol."
     others = [r for r in rows if f"domain={r['domain']}" not in recipe.train]
     mean = {k: sum(r[k] for r in others) / max(len(others), 1) for k in ("miou", "aacc", "macc")}
-    if len(others) > 1: rows = [*rows, dict(domain="mean", data="domains not trained on", **mean)]
-    width = max([12, *(len(row["domain"]) for row in rows)])
-    for row in rows:
-        print(f"{row['domain']:>{width}}  mIoU {100 * row['miou']:5.1f} %   aAcc {100 * row['aacc']:5.1f} %   "
-              f"mAcc {100 * row['macc']:5.1f} %   {row['data']}")
+    if len(others) > 1: print_row(dict(domain="mean", data="domains not trained on", **mean))
     print("Recipe:", ", ".join(f"{k}={v}" for k, v in set_fields(recipe).items()))
 
+# %% ../nbs/9_lab/43_cli.ipynb #d1ceec13
+def report(segmentor, recipe: Recipe, # names the targets
+           root, # folder of the data sets
+           path: Path) -> None: # file of results, to which a line is added for each target
+    "Evaluate on all targets. What cannot be kept is printed all the same."
+    from causal_tune.results import keep_row
+    from causal_tune.training import report_on
+    def done(row):
+        print_row(row)
+        try: keep_row(path, row, recipe=set_fields(recipe))
+        except OSError as error: print(f"causal-tune: not kept: {one_line(error)}", file=sys.stderr)
+    rows, _ = report_on(segmentor, recipe, root, each=done)
+    print_mean(rows, recipe)
+
 # %% ../nbs/9_lab/43_cli.ipynb #73af3200
-MODEL = (option("model", help="checkpoint.pt of a run; or a recipe's name, with --checkpoint"),
+MODEL = (option("model", help="checkpoint.pt of a run; or a recipe's name, and a published checkpoint behind it"),
          option("--checkpoint", metavar="FILE.pth", help="published checkpoint of adapter and head, or of everything"),
          option("--backbone", metavar="FILE.pth", help="its backbone, as convert-backbone writes it"))
+BEHIND = option("published", nargs="?", metavar="FILE.pth", help="published checkpoint, without the word --checkpoint")
 
+# %% ../nbs/9_lab/43_cli.ipynb #8683bf66
 def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
 ): # (segmentor, recipe, classes)
     "A run, or a published checkpoint; on the GPU where there is one. ValueError where the two are mixed up."
+    if behind := getattr(args, "published", None):
+        if args.checkpoint or args.model not in RECIPES: raise stray(COMMANDS["eval"], behind)
+        args.checkpoint = behind
     if not args.checkpoint and args.backbone:
         raise ValueError("--backbone belongs to a published --checkpoint; a run of ours knows its own.")
     if not args.checkpoint and args.model in RECIPES:
@@ -241,12 +259,12 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
     return segmentor.to(device), replace(recipe, **args.changes), classes
 
 # %% ../nbs/9_lab/43_cli.ipynb #aea0bf6c
-@command("evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", *MODEL, ROOT, takes=EVALUATION)
+@command("evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", *MODEL, BEHIND, ROOT,
+         out(None, "file that keeps each row (default: scores.jsonl beside the checkpoint)"), takes=EVALUATION)
 def run_eval(args):
-    from causal_tune.training import report_on
     segmentor, recipe, _ = open_model(args)
-    rows, _ = report_on(segmentor, recipe, args.root)
-    print_rows(rows, recipe)
+    beside = Path(args.checkpoint or args.model).with_name("scores.jsonl")
+    report(segmentor, recipe, args.root, args.out or beside)
 
 # %% ../nbs/9_lab/43_cli.ipynb #41dc142f
 def predict_file(segmentor, recipe: Recipe, # says at which size, and in which windows
@@ -283,6 +301,8 @@ def with_progress(paths): # a bar, where tqdm is installed: exported files run w
 # %% ../nbs/9_lab/43_cli.ipynb #d148591b
 @command("segment images of any size", *MODEL, option("images", nargs="+", help="image files"), out("predictions"), takes=EVALUATION[1:])
 def run_predict(args):
+    behind = args.model in RECIPES and not args.checkpoint and len(args.images) > 1
+    if behind: args.published = args.images.pop(0)
     from causal_tune.images import SomeFailed, line_of, listing, read_image, reason
     stems = {Path(p).stem for p in args.images}
     if len(stems) < len(args.images): raise ValueError("Two images share a name; predict them into different folders.")
@@ -310,7 +330,7 @@ def run_export(args):
           f"and scores are within {found['scores']:.1g}")
 
 # %% ../nbs/9_lab/43_cli.ipynb #c7418a0c
-@command("predict ACDC's test images for its server", *MODEL, ROOT, out("acdc_test.zip", "zip file to write"), takes=EVALUATION)
+@command("predict ACDC's test images for its server", *MODEL, BEHIND, ROOT, out("acdc_test.zip", "zip file to write"), takes=EVALUATION)
 def run_predict_acdc(args):
     from causal_tune.converters import acdc_submission
     segmentor, recipe, _ = open_model(args)
@@ -385,11 +405,12 @@ def shortened(targets) -> list[str]: # one for those that differ in the corrupti
 @command("lay DINOv2 weights out for patches of 16 and a size",
          option("src", metavar="SRC", help="original weights, such as dinov2_vitl14_pretrain.pth"),
          option("target", metavar="OUT", help="file to write, .pth or .safetensors"),
-         *(option(f"--{side}", type=whole(1, 16_384), required=True, help="of images, in pixels") for side in ("height", "width")),
+         *(option(f"--{side}", type=whole(1, 16_384), help="of images, in pixels (default: 512)") for side in ("height", "width")),
          option("--how", choices=["bicubic", "pinv"], default="bicubic", help="published adapters need bicubic"))
 def run_convert_backbone(args):
+    if (args.height is None) != (args.width is None): raise ValueError("Give --height and --width, or neither for 512 x 512.")
     from causal_tune.checkpoints import convert_backbone
-    print(convert_backbone(args.src, args.target, args.height, args.width, args.how))
+    print(convert_backbone(args.src, args.target, args.height or 512, args.width or 512, args.how))
 
 @command("say what is there of the data sets, what is missing and what is wrong",
          option("name", nargs="?", help="one data set (default: all)"), ROOT)

@@ -407,7 +407,8 @@ def own_folder(folder: Path, # where predictions are kept
 ) -> Path: # the folder of the images in it
     "A folder for the predictions of one model. ValueError if it holds those of another."
     note = folder/"model.txt"
-    if note.exists() and note.read_bytes() != code.encode():
+    begun = next((folder/"labelTrainIds").glob("*"), None) # a model that predicted nothing is no other model
+    if begun and note.exists() and note.read_bytes() != code.encode():
         raise ValueError(f"{folder} holds predictions of another model or other options; remove it, or choose another out_zip")
     (folder/"labelTrainIds").mkdir(parents=True, exist_ok=True)
     with whole_file(note) as unfinished: unfinished.write_text(code)

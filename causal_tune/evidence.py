@@ -21,9 +21,10 @@ from .results import middle, redrawn_scores
 from .spectral import dct2, dct2_tokens, grid_to_tokens, idct2
 
 # %% auto #0
-__all__ = ['EDGES', 'rings', 'band_table', 'band_energies', 'band_tokens', 'patch_labels', 'layer_spectra', 'random_halves',
-           'domain_scores', 'class_scores', 'frequent', 'energy_change', 'Evidence', 'evidence_by_layer',
-           'joined_evidence', 'band_evidence', 'skill_curves', 'without_band', 'removed', 'band_removal']
+__all__ = ['EDGES', 'rings', 'band_table', 'band_energies', 'band_tokens', 'patch_labels', 'layer_spectra', 'one_grid',
+           'random_halves', 'domain_scores', 'class_scores', 'frequent', 'energy_change', 'Evidence',
+           'evidence_by_layer', 'joined_evidence', 'band_evidence', 'skill_curves', 'without_band', 'removed',
+           'band_removal']
 
 # %% ../nbs/7_insight/34_evidence.ipynb #248f78bb
 EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
@@ -124,6 +125,24 @@ def layer_spectra(backbone, # from `create_backbone`
                 kept[layer][rows] = dct2_tokens(grid_to_tokens(f.float()), (h, w)).cpu()
             begin = rows.stop
         for layer in part: yield layer, (h, w), kept.pop(layer)
+
+# %% ../nbs/7_insight/34_evidence.ipynb #709c2bfd
+def one_grid(backbone, # from `create_backbone`
+             size: tuple[int, int], # (height, width) of the images in pixels
+             edges: Sequence[float] = EDGES, # see `rings`
+             stage: int | None = None, # number from 0; None: the last one that fills every ring
+) -> list[int]: # block numbers from 0
+    "The blocks of one stage; all of a transformer's. ValueError for a stage that the model does not have."
+    blocks = backbone.stage_blocks()
+    if stage is None: stage = max((i for i in range(len(blocks)) if _fills(backbone.stage_grid(size, i), edges)), default=0)
+    if stage not in range(len(blocks)):
+        raise ValueError(f"stage={stage}: this backbone has stages 0 to {len(blocks) - 1}.")
+    return blocks[stage]
+
+def _fills(grid, edges): # is there a coefficient in every ring?
+    try: rings(*grid, edges)
+    except ValueError: return False
+    return True
 
 # %% ../nbs/7_insight/34_evidence.ipynb #07394db0
 def random_halves(scene, # (n,) scene of each image
@@ -228,6 +247,7 @@ class Evidence(NamedTuple):
     scores: pd.DataFrame # layer, band, kind (domain, control, class), task, then the fields of `Score` and skill
     energies: pd.DataFrame # layer, and the columns of `energy_change`
     bands: pd.DataFrame # from `band_table`
+    grid: tuple[int, int] # (h, w) features of an image
     classes: tuple[str, ...] # names of the classes that were asked about
     source: str # the domain that class probes are trained on, and that others are compared with
     draws: np.ndarray # (rows of scores, 1000) accuracies of resampled scenes
@@ -264,7 +284,7 @@ def _band_scores(spectrum, energies, ring, labels, who, # who: domain and scene 
 # %% ../nbs/7_insight/34_evidence.ipynb #d92d2e13
 def evidence_by_layer(backbone, # from `create_backbone`
                       frames: Gathered, # as in `band_evidence`, and so are all others
-                      source: str | None = None, edges: Sequence[float] = EDGES, layers=None, **options):
+                      source: str | None = None, edges: Sequence[float] = EDGES, layers=None, stage=None, **options):
     "Yields the `Evidence` of one layer after the other; errors as in `band_evidence`."
     source = source or frames.domains[0]
     if source not in frames.domains: raise unknown("domain", source, frames.domains)
@@ -273,7 +293,7 @@ def evidence_by_layer(backbone, # from `create_backbone`
     who = row.domain, row.scene, frames.domains, number
     labels = None
     reading = {key: options.pop(key) for key in ("budget", "batch") if key in options}
-    layers = range(backbone.num_layers) if layers is None else layers
+    layers = one_grid(backbone, frames.size, edges, stage) if layers is None else layers
     for layer, grid, spectrum in layer_spectra(backbone, row.images, layers, **reading):
         if labels is None:
             bands = band_table(*grid, edges)
@@ -284,7 +304,7 @@ def evidence_by_layer(backbone, # from `create_backbone`
         mean = [energies[row.domain == d].mean((0, 2)).numpy() for d in range(len(frames.domains))]
         moved = energy_change(mean, bands.coefficients, frames.domains, number).assign(layer=layer)
         draws = np.stack([score.draws for some in scores for score in some.values()])
-        yield Evidence(_score_table(layer, scores), moved, bands, classes, source, draws)
+        yield Evidence(_score_table(layer, scores), moved, bands, grid, classes, source, draws)
 
 # %% ../nbs/7_insight/34_evidence.ipynb #46e7aae8
 def joined_evidence(parts: Sequence[Evidence] # of one layer each, from `evidence_by_layer`
@@ -298,13 +318,14 @@ def band_evidence(backbone, # from `create_backbone`
                   frames: Gathered, # from `gather`; there need be no labels
                   source: str | None = None, # the reference; the first domain by default
                   edges: Sequence[float] = EDGES, # see `rings`
-                  layers=None, # block numbers from 0; all by default
+                  layers=None, # block numbers from 0, of one stage; all of `stage` by default
+                  stage: int | None = None, # see `one_grid`
                   **options, # of `domain_scores` and `class_scores`: pairs, magnitude, folds, seed; of `layer_spectra`
 ) -> Evidence:
     "Domain and class information by layer and band. ValueError for unknown domains and for too few scenes or classes."
-    total = backbone.num_layers if layers is None else len(layers)
+    layers = one_grid(backbone, frames.size, edges, stage) if layers is None else list(layers)
     parts = evidence_by_layer(backbone, frames, source, edges, layers, **options)
-    return joined_evidence(list(tqdm(parts, "layers", total)))
+    return joined_evidence(list(tqdm(parts, "layers", len(layers))))
 
 # %% ../nbs/7_insight/34_evidence.ipynb #1083ec28
 def skill_curves(e: Evidence # from `band_evidence`

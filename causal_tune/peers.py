@@ -7,14 +7,16 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from fastcore.basics import patch
 from torch import Tensor, nn
+from .core import Registry
 from .adapters import ADAPTERS, LearnableTokens, TokenAdapter, attend, start_at_zero
 from .released import fourier_parts
 from .spectral import exporting, grid_to_tokens, tokens_to_grid
 
 # %% auto #0
-__all__ = ['attend_normalised', 'TwoBranches', 'real_fourier', 'amplitude_phase', 'from_amplitude_phase', 'SET', 'haar',
-           'inverse_haar', 'FADA']
+__all__ = ['SET_VARIANTS', 'attend_normalised', 'TwoBranches', 'real_fourier', 'amplitude_phase', 'from_amplitude_phase', 'SET',
+           'released_parts', 'released_whole', 'attend_evenly', 'ReleasedSET', 'haar', 'inverse_haar', 'FADA']
 
 # %% ../nbs/2_adapters/11_peers.ipynb #13b7a192
 def attend_normalised(x: Tensor, # (b, n, c) what asks
@@ -110,7 +112,10 @@ def from_amplitude_phase(amplitude: Tensor, # (b, h*w, c)
         return grid_to_tokens(torch.fft.ifft2(spectrum, norm="ortho").real)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #e8cbb566
-@ADAPTERS.register("set")
+SET_VARIANTS = Registry("variant of set")
+ADAPTERS["set"] = SET_VARIANTS
+
+@SET_VARIANTS.register("described")
 class SET(TwoBranches):
     "SET: spectral-decomposed tokens, one set for the phase and one for the amplitude (ACM MM 2024, section 3)."
     second_whole = True
@@ -121,6 +126,86 @@ class SET(TwoBranches):
         new_amplitude = amplitude + self.second_branch(amplitude.to(tokens.dtype), layer)
         change = from_amplitude_phase(new_amplitude, new_phase, grid).to(tokens.dtype) - tokens
         return tokens + self.scale * change
+
+# %% ../nbs/2_adapters/11_peers.ipynb #f6d1b634
+def _not_zero(x, tiny=1e-5): # as the released code has it, sign and all
+    return torch.where(x.abs() < tiny, torch.full_like(x, tiny), x)
+
+def released_parts(tokens: Tensor # (b, n, c)
+) -> tuple[Tensor, Tensor]: # (n, b, c) each, float32 (or float64): amplitude and phase
+    "Fourier transform over images and channels, as SET's released code computes it."
+    x = rearrange(tokens, "b n c -> n b c")
+    if x.dtype != torch.float64: x = x.float()
+    b, c = x.shape[-2:]
+    with torch.autocast(x.device.type, enabled=False):
+        if exporting():
+            real, imaginary = (part * (b * c) ** .5 for part in real_fourier(x))
+        else:
+            spectrum = torch.fft.fft2(x)
+            real = spectrum.real
+            imaginary = spectrum.imag
+        amplitude = torch.sqrt(_not_zero(real ** 2 + imaginary ** 2))
+        phase = torch.atan2(imaginary, _not_zero(real))
+        whole = _own_mirror(b, x)[:, None] & _own_mirror(c, x)
+        return amplitude, torch.where(whole, torch.pi * (_not_zero(real) < 0), phase)  # or a -0 would make -pi of pi
+
+# %% ../nbs/2_adapters/11_peers.ipynb #068ddc48
+def released_whole(amplitude: Tensor, # (n, b, c)
+                   phase: Tensor, # (n, b, c), in radians
+) -> Tensor: # (b, n, c)
+    "What SET's released code makes of amplitudes and phases; no inverse of `released_parts`."
+    c = amplitude.shape[-1]
+    k = torch.arange(c, device=amplitude.device)
+    read = 2. * (2 * k < c) + 1. * (2 * k == c) - 1. * (k == 0) # a channel of the first half stands for its mirror image too
+    amplitude = amplitude * (read / (2 * c) ** .5).to(amplitude.dtype)
+    with torch.autocast(amplitude.device.type, enabled=False):
+        if exporting(): x, _ = real_fourier(amplitude * phase.cos(), amplitude * phase.sin(), sign=1)
+        else: x = torch.fft.ifft2(torch.polar(amplitude, phase), norm="ortho").real
+    return rearrange(x, "n b c -> b n c")
+
+# %% ../nbs/2_adapters/11_peers.ipynb #659f84cf
+def attend_evenly(x: Tensor, # (n, b, c) what asks
+                  tokens: Tensor, # (m, c) keys; the first is the null token
+                  values: Tensor, # (m - 1, c) values of the others
+                  softmax: bool = True, # False: the normalised similarities as they are
+) -> Tensor: # (n, b, c)
+    "softmax(norm over the tokens(x tokens^T) / sqrt c)[..., 1:] @ values: the amplitude branch of SET's released code."
+    maps = x @ tokens.to(x.dtype).T
+    maps = F.layer_norm(maps, maps.shape[-1:])
+    if softmax: maps = (maps * x.shape[-1] ** -.5).softmax(-1)
+    return maps[..., 1:] @ values.to(x.dtype)
+
+# %% ../nbs/2_adapters/11_peers.ipynb #e3812b00
+@SET_VARIANTS.register("released")
+class ReleasedSET(TokenAdapter):
+    "SET as its released code computes it, under the published parameter names."
+    def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
+                 num_tokens: int = 100, # m, tokens of each block and branch, the null token among them
+                 rank: int | None = 16, # r of the phase's tokens; None stores them whole
+                 init: str = "scale", # "scale": s = 1e-3 learnable; "zero": output maps zero, s = 1
+                 softmax: bool = True): # of the attention to the tokens
+        super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init, softmax)
+        second = LearnableTokens()
+        second.make_tokens(num_layers, num_tokens, channels, None, patch_size)
+        self.learnable_tokens2 = second.learnable_tokens
+        self.mlp_token2feat2 = nn.Linear(channels, channels)
+        self.mlp_delta_f2 = nn.Linear(channels, channels)
+        if init == "zero": start_at_zero(self.mlp_delta_f2)
+
+# %% ../nbs/2_adapters/11_peers.ipynb #03a2df28
+@patch
+def forward(self: ReleasedSET, tokens, layer, grid):
+    self.check(tokens, layer, grid)
+    amplitude, phase = (part.to(tokens.dtype) for part in released_parts(tokens))
+    T = self.tokens(layer)
+    delta = attend(phase, T, self.mlp_token2feat(T[1:]), self.softmax)
+    new_phase = self.mlp_delta_f(delta + phase)
+    T = self.learnable_tokens2[layer]
+    delta = attend_evenly(amplitude, T, self.mlp_token2feat2(T[1:]), self.softmax)
+    new_amplitude = self.mlp_delta_f2(delta + amplitude)
+    precise = torch.promote_types(tokens.dtype, torch.float32)
+    change = released_whole(new_amplitude.to(precise), new_phase.to(precise))
+    return tokens + self.scale * change.to(tokens.dtype)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #af0ef51e
 def haar(x: Tensor # (b, 2h, 2w, c)

@@ -101,7 +101,7 @@ class _Model(_Data):
     adapter: str = _model("none", "what is tuned in the backbone")
     init: str | None = _model(None, "start of the adapter: scale, zero")
     band: str | None = _model(None, "filter of causal_tune, such as dog:low=.2")
-    variant: str | None = _model(None, "causal_tune: described or released")
+    variant: str | None = _model(None, "causal_tune, set: described or released")
     residual: str | None = _model(None, "causal_tune: add or replace")
     num_tokens: int | None = _model(None, "learnable tokens of each block", (2, 10_000))
     rank: int | None = _model(None, "rank of the learnable tokens", (1, 10_000))
@@ -158,7 +158,10 @@ def get_recipe(name: str, # one of `RECIPES`
 ) -> Recipe:
     "A named recipe with some of its fields replaced; ValueError for unknown names and fields."
     _check_names(overrides)
-    return replace(RECIPES[check_value("recipe", name, "str", "demo")], **overrides)
+    recipe = RECIPES[check_value("recipe", name, "str", "demo")]
+    if overrides.get("backbone", recipe.backbone) != recipe.backbone:
+        recipe = replace(recipe, weights="") # that file holds another model's
+    return replace(recipe, **overrides)
 
 def _check_names(names) -> None:
     known = [f.name for f in fields(Recipe)]

@@ -40,8 +40,8 @@ def check_square(grid: tuple[int, int] # (h, w)
     s = math.isqrt(h * w)
     if s * s != h * w:
         raise ValueError(f"A {h} x {w} grid has {h * w} tokens, which fill no square plane: the released variant of "
-                         "causal_tune needs a square number of patches. Use square images, or variant='described', "
-                         "which takes any grid.")
+                         "causal_tune needs a square number of patches. Look through square windows, such as window=512 "
+                         "(--window 512x512), or use variant='described', which takes any grid.")
     if h != w: warnings.warn(f"The released variant of causal_tune treats a {h} x {w} grid like {s} x {s}.")
 
 # %% ../nbs/2_adapters/10_released.ipynb #e39dfb46
@@ -79,6 +79,7 @@ def released_inverse(X: Tensor # (..., s, s)
 @VARIANTS.register("released")
 class ReleasedCausalTune(TokenAdapter):
     "Causal-Tune as its published code computes it, under the published parameter names."
+    square = True
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
                  num_tokens: int = 100, # m, tokens of each block, the null token among them
                  rank: int | None = 16, # r of the tokens; None stores them whole
@@ -99,6 +100,5 @@ class ReleasedCausalTune(TokenAdapter):
         check_square(grid)
         T = self.tokens(layer)
         causal = released_filter(tokens)
-        delta = attend(causal, T, self.mlp_token2feat(T[1:]), self.softmax)
-        refined = self.mlp_delta_f(delta + causal)
+        refined = self.mlp_delta_f(attend(causal, T, self.mlp_token2feat(T[1:]), self.softmax) + causal)
         return tokens + self.scale * from_planes(released_inverse(to_planes(refined)))

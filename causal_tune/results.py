@@ -4,6 +4,7 @@
 
 # %% ../nbs/6_train/27_results.ipynb #f6ac6755
 from __future__ import annotations
+import json
 from io import BytesIO
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
@@ -15,7 +16,7 @@ from .evaluation import miou
 # %% auto #0
 __all__ = ['check_rows', 'summary', 'collapsed', 'redraws', 'middle', 'block_sums', 'redrawn_scores', 'Interval', 'interval',
            'direction', 'write_counts', 'counts_in', 'read_counts', 'scores_of', 'differences', 'write_table',
-           'read_table']
+           'read_table', 'keep_row']
 
 # %% ../nbs/6_train/27_results.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results
@@ -206,3 +207,10 @@ def read_table(path) -> pd.DataFrame:
     try: return pd.read_csv(path, skiprows=1)
     except OSError: raise
     except Exception as error: raise ValueError(f"{path} cannot be read as a table ({shown(str(error))}); write it again.") from error
+
+def keep_row(path, # of lines of JSON, to which one is added
+             row: dict, # see `evaluation.result_row`
+             **facts, # how it came about
+) -> None:
+    "Keep a result as soon as it is there. OSError where the file cannot be written."
+    with open(path, "a") as f: f.write(json.dumps(row | facts | dict(code=code_version())) + "\n")

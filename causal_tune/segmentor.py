@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from fastcore.basics import patch
 from .core import check_range, parse_spec
 from .tensors import check_finite
-from .images import line_of, read_image, resize, windows
+from .images import line_of, pair, read_image, resize, windows
 from .backbones import Backbone, create_backbone
 from .heads import HEADS, at_size, create_head
 from . import mask2former  # registers its head
 
 # %% auto #0
-__all__ = ['Segmentor', 'start_from', 'create_segmentor', 'labels_of']
+__all__ = ['Segmentor', 'start_from', 'create_segmentor', 'at_least', 'labels_of']
 
 # %% ../nbs/4_models/20_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
@@ -30,6 +30,7 @@ class Segmentor(nn.Module):
         self.backbone = backbone
         self.head = head
         self.num_classes = num_classes
+        self.window = None # (h, w) in pixels, through which it looks where nothing else is said
         if not head.uses_queries: # nothing would ever train the adapter's query link
             for p in backbone.adapter.link_parameters(): p.requires_grad_(False)
     @property
@@ -109,18 +110,27 @@ def prepared(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
 @patch
 @torch.no_grad()
 def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
-          window: int | tuple | None = None, # side or (h, w) in pixels; None: the whole image at once
+          window: int | tuple | None = None, # side or (h, w) in pixels; None: its own, or else the whole image at once
           stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
 ) -> Tensor: # (b, k, H, W) scores, averaged where windows overlap
     "Scores through sliding windows; ValueError where the stride would leave gaps."
+    window = window or self.window
     if window is None: return self(images)
     H, W = images.shape[-2:]
-    total = images.new_zeros(len(images), self.num_classes, H, W)
-    count = images.new_zeros(H, W)
-    for place in windows((H, W), window, stride):
+    if self.window or self.adapter.square: images = at_least(images, pair(window))
+    total = images.new_zeros(len(images), self.num_classes, *images.shape[-2:])
+    count = images.new_zeros(images.shape[-2:])
+    for place in windows(count.shape, window, stride):
         total[place] += self(images[place])
         count[place] += 1
-    return total / count
+    return (total / count)[..., :H, :W]
+
+def at_least(images: Tensor, # (b, 3, H, W), normalised
+             size: tuple[int, int], # (h, w)
+) -> Tensor: # (b, 3, max(H, h), max(W, w))
+    "Images padded with the mean colour at the right and the bottom, up to a size."
+    H, W = images.shape[-2:]
+    return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
 
 # %% ../nbs/4_models/20_segmentor.ipynb #0073b15d
 def labels_of(scores: Tensor, # (b, k, ...)

@@ -168,17 +168,17 @@ def suggest_band(model, # a backbone or a segmentor
                  changes: Mapping[str, Callable] | None = None, # stand-ins for unseen domains; `stand_ins()` by default
                  keep_dc: bool = False, # see `band_rule`
                  edges: Sequence[float] = EDGES, # see `rings`
-                 layers=None, # block numbers from 0; all by default
+                 layers=None, # block numbers from 0, of one stage; all of `stage` by default
+                 stage: int | None = None, # of a model that has stages, see `one_grid`
                  block: int = 1, # consecutive frames that count as one scene; for video
                  seed: int = 0, # of stand-ins and folds
                  **options, # of `band_evidence`: magnitude, folds, budget, batch
 ) -> Suggestion:
-    "Cut-offs chosen from source images and their labels alone. ValueError for a mapping of domains."
+    "Cut-offs chosen from source images and their labels alone. ValueError for a mapping of domains, or an unknown stage."
     if isinstance(data, Mapping): raise ValueError("suggest_band takes the source data set alone, no mapping of domains.")
     frames = perturbed(gather({"source": data}, block=block), stand_ins() if changes is None else changes, seed)
     backbone = getattr(model, "backbone", model)
-    evidence = band_evidence(backbone, frames, "source", edges, layers, pairs=False, seed=seed, **options)
+    evidence = band_evidence(backbone, frames, "source", edges, layers, stage, pairs=False, seed=seed, **options)
     rule = band_rule(*mean_skills(evidence), keep_dc)
-    h, w = (-(-side // patch) for side, patch in zip(frames.size, backbone.patch_size))
-    spec = run_spec(rule.kept, h, w, edges)
+    spec = run_spec(rule.kept, *evidence.grid, edges)
     return Suggestion(create_band(spec), spec, evidence.bands.merge(rule, on="band"), evidence)

@@ -61,6 +61,13 @@ def _load(path, pickle_module):
         return load_file(path, backend="pread") # a file mapped into memory leaves two Python objects a tensor behind
 
 # %% ../nbs/0_ground/02_tensors.ipynb #2b0d9f79
+def _absent(path, what): # what to do about a file that is not there
+    converted = re.fullmatch(r"\w+_converted(?:_(\d+)x(\d+))?", path.stem)
+    if not converted: return f"give {what}, .pth or .safetensors."
+    height, width = converted.groups(default="512")
+    return (f"make it by `causal-tune convert-backbone {path.with_name('dinov2_vitl14_pretrain.pth')} {path} "
+            f"--height {height} --width {width}`; checkpoints/README.md says where the original comes from.")
+
 def read_tensors(path, # .safetensors, or whatever `torch.save` wrote
                  what: str = "a file of weights", # what it should be
                  advice: str = "fetch or write it again", # what to do where it is not
@@ -68,7 +75,7 @@ def read_tensors(path, # .safetensors, or whatever `torch.save` wrote
 ) -> dict: # what is in it, all tensors on the CPU
     "Read a file of tensors without running anything in it; FileNotFoundError, or ValueError where it cannot be read."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"No file at {path}: give {what}, .pth or .safetensors.")
+    if not path.is_file(): raise FileNotFoundError(f"No file at {path}: {_absent(path, what)}")
     try:
         why = _no_tensors_in(path)
         content = {} if why else _load(path, pickle_module)

@@ -719,6 +719,7 @@ def report_on(segmentor: Segmentor,
               recipe: Recipe, # names the targets
               root=None, # folder of the data sets
               label: str | None = None, # what the rows call the adapter; its name by default
+              each=lambda row: None, # called with each row when it is there
 ) -> tuple[list[dict], dict]: # rows, see `result_row`; and per domain the confusion matrices of its images
     "Evaluate a segmentor on all of its recipe's targets, which are all opened first. Errors as `open_data`."
     rows = []
@@ -729,4 +730,5 @@ def report_on(segmentor: Segmentor,
         counts[domain] = cms
         rows.append(result_row(cms, data.space.classes, adapter=label or recipe.adapter, seed=recipe.seed,
                                domain=domain, data=spec))
+        each(rows[-1])
     return rows, counts

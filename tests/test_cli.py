@@ -257,6 +257,74 @@ def test_eval_of_a_published_checkpoint(acdc, published, capsys):
     assert "mean" in said
 
 
+def test_the_published_order_of_words(acdc, published, capsys):
+    "`eval RECIPE iter_40000.pth --backbone F`, as the published commands have it; each row is kept beside the checkpoint."
+    import json
+    words = ["small", "iter_40000.pth", *published[1][3:]]
+    assert call("eval", *words, "--root", acdc) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    rows = [json.loads(line) for line in Path("scores.jsonl").read_text().splitlines()]
+    assert [row["domain"] for row in rows] == ["night", "fog"] and f"{100 * rows[1]['miou']:5.1f} %" in said
+    assert rows[0]["recipe"]["window"] == [64, 64]
+    paint(acdc / "street.jpg", (50, 40))
+    assert call("predict", *words[:2], "street.jpg", *words[2:], "--out", "seen") == 0, capsys.readouterr().err
+    assert Image.open("seen/street_trainIds.png").size == (50, 40), "smaller than the window of 64 pixels"
+
+
+def test_rows_before_an_error_are_printed_and_kept(run, cli, tmp_path, monkeypatch, capsys):
+    from causal_tune import cli as C, training
+    from causal_tune.evaluation import evaluate
+    def evaluate_once(segmentor, data, *options, **more):
+        if data.domain == "snow": raise OSError("the disk is gone")
+        return evaluate(segmentor, data, *options, **more)
+    monkeypatch.setattr(training, "evaluate", evaluate_once)
+    out = tmp_path / "kept.jsonl"
+    targets = [f"toyscapes:domain={d},split=test,n=1" for d in ("night", "snow")]
+    assert C.main(["eval", str(run[0] / "checkpoint.pt"), "--out", str(out), "--targets", *targets]) == 2
+    said = capsys.readouterr()
+    assert "night  mIoU" in said.out and "the disk is gone" in said.err and out.read_text().count("\n") == 1
+
+
+def test_a_failed_submission_refuses_no_other(acdc, published, capsys):
+    words = ["predict-acdc", *published[1], "--root", acdc, "--out", acdc / "test.zip"]
+    whole = next(acdc.glob("acdc/rgb_anon/rain/test/*/*.png"))
+    content = whole.read_bytes()
+    for path in acdc.glob("acdc/rgb_anon/*/test/*/*.png"): path.write_bytes(content[:40])
+    assert call(*words) == 1
+    for path in acdc.glob("acdc/rgb_anon/*/test/*/*.png"): path.write_bytes(content)
+    assert call(*words, "--stride", "32x32") == 0, capsys.readouterr().err
+
+
+def test_any_image_by_default(acdc, published):
+    "Without a word of windows or sizes, smaller and larger than what it was trained on."
+    import causal_tune as ct
+    from causal_tune.converters import acdc_submission
+    segmentor = ct.segmentor_from_published("iter_40000.pth", num_heads=3, img_size=64, backbone="converted.pth")
+    for size in ((36, 48), (75, 101)): assert segmentor.predict(np.zeros((*size, 3), np.uint8)).shape == size
+    assert acdc_submission(segmentor, "upload.zip", acdc).exists()
+
+
+@pytest.mark.parametrize("size, name", [(512, "dinov2_converted.pth"), (1024, "dinov2_converted_1024x1024.pth")])
+def test_a_missing_conversion_is_told_how_to_make(size, name, acdc, published, capsys):
+    makes = f"causal-tune convert-backbone checkpoints/dinov2_vitl14_pretrain.pth checkpoints/{name} --height {size} --width {size}"
+    assert call("eval", f"c2acdc_{size}", "iter_40000.pth", "--backbone", f"checkpoints/{name}") == 2
+    assert makes in capsys.readouterr().err
+    for page in ("README.md", "checkpoints/README.md"):
+        assert makes in (Path(__file__).parents[1] / page).read_text(), page
+
+
+def test_another_backbone_asks_for_its_own_file(acdc, capsys, monkeypatch, tmp_path):
+    from causal_tune import backbones
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(backbones.timm, "create_model", lambda *a, **k: 1 / 0)
+    for d in ("train", "val"):
+        paint(acdc / f"cityscapes/leftImg8bit/{d}/town/a_leftImg8bit.png")
+        paint(acdc / f"cityscapes/gtFine/{d}/town/a_gtFine_labelTrainIds.png", ids=[0, 8])
+    assert call("train", "c2acdc_512", "--backbone", "dinov2_s", "--root", acdc, "--out", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "vit_small_patch14_dinov2" in said and "dinov2_converted" not in said
+
+
 def test_a_published_checkpoint_needs_its_backbone(acdc, published, capsys):
     assert call("eval", *published[1][:3], "--root", acdc) == 2
     err = capsys.readouterr().err

@@ -165,7 +165,7 @@ def test_check_data(tmp_path, capsys):
 
 def test_report(weights, capsys):
     "Two corruptions, each a row of its own; the mean leaves the clean domain out, and an evaluation repeats exactly."
-    from causal_tune.cli import print_rows
+    from causal_tune.cli import print_mean
     from causal_tune.recipes import Recipe
     from causal_tune.training import build, report_on
     torch.manual_seed(0)
@@ -179,7 +179,7 @@ def test_report(weights, capsys):
     assert {d: len(c) for d, c in counts.items()} == {"clear": 3, "fog": 2, "fog:5": 3, "contrast:1-5": 15}
     assert counts["contrast:1-5"].sum() == 5 * counts["clear"].sum() == 5 * counts["fog:5"].sum()
     assert not np.array_equal(counts["fog:5"], counts["clear"]) and report_on(segmentor, recipe)[0] == rows
-    print_rows(rows, recipe)
+    print_mean(rows, recipe)
     mean = np.mean([r["miou"] for r in rows[1:]])
     assert f"mean  mIoU {100 * mean:5.1f} %" in capsys.readouterr().out
 

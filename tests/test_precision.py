@@ -4,7 +4,7 @@ import causal_tune as ct  # before timm: repairs torchvision
 from timm.models.vision_transformer import VisionTransformer
 
 HEADS = ["linear", "dpt:width=16", "mask2former:width=32,num_queries=5,encoder_layers=1,decoder_layers=3,encoder_hidden=32,decoder_hidden=32"]
-ADAPTERS = ["none", "rein", "set", "fada", "causal_tune", "causal_tune:band=learnable", "causal_tune:variant=released",
+ADAPTERS = ["none", "rein", "set", "set:variant=released", "fada", "causal_tune", "causal_tune:band=learnable", "causal_tune:variant=released",
             "lora:rank=4", "soma:rank=4,first_layer=0", "full"]
 
 
