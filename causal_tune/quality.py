@@ -138,7 +138,7 @@ def next_value(scores: dict # value -> score
     "What to try next: one step beyond the edge at which the best lies, the smaller one of equals."
     values = sorted(scores)
     best = max(values, key=lambda value: (scores[value], -value))
-    if values[0] < best < values[-1]: return []
+    if values[0] < best < values[-1] or len(values) == 1: return []
     step = values[1] / values[0]
     return [float(f"{best / step if best == values[0] else best * step:.3g}")]
 
