@@ -412,7 +412,7 @@ def _no_xformers(model) -> str | None: # the reason
         return f"a {type(model).__name__} has no attention that could be replaced"
     if not torch.cuda.is_available(): return "it runs on CUDA only, and torch sees no GPU"
     try: from xformers.ops import memory_efficient_attention
-    except (ImportError, OSError) as err: return f"it cannot be imported ({err}); pip install 'causal_tune[xformers]'"
+    except (ImportError, OSError) as err: return f"it cannot be imported ({err}); pip install '.[xformers]'"
 
 def _attend(attn, *args, **kwargs):
     with XFormersMode(): return type(attn).forward(attn, *args, **kwargs)

@@ -358,4 +358,6 @@ def open_published(recipe: Recipe, # says how the checkpoint was trained and is 
     source = backbone or checkpoint
     weights = "" if isinstance(source, dict) else str(source) # a recipe names a file, or none
     told = dict(variant=None, weights=weights) | options | {field: sizes.get(field) for field in ("init", "num_tokens", "rank")}
-    return segmentor, replace(recipe, adapter=name, **told), CITYSCAPES.classes
+    segmentor.space = CITYSCAPES
+    segmentor.recipe = replace(recipe, adapter=name, **told)
+    return segmentor, segmentor.recipe, CITYSCAPES.classes

@@ -285,9 +285,8 @@ def predict_file(segmentor, recipe: Recipe, # says at which size, and in which w
 def open_predictor(args): # (segmentor, recipe, label space)
     "What `open_model` opens, or an exported file, which runs without torch. ValueError for options that it cannot heed."
     if not args.model.endswith(".onnx"):
-        from causal_tune.domains import space_of
-        segmentor, recipe, classes = open_model(args)
-        return segmentor, recipe, space_of(classes)
+        segmentor, recipe, _ = open_model(args)
+        return segmentor, recipe, segmentor.space
     if args.checkpoint or args.backbone: raise ValueError("An exported file holds its weights; leave --checkpoint and --backbone out.")
     from causal_tune.export import OnnxSegmentor
     segmentor = OnnxSegmentor(args.model)

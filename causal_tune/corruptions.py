@@ -39,7 +39,7 @@ def library(): # the package `imagecorruptions`
     try: import imagecorruptions
     except ImportError as err:
         raise ValueError(f"corruptions need a package that cannot be imported ({err}); "
-                         "pip install 'causal_tune[corruptions]'") from err
+                         "pip install '.[corruptions]'") from err
     return imagecorruptions
 
 # %% ../nbs/5_data/21_corruptions.ipynb #f1d564dc

@@ -93,7 +93,7 @@ def _energy_note(s: Spectra, n):
 def demo_differences(folder, # of the runs
                      rows: list[dict], # of finished runs
 ) -> pd.DataFrame: # to none, as `differences` makes it; domain "mean": over the targets
-    "Paired differences by domain, with 95 % intervals over frames and seeds."
+    "Paired differences by domain, with 95 % intervals over frames and seeds, and Holm over all of them."
     return differences(scores_of(folder, rows, block=1, groups=dict(mean=_targets(rows))))
 
 def _targets(rows): # all domains but the source

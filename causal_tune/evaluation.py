@@ -14,7 +14,7 @@ from .recipes import check_precision
 from .segmentor import Segmentor, labels_of
 
 # %% auto #0
-__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'same_size', 'classify', 'evaluate', 'result_row']
+__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'same_size', 'classify', 'check_classes', 'evaluate', 'result_row']
 
 # %% ../nbs/6_train/26_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors
@@ -78,6 +78,20 @@ def classify(segmentor: Segmentor,
     logits = segmentor.slide(segmentor.prepared(images, size), window or None, stride or None)
     return labels_of(F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False), names)
 
+# %% ../nbs/6_train/26_evaluation.ipynb #3819ec2c
+def check_classes(segmentor: Segmentor,
+                  space, # the label space of some labels
+) -> None:
+    "ValueError where labels have other classes than a segmentor."
+    k = segmentor.num_classes
+    if len(space.classes) != k:
+        raise ValueError(f"The segmentor knows {k} classes, the labels ({space.name}) have {len(space.classes)}.")
+    own = getattr(segmentor, "space", None)
+    if own is None: return
+    for i, (mine, other) in enumerate(zip(own.classes, space.classes)):
+        if mine != other: raise ValueError(f"Class {i} of the segmentor ({own.name}) is {mine!r}, of the labels ({space.name}) {other!r}: "
+                                           "give labels of its classes, in its order.")
+
 # %% ../nbs/6_train/26_evaluation.ipynb #10906351
 @torch.no_grad()
 def evaluate(segmentor: Segmentor,
@@ -90,8 +104,7 @@ def evaluate(segmentor: Segmentor,
     "Confusion matrices of a segmentor on a data set, labels at their own size. Errors as `classify`."
     k, device = segmentor.num_classes, next(segmentor.parameters()).device
     check_precision(precision, device.type)
-    if len(dataset.space.classes) != k: raise ValueError(
-        f"The segmentor knows {k} classes, the labels ({dataset.space.name}) have {len(dataset.space.classes)}.")
+    check_classes(segmentor, dataset.space)
     training = segmentor.training
     segmentor.eval()
     matrices = []

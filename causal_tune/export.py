@@ -295,11 +295,10 @@ def export_run(run: str | Path, # folder of a run, or its checkpoint.pt
     "Write a trained run as one file. Errors as `load_checkpoint` and `export_onnx`; ValueError for a run that is not finished."
     if format not in FORMATS: raise unknown("format", format, FORMATS)
     need(*WRITES)
-    from causal_tune.domains import space_of
     from causal_tune.training import load_checkpoint
     checkpoint = Path(run)/"checkpoint.pt" if Path(run).is_dir() else Path(run)
     if not checkpoint.exists() and checkpoint.with_name("resume.pt").exists(): raise ValueError(
         f"{line_of(checkpoint.parent)} is not finished: call its `causal-tune train` again, which goes on, then export it.")
-    segmentor, recipe, classes = load_checkpoint(checkpoint)
+    segmentor, recipe, _ = load_checkpoint(checkpoint)
     path = Path(out) if out else checkpoint.with_name(f"model.{format}")
-    return path, FORMATS[format](segmentor, path, space_of(classes), recipe, size)
+    return path, FORMATS[format](segmentor, path, segmentor.space, recipe, size)

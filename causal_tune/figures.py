@@ -24,7 +24,7 @@ from .spectral import dct_matrix
 from .core import unknown
 from .domains import LabelSpace, domain_color
 from .frequency import removed_share
-from .results import check_rows, summary
+from .results import check_rows, direction, summary
 
 # %% auto #0
 __all__ = ['PALETTE', 'DASHES', 'MARKS', 'OUTLINE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'TEMPLATE', 'TOLD', 'styled',
@@ -610,7 +610,7 @@ def _marks(t, edge):
 # %% ../nbs/7_insight/30_figures.ipynb #9af51f1e
 def _difference_panel(fig, col, t, names, edge, color):
     marks = _marks(t, edge)
-    sure = (t.low > 0) | (t.high < 0)
+    sure = direction(t.difference, t.get("holm", np.nan)) != "open"
     value = "%{customdata[1]:+.2f} [%{customdata[2]:+.2f}, %{customdata[3]:+.2f}]"
     fig.add_scatter(
         mode="markers+text",
@@ -630,7 +630,7 @@ def _difference_panel(fig, col, t, names, edge, color):
     fig.add_vline(0, line_color="#333", line_width=1, line_dash="dot", row=1, col=col)
 
 # %% ../nbs/7_insight/30_figures.ipynb #82c6402c
-def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, as `results.differences` makes it
+def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, holm, as `results.differences` makes it
                     reference: str = "none", # what the differences are to
                     domains: Sequence[str] | None = None, # one panel each; all by default
                     title: str = "", # above the figure
@@ -638,7 +638,7 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
     "Paired differences of mIoU with their intervals, one line per adapter and one panel per domain."
     domains = list(domains or table.domain.unique())
     names = list(table.adapter.unique())
-    ends = table[["low", "high"]].abs().max(axis=1)
+    ends = table[["difference", "low", "high"]].abs().max(axis=1)  # one seed gives no interval
     reach = min(ends.max(), max(1., 2.2 * ends.median()))
     fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=domains, horizontal_spacing=.03)
     for col, domain in enumerate(domains, 1):

@@ -13,8 +13,9 @@ from .files import whole_file
 
 # %% auto #0
 __all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'read_image',
-           'counting', 'only_counts', 'ids_of_palette', 'check_depth', 'read_label', 'image_files', 'domain_folders',
-           'pair', 'resize', 'fit_size', 'window_starts', 'windows', 'write_image', 'SomeFailed', 'reason', 'listing']
+           'counting', 'only_counts', 'ids_of_palette', 'check_depth', 'ids_of', 'read_label', 'image_files',
+           'domain_folders', 'pair', 'resize', 'fit_size', 'window_starts', 'windows', 'write_image', 'SomeFailed',
+           'reason', 'listing']
 
 # %% ../nbs/0_ground/03_images.ipynb #12955c0e
 def line_of(path) -> str:
@@ -127,23 +128,30 @@ def check_depth(path: str | Path) -> None:
     if head.startswith(b"\x89PNG") and head[24] in (2, 4) and head[25] == 0:
         raise ValueError(f"{line_of(path)} has {head[24]} bits a pixel, which are ids or shades; store ids as grey of 8 bits")
 
-def read_label(path: str | Path, # an image file with one id per pixel
-               colours: dict[int, tuple] | None = None, # id -> RGB of the classes, for palette images
-               trusted: bool = False, # of a palette image the numbers count, as its publisher says
+# %% ../nbs/0_ground/03_images.ipynb #20d3ef29
+def ids_of(picture: Image.Image, # in memory
+           name: str, # as errors show it
+           colours: dict[int, tuple] | None = None, # id -> RGB of the classes, for palette images
+           trusted: bool = False, # of a palette image the numbers count, as its publisher says
 ) -> np.ndarray: # (h, w) integers
-    "The ids of a label file. Errors as `read_image`, and ValueError for colours, for floats and for an unknown palette."
-    picture = load_picture(path)
+    "The ids of a label picture. ValueError for colours, for floats and for an unknown palette."
     ids = np.asarray(picture)
-    if ids.ndim != 2:
-        raise ValueError(f"{line_of(path)} has {ids.shape[-1]} channels, but a label file holds one id per pixel; convert it first")
-    if ids.dtype.kind == "f":
-        raise ValueError(f"{line_of(path)} holds floats, but a label file holds one id per pixel; store whole numbers of 8 bits")
-    check_depth(path)
+    if ids.ndim != 2: raise ValueError(f"{name} has {ids.shape[-1]} channels, but a label holds one id per pixel; convert it first")
+    if ids.dtype.kind == "f": raise ValueError(f"{name} holds floats, but a label holds one id per pixel; store whole numbers of 8 bits")
     if picture.mode == "1": return ids.astype(np.uint8)
     if picture.mode != "P": return ids
     table = np.array(picture.getpalette("RGB")).reshape(-1, 3)
     try: return ids_of_palette(ids, table, colours or {}, trusted)
-    except ValueError as err: raise ValueError(f"{line_of(path)}: {err}") from err
+    except ValueError as err: raise ValueError(f"{name}: {err}") from err
+
+def read_label(path: str | Path, # an image file with one id per pixel
+               colours: dict[int, tuple] | None = None, # id -> RGB of the classes, for palette images
+               trusted: bool = False, # of a palette image the numbers count, as its publisher says
+) -> np.ndarray: # (h, w) integers
+    "The ids of a label file. Errors as `load_picture`, `ids_of` and `check_depth`."
+    ids = ids_of(load_picture(path), line_of(path), colours, trusted)
+    check_depth(path)
+    return ids
 
 # %% ../nbs/0_ground/03_images.ipynb #d8db5b3b
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")

@@ -143,8 +143,9 @@ def _labels(items): # None where one has none
     return [np.asarray(item.label) for item in items]
 
 def _common_space(data): # the label space of data sets, None where none has one
-    spaces = {x.space.name: x.space for x in data if getattr(x, "space", None)}
-    if len(spaces) > 1: raise ValueError(f"The domains have labels of different kinds: {', '.join(spaces)}; give those of one kind.")
+    spaces = {x.space.classes: x.space for x in data if getattr(x, "space", None)}
+    names = ", ".join(space.name for space in spaces.values())
+    if len(spaces) > 1: raise ValueError(f"The domains have labels of different kinds: {names}; give those of one kind.")
     return next(iter(spaces.values()), None)
 
 # %% ../nbs/7_insight/31_observation.ipynb #9b4db762

@@ -19,7 +19,7 @@ from .recipes import RECIPES, Recipe, changed_fields, set_fields, to_dict
 from .toyvit import HELD_OUT, SEEN
 from .datasets import load_dataset
 from .evaluation import evaluate, miou
-from .results import collapsed, differences, scores_of, write_table
+from .results import collapsed, differences, scores_of, together, write_table
 from .backbones import image_batches
 from .training import build, evaluate_on, load_checkpoint, parameter_groups, refuse_other
 from .figures import difference_plot
@@ -396,10 +396,10 @@ def result_tables(e: Experiment, # says which domain was trained on
     scores = pd.DataFrame(rows)[["adapter", "seed", "domain", "miou", "aacc", "macc", "version"]]
     means = []
     for (label, domain), redrawn in drawn.items():
-        by_seed = redrawn[0]
+        by_seed = redrawn.scores[0]
         spread = by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan
         means.append(dict(adapter=label, domain=domain, mean=100 * by_seed.mean(), sd=100 * spread, seeds=len(by_seed)))
-    against = [differences(drawn, r).assign(reference=r) for r in REFERENCES if (r, e.source) in drawn]
+    against = [differences(drawn, r, e.panels).assign(reference=r) for r in REFERENCES if (r, e.source) in drawn]
     return dict(scores=scores, means=pd.DataFrame(means).round(2), differences=pd.concat(against, ignore_index=True))
 
 # %% ../nbs/8_bench/38_quality.ipynb #37afd514
@@ -484,8 +484,7 @@ INTRO = ("{n} variants with {seeds} seeds each. Runs of a seed share the pre-tra
          "in their order. The head's rate was found for 'none'; those of adapters and of a trained backbone are multiples of it, searched "
          "with {search} seeds on source frames that no table shows. 'zero': the adapter begins as the identity. Small models, trained "
          "briefly: this shows how the methods compare here, not at published scale.")
-FILLED = ("Points of mIoU; bars: 95 % intervals over frames and seeds; filled where the difference survives Holm's correction over all "
-          "that is shown here.")
+FILLED = "Points of mIoU; bars: 95 % t interval over frames and seeds, each by itself; filled: survives Holm's correction over this figure."
 COSTS = ("Parameters trained in backbone and adapter; time of a training step and of a prediction, as ratios to the first line, "
          "measured in turns.")
 WORTH = ("moved: |f - f'| / |f'| of the features the head reads, f' those of the frozen backbone. Domains: points of mIoU that are lost "
@@ -521,7 +520,7 @@ def quality_report(name: str, # one of `EXPERIMENTS`
     e, recipe = EXPERIMENTS[name], result["recipe"]
     rows = collapsed(result["rows"], e.crowds)
     intro = INTRO.format(n=len(result["variants"]), seeds=result["scores"].seed.nunique(), search=len(SEARCH_SEEDS))
-    changes = differences(_with_mean(result["drawn"], rows, e.source), "none")
+    changes = differences(_with_mean(result["drawn"], rows, e.source), "none", {row["domain"] for row in rows} | {"mean"})
     toy = recipe.backbone == "toy_vit" and e.source == "clear"
     seen, held_out = (SEEN, HELD_OUT) if toy else ((), ())
     return write_report(folder / "report.html", f"Adapters compared: {name}", intro, rows, changes, _figures(e, result),
@@ -530,7 +529,7 @@ def quality_report(name: str, # one of `EXPERIMENTS`
 
 def _with_mean(drawn, rows, source): # redrawn scores with the mean over the targets that the rows show
     targets = [domain for domain in dict.fromkeys(r["domain"] for r in rows) if domain != source]
-    means = {(label, "mean"): np.mean([drawn[label, d] for d in targets], 0) for label, domain in drawn if domain == source}
+    means = {(label, "mean"): together([drawn[label, d] for d in targets]) for label, domain in drawn if domain == source}
     return drawn | means
 
 # %% ../nbs/8_bench/38_quality.ipynb #3bf86d45

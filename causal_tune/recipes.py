@@ -43,6 +43,7 @@ def check(r: Recipe) -> Recipe: # the same, if its values make sense
     if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
         raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
     _check_step(r)
+    _check_course(r)
     _check_run_name(r.name)
     return r
 
@@ -67,6 +68,13 @@ def run_name(r: Recipe) -> str: # such as "demo-rein-42"
     "What the folder of a run is called if nobody says."
     adapter = re.sub(r"[^\w.+=,-]", "_", r.adapter)[:80] # options may follow its name
     return f"{r.name}-{adapter}-{r.seed}"
+
+# %% ../nbs/6_train/25_recipes.ipynb #b2d0342a
+def _check_course(r): # of what changes while a run goes on
+    if r.decay_end is not None and r.decay_end > r.weight_decay: raise ValueError(
+        f"decay_end={r.decay_end}: weight decay can only fade, from weight_decay={r.weight_decay}; give at most that.")
+    if r.ema_from is not None and r.ema_from >= r.iterations: raise ValueError(
+        f"ema_from={r.ema_from}: the run ends after {r.iterations} iterations, so nothing would be averaged; give a smaller one.")
 
 # %% ../nbs/6_train/25_recipes.ipynb #aa57bd61
 def check_precision(precision: str, # of a recipe
@@ -132,6 +140,9 @@ class _Training(_Model):
     weight_decay: float = _training(.05, "but none for norms and tokens", (0., 1e3))
     warmup: int = _training(0, "steps of linear warm-up", (0, 10 ** 9))
     power: float = _training(.9, "of the polynomial decay to zero", (.001, 100.))
+    decay_end: float | None = _training(None, "weight decay at the end, on half a cosine; soma: 1e-5", (0., 1e3))
+    ema_from: int | None = _training(None, "steps after which weights are averaged; soma: 12000", (0, 10 ** 9))
+    ema_momentum: float = _training(2e-4, "share of the newest weights in their average", (1e-6, 1.))
     precision: str = _training("no", "or bf16, fp16: mixed precision", ("no", "bf16", "fp16"))
     seed: int = _training(42, "of initial weights and training data", (0, 2 ** 32 - 1))
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")

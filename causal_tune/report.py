@@ -23,13 +23,13 @@ __all__ = ['SCORES', 'MEANING', 'ONE_SEED', 'FEW_SEEDS', 'GLANCE', 'verdict', 'H
            'class_tables', 'figure_html', 'write_report']
 
 # %% ../nbs/8_bench/36_report.ipynb #3bc39159
-def verdict(differences: pd.DataFrame, # adapter, domain, difference, low, high in points, as `results.differences` makes it
+def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, holm, as `results.differences` makes it
             adapter: str, # whose sentence
             baseline: str = "none", # named in the sentence
 ) -> str:
     "One sentence on where an adapter scores higher, where lower, and where it is open."
     own = differences[(differences.adapter == adapter) & (differences.domain != "mean")]
-    called = direction(own.low, own.high)
+    called = direction(own.difference, own.holm)
     parts = []
     for word in ("higher", "lower", "open"):
         named = [f"{line.domain} ({_signed(line.difference, 1)})" for line in own[called == word].itertuples()]
@@ -65,9 +65,9 @@ def _cell(score, gain, best): # lines of the tables of means and differences, No
     mean = f"<u>{100 * score.mean:.1f}</u>" if best else f"{100 * score.mean:.1f}"
     text = f'{mean}<span class="soft">{deviation}</span>'
     if gain is None: return Html(text)
-    ends = f"[{_signed(gain.low, 2)}, {_signed(gain.high, 2)}]"
-    sure = " sure" * bool(direction(gain.low, gain.high) != "open")
-    return Html(f'{text}<br><span class="soft gain{sure}">{_signed(gain.difference, 2)}<br>{ends}</span>')
+    ends = "" if np.isnan(gain.low) else f"<br>[{_signed(gain.low, 2)}, {_signed(gain.high, 2)}]"
+    sure = " sure" * bool(direction(gain.difference, gain.holm) != "open")
+    return Html(f'{text}<br><span class="soft gain{sure}">{_signed(gain.difference, 2)}{ends}</span>')
 
 def _by_place(table): return {(line.adapter, line.domain): line for line in table.itertuples()}
 
@@ -101,8 +101,8 @@ def score_table(rows: Sequence[Mapping], # results
     return html_table(["adapter", *heads], body, SCORES.format(seeds=_seeds(means), baseline=baseline))
 
 SCORES = ("mIoU (%), mean ± standard deviation over {seeds}; below it the difference to {baseline} with its 95 % interval, in bold where "
-          "it leaves zero out. The best of each column is underlined. Seen: the backbone's pre-training held this domain. "
-          "Held out: neither that nor the training did.")
+          "it survives Holm's correction over this table. The best of each column is underlined. "
+          "Seen: the backbone's pre-training held this domain. Held out: neither that nor the training did.")
 
 def _seeds(means):
     few, most = means.n.min(), means.n.max()
@@ -156,11 +156,11 @@ def _plot(figure, key): # as wide as the card, up to the width that the figure a
     return f'<div style="max-width:{width}px;margin:0 auto">{inner}</div>' if width else inner
 
 # %% ../nbs/8_bench/36_report.ipynb #d6d8a6d9
-MEANING = ("In points of mIoU, seed by seed on the same frames. Higher or lower: the 95 % interval, a paired bootstrap over "
-           "frames and seeds, leaves zero out. Open: zero lies in it. ")
-ONE_SEED = "There is one seed, so the interval is over frames only: another start may say otherwise."
-FEW_SEEDS = ("From {n} seeds it comes out too short: a guide, not a proof. Among many comparisons a few leave zero out by luck "
-             "alone.")
+MEANING = ("In points of mIoU, seed by seed on the same frames. Higher or lower: survives Holm's correction over all comparisons of "
+           "this table, which leaves 5 % for all of them together. Open: does not. ")
+ONE_SEED = "There is one seed, so there are no intervals and all is open: another start may say otherwise."
+FEW_SEEDS = ("From {n} seeds; the intervals, t over frames and seeds, cover 95 % each, one by one. What is open may be there and "
+             "too small to be seen so.")
 
 def _sentences(differences, baseline, seeds):
     if differences.empty: return ""

@@ -5,18 +5,21 @@
 # %% ../nbs/6_train/27_results.ipynb #f6ac6755
 from __future__ import annotations
 import json
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 import numpy as np, pandas as pd
+from scipy.optimize import brentq
+from scipy.special import stdtrit
 from .core import check_value, code_version, shown
 from .files import whole_file
 from .evaluation import miou
 
 # %% auto #0
-__all__ = ['check_rows', 'summary', 'collapsed', 'redraws', 'middle', 'block_sums', 'redrawn_scores', 'Interval', 'interval',
-           'direction', 'write_counts', 'counts_in', 'read_counts', 'scores_of', 'differences', 'write_table',
-           'read_table', 'keep_row']
+__all__ = ['LEAST', 'check_rows', 'summary', 'collapsed', 'redraws', 'middle', 'block_sums', 'Redrawn', 'redrawn_scores', 'reach',
+           'chance', 'Interval', 'interval', 'holm', 'direction', 'write_counts', 'counts_in', 'read_counts',
+           'together', 'scores_of', 'differences', 'write_table', 'read_table', 'keep_row']
 
 # %% ../nbs/6_train/27_results.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results
@@ -91,39 +94,80 @@ def block_sums(cms: np.ndarray, # (n, k, k), frames in order
     "Confusion matrices added up over blocks of consecutive frames."
     return np.add.reduceat(cms, np.arange(0, len(cms), block))
 
+@dataclass(frozen=True)
+class Redrawn:
+    "Scores of several seeds on the same frames, as they are and redrawn."
+    scores: np.ndarray # (1 + draws, seeds) mIoU: first of the frames as they are, then of redrawn ones
+    blocks: int        # of frames, that were drawn from
+
 def redrawn_scores(runs: list, # per seed: (n, k, k) of the same frames
                    block: int = 10, # consecutive frames per block
                    draws: int = 2000, seed: int = 0,
-) -> np.ndarray: # (1 + draws, seeds) mIoU: first of the frames as they are, then of redrawn ones
+) -> Redrawn:
     "Block bootstrap of mIoU (Kuensch 1989, with blocks that do not overlap)."
     sums = [block_sums(cms, block) for cms in runs]
     n = len(sums[0])
     weights = np.vstack([np.ones(n), redraws(n, draws, seed)])
     drawn = [(weights @ s.reshape(n, -1)).reshape(-1, *s.shape[1:]) for s in sums]
-    return np.stack([miou(cms) for cms in drawn], 1)
+    return Redrawn(np.stack([miou(cms) for cms in drawn], 1), n)
+
+# %% ../nbs/6_train/27_results.ipynb #b2911bdd
+def reach(p: float, # probability of missing the truth, both sides together
+          variances: Sequence[float], # of the mean, from each source of luck
+          freedom: Sequence[int], # degrees of freedom of each
+) -> float: # half of an interval
+    "How far a mean may be from the truth, by Student's t for each variance (Banerjee 1961)."
+    squares = [variance * stdtrit(degrees, p / 2) ** 2 for variance, degrees in zip(variances, freedom)]
+    return float(np.sqrt(sum(squares)))
+
+LEAST = 1e-12 # no smaller probability is told apart
+
+def chance(distance: float, # of a mean from zero, not negative
+           variances: Sequence[float], freedom: Sequence[int], # as in `reach`
+) -> float: # from `LEAST` to 1
+    "The probability of a mean so far from zero, or farther, where the truth is zero: `reach` turned round."
+    if distance == 0: return 1.
+    if reach(LEAST, variances, freedom) <= distance: return LEAST
+    return brentq(lambda p: reach(p, variances, freedom) - distance, LEAST, 1, xtol=LEAST / 10)
 
 # %% ../nbs/6_train/27_results.ipynb #ec5ae54d
 class Interval(NamedTuple):
-    "A mean and the 95 % interval around it."
+    "A mean, the 95 % interval around it, and the probability that luck alone takes it so far from zero."
     mean: float # over seeds, on the frames as they are
-    low: float  # 2.5 % of the draws lie below
-    high: float # 2.5 % of the draws lie above
+    low: float  # NaN, like high and p, from one seed or one block
+    high: float
+    p: float    # two-sided, of a mean of zero
 
-def interval(difference: np.ndarray, # (1 + draws, seeds), from `redrawn_scores`
-             seed: int = 1,
-) -> Interval: # mean over seeds, lower and upper end of its 95 % interval
-    "Mean of paired differences with its bootstrap interval over frames and seeds."
-    draws, seeds = len(difference) - 1, difference.shape[1]
-    weights = redraws(seeds, draws, seed) / seeds
-    drawn = (difference[1:] * weights).sum(1)
-    return Interval(float(difference[0].mean()), *middle(drawn).tolist())
+def interval(difference: Redrawn # paired, of two variants
+) -> Interval:
+    "Mean of paired differences with its t interval over frames and seeds."
+    by_seed = difference.scores[0]
+    seeds, blocks = len(by_seed), difference.blocks
+    mean = float(by_seed.mean())
+    if min(seeds, blocks) < 2: return Interval(mean, np.nan, np.nan, np.nan)
+    over_frames = difference.scores[1:].mean(1).var(ddof=1)
+    variances = by_seed.var(ddof=1) / seeds, over_frames * blocks / (blocks - 1)
+    freedom = seeds - 1, blocks - 1
+    half = reach(.05, variances, freedom)
+    return Interval(mean, mean - half, mean + half, chance(abs(mean), variances, freedom))
 
 # %% ../nbs/6_train/27_results.ipynb #4dcbc07c
-def direction(low, # ends of 95 % intervals: numbers, arrays or columns
-              high,
+def holm(p: Sequence[float] # of one family of comparisons; NaN where there is none
+) -> np.ndarray: # adjusted, NaN where p is
+    "Probabilities adjusted for being looked at together (Holm 1979)."
+    p = np.asarray(p, float)
+    order = np.argsort(p)  # NaN comes last
+    left = np.count_nonzero(~np.isnan(p)) - np.arange(len(p))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * left))
+    return adjusted
+
+def direction(difference, # numbers, arrays or columns
+              holm, # probabilities adjusted by `holm`
 ) -> np.ndarray: # of "higher", "lower", "open"
-    "Higher where the whole interval is above zero, lower where it is below, else open."
-    return np.select([np.asarray(low) > 0, np.asarray(high) < 0], ["higher", "lower"], "open")
+    "Higher or lower where the adjusted probability is below 5 %, else open, as it is without a probability."
+    sure = np.asarray(holm) < .05
+    return np.select([sure & (np.asarray(difference) > 0), sure & (np.asarray(difference) < 0)], ["higher", "lower"], "open")
 
 # %% ../nbs/6_train/27_results.ipynb #42bed2a1
 def write_counts(path, # of counts.npz
@@ -149,12 +193,18 @@ def read_counts(path: Path # of counts.npz
     except Exception as error:
         raise ValueError(f"{path} is damaged ({shown(str(error))}): run the grid again, which makes it again.") from error
 
+# %% ../nbs/6_train/27_results.ipynb #104679bb
+def together(parts: Sequence[Redrawn] # scores on several domains
+) -> Redrawn:
+    "Their mean, as if they were one domain; of blocks it has as few as the one with the fewest."
+    return Redrawn(np.mean([part.scores for part in parts], 0), min(part.blocks for part in parts))
+
 # %% ../nbs/6_train/27_results.ipynb #1d8241a6
 def scores_of(folder, # of the grid
               rows: list[dict], # of its runs, with adapter and seed
               block=10, # consecutive frames per block; or domain -> that, 1 if not named
               groups: dict | None = None, # name -> domains whose mean is a further domain
-) -> dict: # (label, domain) -> (1 + draws, seeds) from `redrawn_scores`
+) -> dict[tuple, Redrawn]: # (label, domain) ->
     "Redrawn scores of all finished runs. Errors as `read_counts`, and ValueError where runs are not of the same images."
     seeds = sorted({r["seed"] for r in rows})
     scores = {}
@@ -168,7 +218,7 @@ def scores_of(folder, # of the grid
             length = block.get(domain, 1) if isinstance(block, dict) else block
             scores[label, domain] = redrawn_scores([run[domain] for run in counts], length)
         for name, domains in (groups or {}).items():
-            scores[label, name] = np.mean([scores[label, domain] for domain in domains], 0)
+            scores[label, name] = together([scores[label, domain] for domain in domains])
     return scores
 
 def _shapes(counts): return {domain: cms.shape for domain, cms in counts.items()}
@@ -178,19 +228,24 @@ def _check_alike(path, shapes, wanted): # frames are compared one by one
         f"{path} counts {shown(shapes)}, the first run {shown(wanted)}: remove it and run the grid again, which makes it again.")
 
 # %% ../nbs/6_train/27_results.ipynb #a11df354
-def differences(scores: dict, # from `scores_of`
+def differences(scores: dict[tuple, Redrawn], # from `scores_of`
                 reference: str = "none", # label to compare with
-) -> pd.DataFrame: # adapter, domain, difference, sd_over_seeds, low, high in points of mIoU; a line per label and domain
-    "Paired differences to a reference: mean and spread over seeds, bootstrap interval over frames and seeds."
-    columns = ["adapter", "domain", "difference", "sd_over_seeds", "low", "high"]
+                family: Sequence[str] | None = None, # domains that are looked at together; all by default
+) -> pd.DataFrame: # adapter, domain, difference, sd_over_seeds, low, high in points of mIoU, p, holm; a line per label and domain
+    "Paired differences to a reference: mean, spread over seeds, t interval, p, and p adjusted over the family (NaN outside)."
+    columns = ["adapter", "domain", "difference", "sd_over_seeds", "low", "high", "p"]
     table = []
     for (label, domain), redrawn in scores.items():
         if label == reference: continue
-        change = 100 * (redrawn - scores[reference, domain])
-        mean, low, high = interval(change)
-        spread = change[0].std(ddof=1) if change.shape[1] > 1 else np.nan
-        table.append([label, domain, mean, spread, low, high])
-    return pd.DataFrame(table, columns=columns).round(2)
+        change = Redrawn(100 * (redrawn.scores - scores[reference, domain].scores), redrawn.blocks)
+        mean, low, high, p = interval(change)
+        spread = change.scores[0].std(ddof=1) if change.scores.shape[1] > 1 else np.nan
+        table.append([label, domain, mean, spread, low, high, p])
+    table = pd.DataFrame(table, columns=columns)
+    looked_at = table.domain.isin(table.domain if family is None else family)
+    table["holm"] = holm(table.p.where(looked_at))
+    for name in ("p", "holm"): table[name] = table[name].map("{:.3g}".format).astype(float)  # three digits, however small
+    return table.round(dict.fromkeys(columns[2:6], 2))
 
 # %% ../nbs/6_train/27_results.ipynb #cc07b8f1
 def write_table(path, # the .csv file

@@ -30,6 +30,8 @@ class Segmentor(nn.Module):
         self.backbone = backbone
         self.head = head
         self.num_classes = num_classes
+        self.space = None # the label space of its classes, and
+        self.recipe = None # how it was trained: both are set by training, and where a checkpoint is read
         self.window = None # (h, w) in pixels, through which it looks where nothing else is said
         if not head.uses_queries: # nothing would ever train the adapter's query link
             for p in backbone.adapter.link_parameters(): p.requires_grad_(False)

@@ -4,7 +4,7 @@
 
 # %% ../nbs/6_train/28_training.ipynb #4aebfe6e
 from __future__ import annotations
-import csv, os, re, signal, sys, threading, time, zipfile
+import csv, math, os, re, signal, sys, threading, time, zipfile
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,20 +19,21 @@ from tqdm.auto import tqdm
 import causal_tune
 from .core import check_value, parse_spec
 from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set_aside, whole_file
-from .tensors import read_tensors
+from .tensors import check_finite, read_tensors
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
 from .segmentor import Segmentor, create_segmentor
-from .datasets import Scenes, load_dataset, train_transform
-from .evaluation import evaluate, miou, result_row
+from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
+from .datasets import Scenes, enter_data, load_dataset, train_transform
+from .evaluation import check_classes, evaluate, miou, result_row
 
 # %% auto #0
-__all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'Stream', 'Batch',
-           'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches', 'next_batches', 'build',
-           'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'load_checkpoint', 'read_line',
-           'kept_lines', 'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite', 'first_broken', 'diagnosis',
-           'Terminated', 'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on',
-           'open_data', 'first_frames', 'stopped', 'fits', 'read_state', 'restore', 'unless_damaged', 'go_on', 'train',
-           'report_on']
+__all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
+           'Stream', 'Batch', 'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches', 'next_batches',
+           'build', 'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in',
+           'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite',
+           'first_broken', 'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other', 'finished',
+           'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'stopped', 'fits', 'read_state',
+           'restore', 'unless_damaged', 'go_on', 'with_data', 'train', 'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -69,6 +70,59 @@ def parameter_groups(model: nn.Module,
         rate = next((r for start, r in rates.items() if name.startswith(start)), 1.)
         groups.setdefault((rate, id(p) in norms or is_exempt(name)), []).append(p)
     return [dict(params=params, weight_decay=0. if exempt else weight_decay, rate=rate) for (rate, exempt), params in groups.items()]
+
+# %% ../nbs/6_train/28_training.ipynb #60317ac0
+def decay_at(t: int, # iteration, from 0
+             recipe: Recipe) -> float: # weight decay of what decays
+    "Constant, or half a cosine from `weight_decay` to `decay_end`, which would be reached one iteration after the last."
+    if recipe.decay_end is None: return recipe.weight_decay
+    share = (1 + math.cos(math.pi * t / recipe.iterations)) / 2
+    return recipe.decay_end + (recipe.weight_decay - recipe.decay_end) * share
+
+# %% ../nbs/6_train/28_training.ipynb #6b7ba7b2
+class Average:
+    "The exponential moving average of a model's trained parameters."
+    def __init__(self, model: nn.Module, # it has been said what of it is trained
+                 start: int | None, # iterations after which it begins; None: never
+                 momentum: float = 2e-4): # share of the newest weights
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.start = start
+        self.momentum = momentum
+        self.values = {}  # name -> average, once it has begun
+
+    def begun(self, done: int # iterations that were made
+    ) -> bool: return self.start is not None and done >= max(self.start, 1)
+
+    @torch.no_grad()
+    def update(self, done: int) -> None: # iterations that were made
+        if not self.begun(done): return
+        for name, p in self.parameters.items():
+            value = self.values.get(name, p.clone()).to(p.device)
+            self.values[name] = value.lerp_(p, self.momentum)
+
+# %% ../nbs/6_train/28_training.ipynb #2d9ea0cb
+@patch
+@torch.no_grad()
+def swap(self:Average) -> None:
+    "Exchange the model's weights and their average."
+    for name, value in self.values.items():
+        newest = self.parameters[name].clone()
+        self.parameters[name].copy_(value)
+        self.values[name] = newest
+
+@patch
+@contextmanager
+def shown(self:Average):
+    "Inside, the model has its average for weights."
+    self.swap()
+    try: yield
+    finally: self.swap()
+
+@patch
+def settle(self:Average) -> None:
+    "The average takes the weights' place for good."
+    self.swap()
+    self.values = {}
 
 # %% ../nbs/6_train/28_training.ipynb #70cc14fd
 class Stream(Dataset):
@@ -180,11 +234,13 @@ def training_data(recipe: Recipe,
 def save_checkpoint(path, # file to write
                     segmentor: Segmentor,
                     recipe: Recipe, # it was trained by
-                    classes, # their names
+                    classes, # a label space, or what `own_space` makes one of
                     iteration: int, # how many were done
 ) -> None:
-    "Adapter, head and recipe as plain tensors, numbers and strings."
-    facts = dict(recipe=to_dict(recipe), classes=list(classes), iteration=iteration, version=causal_tune.__version__)
+    "Adapter, head, recipe and label space as plain tensors, numbers and strings."
+    space = own_space(classes)
+    facts = dict(recipe=to_dict(recipe), classes=list(space.classes), space=space_to_dict(space), iteration=iteration,
+                 version=causal_tune.__version__)
     with whole_file(path) as unfinished: torch.save(facts | segmentor.trained_state(), unfinished)
 
 # %% ../nbs/6_train/28_training.ipynb #d1170a07
@@ -222,19 +278,30 @@ def read_checkpoint(path # file
     return saved
 
 # %% ../nbs/6_train/28_training.ipynb #a307b0e5
+def space_in(saved: dict # a checkpoint; those of older versions hold names of classes only
+) -> LabelSpace:
+    "The label space of a checkpoint. ValueError where it is damaged."
+    if "space" not in saved: return own_space(dict(enumerate(saved["classes"])))
+    space = space_from_dict(saved["space"])
+    if list(space.classes) == saved["classes"]: return space
+    raise ValueError(f"its {len(saved['classes'])} classes are not the {len(space)} of its label space; fetch it again, or train again.")
+
 def load_checkpoint(path, # file
                     **options # of `create_backbone`, such as pretrained="a file"
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
-    "The segmentor of a checkpoint. Errors as `read_checkpoint`."
+    "The segmentor of a checkpoint, which knows its label space and recipe. Errors as `read_checkpoint`."
     saved = read_checkpoint(path)
     classes = len(saved["classes"])
     try:
         recipe = from_dict(saved["recipe"])
+        space = space_in(saved)
         with torch.device("meta"): shapes = build(recipe, classes, **options | dict(pretrained=False))
         shapes.check_trained(saved) # before anything large is made
     except ValueError as error: raise ValueError(f"{path}: {error}") from None
-    segmentor = build(recipe, classes, **options)
-    return segmentor.load_trained(saved).eval(), recipe, saved["classes"]
+    segmentor = build(recipe, classes, **options).load_trained(saved).eval()
+    segmentor.space = space
+    segmentor.recipe = recipe
+    return segmentor, recipe, saved["classes"]
 
 # %% ../nbs/6_train/28_training.ipynb #18f4b750
 COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
@@ -420,6 +487,7 @@ def finished(path: Path, # of a checkpoint
     "The segmentor of a finished run; ValueError if the run was another, `Damaged` if the file is."
     refuse_other(path, read_checkpoint(path)["recipe"], recipe)
     segmentor, _, _ = load_checkpoint(path, **options)
+    segmentor.recipe = recipe # what is reported on may be another
     path.with_name("resume.pt").unlink(missing_ok=True) # there, if the run was killed at its very end
     print(f"{path} is finished; nothing to train.")
     return segmentor
@@ -441,21 +509,31 @@ class Run:
     folder: Path # of its files
     segmentor: Segmentor # in training
     optimizer: torch.optim.Optimizer
-    classes: tuple[str, ...] # their names
+    classes: LabelSpace | tuple # see `save_checkpoint`
     root: Path | None # folder of the data sets
     accelerator: object # from `make_accelerator`
     start: float = field(default_factory=time.time) # when it began
     done: int | None = 0 # iterations that were made; None within one
     kept: int = 0 # those it was last tried to keep
     noted: bool = False # whether it was said that a batch has no labels
-    def save(self):
-        scaler = self.accelerator.scaler # of fp16
-        state = dict(recipe=to_dict(self.recipe), iteration=self.done, optimizer=self.optimizer.state_dict(),
-                     scaler=scaler.state_dict() if scaler else {})
-        with whole_file(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
-    def finish(self):
-        save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, self.done)
-        (self.folder / "resume.pt").unlink(missing_ok=True)
+    average: Average | None = None # of its weights; one that never begins by default
+    def __post_init__(self): self.average = self.average or Average(self.segmentor, None)
+
+# %% ../nbs/6_train/28_training.ipynb #251e48a6
+@patch
+def save(self:Run) -> None:
+    "Write resume.pt."
+    scaler = self.accelerator.scaler # of fp16
+    state = dict(recipe=to_dict(self.recipe), iteration=self.done, optimizer=self.optimizer.state_dict(),
+                 scaler=scaler.state_dict() if scaler else {}, average={k: v.cpu() for k, v in self.average.values.items()})
+    with whole_file(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
+
+@patch
+def finish(self:Run) -> None:
+    "Write checkpoint.pt, with the average where there is one."
+    self.average.settle()
+    save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, self.done)
+    (self.folder / "resume.pt").unlink(missing_ok=True)
 
 # %% ../nbs/6_train/28_training.ipynb #3f85f244
 @patch
@@ -507,12 +585,13 @@ def first_frames(recipe: Recipe, # names the data sets that are watched and repo
     frames = {}
     for spec, data in zip([*recipe.targets, *watched], opened):
         name, options = parse_spec(spec)
+        if name in ("own", "folder"): name = spec # which are as different as they like
         frames[name, options.get("size")] = replace(data, samples=data.samples[:1])
     return list(frames.values())
 
 @patch
 def validate(self:Run) -> float: # mIoU on the recipe's validation set
-    _, cms = evaluate_on(self.segmentor, self.recipe, self.recipe.validate, self.root)
+    with self.average.shown(): _, cms = evaluate_on(self.segmentor, self.recipe, self.recipe.validate, self.root)
     self.segmentor.train()
     return float(miou(cms.sum(0)))
 
@@ -533,6 +612,14 @@ def watch(self:Run, t: int # iteration
     r = self.recipe
     due = r.eval_every and (t + 1) % r.eval_every == 0
     return dict(validation_miou=self.validate()) if r.validate and due else {}
+
+# %% ../nbs/6_train/28_training.ipynb #eaa9974d
+@patch
+def set_decay(self:Run, t: int # iteration
+) -> None:
+    "Give the optimiser the weight decay of a step, but none to what has none."
+    for group in self.optimizer.param_groups:
+        if group["weight_decay"]: group["weight_decay"] = decay_at(t, self.recipe)
 
 # %% ../nbs/6_train/28_training.ipynb #bb8130f5
 @patch
@@ -569,8 +656,10 @@ def advance(self:Run, t: int, # iteration
     "Step t with its learning rate, and its line in the log."
     given = next_batches(loader, self.recipe.accumulate)
     lr = self.set_rate(t)
+    self.set_decay(t)
     self.done = None # from here on the step is half made
     losses = one_step(t, given)
+    self.average.update(t + 1)
     self.done = t + 1
     self.note_ignored(t, given, losses)
     values = dict(loss=sum(losses) / len(losses), lr=lr, seconds=time.time() - self.start)
@@ -619,20 +708,22 @@ def loop(self:Run, first: int, # iteration to begin with
 
 # %% ../nbs/6_train/28_training.ipynb #e02ba20c
 def fits(state: dict, # of resume.pt
-         segmentor: Segmentor, optimizer) -> bool:
-    "Whether a state has the tensors of this segmentor and its optimiser, by their names and shapes."
+         segmentor: Segmentor, optimizer, average: Average) -> bool:
+    "Whether a state has the tensors of this segmentor, its optimiser and its average, by their names and shapes."
     def shapes(tensors): return {name: (x.shape, x.dtype) for name, x in tensors.items()}
     trained = segmentor.trained_state()
     saved = state["optimizer"]
     params = [p for group in optimizer.param_groups for p in group["params"]]
     groups = [group["params"] for group in optimizer.state_dict()["param_groups"]]
-    return (all(shapes(state[part]) == shapes(trained[part]) for part in trained)
+    averaged = average.parameters if average.begun(state["iteration"]) else {}
+    return (shapes(state.get("average", {})) == shapes(averaged) and all(shapes(state[part]) == shapes(trained[part]) for part in trained)
             and [group["params"] for group in saved["param_groups"]] == groups
             and all(s["exp_avg"].shape == s["exp_avg_sq"].shape == params[i].shape and s["step"].shape == ()
                     for i, s in saved["state"].items()))
 
+# %% ../nbs/6_train/28_training.ipynb #1375c75f
 def read_state(path: Path, # resume.pt
-               segmentor: Segmentor, optimizer, # that it should fit
+               segmentor: Segmentor, optimizer, average: Average, # that it should fit
                recipe: Recipe, # the one that is asked for
 ) -> dict:
     "The state of a run. ValueError if it belongs to another recipe, `Damaged` if it is none."
@@ -640,8 +731,9 @@ def read_state(path: Path, # resume.pt
     if not isinstance(state.get("recipe"), dict): raise Damaged(f"{path} holds no recipe; remove it to start again.")
     refuse_other(path, state["recipe"], recipe)
     with suppress(LookupError, TypeError, AttributeError, RuntimeError, ValueError): # the last for numbers that are not finite
-        if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer):
+        if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer, average):
             segmentor.check_trained(state)
+            check_finite(state.get("average", {}), "The average")
             return state
     raise Damaged(f"{path} holds other tensors than this model, or numbers that are not finite; remove it to start again.")
 
@@ -651,15 +743,19 @@ def restore(path: Path, # resume.pt
             optimizer, # gets its state
             recipe: Recipe, # the one that is asked for
             scaler=None, # of fp16, gets its scale
+            average: Average | None = None, # gets its values; one that never begins by default
 ) -> int: # iteration to go on with
     "Load the state of a run. Errors as `read_state`, before anything is changed."
-    state = read_state(path, segmentor, optimizer, recipe)
+    average = average or Average(segmentor, None)
+    state = read_state(path, segmentor, optimizer, average, recipe)
     segmentor.load_trained(state)
     groups = optimizer.state_dict()["param_groups"] # what they hold follows from the recipe
     optimizer.load_state_dict(dict(state=state["optimizer"]["state"], param_groups=groups))
+    average.values = state.get("average", {})
     if scaler and state.get("scaler"): scaler.load_state_dict(state["scaler"])
     return state["iteration"]
 
+# %% ../nbs/6_train/28_training.ipynb #2dafd9f3
 def unless_damaged(accelerator, # from `make_accelerator`
                    path: Path, # file of a run
                    read, # (path) -> what is in it, or `Damaged`
@@ -679,13 +775,16 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     data = training_data(recipe, root)
     frames = first_frames(recipe, len(data.space.classes), root)
     segmentor = build(recipe, len(data.space.classes), **options).train()
+    segmentor.space = data.space
+    segmentor.recipe = recipe
     groups = parameter_groups(segmentor, recipe.weight_decay, recipe.adapter_lr, recipe.backbone_lr)
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(.9, .999))
-    read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler)
+    average = Average(segmentor, recipe.ema_from, recipe.ema_momentum)
+    read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler, average=average)
     first = unless_damaged(accelerator, folder / "resume.pt", read) or 0 if resume else 0
     model, optimizer = accelerator.prepare(Loss(segmentor), optimizer)
     for frame in frames: evaluate_on(segmentor, recipe, frame)
-    run = Run(recipe, folder, segmentor, optimizer, data.space.classes, root, accelerator)
+    run = Run(recipe, folder, segmentor, optimizer, data.space, root, accelerator, average=average)
     rank = accelerator.process_index
     def one_step(t, given):
         seeds = [draw_seed(recipe.seed, t, rank, a) for a in range(recipe.accumulate)]
@@ -694,17 +793,36 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     run.loop(first, last, batches(recipe, data, first, rank, accelerator.num_processes), one_step)
     return segmentor.eval()
 
+# %% ../nbs/6_train/28_training.ipynb #401e8901
+def with_data(recipe: Recipe,
+              data=None, # what to train on: a data set for `own_data`, or a descriptor
+              classes=None, # what ids mean in all data sets that are given, see `own_space`
+              targets: dict | None = None, # name -> what to report on, likewise; none if only `data` is given
+) -> Recipe: # names these data sets
+    "A recipe for data sets of a program. ValueError as `enter_data`, and for what does not belong together."
+    if data is None and targets is None:
+        if classes is None: return recipe
+        raise ValueError("classes= says what the ids of data= or targets= mean: give one of these too, or leave it out.")
+    targets = targets or {}
+    if not isinstance(targets, dict): raise ValueError(f"targets= is a {type(targets).__name__}: give a dict such as {{'night': other}}.")
+    if "train" in targets: raise ValueError("A target is called 'train', as the data to train on is: give it another name.")
+    def named(name, given): return given if isinstance(given, str) else enter_data(name, given, classes)
+    trained = {} if data is None else dict(train=named("train", data), validate="")
+    return replace(recipe, **trained, targets=tuple(named(*target) for target in targets.items()))
+
 # %% ../nbs/6_train/28_training.ipynb #2a571de3
 def train(recipe: Recipe, # what to do
           folder="runs/custom", # where checkpoint, log and resumable state go
           root=None, # folder of the data sets, see `load_dataset`
           resume: bool = True, # go on from what the folder holds; False starts again
           stop: int | None = None, # leave off before this iteration, as an interruption would
+          data=None, classes=None, targets=None, # of your own, in place of those that the recipe names: see `with_data`
           **options, # of `create_backbone`, such as pretrained=False
 ) -> Segmentor: # trained, in eval mode
     """Train a recipe's adapter and head; writes checkpoint.pt, log.csv and TensorBoard files into `folder`.
-    ValueError for a recipe that cannot be run, OSError where another process trains in the folder or the disk is full,
+    ValueError for a recipe or data that cannot be run, OSError where another process trains in the folder or the disk is full,
     FloatingPointError for a loss that is not finite."""
+    recipe = with_data(recipe, data, classes, targets)
     folder = Path(folder)
     accelerator = make_accelerator(recipe)
     with held(folder) if accelerator.is_main_process else nullcontext():
@@ -716,15 +834,18 @@ def train(recipe: Recipe, # what to do
 
 # %% ../nbs/6_train/28_training.ipynb #bdca0301
 def report_on(segmentor: Segmentor,
-              recipe: Recipe, # names the targets
+              recipe: Recipe | None = None, # names the targets; the segmentor's own by default
               root=None, # folder of the data sets
               label: str | None = None, # what the rows call the adapter; its name by default
               each=lambda row: None, # called with each row when it is there
 ) -> tuple[list[dict], dict]: # rows, see `result_row`; and per domain the confusion matrices of its images
-    "Evaluate a segmentor on all of its recipe's targets, which are all opened first. Errors as `open_data`."
+    "Evaluate a segmentor on all of its recipe's targets, which are all opened first. Errors as `open_data`; ValueError without a recipe."
+    recipe = recipe or segmentor.recipe
+    if recipe is None: raise ValueError("This segmentor has no recipe, which says what to report on: give one.")
     rows = []
     counts = {}
     opened = open_data(recipe.targets, segmentor.num_classes, root)
+    for data in opened.values(): check_classes(segmentor, data.space)
     for spec, (domain, data) in zip(recipe.targets, opened.items()):
         _, cms = evaluate_on(segmentor, recipe, data)
         counts[domain] = cms

@@ -32,6 +32,7 @@ class LowRank(nn.Module):
         device = linear.weight.device
         self.a = nn.Parameter(torch.empty(parts, rank, inside, device=device))
         self.b = nn.Parameter(torch.zeros(parts, out, rank, device=device))
+        self.register_parameter("bias", None) # of the map; of its own where it is trained too
         for a in self.a: nn.init.kaiming_uniform_(a, math.sqrt(5))
 
     def weight(self) -> Tensor: # (out, in)
@@ -62,7 +63,9 @@ class Hooked(NamedTuple):
     low: LowRank
     hook: RemovableHandle
 
-def _beside(low, linear, args, out): return out + low(*args)
+def _beside(low, linear, args, out):
+    out = out + low(*args)
+    return out if low.bias is None else out + (low.bias - linear.bias)
 
 @ADAPTERS.register("lora")
 class LoRA(Adapter):
@@ -103,7 +106,9 @@ def attach(self: LoRA, model: nn.Module, blocks: list) -> None:
 def fold_in(self: LoRA) -> None:
     "Add the differences to the model's weights and let go of it."
     for linear, low, hook in self.hooks:
-        with torch.no_grad(): linear.weight += low.weight()
+        with torch.no_grad():
+            linear.weight += low.weight()
+            if low.bias is not None: linear.bias.copy_(low.bias)
         hook.remove()
     self.hooks = []
     self.maps = nn.ModuleDict()
@@ -114,8 +119,10 @@ class SoMA(LoRA):
     "LoRA on the minor singular components of each map (SoMA, section 3.2)."
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
                  rank: int = 16, # r, the number of singular triplets that are trained
-                 first_layer: int = 8): # blocks before it stay as they are
+                 first_layer: int = 8, # blocks before it stay as they are
+                 bias: bool = False): # train the maps' biases too, as published
         super().__init__(num_layers, channels, rank=rank, first_layer=first_layer)
+        self.bias = bias
 
     @torch.no_grad()
     def start(self, linear, parts):
@@ -126,6 +133,7 @@ class SoMA(LoRA):
         low.b.copy_(U[..., -self.rank:] * root.mT)
         low.a.copy_(root * V[:, -self.rank:])
         linear.weight -= low.weight()
+        if self.bias and linear.bias is not None: low.bias = nn.Parameter(linear.bias.clone())
         return low
 
 # %% ../nbs/2_adapters/12_tuning.ipynb #2e966b03

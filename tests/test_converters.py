@@ -53,6 +53,37 @@ def test_gta(tmp_path, recorded):
     assert (label("gta:split=train", tmp_path) == recorded["gta"]["out"].numpy()).all()
 
 
+def test_a_pair_of_gta_that_differs(tmp_path, capsys):
+    "All frames are compared, not a sample; training takes the label at its image's size, or ignores it."
+    from causal_tune.converters import check_data, prepare
+    from causal_tune.datasets import load_dataset, train_transform
+    for i in range(40):
+        ids = np.full((30, 40), 26)
+        put(tmp_path / f"gta/images/{i:05d}.png", photo(40, 30))
+        put(tmp_path / f"gta/labels/{i:05d}.png", palette(dict([(17, ids[:15, :20]), (23, ids[:, :20])]).get(i, ids)))
+    assert prepare("gta", tmp_path) == (40, 0)
+    noted = "2 of 40 labels have another size than their image (00017_labelTrainIds.png, 00023_labelTrainIds.png)"
+    assert noted in capsys.readouterr().err
+    check = check_data("gta", tmp_path, sample=2)[0]
+    assert check.ok and noted in str(check)
+    data = load_dataset("gta:split=train", tmp_path, transform=train_transform((32, 32)))
+    for i in range(40): assert data[i]["label"].shape == (32, 32), i
+    assert (label("gta:split=train", tmp_path, 17) == 13).all() and label("gta:split=train", tmp_path, 17).shape == (30, 40)
+    assert (label("gta:split=train", tmp_path, 23) == 255).all(), "half as wide: another frame's label"
+    (tmp_path / "gta/labels/00003_labelTrainIds.png").unlink()  # prepare compares what is there
+    (tmp_path / "gta/images/00004.png").unlink()
+    assert prepare("gta", tmp_path) == (1, 39)
+
+
+def test_sizes_of_all_frames_are_compared(tmp_path):
+    from causal_tune.converters import check_data
+    for i in range(30):
+        put(tmp_path / f"bdd100k/images/10k/val/{i:02d}.jpg", photo(8, 6))
+        put(tmp_path / f"bdd100k/labels/sem_seg/masks/val/{i:02d}.png", np.zeros((6, 9 if i == 11 else 8), np.uint8))
+    check = check_data("bdd100k", tmp_path, sample=2)[0]
+    assert "1 of 30 labels have another size than their image (11.png)" in str(check) and not check.ok
+
+
 def test_cityscapes(tmp_path, recorded):
     from causal_tune.converters import prepare
     frame = "aachen/aachen_000000_000019"
@@ -87,6 +118,20 @@ def test_mapillary_half(tmp_path, recorded, published):
         assert made.format == "PNG" and (np.asarray(made) == np.asarray(source.resize((20, 15), Image.BICUBIC))).all()
     with pytest.raises(ValueError, match="remove that folder"):
         CONVERTERS.create("mapillary-half", base, published=not published)
+
+
+def test_mapillary_in_both_zips(tmp_path):
+    "Labels of 1.2 lie in training/labels of its own zip, in training/v1.2/labels of that of 2.0, beside those of 2.0."
+    from causal_tune.converters import check_data, prepare
+    for version, where in (("1.2", "labels"), ("2.0", "v1.2/labels")):
+        root = tmp_path / version
+        for part in ("training", "validation"):
+            put(root / f"mapillary/{part}/images/a.jpg", photo(8, 6))
+            put(root / f"mapillary/{part}/{where}/a.png", palette(np.full((6, 8), 13)))
+            if version == "2.0": put(root / f"mapillary/{part}/v2.0/labels/a.png", palette(np.full((6, 8), 100)))
+        assert check_data("mapillary", root)[0].next == [f"causal-tune prepare mapillary --root {root}  # 2 files to write"]
+        assert prepare("mapillary", root) == (2, 0) and prepare("mapillary-half", root) == (2, 0)
+        assert (label("mapillary:split=train", root) == 0).all() and label("mapillary:split=val", root).shape == (3, 4)
 
 
 def test_mapillary_classes(tmp_path):

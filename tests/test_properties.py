@@ -3,6 +3,7 @@
 In CI the same few draws each time; `HYPOTHESIS_PROFILE=search python -m pytest tests/test_properties.py` draws many and new ones.
 """
 import dataclasses, json, os, string
+from itertools import takewhile
 import numpy as np
 import pytest
 import torch
@@ -531,19 +532,33 @@ def test_draws_and_blocks_lose_nothing(seed, n, k, block):
     sums = results.block_sums(cms, block)
     assert len(sums) == -(-n // block) and np.array_equal(sums.sum(0), cms.sum(0))
     assert (results.redraws(n, 5, seed).sum(1) == n).all()
-    scores = results.redrawn_scores([cms, cms], block, draws=20, seed=seed)
-    assert scores.shape == (21, 2) and np.array_equal(scores[:, 0], scores[:, 1])
+    redrawn = results.redrawn_scores([cms, cms], block, draws=20, seed=seed)
+    scores = redrawn.scores
+    assert redrawn.blocks == -(-n // block) and scores.shape == (21, 2) and np.array_equal(scores[:, 0], scores[:, 1])
     assert scores[0, 0] == pytest.approx(E.miou(cms.sum(0)), nan_ok=True)
 
 
-@given(seeds, st.integers(1, 4), st.floats(.01, 9))
-def test_intervals_turn_round_with_the_difference(seed, n, factor):
+@given(seeds, st.integers(2, 4), st.integers(2, 40), st.floats(.01, 9))
+def test_intervals_turn_round_with_the_difference(seed, n, blocks, factor):
     difference = np.random.default_rng(seed).normal(.3, 1, (101, n))
-    there, back = results.interval(difference), results.interval(-factor * difference)
+    there, back = (results.interval(results.Redrawn(scale * difference, blocks)) for scale in (1, -factor))
     assert (back.mean, back.low, back.high) == pytest.approx((-factor * there.mean, -factor * there.high, -factor * there.low))
     assert there.low <= there.high
     opposite = dict(higher="lower", lower="higher", open="open")
-    assert results.direction(back.low, back.high) == opposite[str(results.direction(there.low, there.high))]
+    assert back.p == pytest.approx(there.p) and 0 < there.p <= 1
+    assert (there.p < .05) == (there.low > 0 or there.high < 0)
+    assert results.direction(back.mean, back.p) == opposite[str(results.direction(there.mean, there.p))]
+
+
+@given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12), st.randoms())
+def test_holm_rejects_what_its_steps_reject(p, random):
+    "Step by step, as published: the smallest against 5 % / k, the next against 5 % / (k - 1), until one fails. Order does not matter."
+    known = sorted(x for x in p if x == x)
+    passed = list(takewhile(lambda step: step[1] * (len(known) - step[0]) < .05, enumerate(known)))
+    adjusted = results.holm(p)
+    assert (adjusted < .05).sum() == len(passed) and np.array_equal(np.isnan(adjusted), np.isnan(p))
+    order = random.sample(range(len(p)), len(p))
+    assert np.array_equal(results.holm([p[i] for i in order]), adjusted[order], equal_nan=True)
 
 
 row = dict(adapter=st.sampled_from("ab"), seed=st.integers(0, 2), domain=st.sampled_from(["fog", "rain"]), miou=st.floats(0, 1))

@@ -8,7 +8,7 @@ from conftest import ENV, trained
 from causal_tune import files
 from causal_tune.recipes import get_recipe
 from causal_tune.segmentor import Segmentor
-from causal_tune.training import Log, Run, Stream, Terminated, train, training_data
+from causal_tune.training import Average, Log, Run, Stream, Terminated, decay_at, train, training_data
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,79 @@ def test_resume_is_exact(recipe, expected, tmp_path, monkeypatch, ctrl_c, owner,
     result = trained(tmp_path / "checkpoint.pt")
     differ = [k for k in expected if not torch.equal(expected[k], result[k])]
     assert not differ, f"{len(differ)} of {len(expected)} tensors differ, such as {differ[:3]}"
+
+
+@pytest.fixture(scope="module")
+def averaged(recipe):
+    "The same with weights averaged from the third step on, and weight decay that fades."
+    return replace(recipe, ema_from=3, ema_momentum=.25, decay_end=0., weight_decay=.5)
+
+
+@pytest.fixture(scope="module")
+def average(averaged, tmp_path_factory):
+    "What that run keeps, uninterrupted; the weights after each of its steps, and the decay in it."
+    folder, weights, decays, update = tmp_path_factory.mktemp("average"), [], [], torch.optim.AdamW.step
+    def noted(optimizer, *args):
+        result = update(optimizer, *args)
+        groups = optimizer.param_groups
+        weights.append([p.detach().clone() for group in groups for p in group["params"]])
+        decays.append([group["weight_decay"] for group in groups])
+        return result
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", noted)
+        segmentor = train(averaged, folder)
+    return trained(folder / "checkpoint.pt"), segmentor, weights, decays
+
+
+def test_the_checkpoint_holds_the_average(averaged, average, expected):
+    kept, segmentor, weights, decays = average
+    means = [w.clone() for w in weights[2]]
+    for newest in weights[3:]: means = [.75 * mean + .25 * w for mean, w in zip(means, newest)]
+    assert len(weights) == 6 and decays == [[pytest.approx(decay_at(t, averaged)), 0] for t in range(6)]
+    assert decays[0][0] == .5 and .03 < decays[5][0] < .04
+    found = {f"{part}.{k}": v for part, state in segmentor.trained_state().items() for k, v in state.items()}
+    assert_same(kept, found)                                     # what is returned is what is kept
+    names = {p: n for n, p in segmentor.named_parameters()}
+    ours = [p for p in segmentor.parameters() if p.requires_grad]
+    assert len(ours) == len(means)
+    for p in ours:
+        assert min((p - mean).abs().max() for mean in means if mean.shape == p.shape) < 1e-6, names[p]
+    assert any(not torch.equal(kept[k], expected[k]) for k in kept)
+
+
+@pytest.mark.parametrize("at", [2, 3, 5], ids=["before", "as it begins", "within"])
+def test_an_average_resumes_exactly(averaged, average, tmp_path, at):
+    train(averaged, tmp_path, stop=at)
+    state = torch.load(tmp_path / "resume.pt", weights_only=True)
+    assert bool(state["average"]) == (at >= 3) and state["iteration"] == at
+    train(averaged, tmp_path)
+    assert_same(average[0], trained(tmp_path / "checkpoint.pt"))
+
+
+def test_training_knows_nothing_of_its_average(recipe, expected, tmp_path, monkeypatch):
+    "The weights that are trained are those of a run without one, also where that run is watched."
+    watched = replace(recipe, ema_from=1, validate="toyscapes:domain=fog,split=val,n=1", eval_every=2)
+    monkeypatch.setattr(Average, "settle", lambda average: None)
+    train(watched, tmp_path)
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+
+
+@pytest.mark.parametrize("spoil", [lambda average: average.clear(), lambda average: average.popitem(),
+                                   lambda average: next(iter(average.values())).fill_(float("nan"))], ids=["none", "one less", "nan"])
+def test_a_state_without_its_average_is_set_aside(averaged, average, tmp_path, capsys, spoil):
+    train(averaged, tmp_path, stop=4)
+    state = torch.load(tmp_path / "resume.pt", weights_only=True)
+    spoil(state["average"])
+    torch.save(state, tmp_path / "resume.pt")
+    train(averaged, tmp_path)
+    assert_same(average[0], trained(tmp_path / "checkpoint.pt"))
+    assert "resume.pt is damaged" in capsys.readouterr().err
+
+
+def test_an_average_belongs_to_its_run(averaged, recipe, tmp_path):
+    train(averaged, tmp_path, stop=4)
+    for other in (replace(averaged, ema_momentum=.5), replace(averaged, decay_end=.1), replace(averaged, ema_from=None)):
+        with pytest.raises(ValueError, match="other values of (ema_momentum|decay_end|ema_from);"): train(other, tmp_path)
 
 
 def test_precision_may_differ_from_run_to_run(recipe, tmp_path):

@@ -115,12 +115,12 @@ def test_names_stay_text_in_the_report(tmp_path):
     "Domains, adapters and classes, in its tables, figures and what was done."
     from causal_tune.domains import LabelSpace
     from causal_tune.report import write_report
-    from causal_tune.results import differences
+    from causal_tune.results import Redrawn, differences
     names = [name for name in HOSTILE if "\n" not in name] # which results refuse
     space = LabelSpace(names[0], tuple(names), np.zeros((len(names), 3), np.uint8))
     rows = [dict(adapter=adapter, seed=seed, domain=domain, miou=.5, iou=dict.fromkeys(names, .5))
             for adapter in ("none", *names[:3]) for seed in (1, 2) for domain in names]
-    drawn = {(row["adapter"], row["domain"]): np.full((11, 2), .5) for row in rows}
+    drawn = {(row["adapter"], row["domain"]): Redrawn(np.full((11, 2), .5), 5) for row in rows}
     path = write_report(tmp_path / "report.html", HOSTILE[1], HOSTILE[0], rows, differences(drawn), [(names[0], names[1], Image.new("RGB", (8, 8)))],
                         {HOSTILE[0]: HOSTILE[1]}, space, command=HOSTILE[0])
     assert foreign(path.read_text(encoding="utf-8")) == []

@@ -35,7 +35,7 @@ def entries(): # (create, spec, option) of all registries
 def create_band_with(name, **options): return BANDS.create(name, **options)
 def create_style_with(name, **options): return STYLES.create(name, **options)
 def create_head_with(name, **options): return HEADS.create(name, 32, 5, **options)
-def create_adapter_with(name, **options): return create_adapter(name, 2, 32, 8, 32, **options)
+def create_adapter_with(name, **options): return create_adapter(name, 12, 32, 8, 32, **options) # soma needs more than eight blocks
 
 
 def refused_in_one_line(make, named):
