@@ -123,14 +123,19 @@ class _Model(_Data):
 _training = partial(option, group="training")
 
 @dataclass(frozen=True)
-class _Training(_Model):
-    "How images are augmented, and by which steps the weights move."
+class _Images(_Model):
+    "How training images are augmented."
     crop: tuple[int, ...] = _training((96, 128), "height, width of training images", (16, 8192))
     scale: tuple[float, ...] = _training((.5, 2.), "short side, as multiple of the crop's", (.01, 100.))
     antialias: bool = _training(True, "average pixels where training images shrink")
     cat_max_ratio: float = _training(.75, "another crop while a class has this share", (0., 1.))
     color: bool = _training(True, "photometric distortion of training images")
     style: str | None = _training(None, "frequency augmentation of training images: spurious, amplitude")
+
+# %% ../nbs/6_train/25_recipes.ipynb #c0ffee12
+@dataclass(frozen=True)
+class _Training(_Images):
+    "By which steps the weights move."
     iterations: int = _training(1000, "optimiser steps", COUNT)
     batch_size: int = _training(8, "images per step and process", (1, 65_536))
     accumulate: int = _training(1, "batches per optimiser step", (1, 65_536))
