@@ -142,6 +142,7 @@ def next_value(scores: dict # value -> score
     step = values[1] / values[0]
     return [float(f"{best / step if best == values[0] else best * step:.3g}")]
 
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee80
 def searched(recipe: Recipe, # of a search
              families: dict, # name -> recipe fields
              values, # to begin with
@@ -337,6 +338,7 @@ def moved(backbone, frozen, # with an adapter; without
         size.append([b.square().sum().item() for _, b in levels])
     return float(np.sqrt(np.sum(change, 0) / np.sum(size, 0)).mean())
 
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee81
 @contextmanager
 def without_tokens(segmentor):
     "Inside, an adapter's tokens say nothing: the maps to their values are zero."
@@ -367,6 +369,7 @@ def worth_of(path: Path, # of a finished run
     with whole_file(path / "worth.json") as unfinished: unfinished.write_text(json.dumps(found))
     return found
 
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee82
 def worths(e: Experiment, compared: dict, # label -> recipe fields
            rows: list[dict], # of the runs
            folder: Path, root=None, # of the runs, of the data sets
@@ -457,6 +460,7 @@ def chosen_variants(e: Experiment, recipe: Recipe, depth: int, # see `open_exper
     gain = kept_share(*looked_at(recipe, root)) ** .5 if needs_gain else .5
     return _only(e, variants(band.spec, gain, depth, e.headroom), only), band
 
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee83
 def run_experiment(name: str, # one of `EXPERIMENTS`
                    /, folder, # of this experiment
                    seeds, # reported ones; `SEARCH_SEEDS` are refused
