@@ -77,12 +77,14 @@ def static(fig: go.Figure, # any figure
            height: int | None = None, # pixels; the figure's own by default
            colors: int = 32, # fewer make a lighter picture
 ) -> Image.Image | go.Figure: # the picture; without a browser the figure itself
-    "A figure as a picture of few colours. Needs Chrome or Chromium; where there is none, says so and returns the figure."
-    if find_browser() is None:
-        print("No Chrome or Chromium was found: this is the interactive figure, its static picture is left out.")
+    "A figure as a picture of few colours. Needs Chrome or Chromium; where none draws, says so and returns the figure."
+    why = "No Chrome or Chromium was found" if find_browser() is None else ""
+    try: png = b"" if why else fig.to_image("png", width=width, height=height)
+    except Exception as error: why = f"The browser drew nothing ({type(error).__name__})" # whatever the renderer raises, in a hundred lines
+    if why:
+        print(f"{why}: this is the interactive figure, its static picture is left out.")
         return fig
-    picture = Image.open(BytesIO(fig.to_image("png", width=width, height=height)))
-    return picture.convert("RGB").quantize(colors, kmeans=3)
+    return Image.open(BytesIO(png)).convert("RGB").quantize(colors, kmeans=3)
 
 # %% ../nbs/7_insight/30_figures.ipynb #edaac0e7
 def gain_curve(band, # any band
