@@ -18,7 +18,7 @@ from .heads import HEADS, at_size, create_head
 from . import mask2former  # registers its head
 
 # %% auto #0
-__all__ = ['Segmentor', 'create_segmentor', 'at_least', 'labels_of']
+__all__ = ['Segmentor', 'start_from', 'create_segmentor', 'at_least', 'labels_of']
 
 # %% ../nbs/4_models/20_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
@@ -62,11 +62,19 @@ def loss(self:Segmentor, images: Tensor, # (b, 3, H, W) normalised
     value = self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255))
     return value if labelled else 0 * value  # computed all the same: other processes may wait for this one's share
 
+# %% ../nbs/4_models/20_segmentor.ipynb #c0ffee10
+def start_from(seed: int | None, # of a model; None leaves torch's state as it is
+               part: int, # 1: backbone and adapter, 2: head
+) -> None:
+    "Let a part of a model draw its initial weights from numbers of its own, whatever the other part drew."
+    if seed is not None: torch.manual_seed(int(np.random.SeedSequence([seed, part, 0]).generate_state(1)[0]))
+
 # %% ../nbs/4_models/20_segmentor.ipynb #eb85e5aa
 def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
                      adapter="none", # one of `list_adapters()`
                      head: str = "dpt", # "linear", "dpt" or "mask2former", options may follow: "dpt:width=128"
                      num_classes: int = 19, # k
+                     seed: int | None = None, # of initial weights; None: torch's own state decides
                      **options, # of `create_backbone` (pretrained, img_size, ...) and of the adapter
 ) -> Segmentor:
     "Backbone, adapter and head by name; see `create_backbone` for weights and errors."
@@ -74,11 +82,13 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
     check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
     name, given = parse_spec(head)
     if not isinstance(backbone, Backbone):
+        start_from(seed, 1)
         if HEADS[name].uses_queries: options.setdefault("query_dim", given.get("width", 256))
         backbone = create_backbone(backbone, adapter, **options)
     elif adapter != "none" or options:
         raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
     linked = backbone.adapter.queries() is not None
+    start_from(seed, 2)
     return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked), num_classes)
 
 # %% ../nbs/4_models/20_segmentor.ipynb #5234a7b1

@@ -59,16 +59,17 @@ def is_exempt(name: str # of a parameter, such as "backbone.adapter.scale"
 # %% ../nbs/6_train/28_training.ipynb #0cd03f11
 def parameter_groups(model: nn.Module,
                      weight_decay: float, # of those that decay
-) -> list[dict]: # for AdamW; trained parameters only
-    "Two groups, with and without decay, by the published rules."
+                     adapter_lr: float = 1., backbone_lr: float = 1., # multiples of the learning rate
+) -> list[dict]: # for AdamW; trained parameters only, with `rate`, their multiple
+    "Groups of one rate, with and without decay, by the published rules."
     norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
-    decaying = []
-    exempt = []
+    rates = {"backbone.adapter.": adapter_lr, "backbone.model.": backbone_lr}
+    groups = {(1., False): [], (1., True): []} # of rate, exempt
     for name, p in model.named_parameters():
         if not p.requires_grad: continue
-        group = exempt if id(p) in norms or is_exempt(name) else decaying
-        group.append(p)
-    return [dict(params=decaying, weight_decay=weight_decay), dict(params=exempt, weight_decay=0.)]
+        rate = next((r for start, r in rates.items() if name.startswith(start)), 1.)
+        groups.setdefault((rate, id(p) in norms or is_exempt(name)), []).append(p)
+    return [dict(params=params, weight_decay=0. if exempt else weight_decay, rate=rate) for (rate, exempt), params in groups.items()]
 
 # %% ../nbs/6_train/28_training.ipynb #60317ac0
 def decay_at(t: int, # iteration, from 0
@@ -214,13 +215,12 @@ def build(recipe: Recipe, # names the backbone, adapter and head
           num_classes: int, # k
           **options, # of `create_backbone`, such as pretrained=False
 ) -> Segmentor:
-    "The untrained segmentor of a recipe."
-    torch.manual_seed(recipe.seed)
+    "The untrained segmentor of a recipe. Adapter and head draw their weights apart, so recipes of one seed have one head."
     pretrained = recipe.weights or True # a file, or whichever is found
     if recipe.weights == "random": pretrained = False
     own = dict(pretrained=pretrained, attention=recipe.attention, img_size=recipe.img_size or None)
     chosen = recipe.adapter_options() | own | options
-    return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, **chosen)
+    return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, recipe.seed, **chosen)
 
 def training_data(recipe: Recipe,
                   root=None, # folder of the data sets, see `load_dataset`
@@ -607,11 +607,11 @@ def validate(self:Run) -> float: # mIoU on the recipe's validation set
 # %% ../nbs/6_train/28_training.ipynb #d5d0b53a
 @patch
 def set_rate(self:Run, t: int # iteration
-) -> float: # the learning rate of that step
+) -> float: # the head's learning rate in that step
     "Give the optimiser the learning rate of a step."
     r = self.recipe
     lr = r.lr * lr_factor(t, r.iterations, r.warmup, r.power)
-    for group in self.optimizer.param_groups: group["lr"] = lr
+    for group in self.optimizer.param_groups: group["lr"] = lr * group["rate"]
     return lr
 
 @patch
@@ -786,7 +786,8 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     segmentor = build(recipe, len(data.space.classes), **options).train()
     segmentor.space = data.space
     segmentor.recipe = recipe
-    optimizer = torch.optim.AdamW(parameter_groups(segmentor, recipe.weight_decay), lr=recipe.lr, betas=(.9, .999))
+    groups = parameter_groups(segmentor, recipe.weight_decay, recipe.adapter_lr, recipe.backbone_lr)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(.9, .999))
     average = Average(segmentor, recipe.ema_from, recipe.ema_momentum)
     read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler, average=average)
     first = unless_damaged(accelerator, folder / "resume.pt", read) or 0 if resume else 0
@@ -837,7 +838,8 @@ def train(recipe: Recipe, # what to do
         remove_unfinished(folder)
         read = partial(finished, recipe=recipe, **options)
         done = unless_damaged(accelerator, folder / "checkpoint.pt", read) if resume else None
-        return go_on(accelerator, recipe, folder, root, resume, stop, options) if done is None else done
+        if done: return done.to(accelerator.device) # where it would have been trained
+        return go_on(accelerator, recipe, folder, root, resume, stop, options)
 
 # %% ../nbs/6_train/28_training.ipynb #bdca0301
 def report_on(segmentor: Segmentor,
