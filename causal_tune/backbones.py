@@ -4,7 +4,7 @@
 
 # %% ../nbs/4_models/17_backbones.ipynb #bc41d928
 from __future__ import annotations
-import copy, math, re, sys
+import copy, math, re, socket, sys, urllib.parse, urllib.request
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import partial
@@ -32,8 +32,8 @@ import causal_tune.released, causal_tune.peers, causal_tune.tuning  # register t
 # %% auto #0
 __all__ = ['STAGED', 'AT_16', 'PRESETS', 'PLACES', 'default_out_layers', 'Stage', 'stages_of', 'PerStage', 'Backbone',
            'statistics', 'check_grid', 'check_bytes', 'architecture', 'find_weights', 'missing_weights', 'load_weights',
-           'XFormersMode', 'xformers_attention', 'use_attention', 'create_model', 'create_backbone', 'image_batches',
-           'check_one_grid', 'Change', 'list_backbones', 'check_backbone_contract']
+           'XFormersMode', 'xformers_attention', 'use_attention', 'create_model', 'hub_if_there', 'answers',
+           'create_backbone', 'image_batches', 'check_one_grid', 'Change', 'list_backbones', 'check_backbone_contract']
 
 # %% ../nbs/4_models/17_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -446,11 +446,32 @@ def create_model(name: str, # a preset, or timm's name
     if getattr(model, "attn_pool", None) is not None: model.reset_classifier(0, "")  # features need no pooling
     return model
 
+# %% ../nbs/4_models/17_backbones.ipynb #9a5be2cd
+@contextmanager
+def hub_if_there():
+    "Inside, Hugging Face's library does not ask a hub that does not answer, but only what it fetched before."
+    from huggingface_hub import constants
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not answers(constants.ENDPOINT)
+    try: yield
+    finally: constants.HF_HUB_OFFLINE = before
+
+def answers(address: str # such as "https://huggingface.co"
+) -> bool: # True behind a proxy, where it cannot be told
+    "Whether somebody can be reached at an address."
+    url = urllib.parse.urlsplit(address)
+    if urllib.request.getproxies().get(url.scheme): return True
+    port = url.port or dict(http=80).get(url.scheme, 443)
+    try: socket.create_connection((url.hostname, port), timeout=2).close()
+    except OSError: return False
+    return True
+
 # %% ../nbs/4_models/17_backbones.ipynb #761d880d
 def _load(name, make, pretrained):
     path = find_weights(name) if pretrained is True else pretrained
     if path is None:
-        try: return make(pretrained=True)
+        try:
+            with hub_if_there(): return make(pretrained=True)
         except Exception as cause: raise missing_weights(name, f" ({type(cause).__name__})") from cause
     model = make()
     if path is not False: load_weights(model, path)
@@ -479,11 +500,17 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
     "A backbone with its adapter. ValueError for unknown names and options, FileNotFoundError without weights."
     model = name_or_model
     check_range("query_dim", query_dim, 1, 100_000)
+    if "in_chans" in options: raise ValueError(_channels(options["in_chans"]))
     if isinstance(model, str): model = create_model(model, img_size, patch_size, pretrained)
+    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    if first != 3: raise ValueError(_channels(first))
     stages = stages_of(model)
     use_attention(model, attention)
     if isinstance(adapter, str): adapter = _adapter_for(stages, adapter, query_dim, options)
     return Backbone(model, adapter, _layers_read(stages, out_layers))
+
+def _channels(n): # of images, which other models take
+    return f"in_chans={n}: images are RGB here, three channels; leave it out. Grey images are shown as three equal channels by themselves."
 
 # %% ../nbs/4_models/17_backbones.ipynb #d18b2c2f
 def _layers_read(stages, out_layers): # block numbers from 0

@@ -30,12 +30,26 @@ from .segmentor import Segmentor
 from .recipes import Recipe
 
 # %% auto #0
-__all__ = ['PATCH', 'PARTS', 'Placeholder', 'Unpickler', 'read_file', 'read_weights', 'backbone_weights', 'plain_names',
-           'split_published', 'is_eva', 'eva_names', 'folded', 'apart', 'fused', 'timm_names', 'resample_patches',
-           'resample_positions', 'is_clip', 'positions_for', 'convert_backbone', 'fit_backbone', 'check_fit',
-           'published_states', 'load_published', 'whole_backbone', 'PublishedViT', 'published_eva', 'depth_of',
-           'published_vit', 'published_adapter', 'published_head', 'segmentor_from_published', 'published_state',
-           'open_published']
+__all__ = ['PATCH', 'PARTS', 'TERMS', 'LICENCES', 'FILES', 'Placeholder', 'Unpickler', 'read_file', 'read_weights',
+           'backbone_weights', 'plain_names', 'split_published', 'is_eva', 'eva_names', 'folded', 'apart', 'fused',
+           'timm_names', 'resample_patches', 'resample_positions', 'is_clip', 'positions_for', 'convert_backbone',
+           'fit_backbone', 'check_fit', 'published_states', 'load_published', 'whole_backbone', 'PublishedViT',
+           'published_eva', 'depth_of', 'published_vit', 'published_adapter', 'published_head',
+           'segmentor_from_published', 'published_state', 'open_published', 'licence_of', 'bare', 'without_folders',
+           'markdown_table', 'results_of', 'terms_of', 'model_card', 'can_be_rebuilt', 'read_config', 'read_folder',
+           'HubSegmentor', 'fetched']
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #d347445c
+import json
+from fnmatch import fnmatch
+from fastcore.basics import patch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from .core import shown
+from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
+from .images import line_of
+from .backbones import PRESETS
+from .recipes import set_fields, to_dict
+from .training import build, segmentor_of
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #f5e5ae1d
 class Placeholder:
@@ -473,3 +487,184 @@ def open_published(recipe: Recipe, # says how the checkpoint was trained and is 
     segmentor.space = CITYSCAPES
     segmentor.recipe = replace(recipe, adapter=name, **told)
     return segmentor, segmentor.recipe, CITYSCAPES.classes
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #68aad018
+TERMS = { # of data sets, in short; the text at the source counts
+    "toyscapes": "Apache-2.0", "camvid": "for research, see the CamVid page of the University of Cambridge",
+    "cityscapes": "non-commercial, not to be passed on", "cityscapes_c": "those of Cityscapes: non-commercial, not to be passed on",
+    "acdc": "non-commercial research", "gta": "research and education, non-commercial",
+    "bdd100k": "see its download page; commercial use needs another agreement", "mapillary": "research edition, non-commercial",
+    "folder": "own data, its terms are not known here", "own": "own data, its terms are not known here"}
+LICENCES = { # of backbones' weights, by timm's names
+    "toy_vit": "Apache-2.0", "*dinov2*": "Apache-2.0", "*dinov3*": "DINOv3 licence, gated", "eva02*": "MIT", "*clip*.openai": "MIT",
+    "samvit*": "Apache-2.0", "*siglip*": "Apache-2.0"}
+
+def licence_of(backbone: str # a preset, or timm's name
+) -> str:
+    "The licence of a backbone's weights, in short."
+    name = PRESETS.get(backbone, (backbone,))[0]
+    return next((licence for pattern, licence in LICENCES.items() if fnmatch(name, pattern)), f"see the page of {name}")
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #838eb009
+def bare(spec: str # of a data set
+) -> str:
+    "A descriptor without the folders of its absolute paths."
+    return re.sub(r"(?<==)(?:/|~|[A-Za-z]:)[^,]*[/\\](?=[^,])", "", spec)
+
+def without_folders(recipe: Recipe) -> Recipe:
+    "A recipe as it is handed on."
+    weights = Path(recipe.weights).name if Path(recipe.weights).is_absolute() else recipe.weights
+    specs = dict(train=bare(recipe.train), validate=bare(recipe.validate), targets=tuple(map(bare, recipe.targets)))
+    return replace(recipe, **specs, weights=weights)
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #dfcd1e1b
+def markdown_table(head: list[str], rows) -> list[str]: # lines
+    "A table in Markdown."
+    cells = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in cells]
+
+def results_of(rows: list[dict] # from `report_on`
+) -> list[str]: # lines
+    "What was measured, as a table. ValueError for what are no rows of results."
+    try: measured = [[row["domain"], *(f"{100 * row[k]:.1f}" for k in ("miou", "aacc", "macc")), f"`{bare(row['data'])}`"] for row in rows]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"results={shown(rows)}: give the rows of `report_on`; {type(error).__name__} {error} came up.") from None
+    if not measured: return ["None were given when this folder was written."]
+    return [*markdown_table(["domain", "mIoU", "aAcc", "mAcc", "data"], measured), "",
+            "In percent: the mean of the classes' intersection over union, and the accuracy of all pixels and of the mean class."]
+
+def terms_of(recipe: Recipe, licence: str | None, whole: bool) -> list[str]: # lines
+    "The terms under which a model's parts stand."
+    data = dict.fromkeys(parse_spec(spec)[0] for spec in (recipe.train, recipe.validate) if spec)
+    part = "in this folder" if whole else "not in this folder"
+    return [f"- weights of adapter and head: {licence or 'not stated by whoever wrote this folder'}",
+            f"- weights of the backbone `{recipe.backbone}`, {part}: {licence_of(recipe.backbone)}",
+            *(f"- trained on `{name}`: {TERMS.get(name, 'see its page')}" for name in data), "- code: Apache-2.0"]
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #c5918294
+def model_card(recipe: Recipe, # the model was trained by
+               space: LabelSpace, # of its classes
+               results=(), # rows of `report_on`
+               licence: str | None = None, # of the weights of adapter and head
+               whole: bool = False, # are the weights of the backbone in the folder?
+) -> str:
+    "What a stranger asks about a model, in Markdown. ValueError for other results."
+    head = ["---", "library_name: causal_tune", "pipeline_tag: image-segmentation", "tags: [semantic-segmentation, domain-generalization]",
+            *([f"license: {json.dumps(licence)}"] if licence else []), "---"]
+    use = ["```python", "import causal_tune as ct", "segmentor = ct.Segmentor.from_pretrained(\"this folder\")",
+           "labels = segmentor.predict(\"street.jpg\")   # (H, W) class ids", "```"]
+    about = (f"A segmentor of {len(space)} classes: `{recipe.adapter}` adapter and `{recipe.head}` head on `{recipe.backbone}`, "
+             f"trained on `{recipe.train}`.")
+    classes = [[i, name, "#" + bytes(rgb.tolist()).hex()] for i, (name, rgb) in enumerate(zip(space.classes, space.palette))]
+    parts = {f"# {recipe.name}": [about, "", *use], "## Results": results_of(results),
+             "## Protocol": markdown_table(["field", "value"], [(k, f"`{v}`") for k, v in set_fields(recipe).items()]),
+             "## Classes": markdown_table(["id", "name", "colour"], classes), "## Terms": terms_of(recipe, licence, whole)}
+    return "\n".join([*head, *(f"\n{title}\n\n" + "\n".join(lines) for title, lines in parts.items()), ""])
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #064b0905
+FILES = "model.safetensors", "config.json", "README.md" # of a folder that is passed on
+
+def can_be_rebuilt(segmentor: Segmentor, state: dict) -> None: # its weights, as `trained_state`
+    "ValueError for a segmentor that its recipe would not make again."
+    recipe = segmentor.recipe
+    if recipe is None or segmentor.space is None:
+        raise ValueError("This segmentor knows no recipe or label space, as those from `train` and `load_checkpoint` do: "
+                         "set segmentor.recipe and segmentor.space = own_space([...]) to what it was made by.")
+    if isinstance(segmentor.backbone.model, PublishedViT):
+        raise ValueError("A published checkpoint is passed on as it was published: by its own files.")
+    if len(segmentor.space) != segmentor.num_classes:
+        raise ValueError(f"The label space has {len(segmentor.space)} classes, the segmentor {segmentor.num_classes}.")
+    with torch.device("meta"): again = build(recipe, segmentor.num_classes, pretrained=False)
+    again.check_trained(state)
+    check_fit({"backbone.": again.backbone.model}, {"backbone.": segmentor.backbone.model.state_dict()})
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #fada32c3
+@patch
+def save_pretrained(self:Segmentor, folder, # is made; files of an earlier call are replaced
+                    results=(), # rows of `report_on`, for the card
+                    licence: str | None = None, # of the weights of adapter and head, such as "CC-BY-4.0"
+                    backbone: bool = False, # write its weights too, so that the folder needs nothing else
+) -> Path: # the folder
+    "Write a folder to pass on: weights, configuration, card. ValueError for a segmentor that nobody could build again from it."
+    parts = self.trained_state()
+    can_be_rebuilt(self, parts)
+    if backbone: parts["backbone"] = self.backbone.model.state_dict()
+    state = {f"{part}.{name}": x.detach().cpu().clone().contiguous() for part, tensors in parts.items() for name, x in tensors.items()}
+    recipe = without_folders(self.recipe)
+    config = dict(format="causal_tune", version=causal_tune.__version__, recipe=to_dict(recipe), space=space_to_dict(self.space),
+                  whole=backbone)
+    card = model_card(recipe, self.space, results, licence, backbone)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / FILES[0]) as unfinished: save_file(state, unfinished)
+    with whole_file(folder / FILES[1]) as unfinished: unfinished.write_text(json.dumps(config, indent=1), encoding="utf-8")
+    with whole_file(folder / FILES[2]) as unfinished: unfinished.write_text(card, encoding="utf-8")
+    return folder
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #4e415ed5
+def read_config(path: Path # config.json
+) -> dict: # recipe, space, classes, whole
+    "The configuration of a folder. FileNotFoundError where there is none, ValueError where it is another or damaged."
+    if not path.is_file():
+        raise FileNotFoundError(f"{line_of(path.parent)} holds no config.json: give a folder that `save_pretrained` wrote.")
+    try: config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError): raise ValueError(f"{line_of(path)} is no JSON; write or fetch the folder again.") from None
+    if not isinstance(config, dict) or config.get("format") != "causal_tune" or not isinstance(config.get("whole"), bool):
+        raise ValueError(f"{line_of(path)} was not written by `save_pretrained`: it is of another library, or damaged.")
+    try: return config | dict(classes=list(space_from_dict(config.get("space")).classes))
+    except ValueError as error: raise ValueError(f"{line_of(path)}: {error}") from None
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #e2b5c7d0
+def read_folder(folder: Path, # from `save_pretrained`
+                **options # of `create_backbone`, such as pretrained="a file"
+) -> Segmentor: # in eval mode
+    "The segmentor of a folder. Errors as `read_config`, `read_tensors` and `segmentor_of`."
+    saved = read_config(folder / FILES[1])
+    parts = dict(adapter={}, head={}, backbone={})
+    for name, tensor in read_tensors(folder / FILES[0]).items():
+        part, _, rest = name.partition(".")
+        if part not in parts: raise ValueError(f"{line_of(folder / FILES[0])} holds {shown(name)}: it is another model's.")
+        parts[part][rest] = tensor
+    own = dict(pretrained=False) if saved["whole"] else {}
+    segmentor = segmentor_of(saved | parts, line_of(folder), **own | options)
+    if not saved["whole"]: return segmentor
+    check_fit({"backbone.": segmentor.backbone.model}, {"backbone.": parts["backbone"]})
+    check_finite(parts["backbone"], f"{line_of(folder)}: the backbone")
+    segmentor.backbone.model.load_state_dict(parts["backbone"])
+    return segmentor
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #bfbd1456
+class HubSegmentor(ModelHubMixin, library_name="causal_tune", tags=["semantic-segmentation", "domain-generalization"]):
+    "For the hub: `HubSegmentor(segmentor, rows).push_to_hub('me/model')`, `HubSegmentor.from_pretrained('me/model').segmentor`."
+    def __init__(self, segmentor: Segmentor, # from `train`, or a checkpoint
+                 results=(), licence: str | None = None, backbone: bool = False): # see `Segmentor.save_pretrained`
+        self.segmentor = segmentor
+        self.told = dict(results=results, licence=licence, backbone=backbone)
+    def _save_pretrained(self, save_directory): self.segmentor.save_pretrained(save_directory, **self.told)
+    @classmethod
+    def _from_pretrained(cls, *, model_id, revision, cache_dir, force_download, local_files_only, token, **options):
+        fetch = dict(revision=revision, cache_dir=cache_dir, force_download=force_download,
+                     local_files_only=local_files_only, token=token)
+        folder = model_id if Path(model_id).is_dir() else fetched(model_id, **fetch)
+        return cls(read_folder(Path(folder), **options))
+
+def fetched(name: str, # of the hub, "owner/model"
+            **options # of huggingface_hub's `snapshot_download`
+) -> str: # a folder
+    "A model of the hub. FileNotFoundError where it cannot be fetched."
+    try: return snapshot_download(name, allow_patterns=list(FILES), **options)
+    except Exception as error: # of a dozen kinds
+        raise FileNotFoundError(f"No folder {line_of(name)} here, nor can such a model be fetched from the hub ({type(error).__name__}): "
+                                "give a folder that `save_pretrained` wrote, or look at the name and the network.") from error
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #4a21b1cf
+@patch(cls_method=True)
+def from_pretrained(cls:Segmentor, folder, # that `save_pretrained` wrote; or a model of the hub, "owner/model"
+                    **options # of `create_backbone`, such as pretrained="a file"
+) -> Segmentor: # in eval mode; it knows its recipe and label space
+    "The segmentor of a folder, or of the hub. FileNotFoundError where there is none, ValueError where its files do not fit."
+    path = Path(folder)
+    if path.is_dir(): return read_folder(path, **options)
+    names_model = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(folder)) and not path.parent.is_dir()
+    if names_model: return read_folder(Path(fetched(str(folder))), **options)
+    raise FileNotFoundError(f"No folder {line_of(folder)}: give one that `save_pretrained` wrote, or a model of the hub as owner/model.")

@@ -19,7 +19,8 @@ __all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 
            'main', 'run_train', 'print_row', 'print_mean', 'report', 'open_model', 'run_eval', 'predict_file',
            'open_predictor', 'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
            'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
-           'run_convert_backbone', 'run_check_data', 'run_prepare', 'lab_choices', 'on_this_machine', 'run_lab']
+           'run_convert_backbone', 'run_check_data', 'run_prepare', 'lab_choices', 'on_this_machine', 'become',
+           'run_lab']
 
 # %% ../nbs/9_lab/43_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -449,9 +450,17 @@ def lab_choices(args) -> dict: # arguments of `lab.open_lab`
 # %% ../nbs/9_lab/43_cli.ipynb #4e613730
 def on_this_machine(words: list[str] # for JupyterLab
 ) -> list[str]: # the same, with an address before them if they hold none
-    "Words that make JupyterLab listen to this machine alone, unless they say otherwise."
+    "Words that make JupyterLab listen to this machine alone, unless they say otherwise, and run for root, as in a container."
     said = any(re.match(r"--(ip|ServerApp\.ip)(=|$)", word) for word in words)
-    return list(words) if said else ["--ip=127.0.0.1", *words]
+    root = ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+    return [*root, *words] if said else ["--ip=127.0.0.1", *root, *words]
+
+def become(words: list[str]): # a program and what follows it
+    "Run another program in the place of this one, so that whoever ends this one ends it; OSError for its failure on Windows."
+    if os.name != "nt": os.execv(words[0], words)
+    import subprocess
+    status = subprocess.call(words)
+    if status: raise OSError(f"{words[2]} ended with status {status}.")
 
 # %% ../nbs/9_lab/43_cli.ipynb #ea9bf27d
 @command("open the frequency lab in JupyterLab, or write it as one offline page", out("runs/lab"),
@@ -469,10 +478,11 @@ def run_lab(args):
     chosen = lab_choices(args)
     from causal_tune.lab import lab_notebook, open_lab
     if args.export:
-        page = open_lab(**chosen).export_html(args.export)
-        return print(f"{page}, {page.stat().st_size / 1e6:.1f} MB")
+        from causal_tune.offline import WITHOUT
+        lab = open_lab(**chosen)
+        page = lab.export_html(args.export)
+        return print(f"{page}, {page.stat().st_size / 1e6:.1f} MB", *[WITHOUT] if lab.segmentor else [], sep="\n")
     notebook = lab_notebook(Path(args.out), chosen)
     print(f"{notebook}: choose Run, Run All Cells")
-    import subprocess
-    status = subprocess.call([sys.executable, "-m", "jupyter", "lab", str(notebook), *on_this_machine(args.rest)])
-    if status: raise OSError(f"JupyterLab ended with status {status}.")
+    sys.stdout.flush()
+    become([sys.executable, "-m", "jupyter", "lab", str(notebook), *on_this_machine(args.rest)])

@@ -16,18 +16,20 @@ from .bands import radius
 from .core import unknown
 from .evaluation import evaluate
 from .observation import Gathered, Row, in_a_row
-from .probe import Score, predict_held_out, probe, score
+from .probe import Score, mean_score, predict_held_out, probe, score
 from .results import middle, redrawn_scores
 from .spectral import dct2, dct2_tokens, grid_to_tokens, idct2
 
 # %% auto #0
-__all__ = ['EDGES', 'rings', 'band_table', 'band_energies', 'band_tokens', 'patch_labels', 'layer_spectra', 'one_grid',
-           'random_halves', 'domain_scores', 'class_scores', 'frequent', 'energy_change', 'Evidence',
-           'evidence_by_layer', 'joined_evidence', 'band_evidence', 'skill_curves', 'without_band', 'removed',
-           'band_removal']
+__all__ = ['EDGES', 'WIDE', 'FEWEST', 'FED', 'rings', 'band_table', 'thinned', 'band_energies', 'band_tokens', 'patch_labels',
+           'layer_spectra', 'one_grid', 'random_halves', 'domain_scores', 'class_scores', 'frequent', 'energy_change',
+           'Evidence', 'Question', 'shuffled_labels', 'fed_spectra', 'evidence_by_layer', 'joined_evidence',
+           'band_evidence', 'skill_curves', 'Relative', 'relative_skill', 'relative_evidence', 'without_band',
+           'removed', 'band_removal']
 
 # %% ../nbs/7_insight/34_evidence.ipynb #248f78bb
 EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
+WIDE = (0., *EDGES[2:]) # the lowest two rings as one, so that none is as good as empty
 
 def rings(h: int, w: int, # the patch grid
           edges: Sequence[float] = EDGES, # radii, ascending from 0
@@ -59,6 +61,20 @@ def band_table(h: int, w: int, # the patch grid
     return pd.DataFrame(dict(band=range(len(edges)), name=names, low=low, high=high,
                              radius=mean.numpy(), coefficients=count.numpy()))
 
+# %% ../nbs/7_insight/34_evidence.ipynb #cba7eb50
+def thinned(ring: Tensor, # (h, w) from `rings`
+            seed: int = 0, # of the draw
+) -> Tensor: # (h, w) like it; -1: not drawn
+    "As many coefficients of every ring as the smallest one has, and DC."
+    band = ring.flatten().numpy()
+    fewest = np.bincount(band)[1:].min()
+    order = np.random.default_rng(seed).permutation(len(band))
+    drawn = np.full_like(band, -1)
+    for i in range(band.max() + 1):
+        own = order[band[order] == i][:fewest]
+        drawn[own] = i
+    return torch.from_numpy(drawn).reshape(ring.shape)
+
 # %% ../nbs/7_insight/34_evidence.ipynb #6db983b5
 def band_energies(features: Tensor, # (b, c, h, w)
                   edges: Sequence[float] = EDGES, # see `rings`
@@ -68,10 +84,10 @@ def band_energies(features: Tensor, # (b, c, h, w)
     spectrum = dct2_tokens(grid_to_tokens(features.double()), (h, w))
     return _energies(spectrum, rings(h, w, edges))
 
-def _energies(spectrum, ring): # (b, h*w, c) coefficients -> (b, n, c)
+def _energies(spectrum, ring): # (b, h*w, c) coefficients, (h, w) bands -> (b, n, c)
     if not spectrum.isfinite().all():
         raise ValueError("The features hold NaN or infinite values; look at the weights, the images and the precision.")
-    member = F.one_hot(ring).flatten(0, 1).to(spectrum)
+    member = F.one_hot(ring + 1)[..., 1:].flatten(0, 1).to(spectrum)   # -1 belongs to none
     return torch.einsum("b t c, t n -> b n c", spectrum.square(), member / member.sum(0)).double()
 
 def band_tokens(features: Tensor, # (b, c, h, w)
@@ -127,10 +143,12 @@ def layer_spectra(backbone, # from `create_backbone`
         for layer in part: yield layer, (h, w), kept.pop(layer)
 
 # %% ../nbs/7_insight/34_evidence.ipynb #709c2bfd
+FEWEST = 4 # coefficients of a ring on a grid that is chosen
+
 def one_grid(backbone, # from `create_backbone`
              size: tuple[int, int], # (height, width) of the images in pixels
              edges: Sequence[float] = EDGES, # see `rings`
-             stage: int | None = None, # number from 0; None: the last one that fills every ring
+             stage: int | None = None, # number from 0; None: the last one with `FEWEST` in every ring
 ) -> list[int]: # block numbers from 0
     "The blocks of one stage; all of a transformer's. ValueError for a stage that the model does not have."
     blocks = backbone.stage_blocks()
@@ -139,10 +157,9 @@ def one_grid(backbone, # from `create_backbone`
         raise ValueError(f"stage={stage}: this backbone has stages 0 to {len(blocks) - 1}.")
     return blocks[stage]
 
-def _fills(grid, edges): # is there a coefficient in every ring?
-    try: rings(*grid, edges)
+def _fills(grid, edges): # are there enough coefficients in every ring?
+    try: return band_table(*grid, edges).coefficients[1:].min() >= FEWEST
     except ValueError: return False
-    return True
 
 # %% ../nbs/7_insight/34_evidence.ipynb #07394db0
 def random_halves(scene, # (n,) scene of each image
@@ -257,54 +274,105 @@ def _score_table(layer, scores): # scores: one dict (kind, task) -> Score per ba
     return pd.DataFrame(rows, columns=["layer", "band", "kind", "task", *Score._fields[:7], "skill"])
 
 # %% ../nbs/7_insight/34_evidence.ipynb #f2afdba2
-def _asked(row: Row, source, grid, patch, classes): # labels of patches (n, h*w), -1: not asked; names of the classes
+class Question(NamedTuple):
+    "What probes are asked about the images of a grid."
+    grid: tuple[int, int] # (h, w) patches
+    labels: np.ndarray # (n, h*w) class of each patch, -1: not asked
+    classes: tuple[str, ...] # names
+    who: tuple # domain (n,) and scene (n,) of the images, names of the domains, number of the source
+
+def _question(row: Row, source, names, grid, patch, classes): # source: its number among the names of domains
+    who = row.domain, row.scene, names, source
     labels = patch_labels(row.labels, grid, patch, len(classes)).numpy()
     of_source = row.domain == source
-    if not (labels[of_source] >= 0).any(): return np.full_like(labels, -1), ()
+    if not (labels[of_source] >= 0).any(): return Question(grid, np.full_like(labels, -1), (), who)
     labels, kept = frequent(labels, row.scene, of_source)
-    return labels, tuple(classes[k] for k in kept)
+    return Question(grid, labels, tuple(classes[k] for k in kept), who)
 
 def _patch(backbone, size, grid): # pixels of a patch; in a model with stages those of the layer
     padded = [-(-side // p) * p for side, p in zip(size, backbone.patch_size)]
     return tuple(side // g for side, g in zip(padded, grid))
 
+# %% ../nbs/7_insight/34_evidence.ipynb #856b710f
+def shuffled_labels(labels, # (n, h*w) classes of patches, -1: left out
+                    seed: int = 0, # of the order
+) -> np.ndarray: # (n, h*w) the labels of each image in another order, -1 where it was
+    "Labels that mean nothing."
+    rng = np.random.default_rng(seed)
+    mixed = np.array(labels)
+    for own in mixed:
+        there = own >= 0
+        own[there] = rng.permutation(own[there])
+    return mixed
+
 # %% ../nbs/7_insight/34_evidence.ipynb #8ad1d222
-def _band_scores(spectrum, energies, ring, labels, who, # who: domain and scene of each image, names, number of the source
-                 pairs=True, magnitude=False, folds=4, seed=0):
+def _band_scores(spectrum, ring, question, pairs=True, shuffled=False, magnitude=False, folds=4, seed=0):
     scores = []
-    ask_classes = (labels >= 0).any()
+    energies = _energies(spectrum, ring)
     for band in range(energies.shape[1]):
-        found = domain_scores(energies[:, band], *who, pairs, folds, seed)
-        if ask_classes:
+        found = domain_scores(energies[:, band], *question.who, pairs, folds, seed)
+        if question.classes:
             tokens = _part(spectrum, ring == band)
-            found |= class_scores(tokens, labels, *who, magnitude, folds, seed)
+            found |= class_scores(tokens, question.labels, *question.who, magnitude, folds, seed)
+        if question.classes and shuffled:
+            mixed = class_scores(tokens, shuffled_labels(question.labels, seed), *question.who, magnitude, folds, seed)
+            source = question.who[2][question.who[3]]
+            found["shuffled", source] = mixed["class", source]
         scores.append(found)
     return scores
+
+def _mean_scores(repeated): # per draw of coefficients: one dict (kind, task) -> Score per band
+    return [{key: mean_score([scores[key] for scores in same]) for key in same[0]} for same in zip(*repeated)]
+
+# %% ../nbs/7_insight/34_evidence.ipynb #ee9877b6
+FED = ("features", "labels", "pixels") # what probes read
+
+def fed_spectra(fed: str, # one of `FED`
+                backbone, # from `create_backbone`
+                row: Row, # the images
+                question: Question, # with the labels
+                layers, # block numbers from 0
+                **reading, # of `layer_spectra`: budget, batch
+):
+    "Yields layer (-1: none) and DCT coefficients (n, h*w, c). ValueError for labels where there are none."
+    if fed not in FED: raise unknown("input of the probes", fed, FED)
+    if fed == "labels" and not question.classes: raise ValueError("No labels in the source: there is no class to ask about.")
+    if fed == "features": yield from ((layer, found) for layer, _, found in layer_spectra(backbone, row.images, layers, **reading))
+    if fed == "labels": yield -1, dct2_tokens(F.one_hot(torch.as_tensor(question.labels) + 1)[..., 1:].float(), question.grid)
+    if fed == "pixels": yield -1, dct2_tokens(_pixels(backbone, row.images, question.grid), question.grid)
+
+def _pixels(backbone, images, grid): # (n, h*w, 3 * p * q) DCT within each patch
+    (H, W), (h, w) = images.shape[-2:], grid
+    p, q = _patch(backbone, (H, W), grid)
+    x = F.pad(backbone.normalise(images), (0, w * q - W, 0, h * p - H))
+    return dct2(rearrange(x, "b c (h p) (w q) -> b (h w) c p q", p=p, q=q)).flatten(2)
 
 # %% ../nbs/7_insight/34_evidence.ipynb #d92d2e13
 def evidence_by_layer(backbone, # from `create_backbone`
                       frames: Gathered, # as in `band_evidence`, and so are all others
-                      source: str | None = None, edges: Sequence[float] = EDGES, layers=None, stage=None, **options):
+                      source: str | None = None, edges: Sequence[float] = EDGES, layers=None, stage=None, fed="features", **options):
     "Yields the `Evidence` of one layer after the other; errors as in `band_evidence`."
     source = source or frames.domains[0]
     if source not in frames.domains: raise unknown("domain", source, frames.domains)
-    number = frames.domains.index(source)
     row = in_a_row(frames)
-    who = row.domain, row.scene, frames.domains, number
-    labels = None
     reading = {key: options.pop(key) for key in ("budget", "batch") if key in options}
-    layers = one_grid(backbone, frames.size, edges, stage) if layers is None else layers
-    for layer, grid, spectrum in layer_spectra(backbone, row.images, layers, **reading):
-        if labels is None:
-            bands = band_table(*grid, edges)
-            labels, classes = _asked(row, number, grid, _patch(backbone, frames.size, grid), frames.classes)
-        ring = rings(*grid, edges)
-        energies = _energies(spectrum, ring)
-        scores = _band_scores(spectrum, energies, ring, labels, who, **options)
-        mean = [energies[row.domain == d].mean((0, 2)).numpy() for d in range(len(frames.domains))]
-        moved = energy_change(mean, bands.coefficients, frames.domains, number).assign(layer=layer)
-        draws = np.stack([score.draws for some in scores for score in some.values()])
-        yield Evidence(_score_table(layer, scores), moved, bands, grid, classes, source, draws)
+    layers = one_grid(backbone, frames.size, edges, stage) if layers is None else list(layers)
+    _, grid, _ = next(layer_spectra(backbone, row.images[:1], layers))
+    patch = _patch(backbone, frames.size, grid)
+    question = _question(row, frames.domains.index(source), frames.domains, grid, patch, frames.classes)
+    for layer, spectrum in fed_spectra(fed, backbone, row, question, layers, **reading):
+        yield _evidence(layer, spectrum, question, edges, **options)
+
+def _evidence(layer, spectrum, question, edges, repeats=0, seed=0, **options):
+    ring = rings(*question.grid, edges)
+    asked = [thinned(ring, seed + i) for i in range(repeats)] or [ring]
+    scores = _mean_scores([_band_scores(spectrum, some, question, seed=seed, **options) for some in asked])
+    domain, _, names, source = question.who
+    bands = band_table(*question.grid, edges)
+    mean = [_energies(spectrum[domain == d], ring).mean((0, 2)).numpy() for d in range(len(names))]
+    moved = energy_change(mean, bands.coefficients, names, source).assign(layer=layer)
+    draws = np.stack([score.draws for some in scores for score in some.values()])
+    return Evidence(_score_table(layer, scores), moved, bands, question.grid, question.classes, names[source], draws)
 
 # %% ../nbs/7_insight/34_evidence.ipynb #46e7aae8
 def joined_evidence(parts: Sequence[Evidence] # of one layer each, from `evidence_by_layer`
@@ -320,29 +388,83 @@ def band_evidence(backbone, # from `create_backbone`
                   edges: Sequence[float] = EDGES, # see `rings`
                   layers=None, # block numbers from 0, of one stage; all of `stage` by default
                   stage: int | None = None, # see `one_grid`
+                  fed: str = "features", # what the probes read, one of `FED`
+                  repeats: int = 0, # draws of equally many coefficients per ring, see `thinned`; 0: all coefficients, once
+                  shuffled: bool = False, # also the control of `shuffled_labels`
                   **options, # of `domain_scores` and `class_scores`: pairs, magnitude, folds, seed; of `layer_spectra`
 ) -> Evidence:
     "Domain and class information by layer and band. ValueError for unknown domains and for too few scenes or classes."
     layers = one_grid(backbone, frames.size, edges, stage) if layers is None else list(layers)
-    parts = evidence_by_layer(backbone, frames, source, edges, layers, **options)
-    return joined_evidence(list(tqdm(parts, "layers", len(layers))))
+    parts = evidence_by_layer(backbone, frames, source, edges, layers, fed=fed, repeats=repeats, shuffled=shuffled, **options)
+    return joined_evidence(list(tqdm(parts, fed, len(layers) if fed == "features" else 1)))
 
 # %% ../nbs/7_insight/34_evidence.ipynb #1083ec28
-def skill_curves(e: Evidence # from `band_evidence`
-) -> pd.DataFrame: # layer, band, what, skill, lower, upper
-    "Mean skill by layer and band: domain (all), control, class in the source and in the other domains."
+def _curves(e): # mean skills and (rows, 1000) those of resampled scenes, by layer, band, what
     s = e.scores
     where = np.where(s.task == e.source, "class, source", "class, other domains")
     what = np.where(s.kind == "class", where, s.kind)
-    what = np.where((s.kind == "domain") & (s.task != "all"), "", what)   # pairs are left out
-    same = [s.layer, s.band, what]
+    told = ~((s.kind == "domain") & (s.task != "all")).values   # pairs are left out
+    same = [s.layer[told], s.band[told], pd.Series(what, s.index, name="what")[told]]
     chance = s.chance.values[:, None]
-    draws = pd.DataFrame((e.draws - chance) / (1 - chance)).groupby(same).mean()
-    means = s.skill.groupby(same).mean()
-    means.index.names = ["layer", "band", "what"]
+    draws = pd.DataFrame((e.draws - chance) / (1 - chance), s.index)
+    return s.skill[told].groupby(same).mean(), draws[told].groupby(same).mean()
+
+def skill_curves(e: Evidence # from `band_evidence`
+) -> pd.DataFrame: # layer, band, what, skill, lower, upper
+    "Mean skill by layer and band: domain (all), control, class in the source and in the other domains."
+    means, draws = _curves(e)
     low, high = middle(draws.values, 1)
-    table = means.to_frame("skill").assign(lower=low, upper=high).reset_index()
-    return table[table.what != ""].reset_index(drop=True)
+    return means.to_frame("skill").assign(lower=low, upper=high).reset_index()
+
+# %% ../nbs/7_insight/34_evidence.ipynb #832715db
+class Relative(NamedTuple):
+    "Skills as shares of what the same probe reads from an oracle."
+    table: pd.DataFrame # layer, band, what, skill, oracle, relative, lower, upper (of relative)
+    draws: np.ndarray # (rows, 1000) relative skills of resampled scenes
+
+def relative_skill(features: Evidence, # from `band_evidence`
+                   labels: Evidence, # the same of fed="labels": the oracle of class skills
+                   pixels: Evidence, # the same of fed="pixels": that of domain skills
+) -> Relative:
+    "Mean skill by layer and band, beside the oracle's and as a share of it; NaN where that is not above 0 beyond doubt."
+    means, draws = _curves(features)
+    kept = means.index.get_level_values("what").isin(["domain", "class, source", "class, other domains"])
+    best, best_draws = _oracle(means.index[kept], labels, pixels)
+    lowest, _ = middle(best_draws, 1)
+    unknown_there = np.where(lowest > 0, 0, np.nan)   # added to what must not be divided
+    relative = draws[kept].values / np.maximum(best_draws, .01) + unknown_there[:, None]
+    lower, upper = middle(relative, 1)
+    table = means[kept].to_frame("skill").assign(oracle=best, lower=lower, upper=upper)
+    table.insert(2, "relative", table.skill / np.maximum(best, .01) + unknown_there)
+    return Relative(table.reset_index(), relative)
+
+def _oracle(rows, labels, pixels): # (layer, band, what) -> skills, and (rows, 1000) those of resampled scenes
+    found = [_curves(e) for e in (labels, pixels)]
+    of_row = [found[what == "domain"] for _, _, what in rows]
+    places = [(-1, band, what) for _, band, what in rows]
+    skill = np.array([means[place] for (means, _), place in zip(of_row, places)])
+    return skill, np.stack([draws.loc[place].values for (_, draws), place in zip(of_row, places)])
+
+# %% ../nbs/7_insight/34_evidence.ipynb #5c8c3b0b
+def relative_evidence(backbone, # from `create_backbone`
+                      frames: Gathered, # from `gather`, with labels in the source
+                      source: str | None = None, # the reference; the first domain by default
+                      edges: Sequence[float] = WIDE, # see `rings`
+                      layers=None, # block numbers from 0, of one stage; those of `stage` that a head reads by default
+                      stage: int | None = None, # see `one_grid`
+                      repeats: int = 4, # draws of coefficients, see `thinned`
+                      pixel_classes: bool = False, # ask pixels for the class, too
+                      **options, # of `band_evidence`
+) -> tuple[Relative, dict[str, Evidence]]: # what was fed -> its evidence
+    "Domain and class information in relation to what there is to read; errors as in `band_evidence`, and ValueError without labels."
+    if layers is None:
+        blocks = one_grid(backbone, frames.size, edges, stage)
+        layers = [i for i in blocks if i in backbone.out_layers] or blocks[-1:]
+    options |= dict(source=source, edges=edges, layers=layers, repeats=repeats)
+    blind = frames if pixel_classes else frames._replace(labels=dict.fromkeys(frames.domains))
+    given = dict(features=frames, labels=frames, pixels=blind)
+    found = {fed: band_evidence(backbone, given[fed], fed=fed, **options) for fed in FED}
+    return relative_skill(found["features"], found["labels"], found["pixels"]), found
 
 # %% ../nbs/7_insight/34_evidence.ipynb #98259ddf
 _PLACES = dict(head="output", blocks="adapter") # where a band is removed -> the place of `Backbone.changed`

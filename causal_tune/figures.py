@@ -77,12 +77,14 @@ def static(fig: go.Figure, # any figure
            height: int | None = None, # pixels; the figure's own by default
            colors: int = 32, # fewer make a lighter picture
 ) -> Image.Image | go.Figure: # the picture; without a browser the figure itself
-    "A figure as a picture of few colours. Needs Chrome or Chromium; where there is none, says so and returns the figure."
-    if find_browser() is None:
-        print("No Chrome or Chromium was found: this is the interactive figure, its static picture is left out.")
+    "A figure as a picture of few colours. Needs Chrome or Chromium; where none draws, says so and returns the figure."
+    why = "No Chrome or Chromium was found" if find_browser() is None else ""
+    try: png = b"" if why else fig.to_image("png", width=width, height=height)
+    except Exception as error: why = f"The browser drew nothing ({type(error).__name__})" # whatever the renderer raises, in a hundred lines
+    if why:
+        print(f"{why}: this is the interactive figure, its static picture is left out.")
         return fig
-    picture = Image.open(BytesIO(fig.to_image("png", width=width, height=height)))
-    return picture.convert("RGB").quantize(colors, kmeans=3)
+    return Image.open(BytesIO(png)).convert("RGB").quantize(colors, kmeans=3)
 
 # %% ../nbs/7_insight/30_figures.ipynb #edaac0e7
 def gain_curve(band, # any band
@@ -475,13 +477,13 @@ def _mark_radii(fig, cuts, band, place):
         fig.add_vline(cut, line_color="black", line_width=1.5, line_dash="dot", **place)
     fig.add_hline(0, line_color="#888", line_width=1, layer="below", **place)
 
-def _information_axes(fig, lowest, rows, columns, title):
+def _information_axes(fig, curves, rows, columns, title, measure):
     ticks = [-.14, .2, .4, .6, .8, 1, 1.2]
     texts = ["DC", ".2", ".4", ".6", ".8", "1", "1.2"]
     fig.update_xaxes(range=[-.22, 1.25], tickangle=0, tickvals=ticks, ticktext=texts)
-    fig.update_yaxes(range=[min(-12, lowest - 4), 106], dtick=25)
+    fig.update_yaxes(range=[min(-12, 100 * curves.lower.min() - 4), max(106, 100 * curves.upper.max() + 4)], dtick=25)
     fig.update_xaxes(title_text=RADIUS if columns < 3 else "radial frequency", row=rows)
-    fig.update_yaxes(title_text="skill (%)", col=1)
+    fig.update_yaxes(title_text=f"{measure} (%)", col=1)
     fig.update_annotations(font_size=13)
     height = 160 + 220 * rows
     above = 1 + 30 / (height - 164)
@@ -494,6 +496,7 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), s
                        band=None, # a filter to shade, as far as its gain exceeds half its peak
                        columns: int = 4, # panels side by side
                        title: str = "What linear probes tell from one band of the features", # above the figure
+                       measure: str = "skill", # what the column `skill` holds
 ) -> go.Figure:
     "Domain information beside class information, by frequency and block. ValueError for unknown curves."
     for name in curves.what.unique():
@@ -510,7 +513,7 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), s
             curve = curves[(curves.layer == layer) & (curves.what == name)].sort_values("band")
             _told(fig, curve, radii, name, i == 0, place)
         _mark_radii(fig, cuts, band, place)  # plotly draws no shapes on panels that are empty
-    return _information_axes(fig, 100 * curves.lower.min(), rows, columns, title)
+    return _information_axes(fig, curves, rows, columns, title, measure)
 
 # %% ../nbs/7_insight/30_figures.ipynb #ec2017aa
 def _panel(fig, col, seeds, means, rank, color, baseline):

@@ -232,7 +232,7 @@ def read_differences(path) -> pd.DataFrame:
     table = read_table(path)
     lost = [name for name in NAMES + POINTS if name not in table]
     if lost: raise ValueError(f"{path} is no table of differences: it lacks {', '.join(lost)}; `causal-tune bench-quality` writes them.")
-    points = table.reindex(columns=[*POINTS, "holm"]).apply(pd.to_numeric, errors="coerce")
+    points = table.reindex(columns=[*POINTS, "holm"]).apply(pd.to_numeric, errors="coerce").astype(float)
     names = table[NAMES].astype(str)
     readable = names.apply(lambda column: column.map(lambda name: str(name).isprintable())) & table[NAMES].notna()
     ends = ["low", "high"]

@@ -17,8 +17,8 @@ from .figures import find_browser
 from .lab import Contents, FrequencyLab, asset, contents, packed_plotly, relative_error
 
 # %% auto #0
-__all__ = ['LIMIT', 'POLICY', 'FORMATS', 'page_data', 'shown_answer', 'footnote', 'less', 'as_base64', 'as_text', 'held', 'page',
-           'ever_smaller', 'fullest_page', 'export_html', 'save_pictures', 'drawn_pictures']
+__all__ = ['LIMIT', 'WITHOUT', 'POLICY', 'FORMATS', 'page_data', 'shown_answer', 'footnote', 'less', 'as_base64', 'as_text',
+           'held', 'page', 'ever_smaller', 'fullest_page', 'export_html', 'save_pictures', 'drawn_pictures']
 
 # %% ../nbs/9_lab/41_offline.ipynb #76e8dcde
 LIMIT = 5_000_000 # bytes
@@ -39,6 +39,9 @@ def shown_answer(lab: FrequencyLab) -> dict: # rows, iou
     return found
 
 # %% ../nbs/9_lab/41_offline.ipynb #e9528989
+WITHOUT = ("The model is not in it: segmentation and IoU are those of the image and the filter that were set. For others, and to measure, "
+           "open the lab in Jupyter.")
+
 def footnote(lab: FrequencyLab,
              inside: dict, # from `contents`
 ) -> list[str]: # lines
@@ -52,6 +55,7 @@ def footnote(lab: FrequencyLab,
                                      "their features are kept in a byte each.")
     left = less(lab, inside)
     if left: lines.append(f"To stay under {LIMIT / 1e6:.0f} MB the file holds {', '.join(left)}.")
+    if lab.segmentor: lines.append(WITHOUT)
     if lab._figures: lines.append("What was measured stands as it stood in the lab, with the filter that was set there.")
     return [*lines, f"causal_tune {causal_tune.__version__}"]
 
@@ -159,7 +163,8 @@ def drawn_pictures(lab: FrequencyLab, formats: list, width: int) -> dict: # name
         address = f"{path.as_uri()}?save={width},{','.join(formats)}"
         words = [find_browser(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile", "--hide-scrollbars",
                  f"--window-size={width},900", "--virtual-time-budget=60000", "--dump-dom", address]
-        dom = subprocess.run(words, capture_output=True, text=True, timeout=300).stdout
+        try: dom = subprocess.run(words, capture_output=True, text=True, timeout=300).stdout
+        except subprocess.TimeoutExpired: dom = ""
     said = re.search(r'<pre id="pictures">(.*?)</pre>', dom, re.S)
     if said is None: raise OSError("No picture was written: the browser did not draw the page.")
     return json.loads(unescape(said[1]))

@@ -4,7 +4,7 @@
 
 # %% ../nbs/7_insight/33_probe.ipynb #79570c33
 from __future__ import annotations
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from .segmentor import labels_of
 
 # %% auto #0
 __all__ = ['STRENGTHS', 'class_sums', 'Discriminant', 'discriminant', 'standardised', 'balanced_accuracy', 'scene_folds',
-           'predict_held_out', 'Score', 'score', 'probe']
+           'predict_held_out', 'Score', 'score', 'probe', 'mean_score']
 
 # %% ../nbs/7_insight/33_probe.ipynb #a630f99a
 def class_sums(x: Tensor, # (n, c) samples
@@ -160,3 +160,15 @@ def probe(x, # (n, c) samples
 ) -> Score:
     "Can a linear probe tell the labels, on scenes that it has not seen?"
     return score(y, predict_held_out(x, y, groups, **options), groups)
+
+# %% ../nbs/7_insight/33_probe.ipynb #5b0bbdd5
+def mean_score(scores: Sequence[Score] # of the same samples and scenes
+) -> Score:
+    "Mean accuracy of several probes, with an interval over scenes and over probes."
+    if len(scores) == 1: return scores[0]
+    by_probe = np.stack([s.draws for s in scores], 1)
+    weights = redraws(len(scores), len(by_probe), seed=1) / len(scores)
+    draws = (weights * by_probe).sum(1)
+    lower, upper = middle(draws).tolist()
+    accuracy = float(np.mean([s.accuracy for s in scores]))
+    return scores[0]._replace(accuracy=accuracy, lower=lower, upper=upper, draws=draws)

@@ -19,8 +19,8 @@ from .results import check_rows, direction, summary
 from .figures import data_uri, result_bars
 
 # %% auto #0
-__all__ = ['SCORES', 'MEANING', 'ONE_SEED', 'FEW_SEEDS', 'GLANCE', 'verdict', 'Html', 'html_table', 'domain_head', 'score_table',
-           'class_tables', 'figure_html', 'write_report']
+__all__ = ['SCORES', 'PANEL', 'MEANING', 'ONE_SEED', 'FEW_SEEDS', 'GLANCE', 'verdict', 'Html', 'html_table', 'domain_head',
+           'score_table', 'class_tables', 'figure_html', 'write_report']
 
 # %% ../nbs/8_bench/36_report.ipynb #3bc39159
 def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, holm, as `results.differences` makes it
@@ -148,12 +148,19 @@ def figure_html(heading: str, # above
     else: raise TypeError(f"{heading}: expected a plotly figure, a PIL image or Html, not {type(figure).__name__}.")
     return Html(f'<section>{title}<figure class="card">{inner}<figcaption>{escape(caption)}</figcaption></figure></section>')
 
-def _plot(figure, key): # as wide as the card, up to the width that the figure asks for
+# %% ../nbs/8_bench/36_report.ipynb #48546b62
+PANEL = 110 # pixels across that a panel of a figure needs
+
+def _plot(figure, key): # as wide as the card, up to the width that the figure asks for; its title as text, which no legend can cover
     width, height = figure.layout.width, figure.layout.height or 400
-    figure = type(figure)(figure).update_layout(width=None)
+    title = figure.layout.title.text
+    least = 180 + PANEL * len(list(figure.select_xaxes()))
+    figure = type(figure)(figure).update_layout(width=None, title_text=None, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
     inner = figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=key,
                            default_height=height, config=dict(responsive=True, displaylogo=False))
-    return f'<div style="max-width:{width}px;margin:0 auto">{inner}</div>' if width else inner
+    most = f"max-width:{width}px;" if width else ""
+    above = f'<p class="title">{title}</p>' if title else ""
+    return f'{above}<div class="plot" style="min-width:{least}px;{most}margin:0 auto">{inner}</div>'
 
 # %% ../nbs/8_bench/36_report.ipynb #d6d8a6d9
 MEANING = ("In points of mIoU, seed by seed on the same frames. Higher or lower: survives Holm's correction over all comparisons of "

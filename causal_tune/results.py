@@ -134,7 +134,7 @@ def chance(distance: float, # of a mean from zero, not negative
 class Interval(NamedTuple):
     "A mean, the 95 % interval around it, and the probability that luck alone takes it so far from zero."
     mean: float # over seeds, on the frames as they are
-    low: float  # NaN, like high and p, from one seed or one block
+    low: float  # NaN, like high and p, from one seed, one block, or scores that are missing
     high: float
     p: float    # two-sided, of a mean of zero
 
@@ -144,7 +144,7 @@ def interval(difference: Redrawn # paired, of two variants
     by_seed = difference.scores[0]
     seeds, blocks = len(by_seed), difference.blocks
     mean = float(by_seed.mean())
-    if min(seeds, blocks) < 2: return Interval(mean, np.nan, np.nan, np.nan)
+    if min(seeds, blocks) < 2 or np.isnan(difference.scores).any(): return Interval(mean, np.nan, np.nan, np.nan)
     over_frames = difference.scores[1:].mean(1).var(ddof=1)
     variances = by_seed.var(ddof=1) / seeds, over_frames * blocks / (blocks - 1)
     freedom = seeds - 1, blocks - 1

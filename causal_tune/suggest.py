@@ -18,7 +18,7 @@ from .bands import create_band
 from .core import format_spec
 from .corruptions import CORRUPTIONS, corrupt
 from .datasets import PhotometricDistort
-from .evidence import EDGES, Evidence, band_evidence, rings
+from .evidence import EDGES, WIDE, Evidence, Relative, relative_evidence, rings
 from .observation import Gathered, gather
 from .results import middle
 from .styles import create_style
@@ -87,23 +87,25 @@ def longest_best(values) -> tuple[int, int]: # first and last position
     return -first, length - first
 
 # %% ../nbs/7_insight/35_suggest.ipynb #0f0c987c
-def band_rule(class_skill, domain_skill, # (n,) by band
+def band_rule(class_skill, domain_skill, # (n,) by band, DC first; in `suggest_band` relative ones
               class_draws, domain_draws, # (draws, n) the same for resampled scenes, paired
               keep_dc: bool = False, # let DC follow its neighbour
-) -> pd.DataFrame: # band, class_skill, domain_skill, score, lower, upper, kept
-    "Score of each band and the run that is kept: `score` is class share minus domain share, in units of a mean band."
-    use = slice(1, None) if keep_dc else slice(None)
-    value = _shares(class_skill, use) - _shares(domain_skill, use)
-    lower, upper = middle(_shares(class_draws, use) - _shares(domain_draws, use), 0)
+) -> pd.DataFrame: # band, score, lower, upper, kept
+    "Score of each ring and the run that is kept: `score` is class share minus domain share, in units of a mean ring."
+    value = _shares(class_skill) - _shares(domain_skill)
+    lower, upper = middle(_shares(class_draws) - _shares(domain_draws), 0)
     first, last = longest_best(upper)
-    kept = [first <= i <= last for i in range(len(value))]
+    kept = np.array([first <= i <= last for i in range(len(value))])
+    dc = kept.all() or (keep_dc and kept[0])
     table = pd.DataFrame(dict(score=value, lower=lower, upper=upper, kept=kept))
-    if keep_dc: table = pd.concat([pd.DataFrame([dict(kept=first == 0)]), table], ignore_index=True)
-    return pd.DataFrame(dict(band=range(len(table)), class_skill=class_skill, domain_skill=domain_skill)).join(table)
+    table = pd.concat([pd.DataFrame([dict(kept=dc)]), table], ignore_index=True)
+    return table.assign(band=range(len(table)))[["band", "score", "lower", "upper", "kept"]]
 
-def _shares(skill, use): # (..., n) skills by band -> in units of the mean of those that are used
-    skill = np.asarray(skill)[..., use]
-    return skill / np.maximum(skill.mean(-1, keepdims=True), .01)
+def _shares(skill): # (..., n) skills by band -> (..., n - 1) those of rings, in units of their mean; an unknown one counts as average
+    rings = np.maximum(np.asarray(skill)[..., 1:], 0)   # worse than guessing is no less than nothing
+    unknown = np.isnan(rings)
+    mean = rings.mean(-1, keepdims=True, where=~unknown)
+    return np.where(unknown, 1., rings / np.maximum(mean, .01))
 
 # %% ../nbs/7_insight/35_suggest.ipynb #6a8d87c0
 def run_spec(kept, # (n,) bool by band, one run
@@ -132,53 +134,51 @@ def _cut_offs(kept, edges): # radii around the run
 
 # %% ../nbs/7_insight/35_suggest.ipynb #df87f717
 class BandSkills(NamedTuple):
-    "Mean skills by band, over layers and tasks, as `band_rule` takes them."
-    classes: np.ndarray # (n,) of telling the class in other domains
-    domains: np.ndarray # (n,) of telling the domain
-    class_draws: np.ndarray # (1000, n)
+    "Mean skills by band, over layers and tasks, and the draws that `band_rule` takes."
+    table: pd.DataFrame # band, class_skill, class_oracle, class_relative, domain_skill, domain_oracle, domain_relative
+    class_draws: np.ndarray # (1000, n) of the relative skill
     domain_draws: np.ndarray # (1000, n)
 
-def mean_skills(e: Evidence) -> BandSkills:
+def mean_skills(relative: Relative) -> BandSkills:
     "How well each band tells the class in domains other than the source, and how well the domain."
-    transfer = (e.scores.kind == "class") & (e.scores.task != e.source)
-    domain = (e.scores.kind == "domain") & (e.scores.task == "all")
-    accuracies = e.scores.accuracy.values[:, None]
-    return BandSkills(classes=_by_band(e.scores, accuracies, transfer)[:, 0],
-                      domains=_by_band(e.scores, accuracies, domain)[:, 0],
-                      class_draws=_by_band(e.scores, e.draws, transfer).T,
-                      domain_draws=_by_band(e.scores, e.draws, domain).T)
+    classes, class_draws = _by_band(relative, "class, other domains", "class")
+    domains, domain_draws = _by_band(relative, "domain", "domain")
+    return BandSkills(classes.join(domains).reset_index(), class_draws, domain_draws)
 
-def _by_band(scores, accuracies, rows): # (rows of scores, m) -> (n, m) mean skills
-    chance = scores.chance.values[:, None]
-    skill = (accuracies - chance) / (1 - chance)
-    return pd.DataFrame(skill[rows]).groupby(scores.band[rows].values).mean().values
+def _by_band(relative, what, name): # means over layers: (n bands) table, (1000, n) draws
+    rows = relative.table.what == what
+    bands = relative.table.band[rows]
+    table = relative.table.loc[rows, ["skill", "oracle", "relative"]].groupby(bands).mean().add_prefix(f"{name}_")
+    return table, pd.DataFrame(relative.draws[rows]).groupby(bands.values).mean().values.T
 
 # %% ../nbs/7_insight/35_suggest.ipynb #82fea072
 class Suggestion(NamedTuple):
     "A band chosen from evidence; as text its spec."
     band: object # from `create_band`
     spec: str # for `create_band` and a recipe's field `band`
-    table: pd.DataFrame # from `band_rule`, with the names and sizes of the bands
-    evidence: Evidence # what it was taken from
+    table: pd.DataFrame # absolute, oracle and relative skills, from `band_rule` the rest, with the names and sizes of the bands
+    evidence: dict[str, Evidence] # what it was taken from, by what the probes were fed
     def __str__(self): return self.spec
 
 # %% ../nbs/7_insight/35_suggest.ipynb #acd0fa3c
 def suggest_band(model, # a backbone or a segmentor
-                 data, # data set of the source domain, at the size the model sees
+                 data, # data set of the source domain, with labels, at the size the model sees
                  changes: Mapping[str, Callable] | None = None, # stand-ins for unseen domains; `stand_ins()` by default
                  keep_dc: bool = False, # see `band_rule`
-                 edges: Sequence[float] = EDGES, # see `rings`
-                 layers=None, # block numbers from 0, of one stage; all of `stage` by default
+                 edges: Sequence[float] = WIDE, # see `rings`
+                 layers=None, # block numbers from 0, of one stage; those of `stage` that a head reads by default
                  stage: int | None = None, # of a model that has stages, see `one_grid`
                  block: int = 1, # consecutive frames that count as one scene; for video
-                 seed: int = 0, # of stand-ins and folds
-                 **options, # of `band_evidence`: magnitude, folds, budget, batch
+                 seed: int = 0, # of stand-ins, folds and coefficients
+                 **options, # of `relative_evidence`: repeats, magnitude, folds, budget, batch
 ) -> Suggestion:
-    "Cut-offs chosen from source images and their labels alone. ValueError for a mapping of domains, or an unknown stage."
+    "Cut-offs chosen from source images and their labels alone. ValueError for a mapping, no labels, or an unknown stage."
     if isinstance(data, Mapping): raise ValueError("suggest_band takes the source data set alone, no mapping of domains.")
     frames = perturbed(gather({"source": data}, block=block), stand_ins() if changes is None else changes, seed)
     backbone = getattr(model, "backbone", model)
-    evidence = band_evidence(backbone, frames, "source", edges, layers, stage, pairs=False, seed=seed, **options)
-    rule = band_rule(*mean_skills(evidence), keep_dc)
-    spec = run_spec(rule.kept, *evidence.grid, edges)
-    return Suggestion(create_band(spec), spec, evidence.bands.merge(rule, on="band"), evidence)
+    relative, evidence = relative_evidence(backbone, frames, "source", edges, layers, stage, pairs=False, seed=seed, **options)
+    skills = mean_skills(relative)
+    rule = band_rule(skills.table.class_relative, skills.table.domain_relative, skills.class_draws, skills.domain_draws, keep_dc)
+    features = evidence["features"]
+    spec = run_spec(rule.kept, *features.grid, edges)
+    return Suggestion(create_band(spec), spec, features.bands.merge(skills.table).merge(rule), evidence)

@@ -95,7 +95,7 @@ def test_a_real_lab_listens_to_this_machine_alone_and_asks_for_its_token(tmp_pat
     from browser import free_port
     from conftest import COMMAND, ENV
     port = free_port()
-    words = [COMMAND, "lab", "--no-browser", "--allow-root", f"--port={port}", "--port-retries=0"]
+    words = [COMMAND, "lab", "--no-browser", f"--port={port}", "--port-retries=0"]
     with open(tmp_path / "log", "w") as log:
         server = subprocess.Popen(words, cwd=tmp_path, env=ENV | dict(JUPYTER_CONFIG_DIR=str(tmp_path)), stdout=log, stderr=log,
                                   start_new_session=True)
@@ -106,8 +106,11 @@ def test_a_real_lab_listens_to_this_machine_alone_and_asks_for_its_token(tmp_pat
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents", timeout=30)
         assert refused.value.code == 403
+        server.terminate()  # it alone: there is no second process that could be left behind
+        server.wait(60)
+        assert listening(port) == set()
     finally:
-        os.killpg(server.pid, 15)
+        if server.poll() is None: os.killpg(server.pid, 15)
         server.wait(60)
 
 

@@ -117,8 +117,8 @@ def old() -> list[bytes]:
 # --- the rest ----------------------------------------------------------------------------------------------------------
 
 LOG = b"iteration,loss,lr,validation_miou,seconds\n" + b"".join(b"%d,1.5,0.001,,%d\n" % (i, i) for i in range(12))
-TABLE = (b"# causal-tune bench-quality toyscapes; causal_tune 0.1.0\nadapter,domain,difference,sd_over_seeds,low,high,reference\n"
-         b"rein,clear,0.5,0.1,-0.2,1.2,none\nrein,fog:3,-1.5,0.1,-2.2,-.2,none\nset,clear,2.5,,1.2,3.0,rein\n")
+TABLE = (b"# causal-tune bench-quality toyscapes; causal_tune 0.1.0\nadapter,domain,difference,sd_over_seeds,low,high,p,holm,reference\n"
+         b"rein,clear,0.5,0.1,-0.2,1.2,.2,.2,none\nrein,fog:3,-1.5,0.1,-2.2,-.2,.003,.006,none\nset,clear,2.5,,,,,,rein\n")
 _scores = dict(miou=.25, aacc=.5, macc=.5, iou={"road": .5, "car": .0}, version="0.1.0")
 ROWS = [dict(adapter=a, seed=s, domain=d, data=f"toyscapes:domain={d}", **_scores)
         for a in ("none", "rein") for s in (1, 2) for d in ("clear", "fog")]
