@@ -540,7 +540,7 @@ def run_prepare(args):
 
 # %% ../nbs/9_lab/43_cli.ipynb #0a028aac
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "plotly", "kaleido", "ipywidgets", "anywidget", "jupyterlab",
-            "opencv-python-headless", "onnxruntime", "xformers")
+            "opencv-python", "onnxruntime", "xformers")
 
 def versions(root) -> dict[str, str]: # of `doctor`
     "What is installed."

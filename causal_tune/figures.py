@@ -477,13 +477,13 @@ def _mark_radii(fig, cuts, band, place):
         fig.add_vline(cut, line_color="black", line_width=1.5, line_dash="dot", **place)
     fig.add_hline(0, line_color="#888", line_width=1, layer="below", **place)
 
-def _information_axes(fig, lowest, rows, columns, title):
+def _information_axes(fig, curves, rows, columns, title, measure):
     ticks = [-.14, .2, .4, .6, .8, 1, 1.2]
     texts = ["DC", ".2", ".4", ".6", ".8", "1", "1.2"]
     fig.update_xaxes(range=[-.22, 1.25], tickangle=0, tickvals=ticks, ticktext=texts)
-    fig.update_yaxes(range=[min(-12, lowest - 4), 106], dtick=25)
+    fig.update_yaxes(range=[min(-12, 100 * curves.lower.min() - 4), max(106, 100 * curves.upper.max() + 4)], dtick=25)
     fig.update_xaxes(title_text=RADIUS if columns < 3 else "radial frequency", row=rows)
-    fig.update_yaxes(title_text="skill (%)", col=1)
+    fig.update_yaxes(title_text=f"{measure} (%)", col=1)
     fig.update_annotations(font_size=13)
     height = 160 + 220 * rows
     above = 1 + 30 / (height - 164)
@@ -496,6 +496,7 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), s
                        band=None, # a filter to shade, as far as its gain exceeds half its peak
                        columns: int = 4, # panels side by side
                        title: str = "What linear probes tell from one band of the features", # above the figure
+                       measure: str = "skill", # what the column `skill` holds
 ) -> go.Figure:
     "Domain information beside class information, by frequency and block. ValueError for unknown curves."
     for name in curves.what.unique():
@@ -512,7 +513,7 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), s
             curve = curves[(curves.layer == layer) & (curves.what == name)].sort_values("band")
             _told(fig, curve, radii, name, i == 0, place)
         _mark_radii(fig, cuts, band, place)  # plotly draws no shapes on panels that are empty
-    return _information_axes(fig, 100 * curves.lower.min(), rows, columns, title)
+    return _information_axes(fig, curves, rows, columns, title, measure)
 
 # %% ../nbs/7_insight/30_figures.ipynb #ec2017aa
 def _panel(fig, col, seeds, means, rank, color, baseline):
