@@ -8,12 +8,13 @@ import math
 from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
-from .core import Registry, check_range, check_value
+from .core import Registry, check_range, check_value, parse_spec
 from .spectral import dct2, exporting, idct2, made_once
 
 # %% auto #0
-__all__ = ['BANDS', 'radius', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand', 'AllPass',
-           'ButterworthBand', 'LearnableBand', 'create_band', 'gain_like', 'split']
+__all__ = ['BANDS', 'CONTROLS', 'radius', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand',
+           'AllPass', 'ButterworthBand', 'LearnableBand', 'FlatFilter', 'ShuffledFilter', 'create_band', 'gain_like',
+           'split']
 
 # %% ../nbs/1_spectra/06_bands.ipynb #f6e0af88
 def radius(h: int, w: int, # the patch grid
@@ -166,13 +167,48 @@ class LearnableBand(nn.Module):
 
     def forward(self, h, w): return self.of_radius(radius(h, w, self.raw_low.device))
 
+# %% ../nbs/1_spectra/06_bands.ipynb #c0ffee21
+CONTROLS = Registry("filter to compare with")
+
+@CONTROLS.register("flat")
+@dataclass(frozen=True)
+class FlatFilter(RadialBand):
+    "One gain everywhere."
+    gain: float = .5 # 0 .. 1
+    cutoffs = ()
+
+    def __post_init__(self): check_range("gain", self.gain, 0., 1.)
+
+    def of_radius(self, r): return torch.full_like(r, self.gain)
+
+# %% ../nbs/1_spectra/06_bands.ipynb #c0ffee23
+@CONTROLS.register("shuffled")
+@dataclass(frozen=True)
+class ShuffledFilter:
+    "The gains of `DifferenceOfGaussians` in a random order, the same for a seed and a grid. RuntimeError in an export."
+    low: float = .2  # as there
+    high: float = .7 # as there
+    seed: int = 0    # of the order
+    cutoffs = ()
+
+    def __post_init__(self):
+        DifferenceOfGaussians(self.low, self.high)
+        check_range("seed", self.seed, 0, 2 ** 32 - 1)
+
+    def __call__(self, h, w):
+        if exporting(): raise RuntimeError("A shuffled filter depends on the grid; it cannot be exported.")
+        generator = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(h * w, generator=generator)
+        return DifferenceOfGaussians(self.low, self.high)(h, w).flatten()[order].reshape(h, w)
+
 # %% ../nbs/1_spectra/06_bands.ipynb #fd3044cf
 def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, which is handed back; None: "none"
 ):
-    "The band that a spec names; ValueError for an unknown name or option."
+    "The band that a spec names, or the filter to compare with; ValueError for an unknown name or option."
     if callable(spec): return spec
     if spec is None: spec = "none" # as band=none in the spec of an adapter is read
-    return BANDS.create(check_value("band", spec, "str", "dog:low=.2"))
+    name, _ = parse_spec(check_value("band", spec, "str", "dog:low=.2"))
+    return (CONTROLS if name in CONTROLS else BANDS).create(spec)
 
 # %% ../nbs/1_spectra/06_bands.ipynb #ea364534
 def gain_like(band, # any band, or any function (h, w) -> gain
@@ -180,7 +216,7 @@ def gain_like(band, # any band, or any function (h, w) -> gain
               like: Tensor, # features
 ) -> Tensor: # (h, w) on the features' device, in their precision
     "A band's gain, ready to be multiplied with features."
-    if type(band) in BANDS.values() and not isinstance(band, nn.Module):
+    if type(band) in [*BANDS.values(), *CONTROLS.values()] and not isinstance(band, nn.Module):
         return _fixed_gain(band, h, w, like.device, like.dtype)
     return torch.as_tensor(band(h, w)).to(like)  # learnable, or somebody's own function: asked every time
 

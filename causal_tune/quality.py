@@ -4,29 +4,36 @@
 
 # %% ../nbs/8_bench/38_quality.ipynb #4f6cb642
 from __future__ import annotations
-import json, sys, time
-from dataclasses import dataclass, replace
+import json, os, sys, time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
-from .core import format_spec, parse_spec, unknown
+from .core import Registry, format_spec, parse_spec, unknown
 from .files import held, read_kept, whole_file
-from .bands import create_band
+from .spectral import dct2
+from .bands import create_band, gain_like
 from .recipes import RECIPES, Recipe, changed_fields, set_fields, to_dict
 from .toyvit import HELD_OUT, SEEN
 from .datasets import load_dataset
+from .evaluation import evaluate, miou
 from .results import collapsed, differences, scores_of, together, write_table
-from .training import build, parameter_groups, refuse_other
+from .backbones import image_batches
+from .training import build, evaluate_on, load_checkpoint, parameter_groups, refuse_other
 from .figures import difference_plot
 from .suggest import suggest_band
 from .benchmark import grid, open_all, run_grid, single_threaded
 from .report import html_table, write_report
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'RATES', 'SEARCH_SEED', 'REFERENCES', 'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'Experiment', 'row_name',
-           'variants', 'family', 'search_rates', 'with_rates', 'costs', 'Measured', 'band_in', 'keep_band',
-           'measured_band', 'result_tables', 'open_experiment', 'run_experiment', 'quality_report', 'bench_quality']
+__all__ = ['EXPERIMENTS', 'CONTROLLED', 'PEERS', 'MEASURED', 'SEARCH_SEEDS', 'RATES', 'MULTIPLES', 'BEYOND', 'REFERENCES',
+           'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'WORTH', 'SEARCHED', 'Experiment', 'row_name', 'variants', 'family',
+           'rate_field', 'next_value', 'searched', 'rate_table', 'search_rates', 'with_rates', 'costs', 'Measured',
+           'band_in', 'keep_band', 'measured_band', 'looked_at', 'kept_share', 'moved', 'without_tokens', 'worth_of',
+           'worths', 'result_tables', 'fitted', 'open_experiment', 'chosen_variants', 'run_experiment',
+           'quality_report', 'training_hours', 'say_how_long', 'bench_quality']
 
 # %% ../nbs/8_bench/38_quality.ipynb #21305efd
 @dataclass(frozen=True)
@@ -34,91 +41,170 @@ class Experiment:
     "A recipe and how its results are put together."
     recipe: Recipe # what all runs share
     source: str    # domain trained on
-    groups: dict   # name -> domains reported as one mean
-    block: dict    # domain -> consecutive frames per block of the bootstrap, 1 if not named
+    search: tuple[str, str]   # what rates are searched on: data set to train on, data set to score
+    compared: tuple[str, ...] # labels of `variants`
+    groups: dict = field(default_factory=dict) # name -> domains reported as one mean
+    block: dict = field(default_factory=dict)  # domain -> consecutive frames per block of the bootstrap, 1 if not named
+    rates_of: str = ""        # the experiment whose rates are taken; its own if empty
+    headroom: str = ""        # data set of the target to train on, as an upper bound
     @property
     def crowds(self) -> dict: # name -> domains
         "The groups of so many domains that only their mean is shown."
         return {name: domains for name, domains in self.groups.items() if len(domains) > 6}
     @property
+    def single(self) -> list[str]:
+        "The domains that are shown one by one."
+        crowded = {domain for domains in self.crowds.values() for domain in domains}
+        return [d for d in map(row_name, self.recipe.targets) if d not in crowded]
+    @property
     def panels(self) -> list[str]:
         "What is shown: domains one by one, unless they are very many, and groups."
-        crowded = {domain for domains in self.crowds.values() for domain in domains}
-        domains = [row_name(spec) for spec in self.recipe.targets]
-        return [*(d for d in domains if d not in crowded), *self.groups]
+        return [*self.single, *self.groups]
 
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee30
 def row_name(spec: str # of a data set
 ) -> str: # "fog:3" of a corruption, else the domain
     "What rows call a data set, from its descriptor alone."
-    options = parse_spec(spec)[1]
-    return options.get("corruption") or options["domain"]
+    name, options = parse_spec(spec)
+    return options.get("corruption") or options.get("domain") or options.get("condition") or name
 
 # %% ../nbs/8_bench/38_quality.ipynb #a2968980
-def _experiment(recipe, source, group, first, block): # a group of the targets from number `first` on
-    domains = [row_name(spec) for spec in recipe.targets[first:]]
-    return Experiment(recipe, source, {group: domains}, block)
+EXPERIMENTS = Registry("experiment")
+CONTROLLED = ("none", "rein", "rein zero", "causal_tune zero", "no filter zero", "flat filter zero", "shuffled filter zero",
+              "measured band zero", "full", "random backbone", "amplitude style")
+PEERS = ("set zero", "fada zero", "lora", "soma")
+_FRAMES = {"day": 4, "dusk": 10}
 
-EXPERIMENTS = {"toyscapes": _experiment(RECIPES["bench_toyscapes"], "clear", "weathers", 1, {}),
-               "camvid": _experiment(RECIPES["bench_camvid"], "day", "corruptions", 2, {"day": 4, "dusk": 10})}
+def _rows(recipe, first): return [row_name(spec) for spec in recipe.targets[first:]] # of the targets from number `first` on
+
+_toy, _camvid, _swapped = (RECIPES[f"bench_{name}"] for name in ("toyscapes", "camvid", "camvid_swapped"))
+EXPERIMENTS["toyscapes"] = Experiment(_toy, "clear", (_toy.train, _toy.validate), CONTROLLED + PEERS, {"weathers": _rows(_toy, 1)})
+EXPERIMENTS["camvid"] = Experiment(
+    _camvid, "day", ("camvid:split=train,domain=day,sequence=0016E5", "camvid:split=train,domain=day,sequence=0006R0,n=60"),
+    (*CONTROLLED, "trained on target"), {"corruptions": _rows(_camvid, 2)}, _FRAMES, headroom=_camvid.targets[1])
+EXPERIMENTS["camvid_swapped"] = Experiment(
+    _swapped, "day", EXPERIMENTS["camvid"].search, ("none", "rein zero", "causal_tune zero", "no filter zero", "full"),
+    block=_FRAMES, rates_of="camvid")
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee32
+_driving = replace(RECIPES["c2acdc_512"], targets=(*RECIPES["c2acdc_512"].targets, *RECIPES["c2bm_512"].targets))
+EXPERIMENTS["driving"] = Experiment(
+    _driving, "cityscapes", (_driving.train, _driving.validate), ("none", "rein", "rein zero", "causal_tune", "causal_tune zero",
+    "no filter zero", "lora", "full"), {"acdc": [row_name(t) for t in _driving.targets if t.startswith("acdc")]})
+MEASURED = ("toyscapes", "camvid", "camvid_swapped") # those that need no data set that has to be asked for
 
 # %% ../nbs/8_bench/38_quality.ipynb #fb620fe4
 def variants(band: str, # spec of the measured band
+             flat: float = .5, # gain of the flat filter
              depth: int = 8, # blocks of the backbone
+             headroom: str = "", # data set of the target
 ) -> dict[str, dict]: # label -> recipe fields
-    "What is compared; the first is what learning rates and costs are relative to."
+    "All that can be compared."
     tokens = {}
     for adapter in ("rein", "set", "fada", "causal_tune"):
         tokens[adapter] = dict(adapter=adapter, init="scale")
         tokens[f"{adapter} zero"] = dict(adapter=adapter, init="zero")
-    return {"none": {},
-            **tokens,
-            "no filter zero": dict(adapter="causal_tune", init="zero", band="none"),
-            "measured band zero": dict(adapter="causal_tune", init="zero", band=band),
+    filters = {"no filter": "none", "flat filter": f"flat:gain={flat:.3f}", "shuffled filter": "shuffled", "measured band": band}
+    filtered = {f"{label} zero": dict(adapter="causal_tune", init="zero", band=spec) for label, spec in filters.items()}
+    return {"none": {}, **tokens, **filtered,
             "lora": dict(adapter="lora"),
             "soma": dict(adapter=f"soma:first_layer={round(depth / 3)}"),
             "full": dict(adapter="full"),
             "random backbone": dict(weights="random"),
             "spurious style": dict(style="spurious"),
-            "amplitude style": dict(style="amplitude")}
+            "amplitude style": dict(style="amplitude"),
+            "trained on target": dict(train=headroom)}
 
 # %% ../nbs/8_bench/38_quality.ipynb #1b20ae01
-RATES = (3e-4, 1e-3, 3e-3)
-SEARCH_SEED = 0
+SEARCH_SEEDS = (101, 102, 103)
+RATES = (3e-4, 1e-3, 3e-3) # of the head
+MULTIPLES = (.1, 1., 10.)  # of an adapter, or of the backbone where it is trained
+BEYOND = 3                 # values that are tried beyond an edge, at most
 
 def family(fields: dict # of a variant
 ) -> str: # such as "rein zero"
-    "What shares a learning rate."
-    parts = [fields.get("adapter", "none"), fields.get("init")]
+    "What shares a rate."
+    parts = [fields.get("adapter", "none"), fields.get("init"), "no filter" if fields.get("band") == "none" else None]
     return " ".join(filter(None, parts))
 
+def rate_field(name: str # of a family
+) -> str: # of a recipe
+    "Which rate is searched for a family."
+    return {"none": "lr", "full": "backbone_lr"}.get(name, "adapter_lr")
+
 # %% ../nbs/8_bench/38_quality.ipynb #6c382d31
-def search_rates(recipe: Recipe, # what all runs share
-                 compared: dict, # label -> recipe fields, of `variants`
-                 folder, # of the runs
-                 root=None, jobs=None, # see `run_grid`
-                 rates=RATES, # to be tried
-) -> pd.DataFrame: # columns family, lr, miou, best, at_edge
-    "Half-length runs per family and rate, scored on the source's validation images."
-    short = replace(recipe, targets=(recipe.validate,), iterations=-(-recipe.iterations // 2))
-    tried = {}
-    for fields in compared.values():
-        own = {name: value for name, value in fields.items() if name in ("adapter", "init")}
-        for lr in rates: tried[f"{family(fields)} {lr:g}"] = own | dict(lr=lr)
-    rows = run_grid(grid(short, tried, [SEARCH_SEED]), folder, root, jobs, diverging=True)
-    scores = {r["adapter"]: r["miou"] for r in rows}
-    lines = [[*label.rsplit(" ", 1), scores.get(label, 0.)] for label in tried]
-    table = pd.DataFrame(lines, columns=["family", "lr", "miou"]).astype(dict(lr=float))
-    table["best"] = table.groupby("family").miou.transform("max") == table.miou
-    table["at_edge"] = table.best & table.lr.isin((min(rates), max(rates)))
+def next_value(scores: dict # value -> score
+) -> list[float]: # none where the best lies inside
+    "What to try next: one step beyond the edge at which the best lies, the smaller one of equals."
+    values = sorted(scores)
+    best = max(values, key=lambda value: (scores[value], -value))
+    if values[0] < best < values[-1] or len(values) == 1: return []
+    step = values[1] / values[0]
+    return [float(f"{best / step if best == values[0] else best * step:.3g}")]
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee80
+def searched(recipe: Recipe, # of a search
+             families: dict, # name -> recipe fields
+             values, # to begin with
+             folder, root=None, jobs=None, # see `run_grid`
+) -> pd.DataFrame: # columns family, field, value, miou, sd, best, at_edge
+    "Mean score of each value of each family's rate, over the search seeds."
+    tried = {name: [] for name in families}
+    more = {name: list(values) for name in families}
+    rows = []
+    while any(more.values()):
+        runs = {f"{name} {value:g}": families[name] | {rate_field(name): value} for name in more for value in more[name]}
+        rows += run_grid(grid(recipe, runs, SEARCH_SEEDS), folder, root, jobs, diverging=True)
+        tried = {name: tried[name] + more[name] for name in tried}
+        table = rate_table(tried, rows)
+        more = {name: next_value(dict(zip(part.value, part.miou))) for name, part in table.groupby("family")}
+        if max(map(len, tried.values())) == len(values) + BEYOND: break
+    return table
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee33
+def rate_table(tried: dict, # family -> values
+               rows: list[dict], # of their runs
+) -> pd.DataFrame: # see `searched`
+    "Scores by family and value; a run whose loss did not stay finite has 0."
+    lines = []
+    for name, values in tried.items():
+        for value in sorted(values):
+            found = [r["miou"] for r in rows if r["adapter"] == f"{name} {value:g}"]
+            scores = np.array(found + [0.] * (len(SEARCH_SEEDS) - len(found)))
+            lines.append(dict(family=name, field=rate_field(name), value=value, miou=scores.mean(), sd=scores.std(ddof=1)))
+    table = pd.DataFrame(lines)
+    best = table.sort_values("value", kind="stable").groupby("family").miou.idxmax() # the smaller one of equals
+    table["best"] = table.index.isin(best)
+    ends = table.groupby("family").value.agg(["min", "max"]).loc[table.family].to_numpy()
+    table["at_edge"] = table.best & (table.value.to_numpy()[:, None] == ends).any(1)
     return table
 
 # %% ../nbs/8_bench/38_quality.ipynb #f3c4713e
+def search_rates(e: Experiment, recipe: Recipe, # what is searched for, and what all runs share
+                 compared: dict, # label -> recipe fields, of `variants`
+                 folder, root=None, jobs=None, # see `run_grid`
+) -> pd.DataFrame: # see `searched`
+    "The head's rate, then the multiples of it."
+    train, validate = e.search
+    recipe = replace(recipe, train=train, validate="", targets=(validate,))
+    of_head = searched(recipe, {"none": {}}, RATES, folder, root, jobs)
+    recipe = replace(recipe, lr=float(of_head.value[of_head.best].item()))
+    own = {family(fields): {k: v for k, v in fields.items() if k in ("adapter", "init", "band")} for fields in reversed(compared.values())}
+    families = {name: fields for name, fields in reversed(own.items()) if name != "none"}
+    if not families: return of_head
+    return pd.concat([of_head, searched(recipe, families, MULTIPLES, folder, root, jobs)], ignore_index=True)
+
 def with_rates(compared: dict, # label -> recipe fields, of `variants`
                rates: pd.DataFrame, # from `search_rates`
-) -> dict: # variants with their rate
-    "Each variant with the best rate of its family."
-    best = rates[rates.best].drop_duplicates("family").set_index("family").lr
-    return {label: fields | dict(lr=float(best[family(fields)])) for label, fields in compared.items()}
+) -> dict: # variants with their rates
+    "Each variant with the head's rate and its family's multiple."
+    best = rates[rates.best].set_index("family").value
+    tuned = {}
+    for label, fields in compared.items():
+        name = family(fields)
+        multiple = {} if name == "none" else {rate_field(name): float(best[name])}
+        tuned[label] = fields | dict(lr=float(best["none"])) | multiple
+    return tuned
 
 # %% ../nbs/8_bench/38_quality.ipynb #a624142d
 def costs(recipe: Recipe, # what all runs share
@@ -171,8 +257,8 @@ def _in_turns(calls, rounds): # name -> seconds of each round
 # %% ../nbs/8_bench/38_quality.ipynb #386575ca
 class Measured(NamedTuple):
     "A band with its reasons."
-    spec: str # of the band
-    table: pd.DataFrame # it was read from; empty where an older version kept none
+    spec: str = "dog" # of the band
+    table: pd.DataFrame = pd.DataFrame() # it was read from; empty where no variant needs it, or an older version kept none
 
 def band_in(content: bytes # of band.json
 ) -> dict: # with recipe, band and table
@@ -208,13 +294,102 @@ def measured_band(recipe: Recipe, # its training data and backbone are looked at
         same_size = "eval_size" not in changed_fields(kept["recipe"], recipe, ["scores"])
         if same_size: return Measured(kept["band"], kept["table"])
         print(f"{path} was made with another eval_size: measuring again.", file=sys.stderr)
-    name, options = parse_spec(recipe.train)
-    data = load_dataset(format_spec(name, options | dict(n=n)), root, recipe.eval_size)
-    frozen = build(replace(recipe, adapter="none"), 2).backbone
+    frozen, data = looked_at(recipe, root, n)
     return keep_band(path, recipe, suggest_band(frozen, data, block=block))
 
+def looked_at(recipe: Recipe, root=None, # see `measured_band`
+              n: int = 48, # training frames
+) -> tuple: # frozen backbone, on the device it would train on; data set
+    "What is looked at before anything is trained."
+    name, options = parse_spec(recipe.train)
+    data = load_dataset(format_spec(name, options | dict(n=n)), root, recipe.eval_size)
+    plain = replace(recipe, adapter="none", **dict.fromkeys(recipe.adapter_options()))
+    return build(plain, 2).backbone.to("cuda" if torch.cuda.is_available() else "cpu").eval(), data
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee41
+def kept_share(frozen, # backbone
+               images, # data set or (n, 3, H, W) uint8
+               band: str = "dog", # a spec
+) -> float: # 0 .. 1, mean over blocks
+    "The share of the features' energy that a filter lets through."
+    shares = []
+    for layer in range(frozen.num_layers): # one at a time: stages have grids of different sizes
+        kept = total = 0.
+        for (x,) in frozen.feature_batches(images, [layer]):
+            energy = dct2(x.float()).square()
+            kept += (energy * gain_like(create_band(band), *x.shape[-2:], energy).square()).sum().item()
+            total += energy.sum().item()
+        shares.append(kept / total)
+    return float(np.mean(shares))
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee51
+@torch.no_grad()
+def moved(backbone, frozen, # with an adapter; without
+          images, # data set or (n, 3, H, W) uint8
+          batch: int = 8, # images at a time
+) -> float: # 0: not at all
+    "How far an adapter moves what the head reads: mean over levels of |f - f'| / |f'|."
+    change = []
+    size = []
+    for part in image_batches(images, batch):
+        x = backbone.normalise(part.to(next(backbone.parameters()).device))
+        levels = list(zip(backbone(x), frozen(x)))
+        change.append([(a - b).square().sum().item() for a, b in levels])
+        size.append([b.square().sum().item() for _, b in levels])
+    return float(np.sqrt(np.sum(change, 0) / np.sum(size, 0)).mean())
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee81
+@contextmanager
+def without_tokens(segmentor):
+    "Inside, an adapter's tokens say nothing: the maps to their values are zero."
+    maps = [m for name, m in segmentor.adapter.named_children() if name.startswith("mlp_token2feat")]
+    kept = [(p, p.detach().clone()) for m in maps for p in m.parameters()]
+    with torch.no_grad():
+        for p, _ in kept: p.zero_()
+    try: yield bool(kept)
+    finally:
+        with torch.no_grad():
+            for p, value in kept: p.copy_(value)
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee53
+def worth_of(path: Path, # of a finished run
+             specs: dict, # domain -> data set
+             root=None, # of the data sets
+) -> dict: # moved; without: domain -> mIoU without tokens, empty for an adapter that has none
+    "What a run's adapter does, kept in worth.json; it is found once."
+    kept = read_kept(path / "worth.json", lambda content: {k: json.loads(content)[k] for k in ("moved", "without")})
+    if kept and set(kept["without"]) in (set(), set(specs)): return kept
+    segmentor, recipe, _ = load_checkpoint(path / "checkpoint.pt")
+    frozen, data = looked_at(recipe, root, 16)
+    segmentor.to(next(frozen.parameters()).device)
+    found = dict(moved=moved(segmentor.backbone, frozen, data), without={})
+    with without_tokens(segmentor) as has:
+        for domain, spec in specs.items():
+            if has: found["without"][domain] = float(miou(evaluate_on(segmentor, recipe, spec, root)[1].sum(0)))
+    with whole_file(path / "worth.json") as unfinished: unfinished.write_text(json.dumps(found))
+    return found
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee82
+def worths(e: Experiment, compared: dict, # label -> recipe fields
+           rows: list[dict], # of the runs
+           folder: Path, root=None, # of the runs, of the data sets
+) -> pd.DataFrame: # adapter, moved (share of the features' size), and points per domain that the tokens are worth
+    "Means over seeds of what adapters do; NaN where there are no tokens."
+    specs = {row_name(spec): spec for spec in e.recipe.targets if row_name(spec) in e.single}
+    scores = {(r["adapter"], r["seed"], r["domain"]): r["miou"] for r in rows}
+    seeds = sorted({r["seed"] for r in rows})
+    lines = []
+    for label in tqdm([label for label, fields in compared.items() if "adapter" in fields], desc="worth"):
+        found = {seed: worth_of(folder / f"{label}-{seed}", specs, root) for seed in seeds}
+        line = dict(adapter=label, moved=np.mean([w["moved"] for w in found.values()]))
+        for domain in specs:
+            lost = [scores[label, seed, domain] - w["without"].get(domain, np.nan) for seed, w in found.items()]
+            line[domain] = 100 * np.mean(lost)
+        lines.append(line)
+    return pd.DataFrame(lines).round(4)
+
 # %% ../nbs/8_bench/38_quality.ipynb #95b3cc55
-REFERENCES = ("none", "rein", "rein zero")
+REFERENCES = ("none", "rein zero", "causal_tune zero")
 
 def result_tables(e: Experiment, # says which domain was trained on
                   drawn: dict, # (label, domain) -> redrawn scores, of `scores_of`
@@ -231,73 +406,106 @@ def result_tables(e: Experiment, # says which domain was trained on
     return dict(scores=scores, means=pd.DataFrame(means).round(2), differences=pd.concat(against, ignore_index=True))
 
 # %% ../nbs/8_bench/38_quality.ipynb #37afd514
-DECIDED = ("adapter", "variant", "init", "band", "residual", "rank", "num_tokens", "style", "weights", "seed", "lr", "targets", "train",
-           "validate") # recipe fields that the benchmark sets itself
+DECIDED = ("adapter", "variant", "init", "band", "residual", "rank", "num_tokens", "style", "weights", "seed", "lr", "adapter_lr",
+           "backbone_lr", "targets", "train", "validate") # recipe fields that the benchmark sets itself
 
 def _refuse(name, seeds, overrides): # what the benchmark decides itself
     if name not in EXPERIMENTS: raise unknown("experiment", name, EXPERIMENTS)
     decided = sorted(set(DECIDED) & set(overrides))
     if decided: raise ValueError(f"The benchmark decides {', '.join(decided)} itself; other recipe fields can be set.")
     if not seeds: raise ValueError("No seeds: give at least one, such as range(1, 6).")
-    if SEARCH_SEED in seeds: raise ValueError(f"Seed {SEARCH_SEED} searches learning rates; report others, such as 1 to 5.")
+    both = sorted(set(SEARCH_SEEDS) & set(seeds))
+    if both: raise ValueError(f"Seeds {both} search learning rates; report others, such as 1 to 5.")
 
-def _only(compared, labels): # these variants, and what they are compared with
+def _only(e, known, labels): # variants of an experiment, or these, and what they are compared with
     for label in labels:
-        if label not in compared: raise unknown("variant", label, compared)
-    return {label: fields for label, fields in compared.items() if not labels or label in ("none", "rein", *labels)}
+        if label not in known: raise unknown("variant", label, known)
+    chosen = ["none", "rein", *labels] if labels else e.compared
+    return {label: fields for label, fields in known.items() if label in chosen}
 
 # %% ../nbs/8_bench/38_quality.ipynb #8931db4f
+def fitted(recipe: Recipe, # of an experiment, made for patches of 8 pixels
+           overrides: dict, # recipe fields to replace
+) -> Recipe:
+    "A recipe with other fields. A ViT with larger patches sees larger images, so as many patches, unless a size is among the fields."
+    recipe = replace(recipe, **overrides)
+    with torch.device("meta"): frozen = build(replace(recipe, weights="random", adapter="none"), 2).backbone
+    if frozen.staged or {"crop", "eval_size"} & set(overrides): return recipe
+    p, q = frozen.patch_size
+    def in_patches(size): return size[0] * p // 8, size[1] * q // 8
+    return replace(recipe, crop=in_patches(recipe.crop), eval_size=in_patches(recipe.eval_size)) if recipe.eval_size else recipe
+
 def open_experiment(name: str, # one of `EXPERIMENTS`
                     /, seeds, root=None, only=(), # see `run_experiment`
                     **overrides, # recipe fields to replace
 ) -> tuple[Recipe, int]: # what all runs share, and the blocks of its backbone
     "Look at all that an experiment needs. ValueError for what it decides itself, FileNotFoundError for data that are not there."
     _refuse(name, seeds, overrides)
-    recipe = replace(EXPERIMENTS[name].recipe, **overrides)
-    with torch.device("meta"): frozen = build(replace(recipe, weights="random", adapter="none"), 2).backbone
-    _only(variants("dog", frozen.num_layers), only)
-    open_all([recipe], root)
-    return recipe, frozen.num_layers
+    e = EXPERIMENTS[name]
+    recipe = fitted(e.recipe, overrides)
+    with torch.device("meta"): depth = build(replace(recipe, weights="random", adapter="none"), 2).backbone.num_layers
+    compared = _only(e, variants("dog", depth=depth, headroom=e.headroom), only)
+    open_all([replace(recipe, **fields) for fields in compared.values()], root)
+    return recipe, depth
 
 # %% ../nbs/8_bench/38_quality.ipynb #dcce21c8
+def chosen_variants(e: Experiment, recipe: Recipe, depth: int, # see `open_experiment`
+                    folder: Path, root=None, only=(), # see `run_experiment`
+) -> tuple[dict, Measured]: # label -> recipe fields, measured band
+    "What is compared; a band or a gain is measured where a variant needs it."
+    labels = _only(e, variants("dog", depth=depth, headroom=e.headroom), only)
+    needs_band = any(label.startswith("measured band") for label in labels)
+    band = measured_band(recipe, folder, root, e.block.get(e.source, 1)) if needs_band else Measured()
+    needs_gain = any(label.startswith("flat filter") for label in labels)
+    gain = kept_share(*looked_at(recipe, root)) ** .5 if needs_gain else .5
+    return _only(e, variants(band.spec, gain, depth, e.headroom), only), band
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee83
 def run_experiment(name: str, # one of `EXPERIMENTS`
                    /, folder, # of this experiment
-                   seeds, # reported ones; `SEARCH_SEED` is refused
+                   seeds, # reported ones; `SEARCH_SEEDS` are refused
                    root=None, # of the data sets
                    jobs: int | None = None, # processes, see `run_grid`
-                   only=(), # labels to run beside none and rein; all by default
+                   only=(), # labels to run beside none and rein; those of the experiment by default
                    **overrides, # recipe fields to replace
 ) -> dict: # recipe, band, variants, rows of all runs, redrawn scores, tables by name
-    "Train and evaluate all variants of an experiment; goes on where it was interrupted. Errors as `open_experiment` and `run_grid`."
+    "Train and evaluate an experiment's variants; goes on where it was interrupted. Errors as `open_experiment` and `run_grid`."
     seeds = list(seeds)
     recipe, depth = open_experiment(name, seeds, root, only, **overrides)
     e = EXPERIMENTS[name]
     folder = Path(folder)
     with held(folder):
-        band = measured_band(recipe, folder, root, e.block.get(e.source, 1))
-        compared = _only(variants(band.spec, depth), only)
-        rates = search_rates(recipe, compared, folder / "rates", root, jobs, RATES)
+        compared, band = chosen_variants(e, recipe, depth, folder, root, only)
+        rates = search_rates(e, recipe, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
         rows = run_grid(grid(recipe, with_rates(compared, rates), seeds), folder / "runs", root, jobs)
+        worth = worths(replace(e, recipe=recipe), compared, rows, folder / "runs", root)
     drawn = scores_of(folder / "runs", rows, e.block, e.groups)
-    return dict(recipe=recipe, band=band, variants=compared, rates=rates, rows=rows, drawn=drawn, **result_tables(e, drawn, rows))
+    tables = result_tables(e, drawn, rows)
+    return dict(recipe=recipe, band=band, variants=compared, rates=rates, rows=rows, drawn=drawn, worth=worth, **tables)
 
 # %% ../nbs/8_bench/38_quality.ipynb #72fcbffc
-INTRO = ("{n} variants with {seeds} seeds each: the same pre-trained backbone, head, iterations and order of images; learning rates "
-         "searched on source validation images. What is compared: adapters, with the published start or with their output at zero "
-         "('zero'), LoRA, SoMA, everything trained ('full'), and controls: no adapter, no filter, random weights, other "
-         "augmentations. Small models, trained briefly: this shows how the methods compare here, not at published scale.")
+INTRO = ("{n} variants with {seeds} seeds each. Runs of a seed share the pre-trained backbone, the head they begin with, and the images "
+         "in their order. The head's rate was found for 'none'; those of adapters and of a trained backbone are multiples of it, searched "
+         "with {search} seeds on source frames that no table shows. 'zero': the adapter begins as the identity. Small models, trained "
+         "briefly: this shows how the methods compare here, not at published scale.")
 FILLED = "Points of mIoU; bars: 95 % t interval over frames and seeds, each by itself; filled: survives Holm's correction over this figure."
 COSTS = ("Parameters trained in backbone and adapter; time of a training step and of a prediction, as ratios to the first line, "
          "measured in turns.")
+WORTH = ("moved: |f - f'| / |f'| of the features the head reads, f' those of the frozen backbone. Domains: points of mIoU that are lost "
+         "where the tokens' values are set to zero after the training.")
+SEARCHED = ("mIoU on the source's search frames, mean over {search} seeds at full length; the head's rate, then multiples of it. at_edge: "
+            "the best is the largest or smallest that was tried.")
 
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee60
 def _figures(e, result): # (heading, caption, figure or table)
     table = result["differences"]
     figures = []
     for reference in table.reference.unique():
         plot = difference_plot(table[table.reference == reference], reference, e.panels)
         figures.append((f"Differences to {reference}", FILLED, plot))
-    figures.append(("What it costs", COSTS, _table(result["costs"])))
-    figures.append(("Learning rates", "mIoU on source validation images after half the iterations, one seed.", _table(result["rates"])))
+    for heading, caption, kind in (("What is at work", WORTH, "worth"), ("What it costs", COSTS, "costs"),
+                                   ("Rates", SEARCHED.format(search=len(SEARCH_SEEDS)), "rates")):
+        if len(result[kind]): figures.append((heading, caption, _table(result[kind])))
     band = result["band"]
     if band.table.empty: return figures
     caption = f"Skill of probes on source images and stand-ins; the band is {band.spec}."
@@ -315,7 +523,7 @@ def quality_report(name: str, # one of `EXPERIMENTS`
     "report.html of an experiment."
     e, recipe = EXPERIMENTS[name], result["recipe"]
     rows = collapsed(result["rows"], e.crowds)
-    intro = INTRO.format(n=len(result["variants"]), seeds=result["scores"].seed.nunique())
+    intro = INTRO.format(n=len(result["variants"]), seeds=result["scores"].seed.nunique(), search=len(SEARCH_SEEDS))
     changes = differences(_with_mean(result["drawn"], rows, e.source), "none", {row["domain"] for row in rows} | {"mean"})
     toy = recipe.backbone == "toy_vit" and e.source == "clear"
     seen, held_out = (SEEN, HELD_OUT) if toy else ((), ())
@@ -333,12 +541,43 @@ def _write_result(name, folder, result, root, tables, command): # costs, which a
     space = load_dataset(result["recipe"].train, root).space
     with single_threaded(): result["costs"] = costs(result["recipe"], result["variants"], len(space.classes))
     tables.mkdir(parents=True, exist_ok=True)
-    for kind in ("scores", "means", "differences", "rates", "costs"):
+    for kind in ("scores", "means", "differences", "worth", "rates", "costs"):
         write_table(tables / f"quality_{name}_{kind}.csv", result[kind], f"{command} {name}")
     quality_report(name, folder, result, root, command)
 
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee70
+def training_hours(recipe: Recipe, # of the experiment
+                   runs: int, # how many
+                   num_classes: int, # k
+                   jobs: int = 1, # processes
+) -> float: # of the reported runs, from a few timed steps without an adapter
+    "About how long an experiment trains."
+    with single_threaded(): step, _ = _step_and_predict(*_example(replace(recipe, adapter="none"), num_classes))
+    seconds = np.median(_in_turns({"step": step}, 3)["step"])
+    return float(seconds) * recipe.iterations * recipe.accumulate * runs / jobs / 3600
+
+def _example(recipe, num_classes): # segmentor, recipe, images, labels
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = torch.randn(recipe.batch_size, 3, *recipe.crop, device=device)
+    labels = torch.randint(num_classes, (recipe.batch_size, *recipe.crop), device=device)
+    return build(recipe, num_classes).to(device), recipe, images, labels
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee72
+def say_how_long(name, seeds, root, jobs, only, overrides) -> None: # see `run_experiment`
+    "Print how many runs an experiment has and about how long they train, before they begin."
+    recipe, depth = open_experiment(name, seeds, root, only, **overrides)
+    e = EXPERIMENTS[name]
+    compared = _only(e, variants("dog", depth=depth, headroom=e.headroom), only)
+    families = {family(fields) for fields in compared.values()}
+    runs = len(compared) * len(seeds)
+    trials = len(families) * len(SEARCH_SEEDS) * len(MULTIPLES)
+    jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    hours = training_hours(recipe, runs + trials, len(load_dataset(recipe.train, root).space.classes), jobs)
+    print(f"{name}: {runs} runs and at least {trials} to search rates, {recipe.iterations} steps each, about {hours:.1f} h of training "
+          f"with {jobs} processes; finished runs are not repeated.")
+
 # %% ../nbs/8_bench/38_quality.ipynb #ac49dc38
-def bench_quality(names=(), # of `EXPERIMENTS`; all by default
+def bench_quality(names=(), # of `EXPERIMENTS`; those in `MEASURED` by default
                   out="runs/quality", # a folder per experiment, with its runs and its report
                   seeds=range(1, 6), # the same for all variants
                   root=None, jobs=None, only=(), # see `run_experiment`
@@ -349,13 +588,14 @@ def bench_quality(names=(), # of `EXPERIMENTS`; all by default
     "Compare all adapters and controls; goes on where it was interrupted. Errors as `run_experiment`; OSError while another process does."
     start = time.time()
     tables = Path(tables or out)
-    names = list(names or EXPERIMENTS)
+    names = list(names or MEASURED)
     seeds = list(seeds)
     for name in names: open_experiment(name, seeds, root, only, **overrides)
     results = {}
     for name in names:
         folder = Path(out) / name
         with held(folder):
+            say_how_long(name, seeds, root, jobs, only, overrides)
             results[name] = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
             _write_result(name, folder, results[name], root, tables, command)
         print(f"{folder / 'report.html'} written after {time.time() - start:.0f} s")

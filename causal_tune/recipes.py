@@ -11,9 +11,9 @@ from .core import Registry, check_range, check_value, shown, unknown
 from .corruptions import CORRUPTIONS
 
 # %% auto #0
-__all__ = ['COUNT', 'SIDES', 'STEP', 'RECIPES', 'option', 'check', 'run_name', 'check_precision', 'Recipe', 'get_recipe',
-           'toy_targets', 'corruption_targets', 'sized', 'read_field', 'to_dict', 'set_fields', 'from_dict',
-           'changed_fields']
+__all__ = ['COUNT', 'SIDES', 'STEP', 'RECIPES', 'option', 'check', 'run_name', 'check_precision', 'Recipe', 'list_recipes',
+           'get_recipe', 'toy_targets', 'corruption_targets', 'sized', 'read_field', 'to_dict', 'set_fields',
+           'from_dict', 'changed_fields']
 
 # %% ../nbs/6_train/25_recipes.ipynb #58f49bfa
 def option(default, # of the field
@@ -123,18 +123,25 @@ class _Model(_Data):
 _training = partial(option, group="training")
 
 @dataclass(frozen=True)
-class _Training(_Model):
-    "How images are augmented, and by which steps the weights move."
+class _Images(_Model):
+    "How training images are augmented."
     crop: tuple[int, ...] = _training((96, 128), "height, width of training images", (16, 8192))
     scale: tuple[float, ...] = _training((.5, 2.), "short side, as multiple of the crop's", (.01, 100.))
     antialias: bool = _training(True, "average pixels where training images shrink")
     cat_max_ratio: float = _training(.75, "another crop while a class has this share", (0., 1.))
     color: bool = _training(True, "photometric distortion of training images")
     style: str | None = _training(None, "frequency augmentation of training images: spurious, amplitude")
+
+# %% ../nbs/6_train/25_recipes.ipynb #c0ffee12
+@dataclass(frozen=True)
+class _Training(_Images):
+    "By which steps the weights move."
     iterations: int = _training(1000, "optimiser steps", COUNT)
     batch_size: int = _training(8, "images per step and process", (1, 65_536))
     accumulate: int = _training(1, "batches per optimiser step", (1, 65_536))
-    lr: float = _training(1e-4, "peak learning rate, for all parameters", (1e-12, 1e3))
+    lr: float = _training(1e-4, "peak learning rate, of the head", (1e-12, 1e3))
+    adapter_lr: float = _training(1., "rate of the adapter, as multiple of lr", (1e-6, 1e6))
+    backbone_lr: float = _training(1., "rate of the backbone's own weights where they are trained, as multiple of lr", (1e-6, 1e6))
     weight_decay: float = _training(.05, "but none for norms and tokens", (0., 1e3))
     warmup: int = _training(0, "steps of linear warm-up", (0, 10 ** 9))
     power: float = _training(.9, "of the polynomial decay to zero", (.001, 100.))
@@ -161,6 +168,10 @@ class Recipe(_Training):
 
 # %% ../nbs/6_train/25_recipes.ipynb #bd6fa8a1
 RECIPES = Registry("recipe")
+
+def list_recipes() -> list[str]:
+    "Names that `get_recipe` knows."
+    return list(RECIPES)
 
 def get_recipe(name: str, # one of `RECIPES`
                /, **overrides, # fields to replace, its own name too
@@ -212,11 +223,14 @@ _day = "camvid:split=test,domain=day,n=10"
 _derive("camvid_day2dusk", "camvid_day2corruptions", targets=(_day, *corruption_targets(_day, 3)))
 
 # %% ../nbs/6_train/25_recipes.ipynb #c0bdc592
-_small = dict(crop=(64, 96), scale=(1., 2.), batch_size=4, iterations=200, eval_size=(96, 128))
-_derive("demo", "bench_toyscapes", train="toyscapes:domain=clear,split=train,n=256",
+_small = dict(scale=(1., 2.), batch_size=4, precision="no")
+_derive("demo", "bench_toyscapes", train="toyscapes:domain=clear,split=train,n=256", crop=(64, 96), iterations=200, eval_size=(96, 128),
         validate="toyscapes:domain=clear,split=val,n=40", targets=toy_targets(40), **_small)
-_derive("camvid_day2dusk", "bench_camvid", validate="camvid:split=val,domain=day,n=40",
-        targets=("camvid:split=test,domain=day,n=60", "camvid:split=all,domain=dusk", *corruption_targets(_day, 3)), **_small)
+_dusk = "camvid:split=all,domain=dusk"
+_derive("camvid_day2dusk", "bench_camvid", backbone="lite0", crop=(96, 128), iterations=300, validate="",
+        targets=("camvid:split=test,domain=day,n=60", _dusk, *corruption_targets(_day, 3)), **_small)
+_derive("bench_camvid", "bench_camvid_swapped", train="camvid:split=test,domain=day",
+        targets=("camvid:split=train,domain=day,sequence=0016E5,n=60", _dusk))
 
 # %% ../nbs/6_train/25_recipes.ipynb #c35af48c
 def sized(size: str, # height x width

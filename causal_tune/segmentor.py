@@ -18,7 +18,7 @@ from .heads import HEADS, at_size, create_head
 from . import mask2former  # registers its head
 
 # %% auto #0
-__all__ = ['Segmentor', 'create_segmentor', 'at_least', 'labels_of']
+__all__ = ['Segmentor', 'start_from', 'create_segmentor', 'at_least', 'labels_of']
 
 # %% ../nbs/4_models/20_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
@@ -62,22 +62,33 @@ def loss(self:Segmentor, images: Tensor, # (b, 3, H, W) normalised
     value = self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255))
     return value if labelled else 0 * value  # computed all the same: other processes may wait for this one's share
 
+# %% ../nbs/4_models/20_segmentor.ipynb #c0ffee10
+def start_from(seed: int | None, # of a model; None leaves torch's state as it is
+               part: int, # 1: backbone and adapter, 2: head
+) -> None:
+    "Let a part of a model draw its initial weights from numbers of its own, whatever the other part drew."
+    if seed is not None: torch.manual_seed(int(np.random.SeedSequence([seed, part, 0]).generate_state(1)[0]))
+
 # %% ../nbs/4_models/20_segmentor.ipynb #eb85e5aa
 def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
                      adapter="none", # one of `list_adapters()`
                      head: str = "dpt", # "linear", "dpt" or "mask2former", options may follow: "dpt:width=128"
                      num_classes: int = 19, # k
+                     seed: int | None = None, # of initial weights; None: torch's own state decides
                      **options, # of `create_backbone` (pretrained, img_size, ...) and of the adapter
 ) -> Segmentor:
     "Backbone, adapter and head by name; see `create_backbone` for weights and errors."
+    if num_classes == 1: raise ValueError("num_classes=1: give one from 2 to 255; one class and all the rest are 2.")
     check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
     name, given = parse_spec(head)
     if not isinstance(backbone, Backbone):
+        start_from(seed, 1)
         if HEADS[name].uses_queries: options.setdefault("query_dim", given.get("width", 256))
         backbone = create_backbone(backbone, adapter, **options)
     elif adapter != "none" or options:
         raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
     linked = backbone.adapter.queries() is not None
+    start_from(seed, 2)
     return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked), num_classes)
 
 # %% ../nbs/4_models/20_segmentor.ipynb #5234a7b1
@@ -139,26 +150,40 @@ def labels_of(scores: Tensor, # (b, k, ...)
         f"{', '.join(named[:3]) or 'The image'}: {(~finite).sum()} of {finite.numel()} pixels have no class, as their scores are {value}. "
         "Have the weights diverged (a lower lr may help) or been damaged? With reduced precision, try --precision no.")
 
-# %% ../nbs/4_models/20_segmentor.ipynb #cb3024b7
+# %% ../nbs/4_models/20_segmentor.ipynb #11b16631
 @patch
-@torch.no_grad()
-def predict(self:Segmentor, image, # path, PIL image or array (H, W, 3) uint8 RGB
-            size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
-            window=None, stride=None, # see `slide`
-            antialias: bool = True, # see `resize`
-            name: str | None = None, # of the image, for errors; its path by default
-) -> np.ndarray: # (H, W) uint8 class ids (trainIds), at the image's own size
-    "The class of every pixel of one image of any size. Errors as `read_image`, `slide` and `labels_of`."
-    rgb = read_image(image)
+def scores_of(self:Segmentor, rgb: np.ndarray, # (H, W, 3) uint8
+              size, window, stride, antialias, # as for `predict`
+) -> Tensor: # (1, k, H, W), on the model's device
+    "The scores of one image, in evaluation mode."
     channels_first = rgb.transpose(2, 0, 1).copy() # Pillow's cannot be written, which torch warns of
     x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device)
     was_training = self.training
     self.eval()
     logits = self.slide(self.prepared(x, size, antialias), window, stride)
     self.train(was_training)
-    if size: logits = F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False)
+    return F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False) if size else logits
+
+# %% ../nbs/4_models/20_segmentor.ipynb #cb3024b7
+@patch
+@torch.no_grad()
+def predict(self:Segmentor, image, # path, PIL image, array (H, W, 3), tensor (3, H, W) of uint8; or a list of such, or a batch (b, ...)
+            size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
+            window=None, stride=None, # see `slide`
+            antialias: bool = True, # see `resize`
+            name: str | None = None, # of the image, for errors; its path by default
+            scores: bool = False, # give those of all classes instead
+) -> np.ndarray: # (H, W) uint8 class ids, or (k, H, W) float32 scores; of a list a list, of a batch (b, ...)
+    "The class of every pixel of images of any size. Errors as `read_image`, `slide` and `labels_of`."
+    several = isinstance(image, (list, tuple))
+    if several or getattr(image, "ndim", 0) == 4:
+        found = [self.predict(one, size, window, stride, antialias, name, scores) for one in image]
+        return found if several or not found else np.stack(found)
+    rgb = read_image(image)
     if name is None and isinstance(image, (str, Path)): name = line_of(image)
-    return labels_of(logits, [name] if name else ())[0].to(torch.uint8).cpu().numpy()
+    found = self.scores_of(rgb, size, window, stride, antialias)
+    labels = labels_of(found, [name] if name else ())
+    return found[0].float().cpu().numpy() if scores else labels[0].to(torch.uint8).cpu().numpy()
 
 # %% ../nbs/4_models/20_segmentor.ipynb #84567e04
 @patch

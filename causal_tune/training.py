@@ -30,10 +30,10 @@ from .evaluation import check_classes, evaluate, miou, result_row
 __all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
            'Stream', 'Batch', 'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches', 'next_batches',
            'build', 'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in',
-           'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite',
-           'first_broken', 'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other', 'finished',
-           'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'stopped', 'fits', 'read_state',
-           'restore', 'unless_damaged', 'go_on', 'with_data', 'train', 'report_on']
+           'segmentor_of', 'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'draw_seed', 'step',
+           'Loss', 'finite', 'first_broken', 'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other',
+           'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'stopped', 'fits',
+           'read_state', 'restore', 'unless_damaged', 'go_on', 'with_data', 'train', 'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -59,16 +59,17 @@ def is_exempt(name: str # of a parameter, such as "backbone.adapter.scale"
 # %% ../nbs/6_train/28_training.ipynb #0cd03f11
 def parameter_groups(model: nn.Module,
                      weight_decay: float, # of those that decay
-) -> list[dict]: # for AdamW; trained parameters only
-    "Two groups, with and without decay, by the published rules."
+                     adapter_lr: float = 1., backbone_lr: float = 1., # multiples of the learning rate
+) -> list[dict]: # for AdamW; trained parameters only, with `rate`, their multiple
+    "Groups of one rate, with and without decay, by the published rules."
     norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
-    decaying = []
-    exempt = []
+    rates = {"backbone.adapter.": adapter_lr, "backbone.model.": backbone_lr}
+    groups = {(1., False): [], (1., True): []} # of rate, exempt
     for name, p in model.named_parameters():
         if not p.requires_grad: continue
-        group = exempt if id(p) in norms or is_exempt(name) else decaying
-        group.append(p)
-    return [dict(params=decaying, weight_decay=weight_decay), dict(params=exempt, weight_decay=0.)]
+        rate = next((r for start, r in rates.items() if name.startswith(start)), 1.)
+        groups.setdefault((rate, id(p) in norms or is_exempt(name)), []).append(p)
+    return [dict(params=params, weight_decay=0. if exempt else weight_decay, rate=rate) for (rate, exempt), params in groups.items()]
 
 # %% ../nbs/6_train/28_training.ipynb #60317ac0
 def decay_at(t: int, # iteration, from 0
@@ -214,13 +215,12 @@ def build(recipe: Recipe, # names the backbone, adapter and head
           num_classes: int, # k
           **options, # of `create_backbone`, such as pretrained=False
 ) -> Segmentor:
-    "The untrained segmentor of a recipe."
-    torch.manual_seed(recipe.seed)
+    "The untrained segmentor of a recipe. Adapter and head draw their weights apart, so recipes of one seed have one head."
     pretrained = recipe.weights or True # a file, or whichever is found
     if recipe.weights == "random": pretrained = False
     own = dict(pretrained=pretrained, attention=recipe.attention, img_size=recipe.img_size or None)
     chosen = recipe.adapter_options() | own | options
-    return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, **chosen)
+    return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, recipe.seed, **chosen)
 
 def training_data(recipe: Recipe,
                   root=None, # folder of the data sets, see `load_dataset`
@@ -286,22 +286,31 @@ def space_in(saved: dict # a checkpoint; those of older versions hold names of c
     if list(space.classes) == saved["classes"]: return space
     raise ValueError(f"its {len(saved['classes'])} classes are not the {len(space)} of its label space; fetch it again, or train again.")
 
-def load_checkpoint(path, # file
-                    **options # of `create_backbone`, such as pretrained="a file"
-) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
-    "The segmentor of a checkpoint, which knows its label space and recipe. Errors as `read_checkpoint`."
-    saved = read_checkpoint(path)
+def segmentor_of(saved: dict, # recipe, classes, perhaps a label space; weights of adapter and head
+                 whose, # file, for errors
+                 **options # of `create_backbone`
+) -> Segmentor: # in eval mode; it knows its recipe and label space
+    "The segmentor that something saved belongs to. ValueError where its parts do not fit, before anything large is made."
     classes = len(saved["classes"])
     try:
         recipe = from_dict(saved["recipe"])
         space = space_in(saved)
         with torch.device("meta"): shapes = build(recipe, classes, **options | dict(pretrained=False))
-        shapes.check_trained(saved) # before anything large is made
-    except ValueError as error: raise ValueError(f"{path}: {error}") from None
+        shapes.check_trained(saved)
+    except ValueError as error: raise ValueError(f"{whose}: {error}") from None
     segmentor = build(recipe, classes, **options).load_trained(saved).eval()
     segmentor.space = space
     segmentor.recipe = recipe
-    return segmentor, recipe, saved["classes"]
+    return segmentor
+
+# %% ../nbs/6_train/28_training.ipynb #503e9417
+def load_checkpoint(path, # file
+                    **options # of `create_backbone`, such as pretrained="a file"
+) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
+    "The segmentor of a checkpoint. Errors as `read_checkpoint` and `segmentor_of`."
+    saved = read_checkpoint(path)
+    segmentor = segmentor_of(saved, path, **options)
+    return segmentor, segmentor.recipe, saved["classes"]
 
 # %% ../nbs/6_train/28_training.ipynb #18f4b750
 COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
@@ -598,11 +607,11 @@ def validate(self:Run) -> float: # mIoU on the recipe's validation set
 # %% ../nbs/6_train/28_training.ipynb #d5d0b53a
 @patch
 def set_rate(self:Run, t: int # iteration
-) -> float: # the learning rate of that step
+) -> float: # the head's learning rate in that step
     "Give the optimiser the learning rate of a step."
     r = self.recipe
     lr = r.lr * lr_factor(t, r.iterations, r.warmup, r.power)
-    for group in self.optimizer.param_groups: group["lr"] = lr
+    for group in self.optimizer.param_groups: group["lr"] = lr * group["rate"]
     return lr
 
 @patch
@@ -777,7 +786,8 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     segmentor = build(recipe, len(data.space.classes), **options).train()
     segmentor.space = data.space
     segmentor.recipe = recipe
-    optimizer = torch.optim.AdamW(parameter_groups(segmentor, recipe.weight_decay), lr=recipe.lr, betas=(.9, .999))
+    groups = parameter_groups(segmentor, recipe.weight_decay, recipe.adapter_lr, recipe.backbone_lr)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(.9, .999))
     average = Average(segmentor, recipe.ema_from, recipe.ema_momentum)
     read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler, average=average)
     first = unless_damaged(accelerator, folder / "resume.pt", read) or 0 if resume else 0
@@ -806,7 +816,7 @@ def with_data(recipe: Recipe,
     if not isinstance(targets, dict): raise ValueError(f"targets= is a {type(targets).__name__}: give a dict such as {{'night': other}}.")
     if "train" in targets: raise ValueError("A target is called 'train', as the data to train on is: give it another name.")
     def named(name, given): return given if isinstance(given, str) else enter_data(name, given, classes)
-    trained = {} if data is None else dict(train=named("train", data), validate="")
+    trained = {} if data is None else dict(train=named("train", data), validate="") # which has other classes
     return replace(recipe, **trained, targets=tuple(named(*target) for target in targets.items()))
 
 # %% ../nbs/6_train/28_training.ipynb #2a571de3
@@ -828,7 +838,8 @@ def train(recipe: Recipe, # what to do
         remove_unfinished(folder)
         read = partial(finished, recipe=recipe, **options)
         done = unless_damaged(accelerator, folder / "checkpoint.pt", read) if resume else None
-        return go_on(accelerator, recipe, folder, root, resume, stop, options) if done is None else done
+        if done: return done.to(accelerator.device) # where it would have been trained
+        return go_on(accelerator, recipe, folder, root, resume, stop, options)
 
 # %% ../nbs/6_train/28_training.ipynb #bdca0301
 def report_on(segmentor: Segmentor,

@@ -78,8 +78,10 @@ def shrink_benchmark() -> None:
     recipe = replace(quality.EXPERIMENTS["toyscapes"].recipe, train=toy("clear", "train", 4), validate=toy("clear", "val", 2),
                      targets=tuple(toy(d, "test", 2) for d in ("clear", "fog", "snow")), crop=(32, 48), eval_size=(48, 64), head="linear",
                      weights="weights.safetensors", iterations=6, batch_size=2, save_every=2, precision="no")
-    quality.EXPERIMENTS["toyscapes"] = quality.Experiment(recipe, "clear", {"weathers": ["fog", "snow"]}, {})
-    quality.RATES = (1e-3,)
+    quality.EXPERIMENTS["toyscapes"] = quality.Experiment(recipe, "clear", (recipe.train, recipe.validate), ("none", "causal_tune zero"),
+                                                          {"weathers": ["fog", "snow"]})
+    quality.RATES, quality.MULTIPLES, quality.SEARCH_SEEDS = (1e-3,), (1.,), (101,)
+    quality.training_hours = lambda *_: 0.
     quality.suggest_band = lambda frozen, data, block: Found(table=pd.DataFrame([dict(outer=.5, score=.25)]))
     quality.costs = lambda recipe, compared, *_: pd.DataFrame([dict(adapter=label, step=1.) for label in compared])
 

@@ -19,8 +19,9 @@ toy = lambda domain, split, n: f"toyscapes:domain={domain},split={split},n={n}"
 recipe = replace(quality.EXPERIMENTS["toyscapes"].recipe, train=toy("clear", "train", 4), validate=toy("clear", "val", 2), head="linear",
                  targets=tuple(toy(d, "test", 3) for d in ("clear", "fog", "snow")), crop=(32, 48), iterations=20, batch_size=2,
                  eval_size=(48, 64), save_every=5)
-quality.EXPERIMENTS["toyscapes"] = Experiment(recipe, "clear", {"weathers": ["fog", "snow"]}, {})
-quality.RATES = (1e-3,)
+quality.EXPERIMENTS["toyscapes"] = Experiment(recipe, "clear", (recipe.train, recipe.validate), ("none", "causal_tune zero"),
+                                              {"weathers": ["fog", "snow"]})
+quality.RATES, quality.MULTIPLES, quality.SEARCH_SEEDS = (1e-3,), (1.,), (101,)
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
@@ -66,7 +67,7 @@ def test_stopped_and_started_again(script, tmp_path):
     stamps = {name: (tmp_path / "halves/toyscapes/runs" / name / "results.json").stat().st_mtime_ns for name in done}
     assert again.communicate(timeout=400) and again.returncode == 0
     for name in done: assert (tmp_path / "halves/toyscapes/runs" / name / "results.json").stat().st_mtime_ns == stamps[name]
-    for kind in ("scores", "means", "differences", "rates"):
+    for kind in ("scores", "means", "differences", "worth", "rates"):
         one, other = (read_table(tmp_path / part / "tables" / f"quality_toyscapes_{kind}.csv") for part in ("whole", "halves"))
         assert one.drop(columns="version", errors="ignore").equals(other.drop(columns="version", errors="ignore")), kind
     report = (tmp_path / "halves" / "toyscapes" / "report.html").read_text()
