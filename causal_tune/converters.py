@@ -214,12 +214,13 @@ class Sizes:
         self.base = base
         self.path = base/".causal_tune_sizes.json"
         self.known = {}
-        with suppress(OSError, ValueError): self.known = dict(json.loads(self.path.read_bytes()))
+        with suppress(OSError, ValueError, TypeError): self.known = dict(json.loads(self.path.read_bytes()))
     def __call__(self, path: Path) -> tuple[int, int]: # as `header_size`
         name = path.relative_to(self.base).as_posix()
         stamp = [path.stat().st_mtime_ns, path.stat().st_size]
         known = self.known.get(name)
-        if not known or known[:2] != stamp: self.known[name] = known = [*stamp, *header_size(path)]
+        fresh = isinstance(known, list) and len(known) == 4 and known[:2] == stamp
+        if not fresh: self.known[name] = known = [*stamp, *header_size(path)]
         return tuple(known[2:])
     def keep(self): # a folder that nobody may write to is read again
         with suppress(OSError), whole_file(self.path) as unfinished: unfinished.write_text(json.dumps(self.known))
