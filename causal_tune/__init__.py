@@ -15,14 +15,17 @@ _home = {
     **dict.fromkeys(["create_adapter", "list_adapters"], "adapters"),
     **dict.fromkeys(["create_backbone", "list_backbones"], "backbones"),
     "FrequencyLab": "lab",
-    "create_segmentor": "segmentor",
-    **dict.fromkeys(["load_published", "segmentor_from_published"], "checkpoints"),
-    "load_dataset": "datasets",
+    "list_heads": "heads",
+    **dict.fromkeys(["Segmentor", "create_segmentor"], "segmentor"),
+    **dict.fromkeys(["load_published", "segmentor_from_published", "HubSegmentor"], "checkpoints"),
+    **dict.fromkeys(["load_dataset", "list_datasets", "own_data"], "datasets"),
     **dict.fromkeys(["prepare", "check_data"], "converters"),
-    "Recipe": "recipes", "get_recipe": "recipes",
-    "train": "training", "evaluate": "evaluation",
+    **dict.fromkeys(["Recipe", "get_recipe", "list_recipes"], "recipes"),
+    **dict.fromkeys(["train", "load_checkpoint", "report_on"], "training"), "evaluate": "evaluation",
 }
-_registering = {"adapters": ["causal", "released", "peers", "tuning"]}  # chapters whose entries a registry is expected to hold
+# chapters whose entries a registry is expected to hold, or whose methods a class
+_registering = {"adapters": ["causal", "released", "peers", "tuning"], "heads": ["mask2former"],
+                **dict.fromkeys(["segmentor", "training"], ["checkpoints"])}
 __all__ = list(_home)
 
 

@@ -500,11 +500,17 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
     "A backbone with its adapter. ValueError for unknown names and options, FileNotFoundError without weights."
     model = name_or_model
     check_range("query_dim", query_dim, 1, 100_000)
+    if "in_chans" in options: raise ValueError(_channels(options["in_chans"]))
     if isinstance(model, str): model = create_model(model, img_size, patch_size, pretrained)
+    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    if first != 3: raise ValueError(_channels(first))
     stages = stages_of(model)
     use_attention(model, attention)
     if isinstance(adapter, str): adapter = _adapter_for(stages, adapter, query_dim, options)
     return Backbone(model, adapter, _layers_read(stages, out_layers))
+
+def _channels(n): # of images, which other models take
+    return f"in_chans={n}: images are RGB here, three channels; leave it out. Grey images are shown as three equal channels by themselves."
 
 # %% ../nbs/4_models/17_backbones.ipynb #d18b2c2f
 def _layers_read(stages, out_layers): # block numbers from 0

@@ -12,7 +12,9 @@ import torch
 import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from timm.layers import SwiGLUPacked, resample_patch_embed
+from timm.layers import LayerNorm, SwiGLUPacked, resample_patch_embed
+from timm.layers.activations import QuickGELU
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from .core import check_range, parse_spec, unknown
@@ -20,7 +22,7 @@ from .files import whole_file
 from .tensors import check_finite, foreign, named_tensors, read_tensors
 from .domains import CITYSCAPES
 from .adapters import create_adapter
-import causal_tune.released  # a checkpoint of Causal-Tune is of this variant
+import causal_tune.peers, causal_tune.released  # checkpoints of SET and Causal-Tune are of their released variants
 from .backbones import create_backbone, use_attention
 from .mask2former import Mask2Former
 from .images import pair
@@ -28,10 +30,26 @@ from .segmentor import Segmentor
 from .recipes import Recipe
 
 # %% auto #0
-__all__ = ['PATCH', 'PARTS', 'Placeholder', 'Unpickler', 'read_file', 'read_weights', 'backbone_weights', 'split_published',
-           'timm_names', 'resample_patches', 'resample_positions', 'convert_backbone', 'fit_backbone', 'check_fit',
-           'published_states', 'load_published', 'whole_backbone', 'PublishedViT', 'published_vit', 'published_adapter',
-           'published_head', 'segmentor_from_published', 'published_state', 'open_published']
+__all__ = ['PATCH', 'PARTS', 'TERMS', 'LICENCES', 'FILES', 'Placeholder', 'Unpickler', 'read_file', 'read_weights',
+           'backbone_weights', 'plain_names', 'split_published', 'is_eva', 'eva_names', 'folded', 'apart', 'fused',
+           'timm_names', 'resample_patches', 'resample_positions', 'is_clip', 'positions_for', 'convert_backbone',
+           'fit_backbone', 'check_fit', 'published_states', 'load_published', 'whole_backbone', 'PublishedViT',
+           'published_eva', 'depth_of', 'published_vit', 'published_adapter', 'published_head',
+           'segmentor_from_published', 'published_state', 'open_published', 'licence_of', 'bare', 'without_folders',
+           'markdown_table', 'results_of', 'terms_of', 'model_card', 'can_be_rebuilt', 'read_config', 'read_folder',
+           'HubSegmentor', 'fetched']
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #d347445c
+import json
+from fnmatch import fnmatch
+from fastcore.basics import patch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from .core import shown
+from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
+from .images import line_of
+from .backbones import PRESETS
+from .recipes import set_fields, to_dict
+from .training import build, segmentor_of
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #f5e5ae1d
 class Placeholder:
@@ -72,9 +90,28 @@ def read_weights(source # path, or a dict as such a file holds
 def backbone_weights(source) -> dict[str, Tensor]: # likewise; names without `backbone.`
     "The weights of a transformer: a whole file, or the part of a checkpoint that is neither adapter nor head."
     state = read_weights(source)
+    if PATCH not in state: state = plain_names(state)
     if PATCH not in state: state = split_published(state)["backbone"]
     if PATCH not in state: raise ValueError(f"No transformer in it: {PATCH!r} is missing.")
     return state
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #58bb3a83
+_CLIP = [("conv1.", "patch_embed.proj."), ("transformer.resblocks.", "blocks."), ("ln_pre.", "norm_pre."), ("ln_1.", "norm1."),
+         ("ln_2.", "norm2."), ("attn.in_proj_", "attn.qkv."), ("attn.out_proj.", "attn.proj."), ("mlp.c_fc.", "mlp.fc1."),
+         ("mlp.c_proj.", "mlp.fc2.")]
+
+def plain_names(state: dict[str, Tensor] # of a transformer, perhaps one of two
+) -> dict[str, Tensor]: # without prefix, CLIP's by timm's names
+    "A transformer's weights on their own. What CLIP does with its last block's output is left out: no head reads that."
+    for prefix in ("visual.", "model."):
+        inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        state = inside or state
+    if "conv1.weight" not in state: return state
+    for theirs, ours in _CLIP: state = {k.replace(theirs, ours): v for k, v in state.items()}
+    state = {k: v for k, v in state.items() if k != "proj" and not k.startswith("ln_post.")}
+    cls = state.pop("class_embedding")
+    pos = state.pop("positional_embedding")
+    return state | dict(cls_token=cls[None, None], pos_embed=pos[None])
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #27d15832
 PARTS = {"backbone.reins.": "adapter", "backbone.": "backbone", "decode_head.": "head"}  # the longer prefix first
@@ -86,14 +123,58 @@ def split_published(state: dict # named tensors of a checkpoint
     for name, tensor in state.items():
         prefix = next((p for p in PARTS if name.startswith(p)), "")
         if not name.startswith("data_preprocessor."): parts[PARTS.get(prefix, "unknown")][name[len(prefix):]] = tensor
+    parts["backbone"] = plain_names(parts["backbone"])
     return parts
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #6092a148
+_EVA = [(r"attn\.q_bias$", "attn.q_proj.bias"), (r"attn\.v_bias$", "attn.v_proj.bias"), (r"attn\.inner_attn_ln\.", "attn.norm."),
+        (r"mlp\.ffn_ln\.", "mlp.norm."), (r"mlp\.w1\.", "mlp.fc1_g."), (r"mlp\.w2\.", "mlp.fc1_x."), (r"mlp\.w3\.", "mlp.fc2.")]
+_EVA_ONLY = re.compile(r"(norm|fc_norm|head|lm_head)\.|(.*\.)?rope\.freqs_(cos|sin)$") # no part of the features
+
+def is_eva(state) -> bool: return "blocks.0.attn.q_proj.weight" in state # by EVA's names or timm's
+
+def eva_names(state: dict[str, Tensor] # an EVA-02's weights, by its authors' names or timm's
+) -> dict[str, Tensor]: # by timm's
+    "The weights as timm's `Eva` without a last norm holds them."
+    for old, new in _EVA: state = {re.sub(old, new, k): v for k, v in state.items()}
+    return {k: v for k, v in state.items() if not _EVA_ONLY.match(k)}
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #a948fe1d
+def folded(state: dict[str, Tensor] # weights, with SoMA's beside those that it tunes
+) -> dict[str, Tensor]: # without
+    "W + BA in the place of W, A and B. ValueError where one of them is missing."
+    state = dict(state)
+    for name in [k for k in state if k.endswith(".lora_A.weight")]:
+        linear = name.removesuffix(".lora_A.weight")
+        names = f"{linear}.weight", name, f"{linear}.lora_B.weight"
+        if missing := [k for k in names if k not in state]: raise ValueError(f"There is {name}, but no {missing[0]}.")
+        W, A, B = (state.pop(k) for k in names)
+        state[names[0]] = W.float() + B.float() @ A.float()
+    return state
+
+def apart(state: dict[str, Tensor] # of a transformer
+) -> dict[str, Tensor]: # q, k and v by themselves, as SoMA has them
+    "Fused maps in three."
+    parts = {k: v.chunk(3) for k, v in state.items() if ".attn.qkv." in k}
+    names = {k: [k.replace(".qkv.", f".{part}.") for part in "qkv"] for k in parts}
+    return {k: v for k, v in state.items() if k not in parts} | {n: t for k in parts for n, t in zip(names[k], parts[k])}
+
+def fused(state: dict[str, Tensor]) -> dict[str, Tensor]: # the other way
+    "Maps in three as one, as DINOv2 has them."
+    for name in [k for k in state if ".attn.q." in k]:
+        parts = [name.replace(".attn.q.", f".attn.{part}.") for part in "qkv"]
+        whole = torch.cat([state[part] for part in parts])
+        state = {k: v for k, v in state.items() if k not in parts} | {name.replace(".attn.q.", ".attn.qkv."): whole}
+    return state
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #2cb9ecf4
 _RENAMED = [(r"mlp\.w12\.", "mlp.fc1."), (r"mlp\.w3\.", "mlp.fc2."), (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.")]
 
-def timm_names(state: dict[str, Tensor] # a transformer's weights, by Facebook's names or timm's
+def timm_names(state: dict[str, Tensor] # a transformer's weights, by Facebook's names, EVA's, SoMA's or timm's
 ) -> dict[str, Tensor]: # by timm's
-    "The weights as timm's `VisionTransformer` holds them."
+    "The weights as timm's `VisionTransformer` or `Eva` holds them."
+    state = fused(folded(state))
+    if is_eva(state): state = eva_names(state)
     for old, new in _RENAMED: state = {re.sub(old, new, k): v for k, v in state.items()}
     state.pop("mask_token", None)
     if "register_tokens" in state:
@@ -116,10 +197,10 @@ def resample_patches(weight: Tensor, # (c, 3, h, w)
 # %% ../nbs/6_train/29_checkpoints.ipynb #78c236ad
 def resample_positions(pos: Tensor, # (1, n, c) for a square grid, with or without an entry for the class token
                        grid: tuple[int, int], # new (h, w), in patches
-                       how: str = "bicubic", # or "pinv": timm's way, smoothed where it shrinks
+                       how: str = "bicubic", # or "bilinear"; or "pinv": timm's way, smoothed where it shrinks
 ) -> Tensor: # (1, n', c)
     "Positions for another grid, rectangular too; ValueError where the given ones belong to no square."
-    if how not in ("bicubic", "pinv"): raise unknown("how", how, ["bicubic", "pinv"])
+    if how not in ("bicubic", "bilinear", "pinv"): raise unknown("how", how, ["bicubic", "pinv", "bilinear"])
     side = math.isqrt(pos.shape[1])
     first = 0
     if side ** 2 != pos.shape[1]: # one entry more than a square
@@ -129,16 +210,28 @@ def resample_positions(pos: Tensor, # (1, n, c) for a square grid, with or witho
         raise ValueError(f"{pos.shape[1]} positions make no square grid; they have been converted before. "
                          "Take the original file.")
     if (side, side) == tuple(grid): return pos
-    return _stretch(pos, first, (side, side), tuple(grid), antialias=how == "pinv")
+    mode = "bilinear" if how == "bilinear" else "bicubic"
+    return _stretch(pos, first, (side, side), tuple(grid), antialias=how == "pinv", mode=mode)
 
-def _stretch(pos, first, old, new, antialias=False, **scale):
+def _stretch(pos, first, old, new, antialias=False, mode="bicubic", **scale):
     plane = pos[:, first:].float().unflatten(1, old).permute(0, 3, 1, 2)
     size = scale or dict(size=new)
-    plane = F.interpolate(plane, mode="bicubic", align_corners=False, antialias=antialias, **size)
+    plane = F.interpolate(plane, mode=mode, align_corners=False, antialias=antialias, **size)
     return torch.cat([pos[:, :first], plane.flatten(2).transpose(1, 2).to(pos.dtype)], 1)
 
+# %% ../nbs/6_train/29_checkpoints.ipynb #82a7179c
+def is_clip(state) -> bool: return "norm_pre.weight" in state # by timm's names
+
+def positions_for(state: dict[str, Tensor], # of a transformer, by timm's names for positions
+                  grid: tuple[int, int], # new (h, w), in patches
+                  how: str = "bicubic", # as published adapters need it, or "pinv"
+) -> Tensor: # (1, n, c)
+    "A transformer's positions for another grid."
+    if how == "bicubic" and is_clip(state): how = "bilinear"
+    return resample_positions(state["pos_embed"], grid, how)
+
 # %% ../nbs/6_train/29_checkpoints.ipynb #7d3ebec4
-def convert_backbone(src, # path or state dict of original weights, by Facebook's names or timm's
+def convert_backbone(src, # path or state dict of original weights, by its authors' names or timm's
                      out, # file to write: .safetensors, or .pth for any other ending
                      height: int = 512, # of the images, in pixels
                      width: int = 512,
@@ -155,8 +248,8 @@ def convert_backbone(src, # path or state dict of original weights, by Facebook'
     if "pos_embed" not in state: raise ValueError(f"{whose} has no table of positions: it needs no conversion.")
     with foreign(whose):
         check_finite(state, whose)
-        state["pos_embed"] = resample_positions(state["pos_embed"], (height // patch_size, width // patch_size), how)
         state[PATCH] = resample_patches(state[PATCH], (patch_size, patch_size), how)
+        state["pos_embed"] = positions_for(state, (height // patch_size, width // patch_size), how)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as unfinished:
         if out.suffix == ".safetensors": save_file({k: v.clone().contiguous() for k, v in state.items()}, unfinished)
@@ -172,7 +265,7 @@ def fit_backbone(state: dict[str, Tensor], # by timm's names
     state = dict(state)
     if PATCH in state: state[PATCH] = resample_patches(state[PATCH], patch)
     if "pos_embed" in state and state["pos_embed"].shape[1] - math.prod(grid) not in (0, 1):
-        state["pos_embed"] = resample_positions(state["pos_embed"], grid)
+        state["pos_embed"] = positions_for(state, grid)
     return state
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #850059fe
@@ -205,10 +298,10 @@ def published_states(segmentor: Segmentor, # of the same sizes
     if parts["unknown"]: raise ValueError(f"Not of a published checkpoint: {', '.join(list(parts['unknown'])[:3])} "
                                           f"({len(parts['unknown'])} in all); names begin with {', '.join(PARTS)}.")
     model = segmentor.backbone.model
-    if not isinstance(model, VisionTransformer):
+    if not isinstance(model, (VisionTransformer, Eva)):
         raise ValueError(f"Published checkpoints are for plain vision transformers, not for a {type(model).__name__}.")
-    vit = whole_backbone(parts, backbone)
     with foreign("The backbone"):
+        vit = whole_backbone(parts, backbone)
         parts["backbone"] = fit_backbone(vit, model.patch_embed.grid_size, model.patch_embed.patch_size)
     states = {p: {k: v for k, v in parts[part].items() if not _UNUSED.match(p + k)} for p, part in PARTS.items()}
     check_fit(_modules(segmentor), states)
@@ -231,7 +324,9 @@ def _modules(segmentor): # by published prefix
 # %% ../nbs/6_train/29_checkpoints.ipynb #f649f9f1
 def whole_backbone(parts, backbone=None) -> dict[str, Tensor]: # by timm's names
     "The backbone that is given, with what the checkpoint itself holds of it on top."
-    vit = (backbone_weights(backbone) if backbone is not None else {}) | parts["backbone"]
+    vit = backbone_weights(backbone) if backbone is not None else {}
+    if any(".attn.q." in k for k in parts["backbone"]): vit = apart(vit) # SoMA's, trained on three maps
+    vit = vit | parts["backbone"]
     if PATCH in vit: return timm_names(vit)
     raise ValueError("This checkpoint holds no backbone: adapter and head were trained on one and mean nothing without "
                      "it. Pass backbone='path/to/converted.pth'; convert_backbone makes that file.")
@@ -244,30 +339,51 @@ class PublishedViT(VisionTransformer):
         first = int(not self.no_embed_class)
         old = self.patch_embed.grid_size
         new = x.shape[1:3]
-        factor = tuple((n + .1) / o for n, o in zip(new, old))
-        if tuple(new) != tuple(old): pos = _stretch(pos, first, old, new, scale_factor=factor)
-        prefix = [self.cls_token + pos[:, :1] if first else self.cls_token, self.reg_token]
+        clip = not isinstance(self.norm_pre, nn.Identity)
+        how = dict(mode="bilinear") if clip else dict(scale_factor=tuple((n + .1) / o for n, o in zip(new, old)))
+        if tuple(new) != tuple(old): pos = _stretch(pos, first, old, new, **how)
+        cls = 2 * self.cls_token if clip else self.cls_token
+        prefix = [cls + pos[:, :1] if first else cls, self.reg_token]
         prefix = [t.expand(len(x), -1, -1) for t in prefix if t is not None]
         return torch.cat([*prefix, x.flatten(1, 2) + pos[:, first:]], 1)
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #201d634b
+def published_eva(state: dict[str, Tensor], # by timm's names
+                  num_heads: int, # of the attention
+                  img_size: int | tuple, # side, or (h, w), in pixels
+) -> Eva: # of its sizes, with random weights
+    "The EVA-02 that these weights belong to. Its rotations are those of 16 x 16 patches, stretched, as published."
+    width = len(state[PATCH])
+    hidden = len(state["blocks.0.mlp.fc1_g.weight"])
+    return Eva(
+        pair(img_size), tuple(state[PATCH].shape[-2:]), num_classes=0, global_pool="", embed_dim=width, num_heads=num_heads,
+        depth=depth_of(state), mlp_ratio=(hidden + .5) / width, qkv_fused=False, swiglu_mlp=True,
+        scale_mlp="blocks.0.mlp.norm.weight" in state, scale_attn_inner="blocks.0.attn.norm.weight" in state,
+        use_rot_pos_emb=True, ref_feat_shape=(16, 16), dynamic_img_size=True, use_fc_norm=False, use_post_transformer_norm=False)
+
+def depth_of(state) -> int: return len({k.split(".")[1] for k in state if k.startswith("blocks.")}) # number of blocks
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #52b38071
 def published_vit(state: dict[str, Tensor], # by timm's names
                   num_heads: int, # of the attention
                   img_size: int | tuple, # side, or (h, w), in pixels
-) -> PublishedViT: # of its sizes, with random weights
+) -> PublishedViT | Eva: # of its sizes, with random weights
     "The transformer that these weights belong to; ValueError where `num_heads` does not divide its width."
     width = len(state[PATCH])
     patch = tuple(state[PATCH].shape[-2:])
     registers = state.get("reg_token")
     if width % num_heads: raise ValueError(f"num_heads={num_heads} does not divide the width {width}; a ViT-L has 16.")
+    if is_eva(state): return published_eva(state, num_heads, img_size)
     hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
     gated = state["blocks.0.mlp.fc2.weight"].shape[1] < hidden
     return PublishedViT(
         pair(img_size), patch, num_classes=0, embed_dim=width, num_heads=num_heads, dynamic_img_size=True,
-        depth=len({k.split(".")[1] for k in state if k.startswith("blocks.")}), mlp_ratio=(hidden + .5) / width,
+        depth=depth_of(state), mlp_ratio=(hidden + .5) / width,
         init_values=1e-5 if "blocks.0.ls1.gamma" in state else None, qkv_bias="blocks.0.attn.qkv.bias" in state,
         reg_tokens=0 if registers is None else registers.shape[1], no_embed_class=registers is not None,
-        **dict(mlp_layer=SwiGLUPacked, act_layer=nn.SiLU) if gated else {})
+        **dict(mlp_layer=SwiGLUPacked, act_layer=nn.SiLU) if gated else {}, **_CLIP_ALONE if is_clip(state) else {})
+
+_CLIP_ALONE = dict(pre_norm=True, final_norm=False, norm_layer=partial(LayerNorm, eps=1e-5), act_layer=QuickGELU) # as OpenAI trained it
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #c7cc0442
 def published_adapter(state: dict[str, Tensor] # named without prefix
@@ -298,8 +414,9 @@ def published_head(state: dict[str, Tensor] # named without prefix
     return sizes | own | dict(num_classes=classes - 1, width=width, linked=linked)
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #89ed6d48
-def _segmentor_like(parts, vit, num_heads, img_size, decoder_heads, out_layers, options): # with random weights
+def _segmentor_like(parts, vit, num_heads, img_size, decoder_heads, out_layers, adapter, options): # with random weights
     name, sizes = published_adapter(parts["adapter"])
+    name = adapter or name
     head = published_head(parts["head"])
     model = published_vit(vit, num_heads, img_size)
     if vit["pos_embed"].shape != model.pos_embed.shape:
@@ -320,6 +437,7 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
                              decoder_heads: int = 8, # attention heads of both decoders of the head
                              out_layers=None, # blocks that the head reads; `default_out_layers` by default
                              backbone=None, # path or state dict of the backbone, where the checkpoint holds none
+                             adapter: str | None = None, # where weights do not tell: "set:variant=released"
                              **options, # of the adapter, where weights do not tell: softmax=False
 ) -> Segmentor: # with the weights, in evaluation mode; it looks through windows of `img_size`
     "The model that a published checkpoint belongs to, from its names and shapes. ValueError as in `load_published`."
@@ -328,11 +446,13 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
     with foreign("This checkpoint"):
         vit = whole_backbone(parts, backbone)
         if PATCH not in parts["backbone"]: # not the checkpoint's own, so perhaps not converted
-            backbone = vit = fit_backbone(vit, tuple(s // 16 for s in pair(img_size)), (16, 16))
-        make = partial(_segmentor_like, parts, vit, num_heads, img_size, decoder_heads, out_layers, options)
+            vit = fit_backbone(vit, tuple(s // 16 for s in pair(img_size)), (16, 16))
+        make = partial(_segmentor_like, parts, vit, num_heads, img_size, decoder_heads, out_layers, adapter, options)
         with torch.device("meta"): shapes = make()
-        published_states(shapes, state, backbone)
-        return load_published(make(), state, backbone).eval()
+        filled = parts | dict(backbone=vit)
+        whole = parts["unknown"] | {p + k: v for p, part in PARTS.items() for k, v in filled[part].items()}
+        published_states(shapes, whole)
+        return load_published(make(), whole).eval()
 
 # %% ../nbs/6_train/29_checkpoints.ipynb #e823064f
 def published_state(segmentor: Segmentor, # with the published head
@@ -349,11 +469,17 @@ def open_published(recipe: Recipe, # says how the checkpoint was trained and is 
 ) -> tuple[Segmentor, Recipe, tuple]: # the recipe with what the file tells; names of the classes
     "A published checkpoint, trained and evaluated as a recipe says. ValueError without a backbone."
     state = read_weights(checkpoint)
-    adapter, sizes = published_adapter(split_published(state)["adapter"])
+    parts = split_published(state)
+    adapter, sizes = published_adapter(parts["adapter"])
+    if adapter == "causal_tune:variant=released" and parse_spec(recipe.adapter)[0] == "set": adapter = "set:variant=released"
     with torch.device("meta"): architecture = create_backbone(recipe.backbone, pretrained=False).model
     num_heads = architecture.blocks[0].attn.num_heads
-    segmentor = segmentor_from_published(state, num_heads, recipe.img_size or recipe.crop, backbone=backbone)
+    segmentor = segmentor_from_published(state, num_heads, recipe.img_size or recipe.crop, backbone=backbone, adapter=adapter)
     use_attention(segmentor.backbone.model, recipe.attention)
+    tuned = [len(v) for k, v in parts["backbone"].items() if k.endswith(".lora_A.weight")]
+    if tuned: # and a part of the backbone by now
+        adapter = "soma"
+        sizes = dict(rank=tuned[0])
     name, options = parse_spec(adapter)
     source = backbone or checkpoint
     weights = "" if isinstance(source, dict) else str(source) # a recipe names a file, or none
@@ -361,3 +487,184 @@ def open_published(recipe: Recipe, # says how the checkpoint was trained and is 
     segmentor.space = CITYSCAPES
     segmentor.recipe = replace(recipe, adapter=name, **told)
     return segmentor, segmentor.recipe, CITYSCAPES.classes
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #68aad018
+TERMS = { # of data sets, in short; the text at the source counts
+    "toyscapes": "Apache-2.0", "camvid": "for research, see the CamVid page of the University of Cambridge",
+    "cityscapes": "non-commercial, not to be passed on", "cityscapes_c": "those of Cityscapes: non-commercial, not to be passed on",
+    "acdc": "non-commercial research", "gta": "research and education, non-commercial",
+    "bdd100k": "see its download page; commercial use needs another agreement", "mapillary": "research edition, non-commercial",
+    "folder": "own data, its terms are not known here", "own": "own data, its terms are not known here"}
+LICENCES = { # of backbones' weights, by timm's names
+    "toy_vit": "Apache-2.0", "*dinov2*": "Apache-2.0", "*dinov3*": "DINOv3 licence, gated", "eva02*": "MIT", "*clip*.openai": "MIT",
+    "samvit*": "Apache-2.0", "*siglip*": "Apache-2.0"}
+
+def licence_of(backbone: str # a preset, or timm's name
+) -> str:
+    "The licence of a backbone's weights, in short."
+    name = PRESETS.get(backbone, (backbone,))[0]
+    return next((licence for pattern, licence in LICENCES.items() if fnmatch(name, pattern)), f"see the page of {name}")
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #838eb009
+def bare(spec: str # of a data set
+) -> str:
+    "A descriptor without the folders of its absolute paths."
+    return re.sub(r"(?<==)(?:/|~|[A-Za-z]:)[^,]*[/\\](?=[^,])", "", spec)
+
+def without_folders(recipe: Recipe) -> Recipe:
+    "A recipe as it is handed on."
+    weights = Path(recipe.weights).name if Path(recipe.weights).is_absolute() else recipe.weights
+    specs = dict(train=bare(recipe.train), validate=bare(recipe.validate), targets=tuple(map(bare, recipe.targets)))
+    return replace(recipe, **specs, weights=weights)
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #dfcd1e1b
+def markdown_table(head: list[str], rows) -> list[str]: # lines
+    "A table in Markdown."
+    cells = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in cells]
+
+def results_of(rows: list[dict] # from `report_on`
+) -> list[str]: # lines
+    "What was measured, as a table. ValueError for what are no rows of results."
+    try: measured = [[row["domain"], *(f"{100 * row[k]:.1f}" for k in ("miou", "aacc", "macc")), f"`{bare(row['data'])}`"] for row in rows]
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"results={shown(rows)}: give the rows of `report_on`; {type(error).__name__} {error} came up.") from None
+    if not measured: return ["None were given when this folder was written."]
+    return [*markdown_table(["domain", "mIoU", "aAcc", "mAcc", "data"], measured), "",
+            "In percent: the mean of the classes' intersection over union, and the accuracy of all pixels and of the mean class."]
+
+def terms_of(recipe: Recipe, licence: str | None, whole: bool) -> list[str]: # lines
+    "The terms under which a model's parts stand."
+    data = dict.fromkeys(parse_spec(spec)[0] for spec in (recipe.train, recipe.validate) if spec)
+    part = "in this folder" if whole else "not in this folder"
+    return [f"- weights of adapter and head: {licence or 'not stated by whoever wrote this folder'}",
+            f"- weights of the backbone `{recipe.backbone}`, {part}: {licence_of(recipe.backbone)}",
+            *(f"- trained on `{name}`: {TERMS.get(name, 'see its page')}" for name in data), "- code: Apache-2.0"]
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #c5918294
+def model_card(recipe: Recipe, # the model was trained by
+               space: LabelSpace, # of its classes
+               results=(), # rows of `report_on`
+               licence: str | None = None, # of the weights of adapter and head
+               whole: bool = False, # are the weights of the backbone in the folder?
+) -> str:
+    "What a stranger asks about a model, in Markdown. ValueError for other results."
+    head = ["---", "library_name: causal_tune", "pipeline_tag: image-segmentation", "tags: [semantic-segmentation, domain-generalization]",
+            *([f"license: {json.dumps(licence)}"] if licence else []), "---"]
+    use = ["```python", "import causal_tune as ct", "segmentor = ct.Segmentor.from_pretrained(\"this folder\")",
+           "labels = segmentor.predict(\"street.jpg\")   # (H, W) class ids", "```"]
+    about = (f"A segmentor of {len(space)} classes: `{recipe.adapter}` adapter and `{recipe.head}` head on `{recipe.backbone}`, "
+             f"trained on `{recipe.train}`.")
+    classes = [[i, name, "#" + bytes(rgb.tolist()).hex()] for i, (name, rgb) in enumerate(zip(space.classes, space.palette))]
+    parts = {f"# {recipe.name}": [about, "", *use], "## Results": results_of(results),
+             "## Protocol": markdown_table(["field", "value"], [(k, f"`{v}`") for k, v in set_fields(recipe).items()]),
+             "## Classes": markdown_table(["id", "name", "colour"], classes), "## Terms": terms_of(recipe, licence, whole)}
+    return "\n".join([*head, *(f"\n{title}\n\n" + "\n".join(lines) for title, lines in parts.items()), ""])
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #064b0905
+FILES = "model.safetensors", "config.json", "README.md" # of a folder that is passed on
+
+def can_be_rebuilt(segmentor: Segmentor, state: dict) -> None: # its weights, as `trained_state`
+    "ValueError for a segmentor that its recipe would not make again."
+    recipe = segmentor.recipe
+    if recipe is None or segmentor.space is None:
+        raise ValueError("This segmentor knows no recipe or label space, as those from `train` and `load_checkpoint` do: "
+                         "set segmentor.recipe and segmentor.space = own_space([...]) to what it was made by.")
+    if isinstance(segmentor.backbone.model, PublishedViT):
+        raise ValueError("A published checkpoint is passed on as it was published: by its own files.")
+    if len(segmentor.space) != segmentor.num_classes:
+        raise ValueError(f"The label space has {len(segmentor.space)} classes, the segmentor {segmentor.num_classes}.")
+    with torch.device("meta"): again = build(recipe, segmentor.num_classes, pretrained=False)
+    again.check_trained(state)
+    check_fit({"backbone.": again.backbone.model}, {"backbone.": segmentor.backbone.model.state_dict()})
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #fada32c3
+@patch
+def save_pretrained(self:Segmentor, folder, # is made; files of an earlier call are replaced
+                    results=(), # rows of `report_on`, for the card
+                    licence: str | None = None, # of the weights of adapter and head, such as "CC-BY-4.0"
+                    backbone: bool = False, # write its weights too, so that the folder needs nothing else
+) -> Path: # the folder
+    "Write a folder to pass on: weights, configuration, card. ValueError for a segmentor that nobody could build again from it."
+    parts = self.trained_state()
+    can_be_rebuilt(self, parts)
+    if backbone: parts["backbone"] = self.backbone.model.state_dict()
+    state = {f"{part}.{name}": x.detach().cpu().clone().contiguous() for part, tensors in parts.items() for name, x in tensors.items()}
+    recipe = without_folders(self.recipe)
+    config = dict(format="causal_tune", version=causal_tune.__version__, recipe=to_dict(recipe), space=space_to_dict(self.space),
+                  whole=backbone)
+    card = model_card(recipe, self.space, results, licence, backbone)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / FILES[0]) as unfinished: save_file(state, unfinished)
+    with whole_file(folder / FILES[1]) as unfinished: unfinished.write_text(json.dumps(config, indent=1), encoding="utf-8")
+    with whole_file(folder / FILES[2]) as unfinished: unfinished.write_text(card, encoding="utf-8")
+    return folder
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #4e415ed5
+def read_config(path: Path # config.json
+) -> dict: # recipe, space, classes, whole
+    "The configuration of a folder. FileNotFoundError where there is none, ValueError where it is another or damaged."
+    if not path.is_file():
+        raise FileNotFoundError(f"{line_of(path.parent)} holds no config.json: give a folder that `save_pretrained` wrote.")
+    try: config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError): raise ValueError(f"{line_of(path)} is no JSON; write or fetch the folder again.") from None
+    if not isinstance(config, dict) or config.get("format") != "causal_tune" or not isinstance(config.get("whole"), bool):
+        raise ValueError(f"{line_of(path)} was not written by `save_pretrained`: it is of another library, or damaged.")
+    try: return config | dict(classes=list(space_from_dict(config.get("space")).classes))
+    except ValueError as error: raise ValueError(f"{line_of(path)}: {error}") from None
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #e2b5c7d0
+def read_folder(folder: Path, # from `save_pretrained`
+                **options # of `create_backbone`, such as pretrained="a file"
+) -> Segmentor: # in eval mode
+    "The segmentor of a folder. Errors as `read_config`, `read_tensors` and `segmentor_of`."
+    saved = read_config(folder / FILES[1])
+    parts = dict(adapter={}, head={}, backbone={})
+    for name, tensor in read_tensors(folder / FILES[0]).items():
+        part, _, rest = name.partition(".")
+        if part not in parts: raise ValueError(f"{line_of(folder / FILES[0])} holds {shown(name)}: it is another model's.")
+        parts[part][rest] = tensor
+    own = dict(pretrained=False) if saved["whole"] else {}
+    segmentor = segmentor_of(saved | parts, line_of(folder), **own | options)
+    if not saved["whole"]: return segmentor
+    check_fit({"backbone.": segmentor.backbone.model}, {"backbone.": parts["backbone"]})
+    check_finite(parts["backbone"], f"{line_of(folder)}: the backbone")
+    segmentor.backbone.model.load_state_dict(parts["backbone"])
+    return segmentor
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #bfbd1456
+class HubSegmentor(ModelHubMixin, library_name="causal_tune", tags=["semantic-segmentation", "domain-generalization"]):
+    "For the hub: `HubSegmentor(segmentor, rows).push_to_hub('me/model')`, `HubSegmentor.from_pretrained('me/model').segmentor`."
+    def __init__(self, segmentor: Segmentor, # from `train`, or a checkpoint
+                 results=(), licence: str | None = None, backbone: bool = False): # see `Segmentor.save_pretrained`
+        self.segmentor = segmentor
+        self.told = dict(results=results, licence=licence, backbone=backbone)
+    def _save_pretrained(self, save_directory): self.segmentor.save_pretrained(save_directory, **self.told)
+    @classmethod
+    def _from_pretrained(cls, *, model_id, revision, cache_dir, force_download, local_files_only, token, **options):
+        fetch = dict(revision=revision, cache_dir=cache_dir, force_download=force_download,
+                     local_files_only=local_files_only, token=token)
+        folder = model_id if Path(model_id).is_dir() else fetched(model_id, **fetch)
+        return cls(read_folder(Path(folder), **options))
+
+def fetched(name: str, # of the hub, "owner/model"
+            **options # of huggingface_hub's `snapshot_download`
+) -> str: # a folder
+    "A model of the hub. FileNotFoundError where it cannot be fetched."
+    try: return snapshot_download(name, allow_patterns=list(FILES), **options)
+    except Exception as error: # of a dozen kinds
+        raise FileNotFoundError(f"No folder {line_of(name)} here, nor can such a model be fetched from the hub ({type(error).__name__}): "
+                                "give a folder that `save_pretrained` wrote, or look at the name and the network.") from error
+
+# %% ../nbs/6_train/29_checkpoints.ipynb #4a21b1cf
+@patch(cls_method=True)
+def from_pretrained(cls:Segmentor, folder, # that `save_pretrained` wrote; or a model of the hub, "owner/model"
+                    **options # of `create_backbone`, such as pretrained="a file"
+) -> Segmentor: # in eval mode; it knows its recipe and label space
+    "The segmentor of a folder, or of the hub. FileNotFoundError where there is none, ValueError where its files do not fit."
+    path = Path(folder)
+    if path.is_dir(): return read_folder(path, **options)
+    names_model = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(folder)) and not path.parent.is_dir()
+    if names_model: return read_folder(Path(fetched(str(folder))), **options)
+    raise FileNotFoundError(f"No folder {line_of(folder)}: give one that `save_pretrained` wrote, or a model of the hub as owner/model.")

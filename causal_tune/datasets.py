@@ -7,10 +7,10 @@ __all__ = ['TOY_SEEDS', 'CAMVID_SEQUENCES', 'LAYOUTS', 'IMAGE_KEYS', 'LABEL_KEYS
            'Sample', 'resize_pair', 'fit_pair', 'Scenes', 'remembered', 'render_pair', 'toy_samples', 'Layout',
            'find_root', 'Files', 'named_files', 'about_left', 'note_once', 'fitted', 'expect', 'named_images',
            'pair_files', 'in_sequence', 'evenly_spaced', 'file_samples', 'corrupt_pair', 'corrupted', 'parts_of',
-           'as_array', 'as_image', 'as_ids', 'own_pair', 'own_data', 'enter_data', 'own_samples', 'folder_domain',
-           'folder_samples', 'list_datasets', 'dataset_options', 'check_option', 'read_spec', 'relabelled',
-           'samples_of', 'load_dataset', 'dominance', 'CatMaxRatioCrop', 'in_hsv', 'scale_hsv', 'PhotometricDistort',
-           'PadTo', 'PairTransform', 'train_transform', 'contact_sheet']
+           'as_ids', 'own_pair', 'own_data', 'enter_data', 'own_samples', 'folder_domain', 'folder_samples',
+           'list_datasets', 'dataset_options', 'check_option', 'read_spec', 'relabelled', 'samples_of', 'load_dataset',
+           'dominance', 'CatMaxRatioCrop', 'in_hsv', 'scale_hsv', 'PhotometricDistort', 'PadTo', 'PairTransform',
+           'train_transform', 'contact_sheet']
 
 # %% ../nbs/5_data/23_datasets.ipynb #9eb8fa52
 import math, os, re, sys, zlib
@@ -28,7 +28,7 @@ from PIL import Image
 from .core import check_range, format_spec, parse_spec, shown, unknown
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, library, read_corruption
 from .domains import CAMVID, CAMVID_IDS, CITYSCAPES, LabelSpace, id_colours, own_space, remap, space_to_dict
-from .images import BACKDROP, SUFFIXES, fit_size, ids_of, line_of, load_picture, read_image, read_label
+from .images import BACKDROP, SUFFIXES, as_array, fit_size, ids_of, line_of, load_picture, read_image, read_label
 from .styles import create_style
 from .render import render_scene
 from .weather import DOMAINS, apply_weather
@@ -392,23 +392,6 @@ def parts_of(item # a pair, or a mapping with one of `IMAGE_KEYS` and one of `LA
     if missing: raise ValueError(f"it has no {' and no '.join(missing)}{has}")
     return parts["image"], parts["label"]
 
-# %% ../nbs/5_data/23_datasets.ipynb #efc3b58f
-def as_array(given # array, tensor or nested lists
-) -> np.ndarray:
-    "What holds numbers, as an array."
-    return given.detach().cpu().numpy() if isinstance(given, torch.Tensor) else np.asarray(given)
-
-def as_image(given # path, picture, array (h, w, 3), (3, h, w) or (h, w), or tensor (3, h, w)
-) -> np.ndarray: # (h, w, 3) uint8
-    "An image of an item. Errors as `read_image`."
-    if isinstance(given, (str, Path, Image.Image)): return read_image(given)
-    array = as_array(given)
-    first = array.ndim == 3 and array.shape[0] in (1, 3)
-    if first and (isinstance(given, torch.Tensor) or array.shape[2] not in (1, 3)): array = rearrange(array, "c h w -> h w c")
-    if array.dtype.kind == "f": raise ValueError(
-        f"its image holds {array.dtype}: give bytes from 0 to 255, without ToTensor or normalisation, which belongs to the model")
-    return read_image(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
-
 # %% ../nbs/5_data/23_datasets.ipynb #e7b41c75
 def as_ids(given, # path, picture, array or tensor (h, w), perhaps with an axis of one channel
            space: LabelSpace) -> np.ndarray: # (h, w) integers, as given
@@ -431,7 +414,7 @@ def own_pair(data, # whose items are images and labels
     "An item as image and label. ValueError that names it for whatever is wrong with it."
     try:
         image, label = parts_of(data[i])
-        image = as_image(image)
+        image = read_image(image)
         label = remap(as_ids(label, space), space.table, strict=True)
         check_fit(image, label, "its image")
         return image, label

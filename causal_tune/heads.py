@@ -12,7 +12,7 @@ from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from .core import Registry, check_range, parse_spec
 
 # %% auto #0
-__all__ = ['HEADS', 'at_size', 'per_level', 'LinearHead', 'DPTHead', 'create_head']
+__all__ = ['HEADS', 'at_size', 'per_level', 'LinearHead', 'DPTHead', 'list_heads', 'create_head']
 
 # %% ../nbs/4_models/18_heads.ipynb #6f2dbbad
 def at_size(scores: Tensor, # (b, k, h, w)
@@ -71,6 +71,10 @@ class DPTHead(nn.Module):
         return at_size(self.classify(self.decoder(padded, [None] * 4))[..., :4 * h, :4 * w], size)
 
 # %% ../nbs/4_models/18_heads.ipynb #ab68632e
+def list_heads() -> list[str]:
+    "Names that `create_head` knows."
+    return list(HEADS)
+
 def create_head(name: str, # "linear", "dpt" or "mask2former"; options may follow: "dpt:width=128"
                 channels: int, # width of the backbone's features
                 num_classes: int, # k

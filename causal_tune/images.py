@@ -12,10 +12,10 @@ from .core import check_range, shown
 from .files import whole_file
 
 # %% auto #0
-__all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'read_image',
-           'counting', 'only_counts', 'ids_of_palette', 'check_depth', 'ids_of', 'read_label', 'image_files',
-           'domain_folders', 'pair', 'resize', 'fit_size', 'window_starts', 'windows', 'write_image', 'SomeFailed',
-           'reason', 'listing']
+__all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'as_array',
+           'channels_last', 'read_image', 'counting', 'only_counts', 'ids_of_palette', 'check_depth', 'ids_of',
+           'read_label', 'image_files', 'domain_folders', 'pair', 'resize', 'fit_size', 'window_starts', 'windows',
+           'write_image', 'SomeFailed', 'reason', 'listing']
 
 # %% ../nbs/0_ground/03_images.ipynb #12955c0e
 def line_of(path) -> str:
@@ -76,15 +76,32 @@ def rgb_of(picture: Image.Image, # in memory
         if picture.has_transparency_data: picture = on_backdrop(picture)
         return np.asarray(picture.convert("RGB"))
 
-def read_image(image # a path, a PIL image, or an array (h, w, 3) or (h, w) uint8
+# %% ../nbs/0_ground/03_images.ipynb #a7f057ba
+def as_array(given # array, nested lists, or a tensor on any device
+) -> np.ndarray:
+    "What holds numbers, as an array."
+    if not hasattr(given, "detach"): return np.asarray(given)
+    tensor = given.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy() # numpy has no bfloat16
+
+def channels_last(image # array or tensor
+) -> np.ndarray: # (h, w, c) or (h, w), if it is an image
+    "The axes of an image, as Pillow has them."
+    array = as_array(image)
+    if array.ndim != 3: return array
+    if array.shape[0] in (1, 3) and (hasattr(image, "detach") or array.shape[2] not in (1, 3)): array = array.transpose(1, 2, 0)
+    return array[..., 0] if array.shape[2] == 1 else array
+
+def read_image(image # a path, a PIL image, an array (h, w, 3), (3, h, w) or (h, w) of uint8, or a tensor (3, h, w)
 ) -> np.ndarray: # (h, w, 3) uint8 RGB
     "An image as an array. FileNotFoundError, OSError for an unreadable file, ValueError for 32 bits and for other arrays."
     if isinstance(image, (str, Path)): return rgb_of(load_picture(image), line_of(image))
     if isinstance(image, Image.Image): return rgb_of(load_picture(image))
-    array = np.asarray(image)
+    array = channels_last(image)
     if array.ndim == 2: array = np.repeat(array[..., None], 3, axis=2)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0: raise ValueError(
-        f"Expected an RGB image (H, W, 3) of uint8, not {array.shape} of {array.dtype}. Give bytes from 0 to 255, channels last.")
+        f"Expected an RGB image (H, W, 3) of uint8, not {array.shape} of {array.dtype}. Give bytes from 0 to 255, neither scaled nor "
+        "normalised.")
     return array
 
 # %% ../nbs/0_ground/03_images.ipynb #82cc4429

@@ -11,9 +11,9 @@ from .core import Registry, check_range, check_value, shown, unknown
 from .corruptions import CORRUPTIONS
 
 # %% auto #0
-__all__ = ['COUNT', 'SIDES', 'STEP', 'RECIPES', 'option', 'check', 'run_name', 'check_precision', 'Recipe', 'get_recipe',
-           'toy_targets', 'corruption_targets', 'sized', 'read_field', 'to_dict', 'set_fields', 'from_dict',
-           'changed_fields']
+__all__ = ['COUNT', 'SIDES', 'STEP', 'RECIPES', 'option', 'check', 'run_name', 'check_precision', 'Recipe', 'list_recipes',
+           'get_recipe', 'toy_targets', 'corruption_targets', 'sized', 'read_field', 'to_dict', 'set_fields',
+           'from_dict', 'changed_fields']
 
 # %% ../nbs/6_train/25_recipes.ipynb #58f49bfa
 def option(default, # of the field
@@ -168,6 +168,10 @@ class Recipe(_Training):
 
 # %% ../nbs/6_train/25_recipes.ipynb #bd6fa8a1
 RECIPES = Registry("recipe")
+
+def list_recipes() -> list[str]:
+    "Names that `get_recipe` knows."
+    return list(RECIPES)
 
 def get_recipe(name: str, # one of `RECIPES`
                /, **overrides, # fields to replace, its own name too

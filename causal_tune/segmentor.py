@@ -78,6 +78,7 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
                      **options, # of `create_backbone` (pretrained, img_size, ...) and of the adapter
 ) -> Segmentor:
     "Backbone, adapter and head by name; see `create_backbone` for weights and errors."
+    if num_classes == 1: raise ValueError("num_classes=1: give one from 2 to 255; one class and all the rest are 2.")
     check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
     name, given = parse_spec(head)
     if not isinstance(backbone, Backbone):
@@ -149,26 +150,40 @@ def labels_of(scores: Tensor, # (b, k, ...)
         f"{', '.join(named[:3]) or 'The image'}: {(~finite).sum()} of {finite.numel()} pixels have no class, as their scores are {value}. "
         "Have the weights diverged (a lower lr may help) or been damaged? With reduced precision, try --precision no.")
 
-# %% ../nbs/4_models/20_segmentor.ipynb #cb3024b7
+# %% ../nbs/4_models/20_segmentor.ipynb #11b16631
 @patch
-@torch.no_grad()
-def predict(self:Segmentor, image, # path, PIL image or array (H, W, 3) uint8 RGB
-            size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
-            window=None, stride=None, # see `slide`
-            antialias: bool = True, # see `resize`
-            name: str | None = None, # of the image, for errors; its path by default
-) -> np.ndarray: # (H, W) uint8 class ids (trainIds), at the image's own size
-    "The class of every pixel of one image of any size. Errors as `read_image`, `slide` and `labels_of`."
-    rgb = read_image(image)
+def scores_of(self:Segmentor, rgb: np.ndarray, # (H, W, 3) uint8
+              size, window, stride, antialias, # as for `predict`
+) -> Tensor: # (1, k, H, W), on the model's device
+    "The scores of one image, in evaluation mode."
     channels_first = rgb.transpose(2, 0, 1).copy() # Pillow's cannot be written, which torch warns of
     x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device)
     was_training = self.training
     self.eval()
     logits = self.slide(self.prepared(x, size, antialias), window, stride)
     self.train(was_training)
-    if size: logits = F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False)
+    return F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False) if size else logits
+
+# %% ../nbs/4_models/20_segmentor.ipynb #cb3024b7
+@patch
+@torch.no_grad()
+def predict(self:Segmentor, image, # path, PIL image, array (H, W, 3), tensor (3, H, W) of uint8; or a list of such, or a batch (b, ...)
+            size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
+            window=None, stride=None, # see `slide`
+            antialias: bool = True, # see `resize`
+            name: str | None = None, # of the image, for errors; its path by default
+            scores: bool = False, # give those of all classes instead
+) -> np.ndarray: # (H, W) uint8 class ids, or (k, H, W) float32 scores; of a list a list, of a batch (b, ...)
+    "The class of every pixel of images of any size. Errors as `read_image`, `slide` and `labels_of`."
+    several = isinstance(image, (list, tuple))
+    if several or getattr(image, "ndim", 0) == 4:
+        found = [self.predict(one, size, window, stride, antialias, name, scores) for one in image]
+        return found if several or not found else np.stack(found)
+    rgb = read_image(image)
     if name is None and isinstance(image, (str, Path)): name = line_of(image)
-    return labels_of(logits, [name] if name else ())[0].to(torch.uint8).cpu().numpy()
+    found = self.scores_of(rgb, size, window, stride, antialias)
+    labels = labels_of(found, [name] if name else ())
+    return found[0].float().cpu().numpy() if scores else labels[0].to(torch.uint8).cpu().numpy()
 
 # %% ../nbs/4_models/20_segmentor.ipynb #84567e04
 @patch

@@ -30,10 +30,10 @@ from .evaluation import check_classes, evaluate, miou, result_row
 __all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
            'Stream', 'Batch', 'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches', 'next_batches',
            'build', 'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in',
-           'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'draw_seed', 'step', 'Loss', 'finite',
-           'first_broken', 'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other', 'finished',
-           'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'stopped', 'fits', 'read_state',
-           'restore', 'unless_damaged', 'go_on', 'with_data', 'train', 'report_on']
+           'segmentor_of', 'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'draw_seed', 'step',
+           'Loss', 'finite', 'first_broken', 'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other',
+           'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'stopped', 'fits',
+           'read_state', 'restore', 'unless_damaged', 'go_on', 'with_data', 'train', 'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -286,22 +286,31 @@ def space_in(saved: dict # a checkpoint; those of older versions hold names of c
     if list(space.classes) == saved["classes"]: return space
     raise ValueError(f"its {len(saved['classes'])} classes are not the {len(space)} of its label space; fetch it again, or train again.")
 
-def load_checkpoint(path, # file
-                    **options # of `create_backbone`, such as pretrained="a file"
-) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
-    "The segmentor of a checkpoint, which knows its label space and recipe. Errors as `read_checkpoint`."
-    saved = read_checkpoint(path)
+def segmentor_of(saved: dict, # recipe, classes, perhaps a label space; weights of adapter and head
+                 whose, # file, for errors
+                 **options # of `create_backbone`
+) -> Segmentor: # in eval mode; it knows its recipe and label space
+    "The segmentor that something saved belongs to. ValueError where its parts do not fit, before anything large is made."
     classes = len(saved["classes"])
     try:
         recipe = from_dict(saved["recipe"])
         space = space_in(saved)
         with torch.device("meta"): shapes = build(recipe, classes, **options | dict(pretrained=False))
-        shapes.check_trained(saved) # before anything large is made
-    except ValueError as error: raise ValueError(f"{path}: {error}") from None
+        shapes.check_trained(saved)
+    except ValueError as error: raise ValueError(f"{whose}: {error}") from None
     segmentor = build(recipe, classes, **options).load_trained(saved).eval()
     segmentor.space = space
     segmentor.recipe = recipe
-    return segmentor, recipe, saved["classes"]
+    return segmentor
+
+# %% ../nbs/6_train/28_training.ipynb #503e9417
+def load_checkpoint(path, # file
+                    **options # of `create_backbone`, such as pretrained="a file"
+) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
+    "The segmentor of a checkpoint. Errors as `read_checkpoint` and `segmentor_of`."
+    saved = read_checkpoint(path)
+    segmentor = segmentor_of(saved, path, **options)
+    return segmentor, segmentor.recipe, saved["classes"]
 
 # %% ../nbs/6_train/28_training.ipynb #18f4b750
 COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
@@ -807,7 +816,7 @@ def with_data(recipe: Recipe,
     if not isinstance(targets, dict): raise ValueError(f"targets= is a {type(targets).__name__}: give a dict such as {{'night': other}}.")
     if "train" in targets: raise ValueError("A target is called 'train', as the data to train on is: give it another name.")
     def named(name, given): return given if isinstance(given, str) else enter_data(name, given, classes)
-    trained = {} if data is None else dict(train=named("train", data), validate="")
+    trained = {} if data is None else dict(train=named("train", data), validate="") # which has other classes
     return replace(recipe, **trained, targets=tuple(named(*target) for target in targets.items()))
 
 # %% ../nbs/6_train/28_training.ipynb #2a571de3

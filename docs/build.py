@@ -115,9 +115,10 @@ def start_page(source: Path) -> str:
     "The README, and the way to everything else."
     trees = [toctree(FOLDERS[folder.name], [p.relative_to(source).as_posix() for p in chapters(folder)])
              for folder in sorted((source / "nbs").iterdir()) if folder.name in FOLDERS]
+    tutorials = [p.relative_to(source).as_posix() for p in chapters(source / "nbs" / "tutorials")]
     experiments = [p.relative_to(source).as_posix() for p in chapters(source / "nbs" / "experiments")]
     about = [name for name in PAGES if (source / name).exists()]
-    return "\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), toctree("Look", ["lab"]), *trees, toctree("Experiments", [*experiments, "tables"]),
+    return "\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), toctree("Look", ["lab", *tutorials]), *trees, toctree("Experiments", [*experiments, "tables"]),
                       toctree("API", [f"api/{name}" for name in modules()]), toctree("About", about)])
 
 

@@ -3,6 +3,7 @@ import io, json, os, pickle, re, sys
 from pathlib import Path
 import pytest
 import torch
+import torch.nn.functional as F
 import causal_tune as ct
 from causal_tune import checkpoints as C
 from causal_tune.backbones import create_backbone, create_model, load_weights
@@ -233,3 +234,196 @@ def test_recorded_transformer_at_five_sizes():
     vit.load_state_dict(state)
     backbone = create_backbone(vit)
     for size, c in case["cases"].items(): assert max(map(apart, backbone(c["x"]), c["raw"])) < 1e-4, size
+
+
+def with_head(vit, adapter, **options):
+    "A segmentor of two heads around weights by timm's names, at 64 x 64 pixels; adapter and head away from their start."
+    torch.manual_seed(1)
+    model = C.published_vit(vit, 2, 64)
+    model.load_state_dict(vit)
+    made = create_backbone(model, adapter, **options)
+    head = C.Mask2Former(made.channels, 5, 32, 7, encoder_layers=1, decoder_layers=2, num_heads=8, encoder_hidden=32, decoder_hidden=32,
+                         linked=adapter != "none")
+    head.uses_queries = head.linked
+    for p in made.adapter.parameters(): p.data += .1 * torch.randn_like(p)
+    return C.Segmentor(made, head, 5).eval()
+
+
+REIN = dict(query_dim=32, num_tokens=6, rank=3)
+
+
+def shapes_of_eva(c=16, hidden=40, side=16, depth=2):
+    "EVA-02's pre-training file: every name that a block and the whole have, small."
+    shapes = {"cls_token": (1, 1, c), "pos_embed": (1, 1 + side ** 2, c), "patch_embed.proj.weight": (c, 3, 14, 14), "patch_embed.proj.bias": (c,),
+              "mask_token": (1, 1, c), "norm.weight": (c,), "norm.bias": (c,), "lm_head.weight": (9, c), "lm_head.bias": (9,),
+              "rope.freqs_cos": (side ** 2, c // 2), "rope.freqs_sin": (side ** 2, c // 2)}
+    maps = {"attn.proj": (c, c), "mlp.w1": (hidden, c), "mlp.w2": (hidden, c), "mlp.w3": (c, hidden), "mlp.ffn_ln": (hidden,), "norm1": (c,), "norm2": (c,)}
+    for i in range(depth):
+        block = {f"{name}.{kind}": shape if kind == "weight" else shape[:1] for name, shape in maps.items() for kind in ("weight", "bias")}
+        block |= {f"attn.{x}_proj.weight": (c, c) for x in "qkv"} | {"attn.q_bias": (c,), "attn.v_bias": (c,)}
+        block |= {f"attn.rope.freqs_{x}": (side ** 2, c // 2) for x in ("cos", "sin")}
+        shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
+    return shapes
+
+
+def norm(state, name, x, eps=1e-6): return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], eps)
+
+
+def in_heads(x, heads=2): return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def eva_by_hand(s, images, side=4):
+    "EVA-02 block by block, under its authors' names: rotations of 16 x 16 patches, stretched to a grid; gated layers with a norm inside."
+    x = F.conv2d(images, s["patch_embed.proj.weight"], s["patch_embed.proj.bias"], stride=16).flatten(2).mT
+    x = torch.cat([s["cls_token"].expand(len(x), -1, -1), x], 1) + s["pos_embed"]
+    half = x.shape[-1] // 2 // 2
+    angles = torch.outer(torch.arange(side) / side * 16, 10000 ** -(torch.arange(0, half, 2) / half)).repeat_interleave(2, 1)
+    angles = torch.cat([angles[:, None].expand(side, side, half), angles[None].expand(side, side, half)], -1).flatten(0, 1)
+    def turned(q): # all but the class token
+        pairs = q[:, :, 1:].unflatten(-1, (-1, 2))
+        across = torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2)
+        return torch.cat([q[:, :, :1], q[:, :, 1:] * angles.cos() + across * angles.sin()], 2)
+    features = []
+    for i in range(2):
+        b = {k.removeprefix(f"blocks.{i}."): v for k, v in s.items() if k.startswith(f"blocks.{i}.")}
+        y = norm(b, "norm1", x)
+        q, k, v = (in_heads(F.linear(y, b[f"attn.{n}_proj.weight"], b.get(f"attn.{n}_bias"))) for n in "qkv")
+        y = F.scaled_dot_product_attention(turned(q), turned(k), v).transpose(1, 2).flatten(2)
+        x = x + F.linear(y, b["attn.proj.weight"], b["attn.proj.bias"])
+        y = norm(b, "norm2", x)
+        gate, value = (F.linear(y, b[f"mlp.{n}.weight"], b[f"mlp.{n}.bias"]) for n in ("w1", "w2"))
+        x = x + F.linear(norm(b, "mlp.ffn_ln", F.silu(gate) * value), b["mlp.w3.weight"], b["mlp.w3.bias"])
+        features.append(x[:, 1:].mT.unflatten(2, (side, side)))
+    return features
+
+
+@torch.no_grad()
+def test_rein_on_eva_02(tmp_path):
+    "Adapter and head in one file, EVA-02's own weights for patches of 14 in another, or converted; the answer is the published code's."
+    torch.manual_seed(0)
+    eva = {name: torch.randn(shape) * .3 for name, shape in shapes_of_eva().items()}
+    torch.save(dict(model=eva), tmp_path / "eva02_L_pt_m38m_p14.pt")
+    C.convert_backbone(tmp_path / "eva02_L_pt_m38m_p14.pt", tmp_path / "eva02_L_converted.pth", 64, 64)
+    converted = torch.load(tmp_path / "eva02_L_converted.pth")
+    assert set(converted) == set(eva) and converted["pos_embed"].shape == (1, 17, 16)
+    x, vit = torch.randn(2, 3, 64, 64), C.timm_names(converted)
+    plain = create_backbone(C.published_vit(vit, 2, 64), out_layers=(0, 1))
+    plain.model.load_state_dict(vit)
+    for ours, theirs in zip(plain(x), eva_by_hand(converted, x)): assert torch.allclose(ours, theirs, atol=1e-4)
+    trained = with_head(vit, "rein", **REIN)
+    torch.save(dict(state_dict=C.published_state(trained)), tmp_path / "iter_40000.pth")
+    for backbone in ("eva02_L_pt_m38m_p14.pt", "eva02_L_converted.pth"):
+        again = ct.segmentor_from_published(tmp_path / "iter_40000.pth", 2, 64, backbone=tmp_path / backbone)
+        assert torch.equal(again(x), trained(x)) and type(again.backbone.model).__name__ == "Eva"
+    whole = ct.segmentor_from_published(C.published_state(trained, backbone=True), 2, 64)
+    assert torch.equal(whole(x), trained(x))
+    clip_like = {f"visual.{k}": v for k, v in eva.items()} | {"text.ln_final.weight": torch.ones(3), "logit_scale": torch.ones(())}
+    assert torch.equal(ct.segmentor_from_published(tmp_path / "iter_40000.pth", 2, 64, backbone=clip_like)(x), trained(x))
+    with pytest.raises(ValueError, match="missing: backbone.blocks.1.mlp.fc1_x.weight"):
+        ct.load_published(again, tmp_path / "iter_40000.pth", {k: v for k, v in converted.items() if k != "blocks.1.mlp.w2.weight"})
+
+
+def shapes_of_clip(c=16, side=7, depth=2):
+    "OpenAI's file of CLIP, as far as it is the transformer of images."
+    shapes = {"class_embedding": (c,), "positional_embedding": (1 + side ** 2, c), "conv1.weight": (c, 3, 14, 14), "proj": (c, 8)}
+    maps = {"attn.out_proj": (c, c), "ln_1": (c,), "ln_2": (c,), "mlp.c_fc": (4 * c, c), "mlp.c_proj": (c, 4 * c)}
+    for name in ("ln_pre", "ln_post"): shapes |= {f"{name}.weight": (c,), f"{name}.bias": (c,)}
+    for i in range(depth):
+        block = {f"{name}.{kind}": shape if kind == "weight" else shape[:1] for name, shape in maps.items() for kind in ("weight", "bias")}
+        block |= {"attn.in_proj_weight": (3 * c, c), "attn.in_proj_bias": (3 * c,)}
+        shapes |= {f"transformer.resblocks.{i}.{name}": shape for name, shape in block.items()}
+    return shapes
+
+
+def clip_by_hand(s, images):
+    "CLIP as Rein's code computes it: filters bicubic, positions bilinear at any size, the class embedding added twice."
+    filters = F.interpolate(s["conv1.weight"], size=16, mode="bicubic", align_corners=False)
+    x = F.conv2d(images, filters, stride=16)
+    h, w = x.shape[-2:]
+    pos, side = s["positional_embedding"], 4
+    def stretched(table, old, size): return F.interpolate(table.view(1, old, old, -1).permute(0, 3, 1, 2), size=size, mode="bilinear").flatten(2).mT
+    patches = stretched(stretched(pos[1:], 7, (side, side)), side, (h, w))
+    cls = (s["class_embedding"] + pos[0] + s["class_embedding"]).expand(len(x), 1, -1)
+    x = norm(s, "ln_pre", torch.cat([cls, x.flatten(2).mT + patches], 1), 1e-5)
+    features = []
+    for i in range(2):
+        b = {k.removeprefix(f"transformer.resblocks.{i}."): v for k, v in s.items() if k.startswith(f"transformer.resblocks.{i}.")}
+        q, k, v = (in_heads(y) for y in F.linear(norm(b, "ln_1", x, 1e-5), b["attn.in_proj_weight"], b["attn.in_proj_bias"]).chunk(3, -1))
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + F.linear(y, b["attn.out_proj.weight"], b["attn.out_proj.bias"])
+        y = F.linear(norm(b, "ln_2", x, 1e-5), b["mlp.c_fc.weight"], b["mlp.c_fc.bias"])
+        x = x + F.linear(y * torch.sigmoid(1.702 * y), b["mlp.c_proj.weight"], b["mlp.c_proj.bias"])
+        features.append(x[:, 1:].mT.unflatten(2, (h, w)))
+    return features
+
+
+@torch.no_grad()
+def test_rein_on_clip(tmp_path):
+    "From OpenAI's names, half precision and a text tower beside; on images of the size of training and on others."
+    torch.manual_seed(0)
+    clip = {name: torch.randn(shape).half() * .3 for name, shape in shapes_of_clip().items()}
+    torch.save({f"visual.{k}": v for k, v in clip.items()} | {"ln_final.weight": torch.ones(3), "logit_scale": torch.ones(())}, tmp_path / "clip.pth")
+    C.convert_backbone(tmp_path / "clip.pth", tmp_path / "converted.pth", 64, 64)
+    exact = {k: v.float() for k, v in clip.items()}
+    vit = C.fit_backbone(C.timm_names(C.backbone_weights({f"visual.{k}": v for k, v in exact.items()})), (4, 4), (16, 16))
+    trained = with_head(vit, "rein", **REIN)
+    plain = create_backbone(C.published_vit(vit, 2, 64), out_layers=(0, 1))
+    plain.model.load_state_dict(vit)
+    for size in ((64, 64), (64, 96)):
+        x = torch.randn(2, 3, *size)
+        for ours, theirs in zip(plain(x), clip_by_hand(exact, x)): assert torch.allclose(ours, theirs, atol=1e-3)
+        for backbone in ("clip.pth", "converted.pth"):
+            again = ct.segmentor_from_published(C.published_state(trained), 2, 64, backbone=tmp_path / backbone)
+            assert apart(again(x), trained(x)) < .02  # positions and filters of half precision
+        whole = ct.segmentor_from_published(C.published_state(trained, backbone=True), 2, 64)
+        assert torch.equal(whole(x), trained(x))
+    with pytest.raises(ValueError, match="Not of a published checkpoint: neck.lateral_convs.0.conv.weight"):
+        ct.load_published(again, C.published_state(trained) | {"neck.lateral_convs.0.conv.weight": torch.ones(1)}, tmp_path / "clip.pth")
+
+
+@torch.no_grad()
+def test_soma(tmp_path):
+    "A file of its tools (maps of low rank, biases, head; averaged weights first) on a backbone, and the merged one: W + BA."
+    state = facebook(c=48)
+    vit = C.fit_backbone(C.timm_names(state), (4, 4), (16, 16))
+    tuned, reference = {}, with_head(vit, "none")
+    lora = create_backbone(reference.backbone.model.__class__(64, 16, num_classes=0, embed_dim=48, depth=2, num_heads=2, init_values=1.,
+                           dynamic_img_size=True), "lora", rank=2, first_layer=1)
+    for name, linear, parts in [(n, m, 3 if n.endswith("qkv") else 1) for n, m in lora.model.blocks[1].named_modules() if isinstance(m, torch.nn.Linear)]:
+        low = lora.adapter.maps[f"1_{name}".replace(".", "_")]
+        low.b.normal_(std=.2)
+        for which, a, b in zip("qkv" if parts == 3 else [None], low.a, low.b):
+            place = f"blocks.1.{name}".replace("qkv", which or "qkv")
+            tuned |= {f"{place}.lora_A.weight": a, f"{place}.lora_B.weight": b}
+    biases = {k: torch.randn_like(v) for k, v in C.apart(C.timm_names(state)).items() if k.endswith(".bias")}
+    lora.model.load_state_dict(vit | C.fused(biases))
+    extracted = {f"backbone.model.{k}": v for k, v in (tuned | biases | {"mask_token": torch.zeros(1, 48)}).items()} | C.published_state(reference)
+    raw = {f"module.{k}": torch.randn_like(v) for k, v in extracted.items()}
+    torch.save(dict(state_dict=extracted, ema_state_dict=raw | {"steps": torch.tensor(9)}), tmp_path / "soma_best.pth")
+    merged = {f"backbone.model.{k}": v for k, v in C.apart(state).items()} | extracted
+    x = torch.randn(2, 3, 64, 64)
+    found = ct.segmentor_from_published(tmp_path / "soma_best.pth", 2, 64, backbone=state)
+    assert torch.allclose(found.backbone(x)[-1], lora(x)[-1], atol=1e-4) and apart(reference.backbone(x)[-1], lora(x)[-1]) > .1
+    reference.backbone = found.backbone
+    assert torch.equal(found(x), reference(x)) and type(found.adapter).__name__ == "Adapter"
+    whole = merged | {f"backbone.model.{k}": vit[k] for k in ("pos_embed", C.PATCH)}  # as its converter leaves them
+    assert torch.allclose(ct.segmentor_from_published(whole, 2, 64)(x), found(x), atol=1e-5)
+    recipe = ct.get_recipe("g2cbm_512", backbone="test_vit", img_size=(64, 64))
+    with pytest.raises(ValueError, match="no blocks.1.mlp.fc1.lora_B.weight"):
+        ct.segmentor_from_published({k: v for k, v in whole.items() if not k.endswith("mlp.fc1.lora_B.weight")}, 2, 64)
+    told = C.open_published(recipe, whole)[1]
+    assert (told.adapter, told.rank, told.variant) == ("soma", 2, None)
+
+
+@torch.no_grad()
+def test_files_of_set_and_of_causal_tune_are_told_apart_by_their_reader(tmp_path):
+    vit, x = C.fit_backbone(C.timm_names(facebook(c=48)), (4, 4), (16, 16)), torch.randn(2, 3, 64, 64)
+    trained = with_head(vit, "set:variant=released", **REIN)
+    checkpoint = C.published_state(trained)
+    both = [ct.segmentor_from_published(checkpoint, 2, 64, backbone=vit, adapter=name) for name in ("set:variant=released", None)]
+    assert [type(s.adapter).__name__ for s in both] == ["ReleasedSET", "ReleasedCausalTune"]
+    assert torch.equal(both[0](x), trained(x)) and apart(both[1](x), trained(x)) > 1e-3
+    for adapter, expected in (("set", "set"), ("causal_tune", "causal_tune"), ("rein", "causal_tune")):
+        recipe = ct.get_recipe("g2cbm_512", backbone="test_vit", img_size=(64, 64), adapter=adapter)
+        told = C.open_published(recipe, checkpoint, vit)[1]
+        assert (told.adapter, told.variant) == (expected, "released")
