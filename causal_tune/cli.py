@@ -4,9 +4,10 @@
 
 # %% ../nbs/9_lab/43_cli.ipynb #3f1fec83
 from __future__ import annotations
-import argparse, os, re, signal, sys, threading, traceback
+import argparse, os, platform, re, signal, sys, threading, time, traceback
 from collections import Counter
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -14,13 +15,15 @@ from .core import Registry, shown, unknown
 from .recipes import RECIPES, Recipe, check_precision, get_recipe, read_field, run_name, set_fields
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 'Command', 'option', 'command', 'out', 'whole',
-           'field_help', 'make_parser', 'stray', 'parse', 'typed', 'read_words', 'one_line', 'explained', 'passed_over',
-           'main', 'run_train', 'print_row', 'print_mean', 'report', 'open_model', 'run_eval', 'predict_file',
-           'open_predictor', 'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
-           'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
-           'run_convert_backbone', 'run_check_data', 'run_prepare', 'lab_choices', 'on_this_machine', 'become',
-           'run_lab']
+__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 'VIDEOS', 'PACKAGES', 'DOCTOR', 'Command',
+           'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse', 'typed', 'read_words',
+           'one_line', 'explained', 'passed_over', 'main', 'run_train', 'print_row', 'print_mean', 'report',
+           'open_model', 'run_eval', 'sources', 'overlay', 'with_legend', 'ids_name', 'ask', 'predict_file', 'Video',
+           'photograph', 'open_source', 'predict_video', 'open_predictor', 'with_progress', 'run_predict', 'run_export',
+           'run_predict_acdc', 'acdc_size', 'run_demo', 'run_bench_quality', 'bench_command', 'run_pretrain',
+           'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone', 'run_check_data', 'run_prepare',
+           'versions', 'torchvision_state', 'machine', 'data_found', 'weights_found', 'recipes_need', 'run_doctor',
+           'lab_choices', 'on_this_machine', 'become', 'run_lab']
 
 # %% ../nbs/9_lab/43_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -268,19 +271,120 @@ def run_eval(args):
     report(segmentor, recipe, args.root, args.out or beside)
 
 # %% ../nbs/9_lab/43_cli.ipynb #41dc142f
-def predict_file(segmentor, recipe: Recipe, # says at which size, and in which windows
-                 space, # the label space
+VIDEOS = ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"
+
+def sources(words: list[str] # files, folders, or "camera"
+) -> list[Path]: # files, or "camera"
+    "What is to be predicted: of a folder its images and videos. ValueError for two of one name."
+    from causal_tune.images import image_files
+    found = []
+    for path in map(Path, words):
+        inside = [*image_files(path), *sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS)] if path.is_dir() else []
+        found += inside or [path]
+    if len({path.stem for path in found}) == len(found): return found
+    raise ValueError("Two images share a name; predict them into different folders.")
+
+
+# %% ../nbs/9_lab/43_cli.ipynb #e79da37f
+def overlay(image, # (h, w, 3) uint8
+            labels, # (h, w) class ids
+            space): # (h, w, 3) uint8; of the label space
+    "The classes over the image, half transparent; what is none of them stays as it is."
+    import numpy as np
+    mixed = (image.astype(np.uint16) + space.colorize(labels)) // 2
+    return np.where((labels < len(space))[..., None], mixed, image).astype(np.uint8)
+
+def with_legend(picture, # (h, w, 3) uint8
+                present, # ids of the classes that occur
+                space): # (H, W, 3) uint8; of the label space
+    "A picture above the colours and names of some classes."
+    import numpy as np
+    from causal_tune.domains import swatches
+    names = {space.classes[i]: tuple(space.palette[i].tolist()) for i in present if i < len(space)}
+    if not names: return picture
+    key = np.asarray(swatches(names, max(1, picture.shape[1] // 124)))
+    width = max(picture.shape[1], key.shape[1])
+    return np.vstack([np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in (picture, key)])
+
+# %% ../nbs/9_lab/43_cli.ipynb #2ff6f194
+def ids_name(space) -> str: # what files of ids are called
+    return "trainIds" if space.name == "cityscapes" else "ids"
+
+def ask(segmentor, recipe: Recipe, # says at which size, and in which windows
+        image, # (h, w, 3) uint8
+        name: str): # (h, w) uint8; of its file, for errors
+    "The classes of one image."
+    from causal_tune.images import fit_size
+    size = fit_size(image.shape[:2], recipe.eval_size) if recipe.eval_size else None
+    return segmentor.predict(image, size, recipe.window or None, recipe.stride or None, recipe.antialias, name)
+
+def predict_file(segmentor, recipe: Recipe, space, # the label space
                  image, # (h, w, 3) uint8
                  name: str, # of its file, for errors
-                 target: Path) -> None: # TARGET_trainIds.png and TARGET_overview.png are written
+                 target: Path) -> int: # 1; TARGET_trainIds.png, TARGET_overview.png and TARGET_overlay.png are written
     "Predict one image."
     import numpy as np
     from PIL import Image
-    from causal_tune.images import fit_size, write_image
-    size = fit_size(image.shape[:2], recipe.eval_size) if recipe.eval_size else None
-    labels = segmentor.predict(image, size, recipe.window or None, recipe.stride or None, recipe.antialias, name)
-    for what, pixels in dict(trainIds=labels, overview=np.hstack([image, space.colorize(labels)])).items():
-        write_image(Image.fromarray(pixels), target.with_name(f"{target.name}_{what}.png"))
+    from causal_tune.images import write_image
+    labels = ask(segmentor, recipe, image, name)
+    over = with_legend(overlay(image, labels, space), np.unique(labels).tolist(), space)
+    made = {ids_name(space): labels, "overview": np.hstack([image, space.colorize(labels)]), "overlay": over}
+    for what, pixels in made.items(): write_image(Image.fromarray(pixels), target.with_name(f"{target.name}_{what}.png"))
+    return 1
+
+# %% ../nbs/9_lab/43_cli.ipynb #f2441c5b
+class Video:
+    "The frames of a video, one after the other. OSError for a file that is none."
+    def __init__(self, path: Path):
+        import cv2
+        from causal_tune.images import line_of
+        if not path.is_file(): raise FileNotFoundError(f"No video at {line_of(path)}.")
+        self.reader = cv2.VideoCapture(str(path))
+        if not self.reader.isOpened(): raise OSError(f"cannot read {line_of(path)} as a video; is the file complete?")
+        self.rate = self.reader.get(cv2.CAP_PROP_FPS) or 25. # frames a second
+    def __len__(self): return max(0, int(self.reader.get(7))) # as its header says; cv2.CAP_PROP_FRAME_COUNT
+    def __iter__(self): # of (h, w, 3) uint8 RGB
+        while (frame := self.reader.read()[1]) is not None: yield frame[..., ::-1].copy()
+
+def photograph(number: int = 0): # (h, w, 3) uint8 RGB; of the camera
+    "A frame of a camera. OSError where none answers."
+    import cv2
+    there, frame = cv2.VideoCapture(number).read()
+    if there: return frame[..., ::-1].copy()
+    raise OSError(f"No camera {number} gives a frame; is one connected, and used by nobody else?")
+
+def open_source(path: Path): # an image (h, w, 3) uint8, or a `Video`
+    "What a word of `predict` stands for. Errors as `read_image`, `Video` and `photograph`."
+    from causal_tune.images import read_image
+    if path == Path("camera") and not path.exists(): return photograph()
+    return Video(path) if path.suffix.lower() in VIDEOS else read_image(path)
+
+# %% ../nbs/9_lab/43_cli.ipynb #e0197457
+def predict_video(segmentor, recipe: Recipe, space, # the label space
+                  video: Video, name: str, # of its file, for errors
+                  target: Path) -> int: # frames; TARGET_overlay.mp4, TARGET_legend.png and the folder TARGET_trainIds are written
+    "Predict all frames of a video. OSError for one without frames."
+    import cv2, numpy as np
+    from PIL import Image
+    from causal_tune.images import write_image
+    unfinished = target.with_name(f"{target.name}_overlay.part.mp4") # a name by which opencv knows what to write
+    ids = target.with_name(f"{target.name}_{ids_name(space)}")
+    ids.mkdir(exist_ok=True)
+    seen = set()
+    writer = None
+    done = 0
+    for done, image in enumerate(with_progress(video), 1):
+        labels = ask(segmentor, recipe, image, f"{name}, frame {done}")
+        seen |= set(np.unique(labels).tolist())
+        write_image(Image.fromarray(labels), ids/f"{done:06d}.png")
+        writer = writer or cv2.VideoWriter(str(unfinished), cv2.VideoWriter_fourcc(*"mp4v"), video.rate, image.shape[1::-1])
+        writer.write(overlay(image, labels, space)[..., ::-1].copy())
+    if not done: raise OSError(f"{name} holds no frames that can be read.")
+    writer.release()
+    os.replace(unfinished, target.with_name(f"{target.name}_overlay.mp4"))
+    key = with_legend(np.full((1, 400, 3), 255, np.uint8), sorted(seen), space)
+    write_image(Image.fromarray(key), target.with_name(f"{target.name}_legend.png"))
+    return done
 
 # %% ../nbs/9_lab/43_cli.ipynb #0d379a9d
 def open_predictor(args): # (segmentor, recipe, label space)
@@ -299,23 +403,28 @@ def with_progress(paths): # a bar, where tqdm is installed: exported files run w
     return tqdm(paths, desc="predicting")
 
 # %% ../nbs/9_lab/43_cli.ipynb #d148591b
-@command("segment images of any size", *MODEL, option("images", nargs="+", help="image files"), out("predictions"), takes=EVALUATION[1:])
+@command("segment images of any size", *MODEL, option("images", nargs="+", help="images, folders, videos, or camera"),
+         out("predictions"), takes=EVALUATION[1:])
 def run_predict(args):
     behind = args.model in RECIPES and not args.checkpoint and len(args.images) > 1
     if behind: args.published = args.images.pop(0)
-    from causal_tune.images import SomeFailed, line_of, listing, read_image, reason
-    stems = {Path(p).stem for p in args.images}
-    if len(stems) < len(args.images): raise ValueError("Two images share a name; predict them into different folders.")
+    from causal_tune.images import SomeFailed, line_of, listing, reason
+    paths = sources(args.images)
     segmentor, recipe, space = open_predictor(args)
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     failed = []
-    for path in with_progress(args.images):
-        try: image = read_image(path)
-        except (OSError, ValueError) as err: failed.append(reason(err, Path(path)))
-        else: predict_file(segmentor, recipe, space, image, line_of(path), folder / Path(path).stem)
-    print(f"{len(args.images) - len(failed)} predictions in {folder}/")
-    if failed: raise SomeFailed(listing(failed, len(args.images), "predicted"))
+    frames = 0
+    begun = time.perf_counter()
+    for path in with_progress(paths):
+        try: source = open_source(path)
+        except (OSError, ValueError) as err: failed.append(reason(err, path))
+        else:
+            predict = predict_video if isinstance(source, Video) else predict_file
+            frames += predict(segmentor, recipe, space, source, line_of(path), folder / path.stem)
+    speed = f", {(time.perf_counter() - begun) / frames:.2g} s each" if frames else ""
+    print(f"{frames} predictions in {folder}/{speed}")
+    if failed: raise SomeFailed(listing(failed, len(paths), "predicted"))
 
 # %% ../nbs/9_lab/43_cli.ipynb #0192c193
 @command("write a run as one file that runs without torch", option("run", help="folder of a run, or its checkpoint.pt"),
@@ -428,6 +537,86 @@ def run_prepare(args):
     from causal_tune.converters import prepare
     written, before = prepare(args.name, args.root, args.workers, args.published)
     print(f"{args.name}: {written} files written, {before} were there")
+
+# %% ../nbs/9_lab/43_cli.ipynb #0a028aac
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "plotly", "kaleido", "ipywidgets", "anywidget", "jupyterlab",
+            "opencv-python", "onnxruntime", "xformers")
+
+def versions(root) -> dict[str, str]: # of `doctor`
+    "What is installed."
+    from importlib.metadata import PackageNotFoundError, version
+    from causal_tune.core import code_version
+    found = dict(causal_tune=code_version(), Python=platform.python_version(), system=platform.platform())
+    for name in PACKAGES:
+        try: found[name] = version(name)
+        except PackageNotFoundError: found[name] = "not installed"
+    return found
+
+def torchvision_state() -> str:
+    "Whether torchvision belongs to the torch that is here."
+    import torch, causal_tune
+    try: import torchvision
+    except Exception as error:
+        return f"cannot be imported ({one_line(error)[:100]}); install the one that belongs to torch {torch.__version__}"
+    try: whole = torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", "CPU")
+    except RuntimeError: whole = False
+    return "belongs to the torch" if whole else "of another build than the torch; repaired, as its compiled operators are not used"
+
+# %% ../nbs/9_lab/43_cli.ipynb #e4cda67b
+def machine(root) -> dict[str, str]: # of `doctor`
+    "Processors, memory, disk, and what draws pictures."
+    import shutil, torch
+    from causal_tune.figures import find_browser
+    gpus = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    listed = ", ".join(f"{gpu.name} with {gpu.total_memory / 2 ** 30:.0f} GiB" for gpu in gpus)
+    free = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text()) if Path("/proc/meminfo").exists() else None
+    return dict(processor=f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()}", GPU=listed or "none that torch sees",
+                memory=f"{int(free[1]) / 1e6:.1f} GB free" if free else "not told by this system",
+                disk=f"{shutil.disk_usage('.').free / 1e9:.1f} GB free here", torchvision=torchvision_state(),
+                browser=find_browser() or "none; static pictures are left out")
+
+def data_found(root) -> dict[str, str]: # of `doctor`
+    "Which data sets are there; `check-data` looks into them."
+    from causal_tune.datasets import LAYOUTS, find_root
+    found = {}
+    for name in LAYOUTS:
+        try: found[name] = str(find_root(name, root))
+        except FileNotFoundError: found[name] = "not there"
+    return found
+
+def weights_found(root=None) -> dict[str, str]: # of `doctor`; preset -> file
+    "Which backbones have their weights on the disk."
+    from causal_tune.backbones import PRESETS, find_weights
+    found = {name: find_weights(name) for name in PRESETS}
+    return {name: str(path) for name, path in found.items() if path}
+
+# %% ../nbs/9_lab/43_cli.ipynb #443c2797
+def recipes_need(root) -> dict[str, str]: # of `doctor`
+    "What each recipe would need, and does not find here."
+    there = {name for name, where in data_found(root).items() if where != "not there"}
+    weights = weights_found()
+    return {name: _lacking(recipe, there, weights) for name, recipe in RECIPES.items()}
+
+def _lacking(recipe, there, weights):
+    from causal_tune.datasets import LAYOUTS
+    specs = [recipe.train, recipe.validate, *recipe.targets]
+    names = dict.fromkeys(spec.partition(":")[0] for spec in specs)
+    lacks = [f"data of {name}" for name in names if name in LAYOUTS and name not in there]
+    if recipe.weights not in ("", "random") and not Path(recipe.weights).is_file(): lacks.append(recipe.weights)
+    if not recipe.weights and recipe.backbone not in weights: lacks.append(f"weights of {recipe.backbone}, or a network to fetch them")
+    if any("corruption=" in spec for spec in specs) and not find_spec("imagecorruptions"): lacks.append("pip install '.[corruptions]'")
+    return f"lacks {', '.join(lacks)}" if lacks else "ready"
+
+# %% ../nbs/9_lab/43_cli.ipynb #ae27e407
+DOCTOR = {"versions": versions, "machine": machine, "data": data_found, "weights": weights_found, "recipes": recipes_need}
+
+@command("say what is installed and found here, and what each recipe would need", ROOT)
+def run_doctor(args):
+    for title, tell in DOCTOR.items():
+        print(title)
+        try: found = tell(args.root)
+        except Exception as error: found = {"cannot be told": f"{type(error).__name__}: {one_line(error)[:200]}"} # the others are told
+        for name, value in found.items(): print(f"  {name:<24} {value}")
 
 # %% ../nbs/9_lab/43_cli.ipynb #acc55d86
 def lab_choices(args) -> dict: # arguments of `lab.open_lab`

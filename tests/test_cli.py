@@ -10,7 +10,7 @@ from PIL import Image
 from conftest import COMMAND, ENV, trained
 
 COMMANDS = ("demo", "bench-quality", "train", "eval", "predict", "predict-acdc", "convert-backbone", "check-data", "prepare", "recipes",
-            "lab", "pretrain")
+            "doctor", "lab", "pretrain")
 
 
 def test_help_names_every_command(cli):
@@ -146,6 +146,26 @@ def test_predict_writes_labels_of_the_images_size(run, cli, tmp_path):
     for stem in "ab":
         labels = [np.asarray(im) for p in (tmp_path / "out").glob(f"{stem}*.png") if (im := Image.open(p)).mode in "LP"]
         assert len(labels) == 1 and labels[0].shape == size[::-1] and labels[0].max() < 19
+
+
+def test_predict_a_folder_a_video_and_the_camera(run, tmp_path, capsys, monkeypatch):
+    import cv2
+    from causal_tune.cli import main
+    (tmp_path / "street").mkdir()
+    for name in ("a.png", "b.jpg"): Image.new("RGB", (51, 70), "grey").save(tmp_path / "street" / name)
+    writer = cv2.VideoWriter(str(tmp_path / "street/drive.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for grey in (0, 200): writer.write(np.full((48, 64, 3), grey, np.uint8))
+    writer.release()
+    (tmp_path / "torn.mp4").write_bytes(b"torn")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda which, real=cv2.VideoCapture: real(str(which)))  # "0" is no camera here
+    assert main(["predict", str(run[0] / "checkpoint.pt"), "street", "torn.mp4", "camera"]) == 1
+    said = capsys.readouterr()
+    assert re.search(r"^4 predictions in predictions/, [\d.e-]+ s each$", said.out, re.M)
+    assert "2 of 5 files could not be predicted" in said.err and "torn.mp4 as a video" in said.err and "No camera 0" in said.err
+    made = {path.relative_to("predictions").as_posix() for path in Path("predictions").rglob("*") if path.is_file()}
+    assert made == {f"{name}_{what}.png" for name in "ab" for what in ("trainIds", "overview", "overlay")} | {
+        "drive_overlay.mp4", "drive_legend.png", "drive_trainIds/000001.png", "drive_trainIds/000002.png"}
 
 
 def interrupt(words, after):

@@ -283,7 +283,7 @@ def test_predict_lists_what_it_cannot_read(run, capsys, tmp_path):
     said = capsys.readouterr()
     _, _, listed = said.err.partition("4 of 6 files could not be predicted, the others are done:\n")
     assert len(listed.splitlines()) == 4 and all(f"{name}.png" in listed for name in "bdef") and "2 predictions" in said.out
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}_{what}.png" for n in "ac" for what in ("trainIds", "overview")}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{n}_{what}.png" for n in "ac" for what in ("trainIds", "overview", "overlay")}
 
 
 def test_scores_that_are_no_numbers_end_predict_eval_and_export(run, capsys, tmp_path):
