@@ -28,12 +28,12 @@ from .benchmark import grid, open_all, run_grid, single_threaded
 from .report import html_table, write_report
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'CONTROLLED', 'PEERS', 'MEASURED', 'SEARCH_SEEDS', 'RATES', 'MULTIPLES', 'BEYOND', 'REFERENCES',
-           'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'WORTH', 'SEARCHED', 'Experiment', 'row_name', 'variants', 'family',
-           'rate_field', 'next_value', 'searched', 'rate_table', 'search_rates', 'with_rates', 'costs', 'Measured',
-           'band_in', 'keep_band', 'measured_band', 'looked_at', 'kept_share', 'moved', 'without_tokens', 'worth_of',
-           'worths', 'result_tables', 'fitted', 'open_experiment', 'chosen_variants', 'run_experiment',
-           'quality_report', 'training_hours', 'say_how_long', 'bench_quality']
+__all__ = ['EXPERIMENTS', 'AT_WORK', 'CONTROLLED', 'PEERS', 'MEASURED', 'FAST', 'SEARCH_SEEDS', 'RATES', 'MULTIPLES', 'BEYOND',
+           'REFERENCES', 'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'WORTH', 'SEARCHED', 'Experiment', 'row_name',
+           'variants', 'family', 'rate_field', 'next_value', 'searched', 'rate_table', 'search_rates', 'with_rates',
+           'costs', 'Measured', 'band_in', 'keep_band', 'measured_band', 'looked_at', 'kept_share', 'moved',
+           'without_tokens', 'worth_of', 'worths', 'result_tables', 'fitted', 'open_experiment', 'chosen_variants',
+           'run_experiment', 'quality_report', 'training_hours', 'say_how_long', 'bench_quality']
 
 # %% ../nbs/8_bench/38_quality.ipynb #21305efd
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def row_name(spec: str # of a data set
 
 # %% ../nbs/8_bench/38_quality.ipynb #a2968980
 EXPERIMENTS = Registry("experiment")
+AT_WORK = tuple(f"{label} zero fast" for label in ("rein", "causal_tune", "no filter", "flat filter", "shuffled filter"))
 CONTROLLED = ("none", "rein", "rein zero", "causal_tune zero", "no filter zero", "flat filter zero", "shuffled filter zero",
               "measured band zero", "full", "random backbone", "amplitude style")
 PEERS = ("set zero", "fada zero", "lora", "soma")
@@ -81,7 +82,7 @@ _toy, _camvid, _swapped = (RECIPES[f"bench_{name}"] for name in ("toyscapes", "c
 EXPERIMENTS["toyscapes"] = Experiment(_toy, "clear", (_toy.train, _toy.validate), CONTROLLED + PEERS, {"weathers": _rows(_toy, 1)})
 EXPERIMENTS["camvid"] = Experiment(
     _camvid, "day", ("camvid:split=train,domain=day,sequence=0016E5", "camvid:split=train,domain=day,sequence=0006R0,n=60"),
-    (*CONTROLLED, "trained on target"), {"corruptions": _rows(_camvid, 2)}, _FRAMES, headroom=_camvid.targets[1])
+    (*CONTROLLED, *AT_WORK, "trained on target"), {"corruptions": _rows(_camvid, 2)}, _FRAMES, headroom=_camvid.targets[1])
 EXPERIMENTS["camvid_swapped"] = Experiment(
     _swapped, "day", EXPERIMENTS["camvid"].search, ("none", "rein zero", "causal_tune zero", "no filter zero", "full"),
     block=_FRAMES, rates_of="camvid")
@@ -94,6 +95,8 @@ EXPERIMENTS["driving"] = Experiment(
 MEASURED = ("toyscapes", "camvid", "camvid_swapped") # those that need no data set that has to be asked for
 
 # %% ../nbs/8_bench/38_quality.ipynb #fb620fe4
+FAST = 15. # adapter's rate as multiple of the head's
+
 def variants(band: str, # spec of the measured band
              flat: float = .5, # gain of the flat filter
              depth: int = 8, # blocks of the backbone
@@ -106,7 +109,9 @@ def variants(band: str, # spec of the measured band
         tokens[f"{adapter} zero"] = dict(adapter=adapter, init="zero")
     filters = {"no filter": "none", "flat filter": f"flat:gain={flat:.3f}", "shuffled filter": "shuffled", "measured band": band}
     filtered = {f"{label} zero": dict(adapter="causal_tune", init="zero", band=spec) for label, spec in filters.items()}
-    return {"none": {}, **tokens, **filtered,
+    at_work = {"rein zero": tokens["rein zero"], "causal_tune zero": tokens["causal_tune zero"]} | filtered
+    fast = {f"{label} fast": fields | dict(adapter_lr=FAST) for label, fields in at_work.items()}
+    return {"none": {}, **tokens, **filtered, **fast,
             "lora": dict(adapter="lora"),
             "soma": dict(adapter=f"soma:first_layer={round(depth / 3)}"),
             "full": dict(adapter="full"),
@@ -203,7 +208,7 @@ def with_rates(compared: dict, # label -> recipe fields, of `variants`
     for label, fields in compared.items():
         name = family(fields)
         multiple = {} if name == "none" else {rate_field(name): float(best[name])}
-        tuned[label] = fields | dict(lr=float(best["none"])) | multiple
+        tuned[label] = dict(lr=float(best["none"])) | multiple | fields # whose own rate stays
     return tuned
 
 # %% ../nbs/8_bench/38_quality.ipynb #a624142d

@@ -258,6 +258,9 @@ _derive("c2acdc_512", "c2acdc_1024", validate=sized("1024x2048", _CITY)[0], targ
 _derive("c2acdc_1024", "c2bm_1024", targets=_BDD + sized("1024x2048", _VISTAS))
 _derive("c2bm_1024", "g2cbm_1024", train="gta:split=train", validate="", targets=sized("1024x2048", _CITY, _VISTAS) + _BDD)
 
+# %% ../nbs/6_train/25_recipes.ipynb #1d9d64ac
+_derive("g2cbm_512", "soma_g2cbm_512", adapter="soma:bias=true", adapter_lr=.5, decay_end=1e-5, ema_from=12_000, eval_every=4000)
+
 # %% ../nbs/6_train/25_recipes.ipynb #b49ba6ab
 _derive("c2acdc_1024", "c2cityscapes_c", targets=sized("1024x2048", *corruption_targets(_CITY)))
 

@@ -194,3 +194,13 @@ def test_recipes_build_at_full_size(name):
         with torch.device("meta"): s = build(replace(r, adapter=adapter, variant=variant), 19, pretrained=False)
         assert s.backbone.model.pos_embed.shape == (1, (r.crop[0] // 16) ** 2 + 1, 1024)
         assert s.backbone.out_layers == (7, 11, 15, 23)
+
+
+def test_soma_as_published_at_full_size():
+    "Low-rank maps and biases of 16 blocks, at half the head's rate; both decay."
+    r = RECIPES["soma_g2cbm_512"]
+    with torch.device("meta"): s = build(r, 19, pretrained=False)
+    assert sum(p.numel() for p in s.adapter.parameters() if p.requires_grad) == 4_718_592 + 16 * 9 * 1024
+    adapter = {id(p) for p in s.adapter.parameters()}
+    groups = [g for g in parameter_groups(s, r.weight_decay, r.adapter_lr, r.backbone_lr) if g["params"] and id(g["params"][0]) in adapter]
+    assert [(g["rate"], g["weight_decay"], len(g["params"])) for g in groups] == [(.5, .05, 16 * 4 * 3)]
