@@ -24,15 +24,21 @@ def shown(value) -> str: # at most 100 characters, without line breaks
     except Exception: return f"a {type(value).__name__}" # some cannot even be printed
     return text if len(text) <= 100 else f"{text[:97]}..." # of a list of long ones
 
+def _listed(names, most=300): # characters; the line stays one that can be read
+    whole = ", ".join(names)
+    if len(whole) <= most: return whole
+    kept = whole[:most].split(", ")[:-1]
+    return f"{', '.join(kept)} and {len(names) - len(kept)} more"
+
 def unknown(kind: str, # what is being looked up, such as "adapter"
             given: object, # the name that was not found
             allowed, # all names that would have been
 ) -> ValueError: # to be raised by the caller
-    "An error that names what was given, the nearest allowed name, and all of them."
+    "An error that names what was given, the nearest allowed name, and all of them, or as many as a line takes."
     allowed = sorted(map(str, allowed))
     near = difflib.get_close_matches(str(given)[:100], allowed, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"Unknown {kind} {shown(given)}.{hint} Allowed: {', '.join(allowed)}.")
+    return ValueError(f"Unknown {kind} {shown(given)}.{hint} Allowed: {_listed(allowed)}.")
 
 # %% ../nbs/0_ground/00_core.ipynb #c580d56b
 def _is_number(value): return isinstance(value, Real) and not isinstance(value, bool) and -1e300 < value < 1e300
