@@ -347,7 +347,8 @@ def moved(backbone, frozen, # with an adapter; without
 @contextmanager
 def without_tokens(segmentor):
     "Inside, an adapter's tokens say nothing: the maps to their values are zero."
-    maps = [m for name, m in segmentor.adapter.named_children() if name.startswith("mlp_token2feat")]
+    named = segmentor.adapter.named_modules() # of all stages
+    maps = [m for name, m in named if name.split(".")[-1].startswith("mlp_token2feat")]
     kept = [(p, p.detach().clone()) for m in maps for p in m.parameters()]
     with torch.no_grad():
         for p, _ in kept: p.zero_()
