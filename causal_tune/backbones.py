@@ -502,9 +502,9 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
     check_range("query_dim", query_dim, 1, 100_000)
     if "in_chans" in options: raise ValueError(_channels(options["in_chans"]))
     if isinstance(model, str): model = create_model(model, img_size, patch_size, pretrained)
+    stages = stages_of(model) # which refuses what is no model
     first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     if first != 3: raise ValueError(_channels(first))
-    stages = stages_of(model)
     use_attention(model, attention)
     if isinstance(adapter, str): adapter = _adapter_for(stages, adapter, query_dim, options)
     return Backbone(model, adapter, _layers_read(stages, out_layers))

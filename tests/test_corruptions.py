@@ -112,7 +112,7 @@ def test_without_the_package(monkeypatch, capsys):
     from causal_tune.datasets import read_spec
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     assert read_spec(f"{TOY},corruption=fog")[1]["corruption"] == "fog" and len(load(TOY)) == 2
-    with pytest.raises(ValueError, match=r"pip install 'causal_tune\[corruptions\]'"): load(f"{TOY},corruption=fog")
+    with pytest.raises(ValueError, match=r"pip install '\.\[corruptions\]'"): load(f"{TOY},corruption=fog")
 
 
 # --- folders of Cityscapes-C ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ In CI the same few draws each time; `HYPOTHESIS_PROFILE=search python -m pytest 
 """
 import dataclasses, json, os, string
 from itertools import takewhile
+from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
@@ -597,6 +598,8 @@ def test_what_fits_a_box_touches_it(shape, box):
 class Stub:
     "In the place of a segmentor: some function of the images."
     num_classes = 3
+    window = None # none of its own
+    adapter = SimpleNamespace(square=False)
     def __init__(self, function): self.function = function
     def __call__(self, images): return self.function(images)
 
