@@ -344,7 +344,7 @@ def test_xformers_masks(monkeypatch):
 
 
 @pytest.mark.parametrize("name, cuda, installed, said", [
-    ("dinov2_s", False, False, "no GPU"), ("dinov2_s", True, False, r"causal_tune\[xformers\]"),
+    ("dinov2_s", False, False, "no GPU"), ("dinov2_s", True, False, r"pip install '\.\[xformers\]'"),
     ("resnet50", True, True, "no attention")])
 def test_xformers_says_why_not(name, cuda, installed, said, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)

@@ -16,7 +16,7 @@ def page(tmp_path_factory):
     rng = np.random.default_rng(0)
     rows = [dict(adapter=a, seed=s, domain=d, miou=rng.random(), iou=dict(road=.5))
             for a in ("none", "rein") for s in range(2) for d in DOMAINS]
-    gains = pd.DataFrame([dict(adapter="rein", domain=d, difference=.4, sd_over_seeds=.1, low=-.1, high=.9) for d in DOMAINS])
+    gains = pd.DataFrame([dict(adapter="rein", domain=d, difference=.4, sd_over_seeds=.1, low=-.1, high=.9, p=.1, holm=.2) for d in DOMAINS])
     bands = {f"a filter of a long name, number {i}": DifferenceOfGaussians(low=.1 + .02 * i, high=.7) for i in range(7)}
     return write_report(tmp_path_factory.mktemp("report") / "r.html", "Adapters", "What was done. " * 20, rows, gains,
                         [("Filters", "They differ.", filter_curve(bands))], dict(words="x" * 200), CITYSCAPES)
