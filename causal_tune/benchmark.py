@@ -23,7 +23,7 @@ from .training import build, first_frames, refuse_other, report_on, train, train
 
 # %% auto #0
 __all__ = ['WORKERS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed', 'open_all',
-           'run_grid']
+           'processes', 'run_grid']
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #0001c187
 def grid(recipe: Recipe, # what all runs have in common
@@ -190,6 +190,12 @@ def _rows_if_finite(name, recipe, **options):
     try: return one_run(name, recipe, **options)
     except FloatingPointError: return []
 
+# %% ../nbs/8_bench/37_benchmark.ipynb #c0ffee93
+def processes(runs: int # that are to be made
+) -> int:
+    "How many runs are made at a time where nobody says: one where there is a GPU, else as many as there are cores."
+    return 1 if torch.cuda.is_available() else min(runs, os.cpu_count() or 1)
+
 # %% ../nbs/8_bench/37_benchmark.ipynb #312b5b89
 def run_grid(recipes: dict[str, Recipe], # from `grid`
              folder, # where runs go; finished ones are not repeated
@@ -207,6 +213,6 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
         rows = {name: read_run(folder / name, recipe, said) for name, recipe in recipes.items()}
         left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
         open_all(left.values(), root, **options)
-        if not jobs: jobs = 1 if torch.cuda.is_available() else min(len(left), os.cpu_count() or 1)
+        jobs = jobs or processes(len(left))
         if left: rows |= _in_processes(run, left, jobs) if jobs > 1 else _in_turn(run, left)
     return [row for name in recipes for row in rows[name]]

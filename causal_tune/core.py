@@ -12,7 +12,7 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['shown', 'unknown', 'is_line', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'code_version',
-           'repair_torchvision']
+           'seed_of', 'repair_torchvision']
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
 _short = reprlib.Repr()
@@ -172,6 +172,13 @@ def code_version() -> str: # such as "0.1.0", or in a checkout "0.1.0 (1a2b3c4)"
         changed = "+" if git("status", "--porcelain", ".") else ""
     except (OSError, subprocess.CalledProcessError): return __version__
     return f"{__version__} ({commit}{changed})"
+
+# %% ../nbs/0_ground/00_core.ipynb #c0ffee91
+def seed_of(*numbers: int # of a run and of a place in it, none negative
+) -> int: # 0 .. 2 ** 32 - 1
+    "One seed from several numbers; those of other numbers have nothing to do with it."
+    from numpy.random import SeedSequence
+    return int(SeedSequence(numbers).generate_state(1)[0])
 
 # %% ../nbs/0_ground/00_core.ipynb #fe540343
 _declared = []  # a declaration lives as long as its Library object

@@ -4,7 +4,7 @@
 
 # %% ../nbs/8_bench/38_quality.ipynb #4f6cb642
 from __future__ import annotations
-import json, os, sys, time
+import json, sys, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,13 +18,13 @@ from .bands import create_band, gain_like
 from .recipes import RECIPES, Recipe, changed_fields, set_fields, to_dict
 from .toyvit import HELD_OUT, SEEN
 from .datasets import load_dataset
-from .evaluation import evaluate, miou
+from .evaluation import miou
 from .results import collapsed, differences, scores_of, together, write_table
 from .backbones import image_batches
 from .training import build, evaluate_on, load_checkpoint, parameter_groups, refuse_other
 from .figures import difference_plot
 from .suggest import suggest_band
-from .benchmark import grid, open_all, run_grid, single_threaded
+from .benchmark import grid, open_all, processes, run_grid, single_threaded
 from .report import html_table, write_report
 
 # %% auto #0
@@ -32,8 +32,8 @@ __all__ = ['EXPERIMENTS', 'AT_WORK', 'CONTROLLED', 'PEERS', 'MEASURED', 'FAST', 
            'REFERENCES', 'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'WORTH', 'SEARCHED', 'Experiment', 'row_name',
            'variants', 'family', 'rate_field', 'next_value', 'searched', 'rate_table', 'search_rates', 'with_rates',
            'costs', 'Measured', 'band_in', 'keep_band', 'measured_band', 'looked_at', 'kept_share', 'moved',
-           'without_tokens', 'worth_of', 'worths', 'result_tables', 'fitted', 'open_experiment', 'chosen_variants',
-           'run_experiment', 'quality_report', 'training_hours', 'say_how_long', 'bench_quality']
+           'without_tokens', 'worth_of', 'worths', 'result_tables', 'shape_of', 'fitted', 'open_experiment',
+           'chosen_variants', 'training_hours', 'say_how_long', 'run_experiment', 'quality_report', 'bench_quality']
 
 # %% ../nbs/8_bench/38_quality.ipynb #21305efd
 @dataclass(frozen=True)
@@ -218,16 +218,12 @@ def costs(recipe: Recipe, # what all runs share
           rounds: int = 10, # in which every variant is timed once
 ) -> pd.DataFrame: # adapter, trained, step, predict
     "Trained parameters of backbone and adapter, and time per training step and per image relative to the first variant."
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    images = torch.randn(recipe.batch_size, 3, *recipe.crop, device=device)
-    labels = torch.randint(num_classes, (recipe.batch_size, *recipe.crop), device=device)
     trained, calls = {}, {}
     for label, fields in compared.items():
         if "style" in fields: continue
-        tuned = replace(recipe, **fields)
-        segmentor = build(tuned, num_classes).to(device)
-        trained[label] = sum(p.numel() for p in segmentor.backbone.parameters() if p.requires_grad)
-        calls[label, "step"], calls[label, "predict"] = _step_and_predict(segmentor, tuned, images, labels)
+        example = _example(replace(recipe, **fields), num_classes)
+        trained[label] = sum(p.numel() for p in example[0].backbone.parameters() if p.requires_grad)
+        calls[label, "step"], calls[label, "predict"] = _step_and_predict(*example)
     seconds = _in_turns(calls, rounds)
     first = next(iter(trained))
     def ratio(label, kind): return np.median(seconds[label, kind] / seconds[first, kind]).round(2)
@@ -235,6 +231,12 @@ def costs(recipe: Recipe, # what all runs share
                          for label, count in trained.items()])
 
 # %% ../nbs/8_bench/38_quality.ipynb #34f6aa99
+def _example(recipe, num_classes): # segmentor, recipe, images, labels
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = torch.randn(recipe.batch_size, 3, *recipe.crop, device=device)
+    labels = torch.randint(num_classes, (recipe.batch_size, *recipe.crop), device=device)
+    return build(recipe, num_classes).to(device), recipe, images, labels
+
 def _step_and_predict(segmentor, recipe, images, labels): # two functions without arguments
     optimizer = torch.optim.AdamW(parameter_groups(segmentor, recipe.weight_decay), lr=0.)
     autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
@@ -249,6 +251,7 @@ def _step_and_predict(segmentor, recipe, images, labels): # two functions withou
         with torch.inference_mode(), autocast: segmentor(images)
     return step, predict
 
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee96
 def _in_turns(calls, rounds): # name -> seconds of each round
     seconds = {name: [] for name in calls}
     for _ in tqdm(range(rounds + 1), desc="costs"):
@@ -360,13 +363,13 @@ def without_tokens(segmentor):
 # %% ../nbs/8_bench/38_quality.ipynb #c0ffee53
 def worth_of(path: Path, # of a finished run
              specs: dict, # domain -> data set
+             frozen, data, # see `looked_at`
              root=None, # of the data sets
 ) -> dict: # moved; without: domain -> mIoU without tokens, empty for an adapter that has none
     "What a run's adapter does, kept in worth.json; it is found once."
     kept = read_kept(path / "worth.json", lambda content: {k: json.loads(content)[k] for k in ("moved", "without")})
     if kept and set(kept["without"]) in (set(), set(specs)): return kept
     segmentor, recipe, _ = load_checkpoint(path / "checkpoint.pt")
-    frozen, data = looked_at(recipe, root, 16)
     segmentor.to(next(frozen.parameters()).device)
     found = dict(moved=moved(segmentor.backbone, frozen, data), without={})
     with without_tokens(segmentor) as has:
@@ -384,9 +387,10 @@ def worths(e: Experiment, compared: dict, # label -> recipe fields
     specs = {row_name(spec): spec for spec in e.recipe.targets if row_name(spec) in e.single}
     scores = {(r["adapter"], r["seed"], r["domain"]): r["miou"] for r in rows}
     seeds = sorted({r["seed"] for r in rows})
+    frozen, data = looked_at(e.recipe, root, 16)
     lines = []
     for label in tqdm([label for label, fields in compared.items() if "adapter" in fields], desc="worth"):
-        found = {seed: worth_of(folder / f"{label}-{seed}", specs, root) for seed in seeds}
+        found = {seed: worth_of(folder / f"{label}-{seed}", specs, frozen, data, root) for seed in seeds}
         line = dict(adapter=label, moved=np.mean([w["moved"] for w in found.values()]))
         for domain in specs:
             lost = [scores[label, seed, domain] - w["without"].get(domain, np.nan) for seed, w in found.items()]
@@ -430,17 +434,22 @@ def _only(e, known, labels): # variants of an experiment, or these, and what the
     return {label: fields for label, fields in known.items() if label in chosen}
 
 # %% ../nbs/8_bench/38_quality.ipynb #8931db4f
+def shape_of(recipe: Recipe): # a backbone without weights
+    "The backbone of a recipe, as far as shapes go."
+    with torch.device("meta"): return build(replace(recipe, weights="random", adapter="none"), 2).backbone
+
 def fitted(recipe: Recipe, # of an experiment, made for patches of 8 pixels
            overrides: dict, # recipe fields to replace
 ) -> Recipe:
     "A recipe with other fields. A ViT with larger patches sees larger images, so as many patches, unless a size is among the fields."
     recipe = replace(recipe, **overrides)
-    with torch.device("meta"): frozen = build(replace(recipe, weights="random", adapter="none"), 2).backbone
+    frozen = shape_of(recipe)
     if frozen.staged or {"crop", "eval_size"} & set(overrides): return recipe
     p, q = frozen.patch_size
     def in_patches(size): return size[0] * p // 8, size[1] * q // 8
     return replace(recipe, crop=in_patches(recipe.crop), eval_size=in_patches(recipe.eval_size)) if recipe.eval_size else recipe
 
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee95
 def open_experiment(name: str, # one of `EXPERIMENTS`
                     /, seeds, root=None, only=(), # see `run_experiment`
                     **overrides, # recipe fields to replace
@@ -449,7 +458,7 @@ def open_experiment(name: str, # one of `EXPERIMENTS`
     _refuse(name, seeds, overrides)
     e = EXPERIMENTS[name]
     recipe = fitted(e.recipe, overrides)
-    with torch.device("meta"): depth = build(replace(recipe, weights="random", adapter="none"), 2).backbone.num_layers
+    depth = shape_of(recipe).num_layers
     compared = _only(e, variants("dog", depth=depth, headroom=e.headroom), only)
     open_all([replace(recipe, **fields) for fields in compared.values()], root)
     return recipe, depth
@@ -465,6 +474,31 @@ def chosen_variants(e: Experiment, recipe: Recipe, depth: int, # see `open_exper
     needs_gain = any(label.startswith("flat filter") for label in labels)
     gain = kept_share(*looked_at(recipe, root)) ** .5 if needs_gain else .5
     return _only(e, variants(band.spec, gain, depth, e.headroom), only), band
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee70
+def training_hours(recipe: Recipe, # of the experiment
+                   runs: int, # how many
+                   num_classes: int, # k
+                   jobs: int = 1, # processes
+) -> float: # of the reported runs, from a few timed steps without an adapter
+    "About how long an experiment trains."
+    with single_threaded(): step, _ = _step_and_predict(*_example(replace(recipe, adapter="none"), num_classes))
+    seconds = np.median(_in_turns({"step": step}, 3)["step"])
+    return float(seconds) * recipe.iterations * recipe.accumulate * runs / jobs / 3600
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0ffee72
+def say_how_long(name: str, recipe: Recipe, # of the experiment
+                 compared: dict, # label -> recipe fields
+                 seeds: list[int], root=None, jobs: int | None = None, # see `run_experiment`
+) -> None:
+    "Print how many runs an experiment has and about how long they train, before they begin."
+    families = {family(fields) for fields in compared.values()}
+    runs = len(compared) * len(seeds)
+    trials = len(families) * len(SEARCH_SEEDS) * len(MULTIPLES)
+    jobs = jobs or processes(runs)
+    hours = training_hours(recipe, runs + trials, len(load_dataset(recipe.train, root).space.classes), jobs)
+    print(f"{name}: {runs} runs and at least {trials} to search rates, {recipe.iterations} steps each, about {hours:.1f} h of training "
+          f"with {jobs} processes; finished runs are not repeated.")
 
 # %% ../nbs/8_bench/38_quality.ipynb #c0ffee83
 def run_experiment(name: str, # one of `EXPERIMENTS`
@@ -482,6 +516,7 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
     folder = Path(folder)
     with held(folder):
         compared, band = chosen_variants(e, recipe, depth, folder, root, only)
+        say_how_long(name, recipe, compared, seeds, root, jobs)
         rates = search_rates(e, recipe, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
         rows = run_grid(grid(recipe, with_rates(compared, rates), seeds), folder / "runs", root, jobs)
         worth = worths(replace(e, recipe=recipe), compared, rows, folder / "runs", root)
@@ -551,37 +586,6 @@ def _write_result(name, folder, result, root, tables, command): # costs, which a
         write_table(tables / f"quality_{name}_{kind}.csv", result[kind], f"{command} {name}")
     quality_report(name, folder, result, root, command)
 
-# %% ../nbs/8_bench/38_quality.ipynb #c0ffee70
-def training_hours(recipe: Recipe, # of the experiment
-                   runs: int, # how many
-                   num_classes: int, # k
-                   jobs: int = 1, # processes
-) -> float: # of the reported runs, from a few timed steps without an adapter
-    "About how long an experiment trains."
-    with single_threaded(): step, _ = _step_and_predict(*_example(replace(recipe, adapter="none"), num_classes))
-    seconds = np.median(_in_turns({"step": step}, 3)["step"])
-    return float(seconds) * recipe.iterations * recipe.accumulate * runs / jobs / 3600
-
-def _example(recipe, num_classes): # segmentor, recipe, images, labels
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    images = torch.randn(recipe.batch_size, 3, *recipe.crop, device=device)
-    labels = torch.randint(num_classes, (recipe.batch_size, *recipe.crop), device=device)
-    return build(recipe, num_classes).to(device), recipe, images, labels
-
-# %% ../nbs/8_bench/38_quality.ipynb #c0ffee72
-def say_how_long(name, seeds, root, jobs, only, overrides) -> None: # see `run_experiment`
-    "Print how many runs an experiment has and about how long they train, before they begin."
-    recipe, depth = open_experiment(name, seeds, root, only, **overrides)
-    e = EXPERIMENTS[name]
-    compared = _only(e, variants("dog", depth=depth, headroom=e.headroom), only)
-    families = {family(fields) for fields in compared.values()}
-    runs = len(compared) * len(seeds)
-    trials = len(families) * len(SEARCH_SEEDS) * len(MULTIPLES)
-    jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
-    hours = training_hours(recipe, runs + trials, len(load_dataset(recipe.train, root).space.classes), jobs)
-    print(f"{name}: {runs} runs and at least {trials} to search rates, {recipe.iterations} steps each, about {hours:.1f} h of training "
-          f"with {jobs} processes; finished runs are not repeated.")
-
 # %% ../nbs/8_bench/38_quality.ipynb #ac49dc38
 def bench_quality(names=(), # of `EXPERIMENTS`; those in `MEASURED` by default
                   out="runs/quality", # a folder per experiment, with its runs and its report
@@ -601,7 +605,6 @@ def bench_quality(names=(), # of `EXPERIMENTS`; those in `MEASURED` by default
     for name in names:
         folder = Path(out) / name
         with held(folder):
-            say_how_long(name, seeds, root, jobs, only, overrides)
             results[name] = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
             _write_result(name, folder, results[name], root, tables, command)
         print(f"{folder / 'report.html'} written after {time.time() - start:.0f} s")

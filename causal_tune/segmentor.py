@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from fastcore.basics import patch
-from .core import check_range, parse_spec
+from .core import check_range, parse_spec, seed_of
 from .tensors import check_finite
 from .images import line_of, pair, read_image, resize, windows
 from .backbones import Backbone, create_backbone
@@ -67,7 +67,7 @@ def start_from(seed: int | None, # of a model; None leaves torch's state as it i
                part: int, # 1: backbone and adapter, 2: head
 ) -> None:
     "Let a part of a model draw its initial weights from numbers of its own, whatever the other part drew."
-    if seed is not None: torch.manual_seed(int(np.random.SeedSequence([seed, part, 0]).generate_state(1)[0]))
+    if seed is not None: torch.manual_seed(seed_of(seed, part, 0))
 
 # %% ../nbs/4_models/20_segmentor.ipynb #eb85e5aa
 def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
-from .core import check_value, parse_spec
+from .core import check_value, parse_spec, seed_of
 from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set_aside, whole_file
 from .tensors import check_finite, read_tensors
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
@@ -137,8 +137,7 @@ class Stream(Dataset):
     def __getitem__(self, p):
         epoch, at = divmod(p, len(self.dataset))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
-        own = np.random.SeedSequence([self.seed, p]).generate_state(1)[0]
-        torch.manual_seed(int(own))  # transforms draw from torch
+        torch.manual_seed(seed_of(self.seed, p))  # transforms draw from torch
         return self.dataset[int(order[at])]
 
 # %% ../nbs/6_train/28_training.ipynb #8112e2a9
@@ -382,7 +381,7 @@ def close(self:Log) -> None:
 def draw_seed(seed: int, t: int, rank: int, a: int # of the run; iteration, process, batch of the step
 ) -> int:
     "Where a model's own random numbers start; the 1 keeps them apart from those of the images."
-    return int(np.random.SeedSequence([seed, t, rank, a, 1]).generate_state(1)[0])
+    return seed_of(seed, t, rank, a, 1)
 
 def step(accelerator, # from `make_accelerator`
          model, # gives the loss of (images, labels)
