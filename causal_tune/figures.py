@@ -8,7 +8,7 @@ import os, re
 from base64 import b64encode
 from functools import lru_cache
 from io import BytesIO
-from itertools import accumulate, count, cycle
+from itertools import cycle
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 import numpy as np
@@ -16,22 +16,17 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from choreographer.browsers.chromium import Chromium
-from einops import rearrange
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
-from .spectral import dct_matrix
 from .core import unknown
-from .domains import LabelSpace, domain_color
-from .frequency import removed_share
+from .domains import domain_color
 from .results import check_rows, direction, summary
 
 # %% auto #0
-__all__ = ['PALETTE', 'DASHES', 'MARKS', 'OUTLINE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'TEMPLATE', 'TOLD', 'styled',
-           'find_browser', 'static', 'gain_curve', 'filter_curve', 'filter_plane', 'spectrum_curves', 'text_color',
-           'number_panels', 'layer_domain_heatmap', 'cutoff_line', 'difference_plane', 'coefficient_view', 'data_uri',
-           'pca_picture', 'picture_row', 'information_figure', 'result_bars', 'difference_plot', 'legend',
-           'picture_table', 'prediction_grid']
+__all__ = ['PALETTE', 'DASHES', 'MARKS', 'OUTLINE', 'RADIUS', 'TEMPLATE', 'TOLD', 'styled', 'find_browser', 'static',
+           'gain_curve', 'filter_curve', 'spectrum_curves', 'text_color', 'number_panels', 'layer_domain_heatmap',
+           'data_uri', 'information_figure', 'result_bars', 'difference_plot']
 
 # %% ../nbs/7_insight/30_figures.ipynb #f4ed4890
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -39,8 +34,6 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 OUTLINE = dict(width=1, color="#333")  # of marks and bars
 RADIUS = "radial frequency (share of Nyquist)"
-HORIZONTAL = "horizontal frequency (half-cycles per image)"
-VERTICAL = "vertical frequency (half-cycles)"
 
 # %% ../nbs/7_insight/30_figures.ipynb #fcbbf212
 _title = dict(font_size=16, x=0, xref="paper", xanchor="left", y=1, yref="container", yanchor="top", pad_t=14)
@@ -110,24 +103,6 @@ def filter_curve(bands: Mapping # name -> band
     fig.update_xaxes(title_text=RADIUS, range=[0, 2 ** .5], dtick=.2)
     fig.update_yaxes(title_text="gain", range=[-.02, 1.05])
     return styled(fig, "What the filters keep", showlegend=True)
-
-# %% ../nbs/7_insight/30_figures.ipynb #aceafa9c
-def _plane(z, title, bar, height, **heatmap):
-    h, w = np.shape(z)
-    colorbar = dict(title=dict(text=bar, font_size=13), outlinewidth=0)
-    hover = f"vertical %{{y}}, horizontal %{{x}}: %{{z:.2f}} {bar}<extra></extra>"
-    fig = go.Figure(go.Heatmap(z=z, colorbar=colorbar, hovertemplate=hover, **heatmap))
-    fig.update_xaxes(title_text=HORIZONTAL, range=[-.5, w - .5], showgrid=False)
-    fig.update_yaxes(title_text=VERTICAL, range=[h - .5, -.5], showgrid=False)
-    return styled(fig, title, height, width=640)
-
-def filter_plane(band, # any band
-                 h: int, w: int, # the patch grid
-) -> go.Figure:
-    "Gain of a filter for every coefficient of a grid."
-    with torch.no_grad(): gain = band(h, w).cpu().numpy()
-    title = f"What the filter keeps of a {h} × {w} grid"
-    return _plane(gain, title, "gain", 400, zmin=0, zmax=1, colorscale="Cividis")
 
 # %% ../nbs/7_insight/30_figures.ipynb #4af7f7ec
 def _shade(band):
@@ -307,91 +282,6 @@ def layer_domain_heatmap(shares: Mapping, # heading -> (d, l) fractions: "all", 
     "Share of energy by domain and layer, a panel for each zone."
     return number_panels(shares, domains, layers, title, "block (from 0)", **options)
 
-# %% ../nbs/7_insight/30_figures.ipynb #2ecf8665
-def cutoff_line(band, cut: float, # one of its cut-offs
-                h: int, w: int, # the patch grid
-) -> tuple[np.ndarray, np.ndarray]: # x, y in half-cycles, cut where the plane ends
-    "The line of coefficients at a cut-off: an ellipse, or a square where the filter's distance is max(k, l)."
-    if hasattr(band, "of_radius"):
-        angle = np.linspace(0, np.pi / 2, 181)
-        x = w * cut * np.cos(angle)
-        y = h * cut * np.sin(angle)
-    else:
-        side = int(cut * min(h, w))
-        x = side * np.array([0., 1, 1])
-        y = side * np.array([1., 1, 0])
-    outside = (x > w - .5) | (y > h - .5)
-    return np.where(outside, np.nan, x), np.where(outside, np.nan, y)
-
-def _cut_lines(band, h, w): # x and y of all cut-offs, with gaps between them
-    gap = np.full((2, 1), np.nan)
-    lines = [np.stack(cutoff_line(band, cut, h, w)) for cut in band.cutoffs] or [gap]
-    return np.concatenate([part for line in lines for part in (line, gap)], axis=1)
-
-# %% ../nbs/7_insight/30_figures.ipynb #737e91c9
-def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or differences of shares in points
-                     band=None, # a filter: adds the panel of what it removes, and its cut-offs
-                     title: str = "Change of energy per coefficient", # above the figure
-                     unit: str = "dB", # of the change
-                     chosen: tuple[int, int] | None = None, # (k, l), a coefficient to frame
-) -> go.Figure:
-    "Change of each coefficient, from blue (less) to red (more)."
-    change = np.asarray(change, float)
-    h, w = change.shape
-    planes = {"change": change}
-    if band is not None: planes["of which the filter removes"] = change * removed_share(band, h, w)
-    fig = make_subplots(1, len(planes), subplot_titles=list(planes), shared_yaxes=True, horizontal_spacing=.04)
-    hover = f"vertical %{{y}}, horizontal %{{x}}: %{{z:.3g}} {unit}<extra></extra>"
-    for col, z in enumerate(planes.values(), 1):
-        fig.add_heatmap(z=z, coloraxis="coloraxis", hovertemplate=hover, row=1, col=col)
-        if band is not None: _draw_cuts(fig, band, h, w, col)
-    if chosen: fig.add_shape(_frame(*chosen, "black"), row=1, col="all")
-    reach = np.abs(change[np.isfinite(change)]).max(initial=1e-9)
-    return styled(_difference_axes(fig, h, w, reach, unit), title, 440, margin_t=72)
-
-# %% ../nbs/7_insight/30_figures.ipynb #12c15c67
-def _draw_cuts(fig, band, h, w, col):
-    x, y = _cut_lines(band, h, w)
-    fig.add_scatter(
-        x=x, y=y, mode="lines", showlegend=False, hoverinfo="skip",
-        line=dict(color="black", width=2, dash="dash"),
-        row=1, col=col)
-
-def _difference_axes(fig, h, w, reach, unit):
-    colorbar = dict(title_text=unit, title_font_size=13, outlinewidth=0)
-    fig.update_coloraxes(cmin=-reach, cmax=reach, colorscale="RdBu_r", colorbar=colorbar)
-    fig.update_xaxes(title_text="horizontal frequency", range=[-.5, w - .5], showgrid=False)
-    fig.update_yaxes(range=[h - .5, -.5], showgrid=False)
-    fig.update_yaxes(title_text=VERTICAL, col=1)
-    return fig.update_annotations(font_size=13)
-
-# %% ../nbs/7_insight/30_figures.ipynb #4387aa48
-def coefficient_view(h: int, w: int, # the patch grid
-                     at: tuple[int, int], # (k, l), which coefficient
-                     energies: Mapping, # domain -> its mean energy
-) -> go.Figure:
-    "The basis image of one DCT coefficient, and its energy per domain. ValueError for one outside the grid."
-    k, l = at
-    if not (0 <= k < h and 0 <= l < w): raise ValueError(f"There is no coefficient ({k}, {l}) on a {h} x {w} grid.")
-    wave = np.outer(dct_matrix(h)[k], dct_matrix(w)[l])
-    colors = [domain_color(d) for d in energies]
-    fig = make_subplots(1, 2, column_widths=[.5, .5], horizontal_spacing=.22, subplot_titles=["basis image", "energy"])
-    fig.add_heatmap(z=wave, colorscale="gray", showscale=False, hoverinfo="skip", row=1, col=1)
-    fig.add_bar(
-        x=list(energies.values()),
-        y=list(energies),
-        orientation="h",
-        marker=dict(color=colors, line=OUTLINE),
-        hovertemplate="%{y}: %{x:.3g}<extra></extra>",
-        row=1, col=2)
-    fig.update_yaxes(autorange="reversed")
-    fig.update_xaxes(visible=False, constrain="domain", col=1)
-    fig.update_yaxes(visible=False, constrain="domain", scaleanchor="x", col=1)
-    fig.update_xaxes(title_text="mean energy", rangemode="tozero", exponentformat="power", nticks=4, col=2)
-    fig.update_yaxes(type="category", showgrid=False, col=2)
-    fig.update_annotations(font_size=13)
-    return styled(fig, f"Coefficient: vertical {k}, horizontal {l}", 300, showlegend=False, margin_l=10, margin_t=72)
-
 # %% ../nbs/7_insight/30_figures.ipynb #e079469c
 def data_uri(picture, # PIL image, or array (H, W, 3) or (H, W) uint8
              optimize: bool = False, # take longer for fewer bytes
@@ -401,45 +291,6 @@ def data_uri(picture, # PIL image, or array (H, W, 3) or (H, W) uint8
     if not isinstance(picture, Image.Image): picture = Image.fromarray(np.ascontiguousarray(picture))
     picture.save(buffer, "PNG", optimize=optimize)
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
-
-def pca_picture(z, # (3, h, w) projections on three directions
-                limit: float, # what becomes fully bright; minus that becomes dark
-) -> np.ndarray: # (h, w, 3) uint8
-    "Three projections as red, green and blue; 0 is grey."
-    z = np.nan_to_num(rearrange(np.asarray(z, float), "c h w -> h w c"))
-    bright = .5 + z / (2 * max(limit, 1e-12))
-    return (255 * np.clip(bright, 0, 1)).round().astype(np.uint8)
-
-# %% ../nbs/7_insight/30_figures.ipynb #2b3b2f44
-def _norm_map(fig, norms, outliers, col):
-    y, x = ([], []) if outliers is None else np.nonzero(outliers)
-    fig.add_heatmap(
-        z=norms, colorscale="Cividis",
-        colorbar=dict(outlinewidth=0, thickness=12),
-        hovertemplate="token (%{y}, %{x}): %{z:.3g}<extra></extra>",
-        row=1, col=col)
-    cross = dict(symbol="x", size=8, color="#d55e00", line_width=1, line_color="white")
-    fig.add_scatter(x=x, y=y, mode="markers", marker=cross, hoverinfo="skip", row=1, col=col)
-    fig.update_yaxes(autorange="reversed", scaleanchor="x" if col == 1 else f"x{col}", col=col)
-
-# %% ../nbs/7_insight/30_figures.ipynb #5a23be19
-def picture_row(pictures: Mapping, # heading -> (H, W, 3) uint8, of any sizes
-                title: str, # above the figure
-                norms=None, # (h, w) a map to show beside them, with a scale of its own
-                outliers=None, # (h, w) bool: tokens to mark in it
-                height: int = 250, # pixels
-) -> go.Figure:
-    "Pictures side by side, pixel by pixel, and a map of token norms with its outliers marked."
-    names = list(pictures)
-    if norms is not None: names.append("token norm (x: outliers)")
-    fig = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=.012)
-    for col, picture in enumerate(pictures.values(), 1):
-        fig.add_image(source=data_uri(picture), hoverinfo="skip", row=1, col=col)
-    if norms is not None: _norm_map(fig, norms, outliers, len(names))
-    fig.update_xaxes(visible=False, constrain="domain")
-    fig.update_yaxes(visible=False, constrain="domain")
-    fig.update_annotations(font_size=13)
-    return styled(fig, title, height, showlegend=False, margin=dict(l=8, r=8, t=62, b=8))
 
 # %% ../nbs/7_insight/30_figures.ipynb #84215d77
 TOLD = {  # curve -> colour, mark, dash
@@ -650,77 +501,3 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
     _name_lines(fig, names, .5)
     _below(fig, f"difference to {reference} (points of mIoU)")
     return styled(fig, title, 160 + 30 * len(names), showlegend=False, margin=dict(l=24, r=24, t=82, b=64))
-
-# %% ../nbs/7_insight/30_figures.ipynb #7bcc3439
-def legend(space: LabelSpace, # names and colours
-           present: Sequence[int], # class ids to list
-           width: int, # of the picture in pixels
-           size: int = 14, # of the letters
-) -> Image.Image:
-    "Colour patches with class names, wrapped to a width."
-    font = ImageFont.load_default(size)
-    places = []
-    x, y = 4, 6
-    for i in present:
-        need = size + 8 + int(font.getlength(space.classes[i])) + 18
-        if x > 4 and x + need > width: # the next line
-            x = 4
-            y += size + 10
-        places.append((i, x, y))
-        x += need
-    image = Image.new("RGB", (width, y + size + 10), "white")
-    draw = ImageDraw.Draw(image)
-    for i, x, y in places:
-        patch = [x, y, x + size, y + size]
-        color = tuple(map(int, space.palette[i]))
-        draw.rectangle(patch, fill=color, outline="#555")
-        draw.text((x + size + 8, y + size // 2), space.classes[i], fill="black", font=font, anchor="lm")
-    return image
-
-# %% ../nbs/7_insight/30_figures.ipynb #87990f7a
-def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as many in each column
-                  captions: Sequence[str], # names of the rows
-                  width: int = 200, # of each picture in pixels
-                  size: int = 15, # of the letters
-) -> Image.Image:
-    "Pictures in rows and columns with headings and captions."
-    font = ImageFont.load_default(size)
-    gap = 6
-    top = size + 11  # where the pictures begin
-    left = int(max(font.getlength(c) for c in captions)) + 12
-    first = next(iter(columns.values()))
-    heights = [round(width * x.shape[0] / x.shape[1]) for x in first]
-    tops = list(accumulate((h + gap for h in heights), initial=top))
-    page = Image.new("RGB", (left + len(columns) * (width + gap), tops[-1]), "white")
-    draw = ImageDraw.Draw(page)
-    for y, h, name in zip(tops, heights, captions):
-        draw.text((6, y + h // 2), name, fill="black", font=font, anchor="lm")
-    for x, (name, column) in zip(count(left, width + gap), columns.items()):
-        draw.text((x + width // 2, top // 2), name, fill="black", font=font, anchor="mm")
-        for picture, y, h in zip(column, tops, heights):
-            small = Image.fromarray(picture).resize((width, h), Image.LANCZOS)
-            page.paste(small, (x, y))
-    return page
-
-# %% ../nbs/7_insight/30_figures.ipynb #44b93065
-def prediction_grid(images, # (b, 3, H, W) uint8, or a list of (3, H, W)
-                    labels, # b class id maps (H, W)
-                    predictions: Mapping, # adapter -> b class id maps
-                    space: LabelSpace, # names and colours
-                    captions: Sequence[str], # b names of the rows, such as the domains
-                    width: int = 200, # of each picture in pixels
-) -> Image.Image:
-    "One picture: a row per image; its columns are the image, the label and each adapter's prediction; a legend below."
-    maps = {"label": labels, **predictions}
-    given = {"images": images, "captions": captions, **maps}
-    wrong = [name for name, some in given.items() if len(some) != len(labels)]
-    if wrong: raise ValueError(f"{', '.join(wrong)} must have {len(labels)} entries, one per label.")
-    photos = [np.ascontiguousarray(rearrange(np.asarray(x), "c h w -> h w c")) for x in images]
-    painted = {name: [space.colorize(x) for x in some] for name, some in maps.items()}
-    table = picture_table({"image": photos, **painted}, captions, width)
-    ids = {i for some in maps.values() for x in some for i in np.unique(x).tolist()}
-    key = legend(space, sorted(i for i in ids if 0 <= i < len(space)), table.width)
-    page = Image.new("RGB", (table.width, table.height + key.height), "white")
-    page.paste(table, (0, 0))
-    page.paste(key, (0, table.height))
-    return page
