@@ -524,6 +524,8 @@ def _layers_read(stages, out_layers): # block numbers from 0
         raise ValueError(f"out_layers={layers}: this model has blocks 0 to {depth - 1}.")
     return [layer % depth for layer in layers]
 
+
+# %% ../nbs/4_models/17_backbones.ipynb #c0fe0051
 def _adapter_for(stages, spec, query_dim, options): # one for each stage, unless one serves all
     factory = ADAPTERS[parse_spec(spec)[0]]
     if getattr(factory, "whole", False):
