@@ -12,8 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MethodType
 from typing import Callable, NamedTuple
-import numpy as np
-import torch
+import numpy as np, torch
 import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from fastcore.basics import patch
