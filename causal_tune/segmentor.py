@@ -39,9 +39,8 @@ class Segmentor(nn.Module):
     def adapter(self): return self.backbone.adapter
     def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
         queries = self.adapter.queries() if self.head.uses_queries else None
-        levels = self.backbone(images)
-        filters = getattr(self.head, "filters", None)
-        return filters(levels) if filters else levels, queries
+        filtered = getattr(self.head, "filters", None) or list # as they are
+        return filtered(self.backbone(images)), queries
     def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
     ) -> Tensor: # (b, k, H, W) logits, or scores of semantic inference
         (H, W), (p, q) = images.shape[-2:], self.backbone.patch_size
