@@ -89,7 +89,8 @@ EXPERIMENTS["camvid"] = Experiment(
 REGIMES = ("none", "rein zero", "causal_tune zero", "no filter zero", "full")
 
 def _like_camvid(name, compared, rates_of=""): # another regime of it
-    EXPERIMENTS[name] = Experiment(RECIPES[f"bench_{name}"], "day", EXPERIMENTS["camvid"].search, compared, block=_FRAMES, rates_of=rates_of)
+    recipe = RECIPES[f"bench_{name}"]
+    EXPERIMENTS[name] = Experiment(recipe, "day", EXPERIMENTS["camvid"].search, compared, block=_FRAMES, rates_of=rates_of)
 
 for _name in ("swapped", "short", "long", "large"): _like_camvid(f"camvid_{_name}", REGIMES, "camvid")
 _like_camvid("camvid_mask2former", ("none", *AT_WORK[:4]))
@@ -208,6 +209,8 @@ def search_rates(e: Experiment, recipe: Recipe, # what is searched for, and what
     if not families: return of_head
     return pd.concat([of_head, searched(recipe, families, MULTIPLES, folder, root, jobs)], ignore_index=True)
 
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0fe0061
 def with_rates(compared: dict, # label -> recipe fields, of `variants`
                rates: pd.DataFrame, # from `search_rates`
 ) -> dict: # variants with their rates

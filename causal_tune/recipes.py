@@ -238,7 +238,8 @@ _two = RECIPES["bench_camvid"].targets[:2] # day and dusk
 _derive("bench_camvid", "bench_camvid_short", iterations=100, targets=_two)
 _derive("bench_camvid", "bench_camvid_long", iterations=1000, targets=_two)
 _derive("bench_camvid", "bench_camvid_large", crop=(192, 256), targets=_two)
-_few_queries = dict(width=64, num_queries=24, encoder_layers=1, decoder_layers=2, encoder_hidden=128, decoder_hidden=128, num_heads=4, points=1024)
+_few_queries = dict(width=64, num_queries=24, num_heads=4, encoder_layers=1, decoder_layers=2, encoder_hidden=128, decoder_hidden=128,
+                    points=1024)
 _derive("bench_camvid", "bench_camvid_mask2former", head=format_spec("mask2former", _few_queries), targets=_two)
 
 
