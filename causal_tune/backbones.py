@@ -12,8 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MethodType
 from typing import Callable, NamedTuple
-import numpy as np
-import torch
+import numpy as np, torch
 import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -26,6 +25,7 @@ from .core import check_range, check_value, parse_spec, shown, unknown
 from .tensors import check_finite, foreign, named_tensors, read_tensors
 from .spectral import grid_to_tokens, tokens_to_grid
 from .toyvit import WEIGHTS
+from .bands import bands_for
 from .adapters import ADAPTERS, Adapter, create_adapter
 import causal_tune.released, causal_tune.peers, causal_tune.tuning  # register their adapters
 
@@ -525,12 +525,16 @@ def _layers_read(stages, out_layers): # block numbers from 0
         raise ValueError(f"out_layers={layers}: this model has blocks 0 to {depth - 1}.")
     return [layer % depth for layer in layers]
 
+
+# %% ../nbs/4_models/17_backbones.ipynb #c0fe0051
 def _adapter_for(stages, spec, query_dim, options): # one for each stage, unless one serves all
     factory = ADAPTERS[parse_spec(spec)[0]]
     if getattr(factory, "whole", False):
         blocks = [block for stage in stages for block in stage.blocks]
         stages = [stages[-1]._replace(blocks=blocks)]
-    made = [create_adapter(spec, len(stage.blocks), stage.width, stage.stride, query_dim, **options) for stage in stages]
+    bands = bands_for(options.get("band"), len(stages)) # one for all, or one for each stage
+    given = [options | dict(band=band) if "band" in options else options for band in bands]
+    made = [create_adapter(spec, len(stage.blocks), stage.width, stage.stride, query_dim, **own) for stage, own in zip(stages, given)]
     return made[0] if len(made) == 1 else PerStage(made)
 
 # %% ../nbs/4_models/17_backbones.ipynb #41c11372
