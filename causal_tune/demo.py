@@ -17,10 +17,10 @@ from .recipes import Recipe, get_recipe, set_fields
 from .training import load_checkpoint
 from .frequency import Spectra, by_zone, radial_profile, suppressed
 from .results import differences, scores_of, summary
-from .figures import filter_curve, layer_domain_heatmap, spectrum_curves
+from .figures import Html, filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves
 from .observation import gather, spectra
 from .benchmark import grid, run_grid
-from .report import Html, prediction_table, write_report
+from .report import write_report
 
 # %% auto #0
 __all__ = ['VARIANTS', 'SOURCE', 'INTRO', 'mark', 'sample_predictions', 'frequency_figures', 'demo_differences', 'print_summary',
@@ -53,7 +53,7 @@ def sample_predictions(recipe: Recipe, # with the targets
     for name, path in checkpoints.items():
         segmentor = load_checkpoint(path)[0]
         predictions[name] = [segmentor.predict(photo, recipe.eval_size) for photo in photos]
-    return prediction_table([item["image"] for item in items], labels, predictions, data[0].space, [mark(d.domain) for d in data])
+    return prediction_grid([item["image"] for item in items], labels, predictions, data[0].space, [mark(d.domain) for d in data])
 
 # %% ../nbs/8_bench/39_demo.ipynb #1d4e9967
 def frequency_figures(recipe: Recipe, # with the targets and the backbone

@@ -222,7 +222,8 @@ def unlike(session, # of onnxruntime
     if found.keys() != wanted.keys(): return f"it has {shown(', '.join(found))}, not images and logits"
     for name, shape in wanted.items():
         given = found[name]
-        if given.type != "tensor(float)" or given.shape != shape: return f"{name} are {given.type} of {shown(given.shape)}, not float of {shape}"
+        if given.type != "tensor(float)" or given.shape != shape:
+            return f"{name} are {given.type} of {shown(given.shape)}, not float of {shape}"
     return None
 
 # %% ../nbs/9_lab/42_export.ipynb #83e9a28c

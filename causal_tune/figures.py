@@ -7,6 +7,7 @@ from __future__ import annotations
 import os, re
 from base64 import b64encode
 from functools import lru_cache
+from html import escape
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
@@ -16,17 +17,20 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from choreographer.browsers.chromium import Chromium
+from einops import rearrange
 from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
 from .core import unknown
-from .domains import domain_color
+from .domains import LabelSpace, domain_color
+from .frequency import removed_share
 from .results import check_rows, direction, summary
 
 # %% auto #0
-__all__ = ['PALETTE', 'DASHES', 'MARKS', 'OUTLINE', 'RADIUS', 'TEMPLATE', 'TOLD', 'styled', 'find_browser', 'static',
+__all__ = ['PALETTE', 'DASHES', 'MARKS', 'OUTLINE', 'RADIUS', 'VERTICAL', 'TEMPLATE', 'TOLD', 'styled', 'find_browser', 'static',
            'gain_curve', 'filter_curve', 'spectrum_curves', 'text_color', 'number_panels', 'layer_domain_heatmap',
-           'data_uri', 'information_figure', 'result_bars', 'difference_plot']
+           'cutoff_line', 'difference_plane', 'data_uri', 'pca_picture', 'picture_row', 'information_figure',
+           'result_bars', 'difference_plot', 'Html', 'html_table', 'swatch', 'prediction_grid']
 
 # %% ../nbs/7_insight/30_figures.ipynb #f4ed4890
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -34,6 +38,7 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 OUTLINE = dict(width=1, color="#333")  # of marks and bars
 RADIUS = "radial frequency (share of Nyquist)"
+VERTICAL = "vertical frequency (half-cycles)"
 
 # %% ../nbs/7_insight/30_figures.ipynb #fcbbf212
 _title = dict(font_size=16, x=0, xref="paper", xanchor="left", y=1, yref="container", yanchor="top", pad_t=14)
@@ -282,6 +287,64 @@ def layer_domain_heatmap(shares: Mapping, # heading -> (d, l) fractions: "all", 
     "Share of energy by domain and layer, a panel for each zone."
     return number_panels(shares, domains, layers, title, "block (from 0)", **options)
 
+# %% ../nbs/7_insight/30_figures.ipynb #2ecf8665
+def cutoff_line(band, cut: float, # one of its cut-offs
+                h: int, w: int, # the patch grid
+) -> tuple[np.ndarray, np.ndarray]: # x, y in half-cycles, cut where the plane ends
+    "The line of coefficients at a cut-off: an ellipse, or a square where the filter's distance is max(k, l)."
+    if hasattr(band, "of_radius"):
+        angle = np.linspace(0, np.pi / 2, 181)
+        x = w * cut * np.cos(angle)
+        y = h * cut * np.sin(angle)
+    else:
+        side = int(cut * min(h, w))
+        x = side * np.array([0., 1, 1])
+        y = side * np.array([1., 1, 0])
+    outside = (x > w - .5) | (y > h - .5)
+    return np.where(outside, np.nan, x), np.where(outside, np.nan, y)
+
+def _cut_lines(band, h, w): # x and y of all cut-offs, with gaps between them
+    gap = np.full((2, 1), np.nan)
+    lines = [np.stack(cutoff_line(band, cut, h, w)) for cut in band.cutoffs] or [gap]
+    return np.concatenate([part for line in lines for part in (line, gap)], axis=1)
+
+# %% ../nbs/7_insight/30_figures.ipynb #737e91c9
+def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or differences of shares in points
+                     band=None, # a filter: adds the panel of what it removes, and its cut-offs
+                     title: str = "Change of energy per coefficient", # above the figure
+                     unit: str = "dB", # of the change
+                     chosen: tuple[int, int] | None = None, # (k, l), a coefficient to frame
+) -> go.Figure:
+    "Change of each coefficient, from blue (less) to red (more)."
+    change = np.asarray(change, float)
+    h, w = change.shape
+    planes = {"change": change}
+    if band is not None: planes["of which the filter removes"] = change * removed_share(band, h, w)
+    fig = make_subplots(1, len(planes), subplot_titles=list(planes), shared_yaxes=True, horizontal_spacing=.04)
+    hover = f"vertical %{{y}}, horizontal %{{x}}: %{{z:.3g}} {unit}<extra></extra>"
+    for col, z in enumerate(planes.values(), 1):
+        fig.add_heatmap(z=z, coloraxis="coloraxis", hovertemplate=hover, row=1, col=col)
+        if band is not None: _draw_cuts(fig, band, h, w, col)
+    if chosen: fig.add_shape(_frame(*chosen, "black"), row=1, col="all")
+    reach = np.abs(change[np.isfinite(change)]).max(initial=1e-9)
+    return styled(_difference_axes(fig, h, w, reach, unit), title, 440, margin_t=72)
+
+# %% ../nbs/7_insight/30_figures.ipynb #12c15c67
+def _draw_cuts(fig, band, h, w, col):
+    x, y = _cut_lines(band, h, w)
+    fig.add_scatter(
+        x=x, y=y, mode="lines", showlegend=False, hoverinfo="skip",
+        line=dict(color="black", width=2, dash="dash"),
+        row=1, col=col)
+
+def _difference_axes(fig, h, w, reach, unit):
+    colorbar = dict(title_text=unit, title_font_size=13, outlinewidth=0)
+    fig.update_coloraxes(cmin=-reach, cmax=reach, colorscale="RdBu_r", colorbar=colorbar)
+    fig.update_xaxes(title_text="horizontal frequency", range=[-.5, w - .5], showgrid=False)
+    fig.update_yaxes(range=[h - .5, -.5], showgrid=False)
+    fig.update_yaxes(title_text=VERTICAL, col=1)
+    return fig.update_annotations(font_size=13)
+
 # %% ../nbs/7_insight/30_figures.ipynb #e079469c
 def data_uri(picture, # PIL image, or array (H, W, 3) or (H, W) uint8
              optimize: bool = False, # take longer for fewer bytes
@@ -291,6 +354,45 @@ def data_uri(picture, # PIL image, or array (H, W, 3) or (H, W) uint8
     if not isinstance(picture, Image.Image): picture = Image.fromarray(np.ascontiguousarray(picture))
     picture.save(buffer, "PNG", optimize=optimize)
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
+
+def pca_picture(z, # (3, h, w) projections on three directions
+                limit: float, # what becomes fully bright; minus that becomes dark
+) -> np.ndarray: # (h, w, 3) uint8
+    "Three projections as red, green and blue; 0 is grey."
+    z = np.nan_to_num(rearrange(np.asarray(z, float), "c h w -> h w c"))
+    bright = .5 + z / (2 * max(limit, 1e-12))
+    return (255 * np.clip(bright, 0, 1)).round().astype(np.uint8)
+
+# %% ../nbs/7_insight/30_figures.ipynb #2b3b2f44
+def _norm_map(fig, norms, outliers, col):
+    y, x = ([], []) if outliers is None else np.nonzero(outliers)
+    fig.add_heatmap(
+        z=norms, colorscale="Cividis",
+        colorbar=dict(outlinewidth=0, thickness=12),
+        hovertemplate="token (%{y}, %{x}): %{z:.3g}<extra></extra>",
+        row=1, col=col)
+    cross = dict(symbol="x", size=8, color="#d55e00", line_width=1, line_color="white")
+    fig.add_scatter(x=x, y=y, mode="markers", marker=cross, hoverinfo="skip", row=1, col=col)
+    fig.update_yaxes(autorange="reversed", scaleanchor="x" if col == 1 else f"x{col}", col=col)
+
+# %% ../nbs/7_insight/30_figures.ipynb #5a23be19
+def picture_row(pictures: Mapping, # heading -> (H, W, 3) uint8, of any sizes
+                title: str, # above the figure
+                norms=None, # (h, w) a map to show beside them, with a scale of its own
+                outliers=None, # (h, w) bool: tokens to mark in it
+                height: int = 250, # pixels
+) -> go.Figure:
+    "Pictures side by side, pixel by pixel, and a map of token norms with its outliers marked."
+    names = list(pictures)
+    if norms is not None: names.append("token norm (x: outliers)")
+    fig = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=.012)
+    for col, picture in enumerate(pictures.values(), 1):
+        fig.add_image(source=data_uri(picture), hoverinfo="skip", row=1, col=col)
+    if norms is not None: _norm_map(fig, norms, outliers, len(names))
+    fig.update_xaxes(visible=False, constrain="domain")
+    fig.update_yaxes(visible=False, constrain="domain")
+    fig.update_annotations(font_size=13)
+    return styled(fig, title, height, showlegend=False, margin=dict(l=8, r=8, t=62, b=8))
 
 # %% ../nbs/7_insight/30_figures.ipynb #84215d77
 TOLD = {  # curve -> colour, mark, dash
@@ -501,3 +603,57 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
     _name_lines(fig, names, .5)
     _below(fig, f"difference to {reference} (points of mIoU)")
     return styled(fig, title, 160 + 30 * len(names), showlegend=False, margin=dict(l=24, r=24, t=82, b=64))
+
+# %% ../nbs/7_insight/30_figures.ipynb #135e7995
+class Html(str):
+    "Text that is HTML already; a notebook shows what it says."
+    def _repr_html_(self): return str(self)
+
+def _escaped(x): return x if isinstance(x, Html) else escape(str(x))
+
+def html_table(head: Sequence, # column headings
+               body: Sequence[Sequence], # rows; the first cell of each is its heading
+               caption: str = "", # above the table
+) -> Html:
+    "A semantic table that scrolls where the page is narrower."
+    headings = "".join(f'<th scope="col">{_escaped(x)}</th>' for x in head)
+    lines = []
+    for first, *rest in body:
+        cells = "".join(f"<td>{_escaped(x)}</td>" for x in rest)
+        lines.append(f'<tr><th scope="row">{_escaped(first)}</th>{cells}</tr>\n')
+    title = f"<caption>{_escaped(caption)}</caption>" if caption else ""
+    return Html(f'<div class="scroll"><table>{title}<thead><tr>{headings}</tr></thead>'
+                f'<tbody>{"".join(lines)}</tbody></table></div>')
+
+# %% ../nbs/7_insight/30_figures.ipynb #5a7c4e10
+def swatch(name: str, # a class
+           space: LabelSpace, # its colours
+) -> Html | str:
+    "A class with a patch of its colour; a name that is none stays as it is."
+    if name not in space.classes: return name
+    color = "#%02x%02x%02x" % tuple(space.palette[space.classes.index(name)])
+    return Html(f'<span class="swatch" style="background:{color}"></span>{escape(name)}')
+
+def _picture(pixels, alt, width):
+    return Html(f'<img alt="{escape(alt)}" width="{width}" src="{data_uri(pixels, optimize=True)}">')
+
+# %% ../nbs/7_insight/30_figures.ipynb #cb672772
+def prediction_grid(images, # b images (3, H, W) uint8
+                    labels, # b class id maps (H, W)
+                    predictions: Mapping, # adapter -> b class id maps
+                    space: LabelSpace, # names and colours
+                    captions: Sequence[str], # b names of the rows, such as the domains
+                    width: int = 200, # of each picture in pixels
+) -> Html:
+    "What each adapter made of some images, side by side. ValueError where there are not as many of one as of another."
+    maps = {"label": labels, **predictions}
+    given = {"images": images, "captions": captions, **maps}
+    wrong = [name for name, some in given.items() if len(some) != len(labels)]
+    if wrong: raise ValueError(f"{', '.join(wrong)} must have {len(labels)} entries, one per label.")
+    body = []
+    for i, caption in enumerate(captions):
+        painted = [_picture(space.colorize(some[i]), name, width) for name, some in maps.items()]
+        body.append([caption, _picture(np.asarray(images[i]).transpose(1, 2, 0), "image", width), *painted])
+    present = {i for some in maps.values() for x in some for i in np.unique(x).tolist()}
+    key = " ".join(f'<span class="key">{swatch(name, space)}</span>' for i, name in enumerate(space.classes) if i in present)
+    return Html(f'<div class="pictures">{html_table(["", "image", *maps], body)}<p>{key}</p></div>')

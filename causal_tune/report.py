@@ -16,11 +16,11 @@ import causal_tune
 from .files import whole_file
 from .domains import LabelSpace
 from .results import check_rows, direction, summary
-from .figures import data_uri, result_bars
+from .figures import Html, data_uri, html_table, result_bars, swatch
 
 # %% auto #0
-__all__ = ['SCORES', 'PANEL', 'MEANING', 'ONE_SEED', 'FEW_SEEDS', 'GLANCE', 'verdict', 'Html', 'html_table', 'domain_head',
-           'score_table', 'class_tables', 'figure_html', 'prediction_table', 'write_report']
+__all__ = ['SCORES', 'PANEL', 'MEANING', 'ONE_SEED', 'FEW_SEEDS', 'GLANCE', 'verdict', 'domain_head', 'score_table',
+           'class_tables', 'figure_html', 'write_report']
 
 # %% ../nbs/8_bench/36_report.ipynb #3bc39159
 def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, holm, as `results.differences` makes it
@@ -37,27 +37,6 @@ def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, 
     return f"{adapter} against {baseline}: {'; '.join(parts)}."
 
 def _signed(points, digits): return f"{points:+.{digits}f}".replace("-", "−")
-
-# %% ../nbs/8_bench/36_report.ipynb #135e7995
-class Html(str):
-    "Text that is HTML already; a notebook shows what it says."
-    def _repr_html_(self): return str(self)
-
-def _escaped(x): return x if isinstance(x, Html) else escape(str(x))
-
-def html_table(head: Sequence, # column headings
-               body: Sequence[Sequence], # rows; the first cell of each is its heading
-               caption: str = "", # above the table
-) -> Html:
-    "A semantic table that scrolls where the page is narrower."
-    headings = "".join(f'<th scope="col">{_escaped(x)}</th>' for x in head)
-    lines = []
-    for first, *rest in body:
-        cells = "".join(f"<td>{_escaped(x)}</td>" for x in rest)
-        lines.append(f'<tr><th scope="row">{_escaped(first)}</th>{cells}</tr>\n')
-    title = f"<caption>{_escaped(caption)}</caption>" if caption else ""
-    return Html(f'<div class="scroll"><table>{title}<thead><tr>{headings}</tr></thead>'
-                f'<tbody>{"".join(lines)}</tbody></table></div>')
 
 # %% ../nbs/8_bench/36_report.ipynb #e09c2fb4
 def _cell(score, gain, best): # lines of the tables of means and differences, None where there is none; best of its column?
@@ -127,13 +106,8 @@ def _class_table(domain, scores, adapters, space):
     body = []
     for name, line in means.iterrows():
         cells = ["–" if np.isnan(v) else f"{v:.1f}" for v in line.reindex(adapters)]
-        body.append([_swatch(name, space), *cells])
+        body.append([swatch(name, space), *cells])
     return f"<details><summary>{escape(domain)}</summary>{html_table(['class', *adapters], body)}</details>"
-
-def _swatch(name, space):
-    if name not in space.classes: return name
-    color = "#%02x%02x%02x" % tuple(space.palette[space.classes.index(name)])
-    return Html(f'<span class="swatch" style="background:{color}"></span>{escape(name)}')
 
 # %% ../nbs/8_bench/36_report.ipynb #40b4be09
 def figure_html(heading: str, # above
@@ -162,28 +136,6 @@ def _plot(figure, key): # as wide as the card, up to the width that the figure a
     most = f"max-width:{width}px;" if width else ""
     above = f'<p class="title">{title}</p>' if title else ""
     return f'{above}<div class="plot" style="min-width:{least}px;{most}margin:0 auto">{inner}</div>'
-
-# %% ../nbs/8_bench/36_report.ipynb #cb672772
-def _picture(pixels, alt): return Html(f'<img alt="{escape(alt)}" src="{data_uri(pixels, optimize=True)}">')
-
-def prediction_table(images, # b images (3, H, W) uint8
-                     labels, # b class id maps (H, W)
-                     predictions: Mapping, # adapter -> b class id maps
-                     space: LabelSpace, # names and colours
-                     captions: Sequence[str], # b names of the rows, such as the domains
-) -> Html:
-    "What each adapter made of some images, side by side. ValueError where there are not as many of one as of another."
-    maps = {"label": labels, **predictions}
-    given = {"images": images, "captions": captions, **maps}
-    wrong = [name for name, some in given.items() if len(some) != len(labels)]
-    if wrong: raise ValueError(f"{', '.join(wrong)} must have {len(labels)} entries, one per label.")
-    body = []
-    for i, caption in enumerate(captions):
-        painted = [_picture(space.colorize(some[i]), name) for name, some in maps.items()]
-        body.append([caption, _picture(np.asarray(images[i]).transpose(1, 2, 0), "image"), *painted])
-    present = {i for some in maps.values() for x in some for i in np.unique(x).tolist()}
-    key = " ".join(f'<span class="key">{_swatch(name, space)}</span>' for i, name in enumerate(space.classes) if i in present)
-    return Html(f'<div class="pictures">{html_table(["", "image", *maps], body)}<p>{key}</p></div>')
 
 # %% ../nbs/8_bench/36_report.ipynb #d6d8a6d9
 MEANING = ("In points of mIoU, seed by seed on the same frames. Higher or lower: survives Holm's correction over all comparisons of "

@@ -116,14 +116,14 @@ def test_kept_features_are_those_of_python(page, lab):
     import base64, io, torch
     from PIL import Image
     from causal_tune.bands import split
+    from causal_tune.figures import pca_picture
     page.evaluate("lab.set({ filter: 'dog', cuts: [.2, .7], domain: 'night', layer: 4, image: 1 })")
     page.wait_for_timeout(400)
     sources = page.evaluate("[...document.querySelectorAll('[data-view=features] canvas')].map(c => c.toDataURL())")
     z = torch.from_numpy(lab.seen.maps["night"][1, 4].astype(np.float32))
     for source, part in zip(sources, (z, *split(z, lab.band)), strict=False):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB"), float)
-        bright = .5 + part.permute(1, 2, 0).double().numpy() / (2 * lab.seen.limits[4])  # 0 is grey
-        assert np.abs(shown - 255 * bright.clip(0, 1)).max() <= 8  # of 255
+        assert np.abs(shown - pca_picture(part, lab.seen.limits[4])).max() <= 8  # of 255
     assert len(sources) == 4  # before, kept, removed, norms
 
 
