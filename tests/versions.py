@@ -1,7 +1,7 @@
 """Do the oldest versions that settings.ini allows work together, and the newest that there are?
 
     python tests/versions.py                              # both, in environments of their own under a temporary folder
-    python tests/versions.py oldest --python oldest=/opt/python3.10/bin/python --folder /tmp/versions
+    python tests/versions.py oldest --python oldest=PATH --folder DIR
 
 Each environment is made with pip from the Python that is named (else `python3.N` on the path), is given the package with all that its
 tests need, and runs what decides about versions: the tests and chapters below. A table says what was in it and what passed. It fetches
