@@ -39,7 +39,8 @@ class Segmentor(nn.Module):
     def adapter(self): return self.backbone.adapter
     def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
         queries = self.adapter.queries() if self.head.uses_queries else None
-        return self.backbone(images), queries
+        filtered = getattr(self.head, "filters", None) or list # as they are
+        return filtered(self.backbone(images)), queries
     def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
     ) -> Tensor: # (b, k, H, W) logits, or scores of semantic inference
         (H, W), (p, q) = images.shape[-2:], self.backbone.patch_size
@@ -76,6 +77,7 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
                      head: str = "dpt", # "linear", "dpt" or "mask2former", options may follow: "dpt:width=128"
                      num_classes: int = 19, # k
                      seed: int | None = None, # of initial weights; None: torch's own state decides
+                     head_band=None, # filter of what the head reads, see `create_head`
                      **options, # of `create_backbone` (pretrained, img_size, ...) and of the adapter
 ) -> Segmentor:
     "Backbone, adapter and head by name; see `create_backbone` for weights and errors."
@@ -90,7 +92,7 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
         raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
     linked = backbone.adapter.queries() is not None
     start_from(seed, 2)
-    return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked), num_classes)
+    return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked, head_band), num_classes)
 
 # %% ../nbs/4_models/20_segmentor.ipynb #5234a7b1
 @patch
