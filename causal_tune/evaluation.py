@@ -121,7 +121,7 @@ def from_all(find) -> list: # what it gave in each process, in their order
     if not all(went_well for went_well, _ in told): raise Elsewhere("Another process of this run has failed; it says why.")
     return [value for _, value in told]
 
-# %% ../nbs/6_train/26_evaluation.ipynb #10906351
+# %% ../nbs/6_train/26_evaluation.ipynb #3c667add
 def per_image(segmentor, batch: list[dict], # items of a data set
               size, window, stride, precision, # see `evaluate`
 ) -> list[np.ndarray]: # (k, k) each
@@ -135,6 +135,7 @@ def per_image(segmentor, batch: list[dict], # items of a data set
         matrices += [confusion(p, item["label"], segmentor.num_classes) for p, item in zip(pred.cpu().numpy(), group)]
     return matrices
 
+# %% ../nbs/6_train/26_evaluation.ipynb #10906351
 @torch.no_grad()
 def evaluate(segmentor: Segmentor,
              dataset, # from `load_dataset`
