@@ -34,8 +34,8 @@ __all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', '
            'space_in', 'segmentor_of', 'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'step',
            'Loss', 'SharedNorm', 'share_norms', 'finite', 'first_broken', 'diagnosis', 'Terminated',
            'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data',
-           'first_frames', 'stopped', 'fits', 'read_state', 'restore', 'unless_damaged', 'alike', 'go_on', 'with_data',
-           'train', 'report_on']
+           'first_frames', 'fits', 'read_state', 'restore', 'unless_damaged', 'alike', 'go_on', 'with_data', 'train',
+           'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -727,18 +727,23 @@ def progress(self:Run, steps: range # the iterations to come
 @patch
 def taken(self:Run, loader, # iterator over batches
           asked: list, # signals that came to this process
-) -> tuple[list[Batch], list]: # of the next step, none where it is not made; the signals that came to any process
-    "The next batches, if no process was asked to stop. Errors as `next_batches`; `Elsewhere` where another process had one."
+) -> list[Batch]: # of the next step, none if any process was asked to stop
+    "The next batches. Errors as `next_batches`; `Elsewhere` where another process had one."
     given = []
     def take():
-        signals = list(asked)
-        if not signals: given.extend(next_batches(loader, self.recipe.accumulate))
-        return signals
-    came = sum(from_all(take), [])
-    return [] if came else given, came
+        stop = bool(asked)
+        if not stop: given.extend(next_batches(loader, self.recipe.accumulate))
+        return stop
+    return [] if any(from_all(take)) else given
 
-def stopped(asked, text: str) -> KeyboardInterrupt: # the signals that came; to be raised by the caller
-    return (Terminated if signal.SIGTERM in asked else KeyboardInterrupt)(text)
+@patch
+def heed(self:Run, asked: list # signals that came to this process
+) -> None:
+    "KeyboardInterrupt, or `Terminated`, where one came to any process."
+    came = sum(from_all(lambda: list(asked)), [])
+    if not came: return
+    kind = Terminated if signal.SIGTERM in came else KeyboardInterrupt
+    raise kind(f"Stopped after {self.done} of {self.recipe.iterations} iterations; run again to go on.")
 
 # %% ../nbs/6_train/28_training.ipynb #6cbb5a64
 @patch
@@ -755,19 +760,17 @@ def loop(self:Run, first: int, # iteration to begin with
     with interruptions_held() as asked: # until the workers have ended, whose death would break in anywhere
         try:
             for t in bar:
-                given, came = self.taken(batches, asked)
-                if came: break
+                if not (given := self.taken(batches, asked)): break
                 bar.set_postfix(loss=f"{self.advance(t, given, one_step, log):.3f}", refresh=False)
                 if self.done % self.recipe.save_every == 0: self.keep(log)
             self.keep(log)
-            came = sum(from_all(lambda: list(asked)), [])
         except BaseException:
             if self.done and self.done > self.kept: self.keep(log)
             raise
         finally:
             end_workers(batches)
             if log: log.close()
-    if came: raise stopped(came, f"Stopped after {self.done} of {self.recipe.iterations} iterations; run again to go on.")
+    self.heed(asked)
 
 # %% ../nbs/6_train/28_training.ipynb #e02ba20c
 def fits(state: dict, # of resume.pt
@@ -832,7 +835,7 @@ def unless_damaged(accelerator, # from `make_accelerator`
         if accelerator.is_main_process: set_aside(path, reason)
     return None
 
-# %% ../nbs/6_train/28_training.ipynb #16c1d938
+# %% ../nbs/6_train/28_training.ipynb #aa45e62f
 def alike(found, # by this process: iteration to go on with, whether the run is finished
           folder: Path) -> None:
     "ValueError where the processes of a run do not find the same in its folder."
@@ -840,6 +843,7 @@ def alike(found, # by this process: iteration to go on with, whether the run is 
     if any(other != found for other in said):
         raise ValueError(f"The processes of this run do not find the same in {folder}: give a folder on a disk that all of them share.")
 
+# %% ../nbs/6_train/28_training.ipynb #16c1d938
 def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor: # see `train`
     "Train from what resume.pt holds, or from the beginning."
     data = training_data(recipe, root)
