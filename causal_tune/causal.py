@@ -4,8 +4,6 @@
 
 # %% ../nbs/2_adapters/09_causal.ipynb #df209254
 from __future__ import annotations
-import torch
-from torch import nn
 import torch.nn.functional as F
 from .core import Registry, unknown
 from .spectral import dct2_tokens
