@@ -12,8 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MethodType
 from typing import Callable, NamedTuple
-import numpy as np
-import torch
+import numpy as np, torch
 import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -26,6 +25,7 @@ from .core import check_range, check_value, parse_spec, shown, unknown
 from .tensors import check_finite, foreign, named_tensors, read_tensors
 from .spectral import grid_to_tokens, tokens_to_grid
 from .toyvit import WEIGHTS
+from .bands import bands_for
 from .adapters import ADAPTERS, Adapter, create_adapter
 import causal_tune.released, causal_tune.peers, causal_tune.tuning  # register their adapters
 
@@ -261,8 +261,8 @@ PRESETS |= {f"dinov3_{s}": (f"vit_{size}_patch16_dinov3.lvd1689m", {})
 PRESETS |= {
     "eva02_l": ("eva02_large_patch14_448.mim_m38m_ft_in22k_in1k", AT_16),
     "eva02_clip_l": ("eva02_large_patch14_clip_336.merged2b", AT_16),
-    "clip_b": ("vit_base_patch16_clip_224.openai", AT_16),
-    "clip_l": ("vit_large_patch14_clip_224.openai", AT_16)}
+    "clip_b": ("vit_base_patch16_clip_quickgelu_224.openai", AT_16), # as OpenAI trained it; by its plain name it computes GELU
+    "clip_l": ("vit_large_patch14_clip_quickgelu_224.openai", AT_16)}
 PRESETS |= {f"siglip2_{s}": (f"vit_{size}_patch16_siglip_512.v2_webli", {})
             for s, size in dict(b="base", l="large", so400m="so400m").items()}
 PRESETS |= {f"sam_{s}": (f"samvit_{size}_patch16.sa1b", {}) for s, size in dict(b="base", l="large", h="huge").items()}
@@ -299,8 +299,10 @@ def find_weights(name: str, # a preset, or timm's name of the model
     "The local file with a model's weights, if there is one."
     name = PRESETS.get(name, (name, {}))[0]
     if name == "toy_vit": return WEIGHTS
-    candidates = [f"{name}.{ending}" for ending in ("safetensors", "pth", "pt", "bin")]
-    if url := _record(name).url: candidates.append(Path(url).name)  # what the authors call it
+    record = _record(name)
+    names = dict.fromkeys([name, Path(record.hf_hub_id or name).name])  # the hub keeps CLIP's under one of its two names
+    candidates = [f"{name}.{ending}" for name in names for ending in ("safetensors", "pth", "pt", "bin")]
+    if record.url: candidates.append(Path(record.url).name)  # what the authors call it
     paths = [Path(folder) / candidate for candidate in candidates]
     return next((path for path in [*paths, *_packaged(name)] if path.is_file()), None)
 
@@ -523,12 +525,16 @@ def _layers_read(stages, out_layers): # block numbers from 0
         raise ValueError(f"out_layers={layers}: this model has blocks 0 to {depth - 1}.")
     return [layer % depth for layer in layers]
 
+
+# %% ../nbs/4_models/17_backbones.ipynb #c0fe0051
 def _adapter_for(stages, spec, query_dim, options): # one for each stage, unless one serves all
     factory = ADAPTERS[parse_spec(spec)[0]]
     if getattr(factory, "whole", False):
         blocks = [block for stage in stages for block in stage.blocks]
         stages = [stages[-1]._replace(blocks=blocks)]
-    made = [create_adapter(spec, len(stage.blocks), stage.width, stage.stride, query_dim, **options) for stage in stages]
+    bands = bands_for(options.get("band"), len(stages)) # one for all, or one for each stage
+    given = [options | dict(band=band) if "band" in options else options for band in bands]
+    made = [create_adapter(spec, len(stage.blocks), stage.width, stage.stride, query_dim, **own) for stage, own in zip(stages, given)]
     return made[0] if len(made) == 1 else PerStage(made)
 
 # %% ../nbs/4_models/17_backbones.ipynb #41c11372

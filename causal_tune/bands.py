@@ -13,8 +13,8 @@ from .spectral import dct2, exporting, idct2, made_once
 
 # %% auto #0
 __all__ = ['BANDS', 'CONTROLS', 'radius', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand',
-           'AllPass', 'ButterworthBand', 'LearnableBand', 'FlatFilter', 'ShuffledFilter', 'create_band', 'gain_like',
-           'reach', 'split']
+           'AllPass', 'ButterworthBand', 'LearnableBand', 'FlatFilter', 'ShuffledFilter', 'RandomFilter', 'NotchFilter',
+           'create_band', 'bands_for', 'gain_like', 'reach', 'split']
 
 # %% ../nbs/1_spectra/06_bands.ipynb #f6e0af88
 def radius(h: int, w: int, # the patch grid
@@ -201,6 +201,41 @@ class ShuffledFilter:
         order = torch.randperm(h * w, generator=generator)
         return DifferenceOfGaussians(self.low, self.high)(h, w).flatten()[order].reshape(h, w)
 
+# %% ../nbs/1_spectra/06_bands.ipynb #c0ffee25
+@CONTROLS.register("random")
+@dataclass(frozen=True)
+class RandomFilter:
+    "A gain u^power for every coefficient, u uniform in 0..1, the same for a seed and a grid. RuntimeError in an export."
+    power: float = 1. # 0: nothing is removed; the higher, the more
+    seed: int = 0     # of the gains
+    cutoffs = ()
+
+    def __post_init__(self):
+        check_range("power", self.power, 0., 1e6)
+        check_range("seed", self.seed, 0, 2 ** 32 - 1)
+
+    def __call__(self, h, w):
+        if exporting(): raise RuntimeError("A random filter depends on the grid; it cannot be exported.")
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.rand(h, w, generator=generator) ** self.power
+
+
+# %% ../nbs/1_spectra/06_bands.ipynb #c0ffee27
+@CONTROLS.register("notch")
+@dataclass(frozen=True)
+class NotchFilter(RadialBand):
+    "All but a bell: 1 - exp(-(r - center)^2 / (2 width^2)); ValueError unless width > 0."
+    center: float = .5  # radius that is removed whole
+    width: float = .1   # standard deviation of the bell
+
+    def __post_init__(self): GaussianBand(self.center, self.width)
+
+    def of_radius(self, r): return 1 - GaussianBand(self.center, self.width).of_radius(r)
+
+    @property
+    def cutoffs(self): return GaussianBand(self.center, self.width).cutoffs
+
+
 # %% ../nbs/1_spectra/06_bands.ipynb #fd3044cf
 def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, which is handed back; None: "none"
 ):
@@ -209,6 +244,17 @@ def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, 
     if spec is None: spec = "none" # as band=none in the spec of an adapter is read
     name, _ = parse_spec(check_value("band", spec, "str", "dog:low=.2"))
     return (CONTROLS if name in CONTROLS else BANDS).create(spec)
+
+# %% ../nbs/1_spectra/06_bands.ipynb #c0ffee2a
+def bands_for(spec, # of a band, or one spec for each place with spaces between; or a band
+              places: int, # how many
+) -> list: # of as many bands
+    "A band for each place. ValueError where there are neither one nor as many specs, and as `create_band`."
+    specs = spec.split() if isinstance(spec, str) else [spec]
+    if len(specs) not in (1, places):
+        raise ValueError(f"band={spec!r} holds {len(specs)} filters for {places} places; give one, or one for each.")
+    return [create_band(one) for one in specs] if len(specs) == places else [create_band(specs[0]) for _ in range(places)]
+
 
 # %% ../nbs/1_spectra/06_bands.ipynb #ea364534
 def _is_fixed(band): # one of this chapter, without parameters

@@ -186,9 +186,13 @@ def open_all(recipes, # of the runs
 def _in_turn(run, recipes): # name -> rows
     with single_threaded(): return {name: run(name, recipe) for name, recipe in recipes.items()}
 
-def _rows_if_finite(name, recipe, **options):
-    try: return one_run(name, recipe, **options)
-    except FloatingPointError: return []
+def _rows_if_finite(name, recipe, folder, **options):
+    path = Path(folder) / name / "diverged.json"
+    if read_kept(path, json.loads) == to_dict(recipe): return [] # as it would again
+    try: return one_run(name, recipe, folder, **options)
+    except FloatingPointError:
+        with whole_file(path) as unfinished: unfinished.write_text(json.dumps(to_dict(recipe)))
+        return []
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #c0ffee93
 def processes(runs: int # that are to be made

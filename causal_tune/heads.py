@@ -4,15 +4,15 @@
 
 # %% ../nbs/4_models/18_heads.ipynb #f6fb9b4e
 from __future__ import annotations
-import torch
 import causal_tune  # before smp: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from .core import Registry, check_range, parse_spec
+from .bands import AllPass, bands_for, split
 
 # %% auto #0
-__all__ = ['HEADS', 'at_size', 'per_level', 'LinearHead', 'DPTHead', 'list_heads', 'create_head']
+__all__ = ['HEADS', 'at_size', 'per_level', 'LinearHead', 'DPTHead', 'LevelFilters', 'list_heads', 'create_head']
 
 # %% ../nbs/4_models/18_heads.ipynb #6f2dbbad
 def at_size(scores: Tensor, # (b, k, h, w)
@@ -70,6 +70,19 @@ class DPTHead(nn.Module):
         padded = [F.pad(f, (0, right, 0, bottom), mode="replicate") for f in features]
         return at_size(self.classify(self.decoder(padded, [None] * 4))[..., :4 * h, :4 * w], size)
 
+# %% ../nbs/4_models/18_heads.ipynb #c0ffee02
+class LevelFilters(nn.Module):
+    "What a head reads of its levels: of each the part that a filter keeps. ValueError as `bands_for`."
+    def __init__(self, band, # spec of a band, or four with spaces between
+                 levels: int = 4): # how many
+        super().__init__()
+        self.bands = bands_for(band, levels)
+        self.learnt = nn.ModuleList(band for band in self.bands if isinstance(band, nn.Module))
+    def forward(self, features: list[Tensor] # (b, c, h, w) each
+    ) -> list[Tensor]: # like them
+        return [f if isinstance(band, AllPass) else split(f, band)[0] for f, band in zip(features, self.bands, strict=True)]
+
+
 # %% ../nbs/4_models/18_heads.ipynb #ab68632e
 def list_heads() -> list[str]:
     "Names that `create_head` knows."
@@ -79,7 +92,10 @@ def create_head(name: str, # "linear", "dpt" or "mask2former"; options may follo
                 channels: int, # width of the backbone's features
                 num_classes: int, # k
                 linked: bool = False, # does the adapter have queries for it? Heads that use none ignore it
+                band=None, # filter of what it reads, or one for each level: `LevelFilters`, to be asked before the head is
 ) -> nn.Module:
     "A head by its spec; ValueError for unknown names and options."
     options = dict(linked=linked) if HEADS[parse_spec(name)[0]].uses_queries else {}
-    return HEADS.create(name, channels, num_classes, **options)
+    head = HEADS.create(name, channels, num_classes, **options)
+    head.filters = LevelFilters(band) if band else None
+    return head

@@ -22,14 +22,14 @@ from .evaluation import miou
 from .results import collapsed, differences, scores_of, together, write_table
 from .backbones import image_batches
 from .training import build, evaluate_on, load_checkpoint, parameter_groups, refuse_other
-from .figures import difference_plot
+from .figures import difference_plot, html_table
 from .suggest import suggest_band
 from .benchmark import grid, open_all, processes, run_grid, single_threaded
-from .report import html_table, write_report
+from .report import write_report
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'AT_WORK', 'CONTROLLED', 'PEERS', 'MEASURED', 'FAST', 'SEARCH_SEEDS', 'RATES', 'MULTIPLES', 'BEYOND',
-           'REFERENCES', 'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'WORTH', 'SEARCHED', 'Experiment', 'row_name',
+__all__ = ['EXPERIMENTS', 'AT_WORK', 'CONTROLLED', 'PEERS', 'REGIMES', 'MEASURED', 'FAST', 'SEARCH_SEEDS', 'RATES', 'MULTIPLES',
+           'BEYOND', 'REFERENCES', 'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'WORTH', 'SEARCHED', 'Experiment', 'row_name',
            'variants', 'family', 'rate_field', 'next_value', 'searched', 'rate_table', 'search_rates', 'with_rates',
            'costs', 'Measured', 'band_in', 'keep_band', 'measured_band', 'looked_at', 'kept_share', 'moved',
            'without_tokens', 'worth_of', 'worths', 'result_tables', 'shape_of', 'fitted', 'open_experiment',
@@ -45,7 +45,7 @@ class Experiment:
     compared: tuple[str, ...] # labels of `variants`
     groups: dict = field(default_factory=dict) # name -> domains reported as one mean
     block: dict = field(default_factory=dict)  # domain -> consecutive frames per block of the bootstrap, 1 if not named
-    rates_of: str = ""        # the experiment whose rates are taken; its own if empty
+    rates_of: str = ""        # the experiment whose rates, and search, are taken; its own if empty
     headroom: str = ""        # data set of the target to train on, as an upper bound
     @property
     def crowds(self) -> dict: # name -> domains
@@ -78,14 +78,23 @@ _FRAMES = {"day": 4, "dusk": 10}
 
 def _rows(recipe, first): return [row_name(spec) for spec in recipe.targets[first:]] # of the targets from number `first` on
 
-_toy, _camvid, _swapped = (RECIPES[f"bench_{name}"] for name in ("toyscapes", "camvid", "camvid_swapped"))
+_toy, _camvid = (RECIPES[f"bench_{name}"] for name in ("toyscapes", "camvid"))
 EXPERIMENTS["toyscapes"] = Experiment(_toy, "clear", (_toy.train, _toy.validate), CONTROLLED + PEERS, {"weathers": _rows(_toy, 1)})
 EXPERIMENTS["camvid"] = Experiment(
     _camvid, "day", ("camvid:split=train,domain=day,sequence=0016E5", "camvid:split=train,domain=day,sequence=0006R0,n=60"),
     (*CONTROLLED, *AT_WORK, "trained on target"), {"corruptions": _rows(_camvid, 2)}, _FRAMES, headroom=_camvid.targets[1])
-EXPERIMENTS["camvid_swapped"] = Experiment(
-    _swapped, "day", EXPERIMENTS["camvid"].search, ("none", "rein zero", "causal_tune zero", "no filter zero", "full"),
-    block=_FRAMES, rates_of="camvid")
+
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0fe0043
+REGIMES = ("none", "rein zero", "causal_tune zero", "no filter zero", "full")
+
+def _like_camvid(name, compared, rates_of=""): # another regime of it
+    recipe = RECIPES[f"bench_{name}"]
+    EXPERIMENTS[name] = Experiment(recipe, "day", EXPERIMENTS["camvid"].search, compared, block=_FRAMES, rates_of=rates_of)
+
+for _name in ("swapped", "short", "long", "large"): _like_camvid(f"camvid_{_name}", REGIMES, "camvid")
+_like_camvid("camvid_mask2former", ("none", *AT_WORK[:4]))
+
 
 # %% ../nbs/8_bench/38_quality.ipynb #c0ffee32
 _driving = replace(RECIPES["c2acdc_512"], targets=(*RECIPES["c2acdc_512"].targets, *RECIPES["c2bm_512"].targets))
@@ -192,13 +201,16 @@ def search_rates(e: Experiment, recipe: Recipe, # what is searched for, and what
     "The head's rate, then the multiples of it."
     train, validate = e.search
     recipe = replace(recipe, train=train, validate="", targets=(validate,))
+    to_find = [fields for fields in reversed(compared.values()) if rate_field(family(fields)) not in fields]
     of_head = searched(recipe, {"none": {}}, RATES, folder, root, jobs)
     recipe = replace(recipe, lr=float(of_head.value[of_head.best].item()))
-    own = {family(fields): {k: v for k, v in fields.items() if k in ("adapter", "init", "band")} for fields in reversed(compared.values())}
+    own = {family(fields): {k: v for k, v in fields.items() if k in ("adapter", "init", "band")} for fields in to_find}
     families = {name: fields for name, fields in reversed(own.items()) if name != "none"}
     if not families: return of_head
     return pd.concat([of_head, searched(recipe, families, MULTIPLES, folder, root, jobs)], ignore_index=True)
 
+
+# %% ../nbs/8_bench/38_quality.ipynb #c0fe0061
 def with_rates(compared: dict, # label -> recipe fields, of `variants`
                rates: pd.DataFrame, # from `search_rates`
 ) -> dict: # variants with their rates
@@ -207,8 +219,9 @@ def with_rates(compared: dict, # label -> recipe fields, of `variants`
     tuned = {}
     for label, fields in compared.items():
         name = family(fields)
-        multiple = {} if name == "none" else {rate_field(name): float(best[name])}
-        tuned[label] = dict(lr=float(best["none"])) | multiple | fields # whose own rate stays
+        decided = name == "none" or rate_field(name) in fields
+        multiple = {} if decided else {rate_field(name): float(best[name])}
+        tuned[label] = dict(lr=float(best["none"])) | multiple | fields
     return tuned
 
 # %% ../nbs/8_bench/38_quality.ipynb #a624142d
@@ -513,11 +526,13 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
     seeds = list(seeds)
     recipe, depth = open_experiment(name, seeds, root, only, **overrides)
     e = EXPERIMENTS[name]
+    searched = EXPERIMENTS[e.rates_of or name]
     folder = Path(folder)
     with held(folder):
         compared, band = chosen_variants(e, recipe, depth, folder, root, only)
         say_how_long(name, recipe, compared, seeds, root, jobs)
-        rates = search_rates(e, recipe, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
+        in_search = fitted(searched.recipe, overrides) if e.rates_of else recipe
+        rates = search_rates(searched, in_search, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
         rows = run_grid(grid(recipe, with_rates(compared, rates), seeds), folder / "runs", root, jobs)
         worth = worths(replace(e, recipe=recipe), compared, rows, folder / "runs", root)
     drawn = scores_of(folder / "runs", rows, e.block, e.groups)

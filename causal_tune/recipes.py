@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from .core import Registry, check_range, check_value, shown, unknown
+from .core import Registry, check_range, check_value, format_spec, shown, unknown
 from .corruptions import CORRUPTIONS
 
 # %% auto #0
@@ -108,7 +108,8 @@ class _Model(_Data):
     head: str = _model("dpt", "segmentation head")
     adapter: str = _model("none", "what is tuned in the backbone")
     init: str | None = _model(None, "start of the adapter: scale, zero")
-    band: str | None = _model(None, "filter of causal_tune, such as dog:low=.2")
+    band: str | None = _model(None, "filter of causal_tune, such as dog:low=.2; or one for each stage, with spaces between")
+    head_band: str | None = _model(None, "filter of what the head reads; or one for each of its four levels")
     variant: str | None = _model(None, "causal_tune, set: described or released")
     residual: str | None = _model(None, "causal_tune: add or replace")
     num_tokens: int | None = _model(None, "learnable tokens of each block", (2, 10_000))
@@ -231,6 +232,16 @@ _derive("camvid_day2dusk", "bench_camvid", backbone="lite0", crop=(96, 128), ite
         targets=("camvid:split=test,domain=day,n=60", _dusk, *corruption_targets(_day, 3)), **_small)
 _derive("bench_camvid", "bench_camvid_swapped", train="camvid:split=test,domain=day",
         targets=("camvid:split=train,domain=day,sequence=0016E5,n=60", _dusk))
+
+# %% ../nbs/6_train/25_recipes.ipynb #c0fe0041
+_two = RECIPES["bench_camvid"].targets[:2] # day and dusk
+_derive("bench_camvid", "bench_camvid_short", iterations=100, targets=_two)
+_derive("bench_camvid", "bench_camvid_long", iterations=1000, targets=_two)
+_derive("bench_camvid", "bench_camvid_large", crop=(192, 256), targets=_two)
+_few_queries = dict(width=64, num_queries=24, num_heads=4, encoder_layers=1, decoder_layers=2, encoder_hidden=128, decoder_hidden=128,
+                    points=1024)
+_derive("bench_camvid", "bench_camvid_mask2former", head=format_spec("mask2former", _few_queries), targets=_two)
+
 
 # %% ../nbs/6_train/25_recipes.ipynb #c35af48c
 def sized(size: str, # height x width

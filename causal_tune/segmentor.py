@@ -39,7 +39,8 @@ class Segmentor(nn.Module):
     def adapter(self): return self.backbone.adapter
     def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
         queries = self.adapter.queries() if self.head.uses_queries else None
-        return self.backbone(images), queries
+        filtered = getattr(self.head, "filters", None) or list # as they are
+        return filtered(self.backbone(images)), queries
     def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
     ) -> Tensor: # (b, k, H, W) logits, or scores of semantic inference
         (H, W), (p, q) = images.shape[-2:], self.backbone.patch_size
@@ -75,6 +76,7 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
                      head: str = "dpt", # "linear", "dpt" or "mask2former", options may follow: "dpt:width=128"
                      num_classes: int = 19, # k
                      seed: int | None = None, # of initial weights; None: torch's own state decides
+                     head_band=None, # filter of what the head reads, see `create_head`
                      **options, # of `create_backbone` (pretrained, img_size, ...) and of the adapter
 ) -> Segmentor:
     "Backbone, adapter and head by name; see `create_backbone` for weights and errors."
@@ -89,7 +91,7 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
         raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
     linked = backbone.adapter.queries() is not None
     start_from(seed, 2)
-    return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked), num_classes)
+    return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked, head_band), num_classes)
 
 # %% ../nbs/4_models/20_segmentor.ipynb #5234a7b1
 @patch
@@ -109,12 +111,21 @@ def prepared(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
     if size: x = resize(x, size, antialias)
     return self.backbone.standardise(x)
 
+# %% ../nbs/4_models/20_segmentor.ipynb #c0fe0071
+def at_least(images: Tensor, # (b, 3, H, W), normalised
+             size: tuple[int, int], # (h, w)
+) -> Tensor: # (b, 3, max(H, h), max(W, w))
+    "Images padded with the mean colour at the right and the bottom, up to a size."
+    H, W = images.shape[-2:]
+    return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
+
 # %% ../nbs/4_models/20_segmentor.ipynb #e38f7039
 @patch
 @torch.no_grad()
 def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
           window: int | tuple | None = None, # side or (h, w) in pixels; None: its own, or else the whole image at once
           stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
+          at_once: int = 1, # windows of an image that the model sees together: faster where there is memory
 ) -> Tensor: # (b, k, H, W) scores, averaged where windows overlap
     "Scores through sliding windows; ValueError where the stride would leave gaps."
     window = window or self.window
@@ -123,17 +134,15 @@ def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
     if self.window or self.adapter.square: images = at_least(images, pair(window))
     total = images.new_zeros(len(images), self.num_classes, *images.shape[-2:])
     count = images.new_zeros(images.shape[-2:])
-    for place in windows(count.shape, window, stride):
-        total[place] += self(images[place])
-        count[place] += 1
+    places = windows(count.shape, window, stride)
+    for start in range(0, len(places), at_once):
+        some = places[start:start + at_once]
+        scores = self(torch.cat([images[place] for place in some])).split(len(images))
+        for place, of_window in zip(some, scores):
+            total[place] += of_window
+            count[place] += 1
     return (total / count)[..., :H, :W]
 
-def at_least(images: Tensor, # (b, 3, H, W), normalised
-             size: tuple[int, int], # (h, w)
-) -> Tensor: # (b, 3, max(H, h), max(W, w))
-    "Images padded with the mean colour at the right and the bottom, up to a size."
-    H, W = images.shape[-2:]
-    return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
 
 # %% ../nbs/4_models/20_segmentor.ipynb #0073b15d
 def labels_of(scores: Tensor, # (b, k, ...)

@@ -218,7 +218,7 @@ def build(recipe: Recipe, # names the backbone, adapter and head
     pretrained = recipe.weights or True # a file, or whichever is found
     if recipe.weights == "random": pretrained = False
     own = dict(pretrained=pretrained, attention=recipe.attention, img_size=recipe.img_size or None)
-    chosen = recipe.adapter_options() | own | options
+    chosen = recipe.adapter_options() | own | dict(head_band=recipe.head_band) | options
     return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, recipe.seed, **chosen)
 
 def training_data(recipe: Recipe,

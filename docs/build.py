@@ -17,11 +17,16 @@ ROOT = HERE.parent
 PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md", "checkpoints/README.md")
 FOLDERS = {"0_ground": "Ground", "1_spectra": "Spectra", "2_adapters": "Adapters", "3_toy": "A toy world", "4_models": "Models",
            "5_data": "Data", "6_train": "Training", "7_insight": "Insight", "8_bench": "Benchmark", "9_lab": "The lab"}
+TUTORIALS = ("first_look", "your_images", "own_data", "one_domain", "own_adapter", "equations", "published_checkpoint", "cluster") # as they are read
 PLOTLY = "application/vnd.plotly.v1+json"
 
 
 def chapters(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*.ipynb"))
+
+
+def tutorials(folder: Path) -> list[Path]: # those that are there, in the order a newcomer takes
+    return [path for name in TUTORIALS if (path := folder / f"{name}.ipynb").exists()]
 
 
 def without_widgets(outputs: list[dict]) -> list[dict]:
@@ -115,10 +120,10 @@ def start_page(source: Path) -> str:
     "The README, and the way to everything else."
     trees = [toctree(FOLDERS[folder.name], [p.relative_to(source).as_posix() for p in chapters(folder)])
              for folder in sorted((source / "nbs").iterdir()) if folder.name in FOLDERS]
-    tutorials = [p.relative_to(source).as_posix() for p in chapters(source / "nbs" / "tutorials")]
+    lessons = [p.relative_to(source).as_posix() for p in tutorials(source / "nbs" / "tutorials")]
     experiments = [p.relative_to(source).as_posix() for p in chapters(source / "nbs" / "experiments")]
     about = [name for name in PAGES if (source / name).exists()]
-    return "\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), toctree("Look", ["lab", *tutorials]), *trees, toctree("Experiments", [*experiments, "tables"]),
+    return "\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), toctree("Look", ["lab"]), toctree("Tutorials", lessons), *trees, toctree("Experiments", [*experiments, "tables"]),
                       toctree("API", [f"api/{name}" for name in modules()]), toctree("About", about)])
 
 

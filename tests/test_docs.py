@@ -1,11 +1,11 @@
 """The pages of the site that are made of the code, and what finds a link that leads nowhere."""
-import sys
+import re, sys
 import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "docs"))
 from api import argument_rows, entry, escaped, modules, page, signature
-from build import broken_links, readable, with_html
+from build import TUTORIALS, broken_links, readable, tutorials, with_html
 
 
 @pytest.mark.parametrize("name", modules())
@@ -24,6 +24,15 @@ def test_an_entry_tells_arguments_and_defaults():
     assert told and text.startswith("## `halve(x, times)`") and r"`x_1` times\_2" in text
     assert not entry(lambda x: x, 2)[1]
     assert escaped("a*b") == r"a\*b"
+
+
+def test_tutorials_are_listed_in_their_order():
+    "On the site and in the README, each with a link to where one goes next."
+    folder = ROOT / "nbs" / "tutorials"
+    there = [path.stem for path in tutorials(folder)]
+    assert sorted(there) == sorted(path.stem for path in folder.glob("*.ipynb")), f"name it in docs/build.py: {TUTORIALS}"
+    assert re.findall(r"^\| \[.*\]\(nbs/tutorials/(\w+)\.ipynb\) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.M) == there
+    for name in there: assert "## Where next" in (folder / f"{name}.ipynb").read_text(encoding="utf-8"), name
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path):
