@@ -15,7 +15,7 @@ from .tensors import check_finite
 from .images import line_of, pair, read_image, resize, windows
 from .backbones import Backbone, create_backbone
 from .heads import HEADS, at_size, create_head
-from . import mask2former  # registers its head
+from .mask2former import mean_over_processes  # and its head is registered
 
 # %% auto #0
 __all__ = ['Segmentor', 'start_from', 'create_segmentor', 'at_least', 'labels_of']
@@ -51,17 +51,18 @@ class Segmentor(nn.Module):
 @patch
 def loss(self:Segmentor, images: Tensor, # (b, 3, H, W) normalised
          labels: Tensor, # (b, h, w) int64 of any size, 255 ignored
+         seeds=(), # one per image, from which a head's loss may draw; torch's own numbers by default
 ) -> Tensor: # scalar; 0, with all gradients 0, where every label is ignored
-    "The head's own loss, or cross-entropy."
-    labelled = (labels != 255).any()
+    "The head's own loss, or cross-entropy. Averaged over processes it is the loss of all their images."
+    labelled = mean_over_processes((labels != 255).sum().float()) # pixels
     if not hasattr(self.head, "loss"):
         scores = at_size(self(images), labels.shape[-2:])
-        return F.cross_entropy(scores, labels, ignore_index=255) if labelled else 0 * scores.sum()
+        return F.cross_entropy(scores, labels, ignore_index=255, reduction="sum") / labelled.clamp(min=1e-9)
     (H, W), (h, w), (p, q) = images.shape[-2:], labels.shape[-2:], self.backbone.patch_size
     bottom = round(-H % p * h / H)  # rows that padding adds, in label pixels
     right = round(-W % q * w / W)
-    value = self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255))
-    return value if labelled else 0 * value  # computed all the same: other processes may wait for this one's share
+    value = self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255), seeds)
+    return value * labelled.sign()  # computed all the same: other processes may wait for this one's share
 
 # %% ../nbs/4_models/20_segmentor.ipynb #c0ffee10
 def start_from(seed: int | None, # of a model; None leaves torch's state as it is
@@ -111,12 +112,21 @@ def prepared(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
     if size: x = resize(x, size, antialias)
     return self.backbone.standardise(x)
 
+# %% ../nbs/4_models/20_segmentor.ipynb #c0fe0071
+def at_least(images: Tensor, # (b, 3, H, W), normalised
+             size: tuple[int, int], # (h, w)
+) -> Tensor: # (b, 3, max(H, h), max(W, w))
+    "Images padded with the mean colour at the right and the bottom, up to a size."
+    H, W = images.shape[-2:]
+    return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
+
 # %% ../nbs/4_models/20_segmentor.ipynb #e38f7039
 @patch
 @torch.no_grad()
 def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
           window: int | tuple | None = None, # side or (h, w) in pixels; None: its own, or else the whole image at once
           stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
+          at_once: int = 1, # windows of an image that the model sees together: faster where there is memory
 ) -> Tensor: # (b, k, H, W) scores, averaged where windows overlap
     "Scores through sliding windows; ValueError where the stride would leave gaps."
     window = window or self.window
@@ -125,17 +135,15 @@ def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
     if self.window or self.adapter.square: images = at_least(images, pair(window))
     total = images.new_zeros(len(images), self.num_classes, *images.shape[-2:])
     count = images.new_zeros(images.shape[-2:])
-    for place in windows(count.shape, window, stride):
-        total[place] += self(images[place])
-        count[place] += 1
+    places = windows(count.shape, window, stride)
+    for start in range(0, len(places), at_once):
+        some = places[start:start + at_once]
+        scores = self(torch.cat([images[place] for place in some])).split(len(images))
+        for place, of_window in zip(some, scores):
+            total[place] += of_window
+            count[place] += 1
     return (total / count)[..., :H, :W]
 
-def at_least(images: Tensor, # (b, 3, H, W), normalised
-             size: tuple[int, int], # (h, w)
-) -> Tensor: # (b, 3, max(H, h), max(W, w))
-    "Images padded with the mean colour at the right and the bottom, up to a size."
-    H, W = images.shape[-2:]
-    return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
 
 # %% ../nbs/4_models/20_segmentor.ipynb #0073b15d
 def labels_of(scores: Tensor, # (b, k, ...)
