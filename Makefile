@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-browser lab docs
+.PHONY: .venv demo test test-browser lab docs dist check-dist
 
 # The stamp is written last, so an installation that was interrupted is taken up again.
 .venv: .venv/installed
-.venv/installed: constraints.txt settings.ini setup.py
+.venv/installed: constraints.txt settings.ini setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
@@ -35,3 +35,14 @@ docs: .venv/docs
 .venv/docs: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@
+
+# Wheel and source distribution, checked by the tools that know what an index takes.
+dist: .venv
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+# The wheel alone, in an environment of its own and an empty folder.
+check-dist: dist
+	$(BIN)/python tests/dist.py dist/*.whl

@@ -8,6 +8,9 @@ parser = ConfigParser(delimiters=["="])
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 
+STATUS = {"3": "3 - Alpha", "4": "4 - Beta", "5": "5 - Production/Stable"}
+oldest, newest = (int(cfg[bound].split(".")[1]) for bound in ("min_python", "max_python"))
+
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
@@ -18,6 +21,12 @@ setup(
     author_email=cfg["author_email"],
     license="Apache-2.0",
     keywords=cfg["keywords"].split(),
+    classifiers=[
+        f"Development Status :: {STATUS[cfg['status']]}",
+        "Framework :: Jupyter",
+        "Intended Audience :: Science/Research",
+        *(f"Programming Language :: Python :: {version}" for version in ["3", *(f"3.{minor}" for minor in range(oldest, newest + 1))]),
+        "Topic :: Scientific/Engineering :: Image Recognition"],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=[f"{cfg['lib_name']}*"]),
     package_data={cfg["lib_name"]: ["assets/*"]},

@@ -261,8 +261,8 @@ PRESETS |= {f"dinov3_{s}": (f"vit_{size}_patch16_dinov3.lvd1689m", {})
 PRESETS |= {
     "eva02_l": ("eva02_large_patch14_448.mim_m38m_ft_in22k_in1k", AT_16),
     "eva02_clip_l": ("eva02_large_patch14_clip_336.merged2b", AT_16),
-    "clip_b": ("vit_base_patch16_clip_224.openai", AT_16),
-    "clip_l": ("vit_large_patch14_clip_224.openai", AT_16)}
+    "clip_b": ("vit_base_patch16_clip_quickgelu_224.openai", AT_16), # as OpenAI trained it; by its plain name it computes GELU
+    "clip_l": ("vit_large_patch14_clip_quickgelu_224.openai", AT_16)}
 PRESETS |= {f"siglip2_{s}": (f"vit_{size}_patch16_siglip_512.v2_webli", {})
             for s, size in dict(b="base", l="large", so400m="so400m").items()}
 PRESETS |= {f"sam_{s}": (f"samvit_{size}_patch16.sa1b", {}) for s, size in dict(b="base", l="large", h="huge").items()}
@@ -299,8 +299,10 @@ def find_weights(name: str, # a preset, or timm's name of the model
     "The local file with a model's weights, if there is one."
     name = PRESETS.get(name, (name, {}))[0]
     if name == "toy_vit": return WEIGHTS
-    candidates = [f"{name}.{ending}" for ending in ("safetensors", "pth", "pt", "bin")]
-    if url := _record(name).url: candidates.append(Path(url).name)  # what the authors call it
+    record = _record(name)
+    names = dict.fromkeys([name, Path(record.hf_hub_id or name).name])  # the hub keeps CLIP's under one of its two names
+    candidates = [f"{name}.{ending}" for name in names for ending in ("safetensors", "pth", "pt", "bin")]
+    if record.url: candidates.append(Path(record.url).name)  # what the authors call it
     paths = [Path(folder) / candidate for candidate in candidates]
     return next((path for path in [*paths, *_packaged(name)] if path.is_file()), None)
 

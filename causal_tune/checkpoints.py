@@ -45,7 +45,7 @@ from fnmatch import fnmatch
 from fastcore.basics import patch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from .core import shown
-from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
+from .domains import LabelSpace, space_from_dict, space_to_dict
 from .images import line_of
 from .backbones import PRESETS
 from .recipes import set_fields, to_dict

@@ -4,7 +4,7 @@
 
 # %% ../nbs/9_lab/43_cli.ipynb #3f1fec83
 from __future__ import annotations
-import argparse, os, platform, re, signal, sys, threading, time, traceback
+import argparse, math, os, platform, re, signal, sys, threading, time, traceback
 from collections import Counter
 from dataclasses import fields, replace
 from importlib.util import find_spec
@@ -15,15 +15,16 @@ from .core import Registry, shown, unknown
 from .recipes import RECIPES, Recipe, check_precision, get_recipe, read_field, run_name, set_fields
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 'VIDEOS', 'PACKAGES', 'DOCTOR', 'Command',
-           'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse', 'typed', 'read_words',
-           'one_line', 'explained', 'passed_over', 'main', 'run_train', 'print_row', 'print_mean', 'report',
-           'open_model', 'run_eval', 'sources', 'overlay', 'with_legend', 'ids_name', 'ask', 'predict_file', 'Video',
-           'photograph', 'open_source', 'predict_video', 'open_predictor', 'with_progress', 'run_predict', 'run_export',
-           'run_predict_acdc', 'acdc_size', 'run_demo', 'run_bench_quality', 'bench_command', 'run_pretrain',
-           'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone', 'run_check_data', 'run_prepare',
-           'versions', 'torchvision_state', 'machine', 'data_found', 'weights_found', 'recipes_need', 'run_doctor',
-           'lab_choices', 'on_this_machine', 'become', 'run_lab']
+__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 'COSTLY', 'VIDEOS', 'PACKAGES', 'DOCTOR',
+           'Command', 'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse', 'typed',
+           'read_words', 'one_line', 'explained', 'passed_over', 'main', 'run_train', 'print_row', 'print_mean',
+           'report', 'open_model', 'run_eval', 'free_memory', 'check_cost', 'sources', 'overlay', 'with_legend',
+           'ids_name', 'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
+           'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
+           'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
+           'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state', 'machine',
+           'data_found', 'weights_found', 'recipes_need', 'run_doctor', 'lab_choices', 'on_this_machine', 'become',
+           'run_lab']
 
 # %% ../nbs/9_lab/43_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -266,9 +267,34 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
 @command("evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", *MODEL, BEHIND, ROOT,
          out(None, "file that keeps each row (default: scores.jsonl beside the checkpoint)"), takes=EVALUATION)
 def run_eval(args):
-    segmentor, recipe, _ = open_model(args)
+    segmentor, recipe, classes = open_model(args)
+    check_cost(recipe, len(classes), free_memory())
     beside = Path(args.checkpoint or args.model).with_name("scores.jsonl")
     report(segmentor, recipe, args.root, args.out or beside)
+
+# %% ../nbs/9_lab/43_cli.ipynb #c0250d94
+COSTLY = 16 # times the pixels of a training crop
+
+def free_memory() -> int | None: # bytes; None where the system does not tell
+    "What is left for this process."
+    told = Path("/proc/meminfo")
+    free = re.search(r"MemAvailable: +(\d+) kB", told.read_text()) if told.exists() else None
+    return 1000 * int(free[1]) if free else None
+
+def check_cost(recipe: Recipe, # says at which size images are looked at
+               k: int, # classes
+               free: int | None, # bytes of memory; None: not known
+) -> None:
+    "A line where images are looked at far larger than in training. ValueError where the scores of one would not fit into memory."
+    height, width = recipe.eval_size or recipe.crop
+    size = f"--eval_size {height}x{width}"
+    need = 4 * height * width * (k + 3) # scores and image, float32
+    if free and need > free: raise ValueError(
+        f"{size}: scores and image take {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; give a smaller size.")
+    times = height * width / math.prod(recipe.crop)
+    way = "through windows" if recipe.window else "at once; --window 512x512 would look through windows"
+    if times > COSTLY: print(f"causal-tune: {size} is {times:.0f} times the pixels that training saw, and is looked at {way}; "
+                             "each image takes that much longer, or more", file=sys.stderr)
 
 # %% ../nbs/9_lab/43_cli.ipynb #41dc142f
 VIDEOS = ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"
@@ -411,6 +437,7 @@ def run_predict(args):
     from causal_tune.images import SomeFailed, line_of, listing, reason
     paths = sources(args.images)
     segmentor, recipe, space = open_predictor(args)
+    check_cost(recipe, len(space), free_memory())
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     failed = []
@@ -569,9 +596,9 @@ def machine(root) -> dict[str, str]: # of `doctor`
     from causal_tune.figures import find_browser
     gpus = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     listed = ", ".join(f"{gpu.name} with {gpu.total_memory / 2 ** 30:.0f} GiB" for gpu in gpus)
-    free = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text()) if Path("/proc/meminfo").exists() else None
+    free = free_memory()
     return dict(processor=f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()}", GPU=listed or "none that torch sees",
-                memory=f"{int(free[1]) / 1e6:.1f} GB free" if free else "not told by this system",
+                memory=f"{free / 1e9:.1f} GB free" if free else "not told by this system",
                 disk=f"{shutil.disk_usage('.').free / 1e9:.1f} GB free here", torchvision=torchvision_state(),
                 browser=find_browser() or "none; static pictures are left out")
 
@@ -626,7 +653,7 @@ def lab_choices(args) -> dict: # arguments of `lab.open_lab`
     if args.checkpoint and (args.backbone or args.weights):
         raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
     if args.images: domain_folders(args.images)
-    names = "images", "backbone", "weights", "checkpoint", "size", "n", "results"
+    names = "images", "backbone", "weights", "checkpoint", "size", "n", "results", "stage"
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     found = find_weights(args.backbone) if args.backbone and not args.weights else None
     if found: chosen["weights"] = found
@@ -659,6 +686,7 @@ def become(words: list[str]): # a program and what follows it
          option("--checkpoint", help="checkpoint.pt of a run: look into its model, with its head"),
          option("--size", metavar="HxW", help="size the model is to see (default: that of the first image)"),
          option("--n", type=whole(1, 100_000), help="images per domain, at most (default: 8)"),
+         option("--stage", type=whole(0, 100), help="stage of a model that has several, from 0 (default: the last that is fine enough)"),
          option("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too"),
          option("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
          passes_on=True)

@@ -17,7 +17,7 @@ from .recipes import Recipe, get_recipe, set_fields
 from .training import load_checkpoint
 from .frequency import Spectra, by_zone, radial_profile, suppressed
 from .results import differences, scores_of, summary
-from .figures import filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves
+from .figures import Html, filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves
 from .observation import gather, spectra
 from .benchmark import grid, run_grid
 from .report import write_report
@@ -43,8 +43,8 @@ def mark(domain: str) -> str: # "night (held out)"
 def sample_predictions(recipe: Recipe, # with the targets
                        checkpoints: dict[str, Path], # adapter -> file of a finished run
                        which: int = 0, # number of the image in each target
-): # PIL image
-    "A picture: one row per domain, the image, its label and each adapter's prediction of it."
+) -> Html:
+    "A table of pictures: one row per domain, the image, its label and each adapter's prediction of it."
     data = [load_dataset(spec) for spec in recipe.targets]
     items = [d[which] for d in data]
     photos = [item["image"].permute(1, 2, 0).numpy() for item in items]

@@ -18,8 +18,8 @@ from .recipes import Recipe, from_dict, to_dict
 
 # %% auto #0
 __all__ = ['WRITES', 'LEAST', 'FRONT', 'KEY', 'TRAVELS', 'TOO_LARGE', 'FORMATS', 'need', 'by_patches', 'traced', 'framed',
-           'luggage', 'ready', 'fixed_size', 'export_onnx', 'OnnxFile', 'check_size', 'resampled', 'OnnxSegmentor',
-           'best_class', 'difference', 'check_difference', 'export_run']
+           'luggage', 'ready', 'fixed_size', 'export_onnx', 'opened', 'OnnxFile', 'unlike', 'check_size',
+           'graph_scores', 'resampled', 'OnnxSegmentor', 'best_class', 'difference', 'check_difference', 'export_run']
 
 # %% ../nbs/9_lab/42_export.ipynb #da4c9193
 WRITES = "torch", "onnx", "onnxscript", "onnxruntime"
@@ -174,24 +174,34 @@ def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
         return check_difference(difference(leaving, OnnxSegmentor(unfinished)), path)
 
 # %% ../nbs/9_lab/42_export.ipynb #60d7d4d3
+def opened(path: Path): # session of onnxruntime
+    "An ONNX file, ready to run. FileNotFoundError where there is none, ValueError for one that cannot be run."
+    runtime = need("onnxruntime")
+    if not path.is_file(): raise FileNotFoundError(f"No model at {line_of(path)}; `causal-tune export` writes one.")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4 # what goes wrong is raised, too
+    devices = [d for d in ("CUDAExecutionProvider", "CPUExecutionProvider") if d in runtime.get_available_providers()]
+    try: return runtime.InferenceSession(str(path), options, providers=devices)
+    except Exception as error: # of a dozen kinds
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"{line_of(path)} is no model that onnxruntime can run ({said}).") from error
+
+# %% ../nbs/9_lab/42_export.ipynb #3f2a83e4
 class OnnxFile:
-    "A file that `export_onnx` wrote, opened. FileNotFoundError where there is none, ValueError for one that cannot be run."
+    "A file that `export_onnx` wrote, opened. FileNotFoundError where there is none, ValueError for one that is another."
     def __init__(self, path: str | Path): # .onnx
-        runtime = need("onnxruntime")
         self.path = Path(path)
-        if not self.path.is_file(): raise FileNotFoundError(f"No model at {line_of(path)}; `causal-tune export` writes one.")
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3
-        devices = [d for d in ("CUDAExecutionProvider", "CPUExecutionProvider") if d in runtime.get_available_providers()]
-        try: self.session = runtime.InferenceSession(str(self.path), options, providers=devices)
-        except Exception as error: # of a dozen kinds
-            said = " ".join(str(error).split())[:200]
-            raise ValueError(f"{line_of(path)} is no model that onnxruntime can run ({said}).") from error
+        self.session = opened(self.path)
         told = self.session.get_modelmeta().custom_metadata_map.get(KEY)
         if told is None: raise ValueError(f"{line_of(path)} was not written by `causal-tune export`: it does not name its classes.")
+        self.read(told)
+        if wrong := unlike(self.session, len(self.space), self.size): raise ValueError(
+            f"{line_of(path)} holds another graph than `causal-tune export` writes ({wrong}); export the run again.")
+
+    def read(self, told: str): # see `luggage`
         try: self.unpack(json.loads(told))
         except Exception as error: # whatever a damaged or made-up file leads to
-            raise ValueError(f"{line_of(path)} does not say how its scores are to be read ({shown(str(error))}); "
+            raise ValueError(f"{line_of(self.path)} does not say how its scores are to be read ({shown(str(error))}); "
                              "export the run again.") from error
 
     def unpack(self, told: dict): # see `luggage`
@@ -199,6 +209,22 @@ class OnnxFile:
         self.recipe = from_dict(told["recipe"])
         self.patch = tuple(told["patch"])
         self.size = tuple(told["size"]) if told["size"] else None
+
+# %% ../nbs/9_lab/42_export.ipynb #d14b5f1e
+def unlike(session, # of onnxruntime
+           k: int, # classes
+           size: tuple | None, # (height, width) that the graph takes; None: any
+) -> str | None: # what is wrong; None where nothing is
+    "Whether a graph takes images and gives scores as `framed` makes it."
+    height, width = size or ("height", "width")
+    wanted = {"images": ["batch", 3, height, width], "logits": ["batch", k, height, width]}
+    found = {node.name: node for node in [*session.get_inputs(), *session.get_outputs()]}
+    if found.keys() != wanted.keys(): return f"it has {shown(', '.join(found))}, not images and logits"
+    for name, shape in wanted.items():
+        given = found[name]
+        if given.type != "tensor(float)" or given.shape != shape:
+            return f"{name} are {given.type} of {shown(given.shape)}, not float of {shape}"
+    return None
 
 # %% ../nbs/9_lab/42_export.ipynb #83e9a28c
 def check_size(model: OnnxFile, h: int, w: int) -> None:
@@ -210,6 +236,19 @@ def check_size(model: OnnxFile, h: int, w: int) -> None:
         f"{line_of(model.path)} takes {fixed} pixels only, not {h}x{w}: give larger images and --window {fixed}, or {way}")
     if not fixed and (h <= least[0] - model.patch[0] or w <= least[1] - model.patch[1]): raise ValueError(
         f"{line_of(model.path)} takes {least[0]}x{least[1]} pixels or more, not {h}x{w}: enlarge the image, or {way}")
+
+# %% ../nbs/9_lab/42_export.ipynb #05e40596
+def graph_scores(model: OnnxFile, images: np.ndarray, # (b, 3, h, w) in 0..255, RGB
+) -> np.ndarray: # (b, k, h, w) float32
+    "What a graph answers. ValueError for sizes that it does not take, and where it cannot, or gives scores of another shape."
+    check_size(model, *images.shape[-2:])
+    try: scores = model.session.run(["logits"], {"images": np.ascontiguousarray(images, np.float32)})[0]
+    except Exception as error: # of onnxruntime's own kinds; too little memory is told apart by its words
+        said = " ".join(str(error).split())[:200]
+        if "allocate memory" in said: raise
+        raise ValueError(f"{line_of(model.path)} does not run on images of {images.shape[-2:]} ({said}); export the run again.") from error
+    if scores.shape == (len(images), len(model.space), *images.shape[-2:]): return scores
+    raise ValueError(f"{line_of(model.path)} gives scores of {scores.shape} for images of {images.shape}; export the run again.")
 
 # %% ../nbs/9_lab/42_export.ipynb #344bffb2
 def resampled(x: np.ndarray, # (c, h, w)
@@ -229,8 +268,7 @@ class OnnxSegmentor(OnnxFile):
     "Predicts as a `Segmentor` does, without torch."
     def __call__(self, images: np.ndarray # (b, 3, h, w) in 0..255, RGB
     ) -> np.ndarray: # (b, k, h, w) scores, float32
-        check_size(self, *images.shape[-2:])
-        return self.session.run(["logits"], {"images": np.ascontiguousarray(images, np.float32)})[0]
+        return graph_scores(self, images)
 
     def slide(self, images, window=None, stride=None): # as `Segmentor.slide`
         if window is None: return self(images)

@@ -7,8 +7,9 @@ from __future__ import annotations
 import os, re
 from base64 import b64encode
 from functools import lru_cache
+from html import escape
 from io import BytesIO
-from itertools import accumulate, count, cycle
+from itertools import cycle
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence
 import numpy as np
@@ -17,21 +18,19 @@ import plotly.graph_objects as go
 import torch
 from choreographer.browsers.chromium import Chromium
 from einops import rearrange
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
-from .spectral import dct_matrix
 from .core import unknown
 from .domains import LabelSpace, domain_color
 from .frequency import removed_share
 from .results import check_rows, direction, summary
 
 # %% auto #0
-__all__ = ['PALETTE', 'DASHES', 'MARKS', 'OUTLINE', 'RADIUS', 'HORIZONTAL', 'VERTICAL', 'TEMPLATE', 'TOLD', 'styled',
-           'find_browser', 'static', 'gain_curve', 'filter_curve', 'filter_plane', 'spectrum_curves', 'text_color',
-           'number_panels', 'layer_domain_heatmap', 'cutoff_line', 'difference_plane', 'coefficient_view', 'data_uri',
-           'pca_picture', 'picture_row', 'information_figure', 'result_bars', 'difference_plot', 'legend',
-           'picture_table', 'prediction_grid']
+__all__ = ['PALETTE', 'DASHES', 'MARKS', 'OUTLINE', 'RADIUS', 'VERTICAL', 'TEMPLATE', 'TOLD', 'styled', 'find_browser', 'static',
+           'gain_curve', 'filter_curve', 'spectrum_curves', 'text_color', 'number_panels', 'layer_domain_heatmap',
+           'cutoff_line', 'difference_plane', 'data_uri', 'pca_picture', 'picture_row', 'information_figure',
+           'result_bars', 'difference_plot', 'Html', 'html_table', 'swatch', 'prediction_grid']
 
 # %% ../nbs/7_insight/30_figures.ipynb #f4ed4890
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -39,7 +38,6 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 OUTLINE = dict(width=1, color="#333")  # of marks and bars
 RADIUS = "radial frequency (share of Nyquist)"
-HORIZONTAL = "horizontal frequency (half-cycles per image)"
 VERTICAL = "vertical frequency (half-cycles)"
 
 # %% ../nbs/7_insight/30_figures.ipynb #fcbbf212
@@ -110,24 +108,6 @@ def filter_curve(bands: Mapping # name -> band
     fig.update_xaxes(title_text=RADIUS, range=[0, 2 ** .5], dtick=.2)
     fig.update_yaxes(title_text="gain", range=[-.02, 1.05])
     return styled(fig, "What the filters keep", showlegend=True)
-
-# %% ../nbs/7_insight/30_figures.ipynb #aceafa9c
-def _plane(z, title, bar, height, **heatmap):
-    h, w = np.shape(z)
-    colorbar = dict(title=dict(text=bar, font_size=13), outlinewidth=0)
-    hover = f"vertical %{{y}}, horizontal %{{x}}: %{{z:.2f}} {bar}<extra></extra>"
-    fig = go.Figure(go.Heatmap(z=z, colorbar=colorbar, hovertemplate=hover, **heatmap))
-    fig.update_xaxes(title_text=HORIZONTAL, range=[-.5, w - .5], showgrid=False)
-    fig.update_yaxes(title_text=VERTICAL, range=[h - .5, -.5], showgrid=False)
-    return styled(fig, title, height, width=640)
-
-def filter_plane(band, # any band
-                 h: int, w: int, # the patch grid
-) -> go.Figure:
-    "Gain of a filter for every coefficient of a grid."
-    with torch.no_grad(): gain = band(h, w).cpu().numpy()
-    title = f"What the filter keeps of a {h} × {w} grid"
-    return _plane(gain, title, "gain", 400, zmin=0, zmax=1, colorscale="Cividis")
 
 # %% ../nbs/7_insight/30_figures.ipynb #4af7f7ec
 def _shade(band):
@@ -364,33 +344,6 @@ def _difference_axes(fig, h, w, reach, unit):
     fig.update_yaxes(range=[h - .5, -.5], showgrid=False)
     fig.update_yaxes(title_text=VERTICAL, col=1)
     return fig.update_annotations(font_size=13)
-
-# %% ../nbs/7_insight/30_figures.ipynb #4387aa48
-def coefficient_view(h: int, w: int, # the patch grid
-                     at: tuple[int, int], # (k, l), which coefficient
-                     energies: Mapping, # domain -> its mean energy
-) -> go.Figure:
-    "The basis image of one DCT coefficient, and its energy per domain. ValueError for one outside the grid."
-    k, l = at
-    if not (0 <= k < h and 0 <= l < w): raise ValueError(f"There is no coefficient ({k}, {l}) on a {h} x {w} grid.")
-    wave = np.outer(dct_matrix(h)[k], dct_matrix(w)[l])
-    colors = [domain_color(d) for d in energies]
-    fig = make_subplots(1, 2, column_widths=[.5, .5], horizontal_spacing=.22, subplot_titles=["basis image", "energy"])
-    fig.add_heatmap(z=wave, colorscale="gray", showscale=False, hoverinfo="skip", row=1, col=1)
-    fig.add_bar(
-        x=list(energies.values()),
-        y=list(energies),
-        orientation="h",
-        marker=dict(color=colors, line=OUTLINE),
-        hovertemplate="%{y}: %{x:.3g}<extra></extra>",
-        row=1, col=2)
-    fig.update_yaxes(autorange="reversed")
-    fig.update_xaxes(visible=False, constrain="domain", col=1)
-    fig.update_yaxes(visible=False, constrain="domain", scaleanchor="x", col=1)
-    fig.update_xaxes(title_text="mean energy", rangemode="tozero", exponentformat="power", nticks=4, col=2)
-    fig.update_yaxes(type="category", showgrid=False, col=2)
-    fig.update_annotations(font_size=13)
-    return styled(fig, f"Coefficient: vertical {k}, horizontal {l}", 300, showlegend=False, margin_l=10, margin_t=72)
 
 # %% ../nbs/7_insight/30_figures.ipynb #e079469c
 def data_uri(picture, # PIL image, or array (H, W, 3) or (H, W) uint8
@@ -651,76 +604,56 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
     _below(fig, f"difference to {reference} (points of mIoU)")
     return styled(fig, title, 160 + 30 * len(names), showlegend=False, margin=dict(l=24, r=24, t=82, b=64))
 
-# %% ../nbs/7_insight/30_figures.ipynb #7bcc3439
-def legend(space: LabelSpace, # names and colours
-           present: Sequence[int], # class ids to list
-           width: int, # of the picture in pixels
-           size: int = 14, # of the letters
-) -> Image.Image:
-    "Colour patches with class names, wrapped to a width."
-    font = ImageFont.load_default(size)
-    places = []
-    x, y = 4, 6
-    for i in present:
-        need = size + 8 + int(font.getlength(space.classes[i])) + 18
-        if x > 4 and x + need > width: # the next line
-            x = 4
-            y += size + 10
-        places.append((i, x, y))
-        x += need
-    image = Image.new("RGB", (width, y + size + 10), "white")
-    draw = ImageDraw.Draw(image)
-    for i, x, y in places:
-        patch = [x, y, x + size, y + size]
-        color = tuple(map(int, space.palette[i]))
-        draw.rectangle(patch, fill=color, outline="#555")
-        draw.text((x + size + 8, y + size // 2), space.classes[i], fill="black", font=font, anchor="lm")
-    return image
+# %% ../nbs/7_insight/30_figures.ipynb #135e7995
+class Html(str):
+    "Text that is HTML already; a notebook shows what it says."
+    def _repr_html_(self): return str(self)
 
-# %% ../nbs/7_insight/30_figures.ipynb #87990f7a
-def picture_table(columns: Mapping, # heading -> pictures (H, W, 3) uint8, as many in each column
-                  captions: Sequence[str], # names of the rows
-                  width: int = 200, # of each picture in pixels
-                  size: int = 15, # of the letters
-) -> Image.Image:
-    "Pictures in rows and columns with headings and captions."
-    font = ImageFont.load_default(size)
-    gap = 6
-    top = size + 11  # where the pictures begin
-    left = int(max(font.getlength(c) for c in captions)) + 12
-    first = next(iter(columns.values()))
-    heights = [round(width * x.shape[0] / x.shape[1]) for x in first]
-    tops = list(accumulate((h + gap for h in heights), initial=top))
-    page = Image.new("RGB", (left + len(columns) * (width + gap), tops[-1]), "white")
-    draw = ImageDraw.Draw(page)
-    for y, h, name in zip(tops, heights, captions):
-        draw.text((6, y + h // 2), name, fill="black", font=font, anchor="lm")
-    for x, (name, column) in zip(count(left, width + gap), columns.items()):
-        draw.text((x + width // 2, top // 2), name, fill="black", font=font, anchor="mm")
-        for picture, y, h in zip(column, tops, heights):
-            small = Image.fromarray(picture).resize((width, h), Image.LANCZOS)
-            page.paste(small, (x, y))
-    return page
+def _escaped(x): return x if isinstance(x, Html) else escape(str(x))
 
-# %% ../nbs/7_insight/30_figures.ipynb #44b93065
-def prediction_grid(images, # (b, 3, H, W) uint8, or a list of (3, H, W)
+def html_table(head: Sequence, # column headings
+               body: Sequence[Sequence], # rows; the first cell of each is its heading
+               caption: str = "", # above the table
+) -> Html:
+    "A semantic table that scrolls where the page is narrower."
+    headings = "".join(f'<th scope="col">{_escaped(x)}</th>' for x in head)
+    lines = []
+    for first, *rest in body:
+        cells = "".join(f"<td>{_escaped(x)}</td>" for x in rest)
+        lines.append(f'<tr><th scope="row">{_escaped(first)}</th>{cells}</tr>\n')
+    title = f"<caption>{_escaped(caption)}</caption>" if caption else ""
+    return Html(f'<div class="scroll"><table>{title}<thead><tr>{headings}</tr></thead>'
+                f'<tbody>{"".join(lines)}</tbody></table></div>')
+
+# %% ../nbs/7_insight/30_figures.ipynb #5a7c4e10
+def swatch(name: str, # a class
+           space: LabelSpace, # its colours
+) -> Html | str:
+    "A class with a patch of its colour; a name that is none stays as it is."
+    if name not in space.classes: return name
+    color = "#%02x%02x%02x" % tuple(space.palette[space.classes.index(name)])
+    return Html(f'<span class="swatch" style="background:{color}"></span>{escape(name)}')
+
+def _picture(pixels, alt, width):
+    return Html(f'<img alt="{escape(alt)}" width="{width}" src="{data_uri(pixels, optimize=True)}">')
+
+# %% ../nbs/7_insight/30_figures.ipynb #cb672772
+def prediction_grid(images, # b images (3, H, W) uint8
                     labels, # b class id maps (H, W)
                     predictions: Mapping, # adapter -> b class id maps
                     space: LabelSpace, # names and colours
                     captions: Sequence[str], # b names of the rows, such as the domains
                     width: int = 200, # of each picture in pixels
-) -> Image.Image:
-    "One picture: a row per image; its columns are the image, the label and each adapter's prediction; a legend below."
+) -> Html:
+    "What each adapter made of some images, side by side. ValueError where there are not as many of one as of another."
     maps = {"label": labels, **predictions}
     given = {"images": images, "captions": captions, **maps}
     wrong = [name for name, some in given.items() if len(some) != len(labels)]
     if wrong: raise ValueError(f"{', '.join(wrong)} must have {len(labels)} entries, one per label.")
-    photos = [np.ascontiguousarray(rearrange(np.asarray(x), "c h w -> h w c")) for x in images]
-    painted = {name: [space.colorize(x) for x in some] for name, some in maps.items()}
-    table = picture_table({"image": photos, **painted}, captions, width)
-    ids = {i for some in maps.values() for x in some for i in np.unique(x).tolist()}
-    key = legend(space, sorted(i for i in ids if 0 <= i < len(space)), table.width)
-    page = Image.new("RGB", (table.width, table.height + key.height), "white")
-    page.paste(table, (0, 0))
-    page.paste(key, (0, table.height))
-    return page
+    body = []
+    for i, caption in enumerate(captions):
+        painted = [_picture(space.colorize(some[i]), name, width) for name, some in maps.items()]
+        body.append([caption, _picture(np.asarray(images[i]).transpose(1, 2, 0), "image", width), *painted])
+    present = {i for some in maps.values() for x in some for i in np.unique(x).tolist()}
+    key = " ".join(f'<span class="key">{swatch(name, space)}</span>' for i, name in enumerate(space.classes) if i in present)
+    return Html(f'<div class="pictures">{html_table(["", "image", *maps], body)}<p>{key}</p></div>')

@@ -4,7 +4,6 @@
 
 # %% ../nbs/4_models/18_heads.ipynb #f6fb9b4e
 from __future__ import annotations
-import torch
 import causal_tune  # before smp: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn

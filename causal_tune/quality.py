@@ -22,10 +22,10 @@ from .evaluation import miou
 from .results import collapsed, differences, scores_of, together, write_table
 from .backbones import image_batches
 from .training import build, evaluate_on, load_checkpoint, parameter_groups, refuse_other
-from .figures import difference_plot
+from .figures import difference_plot, html_table
 from .suggest import suggest_band
 from .benchmark import grid, open_all, processes, run_grid, single_threaded
-from .report import html_table, write_report
+from .report import write_report
 
 # %% auto #0
 __all__ = ['EXPERIMENTS', 'AT_WORK', 'CONTROLLED', 'PEERS', 'REGIMES', 'MEASURED', 'FAST', 'SEARCH_SEEDS', 'RATES', 'MULTIPLES',

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2, numpy as np
 from numpy import clip, exp, float32, floor, maximum, minimum, ndarray, sqrt, square, take, where
 from .world import (CLASSES, Clump, Face, Front, Ground, Panel, Plane, Rod,
-                               Street, Sun, Thing, Tiles, build_street, disc)
+                               Street, Tiles, build_street, disc)
 
 # %% ../nbs/3_toy/14_render.ipynb #37456e16
 SKY_DEPTH = 1000. # metres, a stand-in for infinity

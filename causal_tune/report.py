@@ -16,11 +16,11 @@ import causal_tune
 from .files import whole_file
 from .domains import LabelSpace
 from .results import check_rows, direction, summary
-from .figures import data_uri, result_bars
+from .figures import Html, data_uri, html_table, result_bars, swatch
 
 # %% auto #0
-__all__ = ['SCORES', 'PANEL', 'MEANING', 'ONE_SEED', 'FEW_SEEDS', 'GLANCE', 'verdict', 'Html', 'html_table', 'domain_head',
-           'score_table', 'class_tables', 'figure_html', 'write_report']
+__all__ = ['SCORES', 'PANEL', 'MEANING', 'ONE_SEED', 'FEW_SEEDS', 'GLANCE', 'verdict', 'domain_head', 'score_table',
+           'class_tables', 'figure_html', 'write_report']
 
 # %% ../nbs/8_bench/36_report.ipynb #3bc39159
 def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, holm, as `results.differences` makes it
@@ -37,26 +37,6 @@ def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, 
     return f"{adapter} against {baseline}: {'; '.join(parts)}."
 
 def _signed(points, digits): return f"{points:+.{digits}f}".replace("-", "−")
-
-# %% ../nbs/8_bench/36_report.ipynb #135e7995
-class Html(str):
-    "Text that is HTML already."
-
-def _escaped(x): return x if isinstance(x, Html) else escape(str(x))
-
-def html_table(head: Sequence, # column headings
-               body: Sequence[Sequence], # rows; the first cell of each is its heading
-               caption: str = "", # above the table
-) -> Html:
-    "A semantic table that scrolls where the page is narrower."
-    headings = "".join(f'<th scope="col">{_escaped(x)}</th>' for x in head)
-    lines = []
-    for first, *rest in body:
-        cells = "".join(f"<td>{_escaped(x)}</td>" for x in rest)
-        lines.append(f'<tr><th scope="row">{_escaped(first)}</th>{cells}</tr>\n')
-    title = f"<caption>{_escaped(caption)}</caption>" if caption else ""
-    return Html(f'<div class="scroll"><table>{title}<thead><tr>{headings}</tr></thead>'
-                f'<tbody>{"".join(lines)}</tbody></table></div>')
 
 # %% ../nbs/8_bench/36_report.ipynb #e09c2fb4
 def _cell(score, gain, best): # lines of the tables of means and differences, None where there is none; best of its column?
@@ -126,13 +106,8 @@ def _class_table(domain, scores, adapters, space):
     body = []
     for name, line in means.iterrows():
         cells = ["–" if np.isnan(v) else f"{v:.1f}" for v in line.reindex(adapters)]
-        body.append([_swatch(name, space), *cells])
+        body.append([swatch(name, space), *cells])
     return f"<details><summary>{escape(domain)}</summary>{html_table(['class', *adapters], body)}</details>"
-
-def _swatch(name, space):
-    if name not in space.classes: return name
-    color = "#%02x%02x%02x" % tuple(space.palette[space.classes.index(name)])
-    return Html(f'<span class="swatch" style="background:{color}"></span>{escape(name)}')
 
 # %% ../nbs/8_bench/36_report.ipynb #40b4be09
 def figure_html(heading: str, # above

@@ -111,12 +111,21 @@ def prepared(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
     if size: x = resize(x, size, antialias)
     return self.backbone.standardise(x)
 
+# %% ../nbs/4_models/20_segmentor.ipynb #c0fe0071
+def at_least(images: Tensor, # (b, 3, H, W), normalised
+             size: tuple[int, int], # (h, w)
+) -> Tensor: # (b, 3, max(H, h), max(W, w))
+    "Images padded with the mean colour at the right and the bottom, up to a size."
+    H, W = images.shape[-2:]
+    return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
+
 # %% ../nbs/4_models/20_segmentor.ipynb #e38f7039
 @patch
 @torch.no_grad()
 def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
           window: int | tuple | None = None, # side or (h, w) in pixels; None: its own, or else the whole image at once
           stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
+          at_once: int = 1, # windows of an image that the model sees together: faster where there is memory
 ) -> Tensor: # (b, k, H, W) scores, averaged where windows overlap
     "Scores through sliding windows; ValueError where the stride would leave gaps."
     window = window or self.window
@@ -125,17 +134,15 @@ def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
     if self.window or self.adapter.square: images = at_least(images, pair(window))
     total = images.new_zeros(len(images), self.num_classes, *images.shape[-2:])
     count = images.new_zeros(images.shape[-2:])
-    for place in windows(count.shape, window, stride):
-        total[place] += self(images[place])
-        count[place] += 1
+    places = windows(count.shape, window, stride)
+    for start in range(0, len(places), at_once):
+        some = places[start:start + at_once]
+        scores = self(torch.cat([images[place] for place in some])).split(len(images))
+        for place, of_window in zip(some, scores):
+            total[place] += of_window
+            count[place] += 1
     return (total / count)[..., :H, :W]
 
-def at_least(images: Tensor, # (b, 3, H, W), normalised
-             size: tuple[int, int], # (h, w)
-) -> Tensor: # (b, 3, max(H, h), max(W, w))
-    "Images padded with the mean colour at the right and the bottom, up to a size."
-    H, W = images.shape[-2:]
-    return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
 
 # %% ../nbs/4_models/20_segmentor.ipynb #0073b15d
 def labels_of(scores: Tensor, # (b, k, ...)

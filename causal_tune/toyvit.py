@@ -16,7 +16,7 @@ from timm.layers import PatchEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from tqdm.auto import tqdm
-from .core import check_range
+from .core import check_range, shown
 from .files import held, whole_file
 from .tensors import foreign, read_tensors
 from .render import render_scene
@@ -202,26 +202,33 @@ def pretrain_step(net, opt, x, y, lr) -> list[float]: # the parts of the loss
     return [v.item() for v in parts.values()]
 
 # %% ../nbs/3_toy/16_toyvit.ipynb #65e6ece1
-def save_progress(out, net, opt, step, log) -> None:
+def save_progress(out, net, opt, step, log, made) -> None:
     "Write weights, log and everything needed to go on; each file appears whole or not at all, and last what says how far it came."
     from safetensors.torch import save_file
     weights = {k: v.half().contiguous() for k, v in net.vit.state_dict().items()}
     with whole_file(out) as path: save_file(weights, path)
     lines = ["step,image,depth,normals,edges", *(",".join(map(str, row)) for row in log)]
     with whole_file(out.with_suffix(".csv")) as path: path.write_text("\n".join(lines) + "\n")
-    state = dict(net=net.state_dict(), opt=opt.state_dict(), step=step, log=log)
+    state = dict(net=net.state_dict(), opt=opt.state_dict(), step=step, log=log, made=made)
     with whole_file(out.with_suffix(".ckpt")) as path: torch.save(state, path)
 
-def resume(out, net, opt) -> tuple[int, list]: # first step to do, log so far
-    "Load the checkpoint beside `out` into net and opt, if there is one; ValueError where it is damaged."
+# %% ../nbs/3_toy/16_toyvit.ipynb #b4a18792
+def resume(out, net, opt, made) -> tuple[int, list]: # first step to do, log so far
+    "Load the checkpoint beside `out` into net and opt, if there is one; ValueError where it is damaged or was made with other values."
     path = out.with_suffix(".ckpt")
     if not path.exists(): return 0, []
     state = read_tensors(path, "the state of a pre-training", "remove it to begin again")
     with foreign(path):
+        before = {name: state["made"][name] for name in made}
+        if before != made: raise ValueError(f"{path} was made with {_named(before, made)}, not {_named(made, before)}; "
+                                            "give these values again or another --out, or remove it to begin again.")
         net.load_state_dict(state["net"])
         try: opt.load_state_dict(state["opt"])
         except ValueError as error: raise ValueError(f"{path} is of another optimizer ({error}); remove it to begin again.") from None
         return check_range(f"{path}: step", state["step"], 0, 10 ** 9), list(state["log"])
+
+def _named(values, others): # what differs
+    return ", ".join(f"{name}={shown(value)}" for name, value in values.items() if value != others[name])
 
 # %% ../nbs/3_toy/16_toyvit.ipynb #a69d62ae
 def pretrain(out: Path, # where the weights go, a .safetensors file
@@ -232,18 +239,19 @@ def pretrain(out: Path, # where the weights go, a .safetensors file
 ) -> list[tuple]: # (step, image, depth, normals, edges) of every tenth step
     "Pre-train `toy_vit` on Toyscapes in the seen weathers; goes on from `out`'s checkpoint if there is one. ValueError for absurd numbers."
     out = Path(out)
+    made = dict(steps=steps, scenes=scenes, batch=batch, lr=lr, seed=seed)
     for name, value in dict(steps=steps, scenes=scenes, batch=batch).items(): check_range(name, value, 1, 10 ** 9)
     check_range("seed", seed, 0, 2 ** 32 - 1)
     with held(out.parent):
         torch.manual_seed(seed)
         net = Pretext().train()
         opt = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=.05)
-        first, log = resume(out, net, opt)
+        first, log = resume(out, net, opt, made)
         pool = [pretext_sample(FIRST_SEED + i) for i in tqdm(range(scenes), desc="rendering")]
         end = stop or steps
         for step in tqdm(range(first, end), desc="pre-training", initial=first, total=steps):
             x, y = batch_of(step, pool, batch, seed)
             parts = pretrain_step(net, opt, x, y, lr * schedule(step, steps))
             if step % 10 == 0: log.append((step, *(round(v, 4) for v in parts)))
-            if (step + 1) % 200 == 0 or step + 1 == end: save_progress(out, net, opt, step + 1, log)
+            if (step + 1) % 200 == 0 or step + 1 == end: save_progress(out, net, opt, step + 1, log, made)
         return log

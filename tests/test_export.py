@@ -49,13 +49,17 @@ def test_same_scores(adapter, head, tmp_path):
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items()), "exporting changed the model"
     exported = OnnxSegmentor(tmp_path / "model.onnx")
     assert (exported.size is None) == (adapter != "causal_tune:variant=released")
+    apart, alike = [], []
     for size in [exported.size] if exported.size else [(40, 56), (61, 83)]:
         for batch in (1, 3):
             images = torch.rand(batch, 3, *size) * 255
             with torch.no_grad(): want = model(model.backbone.standardise(images)).numpy()
             got = exported(images.numpy())
-            assert np.abs(got - want).max() < 1e-3
-            assert (got.argmax(1) == want.argmax(1)).mean() > .999
+            apart.append(np.abs(got - want).max())
+            alike.append((got.argmax(1) == want.argmax(1)).mean())
+    print(f"{adapter} with {head}: scores differ by {max(apart):.1e} at most, {min(alike):.4%} of pixels are equal")  # pytest -rP
+    assert max(apart) < 1e-3
+    assert min(alike) > .999
     with torch.no_grad(): other = plain(plain.backbone.standardise(images)).numpy()
     assert adapter == "none" or np.abs(other - want).max() > 1e-3, "an adapter that does nothing tells nothing"
 

@@ -1,4 +1,5 @@
 """What keeps the notebooks readable: short cells and lines, methods where their class is, chapters that build on earlier ones only."""
+import ast
 import pytest
 from conftest import ROOT
 from house import filled, imports, late, notebooks, packed
@@ -28,8 +29,24 @@ def test_chapters_build_on_earlier_ones(chapter):
     assert later - UPWARDS == set()
 
 
+def unused(text):
+    "What a module imports at its top and never names; a comment in the line says why it is imported all the same."
+    tree = ast.parse(text)
+    lines = text.splitlines()
+    imported = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) and "#" not in lines[node.end_lineno - 1]]
+    names = {(alias.asname or alias.name).split(".")[0] for node in imported for alias in node.names}
+    return names - {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {"annotations"}
+
+
+def test_every_import_is_used():
+    files = [*(ROOT / "causal_tune").glob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "docs").glob("*.py")]
+    found = {path.name: unused(path.read_text(encoding="utf-8")) for path in files if path.name != "__init__.py"}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
 def test_the_measure_itself():
     "A ruler that always says zero would let everything pass."
+    assert unused("import a, b.c\nfrom d import (e,\n f as g)\nimport h  # registers\nb.c(e)") == {"a", "g"}
     assert packed("a, b = 1, 2\nc, d = e\nf = 1, 2") == 1
     assert late("Segmentor.loss = loss\nx.y = 1") == ["Segmentor.loss"]
     assert imports("def f():\n    from causal_tune.lab import x\n    from causal_tune import y\n    import causal_tune.z") == {"lab", "y", "z"}

@@ -1,5 +1,4 @@
 """The frequency lab in JupyterLab in a real Chromium: what a mouse does to a slider, a chip and a cell reaches the figures."""
-import json
 import pytest
 from browser import TOY, boxes, figures, jupyter, opened
 

@@ -9,7 +9,7 @@ import json, os
 from pathlib import Path
 import pytest
 import torch
-import causal_tune
+import causal_tune  # before timm
 from conftest import ROOT
 from causal_tune import mask2former as m2f
 from causal_tune.backbones import create_backbone

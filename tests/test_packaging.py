@@ -1,6 +1,7 @@
 """What `pip install .` gives, and what importing it costs."""
-import os, shutil, subprocess, sys, zipfile
-import pytest
+import os, shutil, subprocess, sys, tarfile, zipfile
+from configparser import ConfigParser
+import pytest, yaml
 from conftest import ROOT
 
 ASSET = ROOT / "causal_tune" / "assets" / "toy_vit.safetensors"
@@ -8,21 +9,43 @@ needs_asset = pytest.mark.skipif(not ASSET.exists(), reason="the weights of toy_
 
 
 def python(code, cwd, **env):
-    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=os.environ | env, timeout=120,
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=os.environ | env, timeout=240,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
+def call(words, cwd):
+    done = subprocess.run([sys.executable, "-m", *map(str, words)], cwd=cwd, timeout=240, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    "The package's wheel, built from a copy that holds no left-overs of earlier builds."
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("setup.py", "settings.ini", "README.md", "LICENSE", "MANIFEST.in"): shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "causal_tune", source / "causal_tune", ignore=shutil.ignore_patterns("__pycache__"))
-    build = [sys.executable, "-m", "pip", "wheel", ".", "--quiet", "--no-deps", "--no-build-isolation", "-w", out]
-    subprocess.run(build, cwd=source, check=True, timeout=120)
+def source(tmp_path_factory):
+    "What is packed, without left-overs of earlier builds."
+    folder = tmp_path_factory.mktemp("source")
+    packed = [line.split()[1:] for line in (ROOT / "MANIFEST.in").read_text().splitlines() if line.startswith("include")]
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", *sum(packed, [])): shutil.copy(ROOT / name, folder)
+    for name in ("causal_tune", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
+    "The package's wheel, from its folder."
+    out = tmp_path_factory.mktemp("wheel")
+    call(["pip", "wheel", ".", "--quiet", "--no-deps", "--no-build-isolation", "-w", out], source)
     return next(out.glob("causal_tune-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def dist(source, tmp_path_factory):
+    "Source distribution, and the wheel that is built from it."
+    pytest.importorskip("build", reason="the package `build` is not installed")
+    out = tmp_path_factory.mktemp("dist")
+    call(["build", "--no-isolation", "--outdir", out], source)
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +63,61 @@ def test_wheel_holds_every_module_and_the_command(wheel):
         assert "causal-tune=causal_tune.cli:main" in archive.read(entry).decode().replace(" ", "")
     for module in (ROOT / "causal_tune").rglob("*.py"): assert module.relative_to(ROOT).as_posix() in names
     assert not [n for n in names if n.startswith(("tests", "nbs", "data", "runs"))]
+
+
+def test_source_distribution_makes_the_same_wheel(dist, wheel):
+    with zipfile.ZipFile(wheel) as ours, zipfile.ZipFile(next(dist.glob("*.whl"))) as theirs:
+        digests = [{info.filename: info.CRC for info in archive.infolist()} for archive in (ours, theirs)]
+    assert digests[0] == digests[1]
+
+
+def test_source_distribution_holds_what_belongs_to_it(dist):
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive: names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "CITATION.cff", "CHANGELOG.md", "SECURITY.md", "constraints.txt", "settings.ini"} <= names
+    assert not [name for name in names if name.startswith(("tests", "nbs", "docs"))], "a part of the tests tells nobody anything"
+
+
+@pytest.mark.parametrize("module, words", [("twine", ["check", "--strict"]), ("check_wheel_contents", [])])
+def test_distributions_are_in_order(dist, module, words):
+    pytest.importorskip(module, reason=f"the package {module} is not installed")
+    files = [path for path in dist.iterdir() if module == "twine" or path.suffix == ".whl"]
+    call([module, *words, *files], dist)
+
+
+def test_metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        told = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
+        assert [n for n in archive.namelist() if n.endswith("LICENSE")]
+    for line in ("Requires-Python: >=3.10", "License: Apache-2.0", "Description-Content-Type: text/markdown",
+                 "Classifier: Programming Language :: Python :: 3.10", "Classifier: Programming Language :: Python :: 3.13"):
+        assert line in told.splitlines()
+
+
+def settings():
+    parser = ConfigParser(delimiters=["="])
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    return parser["DEFAULT"]
+
+
+def test_actions_run_what_ci_runs():
+    "The oldest and the newest Python, and nothing of their own."
+    job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
+    assert job["strategy"]["matrix"]["python"] == [settings()["min_python"], settings()["max_python"]]
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    assert job["steps"][-2]["with"] == {"python-version": "${{ matrix.python }}"}
+
+
+def test_citation():
+    told = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (told["title"], told["version"], told["license"]) == (settings()["lib_name"], settings()["version"], "Apache-2.0")
+    assert {"cff-version", "message", "authors", "abstract"} <= told.keys() and told["abstract"] == settings()["description"]
+    assert told["references"][0]["identifiers"] == [{"type": "other", "value": "arXiv:2512.16567"}]
+
+
+def test_every_requirement_has_a_lower_bound():
+    "Without one nobody knows what the oldest is that may be there; tests/versions.py tries them all at once."
+    packages = [name for field in ("requirements", "export_requirements") for name in settings()[field].split()]
+    assert [name for name in packages if ">=" not in name] == []
 
 
 @needs_asset

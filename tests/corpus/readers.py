@@ -214,8 +214,8 @@ def pretraining(folder):
     from causal_tune import toyvit
     net = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(net.parameters())
-    content = dict(net=net.state_dict(), opt=optimizer.state_dict(), step=10, log=[(0, 1., 1., 1., 1.)])
-    def resumed(path): return toyvit.resume(path.with_suffix(".safetensors"), net, optimizer)
+    content = dict(net=net.state_dict(), opt=optimizer.state_dict(), step=10, log=[(0, 1., 1., 1., 1.)], made=dict(steps=20, seed=0))
+    def resumed(path): return toyvit.resume(path.with_suffix(".safetensors"), net, optimizer, dict(steps=20, seed=0))
     return Reader([content] * 60 + make.hostile(), stored, dict(resume=resumed), (".ckpt",), "toy")
 
 
