@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from timm.models import VisionTransformer, build_model_with_cfg, register_model
 from conftest import ROOT
 from test_cli import paint
