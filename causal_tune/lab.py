@@ -445,7 +445,6 @@ class FrequencyLab(Controls):
     _figures = traitlets.Dict().tag(sync=True) # of what was measured
     _said = traitlets.Dict().tag(sync=True) # text, wrong, busy
     _timer = _inbox = None # the next turn of the event loop; a folder for files that were dropped
-    _jobs = {} # what is being worked at, by kind, the newest last
 
     def __init__(self, model, # `Segmentor`, `Backbone`, timm model, a name for `create_backbone`, or several: name -> model
                  images_by_domain: Mapping, # domain -> uint8 (n, 3, H, W), data set, folder, or list of paths and pictures
@@ -457,19 +456,19 @@ class FrequencyLab(Controls):
                  runs: Mapping | None = None): # name of a model -> folder of its run; {"": folder} for one model
         self.results = read_results(results) if results else {}
         self.budget = budget
-        self.runs = runs or {}
-        self._jobs = {}
+        self._jobs = {} # what is being worked at, by kind, the newest last
         self._files = {} # domain -> files that were dropped on the lab
         self._lock = threading.Lock() # JupyterLab may hand messages to several threads of the kernel
-        self._open(model if isinstance(model, Mapping) else {"": model}, gather(images_by_domain, size), stage)
+        self._open(model if isinstance(model, Mapping) else {"": model}, gather(images_by_domain, size), stage, runs or {})
         super().__init__(**self._start(), _said=dict(text=self._about()), _data=contents(self, self._everything()))
         self.on_msg(self._asked)
         self.state = state or {}
 
 # %% ../nbs/9_lab/40_lab.ipynb #9beb6f06
 @patch
-def _open(self:FrequencyLab, models, data: Gathered, stage): # what there is to show
+def _open(self:FrequencyLab, models, data: Gathered, stage, runs): # what there is to show
     self.data = data
+    self.runs = runs
     self.models = look(models, data.images, self.budget, stage)
     first = next(iter(self.models.values()))
     self.stage = first.stage
@@ -657,9 +656,10 @@ def contents(lab: FrequencyLab, holds: Contents) -> dict: # plain values and byt
     return dict(
         names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=layers, grid=lab.grid, energy=energy,
         limits=np.max([one.limits for one in seen], 0).tolist(), images=examples, picks=picks, choices=lab.choices, ranges=ranges,
-        presets=PRESETS | lab.own_filters(), learnt=learnt_filters(lab.models, lab.runs), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
-        benchmark=benchmark_figures(lab.results) or None,
-        about=lab._about(), notes=lab.notes(), foot=[], captions=captions_of(lab.backbone, lab.stage), **constants(lab.data.images))
+        presets=PRESETS | lab.own_filters(), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
+        learnt=learnt_filters(lab.models, lab.runs), benchmark=benchmark_figures(lab.results) or None,
+        about=lab._about(), notes=lab.notes(), foot=[], captions=captions_of(lab.backbone, lab.stage),
+        **constants(lab.data.images))
 
 @patch
 def own_filters(self:FrequencyLab) -> dict: # name of a preset -> entries of a state
