@@ -653,7 +653,7 @@ def lab_choices(args) -> dict: # arguments of `lab.open_lab`
     if args.checkpoint and (args.backbone or args.weights):
         raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
     if args.images: domain_folders(args.images)
-    names = "images", "backbone", "weights", "checkpoint", "size", "n", "results"
+    names = "images", "backbone", "weights", "checkpoint", "size", "n", "results", "stage"
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     found = find_weights(args.backbone) if args.backbone and not args.weights else None
     if found: chosen["weights"] = found
@@ -686,6 +686,7 @@ def become(words: list[str]): # a program and what follows it
          option("--checkpoint", help="checkpoint.pt of a run: look into its model, with its head"),
          option("--size", metavar="HxW", help="size the model is to see (default: that of the first image)"),
          option("--n", type=whole(1, 100_000), help="images per domain, at most (default: 8)"),
+         option("--stage", type=whole(0, 100), help="stage of a model that has several, from 0 (default: the last that is fine enough)"),
          option("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too"),
          option("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
          passes_on=True)

@@ -24,13 +24,13 @@ from plotly.offline import get_plotlyjs
 
 # %% auto #0
 __all__ = ['FILTERS', 'PRESETS', 'FILTER', 'LABELS', 'OPTIONAL', 'OFF', 'CAPTIONS', 'FIRST', 'FILTERED', 'PLACE', 'AFFECTS',
-           'FEWEST', 'NAMES', 'POINTS', 'COLOURS', 'INTRODUCTION', 'band_of', 'WithDC', 'filtered', 'other_band',
-           'pack_energy', 'relative_error', 'pack_maps', 'pack_norms', 'thumbnail', 'picture_of', 'edges_for',
-           'lacking', 'read_differences', 'read_results', 'panels', 'as_json', 'benchmark_figures', 'as_backbone',
-           'label_space', 'any_space', 'Looked', 'look', 'own_filter', 'asset', 'control', 'Controls', 'FrequencyLab',
-           'unavailable', 'number', 'chosen_of', 'one_of', 'blank', 'explanations', 'Contents', 'thinned', 'evenly',
-           'picks_of', 'example', 'contents', 'constants', 'packed_plotly', 'dc_share', 'joined', 'spectrum_table',
-           'open_lab', 'lab_notebook']
+           'FEWEST', 'NAMES', 'POINTS', 'COLOURS', 'STAGED', 'INTRODUCTION', 'band_of', 'WithDC', 'adapter_of',
+           'filtered', 'other_band', 'pack_energy', 'relative_error', 'pack_maps', 'pack_norms', 'thumbnail',
+           'picture_of', 'edges_for', 'lacking', 'read_differences', 'read_results', 'panels', 'as_json',
+           'benchmark_figures', 'as_backbone', 'label_space', 'any_space', 'Looked', 'stage_of', 'look', 'same_blocks',
+           'own_filter', 'asset', 'control', 'Controls', 'FrequencyLab', 'number', 'chosen_of', 'one_of', 'blank',
+           'explanations', 'Contents', 'thinned', 'evenly', 'picks_of', 'example', 'contents', 'constants',
+           'captions_of', 'packed_plotly', 'dc_share', 'joined', 'spectrum_table', 'open_lab', 'lab_notebook']
 
 # %% ../nbs/9_lab/40_lab.ipynb #c3f948e7
 from .core import shown as short, unknown
@@ -39,7 +39,8 @@ from .images import domain_folders, image_files
 from .domains import SPACES, LabelSpace, domain_color
 from .bands import BANDS, LearnableBand, radius, split
 from .frequency import Spectra, radial_profile, suppressed, suppressed_table
-from .backbones import Backbone, create_backbone
+from .adapters import Adapter
+from .backbones import Backbone, PerStage, create_backbone, stages_of
 from .segmentor import Segmentor
 from .datasets import load_dataset
 from .evaluation import classify, confusion, iou as class_iou
@@ -47,7 +48,7 @@ from .results import read_table
 from .training import load_checkpoint
 from .observation import Gathered, Observation, directions, gather, observe, outliers as outlying
 from .artifacts import artifact_report, outlier_figure
-from .evidence import EDGES, evidence_by_layer, joined_evidence, skill_curves
+from .evidence import EDGES, evidence_by_layer, joined_evidence, one_grid, skill_curves
 from .figures import data_uri, difference_plot, information_figure
 
 # %% ../nbs/9_lab/40_lab.ipynb #7a9d086a
@@ -86,12 +87,21 @@ class WithDC:
         return gain
 
 # %% ../nbs/9_lab/40_lab.ipynb #25c87efc
+def adapter_of(backbone: Backbone, stage: int # number from 0
+) -> Adapter:
+    "What adapts the blocks of a stage."
+    adapter = backbone.adapter
+    return adapter.stages[stage] if isinstance(adapter, PerStage) else adapter
+
 @contextmanager
-def filtered(segmentor: Segmentor, band):
+def filtered(segmentor: Segmentor, band,
+             stage: int = 0): # number of the stage at whose blocks it works
     "Inside, the segmentor works with another filter: its adapter's, or one before its head where the adapter has none."
+    backbone = segmentor.backbone
+    adapter = adapter_of(backbone, stage)
     def keep(x, layer): return split(x, band)[0]
-    own = hasattr(segmentor.adapter, "band")
-    with other_band(segmentor.adapter, band) if own else segmentor.backbone.changed(keep, where="output"): yield segmentor
+    before_head = backbone.changed(keep, "output", backbone.stage_blocks()[stage])
+    with other_band(adapter, band) if hasattr(adapter, "band") else before_head: yield segmentor
 
 @contextmanager
 def other_band(adapter, # with a band of its own
@@ -312,25 +322,51 @@ class Looked(NamedTuple):
     "A model, and what was seen of its features."
     segmentor: Segmentor | None # where there is a head
     backbone: Backbone
-    axes: list # of each block: mean and three directions
+    stage: int # that was looked at, from 0; 0 of a transformer
+    axes: list # of each of its blocks: mean and three directions
     seen: Observation
+    @property
+    def adapter(self) -> Adapter: # of the stage
+        return adapter_of(self.backbone, self.stage)
 
+def stage_of(backbone: Backbone, size: tuple[int, int], # of an image in pixels
+             stage: int | None = None) -> int: # from 0
+    "The stage to look at, see `one_grid`. ValueError for one that is not there."
+    return backbone.stage_blocks().index(one_grid(backbone, size, stage=stage))
+
+# %% ../nbs/9_lab/40_lab.ipynb #15368a31
 def look(models: Mapping, # name -> model
          images: Mapping, # domain -> (n, 3, H, W) uint8
          budget: float, # bytes to remember of all features
+         stage: int | None = None, # of models that have several, see `one_grid`
 ) -> dict[str, Looked]:
-    "Look at every model once. ValueError for models that differ in blocks or grid."
+    "Look at every model once. ValueError for models that differ in blocks or grid, and for a stage that is not there."
     backbones = {name: as_backbone(model) for name, model in models.items()}
-    widths = {(b.channels, b.num_layers) for b in backbones.values()}
-    shared = directions(list(backbones.values()), images) if len(widths) == 1 else None
+    size = next(iter(images.values())).shape[-2:]
+    stages = {name: stage_of(b, size, stage) for name, b in backbones.items()}
+    layers = same_blocks(backbones, stages, size)
+    widths = {name: stages_of(b.model)[stages[name]].width for name, b in backbones.items()}
+    axes = {}
+    for width in set(widths.values()):
+        axes[width] = directions([b for name, b in backbones.items() if widths[name] == width], images, layers=layers)
     looked = {}
-    for name, backbone in backbones.items():
-        axes = shared or directions(backbone, images)
+    for name, b in backbones.items():
         head = models[name].eval() if isinstance(models[name], Segmentor) else None
-        looked[name] = Looked(head, backbone, axes, observe(backbone, images, budget / len(models), axes=axes))
-    shapes = {name: one.seen.spectra.energy.shape[1:] for name, one in looked.items()}
-    if len(set(shapes.values())) > 1: raise ValueError(f"Models side by side need the same blocks and the same grid, not {shapes}.")
+        seen = observe(b, images, budget / len(models), axes=axes[widths[name]], layers=layers)
+        looked[name] = Looked(head, b, stages[name], axes[widths[name]], seen)
     return looked
+
+# %% ../nbs/9_lab/40_lab.ipynb #15368a32
+def same_blocks(backbones: Mapping, # name -> backbone
+                stages: Mapping, # name -> number of the stage that is looked at
+                size: tuple[int, int], # of an image in pixels
+) -> list[int]: # block numbers from 0
+    "The blocks of all models. ValueError for models that differ in blocks or grid."
+    places = {name: (b.stage_blocks()[stages[name]], b.stage_grid(size, stages[name])) for name, b in backbones.items()}
+    layers, grid = next(iter(places.values()))
+    if all(place == (layers, grid) for place in places.values()): return layers
+    said = [f"{name} has blocks {own[0]} to {own[-1]} on {h} × {w}" for name, (own, (h, w)) in places.items()]
+    raise ValueError(f"Models side by side need the same blocks and the same grid; {', '.join(said)}.")
 
 # %% ../nbs/9_lab/40_lab.ipynb #deb3f36c
 def own_filter(adapter) -> dict | None: # entries of a state; None without a filter of a known kind
@@ -392,25 +428,27 @@ class FrequencyLab(Controls):
     def __init__(self, model, # `Segmentor`, `Backbone`, timm model, a name for `create_backbone`, or several: name -> model
                  images_by_domain: Mapping, # domain -> uint8 (n, 3, H, W), data set, folder, or list of paths and pictures
                  size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
-                 state: Mapping | None = None, # of an earlier lab
+                 state: Mapping | None = None, # of an earlier lab; `layer` counts the blocks that are looked at, from 0
                  budget: float = 500e6, # bytes to remember of the features
-                 results=None): # folder with tables of `causal-tune bench-quality`
+                 results=None, # folder with tables of `causal-tune bench-quality`
+                 stage: int | None = None): # of a model that has several, see `one_grid`
         self.results = read_results(results) if results else {}
         self.budget = budget
         self._jobs = {}
         self._files = {} # domain -> files that were dropped on the lab
         self._lock = threading.Lock() # JupyterLab may hand messages to several threads of the kernel
-        self._open(model if isinstance(model, Mapping) else {"": model}, gather(images_by_domain, size))
+        self._open(model if isinstance(model, Mapping) else {"": model}, gather(images_by_domain, size), stage)
         super().__init__(**self._start(), _said=dict(text=self._about()), _data=contents(self, self._everything()))
         self.on_msg(self._asked)
         self.state = state or {}
 
 # %% ../nbs/9_lab/40_lab.ipynb #9beb6f06
 @patch
-def _open(self:FrequencyLab, models, data: Gathered): # what there is to show
+def _open(self:FrequencyLab, models, data: Gathered, stage): # what there is to show
     self.data = data
-    self.models = look(models, data.images, self.budget)
+    self.models = look(models, data.images, self.budget, stage)
     first = next(iter(self.models.values()))
+    self.stage = first.stage
     self.backbone = first.backbone
     heads = [one.segmentor for one in self.models.values() if one.segmentor]
     self.segmentor = heads[0] if heads else None
@@ -430,18 +468,13 @@ def _furnish(self:FrequencyLab, seen): # choices and ranges of the controls
     self.grid = seen.spectra.energy.shape[-2:]
     self.rings = radial_profile(seen.spectra.energy)
     domains = list(self.data.images)
-    without = unavailable(self.segmentor, self.backbone)
     cells = ["share removed", "change to reference"] + ["change by model"] * (len(self.models) > 1)
     self.choices = dict(filter=list(FILTERS.values()), domains=domains, domain=domains, reference=domains, scale=["log", "share"],
-                        cells=cells, views=[v for v in OPTIONAL if v not in without])
+                        cells=cells, views=[v for v in OPTIONAL if self.segmentor or v != "segmentation"])
     most = max(len(maps) for maps in seen.maps.values())
     self.ranges = dict(cuts=(.01, 1.41), order=(1, 8), layer=(0, len(seen.spectra.layers) - 1), image=(0, most - 1))
     if len(self.models) > 1: self.choices |= dict(model=list(self.models), against=list(self.models))
     if self.results: self.choices |= dict(experiment=list(self.results))
-
-def unavailable(segmentor, backbone: Backbone) -> set[str]: # views
-    "What a lab cannot show."
-    return {name for name, there in dict(segmentation=segmentor, evidence=not backbone.staged).items() if not there}
 
 # %% ../nbs/9_lab/40_lab.ipynb #8e56e732
 @patch
@@ -602,12 +635,12 @@ def contents(lab: FrequencyLab, holds: Contents) -> dict: # plain values and byt
         limits=np.max([one.limits for one in seen], 0).tolist(), images=examples, picks=picks, choices=lab.choices, ranges=ranges,
         presets=PRESETS | lab.own_filters(), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
         benchmark=benchmark_figures(lab.results) or None,
-        about=lab._about(), notes=lab.notes(), foot=[], **constants(lab.data.images))
+        about=lab._about(), notes=lab.notes(), foot=[], captions=captions_of(lab.backbone, lab.stage), **constants(lab.data.images))
 
 @patch
 def own_filters(self:FrequencyLab) -> dict: # name of a preset -> entries of a state
     "The filters that the models' adapters work with."
-    found = {name: one.segmentor and own_filter(one.segmentor.adapter) for name, one in self.models.items()}
+    found = {name: own_filter(one.adapter) for name, one in self.models.items()}
     return {f"filter of {name}" if name else "the adapter's": own for name, own in found.items() if own}
 
 @patch
@@ -621,10 +654,20 @@ def constants(domains) -> dict:
     def rgb(color): return [int(v) for v in unlabel_rgb(color)] if color.startswith("rgb") else list(ImageColor.getrgb(color))
     scales = {name: [rgb(color) for _, color in get_colorscale(plotly)] for name, plotly in COLOURS.items()}
     return dict(rings=16, zones=(.2, .7), slope=LearnableBand().slope, wrong=explanations(), affects=AFFECTS, first=FIRST,
-                labels=LABELS, captions=CAPTIONS, optional=OPTIONAL, filters={value: text for text, value in FILTERS.items()},
+                labels=LABELS, optional=OPTIONAL, filters={value: text for text, value in FILTERS.items()},
                 colors={d: rgb(domain_color(d)) for d in domains}, scales=scales)
 
 COLOURS = dict(cividis="Cividis", diverging="RdBu_r") # of plotly: amounts; changes, from blue (less) to red (more)
+
+# %% ../nbs/9_lab/40_lab.ipynb #09652ae0
+STAGED = dict(segmentation=" The filter works at stage {} alone.",
+              measure=" Outlying tokens are not measured: they are those of transformers, and this model has stages.")
+
+def captions_of(backbone: Backbone, stage: int # that is looked at
+) -> dict[str, str]: # view -> what it shows and what to look for
+    "The captions, and what is to be said of a model with stages."
+    more = STAGED if backbone.staged else {}
+    return {view: caption + more.get(view, "").format(stage) for view, caption in CAPTIONS.items()}
 
 # %% ../nbs/9_lab/40_lab.ipynb #e71de055
 @patch
@@ -708,7 +751,7 @@ def classes(self:FrequencyLab, model, domain, i, band=None): # (h, w) class ids 
     name = [f"{domain}, image {i + 1}"]
     with torch.no_grad():
         if band is None: return classify(segmentor, x, size, names=name)[0].cpu().numpy()
-        with filtered(segmentor, band): return classify(segmentor, x, size, names=name)[0].cpu().numpy()
+        with filtered(segmentor, band, self.stage): return classify(segmentor, x, size, names=name)[0].cpu().numpy()
 
 @patch
 def _confusion(self:FrequencyLab, model, domain, i, band=None):
@@ -768,26 +811,29 @@ def _measure(self:FrequencyLab): # a generator; whatever happens, the button can
     self._say("Measuring ...", busy=True)
     try:
         yield  # the message goes out before the work begins
-        yield from self._steps(self.models[model].backbone)
+        yield from self._steps(self.models[model])
     except ValueError as err: why = f"{err} Where images are few, n=32 (--n 32) takes more of each domain."
     self._say(why or self._about(), wrong=why is not None)
     self._figures = dict(self._figures, of=model)
 
 # %% ../nbs/9_lab/40_lab.ipynb #42f8b322
 @patch
-def _steps(self:FrequencyLab, backbone):
+def _steps(self:FrequencyLab, one: Looked):
+    blocks = one.seen.spectra.layers
     parts = []
-    for part in evidence_by_layer(backbone, self.data, edges=edges_for(*self.grid)):
+    for part in evidence_by_layer(one.backbone, self.data, edges=edges_for(*self.grid), layers=blocks):
         parts.append(part)
-        self._say(f"Measuring: {len(parts)} of {len(self.seen.spectra.layers)} blocks probed ...", busy=True)
+        self._say(f"Measuring: {len(parts)} of {len(blocks)} blocks probed ...", busy=True)
         yield
     self.evidence = joined_evidence(parts)
-    self._say("Measuring: tokens of outlying norm ...", busy=True)
-    yield
-    self.artifacts = artifact_report(backbone, self.data.images, self.band, batch=2)
+    found = {}
+    if not one.backbone.staged:
+        self._say("Measuring: tokens of outlying norm ...", busy=True)
+        yield
+        self.artifacts = artifact_report(one.backbone, self.data.images, self.band, batch=2)
+        found["outliers"] = outlier_figure(self.artifacts["filter"])
+    found["information"] = information_figure(skill_curves(self.evidence), self.evidence.bands, band=self.band)
     self.measured_with = self.filter_name()
-    information = information_figure(skill_curves(self.evidence), self.evidence.bands, band=self.band)
-    found = dict(information=information, outliers=outlier_figure(self.artifacts["filter"]))
     self._figures = {name: as_json(figure, self.data.images) for name, figure in found.items()} | dict(filter=self.measured_with)
 
 # %% ../nbs/9_lab/40_lab.ipynb #c89294ef
@@ -801,7 +847,9 @@ def dc_share(energy # (..., h, w)
 def _about(self:FrequencyLab):
     h, w = self.grid
     spectra = self.seen.spectra
-    return f"{sum(spectra.counts)} images, {len(spectra.layers)} blocks, {h} × {w} coefficients. {dc_share(spectra.energy)}"
+    stages = len(self.backbone.stage_blocks())
+    blocks = f"{len(spectra.layers)} blocks" + f" of stage {self.stage} (of 0 to {stages - 1})" * (stages > 1)
+    return f"{sum(spectra.counts)} images, {blocks}, {h} × {w} coefficients. {dc_share(spectra.energy)}"
 
 @patch
 def _say(self:FrequencyLab, text, wrong=False, busy=False): self._said = dict(text=text, wrong=wrong, busy=busy)
@@ -843,7 +891,7 @@ def _look_at(self:FrequencyLab, new: Gathered):
         for domain, images in new.images.items():
             self._say(f"Looking at {len(images)} images of {domain} ...", busy=True)
             yield
-            seen = joined(seen, observe(one.backbone, {domain: images}, self.budget, axes=one.axes))
+            seen = joined(seen, observe(one.backbone, {domain: images}, self.budget, axes=one.axes, layers=seen.spectra.layers))
         models[name] = one._replace(seen=seen)
     self.models = models
     self.data = self.data._replace(
@@ -952,7 +1000,7 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
              checkpoint=None, # of `causal-tune train`: its backbone, adapter and head instead
              size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
              n: int = 8, # images per domain, at most
-             **options, # of `FrequencyLab`: state, budget, results
+             **options, # of `FrequencyLab`: state, budget, results, stage
 ) -> FrequencyLab:
     "A lab on folders of images; see `domain_folders`, `create_backbone` and `load_checkpoint` for errors."
     if n < 1: raise ValueError(f"n={n}: at least one image per domain is needed.")

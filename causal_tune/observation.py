@@ -184,12 +184,13 @@ def principal_directions(tokens: Tensor # (n, c), NaN rows are left out
 def directions(backbones, # from `create_backbone`; a list of several of one width, for directions that they share
                images: Mapping, # domain -> (n, 3, H, W) uint8
                samples: int = 1, # images per domain that the directions are taken from
+               layers=None, # block numbers from 0, of one grid; all by default
 ) -> list[tuple[Tensor, Tensor]]: # per layer: mean (c,), directions (c, 3)
     "Principal directions of each layer, over the first images of all domains. ValueError for images of one patch."
     tokens = []
     if not isinstance(backbones, list): backbones = [backbones]
     for backbone, (domain, x) in product(backbones, images.items()):
-        features, = backbone.feature_batches(x[:samples], batch=samples, desc=f"directions of {domain}")
+        features, = backbone.feature_batches(x[:samples], layers, samples, f"directions of {domain}")
         if features[0].shape[-2:] == (1, 1): raise ValueError("These images make a single patch; give larger ones.")
         tokens.append([_some_tokens(f) for f in features])
     return [principal_directions(torch.cat(of_layer)) for of_layer in zip(*tokens)]
@@ -251,9 +252,12 @@ def observe(backbone, # from `create_backbone`
             budget: float = 500e6, # bytes for maps and norms; beyond it only the first images of a domain are kept
             batch: int = 4, # images at a time
             axes=None, # from `directions`; of these images by default
+            layers=None, # block numbers from 0, of one grid; all by default
 ) -> Observation:
-    "Energy, projections and norms of all layers; see `gather` for images of several sizes."
-    chosen = directions(backbone, images) if axes is None else axes
+    "Energy, projections and norms of layers; see `gather` for images of several sizes. ValueError for layers on several grids."
+    layers = backbone.chosen_layers(layers)
+    axes = axes or directions(backbone, images, layers=layers)
+    chosen = dict(zip(layers, axes))
     counts = tuple(len(x) for x in images.values())
     seen = {d: _observe_domain(backbone, x, chosen, counts, budget, batch, d) for d, x in images.items()}
     maps = {d: one.maps for d, one in seen.items()}
@@ -262,7 +266,7 @@ def observe(backbone, # from `create_backbone`
     keep = max(len(x) for x in maps.values())
     if keep < max(counts): notes.append(f"Pictures of the first {keep} images of each domain are kept.")
     energy = np.stack([one.energy for one in seen.values()])
-    return Observation(Spectra(energy, tuple(images), tuple(range(len(chosen))), counts), maps, norms, _limits(maps), notes)
+    return Observation(Spectra(energy, tuple(images), tuple(layers), counts), maps, norms, _limits(maps), notes)
 
 # %% ../nbs/7_insight/31_observation.ipynb #6737aa23
 class _Seen(NamedTuple): # of a domain
@@ -271,12 +275,12 @@ class _Seen(NamedTuple): # of a domain
     norms: np.ndarray
     notes: list[str]
 
-def _observe_domain(backbone, images, chosen, counts, budget, batch, domain):
+def _observe_domain(backbone, images, chosen, counts, budget, batch, domain): # chosen: block -> its directions
     total = 0.
     finite = 0
     kept = []
-    for features in backbone.feature_batches(images, batch=batch, desc=f"features of {domain}"):
-        part = glimpse(features, chosen)
+    for features in backbone.feature_batches(images, chosen, batch, f"features of {domain}"):
+        part = glimpse(features, chosen.values())
         total = total + np.nan_to_num(part.energy).sum(0)
         finite = finite + np.isfinite(part.energy).sum(0)
         keep = keep_count(part.energy.shape[1:], counts, budget)
@@ -287,7 +291,7 @@ def _observe_domain(backbone, images, chosen, counts, budget, batch, domain):
     norms = np.concatenate([part.norms for part in kept])
     n = len(images)
     notes = [f"{domain}, block {i}: NaN or infinite features in {n - good} of {n} images."
-             for i, good in enumerate(finite[:, 0, 0]) if good < n]
+             for i, good in zip(chosen, finite[:, 0, 0]) if good < n]
     return _Seen(energy, maps[:keep], norms[:keep], notes)
 
 # %% ../nbs/7_insight/31_observation.ipynb #dd3702f1

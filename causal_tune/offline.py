@@ -26,7 +26,7 @@ LIMIT = 5_000_000 # bytes
 def page_data(lab: FrequencyLab, holds: Contents) -> dict: # plain values and bytes
     "What the page draws from."
     inside = contents(lab, holds)
-    layer = int(np.abs(np.array(inside["layers"]) - lab.layer).argmin())
+    layer = int(np.abs(np.array(inside["layers"]) - lab.seen.spectra.layers[lab.layer]).argmin())
     image = inside["picks"].index(lab.image) if inside["picks"] else 0
     inside |= dict(state=lab.state | dict(layer=layer, image=image), figures=lab._figures)
     if lab.segmentor and "segmentation" in lab.views: inside["answer"] = shown_answer(lab)
