@@ -5,6 +5,8 @@
 # %% ../nbs/2_adapters/08_adapters.ipynb #bd859543
 from __future__ import annotations
 import math
+from functools import partial
+from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -13,8 +15,8 @@ from torch import Tensor, nn
 from .core import Registry, check_range, parse_spec, unknown
 
 # %% auto #0
-__all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter', 'start_at_zero',
-           'Rein', 'check_contract']
+__all__ = ['ADAPTERS', 'SPARE', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter',
+           'start_at_zero', 'refined', 'OutputMap', 'in_float16', 'scaled', 'Rein', 'check_contract']
 
 # %% ../nbs/2_adapters/08_adapters.ipynb #5d8ec42c
 ADAPTERS = Registry("adapter")
@@ -99,6 +101,8 @@ def create_adapter(name: str, # one of `list_adapters()`, options may follow: "c
     return registry.create(name, num_layers, channels, patch_size, query_dim, **options)
 
 # %% ../nbs/2_adapters/08_adapters.ipynb #8c04d7ad
+SPARE = 8 # channels that attention through the factors has beside the r, see `refined`
+
 class LearnableTokens(nn.Module):
     "Tokens T of every block, (l, m, c), of rank r or stored whole; a base class."
     def make_tokens(self, num_layers, m, channels, rank, patch_size):
@@ -115,11 +119,19 @@ class LearnableTokens(nn.Module):
         if hasattr(self, "learnable_tokens"): return self.learnable_tokens[layer]
         return self.learnable_tokens_a[layer] @ self.learnable_tokens_b[layer]
 
+    def factors(self, layer): # A (m, r) and B (r, c), whose product are one block's tokens; None and the tokens where that is less work
+        if hasattr(self, "learnable_tokens"): return None, self.tokens(layer)
+        a = self.learnable_tokens_a[layer]
+        b = self.learnable_tokens_b[layer]
+        if a.shape[1] + SPARE >= min(len(a), b.shape[1]): return None, a @ b
+        return a, b
+
 # %% ../nbs/2_adapters/08_adapters.ipynb #287ea002
 def attend(x: Tensor, # (b, n, c) what asks
            tokens: Tensor, # (m, c) keys; the first is the null token
            values: Tensor, # (m - 1, c) values of the others
            softmax: bool = True, # False: x tokens^T as it is, neither scaled nor normalised
+           width: int | None = None, # the c of 1 / sqrt c, where it is not that of x
 ) -> Tensor: # (b, n, c)
     "softmax(x tokens^T / sqrt c)[:, 1:] @ values (Rein, eq. 5 to 7)."
     keys = tokens.to(x.dtype)
@@ -129,7 +141,8 @@ def attend(x: Tensor, # (b, n, c) what asks
     b = x.shape[0]  # len() would fix the batch of an exported model
     keys = keys.expand(b, 1, -1, -1)  # one head: fast kernels and exporters know four axes alone
     values = values.expand(b, 1, -1, -1)
-    return F.scaled_dot_product_attention(x[:, None], keys, values)[:, 0]
+    scale = (width or x.shape[-1]) ** -.5
+    return F.scaled_dot_product_attention(x[:, None], keys, values, scale=scale)[:, 0]
 
 # %% ../nbs/2_adapters/08_adapters.ipynb #31749502
 class TokenAdapter(Adapter, LearnableTokens):
@@ -170,15 +183,56 @@ def link_parameters(self: TokenAdapter) -> list[nn.Parameter]:
     "The parameters that only `queries` uses."
     return [*self.transform.parameters(), *self.merge.parameters()]
 
+# %% ../nbs/2_adapters/08_adapters.ipynb #2319a3e6
+def refined(x: Tensor, # (b, n, c) what asks
+            factors: tuple, # of the tokens T, see `LearnableTokens`
+            first: nn.Linear, # c to c, makes values of tokens
+            last: Tensor, # (c, c) weight of the output map
+            bias: Tensor | None = None, # (c,) of the output map
+            attention=attend, # or a function of the same arguments
+) -> Tensor: # (b, n, c)
+    "(attention(x, T, first(T[1:])) + x) @ last.T + bias, in the order that costs least."
+    a, b = factors
+    if a is None: # b are whole tokens
+        values = F.linear(first(b[1:]), last)
+        return F.linear(x, last, bias) + attention(x, b, values)
+    asking = x @ F.pad(b, (0, 0, 0, SPARE)).T
+    a = F.pad(a, (0, SPARE), value=1.)
+    found = attention(asking, a, a[1:], width=x.shape[-1])
+    values = torch.cat([F.linear(b, first.weight), first.bias[None]])
+    values = F.pad(values, (0, 0, 0, SPARE - 1))
+    return F.linear(x, last, bias) + found @ F.linear(values, last)
+
+# %% ../nbs/2_adapters/08_adapters.ipynb #3d583c85
+class OutputMap(NamedTuple):
+    "A linear map, and what its result has to be multiplied with."
+    weight: Tensor # (c, c)
+    bias: Tensor # (c,)
+    scale: Tensor | float
+
+def in_float16(x: Tensor) -> bool:
+    "Are products of x taken in float16?"
+    kind = x.device.type
+    return (torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype) == torch.float16
+
+def scaled(linear: nn.Linear, # output map
+           scale: Tensor | float, # s
+           x: Tensor, # what it will be given
+) -> OutputMap:
+    "The output map with its scale in it, where the precision allows."
+    if in_float16(x): return OutputMap(linear.weight, linear.bias, scale)
+    return OutputMap(scale * linear.weight, scale * linear.bias, 1.)
+
 # %% ../nbs/2_adapters/08_adapters.ipynb #033d5ebc
 @ADAPTERS.register("rein")
 class Rein(TokenAdapter):
     "Rein: learnable tokens refine each patch feature (CVPR 2024, section 3)."
     def forward(self, tokens, layer, grid):
         self.check(tokens, layer, grid)
-        T = self.tokens(layer)
-        delta = attend(tokens, T, self.mlp_token2feat(T[1:]), self.softmax)
-        return tokens + self.scale * self.mlp_delta_f(delta + tokens)
+        weight, bias, scale = scaled(self.mlp_delta_f, self.scale, tokens)
+        attention = partial(attend, softmax=self.softmax)
+        change = refined(tokens, self.factors(layer), self.mlp_token2feat, weight, bias, attention)
+        return tokens + scale * change
 
 # %% ../nbs/2_adapters/08_adapters.ipynb #c7e57c34
 def check_contract(make, # () -> adapter with num_layers=2, channels=48

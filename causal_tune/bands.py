@@ -14,7 +14,7 @@ from .spectral import dct2, exporting, idct2, made_once
 # %% auto #0
 __all__ = ['BANDS', 'CONTROLS', 'radius', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand',
            'AllPass', 'ButterworthBand', 'LearnableBand', 'FlatFilter', 'ShuffledFilter', 'RandomFilter', 'NotchFilter',
-           'create_band', 'bands_for', 'gain_like', 'split']
+           'create_band', 'bands_for', 'gain_like', 'reach', 'split']
 
 # %% ../nbs/1_spectra/06_bands.ipynb #f6e0af88
 def radius(h: int, w: int, # the patch grid
@@ -257,18 +257,32 @@ def bands_for(spec, # of a band, or one spec for each place with spaces between;
 
 
 # %% ../nbs/1_spectra/06_bands.ipynb #ea364534
+def _is_fixed(band): # one of this chapter, without parameters
+    return type(band) in [*BANDS.values(), *CONTROLS.values()] and not isinstance(band, nn.Module)
+
 def gain_like(band, # any band, or any function (h, w) -> gain
               h: int, w: int, # the patch grid
               like: Tensor, # features
 ) -> Tensor: # (h, w) on the features' device, in their precision
     "A band's gain, ready to be multiplied with features."
-    if type(band) in [*BANDS.values(), *CONTROLS.values()] and not isinstance(band, nn.Module):
-        return _fixed_gain(band, h, w, like.device, like.dtype)
+    if _is_fixed(band): return _fixed_gain(band, h, w, like.device, like.dtype)
     return torch.as_tensor(band(h, w)).to(like)  # learnable, or somebody's own function: asked every time
 
 @made_once(maxsize=256)
 def _fixed_gain(band, h, w, device, dtype):
     with torch.inference_mode(False): return band(h, w).to(device, dtype)
+
+# %% ../nbs/1_spectra/06_bands.ipynb #7f089a59
+def reach(band, # any band, or any function (h, w) -> gain
+          h: int, w: int, # the patch grid
+) -> tuple[int, int]: # (k, l), from (1, 1) to (h, w)
+    "The first rows and columns of the spectrum, beyond which a band keeps nothing."
+    return _fixed_reach(band, h, w) if _is_fixed(band) and not exporting() else (h, w)
+
+@made_once(maxsize=256)
+def _fixed_reach(band, h, w):
+    kept = band(h, w) > 0
+    return tuple(1 + max(kept.any(axis).nonzero().flatten().tolist(), default=0) for axis in (1, 0))
 
 # %% ../nbs/1_spectra/06_bands.ipynb #0f0a6f67
 def split(x: Tensor, # (..., h, w) features on their grid

@@ -4,11 +4,12 @@
 
 # %% ../nbs/2_adapters/09_causal.ipynb #df209254
 from __future__ import annotations
-import torch.nn.functional as F
+from functools import partial
+from fastcore.basics import patch
 from .core import Registry, unknown
 from .spectral import dct2_tokens
-from .bands import create_band, gain_like
-from .adapters import ADAPTERS, TokenAdapter, attend
+from .bands import create_band, gain_like, reach
+from .adapters import ADAPTERS, TokenAdapter, attend, refined, scaled
 
 # %% auto #0
 __all__ = ['VARIANTS', 'CausalTune']
@@ -32,15 +33,21 @@ class CausalTune(TokenAdapter):
         self.band = create_band(band)
         self.residual = residual
 
-    def forward(self, tokens, layer, grid):
-        self.check(tokens, layer, grid)
-        gain = gain_like(self.band, *grid, tokens).flatten()[:, None]
-        causal = dct2_tokens(tokens, grid) * gain
-        refined = self.refine(causal, gain, self.tokens(layer))
-        change = self.scale * (dct2_tokens(refined, grid, inverse=True) + self.mlp_delta_f.bias)
-        base = tokens if self.residual == "add" else dct2_tokens(causal, grid, inverse=True)
-        return base + change
+# %% ../nbs/2_adapters/09_causal.ipynb #51ccab5b
+@patch
+def forward(self: CausalTune, tokens, layer, grid):
+    self.check(tokens, layer, grid)
+    kept = reach(self.band, *grid)
+    gain = self.gain(grid, kept, tokens)
+    back = partial(dct2_tokens, grid=grid, inverse=True, kept=kept)
+    causal = dct2_tokens(tokens, grid, kept=kept) * gain
+    weight, bias, scale = scaled(self.mlp_delta_f, self.scale, tokens)
+    def within(*args, **options): return gain * attend(*args, **options)
+    change = back(refined(causal, self.factors(layer), self.mlp_token2feat, weight, attention=within)) + bias
+    base = tokens if self.residual == "add" else back(causal)
+    return base + scale * change
 
-    def refine(self, causal, gain, T): # step 3 and 4, without the last bias
-        delta = gain * attend(causal, T, self.mlp_token2feat(T[1:]))
-        return F.linear(delta + causal, self.mlp_delta_f.weight)
+@patch
+def gain(self: CausalTune, grid, kept, like): # (k*l, 1): of the coefficients that are kept
+    k, l = kept
+    return gain_like(self.band, *grid, like)[:k, :l].flatten()[:, None]

@@ -89,12 +89,27 @@ def grid_to_tokens(x: Tensor # (b, c, h, w)
 def dct2_tokens(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
                 grid: tuple[int, int], # (h, w)
                 inverse: bool = False, # the inverse transform instead
-) -> Tensor: # (b, h*w, c): token k*w + l holds coefficient (k, l) of every channel
+                kept: tuple[int, int] | None = None, # (k, l): the first rows and columns of the spectrum; the others count as zero
+) -> Tensor: # (b, k*l, c): token i*l + j holds coefficient (i, j) of every channel; inverse: (b, h*w, c)
     "`dct2` (or `idct2`) of every channel over the grid, in token layout; ValueError where the tokens do not fill it."
-    h, w = grid
-    if tokens.shape[1] != h * w: raise _not_filling(tokens.shape[1], grid)
-    rows, cols = _bases(h, w, tokens, inverse)
+    (h, w), (k, l) = grid, kept or grid
+    filled = (k, l) if inverse else (h, w)
+    if tokens.shape[1] != filled[0] * filled[1]: raise _not_filling(tokens.shape[1], filled)
+    rows, cols = _bases(h, w, tokens, inverse=False)
+    rows = rows[:k]
+    cols = cols[:l]
     with torch.autocast(tokens.device.type, enabled=False):
-        x = rearrange(tokens.to(rows.dtype), "b (h w) c -> b h (w c)", h=h)
-        x = rearrange(rows @ x, "b h (w c) -> (b h) w c", w=w)
-        return rearrange(cols @ x, "(b h) w c -> b (h w) c", h=h).to(tokens.dtype)
+        x = tokens.to(rows.dtype)
+        return (_to_tokens if inverse else _to_spectrum)(x, rows, cols).to(tokens.dtype)
+
+def _to_spectrum(x, rows, cols): # (b, h*w, c), (k, h), (l, w) -> (b, k*l, c)
+    k, h = rows.shape
+    x = rows @ rearrange(x, "b (h w) c -> b h (w c)", h=h)
+    x = cols @ rearrange(x, "b k (w c) -> (b k) w c", w=cols.shape[1])
+    return rearrange(x, "(b k) l c -> b (k l) c", k=k)
+
+def _to_tokens(x, rows, cols): # (b, k*l, c), (k, h), (l, w) -> (b, h*w, c)
+    k, h = rows.shape
+    x = cols.T @ rearrange(x, "b (k l) c -> (b k) l c", k=k)
+    x = rows.T @ rearrange(x, "(b k) w c -> b k (w c)", k=k)
+    return rearrange(x, "b h (w c) -> b (h w) c", w=cols.shape[1])
