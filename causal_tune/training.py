@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
 from .core import check_value, parse_spec, seed_of
-from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set_aside, whole_file
+from .files import disk_is_full, held, no_room, remove_unfinished, set_aside, whole_file
 from .tensors import check_finite, read_tensors
 from .bands import LearnableBand
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
