@@ -6,7 +6,9 @@
 from __future__ import annotations
 import argparse, math, os, platform, re, signal, sys, threading, time, traceback
 from collections import Counter
+from contextlib import suppress
 from dataclasses import fields, replace
+from datetime import timedelta
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -17,14 +19,14 @@ from .recipes import RECIPES, Recipe, check_precision, get_recipe, read_field, r
 # %% auto #0
 __all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 'COSTLY', 'VIDEOS', 'PACKAGES', 'DOCTOR',
            'Command', 'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse', 'typed',
-           'read_words', 'one_line', 'explained', 'passed_over', 'main', 'run_train', 'print_row', 'print_mean',
-           'report', 'open_model', 'run_eval', 'free_memory', 'check_cost', 'sources', 'overlay', 'with_legend',
-           'ids_name', 'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
-           'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
-           'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
-           'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state', 'machine',
-           'data_found', 'weights_found', 'recipes_need', 'run_doctor', 'lab_choices', 'on_this_machine', 'become',
-           'run_lab']
+           'read_words', 'one_line', 'explained', 'passed_over', 'shared', 'speaks', 'end_soon', 'first_to_say', 'main',
+           'run_train', 'print_row', 'print_mean', 'report', 'open_model', 'run_eval', 'free_memory', 'check_cost',
+           'sources', 'overlay', 'with_legend', 'ids_name', 'ask', 'predict_file', 'Video', 'photograph', 'open_source',
+           'predict_video', 'open_predictor', 'with_progress', 'run_predict', 'run_export', 'run_predict_acdc',
+           'acdc_size', 'run_demo', 'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines',
+           'shortened', 'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state',
+           'machine', 'data_found', 'weights_found', 'recipes_need', 'run_doctor', 'lab_choices', 'on_this_machine',
+           'become', 'run_lab']
 
 # %% ../nbs/9_lab/43_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -142,6 +144,8 @@ def read_words(name, words): # a recipe field's value
 _MEMORY = ("not enough memory ({}); make batch_size, crop, eval_size or window smaller, or take a smaller backbone, and close "
            "what else uses memory")
 
+_ALONE = "another process of this run was killed, perhaps as memory ran out; run the command again to go on"
+
 _REMEDY = { # for errors of the system, which name a file and no more
     FileExistsError: "a file has the name of a folder; choose another",
     NotADirectoryError: "a file has the name of a folder; choose another",
@@ -160,6 +164,7 @@ def explained(error: Exception) -> tuple[int, str]: # exit status, one line
     if isinstance(status, int): return status, str(error) # `SomeFailed`: a line for each file
     if isinstance(error, (ValueError, OSError, FloatingPointError)): return 2, one_line(error)
     kind = type(error).__name__
+    if shared() and re.search(r"gloo|NCCL|Elsewhere", f"{kind} {error}", re.I): return 2, _ALONE
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)): return 3, _MEMORY.format(kind)
     return 3, f"unforeseen error: {kind}: {one_line(error)[:300]}; run it again with --debug for the traceback, and report it"
 
@@ -170,12 +175,38 @@ def passed_over(lost) -> None: # what Python hands to `sys.unraisablehook`
     elif "--debug" in sys.argv: sys.__unraisablehook__(lost)
     else: print(f"causal-tune: passed over {lost.exc_type.__name__}: {one_line(lost.exc_value)}", file=sys.stderr)
 
+# %% ../nbs/9_lab/43_cli.ipynb #cfbae2a2
+def shared() -> bool:
+    "Whether this process shares its run with others."
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+def speaks() -> bool:
+    "Whether this process prints results: the first of those that share a run."
+    return os.environ.get("RANK", "0") == "0"
+
+def end_soon(*_) -> None: # a handler of SIGTERM
+    "End in five seconds, if nothing else does."
+    signal.alarm(5)
+
+def first_to_say(patient: bool = False, # whether another process has more to say, and may still be about to
+) -> bool:
+    "Whether this process is the one that says how a command ended, of those that share a run."
+    dist = sys.modules.get("torch.distributed")
+    if not shared(): return True
+    if not dist or not dist.is_initialized(): return speaks()
+    store = dist.distributed_c10d._get_default_store()
+    with suppress(RuntimeError): # nobody said anything in time, or whoever kept count has ended
+        if patient: store.wait(["said"], timedelta(seconds=10))
+    try: return store.add("said", 1) == 1
+    except RuntimeError: return True
+
 # %% ../nbs/9_lab/43_cli.ipynb #8bbbd01e
 def main(words: list[str] | None = None # what follows `causal-tune`; those of the process by default
 ) -> int: # exit status, see `EXITS`
     "Entry point of the command line."
     words = sys.argv[1:] if words is None else words
     sys.unraisablehook = passed_over
+    if shared(): signal.signal(signal.SIGTERM, end_soon)
     if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="backslashreplace") # names of files may be any bytes
     try:
         args = parse([word for word in words if word != "--debug"])
@@ -186,12 +217,12 @@ def main(words: list[str] | None = None # what follows `causal-tune`; those of t
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except KeyboardInterrupt as stop:
-        print(f"\ncausal-tune: {str(stop) or 'stopped'}", file=sys.stderr)
+        if first_to_say(): print(f"\ncausal-tune: {str(stop) or 'stopped'}", file=sys.stderr)
         return getattr(stop, "status", 130) # 143 after a scheduler's SIGTERM
     except Exception as error:
         if "--debug" in words: traceback.print_exc()
         status, line = explained(error)
-        print(f"causal-tune: {line}", file=sys.stderr)
+        if first_to_say(type(error).__name__ == "Elsewhere"): print(f"causal-tune: {line}", file=sys.stderr)
         return status
 
 # %% ../nbs/9_lab/43_cli.ipynb #29fdb310
@@ -202,9 +233,8 @@ def run_train(args):
     from causal_tune.training import train
     folder = args.out or Path("runs") / run_name(recipe)
     segmentor = train(recipe, folder, args.root)
-    if os.environ.get("RANK", "0") != "0": return
     report(segmentor, recipe, args.root, Path(folder, "scores.jsonl"))
-    print(f"Checkpoint: {folder}/checkpoint.pt")
+    if speaks(): print(f"Checkpoint: {folder}/checkpoint.pt")
 
 # %% ../nbs/9_lab/43_cli.ipynb #4cbb5b7c
 def print_row(row: dict) -> None: # see `evaluation.result_row`
@@ -227,11 +257,12 @@ def report(segmentor, recipe: Recipe, # names the targets
     from causal_tune.results import keep_row
     from causal_tune.training import report_on
     def done(row):
+        if not speaks(): return
         print_row(row)
         try: keep_row(path, row, recipe=set_fields(recipe))
         except OSError as error: print(f"causal-tune: not kept: {one_line(error)}", file=sys.stderr)
     rows, _ = report_on(segmentor, recipe, root, each=done)
-    print_mean(rows, recipe)
+    if speaks(): print_mean(rows, recipe)
 
 # %% ../nbs/9_lab/43_cli.ipynb #73af3200
 MODEL = (option("model", help="checkpoint.pt of a run; or a recipe's name, and a published checkpoint behind it"),

@@ -4,9 +4,11 @@
 
 # %% ../nbs/6_train/26_evaluation.ipynb #d5754833
 from __future__ import annotations
+from functools import cache
 from itertools import groupby
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -14,7 +16,8 @@ from .recipes import check_precision
 from .segmentor import Segmentor, labels_of
 
 # %% auto #0
-__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'same_size', 'classify', 'check_classes', 'evaluate', 'result_row']
+__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'same_size', 'classify', 'check_classes', 'Elsewhere', 'place', 'from_all',
+           'per_image', 'evaluate', 'result_row']
 
 # %% ../nbs/6_train/26_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors
@@ -92,6 +95,46 @@ def check_classes(segmentor: Segmentor,
         if mine != other: raise ValueError(f"Class {i} of the segmentor ({own.name}) is {mine!r}, of the labels ({space.name}) {other!r}: "
                                            "give labels of its classes, in its order.")
 
+# %% ../nbs/6_train/26_evaluation.ipynb #772a793e
+class Elsewhere(RuntimeError):
+    "Another process of a run has failed, and says itself why."
+
+def place() -> tuple[int, int]: # which one this is, from 0; how many there are
+    "This process among those of its run."
+    if not (dist.is_available() and dist.is_initialized()): return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+@cache
+def _by_processors(world): # the group that exchanges what is no tensor on a device
+    return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
+
+def from_all(find) -> list: # what it gave in each process, in their order
+    "Call a function in all processes of a run. An error in one of them is raised there, and `Elsewhere` in the others."
+    count = place()[1]
+    if count == 1: return [find()]
+    error = found = None
+    try: found = find()
+    except Exception as problem: error = problem
+    told = [None] * count
+    dist.all_gather_object(told, (error is None, found), _by_processors(dist.group.WORLD))
+    if error: raise error
+    if not all(went_well for went_well, _ in told): raise Elsewhere("Another process of this run has failed; it says why.")
+    return [value for _, value in told]
+
+# %% ../nbs/6_train/26_evaluation.ipynb #3c667add
+def per_image(segmentor, batch: list[dict], # items of a data set
+              size, window, stride, precision, # see `evaluate`
+) -> list[np.ndarray]: # (k, k) each
+    "The confusion matrix of each image of a batch."
+    device = next(segmentor.parameters()).device
+    matrices = []
+    for group in same_size(batch):
+        images = torch.stack([item["image"] for item in group]).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            pred = classify(segmentor, images, group[0]["label"].shape, size, window, stride, [item["name"] for item in group])
+        matrices += [confusion(p, item["label"], segmentor.num_classes) for p, item in zip(pred.cpu().numpy(), group)]
+    return matrices
+
 # %% ../nbs/6_train/26_evaluation.ipynb #10906351
 @torch.no_grad()
 def evaluate(segmentor: Segmentor,
@@ -100,22 +143,24 @@ def evaluate(segmentor: Segmentor,
              window=None, stride=None, # see `Segmentor.slide`
              batch_size: int = 8, # of images of one size
              precision: str = "no", # or bf16: mixed precision
+             together: bool = False, # whether all processes of a run ask this: each takes its share of the batches
 ) -> np.ndarray: # (n, k, k): one confusion matrix per image, in the order of the data set
     "Confusion matrices of a segmentor on a data set, labels at their own size. Errors as `classify`."
-    k, device = segmentor.num_classes, next(segmentor.parameters()).device
-    check_precision(precision, device.type)
+    check_precision(precision, next(segmentor.parameters()).device.type)
     check_classes(segmentor, dataset.space)
     training = segmentor.training
     segmentor.eval()
-    matrices = []
-    for batch in tqdm(DataLoader(dataset, batch_size, collate_fn=list), desc=f"evaluating {dataset.domain}", leave=False):
-        for group in same_size(batch):
-            images = torch.stack([item["image"] for item in group]).to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                pred = classify(segmentor, images, group[0]["label"].shape, size, window, stride, [item["name"] for item in group])
-            matrices += [confusion(p, item["label"], k) for p, item in zip(pred.cpu().numpy(), group)]
+    rank, world = place() if together else (0, 1)
+    starts = range(0, len(dataset), batch_size)
+    mine = [range(at, min(at + batch_size, len(dataset))) for at in starts[rank::world]] # the same batches, however many processes
+    loader = DataLoader(dataset, batch_sampler=mine, collate_fn=list)
+    silent = dict(disable=True) if rank else {} # disable=False would overrule TQDM_DISABLE
+    def share(): # of this process
+        bar = tqdm(loader, desc=f"evaluating {dataset.domain}", leave=False, **silent)
+        return [per_image(segmentor, batch, size, window, stride, precision) for batch in bar]
+    shares = from_all(share) if together else [share()]
     segmentor.train(training)
-    return np.stack(matrices)
+    return np.stack([matrix for i in range(len(starts)) for matrix in shares[i % world][i // world]])
 
 # %% ../nbs/6_train/26_evaluation.ipynb #af439d62
 def result_row(cms: np.ndarray, # (n, k, k)

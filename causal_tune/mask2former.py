@@ -22,7 +22,7 @@ from .heads import HEADS, at_size, per_level
 __all__ = ['pyramid', 'sine_positions', 'centres', 'sample', 'sample_each', 'deformable_attention', 'DeformableAttention',
            'in_sides', 'feed_forward', 'EncoderLayer', 'conv_norm', 'PixelDecoder', 'DecoderLayer', 'stack_of_layers',
            'blocked_cells', 'Mask2Former', 'semantic', 'Things', 'things', 'dice', 'matching_costs', 'Match', 'match',
-           'uncertain_points', 'mask_losses', 'class_loss', 'mean_over_processes']
+           'uncertain_points', 'mask_losses', 'class_loss', 'mean_over_processes', 'in_turn']
 
 # %% ../nbs/4_models/19_mask2former.ipynb #143fbd51
 def pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest block to the last
@@ -431,10 +431,12 @@ def mask_losses(masks: Tensor, # (n, p) logits
 # %% ../nbs/4_models/19_mask2former.ipynb #4abd2a05
 def class_loss(classes: Tensor, # (m, k+1) logits
                wanted: Tensor, # (m,), k for no object
+               count: Tensor | None = None, # weight it is averaged over; that of the m by default
 ) -> Tensor: # weighted 2; no object counts .1
     weight = torch.ones_like(classes[0])
     weight[-1] = .1
-    return 2 * F.cross_entropy(classes, wanted, weight)
+    if count is None: count = weight[wanted].sum()
+    return 2 * F.cross_entropy(classes, wanted, weight, reduction="sum") / count
 
 # %% ../nbs/4_models/19_mask2former.ipynb #9c7ce613
 def mean_over_processes(x: Tensor) -> Tensor: # the same in every process
@@ -447,35 +449,60 @@ def mean_over_processes(x: Tensor) -> Tensor: # the same in every process
 def assign(self:Mask2Former, classes: Tensor, # (b, q, k+1) logits
            masks: Tensor, # (b, q, h, w) logits
            wanted: list[Things], # one per image
+           draws: list, # one per image: where its points come from, see `draws_of`
 ) -> list[Match]: # one per image
     "Match each image at points of its own, the same for all of its queries; in float64, as alike queries nearly tie."
     pairs = []
-    for scores, drawn, (ids, truth) in zip(classes, masks, wanted):
-        points = self.draw(1, self.points, 2, device=drawn.device)
+    for scores, drawn, (ids, truth), draw in zip(classes, masks, wanted, draws):
+        points = draw(1, self.points, 2, device=drawn.device)
         at_points = sample(drawn[None], points)[0].double()
         true_at_points = sample(truth[None], points)[0].double()
         cost = matching_costs(scores.double(), at_points, ids, true_at_points).sum(0)
         pairs.append(match(cost))
     return pairs
 
+# %% ../nbs/4_models/19_mask2former.ipynb #02754612
+@patch
+def draws_of(self:Mask2Former, seeds, # one per image, or none
+             images: int, device) -> list: # one per image: (*shape, device=) -> uniform numbers
+    "Where the points of each image come from: numbers of its own where it has a seed, else torch's."
+    if not len(seeds): return [self.draw] * images
+    return [partial(torch.rand, generator=torch.Generator(device).manual_seed(seed)) for seed in seeds]
+
+def in_turn(draws: list, counts: list[int]): # of masks; both one per image
+    "How the masks of a batch are drawn for: those of each image from its own numbers."
+    def draw(masks, *shape, device): # there are sum(counts) masks
+        return torch.cat([own(n, *shape, device=device) for own, n in zip(draws, counts)])
+    return draw
+
+@patch
+def counted(self:Mask2Former, wanted: list[Things], queries: int # of an image
+) -> Tensor: # (2,): things, and the weight of all queries; averaged over processes
+    "What the losses of masks are averaged over, and those of classes."
+    found = [min(len(image.ids), queries) for image in wanted]
+    things = sum(n or 1 for n in found)
+    weight = .9 * sum(found) + .1 * queries * len(found) # no object counts a tenth
+    return mean_over_processes(torch.tensor([things, weight], device=wanted[0].masks.device))
+
 # %% ../nbs/4_models/19_mask2former.ipynb #ba2edd4d
 @patch
 def layer_losses(self:Mask2Former, classes: Tensor, # (b, q, k+1) logits
                  masks: Tensor, # (b, q, h, w) logits
                  wanted: list[Things], # one per image
-                 count: Tensor, # of things, which the mask losses are averaged over
+                 counts: Tensor, # (2,): what the losses of masks are averaged over, and those of classes
+                 draws: list, # one per image, see `draws_of`
 ) -> dict[str, Tensor]: # by name
     "The three losses of one layer's answers."
-    pairs = self.assign(classes, masks, wanted)
+    pairs = self.assign(classes, masks, wanted, draws)
     chosen = torch.cat([drawn[pair.queries] for drawn, pair in zip(masks, pairs)])
     truth = torch.cat([image.masks[pair.things] for image, pair in zip(wanted, pairs)])
     with torch.no_grad():
-        points = uncertain_points(chosen, self.points, self.draw)
+        points = uncertain_points(chosen, self.points, in_turn(draws, [len(pair.queries) for pair in pairs]))
         true_at_points = sample_each(truth, points)
-    cross, apart = mask_losses(sample_each(chosen, points), true_at_points, count)
+    cross, apart = mask_losses(sample_each(chosen, points), true_at_points, counts[0])
     ids = torch.full(classes.shape[:2], self.num_classes, device=classes.device)
     for row, image, pair in zip(ids, wanted, pairs): row[pair.queries] = image.ids[pair.things]
-    of_classes = class_loss(classes.flatten(0, 1), ids.flatten())
+    of_classes = class_loss(classes.flatten(0, 1), ids.flatten(), counts[1])
     return dict(loss_cls=of_classes, loss_mask=cross, loss_dice=apart)
 
 # %% ../nbs/4_models/19_mask2former.ipynb #2e0f77f1
@@ -483,21 +510,21 @@ def layer_losses(self:Mask2Former, classes: Tensor, # (b, q, k+1) logits
 def losses(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
            queries: Tensor | None, # (q, c) of the adapter
            labels: Tensor, # (b, H, W) int64 of any size, 255 ignored
+           seeds=(), # one per image: where its points come from; torch's own numbers by default
 ) -> dict[str, Tensor]: # d0.loss_cls, d0.loss_mask, ... before the first layer, and on to loss_cls, ... of the last
     "All losses by their published names; in float32, whatever the features came in."
     said = self.answers(features, queries)
     wanted = [things(label, self.num_classes) for label in labels]
-    num_queries = said[0][0].shape[1]
-    found = sum(min(len(image.ids), num_queries) or 1 for image in wanted)
+    draws = self.draws_of(seeds, len(labels), labels.device)
     by_name = {}
     with torch.autocast(labels.device.type, enabled=False):
-        count = mean_over_processes(torch.tensor(float(found), device=labels.device))
+        counts = self.counted(wanted, said[0][0].shape[1])
         for i, (classes, masks) in enumerate(said):
             prefix = f"d{i}." if i < len(said) - 1 else ""
-            of_layer = self.layer_losses(classes.float(), masks.float(), wanted, count)
+            of_layer = self.layer_losses(classes.float(), masks.float(), wanted, counts, draws)
             by_name |= {prefix + name: value for name, value in of_layer.items()}
     return by_name
 
 @patch
-def loss(self:Mask2Former, features, queries, labels) -> Tensor: # the sum of `losses`
-    return sum(self.losses(features, queries, labels).values())
+def loss(self:Mask2Former, features, queries, labels, seeds=()) -> Tensor: # the sum of `losses`
+    return sum(self.losses(features, queries, labels, seeds).values())

@@ -15,7 +15,7 @@ from .tensors import check_finite
 from .images import line_of, pair, read_image, resize, windows
 from .backbones import Backbone, create_backbone
 from .heads import HEADS, at_size, create_head
-from . import mask2former  # registers its head
+from .mask2former import mean_over_processes  # and its head is registered
 
 # %% auto #0
 __all__ = ['Segmentor', 'start_from', 'create_segmentor', 'at_least', 'labels_of']
@@ -51,17 +51,18 @@ class Segmentor(nn.Module):
 @patch
 def loss(self:Segmentor, images: Tensor, # (b, 3, H, W) normalised
          labels: Tensor, # (b, h, w) int64 of any size, 255 ignored
+         seeds=(), # one per image, from which a head's loss may draw; torch's own numbers by default
 ) -> Tensor: # scalar; 0, with all gradients 0, where every label is ignored
-    "The head's own loss, or cross-entropy."
-    labelled = (labels != 255).any()
+    "The head's own loss, or cross-entropy. Averaged over processes it is the loss of all their images."
+    labelled = mean_over_processes((labels != 255).sum().float()) # pixels
     if not hasattr(self.head, "loss"):
         scores = at_size(self(images), labels.shape[-2:])
-        return F.cross_entropy(scores, labels, ignore_index=255) if labelled else 0 * scores.sum()
+        return F.cross_entropy(scores, labels, ignore_index=255, reduction="sum") / labelled.clamp(min=1e-9)
     (H, W), (h, w), (p, q) = images.shape[-2:], labels.shape[-2:], self.backbone.patch_size
     bottom = round(-H % p * h / H)  # rows that padding adds, in label pixels
     right = round(-W % q * w / W)
-    value = self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255))
-    return value if labelled else 0 * value  # computed all the same: other processes may wait for this one's share
+    value = self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255), seeds)
+    return value * labelled.sign()  # computed all the same: other processes may wait for this one's share
 
 # %% ../nbs/4_models/20_segmentor.ipynb #c0ffee10
 def start_from(seed: int | None, # of a model; None leaves torch's state as it is

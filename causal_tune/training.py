@@ -21,19 +21,21 @@ from .core import check_value, parse_spec, seed_of
 from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set_aside, whole_file
 from .tensors import check_finite, read_tensors
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
+from .mask2former import mean_over_processes
 from .segmentor import Segmentor, create_segmentor
 from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
 from .datasets import Scenes, enter_data, load_dataset, train_transform
-from .evaluation import check_classes, evaluate, miou, result_row
+from .evaluation import Elsewhere, check_classes, evaluate, from_all, miou, place, result_row
 
 # %% auto #0
 __all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
-           'Stream', 'Batch', 'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches', 'next_batches',
-           'build', 'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in',
-           'segmentor_of', 'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'draw_seed', 'step',
-           'Loss', 'finite', 'first_broken', 'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other',
-           'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'stopped', 'fits',
-           'read_state', 'restore', 'unless_damaged', 'go_on', 'with_data', 'train', 'report_on']
+           'draw_seed', 'Stream', 'Batch', 'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches',
+           'next_batches', 'build', 'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint',
+           'space_in', 'segmentor_of', 'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'step',
+           'Loss', 'SharedNorm', 'share_norms', 'finite', 'first_broken', 'diagnosis', 'Terminated',
+           'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data',
+           'first_frames', 'fits', 'read_state', 'restore', 'unless_damaged', 'alike', 'go_on', 'with_data', 'train',
+           'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -125,6 +127,11 @@ def settle(self:Average) -> None:
     self.values = {}
 
 # %% ../nbs/6_train/28_training.ipynb #70cc14fd
+def draw_seed(seed: int, p: int # of the run; image of its stream
+) -> int:
+    "Where the numbers start that a model draws for an image; the 1 keeps them apart from those the image itself is made with."
+    return seed_of(seed, p, 1)
+
 class Stream(Dataset):
     "The images of a run, one after the other: item p is the p-th image that is ever shown."
     def __init__(self, dataset, # with an augmenting transform
@@ -138,7 +145,7 @@ class Stream(Dataset):
         epoch, at = divmod(p, len(self.dataset))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
         torch.manual_seed(seed_of(self.seed, p))  # transforms draw from torch
-        return self.dataset[int(order[at])]
+        return self.dataset[int(order[at])] | dict(seed=draw_seed(self.seed, p))
 
 # %% ../nbs/6_train/28_training.ipynb #8112e2a9
 class Batch(NamedTuple):
@@ -146,17 +153,18 @@ class Batch(NamedTuple):
     images: Tensor # (b, 3, h, w) uint8
     labels: Tensor # (b, h, w) int64, 255 ignored
     names: list # which frames they are
+    seeds: list # of what a model draws for each
 
 def stack_items(items: list[dict] # of a data set, of one size
 ) -> Batch:
     "A batch of items."
     return Batch(torch.stack([item["image"] for item in items]), torch.stack([item["label"] for item in items]),
-                 [item["name"] for item in items])
+                 [item["name"] for item in items], [item["seed"] for item in items])
 
 # %% ../nbs/6_train/28_training.ipynb #a12ce4a3
 @dataclass
 class Positions:
-    "Which images of the stream each batch of a process holds: `accumulate` batches per iteration."
+    "Which images of the stream each batch of a process holds: `accumulate` batches per iteration, each shared by the processes."
     recipe: Recipe
     first: int # iteration to begin with
     rank: int # this process, from 0
@@ -164,10 +172,9 @@ class Positions:
     def __len__(self): return (self.recipe.iterations - self.first) * self.recipe.accumulate
     def __iter__(self): # of ranges
         size = self.recipe.batch_size
-        per_step = size * self.recipe.accumulate
-        for t in range(self.first, self.recipe.iterations):
-            start = (t * self.world + self.rank) * per_step
-            for a in range(self.recipe.accumulate): yield range(start + a * size, start + (a + 1) * size)
+        for number in range(self.first * self.recipe.accumulate, self.recipe.iterations * self.recipe.accumulate):
+            start = (number * self.world + self.rank) * size
+            yield range(start, start + size)
 
 # %% ../nbs/6_train/28_training.ipynb #faba7b65
 def begin_worker(parent: int, # the process that asks for images
@@ -239,7 +246,7 @@ def save_checkpoint(path, # file to write
     "Adapter, head, recipe and label space as plain tensors, numbers and strings."
     space = own_space(classes)
     facts = dict(recipe=to_dict(recipe), classes=list(space.classes), space=space_to_dict(space), iteration=iteration,
-                 version=causal_tune.__version__)
+                 processes=place()[1], version=causal_tune.__version__)
     with whole_file(path) as unfinished: torch.save(facts | segmentor.trained_state(), unfinished)
 
 # %% ../nbs/6_train/28_training.ipynb #d1170a07
@@ -378,31 +385,26 @@ def close(self:Log) -> None:
         with suppress(OSError): file.close()
 
 # %% ../nbs/6_train/28_training.ipynb #91039685
-def draw_seed(seed: int, t: int, rank: int, a: int # of the run; iteration, process, batch of the step
-) -> int:
-    "Where a model's own random numbers start; the 1 keeps them apart from those of the images."
-    return seed_of(seed, t, rank, a, 1)
-
 def step(accelerator, # from `make_accelerator`
-         model, # gives the loss of (images, labels)
+         model, # gives the loss of (images, labels, seeds)
          normalise, # of a segmentor
          optimizer,
          given: list[Batch], # the batches of the step
-         seeds: list[int], # one for each
          broken=lambda batch, loss: FloatingPointError(f"The loss is {loss}."), # makes the error for a loss that is not finite
-) -> list[float]: # the loss of each batch
+) -> list[float]: # the loss of each batch, with those of other processes
     "One optimiser step. FloatingPointError for a loss that is not finite."
     losses = []
-    for batch, seed in zip(given, seeds):
+    for batch in given:
         images, labels = (t.to(accelerator.device, non_blocking=True) for t in batch[:2])
-        torch.manual_seed(seed)
+        torch.manual_seed(batch.seeds[0]) # for models that draw for all images at once
         with accelerator.accumulate(model):
-            with accelerator.autocast(): loss = model(normalise(images), labels)
-            if not torch.isfinite(loss): raise broken(batch, loss.item())
+            with accelerator.autocast(): loss = model(normalise(images), labels, batch.seeds)
+            mean = mean_over_processes(loss.detach())
+            if not torch.isfinite(mean): raise broken(batch, loss.item())
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(mean.item())
     return losses
 
 # %% ../nbs/6_train/28_training.ipynb #d545f351
@@ -411,7 +413,38 @@ class Loss(nn.Module):
     def __init__(self, segmentor: Segmentor):
         super().__init__()
         self.segmentor = segmentor
-    def forward(self, images, labels): return self.segmentor.loss(images, labels)
+    def forward(self, images, labels, seeds): return self.segmentor.loss(images, labels, seeds)
+
+# %% ../nbs/6_train/28_training.ipynb #bbc9ac6c
+class _Mean(torch.autograd.Function): # over processes
+    @staticmethod
+    def forward(ctx, x): return mean_over_processes(x)
+    @staticmethod
+    def backward(ctx, gradient): return mean_over_processes(gradient)
+
+class SharedNorm(nn.BatchNorm2d):
+    "Batch norm over the images of all processes, which have as many each."
+    def forward(self, x: Tensor # (b, c, h, w)
+    ) -> Tensor: # like x
+        if not (self.training and torch.is_grad_enabled()): return super().forward(x) # `diagnosis` looks at one process's images
+        values = x.float()
+        mean = _Mean.apply(values.mean((0, 2, 3)))
+        centred = values - mean[:, None, None]
+        variance = _Mean.apply(centred.square().mean((0, 2, 3)))
+        self._note(mean, variance, x[:, 0].numel() * place()[1])
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+    @torch.no_grad()
+    def _note(self, mean, variance, n): # for evaluation; n values of each channel
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (n / (n - 1)), self.momentum)
+
+# %% ../nbs/6_train/28_training.ipynb #6dacc6c5
+def share_norms(model: nn.Module) -> None:
+    "Let the batch norms of a model see the images of all processes."
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d: module.__class__ = SharedNorm
 
 # %% ../nbs/6_train/28_training.ipynb #0509bf34
 def finite(x: Tensor) -> bool: # whether all numbers in it are
@@ -482,8 +515,12 @@ def interruptions_held(): # yields a list of the signals that came
 def refuse_other(path: Path, # of the file
                  old: dict, # the recipe in it
                  recipe: Recipe, # the one that is asked for
+                 processes: int = 1, # that it was made by, each with a batch of its own
 ) -> None:
     "ValueError where a file belongs to a run with other weights. What is only evaluated may differ."
+    if processes != place()[1]:
+        raise ValueError(f"{path} belongs to a run of {processes} processes, and this one has {place()[1]}: start as many, use another "
+                         "folder, or remove the file to start again.")
     changed = changed_fields(old, recipe, ["weights"])
     if changed:
         raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
@@ -493,11 +530,12 @@ def finished(path: Path, # of a checkpoint
              recipe: Recipe, # the one that is asked for
              **options) -> Segmentor:
     "The segmentor of a finished run; ValueError if the run was another, `Damaged` if the file is."
-    refuse_other(path, read_checkpoint(path)["recipe"], recipe)
+    saved = read_checkpoint(path)
+    refuse_other(path, saved["recipe"], recipe, saved.get("processes", 1))
     segmentor, _, _ = load_checkpoint(path, **options)
     segmentor.recipe = recipe # what is reported on may be another
     path.with_name("resume.pt").unlink(missing_ok=True) # there, if the run was killed at its very end
-    print(f"{path} is finished; nothing to train.")
+    if place()[0] == 0: print(f"{path} is finished; nothing to train.")
     return segmentor
 
 # %% ../nbs/6_train/28_training.ipynb #7546a312
@@ -532,14 +570,13 @@ class Run:
 def save(self:Run) -> None:
     "Write resume.pt."
     scaler = self.accelerator.scaler # of fp16
-    state = dict(recipe=to_dict(self.recipe), iteration=self.done, optimizer=self.optimizer.state_dict(),
+    state = dict(recipe=to_dict(self.recipe), iteration=self.done, processes=place()[1], optimizer=self.optimizer.state_dict(),
                  scaler=scaler.state_dict() if scaler else {}, average={k: v.cpu() for k, v in self.average.values.items()})
     with whole_file(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
 
 @patch
 def finish(self:Run) -> None:
-    "Write checkpoint.pt, with the average where there is one."
-    self.average.settle()
+    "Write checkpoint.pt."
     save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.classes, self.done)
     (self.folder / "resume.pt").unlink(missing_ok=True)
 
@@ -549,12 +586,14 @@ def keep(self:Run, log: Log | None # None in processes that do not write
 ) -> None:
     "Bring log and state to the disk, in this order. FloatingPointError for weights that are not finite, which are not kept."
     self.kept = self.done
+    ended = self.done == self.recipe.iterations
+    if ended: self.average.settle()
     if not log: return
     for name, p in self.segmentor.named_parameters():
         if not p.requires_grad or finite(p): continue
         raise FloatingPointError(f"After {self.done} iterations the weights {name} are not finite; they are not saved. {SLOWER}")
     log.flush()
-    self.finish() if self.done == self.recipe.iterations else self.save()
+    self.finish() if ended else self.save()
 
 # %% ../nbs/6_train/28_training.ipynb #e8858a61
 def evaluate_on(segmentor: Segmentor,
@@ -562,10 +601,10 @@ def evaluate_on(segmentor: Segmentor,
                 data: str | Scenes, # descriptor of the data set, or what `open_data` made of it
                 root=None, # folder of the data sets
 ) -> tuple[Scenes, np.ndarray]: # data set, (n, k, k) confusion matrices per image
-    "A segmentor on one data set, the way its recipe says."
+    "A segmentor on one data set, the way its recipe says; by all processes of its run together."
     if isinstance(data, str): data = load_dataset(data, root, label_size="original")
     return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None,
-                          precision=recipe.precision)
+                          precision=recipe.precision, together=True)
 
 def open_data(specs, # descriptors of data sets
               k: int, # classes of the model
@@ -636,6 +675,7 @@ def note_ignored(self:Run, t: int, # iteration
                  losses: list[float], # and theirs
 ) -> None:
     "Say once that a batch has no labels, where its loss is 0 because of that."
+    if not self.accelerator.is_main_process: return
     for batch, loss in zip(given, losses):
         if self.noted or loss != 0 or (batch.labels != 255).any(): continue
         print(f"Nothing is labelled in {', '.join(batch.names)}, so the loss of iteration {t} is 0, as wherever that happens.",
@@ -646,8 +686,9 @@ def note_ignored(self:Run, t: int, # iteration
 def broken(self:Run, t: int, # iteration
            batch: Batch, # the one it happened with
            loss: float, # which is not finite
-) -> FloatingPointError: # to be raised by the caller
-    "What is known about a loss that is not finite."
+) -> Exception: # to be raised by the caller
+    "What is known about a loss that is not finite; `Elsewhere` where it is, and another process's is not."
+    if math.isfinite(loss): return Elsewhere("The loss of another process is not finite; it says more.")
     lr = self.optimizer.param_groups[0]["lr"]
     with self.accelerator.autocast():
         images = self.segmentor.normalise(batch.images.to(self.accelerator.device))
@@ -657,12 +698,11 @@ def broken(self:Run, t: int, # iteration
 # %% ../nbs/6_train/28_training.ipynb #02257266
 @patch
 def advance(self:Run, t: int, # iteration
-            loader, # iterator over batches
+            given: list[Batch], # its batches
             one_step, # (iteration, batches) -> their losses
             log: Log | None, # None in processes that do not write
 ) -> float: # the loss
     "Step t with its learning rate, and its line in the log."
-    given = next_batches(loader, self.recipe.accumulate)
     lr = self.set_rate(t)
     self.set_decay(t)
     self.done = None # from here on the step is half made
@@ -684,8 +724,26 @@ def progress(self:Run, steps: range # the iterations to come
     silent = {} if self.accelerator.is_main_process else dict(disable=True) # disable=False would overrule TQDM_DISABLE
     return tqdm(steps, f"{self.recipe.name} {self.recipe.adapter}", self.recipe.iterations, initial=steps.start, **silent)
 
-def stopped(asked, text: str) -> KeyboardInterrupt: # the signals that came; to be raised by the caller
-    return (Terminated if signal.SIGTERM in asked else KeyboardInterrupt)(text)
+@patch
+def taken(self:Run, loader, # iterator over batches
+          asked: list, # signals that came to this process
+) -> list[Batch]: # of the next step, none if any process was asked to stop
+    "The next batches. Errors as `next_batches`; `Elsewhere` where another process had one."
+    given = []
+    def take():
+        stop = bool(asked)
+        if not stop: given.extend(next_batches(loader, self.recipe.accumulate))
+        return stop
+    return [] if any(from_all(take)) else given
+
+@patch
+def heed(self:Run, asked: list # signals that came to this process
+) -> None:
+    "KeyboardInterrupt, or `Terminated`, where one came to any process."
+    came = sum(from_all(lambda: list(asked)), [])
+    if not came: return
+    kind = Terminated if signal.SIGTERM in came else KeyboardInterrupt
+    raise kind(f"Stopped after {self.done} of {self.recipe.iterations} iterations; run again to go on.")
 
 # %% ../nbs/6_train/28_training.ipynb #6cbb5a64
 @patch
@@ -698,21 +756,21 @@ def loop(self:Run, first: int, # iteration to begin with
     self.done = self.kept = first
     log = Log(self.folder, first) if self.accelerator.is_main_process else None
     bar = self.progress(range(first, last))
-    given = iter(loader)
+    batches = iter(loader)
     with interruptions_held() as asked: # until the workers have ended, whose death would break in anywhere
         try:
             for t in bar:
+                if not (given := self.taken(batches, asked)): break
                 bar.set_postfix(loss=f"{self.advance(t, given, one_step, log):.3f}", refresh=False)
                 if self.done % self.recipe.save_every == 0: self.keep(log)
-                if asked: break
             self.keep(log)
         except BaseException:
             if self.done and self.done > self.kept: self.keep(log)
             raise
         finally:
-            end_workers(given)
+            end_workers(batches)
             if log: log.close()
-    if asked: raise stopped(asked, f"Stopped after {self.done} of {self.recipe.iterations} iterations; run again to go on.")
+    self.heed(asked)
 
 # %% ../nbs/6_train/28_training.ipynb #e02ba20c
 def fits(state: dict, # of resume.pt
@@ -737,7 +795,7 @@ def read_state(path: Path, # resume.pt
     "The state of a run. ValueError if it belongs to another recipe, `Damaged` if it is none."
     state = read_own(path, "the state of a run", "remove it to start again")
     if not isinstance(state.get("recipe"), dict): raise Damaged(f"{path} holds no recipe; remove it to start again.")
-    refuse_other(path, state["recipe"], recipe)
+    refuse_other(path, state["recipe"], recipe, state.get("processes", 1))
     with suppress(LookupError, TypeError, AttributeError, RuntimeError, ValueError): # the last for numbers that are not finite
         if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer, average):
             segmentor.check_trained(state)
@@ -777,6 +835,14 @@ def unless_damaged(accelerator, # from `make_accelerator`
         if accelerator.is_main_process: set_aside(path, reason)
     return None
 
+# %% ../nbs/6_train/28_training.ipynb #aa45e62f
+def alike(found, # by this process: iteration to go on with, whether the run is finished
+          folder: Path) -> None:
+    "ValueError where the processes of a run do not find the same in its folder."
+    said = from_all(lambda: found)
+    if any(other != found for other in said):
+        raise ValueError(f"The processes of this run do not find the same in {folder}: give a folder on a disk that all of them share.")
+
 # %% ../nbs/6_train/28_training.ipynb #16c1d938
 def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor: # see `train`
     "Train from what resume.pt holds, or from the beginning."
@@ -790,15 +856,15 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     average = Average(segmentor, recipe.ema_from, recipe.ema_momentum)
     read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler, average=average)
     first = unless_damaged(accelerator, folder / "resume.pt", read) or 0 if resume else 0
+    alike(first, folder)
+    if accelerator.num_processes > 1: share_norms(segmentor.head)
     model, optimizer = accelerator.prepare(Loss(segmentor), optimizer)
     for frame in frames: evaluate_on(segmentor, recipe, frame)
     run = Run(recipe, folder, segmentor, optimizer, data.space, root, accelerator, average=average)
-    rank = accelerator.process_index
     def one_step(t, given):
-        seeds = [draw_seed(recipe.seed, t, rank, a) for a in range(recipe.accumulate)]
-        return step(accelerator, model, segmentor.normalise, optimizer, given, seeds, partial(run.broken, t))
+        return step(accelerator, model, segmentor.normalise, optimizer, given, partial(run.broken, t))
     last = recipe.iterations if stop is None else min(stop, recipe.iterations)
-    run.loop(first, last, batches(recipe, data, first, rank, accelerator.num_processes), one_step)
+    run.loop(first, last, batches(recipe, data, first, *place()), one_step)
     return segmentor.eval()
 
 # %% ../nbs/6_train/28_training.ipynb #401e8901
@@ -829,14 +895,15 @@ def train(recipe: Recipe, # what to do
 ) -> Segmentor: # trained, in eval mode
     """Train a recipe's adapter and head; writes checkpoint.pt, log.csv and TensorBoard files into `folder`.
     ValueError for a recipe or data that cannot be run, OSError where another process trains in the folder or the disk is full,
-    FloatingPointError for a loss that is not finite."""
+    FloatingPointError for a loss that is not finite; `Elsewhere` where another process of the run has one of these."""
     recipe = with_data(recipe, data, classes, targets)
     folder = Path(folder)
     accelerator = make_accelerator(recipe)
     with held(folder) if accelerator.is_main_process else nullcontext():
-        remove_unfinished(folder)
+        if accelerator.is_main_process: remove_unfinished(folder)
         read = partial(finished, recipe=recipe, **options)
         done = unless_damaged(accelerator, folder / "checkpoint.pt", read) if resume else None
+        alike(bool(done), folder)
         if done: return done.to(accelerator.device) # where it would have been trained
         return go_on(accelerator, recipe, folder, root, resume, stop, options)
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TESTS = dict(released=["released"], peers=["peers"], adapters=["peers"], tuning=["peers"], backbones=["backbones"],
-             mask2former=["mask2former"], images=["images"], converters=["converters"], datasets=["camvid", "converters"],
-             training=["resume", "same"], checkpoints=["checkpoints"], benchmark=["quality", "kills"],
-             causal=["peers"], results=["quality"], evaluation=["camvid"])
+             mask2former=["mask2former", "processes"], images=["images"], converters=["converters"], datasets=["camvid", "converters"],
+             training=["resume", "same", "processes"], checkpoints=["checkpoints"], benchmark=["quality", "kills"],
+             causal=["peers"], results=["quality"], evaluation=["camvid", "processes"], segmentor=["processes"])
 LIMIT = 900 # seconds; a change that makes code run forever is noticed too
 
 

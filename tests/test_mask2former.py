@@ -5,7 +5,7 @@ those tests are skipped. `tests/fixtures/mask2former.pt` has the small ones: `op
 recordings of the published code (the chapter `mask2former` compares them); `anchor` are scores and losses of this implementation, taken when
 it agreed with all recordings, so that a change of the wiring is noticed everywhere.
 """
-import json, os
+import json, math, os
 from pathlib import Path
 import pytest
 import torch
@@ -115,17 +115,25 @@ def test_sliding_windows(system):
     assert torch.equal(scores.argmax(1), r["slide"]["label"].long())
 
 
+class Recorded:
+    "Numbers that were drawn for a whole batch, handed out one image after the other."
+    def __init__(self, draws): self.left = torch.cat([d.float().flatten() for d in draws])
+    def __call__(self, *shape):
+        drawn, self.left = self.left.split([math.prod(shape), len(self.left) - math.prod(shape)])
+        return drawn.view(shape)
+
+
 def test_losses_gradients_and_a_step(system, monkeypatch):
     s, r = system
-    drawn, pairs, assign = iter(r["rand_log"]), [], Mask2Former.assign
-    monkeypatch.setattr(Mask2Former, "draw", lambda self, *shape, device: next(drawn).view(shape))
-    def noted(self, classes, masks, wanted):
-        found = assign(self, classes, masks, wanted)
+    drawn, pairs, assign = Recorded(r["rand_log"]), [], Mask2Former.assign
+    monkeypatch.setattr(Mask2Former, "draw", lambda self, *shape, device: drawn(*shape))
+    def noted(self, classes, masks, wanted, draws):
+        found = assign(self, classes, masks, wanted, draws)
         pairs.extend((q, ids[n]) for (q, n), (ids, _) in zip(found, wanted))
         return found
     monkeypatch.setattr(Mask2Former, "assign", noted)
     named = s.head.losses(*s.features(r["input"]), r["gt"].long())
-    assert next(drawn, None) is None and {f"decode.{k}" for k in named} == set(r["losses"])
+    assert not len(drawn.left) and {f"decode.{k}" for k in named} == set(r["losses"])
     for k, v in r["losses"].items(): near(named[k.removeprefix("decode.")], v.squeeze())
     for (q, ids), theirs in zip(pairs, r["assigned"], strict=True):
         assert torch.equal(q, theirs["pos_inds"]) and torch.equal(ids, theirs["labels"][q])
@@ -171,8 +179,8 @@ def waves(head):
 def anchor(draws):
     "Scores and losses of such a head on features that are waves, too."
     head = waves(Mask2Former(32, 5, **SMALL))
-    drawn = iter(draws)
-    head.draw = lambda *shape, device: next(drawn).float().view(shape)
+    drawn = Recorded(draws)
+    head.draw = lambda *shape, device: drawn(*shape)
     wave = lambda k: (torch.arange(2 * 32 * 24).double() ** 2 * k).sin().float().view(2, 32, 4, 6)
     features, labels = [wave(k) for k in (.3, .7, 1.1, 1.9)], torch.arange(20).div(6, rounding_mode="floor").repeat(2, 15, 1)
     labels[1, :, :10] = 255
@@ -251,7 +259,7 @@ def test_labels_are_padded_like_the_image():
     "33 x 50 pixels are 5 x 7 patches of 8: 7 more rows, 6 more columns, which belong to nothing."
     seen, spec = [], "mask2former:" + ",".join(f"{k}={v}" for k, v in SMALL.items())
     s = create_segmentor("toy_vit", "none", spec, num_classes=5, pretrained=False)
-    s.head.loss = lambda features, queries, labels: seen.append(labels)
+    s.head.loss = lambda features, queries, labels, seeds: [seen.append(labels), torch.zeros(())][1]
     s.loss(torch.randn(1, 3, 33, 50), torch.zeros(1, 33, 50, dtype=torch.long))
     s.loss(torch.randn(1, 3, 33, 50), torch.zeros(1, 66, 100, dtype=torch.long))
     assert seen[0].shape == (1, 40, 56) and seen[1].shape == (1, 80, 112)
@@ -302,7 +310,7 @@ def count_in_process(rank, world, port, counts):
     import torch.distributed as dist
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     head, seen = waves(Mask2Former(32, 5, **SMALL)), []
-    head.layer_losses = lambda classes, masks, wanted, count: seen.append(float(count)) or {}
+    head.layer_losses = lambda classes, masks, wanted, counts, draws: seen.append(counts.tolist()) or {}
     labels = torch.full((2, 8, 8), 255)
     if rank: labels[0].flatten()[:4] = torch.arange(4)  # four things and none; the other process has none and none
     head.losses([torch.zeros(2, 32, 4, 6) for _ in range(4)], None, labels)
@@ -316,7 +324,9 @@ def test_number_of_masks_is_a_mean_over_processes():
     with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
     counts = mp.get_context("spawn").Manager().dict()
     mp.spawn(count_in_process, (2, port, counts), nprocs=2)
-    assert dict(counts) == {0: 3.5, 1: 3.5}  # (1 + 1 + 4 + 1) / 2
+    things, weight = counts[0]
+    assert counts[1] == [things, weight] and things == 3.5  # (1 + 1 + 4 + 1) / 2
+    assert weight == pytest.approx(.1 * 2 * SMALL["num_queries"] + .9 * 4 / 2)
 
 
 class Whole(torch.nn.Module):
