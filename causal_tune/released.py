@@ -8,6 +8,7 @@ import math, warnings
 from functools import partial
 import torch
 from einops import rearrange
+from fastcore.basics import patch
 from torch import Tensor, nn
 from .core import shown
 from .spectral import dct2, made_once
@@ -96,11 +97,13 @@ class ReleasedCausalTune(TokenAdapter):
         self.mlp_token2feat2 = nn.Linear(channels, channels).requires_grad_(False)
         self.mlp_delta_f2 = nn.Linear(channels, channels).requires_grad_(False)
 
-    def forward(self, tokens, layer, grid):
-        self.check(tokens, layer, grid)
-        check_square(grid)
-        causal = released_filter(tokens)
-        attention = partial(attend, softmax=self.softmax)
-        last = self.mlp_delta_f
-        change = refined(causal, self.factors(layer), self.mlp_token2feat, last.weight, last.bias, attention)
-        return tokens + self.scale * from_planes(released_inverse(to_planes(change)))
+# %% ../nbs/2_adapters/10_released.ipynb #e9121e74
+@patch
+def forward(self: ReleasedCausalTune, tokens, layer, grid):
+    self.check(tokens, layer, grid)
+    check_square(grid)
+    causal = released_filter(tokens)
+    attention = partial(attend, softmax=self.softmax)
+    last = self.mlp_delta_f
+    change = refined(causal, self.factors(layer), self.mlp_token2feat, last.weight, last.bias, attention)
+    return tokens + self.scale * from_planes(released_inverse(to_planes(change)))
