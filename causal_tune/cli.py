@@ -714,7 +714,7 @@ def become(words: list[str]): # a program and what follows it
          option("--images", metavar="DIR", help="folder that holds a folder of images per domain (default: Toyscapes)"),
          option("--backbone", metavar="NAME", help="timm name of the model to look into (default: toy_vit)"),
          option("--weights", help="file of its weights"),
-         option("--checkpoint", help="checkpoint.pt of a run: look into its model, with its head"),
+         option("--checkpoint", help="folder of a run, or its checkpoint.pt: look into its model, with its head"),
          option("--size", metavar="HxW", help="size the model is to see (default: that of the first image)"),
          option("--n", type=whole(1, 100_000), help="images per domain, at most (default: 8)"),
          option("--stage", type=whole(0, 100), help="stage of a model that has several, from 0 (default: the last that is fine enough)"),
