@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .core import Registry
 from .adapters import ADAPTERS, LearnableTokens, TokenAdapter, attend, refined, scaled, start_at_zero
 from .released import fourier_parts
-from .spectral import exporting, grid_to_tokens, tokens_to_grid
+from .spectral import exporting
 
 # %% auto #0
 __all__ = ['SET_VARIANTS', 'attend_normalised', 'TwoBranches', 'half_spectrum', 'from_half_spectrum', 'mirrored', 'polar',
