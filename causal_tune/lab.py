@@ -28,9 +28,10 @@ __all__ = ['FILTERS', 'PRESETS', 'FILTER', 'LABELS', 'OPTIONAL', 'OFF', 'CAPTION
            'filtered', 'other_band', 'pack_energy', 'relative_error', 'pack_maps', 'pack_norms', 'thumbnail',
            'picture_of', 'edges_for', 'lacking', 'read_differences', 'read_results', 'panels', 'as_json',
            'benchmark_figures', 'as_backbone', 'label_space', 'any_space', 'Looked', 'stage_of', 'look', 'same_blocks',
-           'own_filter', 'asset', 'control', 'Controls', 'FrequencyLab', 'number', 'chosen_of', 'one_of', 'blank',
-           'explanations', 'Contents', 'thinned', 'evenly', 'picks_of', 'example', 'contents', 'constants',
-           'captions_of', 'packed_plotly', 'dc_share', 'joined', 'spectrum_table', 'open_lab', 'lab_notebook']
+           'own_filter', 'place_of', 'learnt_filters', 'asset', 'control', 'Controls', 'FrequencyLab', 'number',
+           'chosen_of', 'one_of', 'blank', 'explanations', 'Contents', 'thinned', 'evenly', 'picks_of', 'example',
+           'contents', 'constants', 'captions_of', 'packed_plotly', 'dc_share', 'joined', 'spectrum_table', 'open_lab',
+           'lab_notebook']
 
 # %% ../nbs/9_lab/40_lab.ipynb #c3f948e7
 from .core import shown as short, unknown
@@ -45,7 +46,7 @@ from .segmentor import Segmentor
 from .datasets import load_dataset
 from .evaluation import classify, confusion, iou as class_iou
 from .results import read_table
-from .training import load_checkpoint
+from .training import cutoffs_of, load_checkpoint, read_cutoffs
 from .observation import Gathered, Observation, directions, gather, observe, outliers as outlying
 from .artifacts import artifact_report, outlier_figure
 from .evidence import EDGES, evidence_by_layer, joined_evidence, one_grid, skill_curves
@@ -189,6 +190,7 @@ CAPTIONS = dict(
     coefficient="The clicked pattern, and how much of it each domain has.",
     segmentation="One image with the features as they are, and filtered. Look for classes that fall with the removed band.",
     iou="IoU filtered minus IoU as it is, over all images of a domain. Negative: the model relies on what was removed.",
+    learnt="Where the edges went in training, if its run is known; bars: the model as it is. Dotted: the filter that is set.",
     words="What the first screen says of the block, domain by domain.",
     information="Look for bands that tell the domain and not the class. Shaded: the filter. The control has nothing to find.",
     outliers="Tokens far above their image's median norm. They belong to the filter named above; Measure takes the one that is set.",
@@ -197,7 +199,7 @@ CAPTIONS = dict(
 
 # %% ../nbs/9_lab/40_lab.ipynb #f92d483c
 FIRST = ("curves", "plane", "zones")  # these follow every move; all others follow when the controls rest for a moment
-FILTERED = ("curves", "plane", "zones", "features", "difference", "segmentation", "iou", "words", "information")
+FILTERED = ("curves", "plane", "zones", "features", "difference", "segmentation", "iou", "learnt", "words", "information")
 PLACE = ("curves", "zones", "features", "difference", "coefficient", "words")
 AFFECTS = dict(
     **dict.fromkeys(FILTER, FILTERED),
@@ -379,6 +381,26 @@ def own_filter(adapter) -> dict | None: # entries of a state; None without a fil
     cuts = tuple(round(float(torch.as_tensor(edge).detach()), 4) for edge in edges)
     return dict(filter=kind, cuts=cuts, order=getattr(band, "order", 2))
 
+# %% ../nbs/9_lab/40_lab.ipynb #54a910a1
+def place_of(band: str # name of a band in a model, such as backbone.adapter.stages.2.band
+) -> str: # such as "stage 2"
+    "Where a filter works, in words."
+    number = re.search(r"\d+", band)
+    if ".learnt." in band: return f"before the head, {number[0]}"
+    return f"stage {number[0]}" if number else "adapter"
+
+def learnt_filters(models: Mapping, # name -> `Looked`
+                   runs: Mapping, # name -> folder of the run that made it, as far as they are known
+) -> list[dict]: # name, now: low and high; path: rows of iterations made, low, high
+    "The filters that training has moved, model by model."
+    found = []
+    for model, one in models.items():
+        paths = read_cutoffs(runs[model]) if model in runs else {}
+        for band, cuts in cutoffs_of(one.segmentor or one.backbone).items():
+            name = f"{model} · {place_of(band)}" if model else place_of(band)
+            found.append(dict(name=name, now=cuts, path=paths.get(band, [])))
+    return found
+
 # %% ../nbs/9_lab/40_lab.ipynb #4248237c
 def asset(name: str # of a file in the package's assets
 ) -> str:
@@ -423,7 +445,6 @@ class FrequencyLab(Controls):
     _figures = traitlets.Dict().tag(sync=True) # of what was measured
     _said = traitlets.Dict().tag(sync=True) # text, wrong, busy
     _timer = _inbox = None # the next turn of the event loop; a folder for files that were dropped
-    _jobs = {} # what is being worked at, by kind, the newest last
 
     def __init__(self, model, # `Segmentor`, `Backbone`, timm model, a name for `create_backbone`, or several: name -> model
                  images_by_domain: Mapping, # domain -> uint8 (n, 3, H, W), data set, folder, or list of paths and pictures
@@ -431,21 +452,23 @@ class FrequencyLab(Controls):
                  state: Mapping | None = None, # of an earlier lab; `layer` counts the blocks that are looked at, from 0
                  budget: float = 500e6, # bytes to remember of the features
                  results=None, # folder with tables of `causal-tune bench-quality`
-                 stage: int | None = None): # of a model that has several, see `one_grid`
+                 stage: int | None = None, # of a model that has several, see `one_grid`
+                 runs: Mapping | None = None): # name of a model -> folder of its run; {"": folder} for one model
         self.results = read_results(results) if results else {}
         self.budget = budget
-        self._jobs = {}
+        self._jobs = {} # what is being worked at, by kind, the newest last
         self._files = {} # domain -> files that were dropped on the lab
         self._lock = threading.Lock() # JupyterLab may hand messages to several threads of the kernel
-        self._open(model if isinstance(model, Mapping) else {"": model}, gather(images_by_domain, size), stage)
+        self._open(model if isinstance(model, Mapping) else {"": model}, gather(images_by_domain, size), stage, runs or {})
         super().__init__(**self._start(), _said=dict(text=self._about()), _data=contents(self, self._everything()))
         self.on_msg(self._asked)
         self.state = state or {}
 
 # %% ../nbs/9_lab/40_lab.ipynb #9beb6f06
 @patch
-def _open(self:FrequencyLab, models, data: Gathered, stage): # what there is to show
+def _open(self:FrequencyLab, models, data: Gathered, stage, runs): # what there is to show
     self.data = data
+    self.runs = runs
     self.models = look(models, data.images, self.budget, stage)
     first = next(iter(self.models.values()))
     self.stage = first.stage
@@ -634,8 +657,9 @@ def contents(lab: FrequencyLab, holds: Contents) -> dict: # plain values and byt
         names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=layers, grid=lab.grid, energy=energy,
         limits=np.max([one.limits for one in seen], 0).tolist(), images=examples, picks=picks, choices=lab.choices, ranges=ranges,
         presets=PRESETS | lab.own_filters(), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
-        benchmark=benchmark_figures(lab.results) or None,
-        about=lab._about(), notes=lab.notes(), foot=[], captions=captions_of(lab.backbone, lab.stage), **constants(lab.data.images))
+        learnt=learnt_filters(lab.models, lab.runs), benchmark=benchmark_figures(lab.results) or None,
+        about=lab._about(), notes=lab.notes(), foot=[], captions=captions_of(lab.backbone, lab.stage),
+        **constants(lab.data.images))
 
 @patch
 def own_filters(self:FrequencyLab) -> dict: # name of a preset -> entries of a state
@@ -997,7 +1021,7 @@ def close(self:FrequencyLab) -> None:
 def open_lab(images=None, # folder that holds a folder of images per domain; Toyscapes by default
              backbone: str = "toy_vit", # a name for `create_backbone`
              weights: str | None = None, # file of its weights; found if not given
-             checkpoint=None, # of `causal-tune train`: its backbone, adapter and head instead
+             checkpoint=None, # of `causal-tune train`, or the folder of its run: its backbone, adapter and head instead
              size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
              n: int = 8, # images per domain, at most
              **options, # of `FrequencyLab`: state, budget, results, stage
@@ -1005,7 +1029,10 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
     "A lab on folders of images; see `domain_folders`, `create_backbone` and `load_checkpoint` for errors."
     if n < 1: raise ValueError(f"n={n}: at least one image per domain is needed.")
     if checkpoint:
-        model, recipe, _ = load_checkpoint(checkpoint)
+        path = Path(checkpoint)
+        if path.is_dir(): path = path/"checkpoint.pt"
+        model, recipe, _ = load_checkpoint(path)
+        options.setdefault("runs", {"": path.parent})
         size = size or recipe.eval_size or None
     else: model = create_backbone(backbone, pretrained=weights or True)
     if images is None:

@@ -18,24 +18,25 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
 from .core import check_value, parse_spec, seed_of
-from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set_aside, whole_file
+from .files import disk_is_full, held, no_room, remove_unfinished, set_aside, whole_file
 from .tensors import check_finite, read_tensors
+from .bands import LearnableBand
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
 from .mask2former import mean_over_processes
 from .segmentor import Segmentor, create_segmentor
 from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
 from .datasets import Scenes, enter_data, load_dataset, train_transform
-from .evaluation import Elsewhere, check_classes, evaluate, from_all, miou, place, result_row
+from .evaluation import (Elsewhere, begin_worker, check_classes, end_workers, evaluate, from_all, miou, next_batches, place,
+                                   result_row)
 
 # %% auto #0
 __all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
-           'draw_seed', 'Stream', 'Batch', 'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches',
-           'next_batches', 'build', 'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint',
-           'space_in', 'segmentor_of', 'load_checkpoint', 'read_line', 'kept_lines', 'written_to', 'Log', 'step',
-           'Loss', 'SharedNorm', 'share_norms', 'finite', 'first_broken', 'diagnosis', 'Terminated',
-           'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data',
-           'first_frames', 'fits', 'read_state', 'restore', 'unless_damaged', 'alike', 'go_on', 'with_data', 'train',
-           'report_on']
+           'draw_seed', 'Stream', 'Batch', 'stack_items', 'Positions', 'batches', 'build', 'training_data',
+           'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in', 'segmentor_of', 'load_checkpoint',
+           'read_line', 'kept_lines', 'cutoffs_of', 'edges_of', 'read_cutoffs', 'written_to', 'Log', 'step', 'Loss',
+           'SharedNorm', 'share_norms', 'finite', 'first_broken', 'diagnosis', 'Terminated', 'interruptions_held',
+           'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'fits',
+           'read_state', 'restore', 'unless_damaged', 'alike', 'go_on', 'with_data', 'train', 'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -177,18 +178,6 @@ class Positions:
             yield range(start, start + size)
 
 # %% ../nbs/6_train/28_training.ipynb #faba7b65
-def begin_worker(parent: int, # the process that asks for images
-                 number: int, # of this one, from 0
-) -> None:
-    "What a process does before it loads its first image."
-    end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20)) # long enough for the step that is made
-
-def end_workers(loader) -> None: # iterator over batches
-    "Let the processes that load images end now, and not when the last error that mentions them is forgotten."
-    if hasattr(loader, "_shutdown_workers"): loader._shutdown_workers()
-
 def batches(recipe: Recipe,
             dataset, # with an augmenting transform
             first: int, # iteration to begin with
@@ -200,22 +189,6 @@ def batches(recipe: Recipe,
     return DataLoader(Stream(dataset, images, recipe.seed), batch_sampler=Positions(recipe, first, rank, world),
                       num_workers=recipe.workers, collate_fn=stack_items, worker_init_fn=partial(begin_worker, os.getpid()))
 
-# %% ../nbs/6_train/28_training.ipynb #0d23eab5
-def next_batches(loader, # iterator over batches
-                 n: int, # how many
-) -> list[Batch]:
-    "The batches of a step. Errors in one line; OSError where a process that loads images was killed."
-    try: return [next(loader) for _ in range(n)]
-    except (OSError, ValueError, RuntimeError) as error:
-        said = str(error).strip()
-        if "DataLoader worker (pid" in said:
-            which = said.splitlines()[0].strip(" .")
-            raise OSError(f"A process that loads images was killed, perhaps as memory ran out ({which}): run the command again to go "
-                          "on, with fewer workers if it happens again.") from error
-        if not said.startswith("Caught "): raise
-        reason = re.split(rf"\n(?:\w+\.)*{type(error).__name__}: ", said)[-1]
-        raise type(error)(reason) from error
-
 # %% ../nbs/6_train/28_training.ipynb #a14fd930
 def build(recipe: Recipe, # names the backbone, adapter and head
           num_classes: int, # k
@@ -226,7 +199,9 @@ def build(recipe: Recipe, # names the backbone, adapter and head
     if recipe.weights == "random": pretrained = False
     own = dict(pretrained=pretrained, attention=recipe.attention, img_size=recipe.img_size or None)
     chosen = recipe.adapter_options() | own | dict(head_band=recipe.head_band) | options
-    return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, recipe.seed, **chosen)
+    segmentor = create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, recipe.seed, **chosen)
+    if recipe.checkpointing: segmentor.backbone.model.set_grad_checkpointing()
+    return segmentor
 
 def training_data(recipe: Recipe,
                   root=None, # folder of the data sets, see `load_dataset`
@@ -321,27 +296,53 @@ def load_checkpoint(path, # file
 # %% ../nbs/6_train/28_training.ipynb #18f4b750
 COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
 
-def read_line(line: str # of log.csv
+def read_line(line: str, # of log.csv
+              columns=COLUMNS, # of the file; an older line may lack those behind
 ) -> int | None: # its iteration; None for a line that is no row
     iteration, *values = line.split(",")
-    if not re.fullmatch(r"\d{1,18}", iteration) or len(values) != len(COLUMNS) - 1: return None
+    if not re.fullmatch(r"\d{1,18}", iteration) or len(values) + 1 not in (len(COLUMNS), len(columns)): return None
     try: [float(value) for value in values if value]
     except ValueError: return None
     return int(iteration)
 
 def kept_lines(path: Path, # log.csv, if it is there
                first: int, # the iteration that comes next
+               columns=COLUMNS, # of the file
 ) -> list[str]: # the lines of iterations before it, in order
     "What a run that goes on keeps of its log. Damaged lines are moved to log.csv.damaged, with a note."
     content = path.read_bytes().decode(errors="replace") if path.exists() else ""
     lines = [line.rstrip("\r") for line in content.split("\n")[:-1]] # what follows the last end of a line was being written
-    rows = {read_line(line): line for line in lines}
-    damaged = [line for line in lines if read_line(line) is None and line != ",".join(COLUMNS)]
+    rows = {read_line(line, columns): line for line in lines}
+    heads = [",".join(COLUMNS), ",".join(columns)]
+    damaged = [line for line in lines if read_line(line, columns) is None and line not in heads]
     if damaged:
         aside = path.with_name(f"{path.name}.damaged")
         with aside.open("a") as file: file.writelines(f"{line}\n" for line in damaged)
         print(f"{path}: {len(damaged)} damaged lines are set aside in {aside.name}.", file=sys.stderr)
     return [rows[i] for i in sorted(i for i in rows if i is not None and i < first)]
+
+# %% ../nbs/6_train/28_training.ipynb #c9d1e0f2
+def cutoffs_of(model: nn.Module) -> dict[str, tuple[float, float]]: # name of a band in it -> low and high, radii
+    "Where the filters that are learnt begin and end; empty where none is."
+    return {name: band.cutoffs for name, band in model.named_modules() if isinstance(band, LearnableBand)}
+
+def edges_of(model: nn.Module) -> dict[str, float]: # column of the log -> radius
+    "The same, edge by edge."
+    return {f"{name}.{edge}": r for name, cuts in cutoffs_of(model).items() for edge, r in zip(("low", "high"), cuts)}
+
+def read_cutoffs(folder # of a run
+) -> dict[str, list]: # name of a band -> rows of iterations made, low, high; empty without a log
+    "The paths of learnt cut-offs, as far as a run's log tells them. Damaged lines are left out."
+    path = Path(folder) / "log.csv"
+    lines = path.read_bytes().decode(errors="replace").split("\n") if path.is_file() else [""]
+    columns = lines[0].rstrip("\r").split(",")
+    rows = [dict(zip(columns, line.split(","))) for line in lines[1:] if read_line(line.rstrip("\r"), columns) is not None]
+    paths = {}
+    for name in [column.removesuffix(".low") for column in columns if column.endswith(".low")]:
+        edges = [[row.get(f"{name}.{edge}") or "nan" for edge in ("low", "high")] for row in rows]
+        found = [(int(row["iteration"]) + 1, *map(float, cuts)) for row, cuts in zip(rows, edges)]
+        paths[name] = [row for row in found if np.isfinite(row).all()]
+    return paths
 
 # %% ../nbs/6_train/28_training.ipynb #754839d1
 @contextmanager
@@ -355,14 +356,16 @@ def written_to(path: Path): # a file that grows
 class Log:
     "Loss per iteration, as CSV and for TensorBoard."
     def __init__(self, folder: Path, # where log.csv is
-                 first: int): # the iteration that comes next
+                 first: int, # the iteration that comes next
+                 more=()): # columns beside `COLUMNS`
         self.path = folder / "log.csv"
-        lines = [",".join(COLUMNS), *kept_lines(self.path, first)]
+        columns = *COLUMNS, *more
+        lines = [",".join(columns), *kept_lines(self.path, first, columns)]
         with whole_file(self.path) as unfinished: unfinished.write_text("".join(f"{line}\n" for line in lines))
         with written_to(self.path):
             from torch.utils.tensorboard import SummaryWriter
             self.file = self.path.open("a", newline="")
-            self.csv = csv.DictWriter(self.file, COLUMNS, lineterminator="\n")
+            self.csv = csv.DictWriter(self.file, columns, lineterminator="\n")
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
     def write(self, iteration, **values):
         with written_to(self.path):
@@ -603,8 +606,8 @@ def evaluate_on(segmentor: Segmentor,
 ) -> tuple[Scenes, np.ndarray]: # data set, (n, k, k) confusion matrices per image
     "A segmentor on one data set, the way its recipe says; by all processes of its run together."
     if isinstance(data, str): data = load_dataset(data, root, label_size="original")
-    return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None,
-                          precision=recipe.precision, together=True)
+    return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None, recipe.eval_batch,
+                          recipe.eval_precision or recipe.precision, together=True, workers=recipe.eval_workers)
 
 def open_data(specs, # descriptors of data sets
               k: int, # classes of the model
@@ -655,10 +658,13 @@ def set_rate(self:Run, t: int # iteration
 @patch
 def watch(self:Run, t: int # iteration
 ) -> dict: # of the log
-    "What the validation set says after a step, where it is due."
+    "Where learnt filters stand after a step, and what the validation set says, each where it is due."
     r = self.recipe
-    due = r.eval_every and (t + 1) % r.eval_every == 0
-    return dict(validation_miou=self.validate()) if r.validate and due else {}
+    found = {}
+    if (t + 1) % max(1, r.iterations // 100) == 0:
+        with self.average.shown(): found = edges_of(self.segmentor)
+    if r.validate and r.eval_every and (t + 1) % r.eval_every == 0: found["validation_miou"] = self.validate()
+    return found
 
 # %% ../nbs/6_train/28_training.ipynb #eaa9974d
 @patch
@@ -754,7 +760,7 @@ def loop(self:Run, first: int, # iteration to begin with
 ) -> None:
     "Steps `first` to `last`; saves every `save_every` steps, at an interruption, at the end, and at an error between two steps."
     self.done = self.kept = first
-    log = Log(self.folder, first) if self.accelerator.is_main_process else None
+    log = Log(self.folder, first, edges_of(self.segmentor)) if self.accelerator.is_main_process else None
     bar = self.progress(range(first, last))
     batches = iter(loader)
     with interruptions_held() as asked: # until the workers have ended, whose death would break in anywhere

@@ -5,7 +5,7 @@
 
 Each command is timed, and the first that fails is shown whole. It fetches what the package needs, so it needs a network (or pip's cache)
 and some minutes; with constraints.txt torch is the one that the tests run with."""
-import argparse, os, subprocess, sys, tempfile, time
+import argparse, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +44,12 @@ def steps(wheel: Path, python: str, home: Path):
     yield "a page", [command, "lab", "--n", "2", "--export", "lab.html"]
 
 
+def busy() -> float:
+    "Seconds of a processor that commands have taken so far; on a busy machine these say more than the clock."
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("wheel", type=Path)
@@ -57,10 +63,12 @@ def main() -> None:
         empty.mkdir(parents=True)
         for name, words in steps(args.wheel.resolve(), args.python, folder / "environment"):
             start = time.perf_counter()
+            before = busy()
             done = subprocess.run(words, cwd=empty, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             said = done.stdout.strip()
             if done.returncode: sys.exit(f"{said}\n\n{name} failed: {' '.join(map(str, words))}")
-            print(f"{time.perf_counter() - start:6.1f} s  {name}: {said.splitlines()[-1][:120] if said else 'done'}", flush=True)
+            took = f"{time.perf_counter() - start:6.1f} s, {busy() - before:6.1f} s of a processor"
+            print(f"{took}  {name}: {said.splitlines()[-1][:120] if said else 'done'}", flush=True)
         print("written:", ", ".join(sorted(path.name for path in empty.iterdir())))
 
 

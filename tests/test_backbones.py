@@ -266,6 +266,8 @@ def test_weights_are_found_under_either_name(tmp_path):
     assert find_weights("samvit_base_patch16.sa1b", tmp_path).name == "sam_vit_b_01ec64.pth"
     assert find_weights("dinov3_b", tmp_path).name == "vit_base_patch16_dinov3.lvd1689m.safetensors"
     assert find_weights("siglip2_b", tmp_path) is None
+    (tmp_path / "vit_large_patch14_clip_224.openai.safetensors").touch()
+    assert find_weights("clip_l", tmp_path).name == "vit_large_patch14_clip_224.openai.safetensors", "the name it has on the hub"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -278,7 +280,8 @@ def test_missing_weights_name_the_file(name, monkeypatch, tmp_path):
     monkeypatch.setattr(timm, "create_model", offline)
     monkeypatch.setattr("causal_tune.backbones.find_spec", lambda package: None) # nor are weights installed
     with pytest.raises(FileNotFoundError) as err: create_backbone(name)
-    assert f"huggingface.co/timm/{PRESETS[name][0]}" in str(err.value)
+    hub = timm.get_pretrained_cfg(PRESETS[name][0]).hf_hub_id
+    assert f"huggingface.co/{hub}" in str(err.value) and hub == f"timm/{PRESETS[name][0].replace('_quickgelu', '')}"
     assert f"checkpoints/{PRESETS[name][0]}.safetensors" in str(err.value)
 
 

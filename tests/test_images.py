@@ -74,7 +74,9 @@ def test_what_is_transparent_shows_one_colour():
     ink = np.full((2, 2, 4), 30, np.uint8)
     ink[..., 3] = [[255, 0], [128, 255]]
     rgba = Image.fromarray(ink)
-    for picture in (rgba, rgba.convert("LA"), rgba.convert("PA")):
+    greys = Image.merge("PA", rgba.convert("LA").split())
+    greys.putpalette([value for value in range(256) for _ in "rgb"])
+    for picture in (rgba, rgba.convert("LA"), greys):
         found = read_image(picture)
         assert (found[0, 0] == 30).all() and found[0, 1].tolist() == list(BACKDROP), picture.mode
         assert 30 < found[1, 0].min() < max(BACKDROP)

@@ -284,6 +284,47 @@ def test_the_summary_says_what_the_table_says(page, lab):
         assert f"{domain}: {100 * table[domain, 4]:.0f} % of the energy" in said
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    "Two models of a pyramid side by side, one of them with filters that were learnt, and the log of its run."
+    import timm, torch
+    from causal_tune import FrequencyLab
+    from causal_tune.segmentor import create_segmentor
+    folder = tmp_path_factory.mktemp("pair")
+    edges = [f"backbone.adapter.stages.{stage}.band.{edge}" for stage in (0, 3) for edge in ("low", "high")]
+    head = ",".join(["iteration,loss,lr,validation_miou,seconds", *edges])
+    (folder / "log.csv").write_text(f"{head}\n9,1,,,,.2,.7,.1,.5\n19,1,,,,.21,.69,.12,.52\n")
+    def model(adapter, **options):
+        torch.manual_seed(0)
+        return create_segmentor(timm.create_model("resnet18", num_classes=0), adapter, "linear", 19, **options).eval()
+    models = dict(before=model("none"), after=model("causal_tune", band="learnable none none learnable:low=.12,high=.52"))
+    images = {name: torch.randint(0, 255, (1, 3, 96, 128), dtype=torch.uint8) for name in DOMAINS}
+    return FrequencyLab(models, images, stage=3, runs=dict(after=folder)).export_html(folder / "lab.html")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1400])
+def test_two_models_of_a_stage_side_by_side(chromium, pair, width):
+    "Every line has its name, learnt filters have their path, and nothing is cut off."
+    page = chromium.new_page(viewport=dict(width=width, height=900))
+    page.goto(pair.as_uri())
+    page.wait_for_selector("body[data-ready]")
+    page.wait_for_timeout(500)
+    def texts(view): return page.evaluate("v => [...document.querySelectorAll(`[data-view=${v}] svg text`)].map(t => t.textContent)", view)
+    assert {f"{model} · {name}" for model in ("before", "after") for name in DOMAINS} <= set(texts("curves"))
+    assert {"after · stage 0: .20 to .70", "after · stage 3: .12 to .52", "iterations"} <= set(texts("learnt"))
+    assert page.locator("[data-view=learnt] svg path[stroke-width='2']").count() == 4  # a low and a high edge each
+    assert "of stage 3 (of 0 to 3)" in page.locator(".ct-about").inner_text() and "block 7" in page.locator("[data-view=curves] h2").inner_text()
+    assert "at stage 3 alone" in page.locator("[data-view=segmentation] .ct-note").inner_text()
+    outside = page.evaluate("""[...document.querySelectorAll('.ct-body > svg')].flatMap(svg => {
+        const s = svg.getBoundingClientRect();
+        return [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()])
+            .filter(([, r]) => r.width && (r.left < s.left - 1 || r.right > s.right + 1 || r.bottom > s.bottom + 1)).map(([text]) => text);
+    })""")
+    assert outside == [] and page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
 HOSTILE = ["</script><script>window.hacked = 1</script>", '"><img src=x onerror="window.hacked = 1">', "a\nb 'c' `${d}` {layer} & <b>bold</b>",
            "long " + 295 * "x", "\u202eright to left \u05d0\u05d1"]
 

@@ -147,6 +147,7 @@ const MARKS = [ // as paths around (x, y): domains differ by more than colour
   (x, y) => `M${x - 4} ${y}a4 4 0 1 0 8 0a4 4 0 1 0-8 0z`, (x, y) => `M${x - 3.5} ${y - 3.5}h7v7h-7z`, (x, y) => `M${x} ${y - 5}l5 5l-5 5l-5-5z`,
   (x, y) => `M${x} ${y - 5}l5 8h-10z`, (x, y) => `M${x} ${y + 5}l5-8h-10z`, (x, y) => `M${x - 4} ${y - 4}l8 8v-8l-8 8z`,
 ];
+const LEARNT = [[0, 114, 178], [204, 121, 167], [0, 158, 115], [230, 159, 0]]; // colours of filters, which everybody can tell apart
 const path = (xs, ys, pen = "M") => xs.map((x, i) => Number.isFinite(ys[i]) ? (p => `${p}${x.toFixed(1)} ${ys[i].toFixed(1)}`)(i && Number.isFinite(ys[i - 1]) ? "L" : pen) : "").join("");
 function axes({ x, y, w, h: height }, across, up) { // each: ticks, at, text, title; `right` puts them on the other side
   const side = up.right ? x + w : x, out = up.right ? 1 : -1;
@@ -159,6 +160,17 @@ function axes({ x, y, w, h: height }, across, up) { // each: ticks, at, text, ti
     up.title && label(0, 0, up.title, { ...middle, ...soft, transform: `translate(${side + up.far * out} ${y + height / 2}) rotate(-90)` }),
   ];
 }
+function legend(rows, left, top, right, hue) { // marks and names, in as many lines as they need
+  let x = left, y = top;
+  const nodes = rows.map(one => {
+    const name = short(one.name, 36), wide = 26 + 6.6 * name.length;
+    if (x > left && x + wide > right) { x = left; y += 19; }
+    x += wide;
+    return [stroke(one.mark(x - wide + 5, y - 4), { fill: css(hue(one)), "stroke-width": .6 }), label(x - wide + 14, y, name)];
+  });
+  return { nodes, bottom: y };
+}
+const css = rgb => `rgb(${rgb.join()})`;
 function heat(card, slot, { x, y, w, h: height }, values, columns, scale, low, high) { // NaN stays empty
   const canvas = card.canvases[slot] ||= card.body.insertBefore(h("canvas", { "aria-hidden": "true" }), card.svg), rows = values.length / columns;
   if (canvas.width !== columns || canvas.height !== rows || !canvas.image) {
@@ -196,8 +208,8 @@ function open(root, D, start, link) {
   const cards = {}, controls = [], answers = new Map(), waiting = new Set(), untold = new Set(), several = D.models.length > 1;
   let band = { filter: "dog", low: .2, high: .7 }, dark = false, frame = 0, rest = 0, ticking = 0, asked = "";
 
-  const hue = domain => (rgb => dark && luminance(rgb) < .1 ? rgb.map(v => Math.round(v * .6 + 102)) : rgb)(D.colors[domain]);
-  const css = rgb => `rgb(${rgb.join()})`, block = () => D.layers[S.layer];
+  const hue_of = rgb => dark && luminance(rgb) < .1 ? rgb.map(v => Math.round(v * .6 + 102)) : rgb, hue = domain => hue_of(D.colors[domain]);
+  const block = () => D.layers[S.layer];
   const series = () => D.models.flatMap((model, m) => S.domains.map(domain => ({ model, domain, row: F.row(model, domain), dash: m ? "6 4" : null,
     mark: MARKS[D.domains.indexOf(domain) % MARKS.length], name: several ? `${model} · ${domain}` : domain, plane: F.energyOf(domain, S.layer, model) })));
   const looked = () => F.energyOf(S.domain, S.layer, several ? S.model : undefined), against = () => F.energyOf(S.reference, S.layer, several ? S.against : undefined);
@@ -216,9 +228,9 @@ function open(root, D, start, link) {
       const { x: radii, y: gains } = F.curve(band), line = path(radii.map(x), gains.map(top)), cuts = F.cutoffs(band), right = x(radii[radii.length - 1]);
       const ticks = share ? steps(low, high, 5) : range(high - low + 1).map(i => low + i);
       const up = { ticks, grid: true, at: v => y(share ? v : 10 ** v), text: share ? String : power, far: 44, title: share ? "share of energy per ring (%)" : "energy per coefficient" };
-      const places = rows.reduce((at, one) => [...at, at[at.length - 1] + 26 + 6.6 * Math.min(one.name.length, 24)], [area.x]);
+      const named = legend(rows, area.x, 286, card.width, one => hue(one.domain));
       titled(card, `What the filter keeps: block ${block()}`, "energy by radius; marks at 0 are DC");
-      show(card, 296, [
+      show(card, named.bottom + 10, [
         stroke(`${line}L${right} ${area.y}L${x(0)} ${area.y}Z`, { fill: "currentColor", "fill-opacity": .1, stroke: "none" }),
         axes(area, { ticks: steps(0, 1.4, card.width < 480 ? 4 : 7), at: x, text: v => +v.toFixed(1), title: "radial frequency (share of Nyquist)" }, up),
         axes(area, null, { ticks: [0, .25, .5, .75, 1], at: top, text: v => v % 1 ? cut(v) : v, right: true, far: 40, title: "gain" }),
@@ -229,9 +241,8 @@ function open(root, D, start, link) {
           const color = css(hue(one.domain)), ys = rings[i].map(e => e > 0 || share ? y(e) : NaN), xs = F.radii.map(x);
           const at = [...xs.map((px, j) => [px, ys[j]]), ...share ? [] : [[x(0), y(dc[i])]]].filter(([, py]) => Number.isFinite(py));
           return [stroke(path(xs, ys), { stroke: color, "stroke-width": 2, "stroke-dasharray": one.dash }),
-            stroke(at.map(([px, py]) => one.mark(+px.toFixed(1), +py.toFixed(1))).join(""), { fill: color, "stroke-width": .6, "stroke-opacity": .6 }),
-            places[i + 1] < card.width && [stroke(one.mark(places[i] + 5, 282), { fill: color, "stroke-width": .6 }), label(places[i] + 14, 286, short(one.name, 24))]];
-        }),
+            stroke(at.map(([px, py]) => one.mark(+px.toFixed(1), +py.toFixed(1))).join(""), { fill: color, "stroke-width": .6, "stroke-opacity": .6 })];
+        }), named.nodes,
       ], { tell: px => {
         const r = (px - area.x) / area.w * (Math.SQRT2 + .03) - .03, i = F.radii.reduce((best, v, j) => Math.abs(v - r) < Math.abs(F.radii[best] - r) ? j : best, 0);
         if (r < -.03 || r > Math.SQRT2) return null;
@@ -297,7 +308,7 @@ function open(root, D, start, link) {
     return [kept.map(p => p[0]), kept.map(p => p[1])];
   }
   function table(card, { heads, rows, columns, values, differs, chosen, go, title, tilt, digits }) { // panels of numbers under each other
-    const left = clamp(14 + 6.8 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3)), tall = clamp(Math.floor(440 / (heads.length * rows.length)), 17, 27);
+    const left = clamp(14 + 7 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3)), tall = clamp(Math.floor(440 / (heads.length * rows.length)), 17, 27);
     const w = card.width - left - 62, cell = w / columns.length, step = tall * rows.length + 26, all = values.flat(2).filter(v => v === v);
     const most = all.reduce((a, v) => Math.max(a, Math.abs(v)), differs ? .1 : 1), top = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -top : 0;
     const places = digits ?? (top >= (differs ? 10 : 20) ? 0 : 1), scale = differs ? diverging : grey;
@@ -391,6 +402,23 @@ function open(root, D, start, link) {
   };
   VIEWS.outliers = card => { titled(card, "Tokens of outlying norm", `filter: ${link.figures.filter}`); return drawn(card, link.figures.outliers); };
   VIEWS.benchmark = card => { titled(card, `Benchmark: ${S.experiment}`); return drawn(card, D.benchmark[S.experiment][S.baseline]); };
+  VIEWS.learnt = card => { // filters that were trained: the ways of their edges, and where they ended
+    const rows = D.learnt.map((one, i) => ({ ...one, color: hue_of(LEARNT[i % LEARNT.length]), mark: MARKS[i % MARKS.length], dash: i < LEARNT.length ? null : "6 4", name: `${one.name}: ${one.now.map(cut).join(" to ")}` }));
+    const last = Math.max(0, ...rows.flatMap(one => one.path.map(([done]) => done))), bars = 26 * rows.length + 16;
+    const area = { x: 56, y: 12, w: card.width - 70, h: 190 }, top = Math.max(1, ...rows.flatMap(one => [one.now[1], ...one.path.map(([, , high]) => high)])) * 1.05;
+    const x = done => area.x + (area.w - bars) * done / Math.max(last, 1), y = r => area.y + area.h * (1 - r / top), at = i => area.x + area.w - bars + 26 * (i + 1);
+    const named = legend(rows, area.x, area.h + 66, card.width, one => one.color);
+    const up = { ticks: steps(0, top, 5), grid: true, at: y, text: cut, far: 44, title: "radial frequency" };
+    titled(card, "Filters that were learnt: their cut-offs", last ? "over the iterations of the run, and as they are" : "as they are; the folder of the run would tell the way");
+    show(card, named.bottom + 10, [
+      axes(area, last ? { ticks: steps(0, last, (area.w - bars) / 90), at: x, text: String, title: "iterations" } : null, up),
+      F.cutoffs(band).map(r => stroke(`M${area.x} ${y(r)}h${area.w}`, { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" })),
+      rows.map((one, i) => [
+        [1, 2].map(edge => stroke(path(one.path.map(row => x(row[0])), one.path.map(row => y(row[edge]))), { stroke: css(one.color), "stroke-width": 2, "stroke-dasharray": one.dash })),
+        stroke(`M${at(i)} ${y(one.now[0])}V${y(one.now[1])}`, { stroke: css(one.color), "stroke-width": 3 }),
+        stroke(one.now.map(r => one.mark(at(i), y(r))).join(""), { fill: css(one.color), "stroke-width": .6 })]), named.nodes,
+    ]);
+  };
   function words() { // the lab in sentences
     const percent = v => `${(100 * v).toFixed(v < .0995 ? 1 : 0)} %`, [all, low, mid, high] = F.shares(band), of_filter = S.filter === "none" ? "No filter" : `${D.filters[S.filter]}, ${cut(S.cuts[0])} to ${cut(S.cuts[1])}${S.filter === "butterworth" ? `, order ${S.order}` : ""}`;
     const lines = series().map(one => {
@@ -491,8 +519,8 @@ function open(root, D, start, link) {
     tip.style.cssText = `left:${clamp(e.clientX - at.left + 14, 0, at.width - tip.offsetWidth - 4)}px;top:${e.clientY - at.top + 16}px`;
   }
   const left = h("div", { class: "ct-column" }, card("curves"), card("plane")), measuring = h("section", { class: "ct-card ct-wide", "data-view": "measure" }, h("div", { class: "ct-head" }, h("h2", {}, "Evidence"), measure, h("span", { class: "ct-sub" }, link.live ? D.captions.measure : "measuring needs the model: open the lab in Jupyter")));
-  const names = ["curves", "plane", "zones", "features", "difference", "coefficient", ...D.heads ? ["segmentation", "iou"] : [], "words", "information", "outliers", ...D.benchmark ? ["benchmark"] : []];
-  const main = h("main", { class: "ct-cards" }, left, card("zones"), card("features", true), card("difference"), card("coefficient"), D.heads && [card("segmentation", true), card("iou", true)], card("words", true),
+  const names = ["curves", "plane", "zones", "features", "difference", "coefficient", ...D.heads ? ["segmentation", "iou"] : [], ...D.learnt.length ? ["learnt"] : [], "words", "information", "outliers", ...D.benchmark ? ["benchmark"] : []];
+  const main = h("main", { class: "ct-cards" }, left, card("zones"), card("features", true), card("difference"), card("coefficient"), D.heads && [card("segmentation", true), card("iou", true)], D.learnt.length > 0 && card("learnt", true), card("words", true),
     D.choices.views.includes("evidence") && [measuring, card("information", true), card("outliers", true)], D.benchmark && card("benchmark", true));
   const notes = D.notes.length ? h("details", {}, h("summary", {}, `${D.notes.length} note${D.notes.length > 1 ? "s" : ""} on the images`), D.notes.map(note => h("p", {}, note))) : null;
   root.className = "ct-lab";
