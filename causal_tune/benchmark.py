@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from socket import create_connection
 import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
 from .adapters import TokenAdapter, create_adapter
@@ -189,7 +190,10 @@ def on_cluster(address: str | None, # of a Ray cluster, such as 10.0.0.1:6379; N
     except ImportError:
         raise ValueError(f"cluster={address}: Ray is not installed; pip install 'causal_tune[cluster]', or leave it out for "
                          "processes of this machine.") from None
-    try: ray.init(where, log_to_driver=False, logging_level="ERROR", **dict(include_dashboard=False) if where == "local" else {})
+    host, _, port = where.rpartition(":")
+    try:
+        if port.isdigit(): create_connection((host.rpartition("/")[2], int(port)), 10).close() # Ray itself would ask for minutes
+        ray.init(where, log_to_driver=False, logging_level="ERROR", **dict(include_dashboard=False) if where == "local" else {})
     except (OSError, ValueError, RuntimeError) as error:
         raise OSError(f"No Ray cluster answers at {where} ({str(error).strip().splitlines()[0][:100]}); is it started there?") from None
     _cluster.append(ray)
