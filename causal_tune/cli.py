@@ -498,7 +498,8 @@ def run_export(args):
           f"and scores are within {found['scores']:.1g}")
 
 # %% ../nbs/9_lab/43_cli.ipynb #c7418a0c
-@command("predict ACDC's test images for its server", *MODEL, BEHIND, ROOT, out("acdc_test.zip", "zip file to write"), takes=("targets", *SEEN))
+@command("predict ACDC's test images for its server", *MODEL, BEHIND, ROOT, out("acdc_test.zip", "zip file to write"),
+         takes=("targets", *SEEN))
 def run_predict_acdc(args):
     from causal_tune.converters import acdc_submission
     segmentor, recipe, _ = open_model(args)
