@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
+from .backbones import named_bar
 from .recipes import check_precision
 from .segmentor import Segmentor, labels_of
 
@@ -156,7 +156,7 @@ def evaluate(segmentor: Segmentor,
     loader = DataLoader(dataset, batch_sampler=mine, collate_fn=list)
     silent = dict(disable=True) if rank else {} # disable=False would overrule TQDM_DISABLE
     def share(): # of this process
-        bar = tqdm(loader, desc=f"evaluating {dataset.domain}", leave=False, **silent)
+        bar = named_bar(f"evaluating {dataset.domain}", loader, **silent)
         return [per_image(segmentor, batch, size, window, stride, precision) for batch in bar]
     shares = from_all(share) if together else [share()]
     segmentor.train(training)
