@@ -4,7 +4,8 @@
 
 # %% ../nbs/6_train/26_evaluation.ipynb #d5754833
 from __future__ import annotations
-from functools import cache
+import os, re, signal
+from functools import cache, partial
 from itertools import groupby
 import numpy as np
 import torch
@@ -12,12 +13,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from .backbones import named_bar
+from .files import end_with
 from .recipes import check_precision
 from .segmentor import Segmentor, labels_of
 
 # %% auto #0
 __all__ = ['confusion', 'iou', 'miou', 'accuracy', 'same_size', 'classify', 'check_classes', 'Elsewhere', 'place', 'from_all',
-           'per_image', 'evaluate', 'result_row']
+           'begin_worker', 'end_workers', 'next_batches', 'per_image', 'loaded', 'evaluate', 'result_row']
 
 # %% ../nbs/6_train/26_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors
@@ -76,9 +78,10 @@ def classify(segmentor: Segmentor,
              size: tuple | None = None, # (h, w) the model sees; that of the images by default
              window=None, stride=None, # see `Segmentor.slide`
              names=(), # of the images, for errors
+             at_once: int = 1, # windows of an image that the model sees together
 ) -> torch.Tensor: # (b, h, w)
     "Class ids at the size of the labels. FloatingPointError for scores that are not finite."
-    logits = segmentor.slide(segmentor.prepared(images, size), window or None, stride or None)
+    logits = segmentor.slide(segmentor.prepared(images, size), window or None, stride or None, at_once)
     return labels_of(F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False), names)
 
 # %% ../nbs/6_train/26_evaluation.ipynb #3819ec2c
@@ -121,9 +124,40 @@ def from_all(find) -> list: # what it gave in each process, in their order
     if not all(went_well for went_well, _ in told): raise Elsewhere("Another process of this run has failed; it says why.")
     return [value for _, value in told]
 
+# %% ../nbs/6_train/26_evaluation.ipynb #c0fe0092
+def begin_worker(parent: int, # the process that asks for images
+                 number: int, # of this one, from 0
+) -> None:
+    "What a process does before it loads its first image."
+    end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20)) # long enough for the step that is made
+
+def end_workers(loader) -> None: # iterator over batches
+    "Let the processes that load images end now, and not when the last error that mentions them is forgotten."
+    if hasattr(loader, "_shutdown_workers"): loader._shutdown_workers()
+
+
+# %% ../nbs/6_train/26_evaluation.ipynb #c0fe0094
+def next_batches(loader, # iterator over batches
+                 n: int, # how many
+) -> list:
+    "The next batches. Errors in one line; OSError where a process that loads images was killed."
+    try: return [next(loader) for _ in range(n)]
+    except (OSError, ValueError, RuntimeError) as error:
+        said = str(error).strip()
+        if "DataLoader worker (pid" in said:
+            which = said.splitlines()[0].strip(" .")
+            raise OSError(f"A process that loads images was killed, perhaps as memory ran out ({which}): run the command again to go "
+                          "on, with fewer workers if it happens again.") from error
+        if not said.startswith("Caught "): raise
+        reason = re.split(rf"\n(?:\w+\.)*{type(error).__name__}: ", said)[-1]
+        raise type(error)(reason) from error
+
 # %% ../nbs/6_train/26_evaluation.ipynb #3c667add
 def per_image(segmentor, batch: list[dict], # items of a data set
               size, window, stride, precision, # see `evaluate`
+              at_once: int = 1, # windows of an image
 ) -> list[np.ndarray]: # (k, k) each
     "The confusion matrix of each image of a batch."
     device = next(segmentor.parameters()).device
@@ -131,9 +165,24 @@ def per_image(segmentor, batch: list[dict], # items of a data set
     for group in same_size(batch):
         images = torch.stack([item["image"] for item in group]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            pred = classify(segmentor, images, group[0]["label"].shape, size, window, stride, [item["name"] for item in group])
+            pred = classify(segmentor, images, group[0]["label"].shape, size, window, stride, [item["name"] for item in group], at_once)
         matrices += [confusion(p, item["label"], segmentor.num_classes) for p, item in zip(pred.cpu().numpy(), group)]
     return matrices
+
+# %% ../nbs/6_train/26_evaluation.ipynb #c0fe0096
+def loaded(dataset, # from `load_dataset`
+           batches: list, # of numbers of images
+           workers: int = 0, # processes that load them
+           silent: bool = False, # without a progress bar
+): # yields lists of items
+    "The items of a data set, batch by batch. Errors in one line, see `next_batches`."
+    loader = iter(DataLoader(dataset, batch_sampler=batches, collate_fn=list, num_workers=workers,
+                             worker_init_fn=partial(begin_worker, os.getpid())))
+    quiet = dict(disable=True) if silent else {} # disable=False would overrule TQDM_DISABLE
+    try:
+        for _ in named_bar(f"evaluating {dataset.domain}", batches, **quiet): yield next_batches(loader, 1)[0]
+    finally: end_workers(loader)
+
 
 # %% ../nbs/6_train/26_evaluation.ipynb #10906351
 @torch.no_grad()
@@ -141,9 +190,10 @@ def evaluate(segmentor: Segmentor,
              dataset, # from `load_dataset`
              size: tuple | None = None, # (h, w) the model sees; the image's own by default
              window=None, stride=None, # see `Segmentor.slide`
-             batch_size: int = 8, # of images of one size
+             batch_size: int = 8, # images that the model sees together, or windows of one
              precision: str = "no", # or bf16: mixed precision
              together: bool = False, # whether all processes of a run ask this: each takes its share of the batches
+             workers: int = 0, # processes that load images
 ) -> np.ndarray: # (n, k, k): one confusion matrix per image, in the order of the data set
     "Confusion matrices of a segmentor on a data set, labels at their own size. Errors as `classify`."
     check_precision(precision, next(segmentor.parameters()).device.type)
@@ -151,13 +201,12 @@ def evaluate(segmentor: Segmentor,
     training = segmentor.training
     segmentor.eval()
     rank, world = place() if together else (0, 1)
-    starts = range(0, len(dataset), batch_size)
-    mine = [range(at, min(at + batch_size, len(dataset))) for at in starts[rank::world]] # the same batches, however many processes
-    loader = DataLoader(dataset, batch_sampler=mine, collate_fn=list)
-    silent = dict(disable=True) if rank else {} # disable=False would overrule TQDM_DISABLE
+    images = 1 if window else batch_size # at a time: scores of whole images are large
+    starts = range(0, len(dataset), images)
+    mine = [range(at, min(at + images, len(dataset))) for at in starts[rank::world]] # the same batches, however many processes
     def share(): # of this process
-        bar = named_bar(f"evaluating {dataset.domain}", loader, **silent)
-        return [per_image(segmentor, batch, size, window, stride, precision) for batch in bar]
+        found = loaded(dataset, mine, workers, silent=rank > 0)
+        return [per_image(segmentor, batch, size, window, stride, precision, batch_size) for batch in found]
     shares = from_all(share) if together else [share()]
     segmentor.train(training)
     return np.stack([matrix for i in range(len(starts)) for matrix in shares[i % world][i // world]])

@@ -505,7 +505,7 @@ def say_how_long(name: str, recipe: Recipe, # of the experiment
                  seeds: list[int], root=None, jobs: int | None = None, # see `run_experiment`
 ) -> None:
     "Print how many runs an experiment has and about how long they train, before they begin."
-    families = {family(fields) for fields in compared.values()}
+    families = {"none"} | {family(fields) for fields in compared.values() if rate_field(family(fields)) not in fields}
     runs = len(compared) * len(seeds)
     trials = len(families) * len(SEARCH_SEEDS) * len(MULTIPLES)
     jobs = jobs or processes(runs)

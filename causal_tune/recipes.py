@@ -152,6 +152,7 @@ class _Training(_Images):
     precision: str = _training("no", "or bf16, fp16: mixed precision", ("no", "bf16", "fp16"))
     seed: int = _training(42, "of initial weights and training data", (0, 2 ** 32 - 1))
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
+    checkpointing: bool = _training(False, "compute blocks again on the way back: less memory, more time", decides="nothing")
     save_every: int = _training(200, "steps between resumable checkpoints", COUNT, decides="nothing")
 
 # %% ../nbs/6_train/25_recipes.ipynb #5ab0f994
@@ -164,6 +165,9 @@ class Recipe(_Training):
     eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", SIDES)
     window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image", SIDES)
     stride: tuple[int, ...] = _evaluation((), "step of the window; two thirds if empty", (1, 16_384))
+    eval_batch: int = _evaluation(8, "images that the model sees together, or windows of one", (1, 4096), decides="nothing")
+    eval_workers: int = _evaluation(0, "processes that load images", (0, 512), decides="nothing")
+    eval_precision: str = _evaluation("", "no or bf16; that of the training if empty", ("", "no", "bf16"))
 
     def __post_init__(self): check(self)
 

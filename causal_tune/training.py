@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
 from .core import check_value, parse_spec, seed_of
-from .files import disk_is_full, end_with, held, no_room, remove_unfinished, set_aside, whole_file
+from .files import disk_is_full, held, no_room, remove_unfinished, set_aside, whole_file
 from .tensors import check_finite, read_tensors
 from .bands import LearnableBand
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
@@ -26,17 +26,17 @@ from .mask2former import mean_over_processes
 from .segmentor import Segmentor, create_segmentor
 from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
 from .datasets import Scenes, enter_data, load_dataset, train_transform
-from .evaluation import Elsewhere, check_classes, evaluate, from_all, miou, place, result_row
+from .evaluation import (Elsewhere, begin_worker, check_classes, end_workers, evaluate, from_all, miou, next_batches, place,
+                                   result_row)
 
 # %% auto #0
 __all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
-           'draw_seed', 'Stream', 'Batch', 'stack_items', 'Positions', 'begin_worker', 'end_workers', 'batches',
-           'next_batches', 'build', 'training_data', 'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint',
-           'space_in', 'segmentor_of', 'load_checkpoint', 'read_line', 'kept_lines', 'cutoffs_of', 'edges_of',
-           'read_cutoffs', 'written_to', 'Log', 'step', 'Loss', 'SharedNorm', 'share_norms', 'finite', 'first_broken',
-           'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Run',
-           'evaluate_on', 'open_data', 'first_frames', 'fits', 'read_state', 'restore', 'unless_damaged', 'alike',
-           'go_on', 'with_data', 'train', 'report_on']
+           'draw_seed', 'Stream', 'Batch', 'stack_items', 'Positions', 'batches', 'build', 'training_data',
+           'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in', 'segmentor_of', 'load_checkpoint',
+           'read_line', 'kept_lines', 'cutoffs_of', 'edges_of', 'read_cutoffs', 'written_to', 'Log', 'step', 'Loss',
+           'SharedNorm', 'share_norms', 'finite', 'first_broken', 'diagnosis', 'Terminated', 'interruptions_held',
+           'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'fits',
+           'read_state', 'restore', 'unless_damaged', 'alike', 'go_on', 'with_data', 'train', 'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -178,18 +178,6 @@ class Positions:
             yield range(start, start + size)
 
 # %% ../nbs/6_train/28_training.ipynb #faba7b65
-def begin_worker(parent: int, # the process that asks for images
-                 number: int, # of this one, from 0
-) -> None:
-    "What a process does before it loads its first image."
-    end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20)) # long enough for the step that is made
-
-def end_workers(loader) -> None: # iterator over batches
-    "Let the processes that load images end now, and not when the last error that mentions them is forgotten."
-    if hasattr(loader, "_shutdown_workers"): loader._shutdown_workers()
-
 def batches(recipe: Recipe,
             dataset, # with an augmenting transform
             first: int, # iteration to begin with
@@ -201,22 +189,6 @@ def batches(recipe: Recipe,
     return DataLoader(Stream(dataset, images, recipe.seed), batch_sampler=Positions(recipe, first, rank, world),
                       num_workers=recipe.workers, collate_fn=stack_items, worker_init_fn=partial(begin_worker, os.getpid()))
 
-# %% ../nbs/6_train/28_training.ipynb #0d23eab5
-def next_batches(loader, # iterator over batches
-                 n: int, # how many
-) -> list[Batch]:
-    "The batches of a step. Errors in one line; OSError where a process that loads images was killed."
-    try: return [next(loader) for _ in range(n)]
-    except (OSError, ValueError, RuntimeError) as error:
-        said = str(error).strip()
-        if "DataLoader worker (pid" in said:
-            which = said.splitlines()[0].strip(" .")
-            raise OSError(f"A process that loads images was killed, perhaps as memory ran out ({which}): run the command again to go "
-                          "on, with fewer workers if it happens again.") from error
-        if not said.startswith("Caught "): raise
-        reason = re.split(rf"\n(?:\w+\.)*{type(error).__name__}: ", said)[-1]
-        raise type(error)(reason) from error
-
 # %% ../nbs/6_train/28_training.ipynb #a14fd930
 def build(recipe: Recipe, # names the backbone, adapter and head
           num_classes: int, # k
@@ -227,7 +199,9 @@ def build(recipe: Recipe, # names the backbone, adapter and head
     if recipe.weights == "random": pretrained = False
     own = dict(pretrained=pretrained, attention=recipe.attention, img_size=recipe.img_size or None)
     chosen = recipe.adapter_options() | own | dict(head_band=recipe.head_band) | options
-    return create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, recipe.seed, **chosen)
+    segmentor = create_segmentor(recipe.backbone, recipe.adapter, recipe.head, num_classes, recipe.seed, **chosen)
+    if recipe.checkpointing: segmentor.backbone.model.set_grad_checkpointing()
+    return segmentor
 
 def training_data(recipe: Recipe,
                   root=None, # folder of the data sets, see `load_dataset`
@@ -632,8 +606,8 @@ def evaluate_on(segmentor: Segmentor,
 ) -> tuple[Scenes, np.ndarray]: # data set, (n, k, k) confusion matrices per image
     "A segmentor on one data set, the way its recipe says; by all processes of its run together."
     if isinstance(data, str): data = load_dataset(data, root, label_size="original")
-    return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None,
-                          precision=recipe.precision, together=True)
+    return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None, recipe.eval_batch,
+                          recipe.eval_precision or recipe.precision, together=True, workers=recipe.eval_workers)
 
 def open_data(specs, # descriptors of data sets
               k: int, # classes of the model

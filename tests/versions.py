@@ -81,8 +81,8 @@ def tried(kind: str, python: str, folder: Path) -> dict:
 
 def passes(python: Path, chapter: str, log: Path) -> bool:
     "Whether a chapter, or all of a folder, runs through."
-    code = "from nbdev.test import nbdev_test; nbdev_test()"
-    return "Success." in run(python, ["-c", code, "--path", f"nbs/{chapter}", "--n_workers", "1", "--do_print"], log)
+    words = [python.with_name("nbdev_test"), "--path", f"nbs/{chapter}", "--n_workers", "1", "--do_print"]
+    return "Success." in run(python, words, log)
 
 
 def table(rows: dict) -> str:
