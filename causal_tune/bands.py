@@ -111,6 +111,9 @@ class IdealBand(RadialBand):
 
     def __post_init__(self): _check_cutoffs(self.low, self.high)
 
+    @property
+    def end(self) -> float: return self.high # radius beyond which nothing is kept
+
     def of_radius(self, r): return ((r >= self.low) & (r <= self.high)).float()
 
 @BANDS.register("none")
@@ -257,15 +260,13 @@ def bands_for(spec, # of a band, or one spec for each place with spaces between;
 
 
 # %% ../nbs/1_spectra/06_bands.ipynb #ea364534
-def _is_fixed(band): # one of this chapter, without parameters
-    return type(band) in [*BANDS.values(), *CONTROLS.values()] and not isinstance(band, nn.Module)
-
 def gain_like(band, # any band, or any function (h, w) -> gain
               h: int, w: int, # the patch grid
               like: Tensor, # features
 ) -> Tensor: # (h, w) on the features' device, in their precision
     "A band's gain, ready to be multiplied with features."
-    if _is_fixed(band): return _fixed_gain(band, h, w, like.device, like.dtype)
+    if type(band) in [*BANDS.values(), *CONTROLS.values()] and not isinstance(band, nn.Module):
+        return _fixed_gain(band, h, w, like.device, like.dtype)
     return torch.as_tensor(band(h, w)).to(like)  # learnable, or somebody's own function: asked every time
 
 @made_once(maxsize=256)
@@ -276,13 +277,10 @@ def _fixed_gain(band, h, w, device, dtype):
 def reach(band, # any band, or any function (h, w) -> gain
           h: int, w: int, # the patch grid
 ) -> tuple[int, int]: # (k, l), from (1, 1) to (h, w)
-    "The first rows and columns of the spectrum, beyond which a band keeps nothing."
-    return _fixed_reach(band, h, w) if _is_fixed(band) and not exporting() else (h, w)
-
-@made_once(maxsize=256)
-def _fixed_reach(band, h, w):
-    kept = band(h, w) > 0
-    return tuple(1 + max(kept.any(axis).nonzero().flatten().tolist(), default=0) for axis in (1, 0))
+    "The first rows and columns of the spectrum, beyond which a band keeps nothing: those up to its `end`, if it has one."
+    end = getattr(band, "end", None)
+    if end is None or exporting(): return h, w
+    return tuple(min(side, math.floor(end * side + 1e-3) + 1) for side in (h, w)) # a little more, as radii are rounded
 
 # %% ../nbs/1_spectra/06_bands.ipynb #0f0a6f67
 def split(x: Tensor, # (..., h, w) features on their grid

@@ -4,7 +4,7 @@
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #83fc044d
 from __future__ import annotations
-import json, os, signal, sys
+import json, os, platform, signal, subprocess, sys, time
 from contextlib import contextmanager
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,8 +12,9 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
-import numpy as np, torch
+import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
+from .adapters import TokenAdapter, create_adapter
 from .core import code_version
 from .files import end_with, held, read_kept, whole_file
 from .recipes import Recipe, changed_fields, to_dict
@@ -22,8 +23,9 @@ from .results import counts_in, write_counts
 from .training import build, first_frames, refuse_other, report_on, train, training_data
 
 # %% auto #0
-__all__ = ['WORKERS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed', 'open_all',
-           'processes', 'run_grid']
+__all__ = ['WORKERS', 'TIMED', 'SIZES', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed',
+           'open_all', 'processes', 'run_grid', 'explicit_rein', 'seconds_of', 'in_rounds', 'ratio', 'kept_bytes',
+           'adapter_costs', 'machine_rates', 'start_times', 'speed_rows', 'bench_speed', 'speed_figure']
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #0001c187
 def grid(recipe: Recipe, # what all runs have in common
@@ -220,3 +222,148 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
         jobs = jobs or processes(len(left))
         if left: rows |= _in_processes(run, left, jobs) if jobs > 1 else _in_turn(run, left)
     return [row for name in recipes for row in rows[name]]
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #32e56860
+TIMED = ("rein", "causal_tune", "causal_tune:band=ideal", "causal_tune:variant=released", "set", "fada") # specs of adapters
+SIZES = {"ViT-S, 1 image": (384, 1), "ViT-S, 4 images": (384, 4), # channels and images, of 32 x 32 patches
+         "ViT-L, 1 image": (1024, 1), "ViT-L, 4 images": (1024, 4)}
+
+def explicit_rein(adapter: TokenAdapter, # "rein"
+                  x: torch.Tensor, # (b, n, c)
+                  layer: int, grid) -> torch.Tensor: # (b, n, c); the grid does not matter
+    "Rein as its equations are written: what adapters are measured against."
+    T = adapter.tokens(layer)
+    S = (x @ T.T / x.shape[-1] ** .5).softmax(-1)
+    delta = S[..., 1:] @ adapter.mlp_token2feat(T[1:])
+    return x + adapter.scale * adapter.mlp_delta_f(delta + x)
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #b5b009c8
+def seconds_of(call) -> float: # of this process on a CPU, of the clock on a GPU
+    "How long a function without arguments takes."
+    on_gpu = torch.cuda.is_available()
+    clock = time.perf_counter if on_gpu else time.process_time
+    start = clock()
+    call()
+    if on_gpu: torch.cuda.synchronize()
+    return clock() - start
+
+def in_rounds(calls: dict, # name -> function without arguments
+              rounds: int, # in which each is called once
+) -> dict[str, np.ndarray]: # name -> seconds of each round
+    "Times of functions that take turns. A round before the first warms up."
+    seconds = [{name: seconds_of(call) for name, call in calls.items()} for _ in range(rounds + 1)]
+    return {name: np.array([one[name] for one in seconds[1:]]) for name in calls}
+
+def ratio(seconds: np.ndarray, others: np.ndarray, # (rounds,)
+) -> dict: # value, low, high
+    "Median of the ratios within a round, and its 95 % interval from redrawn rounds."
+    ratios = seconds / others
+    drawn = np.random.default_rng(0).choice(ratios, (500, len(ratios)))
+    low, high = np.quantile(np.median(drawn, 1), [.025, .975])
+    return dict(value=np.median(ratios), low=low, high=high)
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #ee298f35
+def kept_bytes(call, # function without arguments that computes something with a graph
+               own=(), # tensors that are there anyway, such as parameters
+) -> int:
+    "Bytes that are kept for the backward pass."
+    kept = {}
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor): result = call()
+    for tensor in own: kept.pop(tensor.untyped_storage().data_ptr(), None)
+    del result # until here nothing was freed, so that no address was given twice
+    return sum(kept.values())
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #04b0c059
+def adapter_costs(size: str, # one of `SIZES`
+                  rounds: int, # see `in_rounds`
+                  side: int = 32, # patches along a side
+) -> list[dict]: # rows with size, name, what, value, low, high, unit
+    "Time and memory of adapters alone, in relation to `explicit_rein`."
+    channels, images = SIZES[size]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    def make(spec): return create_adapter(spec, num_layers=2, channels=channels).to(device)
+    adapters = {"explicit rein": partial(explicit_rein, make("rein"))} | {spec: make(spec) for spec in TIMED}
+    x = torch.randn(images, side * side, channels, device=device, requires_grad=True)
+    g = torch.randn_like(x)
+    def forward(adapter): return adapter(x, 1, (side, side))
+    def alone(adapter):
+        with torch.no_grad(): forward(adapter)
+    rows = []
+    for what, call in {"forward": alone, "forward and backward": lambda adapter: forward(adapter).backward(g)}.items():
+        seconds = in_rounds({name: partial(call, adapter) for name, adapter in adapters.items()}, rounds)
+        rows.append(dict(name="explicit rein", what=what, value=1e3 * np.median(seconds["explicit rein"]), unit="ms"))
+        rows += [dict(name=n, what=what, unit="of explicit rein", **ratio(seconds[n], seconds["explicit rein"])) for n in TIMED]
+    return [dict(size=size, **row) for row in rows + _memory(adapters, forward, x)]
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #19f6c8d0
+def _memory(adapters, forward, x): # rows
+    kept = {}
+    for name, adapter in adapters.items():
+        module = adapter.args[0] if isinstance(adapter, partial) else adapter
+        kept[name] = kept_bytes(partial(forward, adapter), module.parameters())
+    of_features = x.numel() * x.element_size()
+    return [dict(name=name, what="kept for the backward pass", value=size / of_features, unit="of the features")
+            for name, size in kept.items()]
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #7e065ef0
+def machine_rates(rounds: int) -> list[dict]: # rows as `adapter_costs`
+    "What this machine does at best: a matrix product, and a copy in memory."
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    a = torch.randn(1024, 1024, device=device)
+    large = torch.randn(2 ** 24, device=device)
+    other = torch.empty_like(large)
+    took = in_rounds(dict(product=lambda: a @ a, copy=lambda: other.copy_(large)), rounds)
+    rates = {"matrix product of 1024 x 1024": (2 * 1024 ** 3 / took["product"].min(), "GFLOP/s"),
+             "copy of 64 MiB": (2 * 2 ** 26 / took["copy"].min(), "GB/s")} # read and written
+    return [dict(size="", name="machine", what=what, value=rate / 1e9, unit=unit) for what, (rate, unit) in rates.items()]
+
+def start_times(times: int) -> list[dict]: # rows
+    "Seconds of the clock, at best, until the package is imported and until the command line has said what it can do."
+    bare, imports, helps = (["-c", "pass"], ["-c", "import causal_tune"], ["-m", "causal_tune", "--help"])
+    def fastest(words):
+        took = []
+        for _ in range(times):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *words], capture_output=True, check=True)
+            took.append(time.perf_counter() - start)
+        return min(took)
+    python = fastest(bare)
+    values = {"import causal_tune": fastest(imports) - python, "causal-tune --help": fastest(helps)}
+    return [dict(size="", name=name, what="start", value=value, unit="s") for name, value in values.items()]
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #8bdeec2f
+def speed_rows(quick: bool) -> list[dict]: # all rows
+    "Everything that is timed, with one thread on a CPU."
+    rounds = 5 if quick else 25
+    with single_threaded():
+        rows = machine_rates(rounds)
+        for size in list(SIZES)[:1] if quick else SIZES: rows += adapter_costs(size, rounds)
+    return rows + start_times(1 if quick else 3)
+
+def bench_speed(folder="runs/speed", # gets speed.csv and speed.html
+                quick: bool = False, # the smallest size only
+) -> pd.DataFrame: # the table
+    "Time adapters in a process of its own, which keeps memory it was given as workers do, and write what came out."
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    os.environ |= WORKERS
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool: rows = pool.submit(speed_rows, quick).result()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, one thread"
+    table = pd.DataFrame(rows).assign(device=device, torch=torch.__version__, version=code_version())
+    with whole_file(Path(folder) / "speed.csv") as path: table.to_csv(path, index=False, float_format="%.4g")
+    with whole_file(Path(folder) / "speed.html") as path: path.write_text(speed_figure(table).to_html(), encoding="utf-8")
+    return table
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #b2416ece
+def speed_figure(table: pd.DataFrame # from `bench_speed`
+): # plotly figure
+    "Time of each adapter in relation to explicit Rein, by size."
+    import plotly.express as px
+    told = table[table.unit == "of explicit rein"].assign(above=lambda t: t.high - t.value, below=lambda t: t.value - t.low)
+    what = "; ".join(table[["device", "torch", "version"]].drop_duplicates().agg(", ".join, axis=1))
+    fig = px.scatter(told, x="value", y="name", color="size", facet_col="what", error_x="above", error_x_minus="below", title=what,
+                     labels=dict(value="time / explicit Rein", name=""))
+    return fig.add_vline(1, line_dash="dot")

@@ -23,10 +23,10 @@ __all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 
            'run_train', 'print_row', 'print_mean', 'report', 'open_model', 'run_eval', 'free_memory', 'check_cost',
            'sources', 'overlay', 'with_legend', 'ids_name', 'ask', 'predict_file', 'Video', 'photograph', 'open_source',
            'predict_video', 'open_predictor', 'with_progress', 'run_predict', 'run_export', 'run_predict_acdc',
-           'acdc_size', 'run_demo', 'run_bench_quality', 'bench_command', 'run_pretrain', 'run_recipes', 'recipe_lines',
-           'shortened', 'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state',
-           'machine', 'data_found', 'weights_found', 'recipes_need', 'run_doctor', 'lab_choices', 'on_this_machine',
-           'become', 'run_lab']
+           'acdc_size', 'run_demo', 'run_bench_quality', 'bench_command', 'run_bench_speed', 'run_pretrain',
+           'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone', 'run_check_data', 'run_prepare',
+           'versions', 'torchvision_state', 'machine', 'data_found', 'weights_found', 'recipes_need', 'run_doctor',
+           'lab_choices', 'on_this_machine', 'become', 'run_lab']
 
 # %% ../nbs/9_lab/43_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -540,6 +540,15 @@ def bench_command(args) -> str: # without the names of experiments
     if args.only: words += ["--only", *(f"'{label}'" for label in args.only)]
     for name, given in typed(args).items(): words += [f"--{name}", *given]
     return " ".join(words)
+
+# %% ../nbs/9_lab/43_cli.ipynb #adb5ee31
+@command("time adapters against Rein as it is written, and write speed.csv and a figure", out("runs/speed"),
+         option("--quick", action="store_true", help="the smallest size only, in less than a minute"))
+def run_bench_speed(args):
+    from causal_tune.benchmark import bench_speed
+    table = bench_speed(args.out, args.quick)
+    print(table[["size", "name", "what", "value", "unit"]].round(2).to_string(index=False))
+    print(f"{args.out}/speed.csv and {args.out}/speed.html written")
 
 # %% ../nbs/9_lab/43_cli.ipynb #b359b5b8
 @command("pre-train toy_vit again, step by step as it was", out("runs/toy_vit/toy_vit.safetensors", "file to write"),

@@ -4,29 +4,40 @@
 
 # %% ../nbs/2_adapters/11_peers.ipynb #a60d094b
 from __future__ import annotations
+from functools import partial
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor, nn
 from .core import Registry
-from .adapters import ADAPTERS, LearnableTokens, TokenAdapter, attend, start_at_zero
+from .adapters import ADAPTERS, LearnableTokens, TokenAdapter, attend, refined, scaled, start_at_zero
 from .released import fourier_parts
-from .spectral import exporting, grid_to_tokens, tokens_to_grid
+from .spectral import exporting
 
 # %% auto #0
-__all__ = ['SET_VARIANTS', 'attend_normalised', 'TwoBranches', 'real_fourier', 'amplitude_phase', 'from_amplitude_phase', 'SET',
-           'released_parts', 'released_whole', 'attend_evenly', 'ReleasedSET', 'haar', 'inverse_haar', 'FADA']
+__all__ = ['SET_VARIANTS', 'attend_normalised', 'TwoBranches', 'half_spectrum', 'from_half_spectrum', 'mirrored', 'polar',
+           'from_polar', 'SET', 'real_fourier', 'released_parts', 'released_whole', 'attend_evenly', 'ReleasedSET',
+           'haar', 'inverse_haar', 'FADA']
 
 # %% ../nbs/2_adapters/11_peers.ipynb #13b7a192
 def attend_normalised(x: Tensor, # (b, n, c) what asks
                       tokens: Tensor, # (m, c) keys; the first is the null token
                       values: Tensor, # (m - 1, c) values of the others
+                      width: int | None = None, # the c of 1 / sqrt c, where it is not that of x
+                      counts: Tensor | None = None, # (n,) how often each position counts in the norm; once by default
 ) -> Tensor: # (b, n, c)
     "softmax(InstanceNorm(x tokens^T / sqrt c))[:, 1:] @ values (SET, attention optimisation)."
-    maps = tokens.to(x.dtype) @ x.mT * x.shape[-1] ** -.5  # (b, m, n)
-    maps = F.layer_norm(maps, maps.shape[-1:])             # each map by itself
+    maps = tokens.to(x.dtype) @ x.mT * (width or x.shape[-1]) ** -.5  # (b, m, n)
+    maps = F.layer_norm(maps, maps.shape[-1:]) if counts is None else _normalised(maps, counts) # each map by itself
     return maps.softmax(1)[:, 1:].mT @ values.to(x.dtype)
+
+def _normalised(maps, counts): # as layer_norm does it, of positions that count more than once
+    share = counts / counts.sum()
+    exact = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    centred = exact - (exact * share).sum(-1, keepdim=True)
+    variance = (centred.square() * share).sum(-1, keepdim=True)
+    return (centred * torch.rsqrt(variance + 1e-5)).to(maps.dtype)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #0c472cc4
 class TwoBranches(TokenAdapter):
@@ -44,17 +55,101 @@ class TwoBranches(TokenAdapter):
         self.mlp_delta_f2 = nn.Linear(channels, channels)
         if init == "zero": start_at_zero(self.mlp_delta_f2)
 
-    def first_branch(self, x, layer): # (b, n, c) -> (b, n, c)
-        T = self.tokens(layer)
-        delta = attend(x, T, self.mlp_token2feat(T[1:]))
-        return self.mlp_delta_f(delta + x)
+    def first_branch(self, x, layer, scale=1.): # (b, n, c) -> (b, n, c)
+        last = scaled(self.mlp_delta_f, scale, x)
+        return last.scale * refined(x, self.factors(layer), self.mlp_token2feat, last.weight, last.bias)
 
-    def second_branch(self, x, layer): # (b, n, c) -> (b, n, c)
-        T = self.second.tokens(layer)
-        delta = attend_normalised(x, T, self.mlp_token2feat2(T[1:]))
-        return self.mlp_delta_f2(delta + x)
+    def second_branch(self, x, layer, scale=1., counts=None): # (b, n, c) -> (b, n, c)
+        last = scaled(self.mlp_delta_f2, scale, x)
+        factors = self.second.factors(layer)
+        attention = partial(attend_normalised, counts=counts)
+        return last.scale * refined(x, factors, self.mlp_token2feat2, last.weight, last.bias, attention)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #1a452a4a
+def _precise(x): return x if x.dtype == torch.float64 else x.float()
+
+def _of_both_axes(h, w, x): # cosines and sines of the rows, and of the first half of the columns
+    cos, sin = fourier_parts(w, x.device, x.dtype)
+    u = w // 2 + 1
+    return *fourier_parts(h, x.device, x.dtype), cos[:u], sin[:u]
+
+def half_spectrum(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
+                  grid: tuple[int, int], # (h, w)
+) -> tuple[Tensor, Tensor]: # (b, h*u, c) each, u = w // 2 + 1, float32 (or float64): real and imaginary part
+    "The first u columns of the orthonormal 2-D Fourier transform of every channel; the others mirror them."
+    h, w = grid
+    with torch.autocast(tokens.device.type, enabled=False):
+        x = rearrange(_precise(tokens), "b (h w) c -> (b h) w c", h=h)
+        rows_cos, rows_sin, cos, sin = _of_both_axes(h, w, x)
+        real = rearrange(cos @ x, "(b h) u c -> b h (u c)", h=h)
+        imaginary = rearrange(sin @ x, "(b h) u c -> b h (u c)", h=h) # of the opposite sign
+        parts = rows_cos @ real - rows_sin @ imaginary, -(rows_cos @ imaginary + rows_sin @ real)
+        return tuple(rearrange(part, "b h (u c) -> b (h u) c", u=len(cos)) for part in parts)
+
+# %% ../nbs/2_adapters/11_peers.ipynb #38a17434
+def from_half_spectrum(real: Tensor, imaginary: Tensor, # (b, h*u, c), float32 or float64
+                       grid: tuple[int, int], # (h, w)
+) -> Tensor: # (b, h*w, c)
+    "Inverse of `half_spectrum`; the other half is taken to mirror this one."
+    h, w = grid
+    with torch.autocast(real.device.type, enabled=False):
+        rows_cos, rows_sin, cos, sin = _of_both_axes(h, w, real)
+        real, imaginary = (rearrange(part, "b (h u) c -> b h (u c)", h=h) for part in (real, imaginary))
+        parts = rows_cos @ real - rows_sin @ imaginary, rows_cos @ imaginary + rows_sin @ real
+        real, imaginary = (rearrange(part, "b h (u c) -> (b h) u c", u=len(cos)) for part in parts)
+        twice = mirrored(w, real)[:, None]
+        x = (twice * cos).T @ real - (twice * sin).T @ imaginary
+        return rearrange(x, "(b h) w c -> b (h w) c", h=h)
+
+def mirrored(w: int, like: Tensor) -> Tensor: # (u,), 1 or 2
+    "How many waves each of the first u = w // 2 + 1 columns stands for."
+    return 2 - _own_mirror(w, like)[:w // 2 + 1].to(like.dtype)
+
+def _own_mirror(n, like): # (n,) waves that are real: none, and as many half-cycles as samples
+    k = torch.arange(n, device=like.device)
+    return (k == 0) | (2 * k == n)
+
+# %% ../nbs/2_adapters/11_peers.ipynb #cb5a124f
+def polar(real: Tensor, imaginary: Tensor, # (b, h*u, c), of `half_spectrum`
+          grid: tuple[int, int], # (h, w)
+          tiny: float = 1e-6, # below this amplitude the phase is 0, without gradient
+) -> tuple[Tensor, Tensor, Tensor]: # (b, h*u, c) each: amplitude, phase in -pi..pi, and phase of the mirror image
+    "Amplitudes and phases of half a spectrum."
+    square = real ** 2 + imaginary ** 2
+    amplitude = square.masked_fill(square == 0, 1.).sqrt().masked_fill(square == 0, 0.) # the root has no slope at 0
+    faint = square <= tiny ** 2
+    phase = torch.atan2(imaginary.masked_fill(faint, 0.), real.masked_fill(faint, 1.))
+    own = (_own_mirror(grid[0], real)[:, None] & _own_mirror(grid[1], real)[:grid[1] // 2 + 1]).flatten()[:, None]
+    phase = torch.where(own, torch.pi * (~faint & (real < 0)).to(real.dtype), phase) # or the sign of a rounding error would make -pi of pi
+    return amplitude, phase, torch.where(own, phase, -phase)
+
+def from_polar(amplitude: Tensor, phase: Tensor, mirror: Tensor, # (b, h*u, c), as `polar` gives them
+) -> tuple[Tensor, Tensor]: # real and imaginary part
+    "Half the spectrum of the real part of waves and their mirror images."
+    amplitude = amplitude / 2
+    return amplitude * (phase.cos() + mirror.cos()), amplitude * (phase.sin() - mirror.sin())
+
+# %% ../nbs/2_adapters/11_peers.ipynb #e8cbb566
+SET_VARIANTS = Registry("variant of set")
+ADAPTERS["set"] = SET_VARIANTS
+
+@SET_VARIANTS.register("described")
+class SET(TwoBranches):
+    "SET: spectral-decomposed tokens, one set for the phase and one for the amplitude (ACM MM 2024, section 3)."
+    second_whole = True
+    def forward(self, tokens, layer, grid):
+        self.check(tokens, layer, grid)
+        h, w = grid
+        amplitude, phase, mirror = polar(*half_spectrum(tokens, grid), grid)
+        phases = torch.cat([phase, mirror], 1)
+        phases = phases + self.first_branch(phases.to(tokens.dtype), layer)
+        counts = mirrored(w, amplitude).repeat(h)
+        amplitude = amplitude + self.second_branch(amplitude.to(tokens.dtype), layer, counts=counts)
+        spectrum = from_polar(amplitude, *phases.chunk(2, 1))
+        change = from_half_spectrum(*spectrum, grid).to(tokens.dtype) - tokens
+        return tokens + self.scale * change
+
+# %% ../nbs/2_adapters/11_peers.ipynb #8f8dad71
 def real_fourier(x: Tensor, # (b, c, h, w), float32 or float64
                  y: Tensor | None = None, # imaginary part of what is transformed; None: it is real
                  sign: int = -1, # of the exponent; 1: the inverse
@@ -69,63 +164,6 @@ def real_fourier(x: Tensor, # (b, c, h, w), float32 or float64
         imaginary = imaginary + y @ cos
     return (rows_cos @ real - sign * rows_sin @ imaginary,
             rows_cos @ imaginary + sign * rows_sin @ real)
-
-# %% ../nbs/2_adapters/11_peers.ipynb #23e328f9
-def amplitude_phase(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
-                    grid: tuple[int, int], # (h, w)
-                    tiny: float = 1e-6, # below this amplitude the phase is 0, without gradient
-) -> tuple[Tensor, Tensor]: # (b, h*w, c) each, float32 (or float64): amplitude, and phase in -pi..pi
-    "Amplitude and phase of the orthonormal 2-D FFT of every channel."
-    x = tokens_to_grid(tokens, grid)
-    if x.dtype != torch.float64: x = x.float()
-    with torch.autocast(x.device.type, enabled=False):
-        if exporting(): return tuple(map(grid_to_tokens, _real_amplitude_phase(x, tiny)))
-        spectrum = torch.fft.fft2(x, norm="ortho")
-        amplitude = spectrum.abs()
-        steady = torch.where(amplitude > tiny, spectrum, torch.ones_like(spectrum))
-        return grid_to_tokens(amplitude), grid_to_tokens(steady.angle())
-
-def _own_mirror(n, like): # (n,) waves that are real: none, and as many half-cycles as samples
-    k = torch.arange(n, device=like.device)
-    return (k == 0) | (2 * k == n)
-
-def _real_amplitude_phase(x, tiny):
-    real, imaginary = real_fourier(x)
-    amplitude = torch.sqrt(real ** 2 + imaginary ** 2)
-    phase = torch.atan2(imaginary, real)
-    whole = _own_mirror(x.shape[-2], x)[:, None] & _own_mirror(x.shape[-1], x)
-    phase = torch.where(whole, torch.pi * (real < 0), phase)  # or the sign of a rounding error would make -pi of pi
-    return amplitude, phase.masked_fill(amplitude <= tiny, 0.)
-
-# %% ../nbs/2_adapters/11_peers.ipynb #cb5a124f
-def from_amplitude_phase(amplitude: Tensor, # (b, h*w, c)
-                         phase: Tensor, # (b, h*w, c), in radians
-                         grid: tuple[int, int], # (h, w)
-) -> Tensor: # (b, h*w, c) patch tokens
-    "Inverse of `amplitude_phase`; the real part where no real features have such a spectrum."
-    with torch.autocast(amplitude.device.type, enabled=False):
-        if exporting():
-            real = tokens_to_grid(amplitude * phase.cos(), grid)
-            imaginary = tokens_to_grid(amplitude * phase.sin(), grid)
-            return grid_to_tokens(real_fourier(real, imaginary, sign=1)[0])
-        spectrum = tokens_to_grid(torch.polar(amplitude, phase), grid)
-        return grid_to_tokens(torch.fft.ifft2(spectrum, norm="ortho").real)
-
-# %% ../nbs/2_adapters/11_peers.ipynb #e8cbb566
-SET_VARIANTS = Registry("variant of set")
-ADAPTERS["set"] = SET_VARIANTS
-
-@SET_VARIANTS.register("described")
-class SET(TwoBranches):
-    "SET: spectral-decomposed tokens, one set for the phase and one for the amplitude (ACM MM 2024, section 3)."
-    second_whole = True
-    def forward(self, tokens, layer, grid):
-        self.check(tokens, layer, grid)
-        amplitude, phase = amplitude_phase(tokens, grid)
-        new_phase = phase + self.first_branch(phase.to(tokens.dtype), layer)
-        new_amplitude = amplitude + self.second_branch(amplitude.to(tokens.dtype), layer)
-        change = from_amplitude_phase(new_amplitude, new_phase, grid).to(tokens.dtype) - tokens
-        return tokens + self.scale * change
 
 # %% ../nbs/2_adapters/11_peers.ipynb #f6d1b634
 def _not_zero(x, tiny=1e-5): # as the released code has it, sign and all
@@ -209,19 +247,29 @@ def forward(self: ReleasedSET, tokens, layer, grid):
 
 # %% ../nbs/2_adapters/11_peers.ipynb #af0ef51e
 def haar(x: Tensor # (b, 2h, 2w, c)
-) -> Tensor: # (b, 4, h*w, c): LL, LH (between rows), HL (between columns), HH
+) -> tuple[Tensor, Tensor]: # (b, h*w, c) LL, and (b, 3, h*w, c): LH (between rows), HL (between columns), HH
     "One level of the orthonormal 2-D Haar wavelet, per channel; sides must be even."
-    return _haar_matrix(rearrange(x, "b (h p) (w q) c -> b (p q) (h w) c", p=2, q=2))
+    top, bottom = x.unflatten(1, (-1, 2)).unbind(2)
+    sums = _left_and_right((top + bottom) / 2)
+    differences = _left_and_right((top - bottom) / 2)
+    low, hl = _sum_and_difference(*sums)
+    lh, hh = _sum_and_difference(*differences)
+    return low.flatten(1, 2), torch.stack([lh, hl, hh], 1).flatten(2, 3)
 
-def inverse_haar(bands: Tensor, # (b, 4, h*w, c)
+def _left_and_right(x): return x.unflatten(2, (-1, 2)).unbind(3)
+
+def _sum_and_difference(x, y): return x + y, x - y # not a matrix product, which would be rounded in bf16
+
+def inverse_haar(low: Tensor, # (b, h*w, c)
+                 high: Tensor, # (b, 3, h*w, c)
                  h: int, # rows of each band
 ) -> Tensor: # (b, 2h, 2w, c)
     "Inverse of `haar`."
-    return rearrange(_haar_matrix(bands), "b (p q) (h w) c -> b (h p) (w q) c", p=2, h=h)
-
-def _haar_matrix(x): # sums and differences, so that no precision is lost to a matrix product in bf16
-    a, b, c, d = x.unbind(1)
-    return torch.stack([a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d], 1) / 2
+    lh, hl, hh = high.unbind(1)
+    sums = torch.stack(_sum_and_difference(low, hl), 2)          # (b, h*w, 2, c): left and right
+    differences = torch.stack(_sum_and_difference(lh, hh), 2)
+    rows = torch.stack(_sum_and_difference(sums / 2, differences / 2), 2) # (b, h*w, 2, 2, c): top and bottom
+    return rearrange(rows, "b (h w) p q c -> b (h p) (w q) c", h=h)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #ae080ef8
 @ADAPTERS.register("fada")
@@ -230,11 +278,13 @@ class FADA(TwoBranches):
     def forward(self, tokens, layer, grid):
         self.check(tokens, layer, grid)
         h, w = grid
-        x = F.pad(tokens_to_grid(tokens, grid), (0, w % 2, 0, h % 2), mode="replicate")
-        bands = haar(rearrange(x, "b c h w -> b h w c"))
-        low = self.first_branch(bands[:, 0], layer)
-        high = self.second_branch(rearrange(bands[:, 1:], "b three n c -> b (three n) c"), layer)
-        changed = [low[:, None], rearrange(high, "b (three n) c -> b three n c", three=3)]
-        change = inverse_haar(torch.cat(changed, 1), (h + 1) // 2)
-        change = rearrange(change[:, :h, :w], "b h w c -> b (h w) c")
-        return tokens + self.scale * change.to(tokens.dtype)
+        x = rearrange(tokens, "b (h w) c -> b h w c", h=h)
+        if exporting() or h % 2 or w % 2: x = _even(x, h, w)
+        low, high = haar(x)
+        low = self.first_branch(low, layer, self.scale)
+        high = self.second_branch(high.flatten(1, 2), layer, self.scale).unflatten(1, (3, -1))
+        change = inverse_haar(low, high, (h + 1) // 2)[:, :h, :w]
+        return tokens + rearrange(change, "b h w c -> b (h w) c").to(tokens.dtype)
+
+def _even(x, h, w): # the last row or column once more where there is an odd number
+    return rearrange(F.pad(rearrange(x, "b h w c -> b c h w"), (0, w % 2, 0, h % 2), mode="replicate"), "b c h w -> b h w c")

@@ -5,13 +5,15 @@
 # %% ../nbs/2_adapters/10_released.ipynb #80b9540e
 from __future__ import annotations
 import math, warnings
+from functools import partial
 import torch
 from einops import rearrange
+from fastcore.basics import patch
 from torch import Tensor, nn
 from .core import shown
 from .spectral import dct2, made_once
 from .bands import PiecewiseBand, gain_like
-from .adapters import TokenAdapter, attend
+from .adapters import TokenAdapter, attend, refined
 from .causal import VARIANTS
 
 # %% auto #0
@@ -95,10 +97,13 @@ class ReleasedCausalTune(TokenAdapter):
         self.mlp_token2feat2 = nn.Linear(channels, channels).requires_grad_(False)
         self.mlp_delta_f2 = nn.Linear(channels, channels).requires_grad_(False)
 
-    def forward(self, tokens, layer, grid):
-        self.check(tokens, layer, grid)
-        check_square(grid)
-        T = self.tokens(layer)
-        causal = released_filter(tokens)
-        refined = self.mlp_delta_f(attend(causal, T, self.mlp_token2feat(T[1:]), self.softmax) + causal)
-        return tokens + self.scale * from_planes(released_inverse(to_planes(refined)))
+# %% ../nbs/2_adapters/10_released.ipynb #e9121e74
+@patch
+def forward(self: ReleasedCausalTune, tokens, layer, grid):
+    self.check(tokens, layer, grid)
+    check_square(grid)
+    causal = released_filter(tokens)
+    attention = partial(attend, softmax=self.softmax)
+    last = self.mlp_delta_f
+    change = refined(causal, self.factors(layer), self.mlp_token2feat, last.weight, last.bias, attention)
+    return tokens + self.scale * from_planes(released_inverse(to_planes(change)))

@@ -1,6 +1,6 @@
 """Exported files compute what their models compute, and run where torch is not installed.
 
-Every kind of adapter with one of the heads; CAUSAL_TUNE_EXPORT_GRID=1 tests all pairs, in some ten minutes, and with
+Every kind of adapter with one of the heads; CAUSAL_TUNE_EXPORT_GRID=1 tests all pairs, which takes a while, and with
 pytest -rP tells how far each is from its model."""
 import os, subprocess, sys
 from itertools import cycle, product

@@ -216,12 +216,12 @@ def test_the_released_planes_there_and_back(b, s, c, seed):
 @given(st.integers(1, 8), st.integers(1, 8), seeds)
 def test_wavelets_and_phases_there_and_back(h, w, seed):
     x = normal(seed, 2, 2 * h, 2 * w, 3)
-    bands = peers.haar(x)
-    close(peers.inverse_haar(bands, h), x, scale=5)
-    assert bands.square().sum() == pytest.approx(x.square().sum().item(), rel=1e-4)
+    low, high = peers.haar(x)
+    close(peers.inverse_haar(low, high, h), x, scale=5)
+    assert (low.square().sum() + high.square().sum()).item() == pytest.approx(x.square().sum().item(), rel=1e-4)
     tokens = normal(seed, 2, h * w, 3)
-    amplitude, phase = peers.amplitude_phase(tokens, (h, w))
-    close(peers.from_amplitude_phase(amplitude, phase, (h, w)), tokens, scale=5)
+    amplitude, phase, mirror = peers.polar(*peers.half_spectrum(tokens, (h, w)), (h, w))
+    close(peers.from_half_spectrum(*peers.from_polar(amplitude, phase, mirror), (h, w)), tokens, scale=5)
     assert (amplitude >= 0).all() and phase.abs().max() <= np.pi + 1e-6
 
 

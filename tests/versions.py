@@ -5,7 +5,7 @@
 
 Each environment is made with pip from the Python that is named (else `python3.N` on the path), is given the package with all that its
 tests need, and runs what decides about versions: the tests and chapters below. A table says what was in it and what passed. It fetches
-several gigabytes where torch comes for CUDA, and takes some half an hour on two cores; an environment that is there is used again."""
+several gigabytes where torch comes for CUDA; an environment that is there is used again."""
 import argparse, json, os, re, subprocess, sys, tempfile, time
 from configparser import ConfigParser
 from pathlib import Path
