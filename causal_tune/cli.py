@@ -524,6 +524,7 @@ def run_demo(args):
          option("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both); before any --field"),
          option("--seeds", type=whole(1, 1000), default=5, help="number of seeds (default: 5)"),
          option("--jobs", type=whole(1, 1000), help="processes (default: one per core, one on a GPU)"),
+         option("--cluster", metavar="ADDRESS", help="Ray cluster that makes the runs; auto: that of RAY_ADDRESS, or one made here"),
          option("--only", nargs="+", metavar="VARIANT", default=(), help="variants to run beside none and rein (default: all)"),
          option("--tables", metavar="DIR", help="folder of the CSV tables (default: that of --out)"),
          out("runs/quality"), ROOT, takes=ALL)
@@ -531,8 +532,10 @@ def run_bench_quality(args):
     from causal_tune.quality import EXPERIMENTS, bench_quality
     for name in args.experiments:
         if name not in EXPERIMENTS: raise unknown("experiment", name, EXPERIMENTS)
-    bench_quality(args.experiments, args.out, range(1, 1 + args.seeds), args.root, args.jobs, args.only, args.tables,
-                  bench_command(args), **args.changes)
+    from causal_tune.benchmark import on_cluster
+    with on_cluster(args.cluster):
+        bench_quality(args.experiments, args.out, range(1, 1 + args.seeds), args.root, args.jobs, args.only, args.tables,
+                      bench_command(args), **args.changes)
 
 # %% ../nbs/9_lab/43_cli.ipynb #4640d554
 def bench_command(args) -> str: # without the names of experiments
