@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from conftest import COMMAND, ENV, trained
 
-COMMANDS = ("demo", "bench-quality", "train", "eval", "predict", "predict-acdc", "convert-backbone", "check-data", "prepare", "recipes",
-            "doctor", "lab", "pretrain")
+COMMANDS = ("demo", "bench-quality", "bench-speed", "train", "eval", "predict", "predict-acdc", "convert-backbone", "check-data", "prepare",
+            "recipes", "doctor", "lab", "pretrain")
 
 
 def test_help_names_every_command(cli):
