@@ -31,7 +31,7 @@ setup(
     packages=find_packages(include=[f"{cfg['lib_name']}*"]),
     package_data={cfg["lib_name"]: ["assets/*"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "docs", "lite", "xformers", "corruptions", "export")},
+    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "docs", "lite", "xformers", "corruptions", "export", "cluster")},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,
 )

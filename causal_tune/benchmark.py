@@ -5,7 +5,7 @@
 # %% ../nbs/8_bench/37_benchmark.ipynb #83fc044d
 from __future__ import annotations
 import json, os, platform, signal, subprocess, sys, time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -24,8 +24,9 @@ from .training import build, first_frames, refuse_other, report_on, train, train
 
 # %% auto #0
 __all__ = ['WORKERS', 'TIMED', 'SIZES', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed',
-           'open_all', 'processes', 'run_grid', 'explicit_rein', 'seconds_of', 'in_rounds', 'ratio', 'kept_bytes',
-           'adapter_costs', 'machine_rates', 'start_times', 'speed_rows', 'bench_speed', 'speed_figure']
+           'on_cluster', 'share_of', 'open_all', 'processes', 'run_grid', 'explicit_rein', 'seconds_of', 'in_rounds',
+           'ratio', 'kept_bytes', 'adapter_costs', 'machine_rates', 'start_times', 'speed_rows', 'bench_speed',
+           'speed_figure']
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #0001c187
 def grid(recipe: Recipe, # what all runs have in common
@@ -173,6 +174,79 @@ def _in_processes(run, recipes, jobs): # name -> rows
             raise
     return rows
 
+# %% ../nbs/8_bench/37_benchmark.ipynb #9b80cc1e
+_cluster = [] # Ray, while grids are handed to it
+
+@contextmanager
+def on_cluster(address: str | None, # of a Ray cluster, such as 10.0.0.1:6379; None: no cluster; auto: that of RAY_ADDRESS, or one made here
+):
+    "Inside, `run_grid` hands its runs to Ray. ValueError where that is not installed, OSError where none answers."
+    if address is None:
+        yield
+        return
+    where = address if address != "auto" else os.environ.get("RAY_ADDRESS", "local")
+    try: import ray
+    except ImportError:
+        raise ValueError(f"cluster={address}: Ray is not installed; pip install 'causal_tune[cluster]', or leave it out for "
+                         "processes of this machine.") from None
+    try: ray.init(where, log_to_driver=False, logging_level="ERROR", **dict(include_dashboard=False) if where == "local" else {})
+    except (OSError, ValueError, RuntimeError) as error:
+        raise OSError(f"No Ray cluster answers at {where} ({str(error).strip().splitlines()[0][:100]}); is it started there?") from None
+    _cluster.append(ray)
+    try: yield
+    finally:
+        _cluster.remove(ray)
+        ray.shutdown()
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #dcd11a68
+def share_of(jobs: int | None, # how many runs at a time; one on each device by default
+             resources: dict, # of a cluster: how many "CPU", "GPU"
+) -> dict: # what Ray is to set aside for a run
+    "A GPU where there are any, else a processor; a part of it, or several, where a number of runs shares them."
+    gpus = resources.get("GPU", 0)
+    each = (gpus or resources["CPU"]) / jobs if jobs else 1
+    each = int(each) if each > 1 else each
+    return dict(num_cpus=0, num_gpus=each) if gpus else dict(num_cpus=max(1, each))
+
+def _wait_until_free(folder): # the process of a machine that is cut off may take seconds to end
+    limit = time.time() + 60
+    while time.time() < limit:
+        with suppress(OSError), held(folder): return
+        time.sleep(.5)
+
+def _as_task(run, name, recipe, place): # in another process, perhaps of another machine
+    os.environ |= WORKERS | place["environment"]
+    os.chdir(place["here"])
+    _wait_until_free(place["folder"] / name)
+    with single_threaded(): return run(name, recipe)
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #72c4caa6
+def _answers(ray, tasks, total): # yields name and rows of each run, as they come
+    from ray.exceptions import RayTaskError
+    with tqdm(total=total, desc="runs") as bar:
+        while tasks:
+            (done, *_), _ = ray.wait(list(tasks))
+            name = tasks.pop(done)
+            try: yield name, ray.get(done)
+            except RayTaskError as error: raise error.cause from None # what the run itself said
+            bar.update()
+
+def _in_cluster(run, recipes, jobs, folder): # name -> rows
+    ray = _cluster[-1]
+    from ray.exceptions import RayError
+    data = {name: value for name, value in os.environ.items() if name == "CAUSAL_TUNE_DATA"}
+    place = dict(here=os.getcwd(), folder=folder.resolve(), environment=data)
+    task = ray.remote(max_retries=5, **share_of(jobs, ray.cluster_resources()))(_as_task)
+    tasks = {task.remote(run, name, recipe, place): name for name, recipe in recipes.items()}
+    rows = {}
+    try:
+        for name, found in _answers(ray, tasks, len(recipes)): rows[name] = found
+    except RayError: raise killed(list(recipes), rows, jobs or len(recipes)) from None # as often as it was tried
+    finally:
+        for left in tasks: ray.cancel(left) # as by Ctrl-C: they keep what they did
+        if tasks: ray.wait(list(tasks), num_returns=len(tasks), timeout=20)
+    return rows
+
 # %% ../nbs/8_bench/37_benchmark.ipynb #6dbafa78
 def open_all(recipes, # of the runs
              root=None, # of the data sets
@@ -199,10 +273,19 @@ def _rows_if_finite(name, recipe, folder, **options):
 # %% ../nbs/8_bench/37_benchmark.ipynb #c0ffee93
 def processes(runs: int # that are to be made
 ) -> int:
-    "How many runs are made at a time where nobody says: one where there is a GPU, else as many as there are cores."
+    "How many runs are made at a time where nobody says: one on each device of a cluster, one on a GPU, else one on each core."
+    if _cluster:
+        there = _cluster[-1].cluster_resources()
+        return min(runs, int(there.get("GPU") or there["CPU"]))
     return 1 if torch.cuda.is_available() else min(runs, os.cpu_count() or 1)
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #312b5b89
+def _made(run, recipes, jobs, folder): # name -> rows
+    if not recipes: return {}
+    if _cluster: return _in_cluster(run, recipes, jobs, folder)
+    jobs = jobs or processes(len(recipes))
+    return _in_processes(run, recipes, jobs) if jobs > 1 else _in_turn(run, recipes)
+
 def run_grid(recipes: dict[str, Recipe], # from `grid`
              folder, # where runs go; finished ones are not repeated
              root=None, # of the data sets
@@ -210,8 +293,8 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
              diverging: bool = False, # leave a run out whose loss is not finite, instead of stopping
              **options, # of `create_backbone`
 ) -> list[dict]: # rows of all runs, in the order of the recipes
-    """Run a grid; interrupted, it goes on where it was when called again. Errors as `one_run` and `open_all`, before any run
-    begins where they can be known; ChildProcessError where a worker was killed."""
+    """Run a grid, by a cluster inside `on_cluster`; interrupted, it goes on where it was when called again. Errors as `one_run` and
+    `open_all`, before any run begins where they can be known; ChildProcessError where a worker was killed."""
     folder = Path(folder)
     said = {option: str(value) for option, value in options.items()}
     run = partial(_rows_if_finite if diverging else one_run, folder=folder, root=root, **options)
@@ -219,8 +302,7 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
         rows = {name: read_run(folder / name, recipe, said) for name, recipe in recipes.items()}
         left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
         open_all(left.values(), root, **options)
-        jobs = jobs or processes(len(left))
-        if left: rows |= _in_processes(run, left, jobs) if jobs > 1 else _in_turn(run, left)
+        rows |= _made(run, left, jobs, folder)
     return [row for name in recipes for row in rows[name]]
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #32e56860

@@ -1,0 +1,75 @@
+"""A grid that Ray hands out has the rows of one that is made here, also where a machine dies while it works."""
+import os, socket, threading, time
+from dataclasses import replace
+import pytest
+from causal_tune.benchmark import on_cluster, run_grid
+from causal_tune.recipes import Recipe
+
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "200")  # read when Ray is imported; its own 30 are too few on a busy machine
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'causal_tune[cluster]'")
+
+
+@pytest.fixture(scope="module")
+def grid(weights):
+    "Three runs of some seconds each; one thread, as workers have it."
+    one = Recipe("small", weights=str(weights), train="toyscapes:domain=clear,split=train,n=4", head="linear", crop=(32, 48),
+                 iterations=30, save_every=5, batch_size=2, eval_size=(32, 48), targets=("toyscapes:domain=fog,split=test,n=3",))
+    return {f"none-{seed}": replace(one, seed=seed) for seed in range(3)}
+
+
+@pytest.fixture(scope="module")
+def expected(grid, tmp_path_factory):
+    return run_grid(grid, tmp_path_factory.mktemp("local"), jobs=1)
+
+
+def node():
+    "A machine. Where its agents listen is said, as it waits for them 15 seconds otherwise, too few where all is busy."
+    listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+    ports = [s.getsockname()[1] for s in listening]
+    for s in listening: s.close()
+    names = "metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port"
+    return dict(num_cpus=1, object_store_memory=80_000_000) | dict(zip(names, ports))
+
+
+@pytest.fixture
+def cluster():
+    "Two machines, as Ray sees it, with a processor each."
+    from ray.cluster_utils import Cluster
+    made = Cluster(initialize_head=True, head_node_args=node())
+    made.second = made.add_node(**node())
+    yield made
+    made.shutdown()
+
+
+def numbers(rows): return [{k: v for k, v in row.items() if k != "version"} for row in rows]
+
+
+def test_a_machine_dies_in_the_middle(grid, expected, cluster, tmp_path):
+    def kill():
+        while len(list(tmp_path.glob("*/resume.pt"))) < 2: time.sleep(.05)
+        cluster.remove_node(cluster.second, allow_graceful=False)
+        killed.append(list(tmp_path.glob("*/results.json")))
+    killed = []
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with on_cluster(cluster.address): rows = run_grid(grid, tmp_path)
+    killer.join(10)
+    assert killed and len(killed[0]) < 2, "it was to die before both runs had ended"
+    assert numbers(rows) == numbers(expected)
+    assert sorted(path.parent.name for path in tmp_path.glob("*/results.json")) == sorted(grid)
+    assert not list(tmp_path.glob("*/resume.pt")) and not list(tmp_path.glob("*/*~*"))
+
+
+def test_one_of_its_own(grid, expected, tmp_path, monkeypatch):
+    "And what a run says is said in one line, as here."
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    first = next(iter(grid.items()))
+    with on_cluster("auto"):
+        assert numbers(run_grid(dict([first]), tmp_path)) == numbers(expected[:1])
+        wild = dict(wild=replace(first[1], lr=1000., iterations=90))
+        with pytest.raises(FloatingPointError, match="^[^\n]*lower lr[^\n]*$"): run_grid(wild, tmp_path)
+    assert not ray.is_initialized()
+
+
+def test_a_cluster_that_does_not_answer():
+    with pytest.raises(OSError, match="No Ray cluster answers at 127.0.0.1:1 "): on_cluster("127.0.0.1:1").__enter__()
