@@ -212,7 +212,7 @@ class OutputMap(NamedTuple):
 
 def in_float16(x: Tensor) -> bool:
     "Are products of x taken in float16?"
-    kind = x.device.type
+    kind = "cpu" if x.is_meta else x.device.type # of what has no numbers, older versions of torch cannot tell
     return (torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype) == torch.float16
 
 def scaled(linear: nn.Linear, # output map

@@ -33,7 +33,8 @@ import causal_tune.released, causal_tune.peers, causal_tune.tuning  # register t
 __all__ = ['STAGED', 'AT_16', 'PRESETS', 'PLACES', 'default_out_layers', 'Stage', 'stages_of', 'PerStage', 'Backbone',
            'statistics', 'check_grid', 'check_bytes', 'architecture', 'find_weights', 'missing_weights', 'load_weights',
            'XFormersMode', 'xformers_attention', 'use_attention', 'create_model', 'hub_if_there', 'answers',
-           'create_backbone', 'image_batches', 'check_one_grid', 'Change', 'list_backbones', 'check_backbone_contract']
+           'create_backbone', 'image_batches', 'named_bar', 'check_one_grid', 'Change', 'list_backbones',
+           'check_backbone_contract']
 
 # %% ../nbs/4_models/17_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -582,6 +583,14 @@ def stage_grid(self:Backbone, size: tuple[int, int], # (height, width) of an ima
     per_patch = [p // stride if self.staged else 1 for p in self.patch_size]
     return tuple(-(-side // p) * n for side, p, n in zip(size, self.patch_size, per_patch))
 
+# %% ../nbs/4_models/17_backbones.ipynb #d90d48e2
+def named_bar(name: str, *args, **options # of tqdm
+) -> tqdm: # that is gone when it is full
+    "A bar whose name is text, whatever it holds."
+    bar = tqdm(*args, leave=False, **options)
+    bar.set_description(name)
+    return bar
+
 # %% ../nbs/4_models/17_backbones.ipynb #d90d48ed
 @patch
 def feature_batches(self:Backbone,
@@ -595,7 +604,7 @@ def feature_batches(self:Backbone,
     ValueError for no images, another kind of tensor, unknown layers, and layers that work on grids of several sizes."""
     layers = self.chosen_layers(layers)
     device = next(self.parameters()).device
-    with tqdm(total=len(images), desc=desc, leave=False) as progress:
+    with named_bar(desc, total=len(images)) as progress:
         for part in image_batches(images, batch):
             with torch.no_grad(): features = self.block_features(self.normalise(part.to(device)), layers)
             check_one_grid(features)

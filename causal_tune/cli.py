@@ -17,7 +17,7 @@ from .core import Registry, shown, unknown
 from .recipes import RECIPES, Recipe, check_precision, get_recipe, read_field, run_name, set_fields
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ROOT', 'ALL', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 'COSTLY', 'VIDEOS', 'PACKAGES', 'DOCTOR',
+__all__ = ['COMMANDS', 'ROOT', 'ALL', 'SEEN', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 'COSTLY', 'VIDEOS', 'PACKAGES', 'DOCTOR',
            'Command', 'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse', 'typed',
            'read_words', 'one_line', 'explained', 'passed_over', 'shared', 'speaks', 'end_soon', 'first_to_say', 'main',
            'run_train', 'print_row', 'print_mean', 'report', 'open_model', 'run_eval', 'free_memory', 'check_cost',
@@ -60,7 +60,8 @@ def command(help: str, # one line
 # %% ../nbs/9_lab/43_cli.ipynb #e3eaff64
 ROOT = option("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
 ALL = tuple(f.name for f in fields(Recipe))
-EVALUATION = "targets", "eval_size", "window", "stride", "precision", "attention"
+SEEN = "eval_size", "window", "stride", "precision", "attention" # how a model looks at images
+EVALUATION = "targets", *SEEN, "eval_batch", "eval_workers", "eval_precision"
 
 def out(default=None, help: str = "folder for what is written"):
     "The option that says where results go."
@@ -461,7 +462,7 @@ def with_progress(paths): # a bar, where tqdm is installed: exported files run w
 
 # %% ../nbs/9_lab/43_cli.ipynb #d148591b
 @command("segment images of any size", *MODEL, option("images", nargs="+", help="images, folders, videos, or camera"),
-         out("predictions"), takes=EVALUATION[1:])
+         out("predictions"), takes=SEEN)
 def run_predict(args):
     behind = args.model in RECIPES and not args.checkpoint and len(args.images) > 1
     if behind: args.published = args.images.pop(0)
@@ -497,7 +498,8 @@ def run_export(args):
           f"and scores are within {found['scores']:.1g}")
 
 # %% ../nbs/9_lab/43_cli.ipynb #c7418a0c
-@command("predict ACDC's test images for its server", *MODEL, BEHIND, ROOT, out("acdc_test.zip", "zip file to write"), takes=EVALUATION)
+@command("predict ACDC's test images for its server", *MODEL, BEHIND, ROOT, out("acdc_test.zip", "zip file to write"),
+         takes=("targets", *SEEN))
 def run_predict_acdc(args):
     from causal_tune.converters import acdc_submission
     segmentor, recipe, _ = open_model(args)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
+from .backbones import named_bar
 from .files import end_with
 from .recipes import check_precision
 from .segmentor import Segmentor, labels_of
@@ -180,7 +180,7 @@ def loaded(dataset, # from `load_dataset`
                              worker_init_fn=partial(begin_worker, os.getpid())))
     quiet = dict(disable=True) if silent else {} # disable=False would overrule TQDM_DISABLE
     try:
-        for _ in tqdm(batches, desc=f"evaluating {dataset.domain}", leave=False, **quiet): yield next_batches(loader, 1)[0]
+        for _ in named_bar(f"evaluating {dataset.domain}", batches, **quiet): yield next_batches(loader, 1)[0]
     finally: end_workers(loader)
 
 

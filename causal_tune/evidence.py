@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
+from .backbones import named_bar
 from .bands import radius
 from .core import unknown
 from .evaluation import evaluate
@@ -501,7 +502,7 @@ def band_removal(segmentor, # trained
     for domain, images in data.items():
         whole = _percent(evaluate(segmentor, images, **options), draws)
         rows.append(dict(domain=domain, band=-1, miou=whole[0]))
-        for band in tqdm(bands, f"without a band: {domain}", leave=False):
+        for band in named_bar(f"without a band: {domain}", bands):
             with removed(segmentor, band, edges, where): cms = evaluate(segmentor, images, **options)
             less = _percent(cms, draws)
             change = less - whole

@@ -658,8 +658,8 @@ def contents(lab: FrequencyLab, holds: Contents) -> dict: # plain values and byt
         limits=np.max([one.limits for one in seen], 0).tolist(), images=examples, picks=picks, choices=lab.choices, ranges=ranges,
         presets=PRESETS | lab.own_filters(), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
         learnt=learnt_filters(lab.models, lab.runs), benchmark=benchmark_figures(lab.results) or None,
-        about=lab._about(), notes=lab.notes(), foot=[], captions=captions_of(lab.backbone, lab.stage),
-        **constants(lab.data.images))
+        shared=len({id(one.axes) for one in lab.models.values()}) == 1, about=lab._about(), notes=lab.notes(), foot=[],
+        captions=captions_of(lab.backbone, lab.stage), **constants(lab.data.images))
 
 @patch
 def own_filters(self:FrequencyLab) -> dict: # name of a preset -> entries of a state

@@ -84,7 +84,7 @@ def half_spectrum(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
         real = rearrange(cos @ x, "(b h) u c -> b h (u c)", h=h)
         imaginary = rearrange(sin @ x, "(b h) u c -> b h (u c)", h=h) # of the opposite sign
         parts = rows_cos @ real - rows_sin @ imaginary, -(rows_cos @ imaginary + rows_sin @ real)
-        return tuple(rearrange(part, "b h (u c) -> b (h u) c", u=len(cos)) for part in parts)
+        return tuple(rearrange(part, "b h (u c) -> b (h u) c", u=cos.shape[0]) for part in parts)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #38a17434
 def from_half_spectrum(real: Tensor, imaginary: Tensor, # (b, h*u, c), float32 or float64
@@ -96,7 +96,7 @@ def from_half_spectrum(real: Tensor, imaginary: Tensor, # (b, h*u, c), float32 o
         rows_cos, rows_sin, cos, sin = _of_both_axes(h, w, real)
         real, imaginary = (rearrange(part, "b (h u) c -> b h (u c)", h=h) for part in (real, imaginary))
         parts = rows_cos @ real - rows_sin @ imaginary, rows_cos @ imaginary + rows_sin @ real
-        real, imaginary = (rearrange(part, "b h (u c) -> (b h) u c", u=len(cos)) for part in parts)
+        real, imaginary = (rearrange(part, "b h (u c) -> (b h) u c", u=cos.shape[0]) for part in parts)
         twice = mirrored(w, real)[:, None]
         x = (twice * cos).T @ real - (twice * sin).T @ imaginary
         return rearrange(x, "(b h) w c -> b (h w) c", h=h)
@@ -145,7 +145,8 @@ class SET(TwoBranches):
         phases = phases + self.first_branch(phases.to(tokens.dtype), layer)
         counts = mirrored(w, amplitude).repeat(h)
         amplitude = amplitude + self.second_branch(amplitude.to(tokens.dtype), layer, counts=counts)
-        spectrum = from_polar(amplitude, *phases.chunk(2, 1))
+        half = phase.shape[1] # `chunk` cannot be exported for all sizes
+        spectrum = from_polar(amplitude, phases[:, :half], phases[:, half:])
         change = from_half_spectrum(*spectrum, grid).to(tokens.dtype) - tokens
         return tokens + self.scale * change
 

@@ -104,7 +104,7 @@ EXPERIMENTS["driving"] = Experiment(
 MEASURED = ("toyscapes", "camvid", "camvid_swapped") # those that need no data set that has to be asked for
 
 # %% ../nbs/8_bench/38_quality.ipynb #fb620fe4
-FAST = 15. # adapter's rate as multiple of the head's
+FAST = 15e-3 # learning rate of an adapter that is at work, whatever the head's
 
 def variants(band: str, # spec of the measured band
              flat: float = .5, # gain of the flat filter
@@ -119,7 +119,7 @@ def variants(band: str, # spec of the measured band
     filters = {"no filter": "none", "flat filter": f"flat:gain={flat:.3f}", "shuffled filter": "shuffled", "measured band": band}
     filtered = {f"{label} zero": dict(adapter="causal_tune", init="zero", band=spec) for label, spec in filters.items()}
     at_work = {"rein zero": tokens["rein zero"], "causal_tune zero": tokens["causal_tune zero"]} | filtered
-    fast = {f"{label} fast": fields | dict(adapter_lr=FAST) for label, fields in at_work.items()}
+    fast = {f"{label} fast": fields | dict(adapter_lr=FAST / 1e-3) for label, fields in at_work.items()}
     return {"none": {}, **tokens, **filtered, **fast,
             "lora": dict(adapter="lora"),
             "soma": dict(adapter=f"soma:first_layer={round(depth / 3)}"),
@@ -216,12 +216,14 @@ def with_rates(compared: dict, # label -> recipe fields, of `variants`
 ) -> dict: # variants with their rates
     "Each variant with the head's rate and its family's multiple."
     best = rates[rates.best].set_index("family").value
+    of_head = float(best["none"])
     tuned = {}
     for label, fields in compared.items():
         name = family(fields)
         decided = name == "none" or rate_field(name) in fields
         multiple = {} if decided else {rate_field(name): float(best[name])}
-        tuned[label] = dict(lr=float(best["none"])) | multiple | fields
+        if label.endswith(" fast"): fields = fields | dict(adapter_lr=round(FAST / of_head, 4)) # one rate, whatever the head's is
+        tuned[label] = dict(lr=of_head) | multiple | fields
     return tuned
 
 # %% ../nbs/8_bench/38_quality.ipynb #a624142d

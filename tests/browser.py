@@ -11,6 +11,9 @@ CHROMIUM = find_browser()
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 
+HOSTILE = ["</script><script>window.hacked = 1</script>", '"><img src=x onerror="window.hacked = 1">', "a\nb 'c' `${d}` {layer} & <b>bold</b>",
+           "long " + 295 * "x", "\u202eright to left \u05d0\u05d1"]  # names of folders, classes and files
+
 TOY = """from causal_tune.lab import FrequencyLab
 from causal_tune.datasets import load_dataset
 from causal_tune.segmentor import create_segmentor

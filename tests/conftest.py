@@ -7,7 +7,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = Path(sys.executable).parent / "causal-tune"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; more threads are slower on models this small
-ENV = os.environ | dict(ACCELERATE_USE_CPU="true", PYTHONWARNINGS="ignore")
+ENV = {name: value for name, value in os.environ.items() if not name.startswith("TQDM")} # bars are read, and stopped at
+ENV |= dict(ACCELERATE_USE_CPU="true", PYTHONWARNINGS="ignore")
 
 
 def pytest_report_header():

@@ -1,6 +1,6 @@
 """The frequency lab in JupyterLab in a real Chromium: what a mouse does to a slider, a chip and a cell reaches the figures."""
 import pytest
-from browser import TOY, boxes, figures, jupyter, opened
+from browser import HOSTILE, TOY, boxes, figures, jupyter, opened
 
 def drag(page, handle, by):
     box = handle.bounding_box()
@@ -116,26 +116,61 @@ def test_dark_and_narrow(tmp_path):
         assert page.evaluate("getComputedStyle(document.querySelector('[data-view=curves] text')).color") == "rgb(228, 231, 235)"
         assert changed(page, page.get_by_role("button", name="paper's figure").click) >= {"curves", "plane", "zones"}
         assert "0.40" in page.locator("[data-of=cuts] output").inner_text()
-        drop_two_files(page)
+        drop_two_files(page, "photos", "torn.png")
         page.get_by_role("button", name="photos", exact=True).wait_for(timeout=60_000)
         assert "torn.png" in page.locator(".ct-foot details").text_content()
         assert page.locator("[data-of=domain] select").input_value() == "photos"
         assert serious(errors) == []
 
 
-def drop_two_files(page):
+def drop_two_files(page, folder, torn):
     "What a folder of a picture and of a file that is none looks like to a page."
-    page.evaluate("""async () => {
+    page.evaluate("""async ([folderName, tornName]) => {
         const canvas = Object.assign(document.createElement("canvas"), { width: 128, height: 96 });
         canvas.getContext("2d").fillRect(20, 20, 60, 40);
-        const picture = new File([await new Promise(done => canvas.toBlob(done))], "one.png"), torn = new File(["no picture"], "torn.png");
+        const picture = new File([await new Promise(done => canvas.toBlob(done))], "one.png"), torn = new File(["no picture"], tornName);
         const file = made => ({ isFile: true, file: done => done(made) });
         let left = [[file(picture), file(torn)], []];
-        const folder = { isFile: false, name: "photos", createReader: () => ({ readEntries: done => done(left.shift()) }) };
+        const folder = { isFile: false, name: folderName, createReader: () => ({ readEntries: done => done(left.shift()) }) };
         const event = new Event("drop", { bubbles: true, cancelable: true });
         event.dataTransfer = { types: ["Files"], items: [{ webkitGetAsEntry: () => folder }] };
         document.querySelector(".ct-lab").dispatchEvent(event);
-    }""")
+    }""", [folder, torn])
+
+
+STRANGE = f"names = {HOSTILE!r}" + """
+import numpy as np, torch
+from causal_tune.domains import LabelSpace
+from causal_tune.lab import FrequencyLab
+from causal_tune.segmentor import create_segmentor
+rng = np.random.default_rng(0)
+def item(): return dict(image=torch.from_numpy(rng.integers(0, 255, (3, 32, 48), dtype=np.uint8)), label=rng.integers(0, 5, (32, 48)))
+head = create_segmentor("toy_vit", head="linear", num_classes=5)
+head.space = LabelSpace(names[0], tuple(names), rng.integers(0, 255, (5, 3)).astype(np.uint8))
+lab = FrequencyLab({names[1]: head, "b": "toy_vit"}, {name: [item()] for name in names})
+lab"""
+
+
+@pytest.mark.browser
+def test_hostile_names_are_text(tmp_path):
+    "Domains, classes, models, a dropped folder and its files, whatever they are called."
+    with jupyter(tmp_path, STRANGE) as address, opened(address) as (page, errors):
+        chips = page.locator("[role=group][aria-label=domains] .ct-chip")
+        assert chips.evaluate_all("all => all.map(c => c.textContent)") == HOSTILE
+        page.wait_for_function("document.querySelectorAll('[data-view=iou] svg text').length > 5", timeout=60_000)
+        drop_two_files(page, HOSTILE[2], HOSTILE[1] + HOSTILE[3])
+        page.wait_for_function("document.querySelectorAll('[role=group][aria-label=domains] .ct-chip').length == 6", timeout=60_000)
+        settled(page)
+        assert chips.last.text_content() == HOSTILE[2] + " 2" and page.locator(".ct-foot details").count() == 1
+        titles = page.locator("[data-view=zones] title").evaluate_all("all => all.map(t => t.textContent)")
+        assert {f"{HOSTILE[1]} · {name}" for name in HOSTILE} <= set(titles)
+        classes = page.locator("[data-view=iou] svg text[transform]").evaluate_all("all => all.map(t => t.textContent)")
+        assert len(classes) == 6 and classes[1].startswith("</script") and classes[2].startswith('"><img')
+        assert page.evaluate("'hacked' in window") is False and page.locator(".ct-lab script, .ct-lab b").count() == 0
+        assert page.locator(".ct-lab img").count() == page.locator(".ct-picture > img").count()
+        wide = boxes(page, ".ct-lab")[0]
+        assert all(b["right"] <= wide["right"] + 1 for b in boxes(page, ".ct-lab .ct-card, .ct-lab header, .ct-lab .ct-chip, .ct-lab .ct-foot"))
+        assert serious(errors) == []
 
 
 @pytest.fixture(scope="module")

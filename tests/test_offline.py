@@ -2,7 +2,7 @@
 import re
 import numpy as np
 import pytest
-from browser import CHROMIUM, FLAGS, boxes, figures
+from browser import CHROMIUM, FLAGS, HOSTILE, boxes, figures
 
 DOMAINS = ("clear", "fog", "night")
 
@@ -206,6 +206,13 @@ def test_everything_answers_to_a_keyboard(page):
     page.keyboard.press("ArrowDown")
     assert page.evaluate("lab.S.coefficient") == [3, 2]
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.evaluate("document.activeElement.blur()")
+    seen = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("(e => [e.className.baseVal ?? e.className, e.tagName, getComputedStyle(e).outlineStyle])(document.activeElement)"))
+    seen = [one for one in seen if one[1] != "BODY"]  # where one round ends
+    assert {tag for _, tag, _ in seen} >= {"BUTTON", "INPUT", "SELECT", "svg"} and {outline for _, _, outline in seen} == {"solid"}, seen
     nameless = page.evaluate("""[...document.querySelectorAll('button, input, select, [tabindex]')].filter(e =>
         !(e.getAttribute('aria-label') || e.textContent.trim() || e.closest('label')?.textContent.trim())).length""")
     assert nameless == 0
@@ -325,10 +332,6 @@ def test_two_models_of_a_stage_side_by_side(chromium, pair, width):
     page.close()
 
 
-HOSTILE = ["</script><script>window.hacked = 1</script>", '"><img src=x onerror="window.hacked = 1">', "a\nb 'c' `${d}` {layer} & <b>bold</b>",
-           "long " + 295 * "x", "\u202eright to left \u05d0\u05d1"]
-
-
 @pytest.mark.browser
 def test_hostile_names_are_text(chromium, tmp_path):
     from causal_tune import FrequencyLab
@@ -369,5 +372,15 @@ def test_the_theme_is_the_hosts(page, host, name, light, dark):
 @pytest.mark.browser
 def test_printed_without_controls(page):
     page.emulate_media(media="print")
-    assert not page.locator(".ct-lab select").first.is_visible() and page.locator("[data-view=curves] svg").is_visible()
+    for control in ("select", "input", "button"): assert page.locator(f".ct-lab {control}").evaluate_all("all => all.every(e => !e.offsetWidth)"), control
+    assert page.locator("[data-view=curves] svg").is_visible() and page.locator("[data-view=words] p").first.is_visible()
     page.emulate_media(media="screen")
+
+
+@pytest.mark.browser
+def test_nothing_moves_by_itself_where_motion_is_not_wanted(page):
+    def durations(): return page.evaluate("[...new Set([...document.querySelectorAll('.ct-lab *')].map(e => getComputedStyle(e).transitionDuration))]")
+    page.emulate_media(reduced_motion="reduce")
+    assert durations() == ["0s"] and page.evaluate("document.getAnimations().length") == 0
+    page.emulate_media(reduced_motion="no-preference")
+    assert sorted(durations()) == ["0.15s", "0s"]

@@ -360,7 +360,7 @@ function open(root, D, start, link) {
     const all = D.images[S.domain], limit = Math.max(D.limits[S.layer], 1e-12);
     if (!all?.length) return absent(card, "One image: features in three principal directions", "no example images of this domain fitted into this page");
     const one = all[Math.min(S.image, all.length - 1)];
-    titled(card, `One image of ${S.domain}: features of block ${block()} in three principal directions`, several ? "the same directions for both models" : "");
+    titled(card, `One image of ${S.domain}: features of block ${block()} in three principal directions`, several ? D.shared ? "the same directions for all models" : "each model has directions of its own" : "");
     pictured(card, one.models.map((of, m) => {
       const found = F.projections(of, S.layer), [before, kept, removed] = F.parts(found.maps, band).map(planes => painted(planes, limit)), [low, high] = found.span.map(v => +v.toPrecision(3));
       return [figure(several ? D.models[m] : "input", shown(one.input)), figure("before", before), figure("kept", kept), figure("removed", removed), figure(`token norm, ${low} to ${high} (×: outliers)`, norm_map(found))];
