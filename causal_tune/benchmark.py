@@ -324,10 +324,12 @@ def explicit_rein(adapter: TokenAdapter, # "rein"
     return x + adapter.scale * adapter.mlp_delta_f(delta + x)
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #b5b009c8
-def seconds_of(call) -> float: # of this process on a CPU, of the clock on a GPU
-    "How long a function without arguments takes."
+def seconds_of(call, # function without arguments
+               clock=time.process_time, # on a CPU: by default that of this process, so that others do not count; on a GPU that of the wall
+) -> float:
+    "How long a function takes."
     on_gpu = torch.cuda.is_available()
-    clock = time.perf_counter if on_gpu else time.process_time
+    if on_gpu: clock = time.perf_counter
     start = clock()
     call()
     if on_gpu: torch.cuda.synchronize()
@@ -335,9 +337,11 @@ def seconds_of(call) -> float: # of this process on a CPU, of the clock on a GPU
 
 def in_rounds(calls: dict, # name -> function without arguments
               rounds: int, # in which each is called once
+              clock=time.process_time, # see `seconds_of`
 ) -> dict[str, np.ndarray]: # name -> seconds of each round
     "Times of functions that take turns. A round before the first warms up."
-    seconds = [{name: seconds_of(call) for name, call in calls.items()} for _ in range(rounds + 1)]
+    turns = tqdm(range(rounds + 1), desc="timing")
+    seconds = [{name: seconds_of(call, clock) for name, call in calls.items()} for _ in turns]
     return {name: np.array([one[name] for one in seconds[1:]]) for name in calls}
 
 def ratio(seconds: np.ndarray, others: np.ndarray, # (rounds,)

@@ -24,7 +24,7 @@ from .backbones import image_batches
 from .training import build, evaluate_on, load_checkpoint, parameter_groups, refuse_other
 from .figures import difference_plot, html_table
 from .suggest import suggest_band
-from .benchmark import grid, open_all, processes, run_grid, single_threaded
+from .benchmark import grid, in_rounds, open_all, processes, run_grid, single_threaded
 from .report import write_report
 
 # %% auto #0
@@ -239,7 +239,7 @@ def costs(recipe: Recipe, # what all runs share
         example = _example(replace(recipe, **fields), num_classes)
         trained[label] = sum(p.numel() for p in example[0].backbone.parameters() if p.requires_grad)
         calls[label, "step"], calls[label, "predict"] = _step_and_predict(*example)
-    seconds = _in_turns(calls, rounds)
+    seconds = in_rounds(calls, rounds, time.perf_counter)
     first = next(iter(trained))
     def ratio(label, kind): return np.median(seconds[label, kind] / seconds[first, kind]).round(2)
     return pd.DataFrame([dict(adapter=label, trained=count, step=ratio(label, "step"), predict=ratio(label, "predict"))
@@ -265,17 +265,6 @@ def _step_and_predict(segmentor, recipe, images, labels): # two functions withou
         segmentor.eval()
         with torch.inference_mode(), autocast: segmentor(images)
     return step, predict
-
-# %% ../nbs/8_bench/38_quality.ipynb #c0ffee96
-def _in_turns(calls, rounds): # name -> seconds of each round
-    seconds = {name: [] for name in calls}
-    for _ in tqdm(range(rounds + 1), desc="costs"):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if torch.cuda.is_available(): torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(times[1:]) for name, times in seconds.items()}   # the first round warms up
 
 # %% ../nbs/8_bench/38_quality.ipynb #386575ca
 class Measured(NamedTuple):
@@ -498,7 +487,7 @@ def training_hours(recipe: Recipe, # of the experiment
 ) -> float: # of the reported runs, from a few timed steps without an adapter
     "About how long an experiment trains."
     with single_threaded(): step, _ = _step_and_predict(*_example(replace(recipe, adapter="none"), num_classes))
-    seconds = np.median(_in_turns({"step": step}, 3)["step"])
+    seconds = np.median(in_rounds({"step": step}, 3, time.perf_counter)["step"])
     return float(seconds) * recipe.iterations * recipe.accumulate * runs / jobs / 3600
 
 # %% ../nbs/8_bench/38_quality.ipynb #c0ffee72
