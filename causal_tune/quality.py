@@ -28,12 +28,13 @@ from .benchmark import grid, in_rounds, open_all, processes, run_grid, single_th
 from .report import write_report
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'AT_WORK', 'CONTROLLED', 'PEERS', 'REGIMES', 'MEASURED', 'FAST', 'SEARCH_SEEDS', 'RATES', 'MULTIPLES',
-           'BEYOND', 'REFERENCES', 'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'WORTH', 'SEARCHED', 'Experiment', 'row_name',
-           'variants', 'family', 'rate_field', 'next_value', 'searched', 'rate_table', 'search_rates', 'with_rates',
-           'costs', 'Measured', 'band_in', 'keep_band', 'measured_band', 'looked_at', 'kept_share', 'moved',
-           'without_tokens', 'worth_of', 'worths', 'result_tables', 'shape_of', 'fitted', 'open_experiment',
-           'chosen_variants', 'training_hours', 'say_how_long', 'run_experiment', 'quality_report', 'bench_quality']
+__all__ = ['EXPERIMENTS', 'AT_WORK', 'CONTROLLED', 'PEERS', 'REGIMES', 'MEASURED', 'FAST', 'USUAL', 'SEARCH_SEEDS', 'RATES',
+           'MULTIPLES', 'BEYOND', 'REFERENCES', 'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'WORTH', 'SEARCHED',
+           'Experiment', 'row_name', 'variants', 'family', 'rate_field', 'next_value', 'searched', 'rate_table',
+           'families_searched', 'search_rates', 'with_rates', 'costs', 'Measured', 'band_in', 'keep_band',
+           'measured_band', 'looked_at', 'kept_share', 'moved', 'without_tokens', 'worth_of', 'worths', 'result_tables',
+           'shape_of', 'fitted', 'open_experiment', 'chosen_variants', 'training_hours', 'say_how_long',
+           'run_experiment', 'quality_report', 'bench_quality']
 
 # %% ../nbs/8_bench/38_quality.ipynb #21305efd
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ MEASURED = ("toyscapes", "camvid", "camvid_swapped") # those that need no data s
 
 # %% ../nbs/8_bench/38_quality.ipynb #fb620fe4
 FAST = 15e-3 # learning rate of an adapter that is at work, whatever the head's
+USUAL = 1e-3 # the head's rate that the multiples of `variants` are of
 
 def variants(band: str, # spec of the measured band
              flat: float = .5, # gain of the flat filter
@@ -119,7 +121,7 @@ def variants(band: str, # spec of the measured band
     filters = {"no filter": "none", "flat filter": f"flat:gain={flat:.3f}", "shuffled filter": "shuffled", "measured band": band}
     filtered = {f"{label} zero": dict(adapter="causal_tune", init="zero", band=spec) for label, spec in filters.items()}
     at_work = {"rein zero": tokens["rein zero"], "causal_tune zero": tokens["causal_tune zero"]} | filtered
-    fast = {f"{label} fast": fields | dict(adapter_lr=FAST / 1e-3) for label, fields in at_work.items()}
+    fast = {f"{label} fast": fields | dict(adapter_lr=FAST / USUAL) for label, fields in at_work.items()}
     return {"none": {}, **tokens, **filtered, **fast,
             "lora": dict(adapter="lora"),
             "soma": dict(adapter=f"soma:first_layer={round(depth / 3)}"),
@@ -194,6 +196,13 @@ def rate_table(tried: dict, # family -> values
     return table
 
 # %% ../nbs/8_bench/38_quality.ipynb #f3c4713e
+def families_searched(compared: dict # label -> recipe fields, of `variants`
+) -> dict: # name -> recipe fields
+    "The families, beside `none`, that have no rate of their own."
+    without = [fields for fields in reversed(compared.values()) if rate_field(family(fields)) not in fields]
+    found = {family(fields): {k: v for k, v in fields.items() if k in ("adapter", "init", "band")} for fields in without}
+    return {name: fields for name, fields in reversed(found.items()) if name != "none"}
+
 def search_rates(e: Experiment, recipe: Recipe, # what is searched for, and what all runs share
                  compared: dict, # label -> recipe fields, of `variants`
                  folder, root=None, jobs=None, # see `run_grid`
@@ -201,14 +210,11 @@ def search_rates(e: Experiment, recipe: Recipe, # what is searched for, and what
     "The head's rate, then the multiples of it."
     train, validate = e.search
     recipe = replace(recipe, train=train, validate="", targets=(validate,))
-    to_find = [fields for fields in reversed(compared.values()) if rate_field(family(fields)) not in fields]
     of_head = searched(recipe, {"none": {}}, RATES, folder, root, jobs)
     recipe = replace(recipe, lr=float(of_head.value[of_head.best].item()))
-    own = {family(fields): {k: v for k, v in fields.items() if k in ("adapter", "init", "band")} for fields in to_find}
-    families = {name: fields for name, fields in reversed(own.items()) if name != "none"}
+    families = families_searched(compared)
     if not families: return of_head
     return pd.concat([of_head, searched(recipe, families, MULTIPLES, folder, root, jobs)], ignore_index=True)
-
 
 # %% ../nbs/8_bench/38_quality.ipynb #c0fe0061
 def with_rates(compared: dict, # label -> recipe fields, of `variants`
@@ -220,10 +226,10 @@ def with_rates(compared: dict, # label -> recipe fields, of `variants`
     tuned = {}
     for label, fields in compared.items():
         name = family(fields)
-        decided = name == "none" or rate_field(name) in fields
-        multiple = {} if decided else {rate_field(name): float(best[name])}
-        if label.endswith(" fast"): fields = fields | dict(adapter_lr=round(FAST / of_head, 4)) # one rate, whatever the head's is
-        tuned[label] = dict(lr=of_head) | multiple | fields
+        rate = rate_field(name)
+        tuned[label] = dict(lr=of_head) | fields
+        if rate in fields: tuned[label][rate] = round(fields[rate] * USUAL / of_head, 4) # the same rate, whatever the head's is
+        elif name != "none": tuned[label][rate] = float(best[name])
     return tuned
 
 # %% ../nbs/8_bench/38_quality.ipynb #a624142d
@@ -496,9 +502,8 @@ def say_how_long(name: str, recipe: Recipe, # of the experiment
                  seeds: list[int], root=None, jobs: int | None = None, # see `run_experiment`
 ) -> None:
     "Print how many runs an experiment has and about how long they train, before they begin."
-    families = {"none"} | {family(fields) for fields in compared.values() if rate_field(family(fields)) not in fields}
     runs = len(compared) * len(seeds)
-    trials = len(families) * len(SEARCH_SEEDS) * len(MULTIPLES)
+    trials = (1 + len(families_searched(compared))) * len(SEARCH_SEEDS) * len(MULTIPLES)
     jobs = jobs or processes(runs)
     hours = training_hours(recipe, runs + trials, len(load_dataset(recipe.train, root).space.classes), jobs)
     print(f"{name}: {runs} runs and at least {trials} to search rates, {recipe.iterations} steps each, about {hours:.1f} h of training "
@@ -522,7 +527,7 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
     with held(folder):
         compared, band = chosen_variants(e, recipe, depth, folder, root, only)
         say_how_long(name, recipe, compared, seeds, root, jobs)
-        in_search = fitted(searched.recipe, overrides) if e.rates_of else recipe
+        in_search = fitted(searched.recipe, overrides)
         rates = search_rates(searched, in_search, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
         rows = run_grid(grid(recipe, with_rates(compared, rates), seeds), folder / "runs", root, jobs)
         worth = worths(replace(e, recipe=recipe), compared, rows, folder / "runs", root)
