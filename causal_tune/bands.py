@@ -185,6 +185,10 @@ class FlatFilter(RadialBand):
     def of_radius(self, r): return torch.full_like(r, self.gain)
 
 # %% ../nbs/1_spectra/06_bands.ipynb #c0ffee23
+def _generator(kind, seed): # of the numbers of a filter
+    if exporting(): raise RuntimeError(f"A {kind} filter depends on the grid; it cannot be exported.")
+    return torch.Generator().manual_seed(seed)
+
 @CONTROLS.register("shuffled")
 @dataclass(frozen=True)
 class ShuffledFilter:
@@ -199,9 +203,7 @@ class ShuffledFilter:
         check_range("seed", self.seed, 0, 2 ** 32 - 1)
 
     def __call__(self, h, w):
-        if exporting(): raise RuntimeError("A shuffled filter depends on the grid; it cannot be exported.")
-        generator = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(h * w, generator=generator)
+        order = torch.randperm(h * w, generator=_generator("shuffled", self.seed))
         return DifferenceOfGaussians(self.low, self.high)(h, w).flatten()[order].reshape(h, w)
 
 # %% ../nbs/1_spectra/06_bands.ipynb #c0ffee25
@@ -217,27 +219,14 @@ class RandomFilter:
         check_range("power", self.power, 0., 1e6)
         check_range("seed", self.seed, 0, 2 ** 32 - 1)
 
-    def __call__(self, h, w):
-        if exporting(): raise RuntimeError("A random filter depends on the grid; it cannot be exported.")
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.rand(h, w, generator=generator) ** self.power
-
+    def __call__(self, h, w): return torch.rand(h, w, generator=_generator("random", self.seed)) ** self.power
 
 # %% ../nbs/1_spectra/06_bands.ipynb #c0ffee27
 @CONTROLS.register("notch")
 @dataclass(frozen=True)
-class NotchFilter(RadialBand):
+class NotchFilter(GaussianBand):
     "All but a bell: 1 - exp(-(r - center)^2 / (2 width^2)); ValueError unless width > 0."
-    center: float = .5  # radius that is removed whole
-    width: float = .1   # standard deviation of the bell
-
-    def __post_init__(self): GaussianBand(self.center, self.width)
-
-    def of_radius(self, r): return 1 - GaussianBand(self.center, self.width).of_radius(r)
-
-    @property
-    def cutoffs(self): return GaussianBand(self.center, self.width).cutoffs
-
+    def of_radius(self, r): return 1 - super().of_radius(r)
 
 # %% ../nbs/1_spectra/06_bands.ipynb #fd3044cf
 def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, which is handed back; None: "none"
@@ -256,8 +245,7 @@ def bands_for(spec, # of a band, or one spec for each place with spaces between;
     specs = spec.split() if isinstance(spec, str) else [spec]
     if len(specs) not in (1, places):
         raise ValueError(f"band={spec!r} holds {len(specs)} filters for {places} places; give one, or one for each.")
-    return [create_band(one) for one in specs] if len(specs) == places else [create_band(specs[0]) for _ in range(places)]
-
+    return [create_band(one) for one in (specs * places)[:places]]
 
 # %% ../nbs/1_spectra/06_bands.ipynb #ea364534
 def gain_like(band, # any band, or any function (h, w) -> gain

@@ -137,7 +137,6 @@ def end_workers(loader) -> None: # iterator over batches
     "Let the processes that load images end now, and not when the last error that mentions them is forgotten."
     if hasattr(loader, "_shutdown_workers"): loader._shutdown_workers()
 
-
 # %% ../nbs/6_train/26_evaluation.ipynb #c0fe0094
 def next_batches(loader, # iterator over batches
                  n: int, # how many
@@ -182,7 +181,6 @@ def loaded(dataset, # from `load_dataset`
     try:
         for _ in named_bar(f"evaluating {dataset.domain}", batches, **quiet): yield next_batches(loader, 1)[0]
     finally: end_workers(loader)
-
 
 # %% ../nbs/6_train/26_evaluation.ipynb #10906351
 @torch.no_grad()

@@ -82,7 +82,6 @@ class LevelFilters(nn.Module):
     ) -> list[Tensor]: # like them
         return [f if isinstance(band, AllPass) else split(f, band)[0] for f, band in zip(features, self.bands, strict=True)]
 
-
 # %% ../nbs/4_models/18_heads.ipynb #ab68632e
 def list_heads() -> list[str]:
     "Names that `create_head` knows."

@@ -96,7 +96,6 @@ def _like_camvid(name, compared, rates_of=""): # another regime of it
 for _name in ("swapped", "short", "long", "large"): _like_camvid(f"camvid_{_name}", REGIMES, "camvid")
 _like_camvid("camvid_mask2former", ("none", *AT_WORK[:4]))
 
-
 # %% ../nbs/8_bench/38_quality.ipynb #c0ffee32
 _driving = replace(RECIPES["c2acdc_512"], targets=(*RECIPES["c2acdc_512"].targets, *RECIPES["c2bm_512"].targets))
 EXPERIMENTS["driving"] = Experiment(

@@ -246,7 +246,6 @@ _few_queries = dict(width=64, num_queries=24, num_heads=4, encoder_layers=1, dec
                     points=1024)
 _derive("bench_camvid", "bench_camvid_mask2former", head=format_spec("mask2former", _few_queries), targets=_two)
 
-
 # %% ../nbs/6_train/25_recipes.ipynb #c35af48c
 def sized(size: str, # height x width
           *specs: str) -> tuple[str, ...]: # data sets, seen at that size
