@@ -188,7 +188,7 @@ def on_cluster(address: str | None, # of a Ray cluster, such as 10.0.0.1:6379; N
     where = address if address != "auto" else os.environ.get("RAY_ADDRESS", "local")
     try: import ray
     except ImportError:
-        raise ValueError(f"cluster={address}: Ray is not installed; pip install 'causal_tune[cluster]', or leave it out for "
+        raise ValueError(f"cluster={address}: Ray is not installed; pip install '.[cluster]', or leave it out for "
                          "processes of this machine.") from None
     host, _, port = where.rpartition(":")
     try:

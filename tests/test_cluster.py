@@ -9,7 +9,7 @@ from causal_tune.recipes import Recipe
 
 # read when Ray is imported: what it waits for, and how nice its processes are, is too little and too much on a busy machine
 os.environ |= dict(RAY_raylet_start_wait_time_s="200", RAY_worker_niceness="0")
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'causal_tune[cluster]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """What `pip install .` gives, and what importing it costs."""
 import os, shutil, subprocess, sys, tarfile, zipfile
-from configparser import ConfigParser
 import pytest, yaml
 from conftest import ROOT
+from versions import settings
 
 ASSET = ROOT / "causal_tune" / "assets" / "toy_vit.safetensors"
 needs_asset = pytest.mark.skipif(not ASSET.exists(), reason="the weights of toy_vit are not in this checkout yet")
@@ -91,12 +91,6 @@ def test_metadata(wheel):
     for line in ("Requires-Python: >=3.10", "License: Apache-2.0", "Description-Content-Type: text/markdown",
                  "Classifier: Programming Language :: Python :: 3.10", "Classifier: Programming Language :: Python :: 3.13"):
         assert line in told.splitlines()
-
-
-def settings():
-    parser = ConfigParser(delimiters=["="])
-    parser.read(ROOT / "settings.ini", encoding="utf-8")
-    return parser["DEFAULT"]
 
 
 def test_actions_run_what_ci_runs():
