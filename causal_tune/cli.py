@@ -290,7 +290,7 @@ def report(segmentor, recipe: Recipe, # names the targets
     if speaks(): print_mean(rows, recipe)
 
 # %% ../nbs/9_lab/43_cli.ipynb #73af3200
-MODEL = (option("model", help="checkpoint.pt of a run; or a recipe's name, and a published checkpoint behind it"),
+MODEL = (option("model", help="folder of a run, or its checkpoint.pt; or a recipe's name, and a published checkpoint behind it"),
          option("--checkpoint", metavar="FILE.pth", help="published checkpoint of adapter and head, or of everything"),
          option("--backbone", metavar="FILE.pth", help="its backbone, as convert-backbone writes it"))
 BEHIND = option("published", nargs="?", metavar="FILE.pth", help="published checkpoint, without the word --checkpoint")
@@ -314,7 +314,8 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         recipe = get_recipe(args.model, **args.changes)
         segmentor, recipe, classes = open_published(recipe, args.checkpoint, args.backbone)
     else:
-        from causal_tune.training import load_checkpoint
+        from causal_tune.training import checkpoint_of, load_checkpoint
+        args.model = checkpoint_of(args.model)
         attention = {k: v for k, v in args.changes.items() if k == "attention"}
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)
     return segmentor.to(device), replace(recipe, **args.changes), classes
@@ -356,15 +357,22 @@ def check_cost(recipe: Recipe, # says at which size images are looked at
 VIDEOS = ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"
 
 def sources(words: list[str] # files, folders, or "camera"
-) -> list[Path]: # files, or "camera"
-    "What is to be predicted: of a folder its images and videos. ValueError for two of one name."
+) -> dict[str, Path]: # what predictions are called -> file, or "camera"; each once
+    """What is to be predicted: of a folder its images and videos. They are called as their files, with the ending where two differ in that alone.
+    ValueError for two of one name."""
     from causal_tune.images import image_files
     found = []
     for path in map(Path, words):
         inside = [*image_files(path), *sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS)] if path.is_dir() else []
         found += inside or [path]
-    if len({path.stem for path in found}) == len(found): return found
-    raise ValueError("Two images share a name; predict them into different folders.")
+    found = list(dict.fromkeys(found))
+    stems = Counter(path.stem for path in found)
+    named = {}
+    for path in found:
+        name = path.stem if stems[path.stem] == 1 else path.name
+        if name in named: raise ValueError(f"{named[name]} and {path} share a name; predict them into different folders.")
+        named[name] = path
+    return named
 
 
 # %% ../nbs/9_lab/43_cli.ipynb #e79da37f
@@ -491,7 +499,7 @@ def run_predict(args):
     behind = args.model in RECIPES and not args.checkpoint and len(args.images) > 1
     if behind: args.published = args.images.pop(0)
     from causal_tune.images import SomeFailed, line_of, listing, reason
-    paths = sources(args.images)
+    named = sources(args.images)
     segmentor, recipe, space = open_predictor(args)
     check_cost(recipe, len(space), free_memory())
     folder = Path(args.out)
@@ -499,15 +507,16 @@ def run_predict(args):
     failed = []
     frames = 0
     begun = time.perf_counter()
-    for path in with_progress(paths):
+    for name, path in with_progress(named.items()):
         try: source = open_source(path)
         except (OSError, ValueError) as err: failed.append(reason(err, path))
         else:
             predict = predict_video if isinstance(source, Video) else predict_file
-            frames += predict(segmentor, recipe, space, source, line_of(path), folder / path.stem)
+            try: frames += predict(segmentor, recipe, space, source, line_of(path), folder / name)
+            except ValueError as err: failed.append(f"{line_of(path)}: {err}") # of a size that an exported file does not take
     speed = f", {(time.perf_counter() - begun) / frames:.2g} s each" if frames else ""
     print(f"{frames} predictions in {folder}/{speed}")
-    if failed: raise SomeFailed(listing(failed, len(paths), "predicted"))
+    if failed: raise SomeFailed(listing(failed, len(named), "predicted"))
 
 # %% ../nbs/9_lab/43_cli.ipynb #0192c193
 @command("write a run as one file that runs without torch", option("run", help="folder of a run, or its checkpoint.pt"),
