@@ -17,15 +17,15 @@ from socket import create_connection
 import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
 from .adapters import TokenAdapter, create_adapter
+from .backbones import stages_of
+from .datasets import load_dataset
 from .core import code_version
 from .files import end_with, held, read_kept, whole_file
 from .recipes import Recipe, changed_fields, get_recipe, to_dict
 from .evaluation import loaded, next_batches, per_image, result_row
 from .results import counts_in, write_counts
-from .backbones import stages_of
-from .datasets import load_dataset
-from .training import (Loss, batches, build, first_frames, make_accelerator, parameter_groups, refuse_other, report_on, step, train,
-                                  training_data)
+from .training import Loss, batches, build, first_frames, make_accelerator, parameter_groups, refuse_other, report_on
+from .training import step, train, training_data
 
 # %% auto #0
 __all__ = ['WORKERS', 'TIMED', 'SIZES', 'STEPS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded',
@@ -489,7 +489,8 @@ def _timed_evaluation(recipe, root, batches, loss): # seconds by part of each ba
     data = load_dataset((*recipe.targets, recipe.train)[0], root, label_size="original")
     size = 1 if recipe.window else recipe.eval_batch
     places = [range(at, at + size) for at in range(0, min((batches + 1) * size, len(data) - size + 1), size)]
-    how = recipe.eval_size or None, recipe.window or None, recipe.stride or None, recipe.eval_precision or recipe.precision, recipe.eval_batch
+    sizes = (given or None for given in (recipe.eval_size, recipe.window, recipe.stride))
+    how = *sizes, recipe.eval_precision or recipe.precision, recipe.eval_batch
     found = loaded(data, places, recipe.eval_workers, silent=True)
     seconds = []
     with timed(loss, turns):
