@@ -497,6 +497,7 @@ def training_hours(recipe: Recipe, # of the experiment
 
 # %% ../nbs/8_bench/38_quality.ipynb #c0ffee72
 def say_how_long(name: str, recipe: Recipe, # of the experiment
+                 in_search: Recipe, # with which rates are searched
                  compared: dict, # label -> recipe fields
                  seeds: list[int], root=None, jobs: int | None = None, # see `run_experiment`
 ) -> None:
@@ -504,9 +505,10 @@ def say_how_long(name: str, recipe: Recipe, # of the experiment
     runs = len(compared) * len(seeds)
     trials = (1 + len(families_searched(compared))) * len(SEARCH_SEEDS) * len(MULTIPLES)
     jobs = jobs or processes(runs)
-    hours = training_hours(recipe, runs + trials, len(load_dataset(recipe.train, root).space.classes), jobs)
-    print(f"{name}: {runs} runs and at least {trials} to search rates, {recipe.iterations} steps each, about {hours:.1f} h of training "
-          f"with {jobs} processes; finished runs are not repeated.")
+    num_classes = len(load_dataset(recipe.train, root).space.classes)
+    hours = training_hours(recipe, runs, num_classes, jobs) + training_hours(in_search, trials, num_classes, jobs)
+    print(f"{name}: {runs} runs of {recipe.iterations} steps, and at least {trials} of {in_search.iterations} to search rates, about "
+          f"{hours:.1f} h of training with {jobs} processes; finished runs are not repeated.")
 
 # %% ../nbs/8_bench/38_quality.ipynb #c0ffee83
 def run_experiment(name: str, # one of `EXPERIMENTS`
@@ -525,8 +527,8 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
     folder = Path(folder)
     with held(folder):
         compared, band = chosen_variants(e, recipe, depth, folder, root, only)
-        say_how_long(name, recipe, compared, seeds, root, jobs)
         in_search = fitted(searched.recipe, overrides)
+        say_how_long(name, recipe, in_search, compared, seeds, root, jobs)
         rates = search_rates(searched, in_search, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
         rows = run_grid(grid(recipe, with_rates(compared, rates), seeds), folder / "runs", root, jobs)
         worth = worths(replace(e, recipe=recipe), compared, rows, folder / "runs", root)
