@@ -5,6 +5,7 @@
 # %% ../nbs/8_bench/37_benchmark.ipynb #83fc044d
 from __future__ import annotations
 import json, os, platform, signal, subprocess, sys, time
+from collections import Counter
 from contextlib import contextmanager, suppress
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -16,18 +17,21 @@ from socket import create_connection
 import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
 from .adapters import TokenAdapter, create_adapter
+from .backbones import stages_of
+from .datasets import load_dataset
 from .core import code_version
 from .files import end_with, held, read_kept, whole_file
-from .recipes import Recipe, changed_fields, to_dict
-from .evaluation import result_row
+from .recipes import Recipe, changed_fields, get_recipe, to_dict
+from .evaluation import loaded, next_batches, per_image, result_row
 from .results import counts_in, write_counts
-from .training import build, first_frames, refuse_other, report_on, train, training_data
+from .training import Loss, batches, build, first_frames, make_accelerator, parameter_groups, refuse_other, report_on
+from .training import step, train, training_data
 
 # %% auto #0
-__all__ = ['WORKERS', 'TIMED', 'SIZES', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded', 'killed',
-           'on_cluster', 'share_of', 'open_all', 'processes', 'run_grid', 'explicit_rein', 'seconds_of', 'in_rounds',
-           'ratio', 'kept_bytes', 'adapter_costs', 'machine_rates', 'start_times', 'speed_rows', 'bench_speed',
-           'speed_figure']
+__all__ = ['WORKERS', 'TIMED', 'SIZES', 'STEPS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded',
+           'killed', 'on_cluster', 'share_of', 'open_all', 'processes', 'run_grid', 'explicit_rein', 'seconds_of',
+           'in_rounds', 'ratio', 'kept_bytes', 'adapter_costs', 'Turns', 'timed', 'step_shares', 'machine_rates',
+           'start_times', 'speed_rows', 'bench_speed', 'speed_figure']
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #0001c187
 def grid(recipe: Recipe, # what all runs have in common
@@ -398,6 +402,133 @@ def _memory(adapters, forward, x): # rows
     of_features = x.numel() * x.element_size()
     return [dict(name=name, what="kept for the backward pass", value=size / of_features, unit="of the features")
             for name, size in kept.items()]
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #3f70f057
+class Turns:
+    "A clock that runs for one part at a time."
+    def __init__(self): self.begin()
+    def begin(self) -> None:
+        "Forget what was timed."
+        self.seconds = Counter() # part -> seconds
+        self.part = None
+        self.since = None
+    def turn(self, part: str | None # what begins now; None: nothing
+    ) -> None:
+        "The part before ends here."
+        if torch.cuda.is_available(): torch.cuda.synchronize()
+        now = time.perf_counter() if torch.cuda.is_available() else time.process_time() # as `seconds_of`
+        if self.part: self.seconds[self.part] += now - self.since
+        self.part = part
+        self.since = now
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #72859670
+class _Mark(torch.autograd.Function): # the features as they are
+    @staticmethod
+    def forward(ctx, x, turns, before, after):
+        ctx.back = partial(turns.turn, f"{before}, backward")
+        turns.turn(f"{after}, forward")
+        return x.view_as(x)
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.back()
+        return gradient, None, None, None
+
+def _marked(turns, before, after): # a hook
+    def mark(x): return _Mark.apply(x, turns, before, after)
+    return lambda module, args, out: list(map(mark, out)) if isinstance(out, list) else mark(out)
+
+def _turning(turns, part): # a hook
+    def turn(*_): turns.turn(part)
+    return turn
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #fbd1957c
+@contextmanager
+def timed(loss: Loss, # of a segmentor
+          turns: Turns):
+    "Inside, a clock is handed on wherever the backbone, an adapter or the head begins or ends."
+    backbone = loss.segmentor.backbone
+    blocks = [block for stage in stages_of(backbone.model) for block in stage.blocks]
+    hooks = [block.register_forward_hook(_marked(turns, "backbone", "adapter"), prepend=True) for block in blocks]
+    hooks += [block.register_forward_hook(_marked(turns, "adapter", "backbone")) for block in blocks]
+    hooks += [backbone.register_forward_pre_hook(_turning(turns, "backbone, forward")),
+              backbone.register_forward_hook(_marked(turns, "adapter", "head, loss")),
+              loss.register_forward_hook(_turning(turns, "head, loss, backward")),
+              loss.segmentor.head.register_forward_hook(lambda head, *_: None if head.training else turns.turn("scores, counts"))]
+    try: yield
+    finally:
+        for hook in hooks: hook.remove()
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #5afd155a
+def _timed_training(recipe, root, steps, options): # the trained segmentor; seconds by part of each step
+    turns = Turns()
+    data = training_data(recipe, root)
+    loss = Loss(build(recipe, len(data.space.classes), **options).train())
+    accelerator = make_accelerator(recipe)
+    optimizer = torch.optim.AdamW(parameter_groups(loss.segmentor, recipe.weight_decay), lr=recipe.lr)
+    optimizer.register_step_pre_hook(_turning(turns, "optimiser"))
+    optimizer.register_step_post_hook(_turning(turns, "the rest"))
+    model, optimizer = accelerator.prepare(loss, optimizer)
+    loader = iter(batches(replace(recipe, iterations=steps + 1), data, 0, 0, 1))
+    seconds = []
+    with timed(loss, turns):
+        for _ in range(steps + 1):
+            turns.begin()
+            turns.turn("loading")
+            given = next_batches(loader, recipe.accumulate)
+            turns.turn("the rest")
+            step(accelerator, model, loss.segmentor.normalise, optimizer, given)
+            turns.turn(None)
+            seconds.append(turns.seconds)
+    return loss, seconds[1:] # the first one warms up
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #00c25c34
+@torch.no_grad()
+def _timed_evaluation(recipe, root, batches, loss): # seconds by part of each batch
+    turns = Turns()
+    loss.segmentor.eval()
+    data = load_dataset((*recipe.targets, recipe.train)[0], root, label_size="original")
+    size = 1 if recipe.window else recipe.eval_batch
+    places = [range(at, at + size) for at in range(0, min((batches + 1) * size, len(data) - size + 1), size)]
+    sizes = (given or None for given in (recipe.eval_size, recipe.window, recipe.stride))
+    how = *sizes, recipe.eval_precision or recipe.precision, recipe.eval_batch
+    found = loaded(data, places, recipe.eval_workers, silent=True)
+    seconds = []
+    with timed(loss, turns):
+        for _ in places:
+            turns.begin()
+            turns.turn("loading")
+            batch = next(found)
+            turns.turn("the rest")
+            per_image(loss.segmentor, batch, *how)
+            turns.turn(None)
+            seconds.append(turns.seconds)
+    return seconds[1:]
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #7af917d7
+def step_shares(recipe: Recipe, # says what is trained, with what
+                steps: int, # that are timed, and as many batches of an evaluation
+                name: str = "", # of the setting in the rows; backbone and head by default
+                root=None, # folder of the data sets
+                **options, # of `create_backbone`
+) -> list[dict]: # rows with size, name, what, value, unit
+    "How long a training step and a batch of the evaluation take, and the share of each part: medians. Errors as `train`."
+    loss, training = _timed_training(recipe, root, steps, options)
+    timings = {"training step": training, "evaluated batch": _timed_evaluation(recipe, root, steps, loss)}
+    rows = []
+    for what, seconds in timings.items():
+        whole = [sum(parts.values()) for parts in seconds]
+        rows.append(dict(name="all of it", what=what, value=1e3 * np.median(whole), unit="ms"))
+        for part in sorted(set().union(*seconds)):
+            shares = [parts[part] / of for parts, of in zip(seconds, whole)]
+            rows.append(dict(name=part, what=what, value=np.median(shares), unit="of all"))
+    return [dict(size=name or f"{recipe.backbone}, {recipe.head.partition(':')[0]}") | row for row in rows]
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #88f6ec19
+_tuned = get_recipe("bench_toyscapes", adapter="causal_tune", workers=0)
+_published = replace(_tuned, weights="random", crop=(512, 512), batch_size=1, eval_size=(512, 512), eval_batch=1)
+STEPS = {"toy_vit, dpt": _tuned, "toy_vit, mask2former": replace(_tuned, head="mask2former")} # name -> what `step_shares` is asked
+STEPS |= {f"{model}, {head}": replace(_published, backbone=backbone, head=head)
+          for model, backbone in {"ViT-S": "dinov2_s", "ViT-L": "dinov2_l"}.items() for head in ("dpt", "mask2former")}
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #7e065ef0
 def machine_rates(rounds: int) -> list[dict]: # rows as `adapter_costs`
