@@ -247,6 +247,7 @@ def read_own(path, # file that `torch.save` wrote for us
     if torn := _torn(path): raise Damaged(f"{path} cannot be read as {what}: the checksum of {torn} is another; {advice}.")
     return content
 
+# %% ../nbs/6_train/28_training.ipynb #310b2271
 def checkpoint_of(run # folder of a run, or its checkpoint.pt
 ) -> Path: # its checkpoint.pt
     "Where a run's checkpoint is. FileNotFoundError if there is none, ValueError if the run is not finished."
