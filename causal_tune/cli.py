@@ -358,7 +358,7 @@ VIDEOS = ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"
 
 def sources(words: list[str] # files, folders, or "camera"
 ) -> dict[str, Path]: # what predictions are called -> file, or "camera"; each once
-    """What is to be predicted: of a folder its images and videos. They are called as their files, with the ending where two differ in that alone.
+    """What is to be predicted: of a folder its images and videos. Where two names differ in their ending alone, it is part of them.
     ValueError for two of one name."""
     from causal_tune.images import image_files
     found = []

@@ -20,7 +20,6 @@ import causal_tune
 from .core import check_value, parse_spec, seed_of
 from .files import disk_is_full, held, no_room, remove_unfinished, set_aside, whole_file
 from .tensors import check_finite, read_tensors
-from .images import line_of
 from .bands import LearnableBand
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
 from .mask2former import mean_over_processes
@@ -254,8 +253,8 @@ def checkpoint_of(run # folder of a run, or its checkpoint.pt
     path = Path(run)/"checkpoint.pt" if Path(run).is_dir() else Path(run)
     if path.is_file(): return path
     if path.with_name("resume.pt").is_file(): raise ValueError(
-        f"{line_of(path.parent)} is not finished: call its `causal-tune train` again, which goes on.")
-    raise FileNotFoundError(f"No checkpoint at {line_of(path)}; `causal-tune train` writes it.")
+        f"{path.parent} is not finished: call its `causal-tune train` again, which goes on.")
+    raise FileNotFoundError(f"No checkpoint at {path}; `causal-tune train` writes it.")
 
 def read_checkpoint(run # folder of a run, or its checkpoint.pt
 ) -> dict: # what `save_checkpoint` wrote
