@@ -32,11 +32,11 @@ from .evaluation import (Elsewhere, begin_sum, begin_worker, check_classes, end_
 # %% auto #0
 __all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'LOOK', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
            'draw_seed', 'Stream', 'Batch', 'stack_items', 'Positions', 'batches', 'build', 'training_data',
-           'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in', 'segmentor_of', 'load_checkpoint',
-           'read_line', 'kept_lines', 'cutoffs_of', 'edges_of', 'read_cutoffs', 'written_to', 'Log', 'steps_a_look',
-           'make_optimizer', 'step', 'Loss', 'SharedNorm', 'share_norms', 'finite', 'first_broken', 'diagnosis',
-           'Terminated', 'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Made', 'Run',
-           'evaluate_on', 'open_data', 'first_frames', 'Taken', 'agreed', 'fits', 'read_state', 'restore',
+           'save_checkpoint', 'Damaged', 'read_own', 'checkpoint_of', 'read_checkpoint', 'space_in', 'segmentor_of',
+           'load_checkpoint', 'read_line', 'kept_lines', 'cutoffs_of', 'edges_of', 'read_cutoffs', 'written_to', 'Log',
+           'steps_a_look', 'make_optimizer', 'step', 'Loss', 'SharedNorm', 'share_norms', 'finite', 'first_broken',
+           'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Made',
+           'Run', 'evaluate_on', 'open_data', 'first_frames', 'Taken', 'agreed', 'fits', 'read_state', 'restore',
            'unless_damaged', 'alike', 'go_on', 'with_data', 'train', 'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
@@ -247,10 +247,20 @@ def read_own(path, # file that `torch.save` wrote for us
     if torn := _torn(path): raise Damaged(f"{path} cannot be read as {what}: the checksum of {torn} is another; {advice}.")
     return content
 
-def read_checkpoint(path # file
+# %% ../nbs/6_train/28_training.ipynb #310b2271
+def checkpoint_of(run # folder of a run, or its checkpoint.pt
+) -> Path: # its checkpoint.pt
+    "Where a run's checkpoint is. FileNotFoundError if there is none, ValueError if the run is not finished."
+    path = Path(run)/"checkpoint.pt" if Path(run).is_dir() else Path(run)
+    if path.is_file(): return path
+    if path.with_name("resume.pt").is_file(): raise ValueError(
+        f"{path.parent} is not finished: call its `causal-tune train` again, which goes on.")
+    raise FileNotFoundError(f"No checkpoint at {path}; `causal-tune train` writes it.")
+
+def read_checkpoint(run # folder of a run, or its checkpoint.pt
 ) -> dict: # what `save_checkpoint` wrote
-    "The contents of a checkpoint. FileNotFoundError if there is none, `Damaged` (a ValueError) if it is something else."
-    if not Path(path).is_file(): raise FileNotFoundError(f"No checkpoint at {path}; `causal-tune train` writes checkpoint.pt.")
+    "The contents of a checkpoint. Errors as `checkpoint_of`, and `Damaged` (a ValueError) if it is something else."
+    path = checkpoint_of(run)
     saved = read_own(path, "a checkpoint of this package", "train again, or fetch it again")
     kinds = dict(recipe=dict, adapter=dict, head=dict, classes=list)
     if any(not isinstance(saved.get(name), kind) for name, kind in kinds.items()):
@@ -287,7 +297,7 @@ def segmentor_of(saved: dict, # recipe, classes, perhaps a label space; weights 
     return segmentor
 
 # %% ../nbs/6_train/28_training.ipynb #503e9417
-def load_checkpoint(path, # file
+def load_checkpoint(path, # folder of a run, or its checkpoint.pt
                     **options # of `create_backbone`, such as pretrained="a file"
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
     "The segmentor of a checkpoint. Errors as `read_checkpoint` and `segmentor_of`."

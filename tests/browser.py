@@ -74,6 +74,16 @@ def jupyter(folder: Path, code: str, theme: str = "JupyterLab Light"):
         server.wait(20)
 
 
+OPENING = """() => {
+    const at = window.opening = {}, look = () => {
+        if (/\\d/.test(document.querySelector(".jp-InputPrompt")?.textContent)) at.ended ??= performance.now();
+        if (document.querySelector("[data-view=difference] svg path")) at.drawn ??= performance.now();
+        if (!at.ended || !at.drawn) requestAnimationFrame(look);
+    };
+    look();
+}"""  # when the cell ended, and when the last view of the lab that needs no model was drawn
+
+
 @contextmanager
 def opened(address: str, width: int = 1400, height: int = 900):
     "A page with the notebook run and the lab in sight; yields it with the list of what went wrong in it."
@@ -86,6 +96,7 @@ def opened(address: str, width: int = 1400, height: int = 900):
         page.goto(address, wait_until="domcontentloaded")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
+        page.evaluate(OPENING)
         for _ in range(10):  # the menu does nothing until the notebook knows its kernel
             page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea-editor").first.click()
             page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
@@ -166,6 +177,7 @@ def main(folder: Path):
     for name, code in (("ViT-S, 12 blocks, 32 x 32, 4 x 8 images", VIT_S), ("24 blocks, 64 x 64, 5 x 16 images", LARGE)):
         with jupyter(folder, code + EXPORT) as address, opened(address) as (page, errors):
             page.screenshot(path=folder / "live.png")
+            print(f"live; {name}: all drawn {page.evaluate('(opening.drawn - opening.ended) / 1000'):.1f} s after the cell's end")
             told(f"live; {name}", page)
             print(page.locator(".ct-about").inner_text(), page.locator(".jp-OutputArea-output pre").all_inner_texts(), "| errors:", errors)
         with exported(folder / "lab.html") as (page, errors): told(f"exported; {name}", page)

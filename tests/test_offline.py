@@ -378,6 +378,24 @@ def test_printed_without_controls(page):
 
 
 @pytest.mark.browser
+def test_paper_is_white_and_holds_figures_whole(page):
+    "What is 1,400 pixels wide and dark on a screen."
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size(dict(width=1400, height=900))
+    page.wait_for_timeout(300)
+    wide = [b["width"] for b in boxes(page, ".ct-body > svg")]
+    page.emulate_media(media="print")
+    page.set_viewport_size(dict(width=718, height=1000))  # A4 without its margins
+    page.wait_for_timeout(300)
+    assert max(b["right"] for b in boxes(page, ".ct-card")) <= 718 and page.evaluate("document.querySelector('.ct-lab').dataset.theme") == "light"
+    shown = boxes(page, ".ct-body > svg")
+    assert [b["width"] for b in shown] == pytest.approx([w / 2 for w in wide], abs=1)
+    assert all(d["right"] <= b["right"] + 1 for b, d in zip(boxes(page, ".ct-card .ct-body"), shown))
+    page.emulate_media(media="screen", color_scheme="light")
+    page.set_viewport_size(dict(width=1400, height=900))
+
+
+@pytest.mark.browser
 def test_nothing_moves_by_itself_where_motion_is_not_wanted(page):
     def durations(): return page.evaluate("[...new Set([...document.querySelectorAll('.ct-lab *')].map(e => getComputedStyle(e).transitionDuration))]")
     page.emulate_media(reduced_motion="reduce")

@@ -163,10 +163,12 @@ function axes({ x, y, w, h: height }, across, up) { // each: ticks, at, text, ti
 function legend(rows, left, top, right, hue) { // marks and names, in as many lines as they need
   let x = left, y = top;
   const nodes = rows.map(one => {
-    const name = short(one.name, 36), wide = 26 + 6.6 * name.length;
+    const name = short(one.name, 36), wide = 38 + 6.6 * name.length;
     if (x > left && x + wide > right) { x = left; y += 19; }
     x += wide;
-    return [stroke(one.mark(x - wide + 5, y - 4), { fill: css(hue(one)), "stroke-width": .6 }), label(x - wide + 14, y, name)];
+    const at = x - wide, color = css(hue(one));
+    return [stroke(`M${at} ${y - 4}h22`, { stroke: color, "stroke-width": 1.5, "stroke-dasharray": one.dash }),
+      stroke(one.mark(at + 11, y - 4), { fill: color, "stroke-width": .6 }), label(at + 27, y, name)];
   });
   return { nodes, bottom: y };
 }
@@ -272,14 +274,13 @@ function open(root, D, start, link) {
     },
     coefficient(card) {
       const [k, l] = S.coefficient, rows = series(), wave = F.wave(k, l), most = Math.max(...wave.map(Math.abs)), side = Math.min(card.width * .4, 220);
-      const found = rows.map(one => one.plane[k * W + l]), top = Math.max(...found.filter(Number.isFinite), 1e-30), x = side + 28, width = card.width - x - 64;
+      const found = rows.map(one => one.plane[k * W + l]), top = Math.max(...found.filter(Number.isFinite), 1e-30), x = side + 28, width = card.width - x - 12;
       titled(card, `Coefficient: vertical ${k}, horizontal ${l}`, "its pattern, and how much of it each domain has");
-      const tall = Math.min(26, 240 / rows.length), image = { x: 8, y: 12, w: side, h: side * Math.min(H / W, 1.1) };
+      const tall = 28, image = { x: 8, y: 12, w: side, h: side * Math.min(H / W, 1.1) };
       heat(card, 0, image, wave, W, range(256).map(i => [i, i, i]), -most, most);
-      show(card, Math.max(image.h + 24, 40 + tall * rows.length), rows.map((one, i) => [
-        label(x, 24 + i * tall, short(one.name, Math.floor(width / 7)), { "font-size": 11.5, ...rows.length > 8 && { visibility: "hidden" } }),
-        box(x, 28 + i * tall, Math.max(width * found[i] / top || 0, 1), tall * .3, { fill: css(hue(one.domain)), stroke: "currentColor", "stroke-width": .5 }),
-        label(x + Math.max(width * found[i] / top || 0, 1) + 6, 33 + i * tall, found[i].toPrecision(3), { "font-size": 11.5 })]),
+      show(card, Math.max(image.h, tall * rows.length) + 24, rows.map((one, i) => [
+        label(x, 20 + i * tall, `${short(one.name, Math.floor(width / 7) - 6)}: ${found[i].toPrecision(3)}`, { "font-size": 11.5 }),
+        box(x, 24 + i * tall, Math.max(width * found[i] / top || 0, 1), 6, { fill: css(hue(one.domain)), stroke: "currentColor", "stroke-width": .5 })]),
         { tell: () => rows.map((one, i) => `${one.name}: ${found[i].toPrecision(4)}`).join("\n") });
     },
   };
@@ -390,8 +391,9 @@ function open(root, D, start, link) {
     if (!figure) return;
     const made = structuredClone(figure), light = dark ? "#e6e8eb" : "#1c1e21", P = await link.load();
     for (const axis of [made.layout.template.layout.xaxis, made.layout.template.layout.yaxis]) axis.gridcolor = dark ? "#3a3f46" : "#e8e8e8";
-    Object.assign(made.layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", width: card.width, title: "", font: { color: light } });
+    Object.assign(made.layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", width: Math.max(card.width, 640), title: "", font: { color: light } });
     made.layout.margin = { ...made.layout.template.layout.margin, ...made.layout.margin, t: Math.max((made.layout.margin?.t ?? 60) - 30, 30) };
+    for (const one of made.layout.shapes ?? []) if (one.type === "line") one.line.color = light; // cut-offs
     adapt?.(made.layout);
     await P.react(card.plotly, made.data, made.layout, { displaylogo: false, displayModeBar: false });
   };
@@ -406,7 +408,7 @@ function open(root, D, start, link) {
     const rows = D.learnt.map((one, i) => ({ ...one, color: hue_of(LEARNT[i % LEARNT.length]), mark: MARKS[i % MARKS.length], dash: i < LEARNT.length ? null : "6 4", name: `${one.name}: ${one.now.map(cut).join(" to ")}` }));
     const last = Math.max(0, ...rows.flatMap(one => one.path.map(([done]) => done))), bars = 26 * rows.length + 16;
     const area = { x: 56, y: 12, w: card.width - 70, h: 190 }, top = Math.max(1, ...rows.flatMap(one => [one.now[1], ...one.path.map(([, , high]) => high)])) * 1.05;
-    const x = done => area.x + (area.w - bars) * done / Math.max(last, 1), y = r => area.y + area.h * (1 - r / top), at = i => area.x + area.w - bars + 26 * (i + 1);
+    const x = done => area.x + (area.w - bars) * done / Math.max(last, 1), y = r => area.y + area.h * (1 - r / top), at = i => area.x + (last && area.w - bars) + 26 * (i + 1);
     const named = legend(rows, area.x, area.h + 66, card.width, one => one.color);
     const up = { ticks: steps(0, top, 5), grid: true, at: y, text: cut, far: 44, title: "radial frequency" };
     titled(card, "Filters that were learnt: their cut-offs", last ? "over the iterations of the run, and as they are" : "as they are; the folder of the run would tell the way");
@@ -606,7 +608,7 @@ function open(root, D, start, link) {
   }
   async function saved(card, kind) { // a data URI
     const before = dark;
-    if (card.plotly) return (await link.load()).toImage(card.plotly, { format: kind.toLowerCase(), scale: 2, width: card.width, height: card.plotly.offsetHeight });
+    if (card.plotly) return (await link.load()).toImage(card.plotly, { format: kind.toLowerCase(), scale: 2, width: card.plotly.offsetWidth, height: card.plotly.offsetHeight });
     if (before) { dark = false; draw(card.name); }
     const svg = picture(card);
     if (before) { dark = true; draw(card.name); }
@@ -644,9 +646,10 @@ function open(root, D, start, link) {
 
   // ---- host: width, theme, end
   const watch = new ResizeObserver(some => {
+    if (!on_paper.matches) root.style.setProperty("--ct-width", root.clientWidth); // paper gets the same, smaller
     for (const { target, contentRect } of some) {
       const card = Object.values(cards).find(one => one.body === target), width = Math.floor(contentRect.width);
-      if (card && width && width !== card.width) { card.width = width; draw(card.name); }
+      if (card && width && width !== card.width && !on_paper.matches) { card.width = width; draw(card.name); }
     }
   });
   const theme = () => {
@@ -656,7 +659,7 @@ function open(root, D, start, link) {
   };
   const media = matchMedia("(prefers-color-scheme: dark)"), hosts = new MutationObserver(theme);
   for (const node of [document.documentElement, document.body]) hosts.observe(node, { attributes: true });
-  media.addEventListener("change", theme);
+  for (const one of [media, on_paper]) one.addEventListener("change", theme);
   theme();
   for (const one of Object.values(cards)) { one.width = Math.floor(one.body.clientWidth) || one.width; watch.observe(one.body); }
   waiting.clear();
@@ -676,10 +679,12 @@ function open(root, D, start, link) {
     change: share => [...F.change(looked(), against(), share)], profile: plane => F.profile(plane), energyOf: F.energyOf,
     answer(key, part) { answers.set(key, { ...answers.get(key), ...part }); if (key === question()) { draw("segmentation"); draw("iou"); } },
     busy(yes) { measure.disabled = yes; },
-    close() { watch.disconnect(); hosts.disconnect(); media.removeEventListener("change", theme); clearInterval(ticking); clearTimeout(rest); cancelAnimationFrame(frame); },
+    close() { watch.disconnect(); hosts.disconnect(); for (const one of [media, on_paper]) one.removeEventListener("change", theme); clearInterval(ticking); clearTimeout(rest); cancelAnimationFrame(frame); },
   };
 }
-function is_dark() { // by what JupyterLab, VS Code and Colab write into the page, or the system's wish
+const on_paper = matchMedia("print");
+function is_dark() { // by what JupyterLab, VS Code and Colab write into the page, or the system's wish; paper is white
+  if (on_paper.matches) return false;
   const { body, documentElement: html } = document, light = body.dataset.jpThemeLight;
   if (light) return light === "false";
   if (body.dataset.vscodeThemeKind) return body.dataset.vscodeThemeKind !== "vscode-light" && body.dataset.vscodeThemeKind !== "vscode-high-contrast-light";
