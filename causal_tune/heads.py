@@ -77,11 +77,11 @@ class LevelFilters(nn.Module):
     def __init__(self, band, # spec of a band, or four with spaces between
                  reads=range(4)): # levels that the head looks at
         super().__init__()
-        given = bands_for(band, 4)
-        self.bands = [one if level in reads else AllPass() for level, one in enumerate(given)]
-        filtered = [[level for level, one in enumerate(bands) if not isinstance(one, AllPass)] for bands in (given, self.bands)]
-        if filtered[0] and not filtered[1]: raise ValueError(
-            f"head_band={shown(band)} filters levels {filtered[0]}, but this head reads {list(reads)} alone: give one filter, which is for all.")
+        given = dict(enumerate(bands_for(band, 4)))
+        filtered = [level for level, one in given.items() if not isinstance(one, AllPass)]
+        if filtered and not set(filtered) & set(reads): raise ValueError(
+            f"head_band={shown(band)} filters levels {filtered}, but this head reads {list(reads)} alone: give one filter, for all.")
+        self.bands = [one if level in reads else AllPass() for level, one in given.items()]
         self.learnt = nn.ModuleDict({str(level): one for level, one in enumerate(self.bands) if isinstance(one, nn.Module)})
     def forward(self, features: list[Tensor] # (b, c, h, w) each
     ) -> list[Tensor]: # like them
