@@ -19,7 +19,7 @@ __all__ = ['ADAPTERS', 'SPARE', 'Adapter', 'list_adapters', 'create_adapter', 'L
            'start_at_zero', 'collected', 'refined', 'OutputMap', 'in_float16', 'scaled', 'Rein', 'check_contract']
 
 # %% ../nbs/2_adapters/08_adapters.ipynb #5d8ec42c
-ADAPTERS = Registry("adapter")
+ADAPTERS = Registry("adapter", "One of your own has to be imported: causal-tune --import MODULE, or `import MODULE` in Python.")
 
 @ADAPTERS.register("none")
 class Adapter(nn.Module):

@@ -247,9 +247,12 @@ def normalise(self:Backbone, images: Tensor # (b, 3, H, W) uint8 or float in 0..
 def standardise(self:Backbone, images: Tensor # (b, 3, H, W) in 0..255 for certain, such as resized bytes
 ) -> Tensor: # (b, 3, H, W) float32
     "`normalise` without a look at the values."
-    mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-    std = torch.tensor(self.std, device=images.device)[:, None, None]
+    mean = _per_channel(self.mean, images.device)
+    std = _per_channel(self.std, images.device)
     return (images.float() - mean) / std
+
+def _per_channel(values, device): # (3, 1, 1), made where it is needed: to copy numbers to a device waits for it
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values])
 
 # %% ../nbs/4_models/17_backbones.ipynb #43ffb122
 AT_16 = dict(patch_size=16, img_size=512)  # positions and patches are resampled to this when weights are loaded

@@ -19,7 +19,7 @@ from .segmentor import Segmentor, labels_of
 
 # %% auto #0
 __all__ = ['confusion', 'iou', 'miou', 'accuracy', 'same_size', 'classify', 'check_classes', 'Elsewhere', 'place', 'from_all',
-           'begin_worker', 'end_workers', 'next_batches', 'per_image', 'loaded', 'evaluate', 'result_row']
+           'begin_sum', 'begin_worker', 'end_workers', 'next_batches', 'per_image', 'loaded', 'evaluate', 'result_row']
 
 # %% ../nbs/6_train/26_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors
@@ -123,6 +123,13 @@ def from_all(find) -> list: # what it gave in each process, in their order
     if error: raise error
     if not all(went_well for went_well, _ in told): raise Elsewhere("Another process of this run has failed; it says why.")
     return [value for _, value in told]
+
+# %% ../nbs/6_train/26_evaluation.ipynb #d3f26c51
+def begin_sum(numbers: torch.Tensor # in the processor's memory; becomes that of all processes
+): # `wait` of it ends when it has; None where there is one process
+    "Begin to add up numbers over all processes of a run, by the processors."
+    if place()[1] == 1: return None
+    return dist.all_reduce(numbers, group=_by_processors(dist.group.WORLD), async_op=True)
 
 # %% ../nbs/6_train/26_evaluation.ipynb #c0fe0092
 def begin_worker(parent: int, # the process that asks for images

@@ -94,6 +94,7 @@ class _Data:
     train: str = _data("toyscapes:domain=clear,split=train,n=256", "data set to train on")
     validate: str = _data("", "source data set to watch, never a target", decides="nothing")
     targets: tuple[str, ...] = _data((), "data sets to report on", decides="scores")
+    cache: str = _data("", "folder in which frames of files are kept decoded; none if empty", decides="nothing")
 
 # %% ../nbs/6_train/25_recipes.ipynb #0145cd91
 _model = partial(option, group="model")
