@@ -111,6 +111,7 @@ def _whole_by_products(real, imaginary, h, w):
     x = (twice * cos).T @ real - (twice * sin).T @ imaginary
     return rearrange(x, "(b h) w c -> b (h w) c", h=h)
 
+# %% ../nbs/2_adapters/11_peers.ipynb #71762ecf
 def mirrored(w: int, like: Tensor) -> Tensor: # (u,), 1 or 2
     "How many waves each of the first u = w // 2 + 1 columns stands for."
     return 2 - _own_mirror(w, like)[:w // 2 + 1].to(like.dtype)
@@ -193,6 +194,7 @@ class _Together(torch.autograd.Function): # tokens, the waves they become, the s
         waves = along * mean.cos(), -along * amplitude * mean.sin(), ctx.scale * across * real
         return g * (1 - ctx.scale), *waves, to_scale, None, None, None
 
+# %% ../nbs/2_adapters/11_peers.ipynb #232ff742
 def _moved(tokens, amplitude, mean, turn, scale, grid):
     whole = from_half_spectrum(*from_waves(amplitude, mean, turn), grid).to(tokens.dtype)
     return torch.lerp(tokens, whole, scale.to(tokens.dtype) if isinstance(scale, Tensor) else scale)
@@ -201,7 +203,8 @@ def together(tokens, amplitude, mean, turn, scale, # as `from_waves`, and the ad
              old: tuple[Tensor, Tensor], # amplitude and phase of the tokens, see `apart`
              grid: tuple[int, int]) -> Tensor: # like tokens
     "tokens + s (what the waves make - tokens)."
-    return _moved(tokens, amplitude, mean, turn, scale, grid) if exporting() else _Together.apply(tokens, amplitude, mean, turn, scale, *old, grid)
+    given = tokens, amplitude, mean, turn, scale
+    return _moved(*given, grid) if exporting() else _Together.apply(*given, *old, grid)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #e8cbb566
 SET_VARIANTS = Registry("variant of set")
