@@ -167,6 +167,7 @@ class _Apart(torch.autograd.Function): # tokens -> amplitude and phase
         parts = (part / counts for part in _along(-phase, along, across))
         return from_half_spectrum(*parts, ctx.grid).to(ctx.dtype), None
 
+# %% ../nbs/2_adapters/11_peers.ipynb #52e3ec49
 def apart(tokens: Tensor, # (b, h*w, c)
           grid: tuple[int, int], # (h, w)
 ) -> tuple[Tensor, Tensor]: # (b, h*u, c) each, as `polar`
