@@ -4,7 +4,6 @@
 const range = n => Array.from({ length: n }, (_, i) => i), f32 = Math.fround, sigmoid = x => 1 / (1 + Math.exp(-x));
 const clamp = (v, low, high) => Math.min(Math.max(v, low), high), total = values => values.reduce((a, b) => a + b, 0);
 const bytesOf = view => new Uint8Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-const fill = (text, values) => text.replace(/\{(\w+)\}/g, (all, name) => name in values ? values[name] : all);
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 // ---- elements: names and texts of data are text nodes and attributes, never markup
@@ -28,8 +27,8 @@ const cut = v => v.toFixed(2).replace(/^0/, ""), power = k => "10" + String(k).r
 // ---- the numbers: filters, what they take, what is left; the same formulas as in Python, in double precision
 function numbers(D) {
   const [H, W] = D.grid, N = H * W, L = D.layers.length;
-  const { bits, low: lowest, step, codes } = D.energy, raw = bytesOf(codes), values = bits === 16 ? new Uint16Array(raw.buffer) : raw;
-  const table = Float64Array.from({ length: 2 ** bits }, (_, i) => i > 1 ? Math.exp(lowest + step * (i - 2)) : i ? 0 : NaN);
+  const { low: lowest, step, codes } = D.energy, values = new Uint16Array(bytesOf(codes).buffer);
+  const table = Float64Array.from({ length: 2 ** 16 }, (_, i) => i > 1 ? Math.exp(lowest + step * (i - 2)) : i ? 0 : NaN);
   const ENERGY = Float64Array.from(values, code => table[code]); // (models, domains, blocks, h, w)
   const row = (model, domain) => D.models.indexOf(model) * D.domains.length + D.domains.indexOf(domain);
   const energyOf = (domain, layer, model = D.models[0]) => ENERGY.subarray((row(model, domain) * L + layer) * N).subarray(0, N);
@@ -173,20 +172,23 @@ function legend(rows, left, top, right, hue) { // marks and names, in as many li
   return { nodes, bottom: y };
 }
 const css = rgb => `rgb(${rgb.join()})`;
-function heat(card, slot, { x, y, w, h: height }, values, columns, scale, low, high) { // NaN stays empty
-  const canvas = card.canvases[slot] ||= card.body.insertBefore(h("canvas", { "aria-hidden": "true" }), card.svg), rows = values.length / columns;
-  if (canvas.width !== columns || canvas.height !== rows || !canvas.image) {
-    Object.assign(canvas, { width: columns, height: rows, pen: canvas.getContext("2d") });
-    canvas.image = canvas.pen.createImageData(columns, rows);
+function paint(canvas, columns, rows, colour) { // colour: number of a pixel -> [r, g, b], or null for an empty one
+  if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
+  const pen = canvas.getContext("2d"), image = pen.createImageData(columns, rows), out = image.data;
+  for (let i = 0; i < columns * rows; i++) {
+    const rgb = colour(i);
+    if (!rgb) continue;
+    for (let c = 0; c < 3; c++) out[4 * i + c] = rgb[c];
+    out[4 * i + 3] = 255;
   }
+  pen.putImageData(image, 0, 0);
+  return canvas;
+}
+const shades = (values, scale, low, high) => i => values[i] === values[i] ? scale[step_of(values[i], low, high)] : null; // NaN stays empty
+function heat(card, slot, { x, y, w, h: height }, values, columns, scale, low, high) {
+  const canvas = card.canvases[slot] ||= card.body.insertBefore(h("canvas", { "aria-hidden": "true" }), card.svg);
   canvas.style.cssText = `left:${x}px;top:${y}px;width:${w}px;height:${height}px`;
-  const out = canvas.image.data;
-  values.forEach((v, i) => {
-    const rgb = v === v ? scale[step_of(v, low, high)] : null;
-    if (rgb) { out[4 * i] = rgb[0]; out[4 * i + 1] = rgb[1]; out[4 * i + 2] = rgb[2]; }
-    out[4 * i + 3] = rgb ? 255 : 0;
-  });
-  canvas.pen.putImageData(canvas.image, 0, 0);
+  paint(canvas, columns, values.length / columns, shades(values, scale, low, high));
 }
 function bar(card, slot, x, y, height, scale, low, high, unit) { // what the colours stand for
   heat(card, slot, { x, y, w: 11, h: height }, range(64).map(i => high - (high - low) * i / 63), 1, scale, low, high);
@@ -199,15 +201,20 @@ function show(card, height, children, acts = {}) { // acts: tell(x, y) -> text, 
   card.svg.replaceChildren(...children.flat(Infinity).filter(child => child != null && child !== false));
   Object.assign(card, { tell: null, click: null, move: null }, acts);
 }
-const inside = ({ x, y, w, h: height }, columns, rows) => (px, py) => { // row and column of a pixel, or null
-  const [i, j] = [Math.floor((py - y) / height * rows), Math.floor((px - x) / w * columns)];
-  return i >= 0 && i < rows && j >= 0 && j < columns ? [i, j] : null;
-};
+function cells(areas, rows, columns, { tell, go, chosen }) { // acts of areas of cells: tell(row, column, area), go(row, column), chosen()
+  const find = (px, py) => areas.map(({ x, y, w, h: height }, p) => [Math.floor((py - y) / height * rows), Math.floor((px - x) / w * columns), p])
+    .find(([i, j]) => i >= 0 && i < rows && j >= 0 && j < columns);
+  return {
+    tell: (px, py) => (at => at && tell(...at))(find(px, py)),
+    click: go && ((px, py) => (at => at && go(at[0], at[1]))(find(px, py))),
+    move: go && ((dx, dy) => (([i, j]) => go(clamp(Math.max(i, 0) + dy, 0, rows - 1), clamp(j + dx, 0, columns - 1)))(chosen())),
+  };
+}
 
 // ---- the lab in an element. link: told(values), ask(content, buffers), live, figures, load() -> Plotly
 function open(root, D, start, link) {
   const S = { ...start }, F = numbers(D), { H, W } = F, SCALES = Object.fromEntries(Object.entries(D.scales).map(([name, stops]) => [name, colours(stops)]));
-  const cards = {}, controls = [], answers = new Map(), waiting = new Set(), untold = new Set(), several = D.models.length > 1;
+  const cards = {}, controls = [], answers = new Map(), untold = new Set(), several = D.models.length > 1;
   let band = { filter: "dog", low: .2, high: .7 }, dark = false, frame = 0, rest = 0, ticking = 0, asked = "";
 
   const hue_of = rgb => dark && luminance(rgb) < .1 ? rgb.map(v => Math.round(v * .6 + 102)) : rgb, hue = domain => hue_of(D.colors[domain]);
@@ -270,7 +277,7 @@ function open(root, D, start, link) {
       const most = z.reduce((a, v) => Number.isFinite(v) ? Math.max(a, Math.abs(v)) : a, 1e-9), wide = card.width > 560;
       titled(card, `${name_of(S.domain, S.model)} against ${name_of(S.reference, S.against)}: block ${block()}`, `${unit}; left the change, right what of it the filter removes`.replace(/left|right/g, side => wide ? side : { left: "above", right: "below" }[side]));
       heatmap(card, z, { y: 12, height: 250, scale: diverging, low: -most, high: most, unit, second: z.map((v, i) => v * t[i]), chosen: () => S.coefficient,
-        go: (k, l) => set({ coefficient: [clamp(k, 0, H - 1), clamp(l, 0, W - 1)] }) });
+        go: (k, l) => set({ coefficient: [k, l] }) });
     },
     coefficient(card) {
       const [k, l] = S.coefficient, rows = series(), wave = F.wave(k, l), most = Math.max(...wave.map(Math.abs)), side = Math.min(card.width * .4, 220);
@@ -293,14 +300,10 @@ function open(root, D, start, link) {
     const up = area => ({ ticks: steps(0, H - 1, 6), at: k => area.y + area.h * (k + .5) / H, text: String, far: 36, title: area === areas[0] || !wide ? "vertical" : null });
     const lines = area => F.cutoffs(band).map(edge => path(...cut_line(edge).map((some, axis) => some.map(v => axis ? area.y + area.h * (v + .5) / H : area.x + area.w * (v + .5) / W)))).join("");
     const at = chosen?.(), frame_of = area => at && box(area.x + area.w * at[1] / W, area.y + area.h * at[0] / H, area.w / W, area.h / H, { fill: "none", stroke: "black", "stroke-width": 2 });
-    const find = (px, py) => areas.map((area, i) => [inside(area, W, H)(px, py), both[i]]).find(([at]) => at);
     show(card, last.y + height + 42, [
       areas.map(area => [axes(area, across(area), up(area)), second && [stroke(lines(area), { stroke: "white", "stroke-width": 3, opacity: .6 }), stroke(lines(area), { stroke: "black", "stroke-dasharray": "6 4", "stroke-width": 1.5 })], frame_of(area)]),
       bar(card, 2, last.x + w + 14, areas[0].y + 14, Math.min(height, 180), scale, low, high, unit),
-    ], {
-      tell: (px, py) => { const hit = find(px, py); return hit && `vertical ${hit[0][0]}, horizontal ${hit[0][1]}: ${hit[1][hit[0][0] * W + hit[0][1]].toPrecision(3)} ${unit}`; },
-      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(...hit[0]); }), move: go && ((dx, dy) => go(chosen()[0] + dy, chosen()[1] + dx)),
-    });
+    ], cells(areas, H, W, { tell: (k, l, p) => `vertical ${k}, horizontal ${l}: ${both[p][k * W + l].toPrecision(3)} ${unit}`, go, chosen }));
   }
   function cut_line(edge) { // xs, ys of an ellipse, or of a square where the distance is max(k, l); cut where the plane ends
     const side = Math.trunc(edge * Math.min(H, W)), turn = range(91).map(i => i * Math.PI / 180);
@@ -317,8 +320,11 @@ function open(root, D, start, link) {
     const areas = heads.map((_, p) => ({ x: left, y: (heads[0] ? 24 : 8) + p * step, w, h: tall * rows.length })), bottom = areas[areas.length - 1].y + tall * rows.length;
     areas.forEach((area, p) => heat(card, p, area, values[p].flat(), columns.length, scale, low, top));
     const grid = areas.map(area => range(columns.length + 1).map(j => `M${area.x + j * cell} ${area.y}v${area.h}`).join("") + range(rows.length + 1).map(i => `M${area.x} ${area.y + i * tall}h${w}`).join("")).join("");
-    const find = (px, py) => areas.map((area, p) => [inside(area, columns.length, rows.length)(px, py), p]).find(([at]) => at), form = cell < 30 ? 10 : 11.5;
-    const every = cell < 17 ? Math.ceil(17 / cell) : 1, at = chosen?.();
+    const every = cell < 17 ? Math.ceil(17 / cell) : 1, at = chosen?.(), form = cell < 30 ? 10 : 11.5;
+    function tell(i, j, p) {
+      const v = values[p][i][j];
+      return v === v && `${rows[i]}, ${title ? "block" : ""} ${columns[j]}${heads[p] && `, ${heads[p]}`}: ${(differs && v > 0 ? "+" : "") + v.toFixed(2)}`;
+    }
     show(card, bottom + (tilt ? 110 : 46), [
       stroke(grid, { stroke: "var(--ct-card, #fff)" }),
       areas.map((area, p) => [label(left, area.y - 7, heads[p], { "font-weight": 600 }), rows.map((name, i) => s("g", {}, s("title", {}, name),
@@ -330,29 +336,15 @@ function open(root, D, start, link) {
         : label(left + (j + .5) * cell, bottom + 16, name, { ...middle, "font-size": 11.5, ...j === at?.[1] && { "font-weight": 700 } })),
       title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }),
       bar(card, heads.length, left + w + 14, areas[0].y + 14, Math.min(150, bottom - areas[0].y - 20), scale, low, top, differs ? "points" : "%"),
-    ], {
-      tell: (px, py) => { const hit = find(px, py), v = hit && values[hit[1]][hit[0][0]][hit[0][1]]; return hit && v === v ? `${rows[hit[0][0]]}, ${title ? "block" : ""} ${columns[hit[0][1]]}${heads[hit[1]] && `, ${heads[hit[1]]}`}: ${(differs && v > 0 ? "+" : "") + v.toFixed(2)}` : null; },
-      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(...hit[0]); }),
-      move: go && ((dx, dy) => (([i, j]) => go(clamp(Math.max(i, 0) + dy, 0, rows.length - 1), clamp(j + dx, 0, columns.length - 1)))(chosen())),
-    });
+    ], cells(areas, rows.length, columns.length, { tell, go, chosen }));
   }
 
   // ---- pictures
   const shown = src => h("img", { src, alt: "" });
   const figure = (head, ...nodes) => h("figure", {}, h("div", { class: "ct-picture" }, nodes), h("figcaption", {}, head));
-  function painted(planes, limit) { // projections as red, green and blue; 0 is grey
-    const canvas = h("canvas", { width: W, height: H }), pen = canvas.getContext("2d"), image = pen.createImageData(W, H);
-    for (let i = 0; i < H * W; i++) {
-      planes.forEach((z, c) => { image.data[4 * i + c] = Math.round(255 * (.5 + z[i] / (2 * limit))); });
-      image.data[4 * i + 3] = 255;
-    }
-    pen.putImageData(image, 0, 0);
-    return canvas;
-  }
+  const painted = (planes, limit) => paint(h("canvas"), W, H, i => planes.map(z => 255 * (.5 + z[i] / (2 * limit)))); // 0 is grey
   function norm_map({ norms, span: [low, high], outliers: [xs, ys] }) {
-    const canvas = h("canvas", { width: W, height: H }), pen = canvas.getContext("2d"), image = pen.createImageData(W, H);
-    norms.forEach((v, i) => { if (v === v) image.data.set([...grey[step_of(v, low, high || 1)], 255], 4 * i); });
-    pen.putImageData(image, 0, 0);
+    const canvas = paint(h("canvas"), W, H, shades(norms, grey, low, high || 1));
     const cross = xs.map((x, i) => `M${x + .1} ${ys[i] + .1}l.8 .8m0-.8l-.8 .8`).join("");
     return [canvas, s("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none" }, stroke(cross, { stroke: "white", "stroke-width": .3 }), stroke(cross, { stroke: ORANGE, "stroke-width": .18 }))];
   }
@@ -369,7 +361,8 @@ function open(root, D, start, link) {
   };
   function absent(card, title, why) {
     titled(card, title, why);
-    if (card.pictures) card.pictures.replaceChildren();
+    card.pictures?.replaceChildren();
+    card.answer = null;
     show(card, 0, []);
   }
   const question = (of = S) => JSON.stringify(["domain", "image", "domains", "filter", "cuts", "order", "keep_dc"].map(name => of[name]));
@@ -378,7 +371,8 @@ function open(root, D, start, link) {
     const answer = answers.get(question()), title = `One image of ${S.domain}: segmentation`;
     if (!answer) return absent(card, title, link.live ? "asking the model …" : "this needs the model: open the lab in Jupyter to see it for another filter or image");
     titled(card, title, answer.rows[0].model ? "a row for each model" : "");
-    pictured(card, answer.rows.map(row => row.heads.map((head, i) => figure(row.model && !i ? `${row.model}: ${head}` : head, shown(row.pictures[i])))));
+    if (card.answer !== answer) pictured(card, answer.rows.map(row => row.heads.map((head, i) => figure(row.model && !i ? `${row.model}: ${head}` : head, shown(row.pictures[i])))));
+    card.answer = answer;
   };
   VIEWS.iou = card => {
     const answer = answers.get(question()), found = answer?.iou, title = "Change of IoU by the filter";
@@ -395,6 +389,8 @@ function open(root, D, start, link) {
     made.layout.margin = { ...made.layout.template.layout.margin, ...made.layout.margin, t: Math.max((made.layout.margin?.t ?? 60) - 30, 30) };
     for (const one of made.layout.shapes ?? []) if (one.type === "line") one.line.color = light; // cut-offs
     adapt?.(made.layout);
+    if (same(made, card.made)) return;
+    card.made = structuredClone(made); // plotly writes into what it is given
     await P.react(card.plotly, made.data, made.layout, { displaylogo: false, displayModeBar: false });
   };
   VIEWS.information = card => {
@@ -434,7 +430,11 @@ function open(root, D, start, link) {
   VIEWS.words = card => { titled(card, "In words", "for a caption"); card.words.replaceChildren(...words().map(line => h("p", {}, line))); };
 
   // ---- controls: plain elements, which a keyboard and a screen reader know
-  const field = (name, ...nodes) => h("label", { class: "ct-field", "data-of": name }, h("span", {}, D.labels[name]), nodes);
+  const titles = name => D.labels[name] ?? name;
+  const framed = (tag, name, more, nodes) =>
+    h(tag, { class: "ct-field", "data-of": name, ...more }, h("span", {}, titles(name)), h("span", { class: "ct-line" }, nodes));
+  const field = (name, ...nodes) => framed("label", name, {}, nodes); // one control
+  const group = (name, ...nodes) => framed("div", name, { role: "group", "aria-label": titles(name) }, nodes); // several
   const control = (node, sync) => { controls.push(sync); return node; };
   function choice(name) {
     const select = h("select", { "aria-label": D.labels[name], oninput: e => set({ [name]: e.target.value }) });
@@ -446,7 +446,7 @@ function open(root, D, start, link) {
   }
   function slider(name, said = v => v) {
     const [low, high] = D.ranges[name], out = h("output"), input = h("input", { type: "range", min: low, max: high, step: 1, oninput: e => set({ [name]: +e.target.value }) });
-    return control(field(name, h("span", { class: "ct-line" }, input, out)), () => {
+    return control(field(name, input, out), () => {
       input.value = S[name];
       input.setAttribute("aria-valuetext", out.textContent = said(S[name]));
     });
@@ -457,7 +457,7 @@ function open(root, D, start, link) {
       const on = D.choices[name].filter(o => S[name].includes(o) !== (o === option));
       if (on.length >= least) set({ [name]: on }); // the last one stays
     } }, name === "domains" ? s("svg", { width: 12, height: 12, "aria-hidden": "true" }, stroke(MARKS[i % MARKS.length](6, 6), { fill: "currentColor", stroke: "none" })) : null, h("span", {}, option)));
-    return control(h("div", { class: "ct-field", role: "group", "aria-label": D.labels[name] }, h("span", {}, D.labels[name]), h("span", { class: "ct-line" }, buttons)), () => buttons.forEach((button, i) => {
+    return control(group(name, buttons), () => buttons.forEach((button, i) => {
       const option = D.choices[name][i], on = S[name].includes(option), rgb = name === "domains" ? D.colors[option] : [0, 98, 155];
       button.setAttribute("aria-pressed", on);
       button.style.cssText = on ? `background:${css(rgb)};color:${ink(rgb)};border-color:${css(rgb)}` : "";
@@ -468,14 +468,17 @@ function open(root, D, start, link) {
     const inputs = ["low", "high"].map((edge, i) => h("input", { type: "range", class: `ct-${edge}`, min: least, max: most, step: .01, "aria-label": `${edge} cut-off`, oninput: e => {
       set({ cuts: i ? [S.cuts[0], Math.max(+e.target.value, S.cuts[0])] : [Math.min(+e.target.value, S.cuts[1]), S.cuts[1]] });
     } }));
-    return control(h("div", { class: "ct-field", role: "group", "aria-label": D.labels.cuts, "data-of": "cuts" }, h("span", {}, D.labels.cuts), h("span", { class: "ct-line" }, h("span", { class: "ct-two-ends" }, track, inputs), out)), () => {
+    return control(group("cuts", h("span", { class: "ct-two-ends" }, track, inputs), out), () => {
       inputs.forEach((input, i) => { input.value = S.cuts[i]; });
       const [from, to] = S.cuts.map(v => 100 * (v - least) / (most - least));
       track.style.background = `linear-gradient(90deg, var(--ct-line) ${from}%, var(--ct-blue) ${from}% ${to}%, var(--ct-line) ${to}%)`;
       out.textContent = S.cuts.map(v => v.toFixed(2)).join(" – ");
     });
   }
-  const flag = name => { const input = h("input", { type: "checkbox", oninput: e => set({ [name]: e.target.checked }) }); return control(h("label", { class: "ct-field ct-flag" }, input, D.labels[name]), () => { input.checked = S[name]; }); };
+  function flag(name) {
+    const input = h("input", { type: "checkbox", oninput: e => set({ [name]: e.target.checked }) });
+    return control(field(name, input), () => { input.checked = S[name]; });
+  }
   const button = (text, onclick, more = {}) => h("button", { type: "button", onclick, ...more }, text);
   const play = button("▶", () => {
     const stop = () => { clearInterval(ticking); ticking = 0; play.textContent = "▶"; };
@@ -486,7 +489,6 @@ function open(root, D, start, link) {
   const about = h("p", { class: "ct-about", role: "status" }), tip = h("div", { class: "ct-tip", hidden: true });
   const measure = button("Measure", () => link.ask({ ask: "measure" }), { class: "ct-main", disabled: !link.live, title: link.live ? "" : "needs the model: open the lab in Jupyter" });
   const presets = Object.entries(D.presets).map(([name, values]) => button(name, () => set(values)));
-  const group = (text, ...nodes) => h("div", { class: "ct-field" }, h("span", {}, text), h("span", { class: "ct-line" }, nodes));
   const header = h("header", { class: "ct-bar" }, h("h1", {}, "Frequency lab"), choice("filter"), group("presets", presets), edges(), slider("order"),
     group("play", play), slider("layer", v => D.layers[v]), chips("domains"), several && choice("model"), choice("domain"), several && choice("against"), choice("reference"),
     D.picks.length > 1 && slider("image", v => D.picks[v]), choice("scale"), choice("cells"), flag("keep_dc"), chips("views"), about);
@@ -521,25 +523,24 @@ function open(root, D, start, link) {
     tip.style.cssText = `left:${clamp(e.clientX - at.left + 14, 0, at.width - tip.offsetWidth - 4)}px;top:${e.clientY - at.top + 16}px`;
   }
   const left = h("div", { class: "ct-column" }, card("curves"), card("plane")), measuring = h("section", { class: "ct-card ct-wide", "data-view": "measure" }, h("div", { class: "ct-head" }, h("h2", {}, "Evidence"), measure, h("span", { class: "ct-sub" }, link.live ? D.captions.measure : "measuring needs the model: open the lab in Jupyter")));
-  const names = ["curves", "plane", "zones", "features", "difference", "coefficient", ...D.heads ? ["segmentation", "iou"] : [], ...D.learnt.length ? ["learnt"] : [], "words", "information", "outliers", ...D.benchmark ? ["benchmark"] : []];
   const main = h("main", { class: "ct-cards" }, left, card("zones"), card("features", true), card("difference"), card("coefficient"), D.heads && [card("segmentation", true), card("iou", true)], D.learnt.length > 0 && card("learnt", true), card("words", true),
     D.choices.views.includes("evidence") && [measuring, card("information", true), card("outliers", true)], D.benchmark && card("benchmark", true));
+  const first = ["curves", "plane", "zones"], later = Object.keys(cards).filter(name => !first.includes(name));
   const notes = D.notes.length ? h("details", {}, h("summary", {}, `${D.notes.length} note${D.notes.length > 1 ? "s" : ""} on the images`), D.notes.map(note => h("p", {}, note))) : null;
   root.className = "ct-lab";
   root.replaceChildren(header, main, h("footer", { class: "ct-foot" }, notes, D.foot.map(line => h("p", {}, line))), tip);
   for (const node of root.querySelectorAll("button, input, select, [tabindex]")) node.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take their keys
 
-  // ---- from a move to a picture: the first views in the next frame, all others when the moves rest
+  // ---- from a move to a picture: the first screen in the next frame, all others when the moves rest
   function draw(name) {
     const card = cards[name], there = !["information", "outliers"].includes(name) || link.figures[name];
     if (!card) return;
     card.node.hidden = !visible(name) || !there;
     if (!card.node.hidden) VIEWS[name](card);
   }
-  const flush = names => { for (const name of names) if (waiting.delete(name)) draw(name); };
   function wrong() { // the sentence that Python would say of these cut-offs
     const [low, high] = S.cuts, why = D.wrong[S.filter] || {}, text = low >= high ? why.equal : low >= why.top ? why.above : null;
-    return text && fill(text, { low, high, width: 0 });
+    return text?.replace(/\{(\w+)\}/g, (_, name) => ({ low, high, width: (high - low) / 2 })[name]);
   }
   function set(values, quiet) { // what a control, a preset, a click or Python says
     const moved = Object.keys(values).filter(name => !same(values[name], S[name]));
@@ -547,14 +548,13 @@ function open(root, D, start, link) {
     Object.assign(S, values);
     if (D.benchmark && !(S.baseline in D.benchmark[S.experiment])) { S.baseline = Object.keys(D.benchmark[S.experiment])[0]; moved.push("baseline"); }
     if (!quiet) moved.forEach(name => untold.add(name));
-    refresh(moved);
+    refresh();
   }
-  function refresh(moved, all = names) {
-    all.filter(view => moved.some(name => D.affects[name].includes(view))).forEach(view => waiting.add(view));
-    const why = wrong(), [low, high] = S.cuts;
-    if (!why && (!moved.length || moved.some(name => D.affects[name].includes("plane")))) band = { filter: S.filter, low, high, order: S.order, dc: S.keep_dc };
+  function refresh() {
+    const why = wrong(), [low, high] = S.cuts, now = { filter: S.filter, low, high, order: S.order, dc: S.keep_dc };
+    if (!why && !same(now, band)) band = now;
     say(why);
-    frame ||= requestAnimationFrame(() => { frame = 0; flush(D.first); controls.forEach(sync => sync()); seen(); tell_all(); });
+    frame ||= requestAnimationFrame(() => { frame = 0; first.forEach(draw); controls.forEach(sync => sync()); seen(); tell_all(); });
     clearTimeout(rest);
     rest = setTimeout(settle, 90);
   }
@@ -567,7 +567,7 @@ function open(root, D, start, link) {
     measuring.hidden = !visible("measure");
   }
   function settle() {
-    flush(names);
+    later.forEach(draw);
     link.settled?.(S);
     const key = question();
     if (link.live && D.heads && visible("segmentation") && !answers.has(key) && key !== asked && !wrong()) link.ask({ ask: "segmentation", key: asked = key, state: S });
@@ -591,10 +591,9 @@ function open(root, D, start, link) {
     for (const node of card.body.querySelectorAll("figcaption")) put(node, (x, y, w) => `<text x="${+x + w / 2}" y="${+y + 13}" text-anchor="middle" font-size="12">${escaped(node.textContent)}</text>`);
     return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" color="#1c1e21" fill="#1c1e21" font-family="system-ui, Segoe UI, Roboto, Helvetica, Arial, sans-serif"><rect width="100%" height="100%" fill="#fff"/><text x="8" y="22" font-size="16" font-weight="600">${escaped(card.title.textContent)}</text>${out.join("")}</svg>`;
   }
-  function pixels(node) {
-    if (node.tagName === "CANVAS") return node.toDataURL();
-    const canvas = h("canvas", { width: node.naturalWidth, height: node.naturalHeight });
-    canvas.getContext("2d").drawImage(node, 0, 0);
+  function pixels(node, width = node.naturalWidth ?? node.width, height = node.naturalHeight ?? node.height) { // a data URI
+    const canvas = h("canvas", { width, height });
+    canvas.getContext("2d").drawImage(node, 0, 0, width, height);
     return canvas.toDataURL();
   }
   const data_uri = svg => "data:image/svg+xml;charset=utf-8," + encodeURIComponent(svg);
@@ -602,9 +601,7 @@ function open(root, D, start, link) {
     const image = new Image();
     image.src = data_uri(svg);
     await image.decode();
-    const canvas = h("canvas", { width: image.width * scale, height: image.height * scale });
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    return canvas.toDataURL();
+    return pixels(image, image.width * scale, image.height * scale);
   }
   async function saved(card, kind) { // a data URI
     const before = dark;
@@ -655,16 +652,14 @@ function open(root, D, start, link) {
   const theme = () => {
     const now = is_dark();
     root.dataset.theme = now ? "dark" : "light";
-    if (now !== dark) { dark = now; names.forEach(draw); }
+    if (now !== dark) { dark = now; Object.keys(cards).forEach(draw); }
   };
   const media = matchMedia("(prefers-color-scheme: dark)"), hosts = new MutationObserver(theme);
   for (const node of [document.documentElement, document.body]) hosts.observe(node, { attributes: true });
   for (const one of [media, on_paper]) one.addEventListener("change", theme);
   theme();
   for (const one of Object.values(cards)) { one.width = Math.floor(one.body.clientWidth) || one.width; watch.observe(one.body); }
-  waiting.clear();
-  names.forEach(name => waiting.add(name));
-  refresh([]);
+  refresh();
   return {
     D, S, F, set, draw, cards, words, say, gain: () => [...F.gain(band)], shares: () => F.shares(band), curve: () => F.curve(band), saved,
     async pictures(kinds) { // name of a file -> base64, of all that is shown
