@@ -30,8 +30,8 @@ function numbers(D) {
   const { low: lowest, step, codes } = D.energy, values = new Uint16Array(bytesOf(codes).buffer);
   const table = Float64Array.from({ length: 2 ** 16 }, (_, i) => i > 1 ? Math.exp(lowest + step * (i - 2)) : i ? 0 : NaN);
   const ENERGY = Float64Array.from(values, code => table[code]); // (models, domains, blocks, h, w)
-  const row = (model, domain) => D.models.indexOf(model) * D.domains.length + D.domains.indexOf(domain);
-  const energyOf = (domain, layer, model = D.models[0]) => ENERGY.subarray((row(model, domain) * L + layer) * N).subarray(0, N);
+  const row = (domain, model = D.models[0]) => D.models.indexOf(model) * D.domains.length + D.domains.indexOf(domain);
+  const energyOf = (domain, layer, model) => ENERGY.subarray((row(domain, model) * L + layer) * N).subarray(0, N);
 
   // radii in single precision, as Python compares them
   const R = Float64Array.from({ length: N }, (_, i) => f32(Math.hypot(f32(Math.floor(i / W) / H), f32(i % W / W))));
@@ -142,36 +142,39 @@ const steps = (low, high, most) => { // round numbers
   const rough = (high - low) / Math.max(most, 1), base = 10 ** Math.floor(Math.log10(rough)), step = base * [1, 2, 5, 10].find(m => m * base >= rough);
   return range(Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1).map(i => +((Math.ceil(low / step - 1e-9) + i) * step).toPrecision(9));
 };
-const MARKS = [ // as paths around (x, y): domains differ by more than colour
-  (x, y) => `M${x - 4} ${y}a4 4 0 1 0 8 0a4 4 0 1 0-8 0z`, (x, y) => `M${x - 3.5} ${y - 3.5}h7v7h-7z`, (x, y) => `M${x} ${y - 5}l5 5l-5 5l-5-5z`,
-  (x, y) => `M${x} ${y - 5}l5 8h-10z`, (x, y) => `M${x} ${y + 5}l5-8h-10z`, (x, y) => `M${x - 4} ${y - 4}l8 8v-8l-8 8z`,
-];
 const LEARNT = [[0, 114, 178], [204, 121, 167], [0, 158, 115], [230, 159, 0]]; // colours of filters, which everybody can tell apart
-const path = (xs, ys, pen = "M") => xs.map((x, i) => Number.isFinite(ys[i]) ? (p => `${p}${x.toFixed(1)} ${ys[i].toFixed(1)}`)(i && Number.isFinite(ys[i - 1]) ? "L" : pen) : "").join("");
+const MARKS = [ // domains differ by more than colour; paths around their middle
+  "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "m-3.5-3.5h7v7h-7z", "m0-5l5 5l-5 5l-5-5z", "m0-5l5 8h-10z", "m0 5l5-8h-10z", "m-4-4l8 8v-8l-8 8z",
+];
+const mark = i => MARKS[i % MARKS.length], css = rgb => `rgb(${rgb.join()})`;
+const points = (xs, ys) => xs.map((x, i) => Number.isFinite(ys[i]) ? `${x.toFixed(2)} ${ys[i].toFixed(2)}` : null);
+const path = (xs, ys) => points(xs, ys).map((at, i, all) => at && (i && all[i - 1] ? "L" : "M") + at).join(""); // with gaps
+const dots = (one, xs, ys) => stroke(points(xs, ys).map(at => at && `M${at}${one.mark}`).join(""), { fill: css(one.color), "stroke-width": .6 });
+const line = (one, xs, ys, width = 2) => stroke(path(xs, ys), { stroke: css(one.color), "stroke-width": width, "stroke-dasharray": one.dash });
+const small = { "font-size": 11.5 };
 function axes({ x, y, w, h: height }, across, up) { // each: ticks, at, text, title; `right` puts them on the other side
   const side = up.right ? x + w : x, out = up.right ? 1 : -1;
   return [
     across && across.ticks.map(v => [stroke(`M${across.at(v)} ${y + height}v4`, { opacity: .5 }),
-      label(across.at(v), y + height + 17, across.text(v), { ...middle, "font-size": 11.5 })]),
+      label(across.at(v), y + height + 17, across.text(v), { ...middle, ...small })]),
     across?.title && label(x + w / 2, y + height + 35, across.title, { ...middle, ...soft }),
-    up.ticks.map(v => [up.grid && stroke(`M${x} ${up.at(v)}h${w}`, { opacity: .1 }), stroke(`M${side} ${up.at(v)}h${4 * out}`, { opacity: .5 }),
-      label(side + 7 * out, up.at(v) + 4, up.text(v), { "text-anchor": up.right ? "start" : "end", "font-size": 11.5 })]),
+    up.grid && stroke(up.ticks.map(v => `M${x} ${up.at(v)}h${w}`).join(""), { opacity: .1 }),
+    up.ticks.map(v => [stroke(`M${side} ${up.at(v)}h${4 * out}`, { opacity: .5 }),
+      label(side + 7 * out, up.at(v) + 4, up.text(v), { "text-anchor": up.right ? "start" : "end", ...small })]),
     up.title && label(0, 0, up.title, { ...middle, ...soft, transform: `translate(${side + up.far * out} ${y + height / 2}) rotate(-90)` }),
   ];
 }
-function legend(rows, left, top, right, hue) { // marks and names, in as many lines as they need
+function legend(rows, left, top, right) { // lines, marks and names, in as many rows as they need
   let x = left, y = top;
   const nodes = rows.map(one => {
     const name = short(one.name, 36), wide = 38 + 6.6 * name.length;
     if (x > left && x + wide > right) { x = left; y += 19; }
     x += wide;
-    const at = x - wide, color = css(hue(one));
-    return [stroke(`M${at} ${y - 4}h22`, { stroke: color, "stroke-width": 1.5, "stroke-dasharray": one.dash }),
-      stroke(one.mark(at + 11, y - 4), { fill: color, "stroke-width": .6 }), label(at + 27, y, name)];
+    const at = x - wide;
+    return [line(one, [at, at + 22], [y - 4, y - 4], 1.5), dots(one, [at + 11], [y - 4]), label(at + 27, y, name)];
   });
   return { nodes, bottom: y };
 }
-const css = rgb => `rgb(${rgb.join()})`;
 function paint(canvas, columns, rows, colour) { // colour: number of a pixel -> [r, g, b], or null for an empty one
   if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
   const pen = canvas.getContext("2d"), image = pen.createImageData(columns, rows), out = image.data;
@@ -192,8 +195,8 @@ function heat(card, slot, { x, y, w, h: height }, values, columns, scale, low, h
 }
 function bar(card, slot, x, y, height, scale, low, high, unit) { // what the colours stand for
   heat(card, slot, { x, y, w: 11, h: height }, range(64).map(i => high - (high - low) * i / 63), 1, scale, low, high);
-  const at = v => y + height * (high - v) / (high - low), text = v => +v.toPrecision(3);
-  return [label(x, y - 8, unit, { "font-size": 11.5, ...soft }), steps(low, high, 5).map(v => label(x + 16, at(v) + 4, text(v), { "font-size": 11.5 }))];
+  const at = v => y + height * (high - v) / (high - low) + 4;
+  return [label(x, y - 8, unit, { ...small, ...soft }), steps(low, high, 5).map(v => label(x + 16, at(v), +v.toPrecision(3), small))];
 }
 function show(card, height, children, acts = {}) { // acts: tell(x, y) -> text, click(x, y), move(dx, dy)
   card.svg.setAttribute("width", card.width);
@@ -201,177 +204,199 @@ function show(card, height, children, acts = {}) { // acts: tell(x, y) -> text, 
   card.svg.replaceChildren(...children.flat(Infinity).filter(child => child != null && child !== false));
   Object.assign(card, { tell: null, click: null, move: null }, acts);
 }
-function cells(areas, rows, columns, { tell, go, chosen }) { // acts of areas of cells: tell(row, column, area), go(row, column), chosen()
-  const find = (px, py) => areas.map(({ x, y, w, h: height }, p) => [Math.floor((py - y) / height * rows), Math.floor((px - x) / w * columns), p])
+// planes of coloured cells in areas; tell(row, column, area) -> text, go(row, column), chosen() -> [row, column]
+function cells(card, areas, planes, columns, { scale, low, high, unit, ring = ORANGE, tell, go, chosen }) {
+  const rows = planes[0].length / columns, first = areas[0], last = areas[areas.length - 1], at = chosen?.();
+  areas.forEach((area, p) => heat(card, p, area, planes[p], columns, scale, low, high));
+  const within = ({ x, y, w, h: height }) => // what is drawn in it counts in cells
+    ({ transform: `translate(${x} ${y}) scale(${w / columns} ${height / rows})`, "vector-effect": "non-scaling-stroke" });
+  const ringed = area => box(at[1], at[0], 1, 1, { ...within(area), fill: "none", stroke: ring, "stroke-width": 2.5 });
+  const tall = Math.min(160, last.y + last.h - first.y - 20);
+  const find = (px, py) => areas.map(({ x, y, w, h: height }, p) => [(py - y) / height * rows, (px - x) / w * columns, p].map(Math.floor))
     .find(([i, j]) => i >= 0 && i < rows && j >= 0 && j < columns);
   return {
-    tell: (px, py) => (at => at && tell(...at))(find(px, py)),
-    click: go && ((px, py) => (at => at && go(at[0], at[1]))(find(px, py))),
-    move: go && ((dx, dy) => (([i, j]) => go(clamp(Math.max(i, 0) + dy, 0, rows - 1), clamp(j + dx, 0, columns - 1)))(chosen())),
+    within, nodes: [at && at[0] >= 0 && areas.map(ringed), bar(card, areas.length, last.x + last.w + 14, first.y + 14, tall, scale, low, high, unit)],
+    acts: {
+      tell: (px, py) => { const hit = find(px, py); return hit && tell(...hit); },
+      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(hit[0], hit[1]); }),
+      move: go && ((dx, dy) => { const [i, j] = chosen(); go(clamp(Math.max(i, 0) + dy, 0, rows - 1), clamp(j + dx, 0, columns - 1)); }),
+    },
   };
 }
 
 // ---- the lab in an element. link: told(values), ask(content, buffers), live, figures, load() -> Plotly
 function open(root, D, start, link) {
-  const S = { ...start }, F = numbers(D), { H, W } = F, SCALES = Object.fromEntries(Object.entries(D.scales).map(([name, stops]) => [name, colours(stops)]));
-  const cards = {}, controls = [], answers = new Map(), untold = new Set(), several = D.models.length > 1;
+  const S = { ...start }, F = numbers(D), { H, W } = F, several = D.models.length > 1;
+  const [grey, diverging] = ["cividis", "diverging"].map(name => colours(D.scales[name])), zone_edges = D.zones.map(cut);
+  const ZONES = ["everywhere", `below ${zone_edges[0]}`, `from ${zone_edges.join(" to ")}`, `above ${zone_edges[1]}`];
+  const cards = {}, controls = [], answers = new Map(), untold = new Set();
   let band = { filter: "dog", low: .2, high: .7 }, dark = false, frame = 0, rest = 0, ticking = 0, asked = "";
 
-  const hue_of = rgb => dark && luminance(rgb) < .1 ? rgb.map(v => Math.round(v * .6 + 102)) : rgb, hue = domain => hue_of(D.colors[domain]);
-  const block = () => D.layers[S.layer];
-  const series = () => D.models.flatMap((model, m) => S.domains.map(domain => ({ model, domain, row: F.row(model, domain), dash: m ? "6 4" : null,
-    mark: MARKS[D.domains.indexOf(domain) % MARKS.length], name: several ? `${model} · ${domain}` : domain, plane: F.energyOf(domain, S.layer, model) })));
-  const looked = () => F.energyOf(S.domain, S.layer, several ? S.model : undefined), against = () => F.energyOf(S.reference, S.layer, several ? S.against : undefined);
+  const block = () => D.layers[S.layer], hue = rgb => dark && luminance(rgb) < .1 ? rgb.map(v => Math.round(v * .6 + 102)) : rgb;
   const name_of = (domain, model) => several ? `${model} · ${domain}` : domain;
-  const titled = (card, title, sub = "") => { card.title.textContent = title; card.sub.textContent = sub; card.svg.setAttribute("aria-label", `${title}. ${sub}`); };
-  const [grey, diverging] = ["cividis", "diverging"].map(name => SCALES[name]);
-
-  const VIEWS = {
-    curves(card) {
-      const area = { x: 56, y: 24, w: card.width - 110, h: 200 }, share = S.scale === "share", rows = series();
-      const rings = rows.map(one => F.profile(one.plane, share)), dc = rows.map(one => one.plane[0]);
-      const seen = [...rings.flat(), ...share ? [] : dc].filter(e => e > 0), [least, most] = [Math.min(...seen), Math.max(...seen)];
-      const [low, high] = share ? [0, 1.05 * most] : seen.length ? [Math.floor(Math.log10(least)), Math.ceil(Math.log10(most) + .01)] : [0, 1];
-      const x = r => area.x + area.w * (r + .03) / (Math.SQRT2 + .03), level = e => share ? e : Math.log10(e);
-      const y = e => area.y + area.h * (high - level(e)) / (high - low), top = g => area.y + area.h * (1.02 - g) / 1.02;
-      const { x: radii, y: gains } = F.curve(band), line = path(radii.map(x), gains.map(top)), cuts = F.cutoffs(band), right = x(radii[radii.length - 1]);
-      const ticks = share ? steps(low, high, 5) : range(high - low + 1).map(i => low + i);
-      const up = { ticks, grid: true, at: v => y(share ? v : 10 ** v), text: share ? String : power, far: 44, title: share ? "share of energy per ring (%)" : "energy per coefficient" };
-      const named = legend(rows, area.x, 286, card.width, one => hue(one.domain));
-      titled(card, `What the filter keeps: block ${block()}`, "energy by radius; marks at 0 are DC");
-      show(card, named.bottom + 10, [
-        stroke(`${line}L${right} ${area.y}L${x(0)} ${area.y}Z`, { fill: "currentColor", "fill-opacity": .1, stroke: "none" }),
-        axes(area, { ticks: steps(0, 1.4, card.width < 480 ? 4 : 7), at: x, text: v => +v.toFixed(1), title: "radial frequency (share of Nyquist)" }, up),
-        axes(area, null, { ticks: [0, .25, .5, .75, 1], at: top, text: v => v % 1 ? cut(v) : v, right: true, far: 40, title: "gain" }),
-        cuts.map((r, i) => [stroke(`M${x(r)} ${area.y}v${area.h}`, { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" }),
-          label(x(r), area.y - 6, cut(r), { ...middle, fill: ORANGE, "font-size": 11.5 })]),
-        stroke(line, { "stroke-width": 2, "stroke-dasharray": "7 4" }),
-        rows.map((one, i) => {
-          const color = css(hue(one.domain)), ys = rings[i].map(e => e > 0 || share ? y(e) : NaN), xs = F.radii.map(x);
-          const at = [...xs.map((px, j) => [px, ys[j]]), ...share ? [] : [[x(0), y(dc[i])]]].filter(([, py]) => Number.isFinite(py));
-          return [stroke(path(xs, ys), { stroke: color, "stroke-width": 2, "stroke-dasharray": one.dash }),
-            stroke(at.map(([px, py]) => one.mark(+px.toFixed(1), +py.toFixed(1))).join(""), { fill: color, "stroke-width": .6, "stroke-opacity": .6 })];
-        }), named.nodes,
-      ], { tell: px => {
-        const r = (px - area.x) / area.w * (Math.SQRT2 + .03) - .03, i = F.radii.reduce((best, v, j) => Math.abs(v - r) < Math.abs(F.radii[best] - r) ? j : best, 0);
-        if (r < -.03 || r > Math.SQRT2) return null;
-        return [`radius ${cut(F.radii[i])}`, ...rows.map((one, j) => `${one.name}: ${rings[j][i].toPrecision(3)}${share ? " %" : ""}`)].join("\n");
-      } });
-    },
-    plane(card) {
-      titled(card, `The same on the plane of ${H} × ${W} coefficients`, "gain; DC at the top left");
-      heatmap(card, F.gain(band), { y: 8, height: 196, scale: grey, low: 0, high: 1, unit: "gain" });
-    },
-    zones(card) {
-      const rows = series(), base = one => S.cells === "change by model" ? F.row(D.models[0], one.domain) : F.row(several ? S.against : D.models[0], S.reference);
-      const differs = S.cells !== "share removed", heads = ["everywhere", `below ${cut(D.zones[0])}`, `${cut(D.zones[0])} to ${cut(D.zones[1])}`, `above ${cut(D.zones[1])}`];
-      const values = F.shares(band).map(zone => rows.map(one => zone[one.row].map((v, l) => 100 * (differs ? v - zone[base(one)][l] : v))));
-      const than = S.cells === "change by model" ? `by ${D.models[0]}` : `in ${name_of(S.reference, S.against)}`;
-      titled(card, "Energy removed, by block and domain", differs ? `points more than ${than}` : "percent of the energy without DC");
-      const chosen = () => [rows.findIndex(one => one.domain === S.domain && (!several || one.model === S.model)), S.layer];
-      const go = (i, layer) => set({ domain: rows[i].domain, layer, ...several && { model: rows[i].model } });
-      table(card, { heads, rows: rows.map(one => one.name), columns: D.layers, values, differs, chosen, go, title: "block (from 0)" });
-    },
-    difference(card) {
-      const share = S.scale === "share", z = F.change(looked(), against(), share), t = F.taken(band), unit = share ? "points" : "dB";
-      const most = z.reduce((a, v) => Number.isFinite(v) ? Math.max(a, Math.abs(v)) : a, 1e-9), wide = card.width > 560;
-      titled(card, `${name_of(S.domain, S.model)} against ${name_of(S.reference, S.against)}: block ${block()}`, `${unit}; left the change, right what of it the filter removes`.replace(/left|right/g, side => wide ? side : { left: "above", right: "below" }[side]));
-      heatmap(card, z, { y: 12, height: 250, scale: diverging, low: -most, high: most, unit, second: z.map((v, i) => v * t[i]), chosen: () => S.coefficient,
-        go: (k, l) => set({ coefficient: [k, l] }) });
-    },
-    coefficient(card) {
-      const [k, l] = S.coefficient, rows = series(), wave = F.wave(k, l), most = Math.max(...wave.map(Math.abs)), side = Math.min(card.width * .4, 220);
-      const found = rows.map(one => one.plane[k * W + l]), top = Math.max(...found.filter(Number.isFinite), 1e-30), x = side + 28, width = card.width - x - 12;
-      titled(card, `Coefficient: vertical ${k}, horizontal ${l}`, "its pattern, and how much of it each domain has");
-      const tall = 28, image = { x: 8, y: 12, w: side, h: side * Math.min(H / W, 1.1) };
-      heat(card, 0, image, wave, W, range(256).map(i => [i, i, i]), -most, most);
-      show(card, Math.max(image.h, tall * rows.length) + 24, rows.map((one, i) => [
-        label(x, 20 + i * tall, `${short(one.name, Math.floor(width / 7) - 6)}: ${found[i].toPrecision(3)}`, { "font-size": 11.5 }),
-        box(x, 24 + i * tall, Math.max(width * found[i] / top || 0, 1), 6, { fill: css(hue(one.domain)), stroke: "currentColor", "stroke-width": .5 })]),
-        { tell: () => rows.map((one, i) => `${one.name}: ${found[i].toPrecision(4)}`).join("\n") });
-    },
-  };
-  function heatmap(card, values, { y, height, scale, low, high, unit, second, chosen, go }) { // one plane of coefficients, or two
-    const both = second ? [values, second] : [values], wide = card.width > 560 || !second, gap = 30;
-    const w = wide ? (card.width - 124 - (both.length - 1) * gap) / both.length : card.width - 124;
-    const areas = both.map((_, i) => ({ x: 52 + (wide ? i * (w + gap) : 0), y: y + (wide ? 0 : i * (height + 52)), w, h: height })), last = areas[areas.length - 1];
-    both.forEach((z, i) => heat(card, i, areas[i], z, W, scale, low, high));
-    const across = area => ({ ticks: steps(0, W - 1, area.w / 60), at: l => area.x + area.w * (l + .5) / W, text: String, title: "horizontal frequency (half-cycles)" });
-    const up = area => ({ ticks: steps(0, H - 1, 6), at: k => area.y + area.h * (k + .5) / H, text: String, far: 36, title: area === areas[0] || !wide ? "vertical" : null });
-    const lines = area => F.cutoffs(band).map(edge => path(...cut_line(edge).map((some, axis) => some.map(v => axis ? area.y + area.h * (v + .5) / H : area.x + area.w * (v + .5) / W)))).join("");
-    const at = chosen?.(), frame_of = area => at && box(area.x + area.w * at[1] / W, area.y + area.h * at[0] / H, area.w / W, area.h / H, { fill: "none", stroke: "black", "stroke-width": 2 });
-    show(card, last.y + height + 42, [
-      areas.map(area => [axes(area, across(area), up(area)), second && [stroke(lines(area), { stroke: "white", "stroke-width": 3, opacity: .6 }), stroke(lines(area), { stroke: "black", "stroke-dasharray": "6 4", "stroke-width": 1.5 })], frame_of(area)]),
-      bar(card, 2, last.x + w + 14, areas[0].y + 14, Math.min(height, 180), scale, low, high, unit),
-    ], cells(areas, H, W, { tell: (k, l, p) => `vertical ${k}, horizontal ${l}: ${both[p][k * W + l].toPrecision(3)} ${unit}`, go, chosen }));
+  const series = () => D.models.flatMap((model, m) => S.domains.map(domain => ({
+    model, domain, name: name_of(domain, model), row: F.row(domain, model), plane: F.energyOf(domain, S.layer, model),
+    color: hue(D.colors[domain]), mark: mark(D.domains.indexOf(domain)), dash: m ? "6 4" : null,
+  })));
+  const looked = () => F.energyOf(S.domain, S.layer, S.model), against = () => F.energyOf(S.reference, S.layer, S.against);
+  const compared = () => `${name_of(S.domain, S.model)} against ${name_of(S.reference, S.against)}: block ${block()}`;
+  function titled(card, title, sub = "") {
+    card.title.textContent = title;
+    card.sub.textContent = sub;
+    card.svg.setAttribute("aria-label", `${title}. ${sub}`);
   }
-  function cut_line(edge) { // xs, ys of an ellipse, or of a square where the distance is max(k, l); cut where the plane ends
-    const side = Math.trunc(edge * Math.min(H, W)), turn = range(91).map(i => i * Math.PI / 180);
-    const points = band.filter === "piecewise" ? [[0, side], [side, side], [side, 0]] : turn.map(a => [W * edge * Math.cos(a), H * edge * Math.sin(a)]);
-    const kept = points.map(([x, y]) => x > W - .5 || y > H - .5 ? [NaN, NaN] : [x, y]);
-    return [kept.map(p => p[0]), kept.map(p => p[1])];
-  }
-  function table(card, { heads, rows, columns, values, differs, chosen, go, title, tilt, digits }) { // panels of numbers under each other
-    const left = clamp(14 + 7 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3)), tall = clamp(Math.floor(440 / (heads.length * rows.length)), 17, 27);
-    const w = card.width - left - 62, cell = w / columns.length, step = tall * rows.length + 26, all = values.flat(2).filter(v => v === v);
-    const most = all.reduce((a, v) => Math.max(a, Math.abs(v)), differs ? .1 : 1), top = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -top : 0;
-    const places = digits ?? (top >= (differs ? 10 : 20) ? 0 : 1), scale = differs ? diverging : grey;
-    const written = v => (text => /^[+-]0(\.0)?$/.test(text) ? text.slice(1) : text)((differs && v > 0 ? "+" : "") + v.toFixed(places));
-    const areas = heads.map((_, p) => ({ x: left, y: (heads[0] ? 24 : 8) + p * step, w, h: tall * rows.length })), bottom = areas[areas.length - 1].y + tall * rows.length;
-    areas.forEach((area, p) => heat(card, p, area, values[p].flat(), columns.length, scale, low, top));
-    const grid = areas.map(area => range(columns.length + 1).map(j => `M${area.x + j * cell} ${area.y}v${area.h}`).join("") + range(rows.length + 1).map(i => `M${area.x} ${area.y + i * tall}h${w}`).join("")).join("");
-    const every = cell < 17 ? Math.ceil(17 / cell) : 1, at = chosen?.(), form = cell < 30 ? 10 : 11.5;
-    function tell(i, j, p) {
-      const v = values[p][i][j];
-      return v === v && `${rows[i]}, ${title ? "block" : ""} ${columns[j]}${heads[p] && `, ${heads[p]}`}: ${(differs && v > 0 ? "+" : "") + v.toFixed(2)}`;
-    }
-    show(card, bottom + (tilt ? 110 : 46), [
-      stroke(grid, { stroke: "var(--ct-card, #fff)" }),
-      areas.map((area, p) => [label(left, area.y - 7, heads[p], { "font-weight": 600 }), rows.map((name, i) => s("g", {}, s("title", {}, name),
-        label(left - 8, area.y + (i + .5) * tall + 4, short(name, Math.max(Math.floor((left - 12) / 7), 4)), { "text-anchor": "end", ...i === at?.[0] && { "font-weight": 700 } }))),
-      cell >= 17 && values[p].map((line, i) => line.map((v, j) => v === v ? label(area.x + (j + .5) * cell, area.y + (i + .5) * tall + 4, written(v),
-        { ...middle, "font-size": form, fill: ink(scale[step_of(v, low, top)]) }) : null)),
-      at && at[0] >= 0 && box(area.x + at[1] * cell, area.y + at[0] * tall, cell, tall, { fill: "none", stroke: ORANGE, "stroke-width": 3 })]),
-      columns.map((name, j) => j % every ? null : tilt ? label(0, 0, short(String(name), 18), { "text-anchor": "end", "font-size": 11.5, transform: `translate(${left + (j + .6) * cell} ${bottom + 12}) rotate(-50)` })
-        : label(left + (j + .5) * cell, bottom + 16, name, { ...middle, "font-size": 11.5, ...j === at?.[1] && { "font-weight": 700 } })),
-      title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }),
-      bar(card, heads.length, left + w + 14, areas[0].y + 14, Math.min(150, bottom - areas[0].y - 20), scale, low, top, differs ? "points" : "%"),
-    ], cells(areas, rows.length, columns.length, { tell, go, chosen }));
-  }
-
-  // ---- pictures
-  const shown = src => h("img", { src, alt: "" });
-  const figure = (head, ...nodes) => h("figure", {}, h("div", { class: "ct-picture" }, nodes), h("figcaption", {}, head));
-  const painted = (planes, limit) => paint(h("canvas"), W, H, i => planes.map(z => 255 * (.5 + z[i] / (2 * limit)))); // 0 is grey
-  function norm_map({ norms, span: [low, high], outliers: [xs, ys] }) {
-    const canvas = paint(h("canvas"), W, H, shades(norms, grey, low, high || 1));
-    const cross = xs.map((x, i) => `M${x + .1} ${ys[i] + .1}l.8 .8m0-.8l-.8 .8`).join("");
-    return [canvas, s("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none" }, stroke(cross, { stroke: "white", "stroke-width": .3 }), stroke(cross, { stroke: ORANGE, "stroke-width": .18 }))];
-  }
-  const pictured = (card, rows) => card.pictures.replaceChildren(...rows.map(row => h("div", { class: "ct-row" }, row)));
-  VIEWS.features = card => {
-    const all = D.images[S.domain], limit = Math.max(D.limits[S.layer], 1e-12);
-    if (!all?.length) return absent(card, "One image: features in three principal directions", "no example images of this domain fitted into this page");
-    const one = all[Math.min(S.image, all.length - 1)];
-    titled(card, `One image of ${S.domain}: features of block ${block()} in three principal directions`, several ? D.shared ? "the same directions for all models" : "each model has directions of its own" : "");
-    pictured(card, one.models.map((of, m) => {
-      const found = F.projections(of, S.layer), [before, kept, removed] = F.parts(found.maps, band).map(planes => painted(planes, limit)), [low, high] = found.span.map(v => +v.toPrecision(3));
-      return [figure(several ? D.models[m] : "input", shown(one.input)), figure("before", before), figure("kept", kept), figure("removed", removed), figure(`token norm, ${low} to ${high} (×: outliers)`, norm_map(found))];
-    }));
-  };
   function absent(card, title, why) {
     titled(card, title, why);
     card.pictures?.replaceChildren();
     card.answer = null;
     show(card, 0, []);
   }
+
+  const VIEWS = {
+    curves(card) {
+      const area = { x: 56, y: 24, w: card.width - 110, h: 200 }, share = S.scale === "share", rows = series();
+      const energies = rows.map(one => [share ? NaN : one.plane[0], ...F.profile(one.plane, share)]); // DC, then rings
+      const seen = energies.flat().filter(e => e > 0), [least, most] = seen.length ? [Math.min(...seen), Math.max(...seen)] : [1, 10];
+      const [low, high] = share ? [0, 1.05 * most] : [Math.floor(Math.log10(least)), Math.ceil(Math.log10(most) + .01)];
+      const x = r => area.x + area.w * (r + .03) / (Math.SQRT2 + .03), level = e => share ? e : Math.log10(e);
+      const y = e => area.y + area.h * (high - level(e)) / (high - low), top = g => area.y + area.h * (1.02 - g) / 1.02;
+      const gain = F.curve(band), gains = path(gain.x.map(x), gain.y.map(top)), right = x(gain.x[gain.x.length - 1]);
+      const across = { ticks: steps(0, 1.4, card.width < 480 ? 4 : 7), at: x, text: v => +v.toFixed(1), title: "radial frequency (share of Nyquist)" };
+      const up = share ? { ticks: steps(low, high, 5), at: y, text: String, title: "share of energy per ring (%)" }
+        : { ticks: range(high - low + 1).map(i => low + i), at: v => y(10 ** v), text: power, title: "energy per coefficient" };
+      const named = legend(rows, area.x, 286, card.width), xs = [0, ...F.radii].map(x);
+      titled(card, `What the filter keeps: block ${block()}`, "energy by radius; marks at 0 are DC");
+      show(card, named.bottom + 10, [
+        stroke(`${gains}L${right} ${area.y}L${x(0)} ${area.y}Z`, { fill: "currentColor", "fill-opacity": .1, stroke: "none" }),
+        axes(area, across, { ...up, grid: true, far: 44 }),
+        axes(area, null, { ticks: [0, .25, .5, .75, 1], at: top, text: v => v % 1 ? cut(v) : v, right: true, far: 40, title: "gain" }),
+        F.cutoffs(band).map(r => [stroke(`M${x(r)} ${area.y}v${area.h}`, dotted), label(x(r), area.y - 6, cut(r), { ...middle, ...small, fill: ORANGE })]),
+        stroke(gains, { "stroke-width": 2, "stroke-dasharray": "7 4" }),
+        rows.map((one, i) => [line(one, xs.slice(1), energies[i].slice(1).map(y)), dots(one, xs, energies[i].map(y))]),
+        named.nodes,
+      ], { tell: px => {
+        if (px < area.x || px > area.x + area.w) return null;
+        const far = F.radii.map(r => Math.abs(x(r) - px)), i = far.indexOf(Math.min(...far));
+        const said = rows.map((one, j) => `${one.name}: ${energies[j][i + 1].toPrecision(3)}${share ? " %" : ""}`);
+        return [`radius ${cut(F.radii[i])}`, ...said].join("\n");
+      } });
+    },
+    plane(card) {
+      titled(card, `The same on the plane of ${H} × ${W} coefficients`, "gain; DC at the top left");
+      heatmap(card, [F.gain(band)], 196, { scale: grey, low: 0, high: 1, unit: "gain" });
+    },
+    zones(card) {
+      const rows = series(), by_model = S.cells === "change by model", differs = S.cells !== "share removed";
+      const base = one => by_model ? F.row(one.domain) : F.row(S.reference, S.against);
+      const values = F.shares(band).map(zone => rows.map(one => zone[one.row].map((v, l) => 100 * (differs ? v - zone[base(one)][l] : v))));
+      const than = by_model ? `by ${D.models[0]}` : `in ${name_of(S.reference, S.against)}`;
+      titled(card, "Energy removed, by block and domain", differs ? `points more than ${than}` : "percent of the energy without DC");
+      table(card, { heads: ZONES, rows: rows.map(one => one.name), columns: D.layers, values, differs, title: "block (from 0)",
+        chosen: () => [rows.findIndex(one => one.domain === S.domain && one.model === (S.model ?? D.models[0])), S.layer],
+        go: (i, layer) => set({ domain: rows[i].domain, layer, ...several && { model: rows[i].model } }) });
+    },
+    difference(card) {
+      const share = S.scale === "share", z = F.change(looked(), against(), share), t = F.taken(band), unit = share ? "points" : "dB";
+      const most = z.reduce((a, v) => Number.isFinite(v) ? Math.max(a, Math.abs(v)) : a, 1e-9);
+      const [one, other] = card.width > 560 ? ["left", "right"] : ["above", "below"];
+      titled(card, compared(), `${unit}; ${one} the change, ${other} what of it the filter removes`);
+      heatmap(card, [z, z.map((v, i) => v * t[i])], 250, { scale: diverging, low: -most, high: most, unit, ring: "black",
+        chosen: () => S.coefficient, go: (k, l) => set({ coefficient: [k, l] }) });
+    },
+    coefficient(card) {
+      const [k, l] = S.coefficient, rows = series(), wave = F.wave(k, l), most = Math.max(...wave.map(Math.abs)), tall = 28;
+      const side = Math.min(card.width * .4, 220), image = { x: 8, y: 12, w: side, h: side * Math.min(H / W, 1.1) };
+      const found = rows.map(one => one.plane[k * W + l]), top = Math.max(...found.filter(Number.isFinite), 1e-30);
+      const x = side + 28, width = card.width - x - 12, long = i => Math.max(width * found[i] / top || 0, 1);
+      titled(card, `Coefficient: vertical ${k}, horizontal ${l}`, "its pattern, and how much of it each domain has");
+      heat(card, 0, image, wave, W, range(256).map(i => [i, i, i]), -most, most);
+      show(card, Math.max(image.h, tall * rows.length) + 24, rows.map((one, i) => [
+        label(x, 20 + i * tall, `${short(one.name, Math.floor(width / 7) - 6)}: ${found[i].toPrecision(3)}`, small),
+        box(x, 24 + i * tall, long(i), 6, { fill: css(one.color), stroke: "currentColor", "stroke-width": .5 })]),
+        { tell: () => rows.map((one, i) => `${one.name}: ${found[i].toPrecision(4)}`).join("\n") });
+    },
+  };
+  const dotted = { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" };
+  function heatmap(card, planes, height, options) { // planes of coefficients side by side, or under each other
+    const n = planes.length, wide = n < 2 || card.width > 560, w = (card.width - 124 - (wide ? 30 * (n - 1) : 0)) / (wide ? n : 1);
+    const areas = planes.map((_, i) => ({ x: 52 + (wide ? i * (w + 30) : 0), y: 12 + (wide ? 0 : i * (height + 52)), w, h: height }));
+    const tell = (k, l, p) => `vertical ${k}, horizontal ${l}: ${planes[p][k * W + l].toPrecision(3)} ${options.unit}`;
+    const grid = cells(card, areas, planes, W, { ...options, tell });
+    const edges = n > 1 ? F.cutoffs(band).map(edge => path(...cut_line(edge))).join("") : "";
+    show(card, areas[n - 1].y + height + 42, [
+      areas.map((area, i) => [
+        axes(area, { ticks: steps(0, W - 1, w / 60), at: l => area.x + w * (l + .5) / W, text: String, title: "horizontal frequency (half-cycles)" },
+          { ticks: steps(0, H - 1, 6), at: k => area.y + height * (k + .5) / H, text: String, far: 36, title: wide && i ? null : "vertical" }),
+        stroke(edges, { ...grid.within(area), stroke: "white", "stroke-width": 3, opacity: .6 }),
+        stroke(edges, { ...grid.within(area), stroke: "black", "stroke-width": 1.5, "stroke-dasharray": "6 4" })]),
+      grid.nodes,
+    ], grid.acts);
+  }
+  function cut_line(edge) { // columns, rows of an ellipse, or of a square where the distance is max(k, l); cut where the plane ends
+    const side = Math.trunc(edge * Math.min(H, W)), turn = range(91).map(i => i * Math.PI / 180);
+    const at = band.filter === "piecewise" ? [[0, side], [side, side], [side, 0]] : turn.map(a => [W * edge * Math.cos(a), H * edge * Math.sin(a)]);
+    const kept = at.map(([l, k]) => l > W - .5 || k > H - .5 ? [NaN, NaN] : [l + .5, k + .5]);
+    return [kept.map(([l]) => l), kept.map(([, k]) => k)];
+  }
+  function table(card, { heads, rows, columns, values, differs, chosen, go, title, tilt }) { // panels of numbers under each other
+    const left = clamp(14 + 7 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3));
+    const tall = clamp(Math.floor(440 / (heads.length * rows.length)), 17, 27), w = card.width - left - 62, cell = w / columns.length;
+    const most = values.flat(2).reduce((a, v) => v === v ? Math.max(a, Math.abs(v)) : a, differs ? .1 : 1);
+    const high = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -high : 0, scale = differs ? diverging : grey;
+    const digits = high >= (differs ? 10 : 20) ? 0 : 1, unit = differs ? "points" : "%";
+    const signed = (v, digits) => ((differs && v > 0 ? "+" : "") + v.toFixed(digits)).replace(/^[+-](0(\.0*)?)$/, "$1"); // no sign before a zero
+    const areas = heads.map((head, p) => ({ x: left, y: (head ? 24 : 8) + p * (tall * rows.length + 26), w, h: tall * rows.length }));
+    const bottom = areas[heads.length - 1].y + tall * rows.length, every = Math.max(Math.ceil(17 / cell), 1), at = chosen?.();
+    const place = (j, p) => [`${title ? "block " : ""}${columns[j]}`, heads[p]].filter(Boolean).join(", ");
+    const tell = (i, j, p) => values[p][i][j] === values[p][i][j] && `${rows[i]}, ${place(j, p)}: ${signed(values[p][i][j], 2)}`;
+    const grid = cells(card, areas, values.map(lines => lines.flat()), columns.length, { scale, low, high, unit, chosen, go, tell });
+    const gaps = range(columns.length + 1).map(j => `M${j} 0v${rows.length}`).join("") + range(rows.length + 1).map(i => `M0 ${i}h${columns.length}`).join("");
+    const bold = yes => yes && { "font-weight": 700 }, half = i => (i + .5) * tall + 4, room = Math.max(Math.floor((left - 12) / 7), 4);
+    const number = (v, i, j, y) => v === v && label(left + (j + .5) * cell, y + half(i), signed(v, digits),
+      { ...middle, "font-size": cell < 30 ? 10 : 11.5, fill: ink(scale[step_of(v, low, high)]) });
+    show(card, bottom + (tilt ? 110 : 46), [
+      areas.map((area, p) => [
+        stroke(gaps, { ...grid.within(area), stroke: "var(--ct-card, #fff)" }), label(left, area.y - 7, heads[p], bold(true)),
+        rows.map((name, i) => s("g", {}, s("title", {}, name),
+          label(left - 8, area.y + half(i), short(name, room), { "text-anchor": "end", ...bold(i === at?.[0]) }))),
+        cell >= 17 && values[p].map((cells, i) => cells.map((v, j) => number(v, i, j, area.y)))]),
+      columns.map((name, j) => j % every ? null : tilt
+        ? label(0, 0, short(name, 18), { "text-anchor": "end", ...small, transform: `translate(${left + (j + .6) * cell} ${bottom + 12}) rotate(-50)` })
+        : label(left + (j + .5) * cell, bottom + 16, name, { ...middle, ...small, ...bold(j === at?.[1]) })),
+      title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }), grid.nodes,
+    ], grid.acts);
+  }
+
+  // ---- pictures
+  const shown = src => h("img", { src, alt: "" });
+  const figure = (head, ...nodes) => h("figure", {}, h("div", { class: "ct-picture" }, nodes), h("figcaption", {}, head));
+  const pictured = (card, rows) => card.pictures.replaceChildren(...rows.map(row => h("div", { class: "ct-row" }, row)));
+  const painted = (planes, limit) => paint(h("canvas"), W, H, i => planes.map(z => 255 * (.5 + z[i] / (2 * limit)))); // 0 is grey
+  function norm_map({ norms, span: [low, high], outliers: [xs, ys] }) {
+    const cross = xs.map((x, i) => `M${x + .1} ${ys[i] + .1}l.8 .8m0-.8l-.8 .8`).join("");
+    return [paint(h("canvas"), W, H, shades(norms, grey, low, high || 1)), s("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none" },
+      stroke(cross, { stroke: "white", "stroke-width": .3 }), stroke(cross, { stroke: ORANGE, "stroke-width": .18 }))];
+  }
+  VIEWS.features = card => {
+    const all = D.images[S.domain], limit = Math.max(D.limits[S.layer], 1e-12);
+    if (!all?.length) return absent(card, "One image: features in three principal directions", "no example images of this domain fitted into this page");
+    const one = all[Math.min(S.image, all.length - 1)], whose = D.shared ? "the same directions for all models" : "each model has directions of its own";
+    titled(card, `One image of ${S.domain}: features of block ${block()} in three principal directions`, several ? whose : "");
+    pictured(card, one.models.map((of, m) => {
+      const found = F.projections(of, S.layer), [low, high] = found.span.map(v => +v.toPrecision(3));
+      const parts = F.parts(found.maps, band).map((planes, i) => figure(["before", "kept", "removed"][i], painted(planes, limit)));
+      return [figure(several ? D.models[m] : "input", shown(one.input)), parts, figure(`token norm, ${low} to ${high} (×: outliers)`, norm_map(found))];
+    }));
+  };
   const question = (of = S) => JSON.stringify(["domain", "image", "domains", "filter", "cuts", "order", "keep_dc"].map(name => of[name]));
   if (D.answer) answers.set(question(D.state), D.answer);
   VIEWS.segmentation = card => {
     const answer = answers.get(question()), title = `One image of ${S.domain}: segmentation`;
-    if (!answer) return absent(card, title, link.live ? "asking the model …" : "this needs the model: open the lab in Jupyter to see it for another filter or image");
+    const why = link.live ? "asking the model …" : "this needs the model: open the lab in Jupyter to see it for another filter or image";
+    if (!answer) return absent(card, title, why);
     titled(card, title, answer.rows[0].model ? "a row for each model" : "");
-    if (card.answer !== answer) pictured(card, answer.rows.map(row => row.heads.map((head, i) => figure(row.model && !i ? `${row.model}: ${head}` : head, shown(row.pictures[i])))));
+    const head = (row, i) => row.model && !i ? `${row.model}: ${row.heads[0]}` : row.heads[i];
+    if (card.answer !== answer) pictured(card, answer.rows.map(row => row.pictures.map((src, i) => figure(head(row, i), shown(src)))));
     card.answer = answer;
   };
   VIEWS.iou = card => {
@@ -379,55 +404,69 @@ function open(root, D, start, link) {
     card.node.hidden = !visible("iou") || !D.labelled;
     if (!found?.rows.length) return absent(card, title, !answer && !link.live ? "this needs the model" : "counting …");
     titled(card, title, found.done < found.all ? `counting: ${found.done} of ${found.all} images` : "points, filtered minus as it is");
-    table(card, { heads: [""], rows: found.rows, columns: found.classes, values: [found.change.map(line => line.map(v => v == null ? NaN : 100 * v))], differs: true, tilt: true });
+    const values = [found.change.map(line => line.map(v => v == null ? NaN : 100 * v))];
+    table(card, { heads: [""], rows: found.rows, columns: found.classes, values, differs: true, tilt: true });
   };
   const drawn = async (card, figure, adapt) => { // a plotly figure that Python has made
     if (!figure) return;
-    const made = structuredClone(figure), light = dark ? "#e6e8eb" : "#1c1e21", P = await link.load();
-    for (const axis of [made.layout.template.layout.xaxis, made.layout.template.layout.yaxis]) axis.gridcolor = dark ? "#3a3f46" : "#e8e8e8";
-    Object.assign(made.layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", width: Math.max(card.width, 640), title: "", font: { color: light } });
-    made.layout.margin = { ...made.layout.template.layout.margin, ...made.layout.margin, t: Math.max((made.layout.margin?.t ?? 60) - 30, 30) };
-    for (const one of made.layout.shapes ?? []) if (one.type === "line") one.line.color = light; // cut-offs
-    adapt?.(made.layout);
+    const made = structuredClone(figure), { layout } = made, light = dark ? "#e6e8eb" : "#1c1e21", P = await link.load();
+    const house = layout.template.layout, clear = "rgba(0,0,0,0)", grid = dark ? "#3a3f46" : "#e8e8e8";
+    for (const axis of [house.xaxis, house.yaxis]) axis.gridcolor = grid;
+    for (const one of layout.shapes ?? []) if (one.type === "line") one.line.color = light; // cut-offs
+    const margin = { ...house.margin, ...layout.margin, t: Math.max((layout.margin?.t ?? 60) - 30, 30) };
+    Object.assign(layout, { paper_bgcolor: clear, plot_bgcolor: clear, width: Math.max(card.width, 640), title: "", font: { color: light }, margin });
+    adapt?.(layout);
     if (same(made, card.made)) return;
     card.made = structuredClone(made); // plotly writes into what it is given
-    await P.react(card.plotly, made.data, made.layout, { displaylogo: false, displayModeBar: false });
+    await P.react(card.plotly, made.data, layout, { displaylogo: false, displayModeBar: false });
   };
   VIEWS.information = card => {
     titled(card, "What linear probes tell from one band of the features", link.figures.of ? `model: ${link.figures.of}` : "");
-    const { x, y } = F.curve(band, 2001), half = Math.max(...y) / 2, under = x.filter((_, i) => y[i] > half);
-    return drawn(card, link.figures.information, layout => layout.shapes.filter(one => one.type === "rect").forEach(one => Object.assign(one, { x0: under[0], x1: under[under.length - 1] })));
+    const { x, y } = F.curve(band, 2001), half = Math.max(...y) / 2, under = x.filter((_, i) => y[i] > half), span = { x0: under[0], x1: under[under.length - 1] };
+    return drawn(card, link.figures.information, layout => layout.shapes.filter(one => one.type === "rect").forEach(one => Object.assign(one, span)));
   };
-  VIEWS.outliers = card => { titled(card, "Tokens of outlying norm", `filter: ${link.figures.filter}`); return drawn(card, link.figures.outliers); };
-  VIEWS.benchmark = card => { titled(card, `Benchmark: ${S.experiment}`); return drawn(card, D.benchmark[S.experiment][S.baseline]); };
+  VIEWS.outliers = card => {
+    titled(card, "Tokens of outlying norm", `filter: ${link.figures.filter}`);
+    return drawn(card, link.figures.outliers);
+  };
+  VIEWS.benchmark = card => {
+    titled(card, `Benchmark: ${S.experiment}`);
+    return drawn(card, D.benchmark[S.experiment][S.baseline]);
+  };
   VIEWS.learnt = card => { // filters that were trained: the ways of their edges, and where they ended
-    const rows = D.learnt.map((one, i) => ({ ...one, color: hue_of(LEARNT[i % LEARNT.length]), mark: MARKS[i % MARKS.length], dash: i < LEARNT.length ? null : "6 4", name: `${one.name}: ${one.now.map(cut).join(" to ")}` }));
+    const rows = D.learnt.map((one, i) => ({ ...one, color: hue(LEARNT[i % LEARNT.length]), mark: mark(i), dash: i < LEARNT.length ? null : "6 4",
+      name: `${one.name}: ${one.now.map(cut).join(" to ")}`, at: 26 * (i + 1) }));
     const last = Math.max(0, ...rows.flatMap(one => one.path.map(([done]) => done))), bars = 26 * rows.length + 16;
-    const area = { x: 56, y: 12, w: card.width - 70, h: 190 }, top = Math.max(1, ...rows.flatMap(one => [one.now[1], ...one.path.map(([, , high]) => high)])) * 1.05;
-    const x = done => area.x + (area.w - bars) * done / Math.max(last, 1), y = r => area.y + area.h * (1 - r / top), at = i => area.x + (last && area.w - bars) + 26 * (i + 1);
-    const named = legend(rows, area.x, area.h + 66, card.width, one => one.color);
-    const up = { ticks: steps(0, top, 5), grid: true, at: y, text: cut, far: 44, title: "radial frequency" };
+    const area = { x: 56, y: 12, w: card.width - 70, h: 190 }, ends = area.x + (last && area.w - bars);
+    const top = 1.05 * Math.max(1, ...rows.flatMap(one => [one.now[1], ...one.path.map(([, , high]) => high)]));
+    const x = done => area.x + (area.w - bars) * done / Math.max(last, 1), y = r => area.y + area.h * (1 - r / top);
+    const across = last ? { ticks: steps(0, last, (area.w - bars) / 90), at: x, text: String, title: "iterations" } : null;
+    const named = legend(rows, area.x, area.h + 66, card.width);
     titled(card, "Filters that were learnt: their cut-offs", last ? "over the iterations of the run, and as they are" : "as they are; the folder of the run would tell the way");
     show(card, named.bottom + 10, [
-      axes(area, last ? { ticks: steps(0, last, (area.w - bars) / 90), at: x, text: String, title: "iterations" } : null, up),
-      F.cutoffs(band).map(r => stroke(`M${area.x} ${y(r)}h${area.w}`, { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" })),
-      rows.map((one, i) => [
-        [1, 2].map(edge => stroke(path(one.path.map(row => x(row[0])), one.path.map(row => y(row[edge]))), { stroke: css(one.color), "stroke-width": 2, "stroke-dasharray": one.dash })),
-        stroke(`M${at(i)} ${y(one.now[0])}V${y(one.now[1])}`, { stroke: css(one.color), "stroke-width": 3 }),
-        stroke(one.now.map(r => one.mark(at(i), y(r))).join(""), { fill: css(one.color), "stroke-width": .6 })]), named.nodes,
+      axes(area, across, { ticks: steps(0, top, 5), grid: true, at: y, text: cut, far: 44, title: "radial frequency" }),
+      F.cutoffs(band).map(r => stroke(`M${area.x} ${y(r)}h${area.w}`, dotted)),
+      rows.map(one => [
+        [1, 2].map(edge => line(one, one.path.map(row => x(row[0])), one.path.map(row => y(row[edge])))),
+        line({ ...one, dash: null }, one.now.map(() => ends + one.at), one.now.map(y), 3), dots(one, one.now.map(() => ends + one.at), one.now.map(y))]),
+      named.nodes,
     ]);
   };
   function words() { // the lab in sentences
-    const percent = v => `${(100 * v).toFixed(v < .0995 ? 1 : 0)} %`, [all, low, mid, high] = F.shares(band), of_filter = S.filter === "none" ? "No filter" : `${D.filters[S.filter]}, ${cut(S.cuts[0])} to ${cut(S.cuts[1])}${S.filter === "butterworth" ? `, order ${S.order}` : ""}`;
-    const lines = series().map(one => {
-      const v = zone => zone[one.row][S.layer], edge = F.reach(one.plane, band), dc = one.plane[0] / total(one.plane);
-      return `${one.name}: ${percent(v(all))} of the energy is removed (${percent(v(low))} from below ${cut(D.zones[0])}, ${percent(v(mid))} from between, ${percent(v(high))} from above ${cut(D.zones[1])})${v(all) > 1e-6 && edge ? `; nine tenths of that lie below ${cut(edge)}` : ""}. DC holds ${percent(dc)} of all energy and is left out.`;
+    const percent = v => `${(100 * v).toFixed(v < .0995 ? 1 : 0)} %`, shares = F.shares(band), rows = series().map(one => ({ ...one, v: shares.map(zone => zone[one.row][S.layer]) }));
+    const filter = [D.filters[S.filter], S.filter !== "none" && S.cuts.map(cut).join(" to "), S.filter === "butterworth" && `order ${S.order}`, S.keep_dc && "DC passes"];
+    const lines = rows.map(one => {
+      const edge = F.reach(one.plane, band), tenths = one.v[0] > 1e-6 && edge ? `; nine tenths of that lie below ${cut(edge)}` : "";
+      const parts = [1, 2, 3].map(zone => `${percent(one.v[zone])} ${ZONES[zone]}`).join(", ");
+      return `${one.name}: ${percent(one.v[0])} of the energy is removed (${parts})${tenths}. DC holds ${percent(one.plane[0] / total(one.plane))} of all energy and is left out.`;
     });
-    const found = series().map(one => ({ name: one.name, v: all[one.row][S.layer] })).sort((a, b) => b.v - a.v), last = found[found.length - 1];
-    const ends = found.length > 1 ? `At block ${block()} the filter takes ${percent(found[0].v)} of ${found[0].name} and ${percent(last.v)} of ${last.name}.` : `At block ${block()} the filter takes ${percent(found[0].v)}.`;
-    return [`${ends} (${of_filter}${S.keep_dc ? ", DC passes" : ""}.)`, ...lines];
+    const takes = rows.sort((a, b) => b.v[0] - a.v[0]).map(one => `${percent(one.v[0])} of ${one.name}`), ends = [...new Set([takes[0], takes[takes.length - 1]])];
+    return [`At block ${block()} the filter takes ${ends.join(" and ")}. (Filter: ${filter.filter(Boolean).join(", ")}.)`, ...lines];
   }
-  VIEWS.words = card => { titled(card, "In words", "for a caption"); card.words.replaceChildren(...words().map(line => h("p", {}, line))); };
+  VIEWS.words = card => {
+    titled(card, "In words", "for a caption");
+    card.words.replaceChildren(...words().map(line => h("p", {}, line)));
+  };
 
   // ---- controls: plain elements, which a keyboard and a screen reader know
   const titles = name => D.labels[name] ?? name;
@@ -456,7 +495,7 @@ function open(root, D, start, link) {
     const buttons = D.choices[name].map((option, i) => h("button", { class: "ct-chip", type: "button", title: option, onclick: () => {
       const on = D.choices[name].filter(o => S[name].includes(o) !== (o === option));
       if (on.length >= least) set({ [name]: on }); // the last one stays
-    } }, name === "domains" ? s("svg", { width: 12, height: 12, "aria-hidden": "true" }, stroke(MARKS[i % MARKS.length](6, 6), { fill: "currentColor", stroke: "none" })) : null, h("span", {}, option)));
+    } }, name === "domains" ? s("svg", { width: 12, height: 12, "aria-hidden": "true" }, stroke(`M6 6${mark(i)}`, { fill: "currentColor", stroke: "none" })) : null, h("span", {}, option)));
     return control(group(name, buttons), () => buttons.forEach((button, i) => {
       const option = D.choices[name][i], on = S[name].includes(option), rgb = name === "domains" ? D.colors[option] : [0, 98, 155];
       button.setAttribute("aria-pressed", on);
