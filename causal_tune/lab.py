@@ -23,32 +23,30 @@ from plotly.colors import get_colorscale, unlabel_rgb
 from plotly.offline import get_plotlyjs
 
 # %% auto #0
-__all__ = ['FILTERS', 'PRESETS', 'FILTER', 'LABELS', 'OPTIONAL', 'OFF', 'CAPTIONS', 'FEWEST', 'NAMES', 'POINTS', 'COLOURS',
-           'STAGED', 'INTRODUCTION', 'band_of', 'WithDC', 'adapter_of', 'filtered', 'other_band', 'pack_energy',
-           'relative_error', 'pack_maps', 'pack_norms', 'thumbnail', 'edges_for', 'lacking', 'read_differences',
-           'read_results', 'panels', 'as_json', 'benchmark_figures', 'as_backbone', 'label_space', 'any_space',
-           'Looked', 'look', 'same_blocks', 'own_filter', 'place_of', 'learnt_filters', 'asset', 'control', 'Controls',
-           'FrequencyLab', 'number', 'chosen_of', 'one_of', 'explanations', 'Contents', 'thinned', 'picks_of',
-           'example', 'contents', 'constants', 'captions_of', 'packed_plotly', 'dc_share', 'joined', 'spectrum_table',
-           'open_lab', 'lab_notebook']
+__all__ = ['FILTERS', 'PRESETS', 'FILTER', 'LABELS', 'OPTIONAL', 'OFF', 'CAPTIONS', 'FEWEST', 'COLOURS', 'STAGED', 'INTRODUCTION',
+           'band_of', 'WithDC', 'adapter_of', 'filtered', 'other_band', 'pack_energy', 'relative_error', 'pack_maps',
+           'pack_norms', 'thumbnail', 'lacking', 'panels', 'as_json', 'benchmark_figures', 'as_backbone', 'label_space',
+           'any_space', 'Looked', 'look', 'same_blocks', 'own_filter', 'place_of', 'learnt_filters', 'asset', 'control',
+           'Controls', 'FrequencyLab', 'number', 'chosen_of', 'one_of', 'explanations', 'Contents', 'picks_of',
+           'example', 'contents', 'constants', 'captions_of', 'packed_plotly', 'dc_share', 'open_lab', 'lab_notebook']
 
 # %% ../nbs/9_lab/40_lab.ipynb #c3f948e7
 from .core import shown as short, unknown
 from .files import whole_file
 from .images import domain_folders, image_files
 from .domains import SPACES, LabelSpace, domain_color
-from .bands import BANDS, LearnableBand, radius, split
-from .frequency import Spectra, radial_profile, suppressed_table
+from .bands import BANDS, LearnableBand, split
+from .frequency import radial_profile, spectrum_table, suppressed_table
 from .adapters import Adapter
 from .backbones import Backbone, PerStage, create_backbone, stages_of
 from .segmentor import Segmentor
 from .datasets import evenly_spaced, load_dataset
 from .evaluation import classify, confusion, iou as class_iou
-from .results import read_table
+from .results import read_results
 from .training import cutoffs_of, load_checkpoint, read_cutoffs
-from .observation import Gathered, Observation, directions, gather, observe, outliers as outlying
+from .observation import Gathered, Observation, directions, gather, joined, observe, outliers as outlying, thinned
 from .artifacts import artifact_report, outlier_figure
-from .evidence import EDGES, evidence_by_layer, joined_evidence, one_grid, skill_curves
+from .evidence import edges_for, evidence_by_layer, joined_evidence, one_grid, skill_curves
 from .figures import data_uri, difference_plot, information_figure
 
 # %% ../nbs/9_lab/40_lab.ipynb #7a9d086a
@@ -194,14 +192,6 @@ CAPTIONS = dict(
 # %% ../nbs/9_lab/40_lab.ipynb #4aae3125
 FEWEST = 8 # images of a domain that probes need
 
-def edges_for(h: int, w: int) -> tuple[float, ...]: # the patch grid -> radii
-    "The rings of the evidence chapter, wider where they would hold no coefficient."
-    r = radius(h, w)
-    edges = [0.]
-    for edge in EDGES[1:]:
-        if ((r > 0) & (r >= edges[-1]) & (r < edge)).any(): edges.append(edge)
-    return (*edges[:-1], EDGES[-1])
-
 def lacking(data: Gathered) -> str: # empty if nothing is
     "What the probes need and do not have."
     counts = {d: len(x) for d, x in data.images.items()}
@@ -209,34 +199,7 @@ def lacking(data: Gathered) -> str: # empty if nothing is
     few = ", ".join(f"{d} has {n}" for d, n in counts.items() if n < FEWEST)
     return few and f"Measuring needs {FEWEST} images of each domain, better 32 (n=32, or --n 32); {few}."
 
-# %% ../nbs/9_lab/40_lab.ipynb #56ff236d
-NAMES = ["adapter", "domain", "reference"] # columns of text
-POINTS = ["difference", "low", "high"] # columns of numbers
-
-def read_differences(path) -> pd.DataFrame:
-    "A table of differences. ValueError where columns are missing, and for cells that are no numbers; one seed leaves the ends empty."
-    table = read_table(path)
-    lost = [name for name in NAMES + POINTS if name not in table]
-    if lost: raise ValueError(f"{path} is no table of differences: it lacks {', '.join(lost)}; `causal-tune bench-quality` writes them.")
-    points = table.reindex(columns=[*POINTS, "holm"]).apply(pd.to_numeric, errors="coerce").astype(float)
-    names = table[NAMES].astype(str)
-    readable = names.apply(lambda column: column.map(lambda name: str(name).isprintable())) & table[NAMES].notna()
-    ends = ["low", "high"]
-    bounded = np.isfinite(points[ends]).all(axis=1) | table[ends].isna().all(axis=1)  # one seed gives no interval
-    whole = np.isfinite(points.difference) & bounded & readable.all(axis=1)
-    if not whole.any() or not whole.all():
-        raise ValueError(f"{path} is damaged: {(~whole).sum()} of its {len(table)} lines lack a name or a number; copy or write it again.")
-    return table.assign(**points, **names)
-
 # %% ../nbs/9_lab/40_lab.ipynb #c8a828ab
-def read_results(folder # of `causal-tune bench-quality`, or its --tables
-) -> dict[str, pd.DataFrame]: # experiment -> its differences
-    "Every quality_EXPERIMENT_differences.csv. ValueError where there is none."
-    head, tail = "quality_", "_differences.csv"
-    paths = sorted(Path(folder).glob(f"{head}*{tail}"))
-    if not paths: raise ValueError(f"{folder} holds no {head}EXPERIMENT{tail}; `causal-tune bench-quality` writes them.")
-    return {path.name.removeprefix(head).removesuffix(tail): read_differences(path) for path in paths}
-
 def panels(domains) -> list[str]: # at most six
     "The domains to draw: those that are not of the form name:severity, if there are others."
     plain = [d for d in domains if ":" not in d]
@@ -569,17 +532,6 @@ class Contents(NamedTuple):
 def _everything(self:FrequencyLab):
     return Contents(self.ranges["image"][1] + 1, list(self.data.images), len(self.seen.spectra.layers))
 
-def thinned(seen: Observation, # of a lab
-            blocks: int, # how many to keep
-) -> Observation:
-    "Some of the blocks, evenly spaced, the first and the last among them."
-    keep = evenly_spaced(range(len(seen.spectra.layers)), blocks)
-    energy, domains, layers, counts = seen.spectra
-    spectra = Spectra(energy[:, keep], domains, tuple(layers[i] for i in keep), counts)
-    maps = {domain: x[:, keep] for domain, x in seen.maps.items()}
-    norms = {domain: x[:, keep] for domain, x in seen.norms.items()}
-    return Observation(spectra, maps, norms, seen.limits[keep], seen.notes)
-
 # %% ../nbs/9_lab/40_lab.ipynb #ddd4704f
 def picks_of(lab: FrequencyLab, images: int) -> list[int]: # numbers of example images
     "Which examples to take along."
@@ -599,16 +551,14 @@ def example(lab: FrequencyLab, seen: list, # an observation for each model
 # %% ../nbs/9_lab/40_lab.ipynb #7d9f01ea
 def contents(lab: FrequencyLab, holds: Contents) -> dict: # plain values and bytes
     "What the browser draws from."
-    seen = [thinned(one.seen, holds.blocks) for one in lab.models.values()]
+    keep = evenly_spaced(range(len(lab.seen.spectra.layers)), holds.blocks)
+    seen = [thinned(one.seen, keep) for one in lab.models.values()]
     picks = picks_of(lab, holds.images)
-    layers = seen[0].spectra.layers
-    last = dict(layer=len(layers) - 1, image=max(len(picks) - 1, 0))
-    ranges = lab.ranges | {name: (0, most) for name, most in last.items()}
-    examples = {d: [example(lab, seen, d, i) for i in picks] for d in holds.of}
-    energy = pack_energy(np.stack([one.spectra.energy for one in seen]))
+    ranges = lab.ranges | dict(layer=(0, len(keep) - 1), image=(0, max(len(picks) - 1, 0)))
     return dict(
-        names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=layers, grid=lab.grid, energy=energy,
-        limits=np.max([one.limits for one in seen], 0).tolist(), images=examples, picks=picks, choices=lab.choices, ranges=ranges,
+        names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=seen[0].spectra.layers, grid=lab.grid,
+        energy=pack_energy(np.stack([one.spectra.energy for one in seen])), limits=np.max([one.limits for one in seen], 0).tolist(),
+        images={d: [example(lab, seen, d, i) for i in picks] for d in holds.of}, picks=picks, choices=lab.choices, ranges=ranges,
         presets=PRESETS | lab.own_filters(), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
         learnt=learnt_filters(lab.models, lab.runs), benchmark=benchmark_figures(lab.results) or None,
         shared=len({id(one.axes) for one in lab.models.values()}) == 1, about=lab._about(), notes=lab.notes(), foot=[],
@@ -880,18 +830,12 @@ def _look_at(self:FrequencyLab, new: Gathered):
         self.domain = list(new.images)[-1]
         self._say(self._about())
 
-def joined(a: Observation, b: Observation) -> Observation: # of other domains, along the same directions
-    "Two observations as one."
-    spectra = Spectra(np.concatenate([a.spectra.energy, b.spectra.energy]), a.spectra.domains + b.spectra.domains,
-                      a.spectra.layers, a.spectra.counts + b.spectra.counts)
-    return Observation(spectra, a.maps | b.maps, a.norms | b.norms, a.limits, a.notes + b.notes)
-
 # %% ../nbs/9_lab/40_lab.ipynb #0274486b
 @patch
 def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
     "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `benchmark`."
     found = dict(suppressed=self._per_model(lambda seen: suppressed_table(seen.spectra, self.band)),
-                 spectrum=self._per_model(spectrum_table))
+                 spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
     if self.segmentor:
         for _ in self._count(self.domains, [self.state[n] for n in FILTER]): pass
         found["iou"] = self.iou_table()
@@ -909,13 +853,6 @@ def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
 def _per_model(self:FrequencyLab, table): # with a column for the model where there are several
     if len(self.models) == 1: return table(self.seen)
     return pd.concat([table(one.seen).assign(model=name) for name, one in self.models.items()], ignore_index=True)
-
-def spectrum_table(seen: Observation) -> pd.DataFrame: # one row per domain, layer and ring
-    "Energy per coefficient by radius."
-    rings = radial_profile(seen.spectra.energy)
-    places = dict(domain=seen.spectra.domains, layer=seen.spectra.layers, radius=rings.radii)
-    index = pd.MultiIndex.from_product(places.values(), names=places)
-    return pd.DataFrame(dict(energy=rings.energy.ravel()), index).reset_index()
 
 # %% ../nbs/9_lab/40_lab.ipynb #98f93368
 @patch

@@ -18,11 +18,13 @@ const maker = space => (tag, attributes = {}, ...children) => {
 };
 const h = maker(), s = maker("http://www.w3.org/2000/svg");
 const label = (x, y, text, more = {}) => s("text", { x, y, "font-size": 12, fill: "currentColor", ...more }, String(text));
-const middle = { "text-anchor": "middle" }, soft = { opacity: .72 }, ORANGE = "#d55e00";
+const RADIAL = "radial frequency", middle = { "text-anchor": "middle" }, soft = { opacity: .72 }, ORANGE = "#d55e00";
 const stroke = (d, more = {}) => s("path", { d, fill: "none", stroke: "currentColor", ...more });
 const box = (x, y, width, height, more) => s("rect", { x, y, width, height, ...more });
-const short = (text, most) => text.length > most ? `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}` : text; // both ends tell
-const cut = v => v.toFixed(2).replace(/^0/, ""), power = k => "10" + String(k).replace(/./g, c => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
+const short = (text, most) => // both ends tell
+  text.length > most ? `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}` : text;
+const cut = v => v.toFixed(2).replace(/^0/, "");
+const power = k => "10" + String(k).replace(/./g, c => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
 
 // ---- the numbers: filters, what they take, what is left; the same formulas as in Python, in double precision
 function numbers(D) {
@@ -51,7 +53,7 @@ function numbers(D) {
     return d <= v1 ? .95 * d / (v1 + 1e-10) : .99;
   }
   const shape = b => OF_RADIUS[b.filter](b.low, b.high, b.order);
-  const once = (make, kept) => b => { if (kept?.b !== b) kept = { b, made: make(b) }; return kept.made; }; // bands are made anew, never changed
+  const once = (make, kept) => b => (kept?.b === b ? kept : kept = { b, made: make(b) }).made; // bands are made anew, never changed
   const gain = once(b => {
     const side = Math.min(H, W), of = b.filter === "piecewise" ? null : shape(b);
     const g = R.map((r, i) => of ? of(r) : piecewise(Math.max(Math.floor(i / W), i % W), side, b.low, b.high));
@@ -59,7 +61,8 @@ function numbers(D) {
     return g;
   });
   function curve(b, n = 128) { // along an axis where the gain does not depend on the radius alone
-    if (b.filter === "piecewise") return { x: range(n).map(i => i / n), y: range(n).map(i => b.dc && !i ? 1 : piecewise(i, n, b.low, b.high)) };
+    const step = i => b.dc && !i ? 1 : piecewise(i, n, b.low, b.high);
+    if (b.filter === "piecewise") return { x: range(n).map(i => i / n), y: range(n).map(step) };
     const x = range(n).map(i => i * Math.SQRT2 / (n - 1));
     return { x, y: x.map(shape(b)) };
   }
@@ -85,7 +88,8 @@ function numbers(D) {
   });
   const RING = R.map(r => Math.min(Math.floor(r / Math.SQRT2 * D.rings), D.rings - 1));
   const sumRings = plane => { const out = Array(D.rings).fill(0); for (let i = 1; i < N; i++) out[RING[i]] += plane[i]; return out; };
-  const COUNT = sumRings(R.map(() => 1)), THERE = range(D.rings).filter(i => COUNT[i]), radii = (all => THERE.map(i => all[i] / COUNT[i]))(sumRings(R));
+  const COUNT = sumRings(R.map(() => 1)), SUMS = sumRings(R), THERE = range(D.rings).filter(i => COUNT[i]);
+  const radii = THERE.map(i => SUMS[i] / COUNT[i]);
   const profile = (plane, share) => { // mean energy in each ring, or the ring's share in percent
     const sums = sumRings(plane), all = total(sums);
     return THERE.map(i => share ? 100 * sums[i] / all : sums[i] / COUNT[i]);
@@ -102,7 +106,8 @@ function numbers(D) {
     return R[BY_RADIUS.find(i => (so_far += plane[i] * t[i]) >= part * all)];
   }
 
-  const cosines = n => range(n).map(k => Float64Array.from({ length: n }, (_, j) => Math.cos(Math.PI * k * (2 * j + 1) / (2 * n)) * Math.sqrt((k ? 2 : 1) / n)));
+  const cosine = (n, k, j) => Math.cos(Math.PI * k * (2 * j + 1) / (2 * n)) * Math.sqrt((k ? 2 : 1) / n);
+  const cosines = n => range(n).map(k => Float64Array.from({ length: n }, (_, j) => cosine(n, k, j)));
   const ROWS = cosines(H), COLS = cosines(W);
   function transform(x, back) { // rows, then columns
     const y = new Float64Array(N), out = new Float64Array(N);
@@ -121,8 +126,9 @@ function numbers(D) {
     return [maps, kept, maps.map((z, c) => z.map((v, i) => v - kept[c][i]))];
   }
   function projections(one, layer) { // of one image by one model: three planes, norms, outliers
-    const codes = new Int8Array(bytesOf(one.maps).buffer, 3 * N * layer, 3 * N), norms = bytesOf(one.norms).subarray(N * layer, N * layer + N);
-    const z = Float64Array.from(codes, q => q === -128 ? NaN : one.peaks[layer] * Math.sign(q) * (q / 127) ** 2), [low, high] = one.spans[layer];
+    const codes = new Int8Array(bytesOf(one.maps).buffer, 3 * N * layer, 3 * N), peak = one.peaks[layer];
+    const z = Float64Array.from(codes, q => q === -128 ? NaN : peak * Math.sign(q) * (q / 127) ** 2);
+    const norms = bytesOf(one.norms).subarray(N * layer, N * layer + N), [low, high] = one.spans[layer];
     return { maps: range(3).map(c => z.subarray(c * N, c * N + N)), span: [low, high], outliers: one.outliers[layer],
              norms: Float64Array.from(norms, q => q === 255 ? NaN : low + (high - low) * q / 254) };
   }
@@ -139,8 +145,9 @@ const luminance = rgb => total(rgb.map((v, c) => [.2126, .7152, .0722][c] * (v <
 const ink = rgb => luminance(rgb) > .179 ? "black" : "white";
 const step_of = (v, low, high) => clamp(Math.trunc(255 * (v - low) / (high - low)), 0, 255);
 const steps = (low, high, most) => { // round numbers
-  const rough = (high - low) / Math.max(most, 1), base = 10 ** Math.floor(Math.log10(rough)), step = base * [1, 2, 5, 10].find(m => m * base >= rough);
-  return range(Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1).map(i => +((Math.ceil(low / step - 1e-9) + i) * step).toPrecision(9));
+  const rough = (high - low) / Math.max(most, 1), base = 10 ** Math.floor(Math.log10(rough));
+  const step = base * [1, 2, 5, 10].find(m => m * base >= rough), from = Math.ceil(low / step - 1e-9);
+  return range(Math.floor(high / step + 1e-9) - from + 1).map(i => +((from + i) * step).toPrecision(9));
 };
 const LEARNT = [[0, 114, 178], [204, 121, 167], [0, 158, 115], [230, 159, 0]]; // colours of filters, which everybody can tell apart
 const MARKS = [ // domains differ by more than colour; paths around their middle
@@ -149,8 +156,10 @@ const MARKS = [ // domains differ by more than colour; paths around their middle
 const mark = i => MARKS[i % MARKS.length], css = rgb => `rgb(${rgb.join()})`;
 const points = (xs, ys) => xs.map((x, i) => Number.isFinite(ys[i]) ? `${x.toFixed(2)} ${ys[i].toFixed(2)}` : null);
 const path = (xs, ys) => points(xs, ys).map((at, i, all) => at && (i && all[i - 1] ? "L" : "M") + at).join(""); // with gaps
-const dots = (one, xs, ys) => stroke(points(xs, ys).map(at => at && `M${at}${one.mark}`).join(""), { fill: css(one.color), "stroke-width": .6 });
-const line = (one, xs, ys, width = 2) => stroke(path(xs, ys), { stroke: css(one.color), "stroke-width": width, "stroke-dasharray": one.dash });
+const line = (one, xs, ys, width = 2) =>
+  stroke(path(xs, ys), { stroke: css(one.color), "stroke-width": width, "stroke-dasharray": one.dash });
+const dots = (one, xs, ys) =>
+  stroke(points(xs, ys).map(at => at && `M${at}${one.mark}`).join(""), { fill: css(one.color), "stroke-width": .6 });
 const small = { "font-size": 11.5 };
 function axes({ x, y, w, h: height }, across, up) { // each: ticks, at, text, title; `right` puts them on the other side
   const side = up.right ? x + w : x, out = up.right ? 1 : -1;
@@ -212,10 +221,11 @@ function cells(card, areas, planes, columns, { scale, low, high, unit, ring = OR
     ({ transform: `translate(${x} ${y}) scale(${w / columns} ${height / rows})`, "vector-effect": "non-scaling-stroke" });
   const ringed = area => box(at[1], at[0], 1, 1, { ...within(area), fill: "none", stroke: ring, "stroke-width": 2.5 });
   const tall = Math.min(160, last.y + last.h - first.y - 20);
+  const meaning = bar(card, areas.length, last.x + last.w + 14, first.y + 14, tall, scale, low, high, unit);
   const find = (px, py) => areas.map(({ x, y, w, h: height }, p) => [(py - y) / height * rows, (px - x) / w * columns, p].map(Math.floor))
     .find(([i, j]) => i >= 0 && i < rows && j >= 0 && j < columns);
   return {
-    within, nodes: [at && at[0] >= 0 && areas.map(ringed), bar(card, areas.length, last.x + last.w + 14, first.y + 14, tall, scale, low, high, unit)],
+    within, nodes: [at && at[0] >= 0 && areas.map(ringed), meaning],
     acts: {
       tell: (px, py) => { const hit = find(px, py); return hit && tell(...hit); },
       click: go && ((px, py) => { const hit = find(px, py); if (hit) go(hit[0], hit[1]); }),
@@ -261,7 +271,7 @@ function open(root, D, start, link) {
       const x = r => area.x + area.w * (r + .03) / (Math.SQRT2 + .03), level = e => share ? e : Math.log10(e);
       const y = e => area.y + area.h * (high - level(e)) / (high - low), top = g => area.y + area.h * (1.02 - g) / 1.02;
       const gain = F.curve(band), gains = path(gain.x.map(x), gain.y.map(top)), right = x(gain.x[gain.x.length - 1]);
-      const across = { ticks: steps(0, 1.4, card.width < 480 ? 4 : 7), at: x, text: v => +v.toFixed(1), title: "radial frequency (share of Nyquist)" };
+      const across = { ticks: steps(0, 1.4, card.width < 480 ? 4 : 7), at: x, text: String, title: `${RADIAL} (share of Nyquist)` };
       const up = share ? { ticks: steps(low, high, 5), at: y, text: String, title: "share of energy per ring (%)" }
         : { ticks: range(high - low + 1).map(i => low + i), at: v => y(10 ** v), text: power, title: "energy per coefficient" };
       const named = legend(rows, area.x, 286, card.width), xs = [0, ...F.radii].map(x);
@@ -270,7 +280,8 @@ function open(root, D, start, link) {
         stroke(`${gains}L${right} ${area.y}L${x(0)} ${area.y}Z`, { fill: "currentColor", "fill-opacity": .1, stroke: "none" }),
         axes(area, across, { ...up, grid: true, far: 44 }),
         axes(area, null, { ticks: [0, .25, .5, .75, 1], at: top, text: v => v % 1 ? cut(v) : v, right: true, far: 40, title: "gain" }),
-        F.cutoffs(band).map(r => [stroke(`M${x(r)} ${area.y}v${area.h}`, dotted), label(x(r), area.y - 6, cut(r), { ...middle, ...small, fill: ORANGE })]),
+        F.cutoffs(band).map(r => stroke(`M${x(r)} ${area.y}v${area.h}`, dotted)),
+        F.cutoffs(band).map(r => label(x(r), area.y - 6, cut(r), { ...middle, ...small, fill: ORANGE })),
         stroke(gains, { "stroke-width": 2, "stroke-dasharray": "7 4" }),
         rows.map((one, i) => [line(one, xs.slice(1), energies[i].slice(1).map(y)), dots(one, xs, energies[i].map(y))]),
         named.nodes,
@@ -323,10 +334,12 @@ function open(root, D, start, link) {
     const tell = (k, l, p) => `vertical ${k}, horizontal ${l}: ${planes[p][k * W + l].toPrecision(3)} ${options.unit}`;
     const grid = cells(card, areas, planes, W, { ...options, tell });
     const edges = n > 1 ? F.cutoffs(band).map(edge => path(...cut_line(edge))).join("") : "";
+    const across = { ticks: steps(0, W - 1, w / 60), text: String, title: "horizontal frequency (half-cycles)" };
+    const up = { ticks: steps(0, H - 1, 6), text: String, far: 36, title: "vertical" };
     show(card, areas[n - 1].y + height + 42, [
       areas.map((area, i) => [
-        axes(area, { ticks: steps(0, W - 1, w / 60), at: l => area.x + w * (l + .5) / W, text: String, title: "horizontal frequency (half-cycles)" },
-          { ticks: steps(0, H - 1, 6), at: k => area.y + height * (k + .5) / H, text: String, far: 36, title: wide && i ? null : "vertical" }),
+        axes(area, { ...across, at: l => area.x + w * (l + .5) / W },
+          { ...up, at: k => area.y + height * (k + .5) / H, ...wide && i && { title: null } }),
         stroke(edges, { ...grid.within(area), stroke: "white", "stroke-width": 3, opacity: .6 }),
         stroke(edges, { ...grid.within(area), stroke: "black", "stroke-width": 1.5, "stroke-dasharray": "6 4" })]),
       grid.nodes,
@@ -334,7 +347,8 @@ function open(root, D, start, link) {
   }
   function cut_line(edge) { // columns, rows of an ellipse, or of a square where the distance is max(k, l); cut where the plane ends
     const side = Math.trunc(edge * Math.min(H, W)), turn = range(91).map(i => i * Math.PI / 180);
-    const at = band.filter === "piecewise" ? [[0, side], [side, side], [side, 0]] : turn.map(a => [W * edge * Math.cos(a), H * edge * Math.sin(a)]);
+    const round = turn.map(a => [W * edge * Math.cos(a), H * edge * Math.sin(a)]);
+    const at = band.filter === "piecewise" ? [[0, side], [side, side], [side, 0]] : round;
     const kept = at.map(([l, k]) => l > W - .5 || k > H - .5 ? [NaN, NaN] : [l + .5, k + .5]);
     return [kept.map(([l]) => l), kept.map(([, k]) => k)];
   }
@@ -344,13 +358,15 @@ function open(root, D, start, link) {
     const most = values.flat(2).reduce((a, v) => v === v ? Math.max(a, Math.abs(v)) : a, differs ? .1 : 1);
     const high = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -high : 0, scale = differs ? diverging : grey;
     const digits = high >= (differs ? 10 : 20) ? 0 : 1, unit = differs ? "points" : "%";
-    const signed = (v, digits) => ((differs && v > 0 ? "+" : "") + v.toFixed(digits)).replace(/^[+-](0(\.0*)?)$/, "$1"); // no sign before a zero
+    const signed = (v, digits) => // no sign before a zero
+      ((differs && v > 0 ? "+" : "") + v.toFixed(digits)).replace(/^[+-](0(\.0*)?)$/, "$1");
     const areas = heads.map((head, p) => ({ x: left, y: (head ? 24 : 8) + p * (tall * rows.length + 26), w, h: tall * rows.length }));
     const bottom = areas[heads.length - 1].y + tall * rows.length, every = Math.max(Math.ceil(17 / cell), 1), at = chosen?.();
     const place = (j, p) => [`${title ? "block " : ""}${columns[j]}`, heads[p]].filter(Boolean).join(", ");
     const tell = (i, j, p) => values[p][i][j] === values[p][i][j] && `${rows[i]}, ${place(j, p)}: ${signed(values[p][i][j], 2)}`;
     const grid = cells(card, areas, values.map(lines => lines.flat()), columns.length, { scale, low, high, unit, chosen, go, tell });
-    const gaps = range(columns.length + 1).map(j => `M${j} 0v${rows.length}`).join("") + range(rows.length + 1).map(i => `M0 ${i}h${columns.length}`).join("");
+    const upright = range(columns.length + 1).map(j => `M${j} 0v${rows.length}`).join("");
+    const gaps = upright + range(rows.length + 1).map(i => `M0 ${i}h${columns.length}`).join("");
     const bold = yes => yes && { "font-weight": 700 }, half = i => (i + .5) * tall + 4, room = Math.max(Math.floor((left - 12) / 7), 4);
     const number = (v, i, j, y) => v === v && label(left + (j + .5) * cell, y + half(i), signed(v, digits),
       { ...middle, "font-size": cell < 30 ? 10 : 11.5, fill: ink(scale[step_of(v, low, high)]) });
@@ -360,9 +376,8 @@ function open(root, D, start, link) {
         rows.map((name, i) => s("g", {}, s("title", {}, name),
           label(left - 8, area.y + half(i), short(name, room), { "text-anchor": "end", ...bold(i === at?.[0]) }))),
         cell >= 17 && values[p].map((cells, i) => cells.map((v, j) => number(v, i, j, area.y)))]),
-      columns.map((name, j) => j % every ? null : tilt
-        ? label(0, 0, short(name, 18), { "text-anchor": "end", ...small, transform: `translate(${left + (j + .6) * cell} ${bottom + 12}) rotate(-50)` })
-        : label(left + (j + .5) * cell, bottom + 16, name, { ...middle, ...small, ...bold(j === at?.[1]) })),
+      columns.map((name, j) => j % every ? null : label(0, 0, short(String(name), 18), { "text-anchor": tilt ? "end" : "middle", ...small,
+        ...bold(j === at?.[1]), transform: `translate(${left + (j + .5) * cell} ${bottom + 14}) rotate(${tilt ? -50 : 0})` })),
       title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }), grid.nodes,
     ], grid.acts);
   }
@@ -374,18 +389,21 @@ function open(root, D, start, link) {
   const painted = (planes, limit) => paint(h("canvas"), W, H, i => planes.map(z => 255 * (.5 + z[i] / (2 * limit)))); // 0 is grey
   function norm_map({ norms, span: [low, high], outliers: [xs, ys] }) {
     const cross = xs.map((x, i) => `M${x + .1} ${ys[i] + .1}l.8 .8m0-.8l-.8 .8`).join("");
-    return [paint(h("canvas"), W, H, shades(norms, grey, low, high || 1)), s("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none" },
-      stroke(cross, { stroke: "white", "stroke-width": .3 }), stroke(cross, { stroke: ORANGE, "stroke-width": .18 }))];
+    const drawn = [["white", .3], [ORANGE, .18]].map(([stroked, width]) => stroke(cross, { stroke: stroked, "stroke-width": width }));
+    return [paint(h("canvas"), W, H, shades(norms, grey, low, high || 1)),
+      s("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none" }, drawn)];
   }
   VIEWS.features = card => {
     const all = D.images[S.domain], limit = Math.max(D.limits[S.layer], 1e-12);
-    if (!all?.length) return absent(card, "One image: features in three principal directions", "no example images of this domain fitted into this page");
-    const one = all[Math.min(S.image, all.length - 1)], whose = D.shared ? "the same directions for all models" : "each model has directions of its own";
-    titled(card, `One image of ${S.domain}: features of block ${block()} in three principal directions`, several ? whose : "");
+    const title = `One image of ${S.domain}: features of block ${block()} in three principal directions`;
+    if (!all?.length) return absent(card, title, "no example images of this domain fitted into this page");
+    const one = all[Math.min(S.image, all.length - 1)];
+    titled(card, title, several ? D.shared ? "the same directions for all models" : "each model has directions of its own" : "");
     pictured(card, one.models.map((of, m) => {
       const found = F.projections(of, S.layer), [low, high] = found.span.map(v => +v.toPrecision(3));
       const parts = F.parts(found.maps, band).map((planes, i) => figure(["before", "kept", "removed"][i], painted(planes, limit)));
-      return [figure(several ? D.models[m] : "input", shown(one.input)), parts, figure(`token norm, ${low} to ${high} (×: outliers)`, norm_map(found))];
+      const norms = figure(`token norm, ${low} to ${high} (×: outliers)`, norm_map(found));
+      return [figure(several ? D.models[m] : "input", shown(one.input)), parts, norms];
     }));
   };
   const question = (of = S) => JSON.stringify(["domain", "image", "domains", "filter", "cuts", "order", "keep_dc"].map(name => of[name]));
@@ -410,11 +428,12 @@ function open(root, D, start, link) {
   const drawn = async (card, figure, adapt) => { // a plotly figure that Python has made
     if (!figure) return;
     const made = structuredClone(figure), { layout } = made, light = dark ? "#e6e8eb" : "#1c1e21", P = await link.load();
-    const house = layout.template.layout, clear = "rgba(0,0,0,0)", grid = dark ? "#3a3f46" : "#e8e8e8";
+    const house = layout.template.layout, grid = dark ? "#3a3f46" : "#e8e8e8", none = "rgba(0,0,0,0)";
     for (const axis of [house.xaxis, house.yaxis]) axis.gridcolor = grid;
     for (const one of layout.shapes ?? []) if (one.type === "line") one.line.color = light; // cut-offs
     const margin = { ...house.margin, ...layout.margin, t: Math.max((layout.margin?.t ?? 60) - 30, 30) };
-    Object.assign(layout, { paper_bgcolor: clear, plot_bgcolor: clear, width: Math.max(card.width, 640), title: "", font: { color: light }, margin });
+    const width = Math.max(card.width, 640); // no narrower than can be read
+    Object.assign(layout, { title: "", font: { color: light }, margin, width, paper_bgcolor: none, plot_bgcolor: none });
     adapt?.(layout);
     if (same(made, card.made)) return;
     card.made = structuredClone(made); // plotly writes into what it is given
@@ -422,8 +441,9 @@ function open(root, D, start, link) {
   };
   VIEWS.information = card => {
     titled(card, "What linear probes tell from one band of the features", link.figures.of ? `model: ${link.figures.of}` : "");
-    const { x, y } = F.curve(band, 2001), half = Math.max(...y) / 2, under = x.filter((_, i) => y[i] > half), span = { x0: under[0], x1: under[under.length - 1] };
-    return drawn(card, link.figures.information, layout => layout.shapes.filter(one => one.type === "rect").forEach(one => Object.assign(one, span)));
+    const { x, y } = F.curve(band, 2001), half = Math.max(...y) / 2, under = x.filter((_, i) => y[i] > half);
+    const span = { x0: under[0], x1: under[under.length - 1] };
+    return drawn(card, link.figures.information, ({ shapes }) => shapes.forEach(one => one.type === "rect" && Object.assign(one, span)));
   };
   VIEWS.outliers = card => {
     titled(card, "Tokens of outlying norm", `filter: ${link.figures.filter}`);
@@ -434,34 +454,41 @@ function open(root, D, start, link) {
     return drawn(card, D.benchmark[S.experiment][S.baseline]);
   };
   VIEWS.learnt = card => { // filters that were trained: the ways of their edges, and where they ended
-    const rows = D.learnt.map((one, i) => ({ ...one, color: hue(LEARNT[i % LEARNT.length]), mark: mark(i), dash: i < LEARNT.length ? null : "6 4",
-      name: `${one.name}: ${one.now.map(cut).join(" to ")}`, at: 26 * (i + 1) }));
+    const rows = D.learnt.map((one, i) => ({ ...one, color: hue(LEARNT[i % LEARNT.length]), mark: mark(i), at: 26 * (i + 1),
+      dash: i < LEARNT.length ? null : "6 4", name: `${one.name}: ${one.now.map(cut).join(" to ")}` }));
     const last = Math.max(0, ...rows.flatMap(one => one.path.map(([done]) => done))), bars = 26 * rows.length + 16;
     const area = { x: 56, y: 12, w: card.width - 70, h: 190 }, ends = area.x + (last && area.w - bars);
     const top = 1.05 * Math.max(1, ...rows.flatMap(one => [one.now[1], ...one.path.map(([, , high]) => high)]));
     const x = done => area.x + (area.w - bars) * done / Math.max(last, 1), y = r => area.y + area.h * (1 - r / top);
     const across = last ? { ticks: steps(0, last, (area.w - bars) / 90), at: x, text: String, title: "iterations" } : null;
     const named = legend(rows, area.x, area.h + 66, card.width);
-    titled(card, "Filters that were learnt: their cut-offs", last ? "over the iterations of the run, and as they are" : "as they are; the folder of the run would tell the way");
+    titled(card, "Filters that were learnt: their cut-offs",
+      last ? "over the iterations of the run, and as they are" : "as they are; the folder of the run would tell the way");
     show(card, named.bottom + 10, [
-      axes(area, across, { ticks: steps(0, top, 5), grid: true, at: y, text: cut, far: 44, title: "radial frequency" }),
+      axes(area, across, { ticks: steps(0, top, 5), grid: true, at: y, text: cut, far: 44, title: RADIAL }),
       F.cutoffs(band).map(r => stroke(`M${area.x} ${y(r)}h${area.w}`, dotted)),
-      rows.map(one => [
-        [1, 2].map(edge => line(one, one.path.map(row => x(row[0])), one.path.map(row => y(row[edge])))),
-        line({ ...one, dash: null }, one.now.map(() => ends + one.at), one.now.map(y), 3), dots(one, one.now.map(() => ends + one.at), one.now.map(y))]),
+      rows.map(one => {
+        const bar = [one.now.map(() => ends + one.at), one.now.map(y)], iterations = one.path.map(row => x(row[0]));
+        const ways = [1, 2].map(edge => line(one, iterations, one.path.map(row => y(row[edge]))));
+        return [ways, line({ ...one, dash: null }, ...bar, 3), dots(one, ...bar)];
+      }),
       named.nodes,
     ]);
   };
   function words() { // the lab in sentences
-    const percent = v => `${(100 * v).toFixed(v < .0995 ? 1 : 0)} %`, shares = F.shares(band), rows = series().map(one => ({ ...one, v: shares.map(zone => zone[one.row][S.layer]) }));
-    const filter = [D.filters[S.filter], S.filter !== "none" && S.cuts.map(cut).join(" to "), S.filter === "butterworth" && `order ${S.order}`, S.keep_dc && "DC passes"];
+    const percent = v => `${(100 * v).toFixed(v < .0995 ? 1 : 0)} %`, shares = F.shares(band), on = S.filter !== "none";
+    const rows = series().map(one => ({ ...one, v: shares.map(zone => zone[one.row][S.layer]) }));
+    const order = S.filter === "butterworth" && `order ${S.order}`;
+    const filter = [D.filters[S.filter], on && S.cuts.map(cut).join(" to "), order, S.keep_dc && "DC passes"].filter(Boolean);
     const lines = rows.map(one => {
       const edge = F.reach(one.plane, band), tenths = one.v[0] > 1e-6 && edge ? `; nine tenths of that lie below ${cut(edge)}` : "";
       const parts = [1, 2, 3].map(zone => `${percent(one.v[zone])} ${ZONES[zone]}`).join(", ");
-      return `${one.name}: ${percent(one.v[0])} of the energy is removed (${parts})${tenths}. DC holds ${percent(one.plane[0] / total(one.plane))} of all energy and is left out.`;
+      const dc = `DC holds ${percent(one.plane[0] / total(one.plane))} of all energy and is left out.`;
+      return `${one.name}: ${percent(one.v[0])} of the energy is removed (${parts})${tenths}. ${dc}`;
     });
-    const takes = rows.sort((a, b) => b.v[0] - a.v[0]).map(one => `${percent(one.v[0])} of ${one.name}`), ends = [...new Set([takes[0], takes[takes.length - 1]])];
-    return [`At block ${block()} the filter takes ${ends.join(" and ")}. (Filter: ${filter.filter(Boolean).join(", ")}.)`, ...lines];
+    const takes = rows.sort((a, b) => b.v[0] - a.v[0]).map(one => `${percent(one.v[0])} of ${one.name}`);
+    const ends = [...new Set([takes[0], takes[takes.length - 1]])].join(" and ");
+    return [`At block ${block()} the filter takes ${ends}. (Filter: ${filter.join(", ")}.)`, ...lines];
   }
   VIEWS.words = card => {
     titled(card, "In words", "for a caption");
@@ -479,23 +506,29 @@ function open(root, D, start, link) {
     const select = h("select", { "aria-label": D.labels[name], oninput: e => set({ [name]: e.target.value }) });
     return control(field(name, select), () => {
       const options = name === "baseline" ? Object.keys(D.benchmark[S.experiment]) : D.choices[name];
-      if (!same(options, [...select.options].map(o => o.value))) select.replaceChildren(...options.map(o => h("option", { value: o }, D.filters[name === "filter" ? o : ""] || o)));
+      const made = o => h("option", { value: o }, name === "filter" ? D.filters[o] : o);
+      if (!same(options, [...select.options].map(o => o.value))) select.replaceChildren(...options.map(made));
       select.value = S[name];
     });
   }
   function slider(name, said = v => v) {
-    const [low, high] = D.ranges[name], out = h("output"), input = h("input", { type: "range", min: low, max: high, step: 1, oninput: e => set({ [name]: +e.target.value }) });
+    const [min, max] = D.ranges[name], out = h("output");
+    const input = h("input", { type: "range", min, max, oninput: e => set({ [name]: +e.target.value }) });
     return control(field(name, input, out), () => {
       input.value = S[name];
       input.setAttribute("aria-valuetext", out.textContent = said(S[name]));
     });
   }
   function chips(name) {
-    const least = name === "domains" ? 1 : 0;
-    const buttons = D.choices[name].map((option, i) => h("button", { class: "ct-chip", type: "button", title: option, onclick: () => {
+    const toggle = option => {
       const on = D.choices[name].filter(o => S[name].includes(o) !== (o === option));
-      if (on.length >= least) set({ [name]: on }); // the last one stays
-    } }, name === "domains" ? s("svg", { width: 12, height: 12, "aria-hidden": "true" }, stroke(`M6 6${mark(i)}`, { fill: "currentColor", stroke: "none" })) : null, h("span", {}, option)));
+      if (on.length || name !== "domains") set({ [name]: on }); // the last one stays
+    };
+    const mark_of = i => s("svg", { width: 12, height: 12, "aria-hidden": true }, s("path", { d: `M6 6${mark(i)}`, fill: "currentColor" }));
+    const buttons = D.choices[name].map((option, i) => {
+      const inside = [name === "domains" && mark_of(i), h("span", {}, option)];
+      return button(inside, () => toggle(option), { class: "ct-chip", title: option });
+    });
     return control(group(name, buttons), () => buttons.forEach((button, i) => {
       const option = D.choices[name][i], on = S[name].includes(option), rgb = name === "domains" ? D.colors[option] : [0, 98, 155];
       button.setAttribute("aria-pressed", on);
@@ -504,9 +537,9 @@ function open(root, D, start, link) {
   }
   function edges() { // two ranges over each other, which stop at each other
     const [least, most] = D.ranges.cuts, out = h("output"), track = h("span", { class: "ct-track" });
-    const inputs = ["low", "high"].map((edge, i) => h("input", { type: "range", class: `ct-${edge}`, min: least, max: most, step: .01, "aria-label": `${edge} cut-off`, oninput: e => {
-      set({ cuts: i ? [S.cuts[0], Math.max(+e.target.value, S.cuts[0])] : [Math.min(+e.target.value, S.cuts[1]), S.cuts[1]] });
-    } }));
+    const moved = (i, v) => set({ cuts: i ? [S.cuts[0], Math.max(v, S.cuts[0])] : [Math.min(v, S.cuts[1]), S.cuts[1]] });
+    const inputs = ["low", "high"].map((edge, i) => h("input", { type: "range", class: `ct-${edge}`, min: least, max: most, step: .01,
+      "aria-label": `${edge} cut-off`, oninput: e => moved(i, +e.target.value) }));
     return control(group("cuts", h("span", { class: "ct-two-ends" }, track, inputs), out), () => {
       inputs.forEach((input, i) => { input.value = S.cuts[i]; });
       const [from, to] = S.cuts.map(v => 100 * (v - least) / (most - least));
@@ -518,7 +551,7 @@ function open(root, D, start, link) {
     const input = h("input", { type: "checkbox", oninput: e => set({ [name]: e.target.checked }) });
     return control(field(name, input), () => { input.checked = S[name]; });
   }
-  const button = (text, onclick, more = {}) => h("button", { type: "button", onclick, ...more }, text);
+  const button = (inside, onclick, more = {}) => h("button", { type: "button", onclick, ...more }, inside);
   const play = button("▶", () => {
     const stop = () => { clearInterval(ticking); ticking = 0; play.textContent = "▶"; };
     if (ticking) return stop();
@@ -526,23 +559,29 @@ function open(root, D, start, link) {
     ticking = setInterval(() => S.layer + 1 < D.layers.length && root.isConnected ? set({ layer: S.layer + 1 }) : stop(), 700);
   }, { "aria-label": "play the blocks", class: "ct-play" });
   const about = h("p", { class: "ct-about", role: "status" }), tip = h("div", { class: "ct-tip", hidden: true });
-  const measure = button("Measure", () => link.ask({ ask: "measure" }), { class: "ct-main", disabled: !link.live, title: link.live ? "" : "needs the model: open the lab in Jupyter" });
+  const measure = button("Measure", () => link.ask({ ask: "measure" }), { class: "ct-main", disabled: !link.live });
   const presets = Object.entries(D.presets).map(([name, values]) => button(name, () => set(values)));
-  const header = h("header", { class: "ct-bar" }, h("h1", {}, "Frequency lab"), choice("filter"), group("presets", presets), edges(), slider("order"),
-    group("play", play), slider("layer", v => D.layers[v]), chips("domains"), several && choice("model"), choice("domain"), several && choice("against"), choice("reference"),
+  const chosen = ["model", "domain", "against", "reference"].filter(name => D.choices[name]).map(choice);
+  const header = h("header", { class: "ct-bar" }, h("h1", {}, "Frequency lab"), choice("filter"), group("presets", presets), edges(),
+    slider("order"), group("play", play), slider("layer", v => D.layers[v]), chips("domains"), chosen,
     D.picks.length > 1 && slider("image", v => D.picks[v]), choice("scale"), choice("cells"), flag("keep_dc"), chips("views"), about);
 
   // ---- cards
   const groups = { coefficient: "difference", iou: "segmentation", information: "evidence", outliers: "evidence", measure: "evidence" };
   const visible = name => { const of = groups[name] || name; return !D.optional.includes(of) || S.views.includes(of); };
-  function card(name, wide) {
-    const made = cards[name] = { name, width: 600, canvases: [], title: h("h2"), sub: h("span", { class: "ct-sub" }), svg: s("svg", { role: "img", width: 0, height: 0 }) };
-    const extra = { features: "pictures", segmentation: "pictures", information: "plotly", outliers: "plotly", benchmark: "plotly", words: "words" }[name];
-    if (extra) made[extra] = h("div", { class: `ct-${extra}` });
-    made.body = h("div", { class: "ct-body" }, made.svg, made[extra]);
-    const tools = name === "words" ? button("Copy", e => copy(words().join("\n"), e.target)) : ["SVG", "PNG"].map(kind => button(kind, () => download(made, kind), { "aria-label": `save as ${kind}` }));
-    const choose = name === "benchmark" ? [choice("experiment"), choice("baseline")] : null;
-    made.node = h("section", { class: `ct-card${wide ? " ct-wide" : ""}`, "data-view": name }, h("div", { class: "ct-head" }, made.title, made.sub, h("span", { class: "ct-tools" }, tools)), choose && h("div", { class: "ct-bar" }, choose), made.body, h("p", { class: "ct-note" }, D.captions[name]));
+  const HOLDS = { pictures: ["features", "segmentation"], plotly: ["information", "outliers", "benchmark"], words: ["words"] };
+  function card(name) {
+    const made = cards[name] = { name, width: 600, canvases: [], title: h("h2"), sub: h("span", { class: "ct-sub" }) };
+    const kind = Object.keys(HOLDS).find(kind => HOLDS[kind].includes(name)); // beside an SVG
+    made.svg = s("svg", { role: "img", width: 0, height: 0 });
+    if (kind) made[kind] = h("div", { class: `ct-${kind}` });
+    made.body = h("div", { class: "ct-body" }, made.svg, made[kind]);
+    const save = kind => button(kind, () => download(made, kind), { "aria-label": `save as ${kind}` });
+    const tools = name === "words" ? button("Copy", e => copy(words().join("\n"), e.target)) : ["SVG", "PNG"].map(save);
+    const head = h("div", { class: "ct-head" }, made.title, made.sub, h("span", { class: "ct-tools" }, tools));
+    const choices = name === "benchmark" && h("div", { class: "ct-bar" }, choice("experiment"), choice("baseline"));
+    const note = h("p", { class: "ct-note" }, D.captions[name]);
+    made.node = h("section", { class: "ct-card", "data-view": name }, head, choices, made.body, note);
     made.body.onpointermove = e => tell(made, e);
     made.body.onpointerleave = () => { tip.hidden = true; };
     made.svg.onclick = e => made.click?.(...place(made, e));
@@ -561,14 +600,19 @@ function open(root, D, start, link) {
     tip.textContent = text;
     tip.style.cssText = `left:${clamp(e.clientX - at.left + 14, 0, at.width - tip.offsetWidth - 4)}px;top:${e.clientY - at.top + 16}px`;
   }
-  const left = h("div", { class: "ct-column" }, card("curves"), card("plane")), measuring = h("section", { class: "ct-card ct-wide", "data-view": "measure" }, h("div", { class: "ct-head" }, h("h2", {}, "Evidence"), measure, h("span", { class: "ct-sub" }, link.live ? D.captions.measure : "measuring needs the model: open the lab in Jupyter")));
-  const main = h("main", { class: "ct-cards" }, left, card("zones"), card("features", true), card("difference"), card("coefficient"), D.heads && [card("segmentation", true), card("iou", true)], D.learnt.length > 0 && card("learnt", true), card("words", true),
-    D.choices.views.includes("evidence") && [measuring, card("information", true), card("outliers", true)], D.benchmark && card("benchmark", true));
+  const why = link.live ? D.captions.measure : "measuring needs the model: open the lab in Jupyter";
+  const measuring = h("section", { class: "ct-card", "data-view": "measure" },
+    h("div", { class: "ct-head" }, h("h2", {}, "Evidence"), measure, h("span", { class: "ct-sub" }, why)));
+  const main = h("main", { class: "ct-cards" }, h("div", { class: "ct-column" }, card("curves"), card("plane")),
+    ["zones", "features", "difference", "coefficient"].map(card), D.heads && ["segmentation", "iou"].map(card),
+    D.learnt.length > 0 && card("learnt"), card("words"), measuring, card("information"), card("outliers"), D.benchmark && card("benchmark"));
   const first = ["curves", "plane", "zones"], later = Object.keys(cards).filter(name => !first.includes(name));
-  const notes = D.notes.length ? h("details", {}, h("summary", {}, `${D.notes.length} note${D.notes.length > 1 ? "s" : ""} on the images`), D.notes.map(note => h("p", {}, note))) : null;
+  const lines = texts => texts.map(text => h("p", {}, text)), n = D.notes.length;
+  const notes = n > 0 && h("details", {}, h("summary", {}, `${n} note${n > 1 ? "s" : ""} on the images`), lines(D.notes));
   root.className = "ct-lab";
-  root.replaceChildren(header, main, h("footer", { class: "ct-foot" }, notes, D.foot.map(line => h("p", {}, line))), tip);
-  for (const node of root.querySelectorAll("button, input, select, [tabindex]")) node.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take their keys
+  root.replaceChildren(header, main, h("footer", { class: "ct-foot" }, notes, lines(D.foot)), tip);
+  const takes_keys = root.querySelectorAll("button, input, select, [tabindex]");
+  for (const node of takes_keys) node.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take them
 
   // ---- from a move to a picture: the first screen in the next frame, all others when the moves rest
   function draw(name) {
@@ -585,7 +629,10 @@ function open(root, D, start, link) {
     const moved = Object.keys(values).filter(name => !same(values[name], S[name]));
     if (!moved.length) return;
     Object.assign(S, values);
-    if (D.benchmark && !(S.baseline in D.benchmark[S.experiment])) { S.baseline = Object.keys(D.benchmark[S.experiment])[0]; moved.push("baseline"); }
+    if (D.benchmark && !(S.baseline in D.benchmark[S.experiment])) {
+      S.baseline = Object.keys(D.benchmark[S.experiment])[0];
+      moved.push("baseline");
+    }
     if (!quiet) moved.forEach(name => untold.add(name));
     refresh();
   }
@@ -608,8 +655,8 @@ function open(root, D, start, link) {
   function settle() {
     later.forEach(draw);
     link.settled?.(S);
-    const key = question();
-    if (link.live && D.heads && visible("segmentation") && !answers.has(key) && key !== asked && !wrong()) link.ask({ ask: "segmentation", key: asked = key, state: S });
+    const key = question(), wanted = link.live && D.heads && visible("segmentation") && !wrong();
+    if (wanted && !answers.has(key) && key !== asked) link.ask({ ask: "segmentation", key: asked = key, state: S });
   }
   function say(why, text = link.said?.() || D.about) {
     about.classList.toggle("ct-wrong", !!why);
@@ -617,18 +664,22 @@ function open(root, D, start, link) {
   }
 
   // ---- what leaves the lab: pictures, words
-  const escaped = text => String(text).replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
   function picture(card) { // one SVG of all that a card shows, on white
-    const at = card.body.getBoundingClientRect(), width = Math.round(at.width), height = Math.round(at.height) + 34, out = [];
-    const put = (node, text) => { const r = node.getBoundingClientRect(); if (r.width) out.push(text((r.left - at.left).toFixed(1), (r.top - at.top + 34).toFixed(1), r.width, r.height)); };
-    for (const node of card.body.querySelectorAll("canvas, img")) put(node, (x, y, w, h_) => `<image x="${x}" y="${y}" width="${w}" height="${h_}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${pixels(node)}"/>`);
-    for (const node of card.body.querySelectorAll("svg")) put(node, (x, y, w, h_) => {
+    const at = card.body.getBoundingClientRect(), width = Math.round(at.width), height = Math.round(at.height) + 34, color = "#1c1e21";
+    const place = r => ({ x: r.left - at.left, y: r.top - at.top + 34, width: r.width, height: r.height });
+    const all = (what, make) => [...card.body.querySelectorAll(what)].map(node => [node, place(node.getBoundingClientRect())])
+      .filter(([, r]) => r.width).map(([node, r]) => make(node, r));
+    const copied = (node, r) => {
       const copy = node.cloneNode(true);
-      for (const [name, v] of Object.entries({ x, y, width: w, height: h_ })) copy.setAttribute(name, v);
-      return new XMLSerializer().serializeToString(copy).replaceAll("var(--ct-card, #fff)", "#fff");
-    });
-    for (const node of card.body.querySelectorAll("figcaption")) put(node, (x, y, w) => `<text x="${+x + w / 2}" y="${+y + 13}" text-anchor="middle" font-size="12">${escaped(node.textContent)}</text>`);
-    return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" color="#1c1e21" fill="#1c1e21" font-family="system-ui, Segoe UI, Roboto, Helvetica, Arial, sans-serif"><rect width="100%" height="100%" fill="#fff"/><text x="8" y="22" font-size="16" font-weight="600">${escaped(card.title.textContent)}</text>${out.join("")}</svg>`;
+      for (const [name, v] of Object.entries(r)) copy.setAttribute(name, v);
+      return copy;
+    };
+    const pixelated = { preserveAspectRatio: "none", style: "image-rendering:pixelated" };
+    const whole = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, color, fill: color, "font-family": "system-ui, sans-serif" },
+      box(0, 0, width, height, { fill: "#fff" }), label(8, 22, card.title.textContent, { "font-size": 16, "font-weight": 600 }),
+      all("canvas, img", (node, r) => s("image", { ...r, ...pixelated, href: pixels(node) })), all("svg", copied),
+      all("figcaption", (node, r) => label(r.x + r.width / 2, r.y + 13, node.textContent, middle)));
+    return new XMLSerializer().serializeToString(whole).replaceAll("var(--ct-card, #fff)", "#fff");
   }
   function pixels(node, width = node.naturalWidth ?? node.width, height = node.naturalHeight ?? node.height) { // a data URI
     const canvas = h("canvas", { width, height });
@@ -643,11 +694,13 @@ function open(root, D, start, link) {
     return pixels(image, image.width * scale, image.height * scale);
   }
   async function saved(card, kind) { // a data URI
-    const before = dark;
-    if (card.plotly) return (await link.load()).toImage(card.plotly, { format: kind.toLowerCase(), scale: 2, width: card.plotly.offsetWidth, height: card.plotly.offsetHeight });
-    if (before) { dark = false; draw(card.name); }
+    const { plotly } = card, before = dark;
+    const sized = plotly && { format: kind.toLowerCase(), scale: 2, width: plotly.offsetWidth, height: plotly.offsetHeight };
+    if (plotly) return (await link.load()).toImage(plotly, sized);
+    const redrawn = now => { if (before) { dark = now; draw(card.name); } };
+    redrawn(false);
     const svg = picture(card);
-    if (before) { dark = true; draw(card.name); }
+    redrawn(true);
     return kind === "SVG" ? data_uri(svg) : raster(svg);
   }
   async function download(card, kind) {
@@ -667,13 +720,18 @@ function open(root, D, start, link) {
     for (let some; (some = await new Promise((done, no) => reader.readEntries(done, no))).length;) found.push(...some);
     return (await Promise.all(found.map(one => files_of(one, entry.name)))).flat();
   }
-  root.ondragover = e => { if (link.live && e.dataTransfer.types.includes("Files")) { e.preventDefault(); root.classList.add("ct-over"); } };
+  root.ondragover = e => {
+    if (!link.live || !e.dataTransfer.types.includes("Files")) return;
+    e.preventDefault();
+    root.classList.add("ct-over");
+  };
   root.ondragleave = () => root.classList.remove("ct-over");
   root.ondrop = async e => {
     root.classList.remove("ct-over");
     if (!link.live) return;
     e.preventDefault();
-    const found = (await Promise.all([...e.dataTransfer.items].map(item => item.webkitGetAsEntry()).filter(Boolean).map(entry => files_of(entry, "dropped")))).flat();
+    const entries = [...e.dataTransfer.items].map(item => item.webkitGetAsEntry()).filter(Boolean);
+    const found = (await Promise.all(entries.map(entry => files_of(entry, "dropped")))).flat();
     for (const [i, [folder, file]] of found.entries()) {
       say("", `Sending ${i + 1} of ${found.length} files …`);
       link.ask({ ask: "file", folder, name: file.name, left: found.length - 1 - i }, [await file.arrayBuffer()]);
@@ -711,9 +769,18 @@ function open(root, D, start, link) {
       return out;
     },
     change: share => [...F.change(looked(), against(), share)], profile: plane => F.profile(plane), energyOf: F.energyOf,
-    answer(key, part) { answers.set(key, { ...answers.get(key), ...part }); if (key === question()) { draw("segmentation"); draw("iou"); } },
+    answer(key, part) {
+      answers.set(key, { ...answers.get(key), ...part });
+      if (key === question()) ["segmentation", "iou"].forEach(draw);
+    },
     busy(yes) { measure.disabled = yes; },
-    close() { watch.disconnect(); hosts.disconnect(); for (const one of [media, on_paper]) one.removeEventListener("change", theme); clearInterval(ticking); clearTimeout(rest); cancelAnimationFrame(frame); },
+    close() {
+      for (const one of [watch, hosts]) one.disconnect();
+      for (const one of [media, on_paper]) one.removeEventListener("change", theme);
+      clearInterval(ticking);
+      clearTimeout(rest);
+      cancelAnimationFrame(frame);
+    },
   };
 }
 const on_paper = matchMedia("print");
@@ -721,7 +788,7 @@ function is_dark() { // by what JupyterLab, VS Code and Colab write into the pag
   if (on_paper.matches) return false;
   const { body, documentElement: html } = document, light = body.dataset.jpThemeLight;
   if (light) return light === "false";
-  if (body.dataset.vscodeThemeKind) return body.dataset.vscodeThemeKind !== "vscode-light" && body.dataset.vscodeThemeKind !== "vscode-high-contrast-light";
+  if (body.dataset.vscodeThemeKind) return !body.dataset.vscodeThemeKind.endsWith("light");
   const said = html.getAttribute("theme") || html.dataset.theme;
   return said ? said === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
@@ -739,7 +806,7 @@ export default { // Jupyter: state and data are traits, the model is asked by me
       live: true, get figures() { return model.get("_figures"); }, said: () => model.get("_said").text,
       told(values) { model.set(values); model.save_changes(); },
       ask: (content, buffers) => model.send(content, undefined, buffers),
-      load: () => plotly ||= window.Plotly ? Promise.resolve(window.Plotly) : new Promise(done => { link.plotly = done; link.ask({ ask: "plotly" }); }),
+      load: () => plotly ||= window.Plotly ?? new Promise(done => { link.plotly = done; link.ask({ ask: "plotly" }); }),
     };
     const start = () => {
       lab?.close();
@@ -748,27 +815,34 @@ export default { // Jupyter: state and data are traits, the model is asked by me
       lab = open(root, D, Object.fromEntries(D.names.map(name => [name, model.get(name)])), link);
       said();
     };
-    const said = () => { const { text, wrong, busy } = model.get("_said"); lab.say(wrong ? text : "", text || undefined); lab.busy(!!busy); };
+    const said = () => {
+      const { text, wrong, busy } = model.get("_said");
+      lab.say(wrong ? text : "", text || undefined);
+      lab.busy(!!busy);
+    };
     const heard = {
       plotly: (_, [packed]) => link.plotly(unpacked(packed)),
       segmentation: ({ key, kind, ...part }) => lab.answer(key, part),
     };
     const hear = (content, buffers) => heard[content.kind]?.(content, buffers);
     const moves = model.get("_data").names.map(name => [`change:${name}`, () => lab.set({ [name]: model.get(name) }, true)]);
-    const events = [...moves, ["msg:custom", hear], ["change:_data", start], ["change:_said", said], ["change:_figures", () => ["information", "outliers"].forEach(lab.draw)]];
+    const measured = () => ["information", "outliers"].forEach(lab.draw);
+    const events = [...moves, ["msg:custom", hear], ["change:_data", start], ["change:_said", said], ["change:_figures", measured]];
     for (const [name, act] of events) model.on(name, act);
     start();
     return () => { for (const [name, act] of events) model.off(name, act); lab.close(); };
   },
 };
 export async function page(root) { // a file: state in the address, nothing to ask
-  const bytes = v => Uint8Array.from(atob(v.base64), c => c.charCodeAt(0));
-  const held = id => { const node = document.getElementById(id); return node && JSON.parse(node.textContent, (_, v) => v && v.base64 !== undefined ? new DataView(bytes(v).buffer) : v); };
+  const bytes = v => new DataView(Uint8Array.from(atob(v.base64), c => c.charCodeAt(0)).buffer);
+  const held = id => JSON.parse(document.getElementById(id).textContent, (_, v) => v?.base64 === undefined ? v : bytes(v));
   const D = held("data"), save = new URLSearchParams(location.search).get("save");
   let plotly;
   const read = () => {
-    try { return Object.fromEntries(Object.entries(JSON.parse(decodeURIComponent(location.hash.slice(1)) || "{}")).filter(([name, v]) => fits(D, name, v))); }
-    catch { return {}; }
+    try {
+      const said = JSON.parse(decodeURIComponent(location.hash.slice(1)) || "{}");
+      return Object.fromEntries(Object.entries(said).filter(([name, v]) => fits(D, name, v)));
+    } catch { return {}; }
   };
   const link = {
     live: false, figures: D.figures, told() {}, ask() {}, load: () => plotly ||= unpacked(held("plotly")),
@@ -786,8 +860,10 @@ export async function page(root) { // a file: state in the address, nothing to a
   return lab;
 }
 function fits(D, name, v) { // whether an address says what this lab has
-  if (!Object.hasOwn(D.state, name)) return false;
-  if (D.choices[name]) return Array.isArray(D.state[name]) ? Array.isArray(v) && v.every(o => D.choices[name].includes(o)) && (v.length > 0 || name !== "domains") : D.choices[name].includes(v);
-  if (D.ranges[name]) return [v].flat().every(x => typeof x === "number" && x >= D.ranges[name][0] && x <= D.ranges[name][1]) && [v].flat().length === [D.state[name]].flat().length;
-  return name === "keep_dc" ? typeof v === "boolean" : name === "coefficient" && Array.isArray(v) && v.length === 2 && v.every((x, i) => Number.isInteger(x) && x >= 0 && x < D.grid[i]);
+  if (!Object.hasOwn(D.state, name) || Array.isArray(v) !== Array.isArray(D.state[name])) return false;
+  const all = [v].flat(), options = name === "keep_dc" ? [false, true] : D.choices[name];
+  if (options) return all.every(one => options.includes(one)) && (all.length > 0 || name !== "domains");
+  const ranges = name === "coefficient" ? D.grid.map(n => [0, n - 1]) : [D.state[name]].flat().map(() => D.ranges[name] ?? []);
+  const inside = (x, [low, high]) => x >= low && x <= high && (name === "cuts" ? typeof x === "number" : Number.isInteger(x));
+  return all.length === ranges.length && all.every((x, i) => inside(x, ranges[i]));
 }
