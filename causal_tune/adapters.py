@@ -16,10 +16,10 @@ from .core import Registry, check_range, parse_spec, unknown
 
 # %% auto #0
 __all__ = ['ADAPTERS', 'SPARE', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter',
-           'start_at_zero', 'refined', 'OutputMap', 'in_float16', 'scaled', 'Rein', 'check_contract']
+           'start_at_zero', 'collected', 'refined', 'OutputMap', 'in_float16', 'scaled', 'Rein', 'check_contract']
 
 # %% ../nbs/2_adapters/08_adapters.ipynb #5d8ec42c
-ADAPTERS = Registry("adapter")
+ADAPTERS = Registry("adapter", "One of your own has to be imported: causal-tune --import MODULE, or `import MODULE` in Python.")
 
 @ADAPTERS.register("none")
 class Adapter(nn.Module):
@@ -184,24 +184,29 @@ def link_parameters(self: TokenAdapter) -> list[nn.Parameter]:
     return [*self.transform.parameters(), *self.merge.parameters()]
 
 # %% ../nbs/2_adapters/08_adapters.ipynb #2319a3e6
-def refined(x: Tensor, # (b, n, c) what asks
-            factors: tuple, # of the tokens T, see `LearnableTokens`
-            first: nn.Linear, # c to c, makes values of tokens
-            last: Tensor, # (c, c) weight of the output map
-            bias: Tensor | None = None, # (c,) of the output map
-            attention=attend, # or a function of the same arguments
-) -> Tensor: # (b, n, c)
-    "(attention(x, T, first(T[1:])) + x) @ last.T + bias, in the order that costs least."
+def collected(x: Tensor, # (b, n, c) what asks
+              factors: tuple, # of the tokens T, see `LearnableTokens`
+              first: nn.Linear, # c to c, makes values of tokens
+              last: Tensor, # (c, c) weight of the output map
+              attention=attend, # or a function of the same arguments
+) -> tuple: # (b, n, k) and (k, c), whose product are attention's changes after the output map; None: the first alone is
+    "attention(x, T, first(T[1:])) @ last.T in two factors, in the order that costs least."
     a, b = factors
-    if a is None: # b are whole tokens
-        values = F.linear(first(b[1:]), last)
-        return F.linear(x, last, bias) + attention(x, b, values)
+    if a is None: return attention(x, b, F.linear(first(b[1:]), last)), None # b are whole tokens
     asking = x @ F.pad(b, (0, 0, 0, SPARE)).T
     a = F.pad(a, (0, SPARE), value=1.)
     found = attention(asking, a, a[1:], width=x.shape[-1])
     values = torch.cat([F.linear(b, first.weight), first.bias[None]])
     values = F.pad(values, (0, 0, 0, SPARE - 1))
-    return F.linear(x, last, bias) + found @ F.linear(values, last)
+    return found, F.linear(values, last)
+
+def refined(x, factors, first, last, # as `collected`
+            bias: Tensor | None = None, # (c,) of the output map
+            attention=attend, # or a function of the same arguments
+) -> Tensor: # (b, n, c)
+    "(attention(x, T, first(T[1:])) + x) @ last.T + bias."
+    found, values = collected(x, factors, first, last, attention)
+    return F.linear(x, last, bias) + (found if values is None else found @ values)
 
 # %% ../nbs/2_adapters/08_adapters.ipynb #3d583c85
 class OutputMap(NamedTuple):
@@ -220,7 +225,7 @@ def scaled(linear: nn.Linear, # output map
            x: Tensor, # what it will be given
 ) -> OutputMap:
     "The output map with its scale in it, where the precision allows."
-    if in_float16(x): return OutputMap(linear.weight, linear.bias, scale)
+    if isinstance(scale, float) or in_float16(x): return OutputMap(linear.weight, linear.bias, scale)
     return OutputMap(scale * linear.weight, scale * linear.bias, 1.)
 
 # %% ../nbs/2_adapters/08_adapters.ipynb #033d5ebc

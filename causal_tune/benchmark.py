@@ -4,7 +4,7 @@
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #83fc044d
 from __future__ import annotations
-import json, os, platform, signal, subprocess, sys, time
+import json, os, platform, re, signal, subprocess, sys, time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,10 +28,11 @@ from .training import Loss, batches, build, first_frames, make_accelerator, para
 from .training import step, train, training_data
 
 # %% auto #0
-__all__ = ['WORKERS', 'TIMED', 'SIZES', 'STEPS', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run', 'single_threaded',
-           'killed', 'on_cluster', 'share_of', 'open_all', 'processes', 'run_grid', 'explicit_rein', 'seconds_of',
-           'in_rounds', 'ratio', 'kept_bytes', 'adapter_costs', 'Turns', 'timed', 'step_shares', 'machine_rates',
-           'start_times', 'speed_rows', 'bench_speed', 'speed_figure']
+__all__ = ['WORKERS', 'TIMED', 'SIZES', 'STEPS', 'PLACES', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run',
+           'single_threaded', 'killed', 'on_cluster', 'share_of', 'open_all', 'processes', 'run_grid', 'explicit_rein',
+           'seconds_of', 'in_rounds', 'ratio', 'kept_bytes', 'adapter_costs', 'Turns', 'timed', 'step_shares',
+           'drawn_labels', 'by_loop', 'label_jobs', 'converter_costs', 'as_cityscapes', 'sample_costs', 'machine_rates',
+           'start_times', 'speed_rows', 'machine_words', 'bench_speed', 'speed_figure']
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #0001c187
 def grid(recipe: Recipe, # what all runs have in common
@@ -530,6 +531,113 @@ STEPS = {"toy_vit, dpt": _tuned, "toy_vit, mask2former": replace(_tuned, head="m
 STEPS |= {f"{model}, {head}": replace(_published, backbone=backbone, head=head)
           for model, backbone in {"ViT-S": "dinov2_s", "ViT-L": "dinov2_l"}.items() for head in ("dpt", "mask2former")}
 
+# %% ../nbs/8_bench/37_benchmark.ipynb #a611f9ec
+from tempfile import TemporaryDirectory
+from PIL import Image
+from .converters import CONVERTERS, Job, run_jobs
+from .domains import CITYSCAPES, CITYSCAPES_IDS, id_colours
+from .evaluation import confusion
+
+def drawn_labels(size: tuple[int, int], # (height, width)
+                 ids: int, # how many there are, from 0
+                 seed: int = 0, # of the generator
+) -> np.ndarray: # (h, w) uint8
+    "Labels as people draw them: tiles with borders that are anything but straight."
+    import cv2
+    rng = np.random.default_rng(seed)
+    h, w = size
+    def waves(): return 4 * cv2.resize(rng.normal(size=(h // 12, w // 12)), (w, h))
+    rows = (np.arange(h)[:, None] + waves()) // 90 + 1
+    columns = (np.arange(w) + waves()) // 70 + 1
+    tiles = rng.integers(0, ids, (h // 90 + 3, w // 70 + 3)).astype(np.uint8)
+    return tiles[rows.astype(int), columns.astype(int)]
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #0e265e94
+def by_loop(job: Job # of a converter that looks ids up in a table
+) -> None:
+    "Convert a file the plain way, one id after the other: what converters are measured against."
+    path, table = job.make.args[:2]
+    ids = np.array(Image.open(path))
+    labels = np.full_like(ids, 255)
+    for old, new in table.items(): labels[ids == old] = new
+    Image.fromarray(labels).save(job.target)
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #3107c1cc
+PLACES = dict(gta=("labels", (1052, 1914), 35), mapillary=("training/labels", (2448, 3264), 66)) # folder, (height, width), ids
+
+def label_jobs(name: str, # a row of `PLACES`
+               base: Path, # empty folder, gets label files
+               files: int = 2, # how many
+) -> list[Job]: # what their conversion takes
+    "Label files as published, with made-up content."
+    folder, size, ids = PLACES[name]
+    palette = np.zeros((256, 3), np.uint8)
+    for i, colour in id_colours(CITYSCAPES, CITYSCAPES_IDS).items(): palette[i] = colour
+    (base / folder).mkdir(parents=True)
+    for seed in range(files):
+        picture = Image.fromarray(drawn_labels(size, ids, seed))
+        if name == "gta": picture.putpalette(palette.ravel().tolist())
+        picture.save(base / folder / f"{seed + 1:05d}.png")
+    jobs = CONVERTERS[name](base)
+    for job in jobs: job.target.parent.mkdir(parents=True, exist_ok=True)
+    return jobs
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #89be1a1a
+def converter_costs(name: str, # a row of `PLACES`
+                    rounds: int, # see `in_rounds`
+) -> list[dict]: # rows
+    "Processor time of a conversion in relation to `by_loop`, and what a second worker gains by the clock."
+    def each(convert, jobs):
+        for job in jobs: convert(job)
+    def at_once(workers, jobs):
+        for job in jobs: job.target.unlink(missing_ok=True)
+        run_jobs(jobs, workers, "")
+    with TemporaryDirectory() as base:
+        jobs = label_jobs(name, Path(base) / name)
+        took = in_rounds(dict(loop=partial(each, by_loop, jobs), ours=partial(each, Job.run, jobs)), rounds)
+        pool = in_rounds({workers: partial(at_once, workers, jobs * 4) for workers in (1, 2)}, rounds, time.perf_counter)
+    many = len(jobs)
+    rows = [dict(what=what, value=1e3 * np.median(took[what]) / many, unit="ms a file") for what in took]
+    rows += [dict(what="ours", unit="of a loop over ids", **ratio(took["ours"], took["loop"])),
+             dict(what="two workers", unit="times as fast as one", **ratio(pool[1], pool[2]))]
+    h, w = PLACES[name][1]
+    return [dict(size=f"{w} x {h}", name=f"prepare {name}", **row) for row in rows]
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #edfaed76
+def as_cityscapes(root: Path # empty folder, gets a data set of one frame
+) -> None:
+    "A frame and its label where Cityscapes has them."
+    import cv2
+    labels = drawn_labels((1024, 2048), 19)
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 256, (32, 64, 3)).astype(np.float32), (2048, 1024), interpolation=cv2.INTER_CUBIC)
+    photo = smooth + 3 * rng.normal(size=smooth.shape)
+    parts = dict(leftImg8bit=("leftImg8bit", photo.clip(0, 255).astype(np.uint8)), gtFine=("gtFine_labelTrainIds", labels))
+    for folder, (ending, pixels) in parts.items():
+        path = root / f"cityscapes/{folder}/train/made/made_000000_000019_{ending}.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(pixels).save(path)
+
+def sample_costs(rounds: int) -> list[dict]: # rows
+    "Milliseconds of a training sample of 2048 x 1024 and of its parts, and of counting a prediction of that size."
+    with TemporaryDirectory() as root:
+        as_cityscapes(Path(root))
+        calls = {}
+        for name in ("c2acdc_512", "c2acdc_1024"): calls |= _sample_calls(name, training_data(get_recipe(name), root))
+        truth = drawn_labels((1024, 2048), 19)
+        calls["1024 x 2048", "confusion matrix", "counted"] = partial(confusion, np.roll(truth, 9), truth, 19)
+        took = in_rounds(calls, rounds)
+    return [dict(size=size, name=name, what=what, value=1e3 * np.median(took[size, name, what]), unit="ms") for size, name, what in calls]
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #a075573c
+def _sample_calls(name, data): # by size, name and what
+    load = data.samples[0].load
+    image, label = load()
+    image = torch.tensor(image).permute(2, 0, 1).contiguous()
+    label = torch.tensor(label).long()
+    calls = {"whole": lambda: data[0], "read and unpacked": load, "resized and augmented": lambda: data.transform(image, label)}
+    return {(name, "sample", what): call for what, call in calls.items()}
+
 # %% ../nbs/8_bench/37_benchmark.ipynb #7e065ef0
 def machine_rates(rounds: int) -> list[dict]: # rows as `adapter_costs`
     "What this machine does at best: a matrix product, and a copy in memory."
@@ -562,19 +670,30 @@ def speed_rows(quick: bool) -> list[dict]: # all rows
     rounds = 5 if quick else 25
     with single_threaded():
         rows = machine_rates(rounds)
-        for size in list(SIZES)[:1] if quick else SIZES: rows += adapter_costs(size, rounds)
+        for size in list(SIZES)[:1] if quick else SIZES: rows += adapter_costs(size, max(5, rounds // SIZES[size][1]))
+        for name in list(STEPS)[:1] if quick else STEPS: rows += step_shares(STEPS[name], 3, name)
+        for name in list(PLACES)[:1] if quick else PLACES: rows += converter_costs(name, rounds)
+        rows += sample_costs(rounds)
     return rows + start_times(1 if quick else 3)
 
+# %% ../nbs/8_bench/37_benchmark.ipynb #ef2996ce
+def machine_words() -> str:
+    "What computes here: kind and number of processors, no names of machines."
+    if torch.cuda.is_available(): return torch.cuda.get_device_name()
+    listed = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", listed.read_text()) if listed.exists() else None
+    return f"{found[1] if found else platform.machine()}, one thread of {os.cpu_count()}"
+
 def bench_speed(folder="runs/speed", # gets speed.csv and speed.html
-                quick: bool = False, # the smallest size only
+                quick: bool = False, # little of everything
 ) -> pd.DataFrame: # the table
-    "Time adapters in a process of its own, which keeps memory it was given as workers do, and write what came out."
+    "Time adapters, steps and data in a process of its own, which keeps memory it was given as workers do, and write what came out."
     Path(folder).mkdir(parents=True, exist_ok=True)
     os.environ |= WORKERS
     with ProcessPoolExecutor(1, get_context("spawn")) as pool: rows = pool.submit(speed_rows, quick).result()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, one thread"
-    table = pd.DataFrame(rows).assign(device=device, torch=torch.__version__, version=code_version())
-    with whole_file(Path(folder) / "speed.csv") as path: table.to_csv(path, index=False, float_format="%.4g")
+    where = dict(device=machine_words(), python=platform.python_version(), torch=torch.__version__, version=code_version())
+    table = pd.DataFrame(rows).assign(**where)
+    with whole_file(Path(folder) / "speed.csv") as path: table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
     with whole_file(Path(folder) / "speed.html") as path: path.write_text(speed_figure(table).to_html(), encoding="utf-8")
     return table
 

@@ -4,7 +4,7 @@
 
 # %% ../nbs/9_lab/43_cli.ipynb #3f1fec83
 from __future__ import annotations
-import argparse, math, os, platform, re, signal, sys, threading, time, traceback
+import argparse, math, os, platform, re, shlex, signal, sys, threading, time, traceback
 from collections import Counter
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -13,20 +13,21 @@ from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Callable, NamedTuple
-from .core import Registry, shown, unknown
+from .core import OWN, Registry, import_own, shown, unknown
 from .recipes import RECIPES, Recipe, check_precision, get_recipe, read_field, run_name, set_fields
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ROOT', 'ALL', 'SEEN', 'EVALUATION', 'EXITS', 'MODEL', 'BEHIND', 'COSTLY', 'VIDEOS', 'PACKAGES', 'DOCTOR',
-           'Command', 'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse', 'typed',
-           'read_words', 'one_line', 'explained', 'passed_over', 'shared', 'speaks', 'end_soon', 'first_to_say', 'main',
-           'run_train', 'print_row', 'print_mean', 'report', 'open_model', 'run_eval', 'free_memory', 'check_cost',
-           'sources', 'overlay', 'with_legend', 'ids_name', 'ask', 'predict_file', 'Video', 'photograph', 'open_source',
-           'predict_video', 'open_predictor', 'with_progress', 'run_predict', 'run_export', 'run_predict_acdc',
-           'acdc_size', 'run_demo', 'run_bench_quality', 'bench_command', 'run_bench_speed', 'run_pretrain',
-           'run_recipes', 'recipe_lines', 'shortened', 'run_convert_backbone', 'run_check_data', 'run_prepare',
-           'versions', 'torchvision_state', 'machine', 'data_found', 'weights_found', 'recipes_need', 'run_doctor',
-           'lab_choices', 'on_this_machine', 'become', 'run_lab']
+__all__ = ['COMMANDS', 'ROOT', 'ALL', 'SEEN', 'EVALUATION', 'IMPORT', 'EXITS', 'MODEL', 'BEHIND', 'COSTLY', 'VIDEOS', 'PACKAGES',
+           'DOCTOR', 'Command', 'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse',
+           'typed', 'read_words', 'take_imports', 'one_line', 'explained', 'passed_over', 'shared', 'speaks',
+           'end_soon', 'first_to_say', 'main', 'run_train', 'print_row', 'trained_on', 'print_mean', 'report',
+           'open_model', 'run_eval', 'free_memory', 'check_cost', 'sources', 'overlay', 'with_legend', 'ids_name',
+           'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
+           'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
+           'run_bench_quality', 'again', 'run_bench_speed', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
+           'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state', 'machine',
+           'data_found', 'weights_found', 'recipes_need', 'run_doctor', 'lab_choices', 'on_this_machine', 'become',
+           'run_lab']
 
 # %% ../nbs/9_lab/43_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -90,6 +91,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message): raise ValueError(f"{message}; see {self.prog} --help")
 
 # %% ../nbs/9_lab/43_cli.ipynb #2fea12ae
+IMPORT = option("--import", dest="modules", metavar="MODULE", action="append", default=[],
+                help="import a module of yours first, such as one with an adapter; may be given several times, and behind the command")
 EXITS = "exit status: 0 done, 1 with problems that are listed, 2 wrong input, 3 unforeseen error or no memory, 130 or 143 stopped"
 
 def make_parser() -> argparse.ArgumentParser:
@@ -100,6 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="`causal-tune recipes` lists the recipes, `causal-tune train --help` their fields.\n\n"
                f"example: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data\n\n{EXITS}")
     parser.add_argument("--debug", action="store_true", help="show where an error came from; may also stand behind the command")
+    parser.add_argument(*IMPORT[0], **IMPORT[1])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         about = dict(help=command.help, description=command.help, epilog=field_help(command.takes))
@@ -139,7 +143,19 @@ def typed(args) -> dict[str, list[str]]: # recipe field -> words, such as ["96",
 
 def read_words(name, words): # a recipe field's value
     if not words: raise ValueError(f"--{name} needs a value.")
+    if name == "targets": return tuple(word for word in words if word.strip()) # paths in them may hold spaces
     return read_field(name, " ".join(words))
+
+# %% ../nbs/9_lab/43_cli.ipynb #73104414
+def take_imports(words: list[str] # what follows `causal-tune`
+) -> list[str]: # the others
+    "Import the modules that words name, here and in the processes to come. ValueError as `import_own`, and for an --import without a name."
+    first = _Parser("causal-tune", add_help=False, allow_abbrev=False)
+    first.add_argument(*IMPORT[0], **IMPORT[1])
+    given, others = first.parse_known_args(words)
+    if given.modules: os.environ[OWN] = f"{os.getcwd()}:{','.join(given.modules)}"
+    import_own()
+    return others
 
 # %% ../nbs/9_lab/43_cli.ipynb #1e2dffb8
 _MEMORY = ("not enough memory ({}); make batch_size, crop, eval_size or window smaller, or take a smaller backbone, and close "
@@ -172,7 +188,9 @@ def explained(error: Exception) -> tuple[int, str]: # exit status, one line
 # %% ../nbs/9_lab/43_cli.ipynb #c0ffee01
 def passed_over(lost) -> None: # what Python hands to `sys.unraisablehook`
     "Ctrl-C that came while nothing could be raised (between two processes, in a `__del__`) is sent once more. An error is a line."
-    if issubclass(lost.exc_type, KeyboardInterrupt): threading.Timer(.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        try: threading.Timer(.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+        except KeyboardInterrupt: passed_over(lost) # on a busy machine it comes while the timer is still being started
     elif "--debug" in sys.argv: sys.__unraisablehook__(lost)
     else: print(f"causal-tune: passed over {lost.exc_type.__name__}: {one_line(lost.exc_value)}", file=sys.stderr)
 
@@ -210,7 +228,7 @@ def main(words: list[str] | None = None # what follows `causal-tune`; those of t
     if shared(): signal.signal(signal.SIGTERM, end_soon)
     if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="backslashreplace") # names of files may be any bytes
     try:
-        args = parse([word for word in words if word != "--debug"])
+        args = parse(take_imports([word for word in words if word != "--debug"]))
         status = COMMANDS[args.command].run(args) or 0
         sys.stdout.flush()
         return status
@@ -243,9 +261,17 @@ def print_row(row: dict) -> None: # see `evaluation.result_row`
     print(f"{row['domain']:>20}  mIoU {100 * row['miou']:5.1f} %   aAcc {100 * row['aacc']:5.1f} %   "
           f"mAcc {100 * row['macc']:5.1f} %   {row['data']}", flush=True)
 
+def trained_on(recipe: Recipe) -> list[str]: # domains
+    "Which domains a recipe trains on, by their names in results."
+    from causal_tune.datasets import dataset_options, folder_domain, read_spec
+    name, options = read_spec(recipe.train)
+    if name == "folder": return [str(options.get("domain") or folder_domain(options["images"]))]
+    domain = options.get("domain", "all")
+    return [d for d in dataset_options(name)["domain"] if d != "all"] if domain == "all" else [domain]
+
 def print_mean(rows: list[dict], recipe: Recipe) -> None: # results, and what was run
     "The plain mean over the domains not trained on, where there are several, and the protocol."
-    others = [r for r in rows if f"domain={r['domain']}" not in recipe.train]
+    others = [r for r in rows if r["domain"] not in trained_on(recipe)]
     mean = {k: sum(r[k] for r in others) / max(len(others), 1) for k in ("miou", "aacc", "macc")}
     if len(others) > 1: print_row(dict(domain="mean", data="domains not trained on", **mean))
     print("Recipe:", ", ".join(f"{k}={v}" for k, v in set_fields(recipe).items()))
@@ -266,7 +292,7 @@ def report(segmentor, recipe: Recipe, # names the targets
     if speaks(): print_mean(rows, recipe)
 
 # %% ../nbs/9_lab/43_cli.ipynb #73af3200
-MODEL = (option("model", help="checkpoint.pt of a run; or a recipe's name, and a published checkpoint behind it"),
+MODEL = (option("model", help="folder of a run, or its checkpoint.pt; or a recipe's name, and a published checkpoint behind it"),
          option("--checkpoint", metavar="FILE.pth", help="published checkpoint of adapter and head, or of everything"),
          option("--backbone", metavar="FILE.pth", help="its backbone, as convert-backbone writes it"))
 BEHIND = option("published", nargs="?", metavar="FILE.pth", help="published checkpoint, without the word --checkpoint")
@@ -290,7 +316,8 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         recipe = get_recipe(args.model, **args.changes)
         segmentor, recipe, classes = open_published(recipe, args.checkpoint, args.backbone)
     else:
-        from causal_tune.training import load_checkpoint
+        from causal_tune.training import checkpoint_of, load_checkpoint
+        args.model = checkpoint_of(args.model)
         attention = {k: v for k, v in args.changes.items() if k == "attention"}
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)
     return segmentor.to(device), replace(recipe, **args.changes), classes
@@ -332,15 +359,22 @@ def check_cost(recipe: Recipe, # says at which size images are looked at
 VIDEOS = ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"
 
 def sources(words: list[str] # files, folders, or "camera"
-) -> list[Path]: # files, or "camera"
-    "What is to be predicted: of a folder its images and videos. ValueError for two of one name."
+) -> dict[str, Path]: # what predictions are called -> file, or "camera"; each once
+    """What is to be predicted: of a folder its images and videos. Where two names differ in their ending alone, it is part of them.
+    ValueError for two of one name."""
     from causal_tune.images import image_files
     found = []
     for path in map(Path, words):
         inside = [*image_files(path), *sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS)] if path.is_dir() else []
         found += inside or [path]
-    if len({path.stem for path in found}) == len(found): return found
-    raise ValueError("Two images share a name; predict them into different folders.")
+    found = list(dict.fromkeys(found))
+    stems = Counter(path.stem for path in found)
+    named = {}
+    for path in found:
+        name = path.stem if stems[path.stem] == 1 else path.name
+        if name in named: raise ValueError(f"{named[name]} and {path} share a name; predict them into different folders.")
+        named[name] = path
+    return named
 
 
 # %% ../nbs/9_lab/43_cli.ipynb #e79da37f
@@ -467,7 +501,7 @@ def run_predict(args):
     behind = args.model in RECIPES and not args.checkpoint and len(args.images) > 1
     if behind: args.published = args.images.pop(0)
     from causal_tune.images import SomeFailed, line_of, listing, reason
-    paths = sources(args.images)
+    named = sources(args.images)
     segmentor, recipe, space = open_predictor(args)
     check_cost(recipe, len(space), free_memory())
     folder = Path(args.out)
@@ -475,15 +509,16 @@ def run_predict(args):
     failed = []
     frames = 0
     begun = time.perf_counter()
-    for path in with_progress(paths):
+    for name, path in with_progress(named.items()):
         try: source = open_source(path)
         except (OSError, ValueError) as err: failed.append(reason(err, path))
         else:
             predict = predict_video if isinstance(source, Video) else predict_file
-            frames += predict(segmentor, recipe, space, source, line_of(path), folder / path.stem)
+            try: frames += predict(segmentor, recipe, space, source, line_of(path), folder / name)
+            except ValueError as err: failed.append(f"{line_of(path)}: {err}") # of a size that an exported file does not take
     speed = f", {(time.perf_counter() - begun) / frames:.2g} s each" if frames else ""
     print(f"{frames} predictions in {folder}/{speed}")
-    if failed: raise SomeFailed(listing(failed, len(paths), "predicted"))
+    if failed: raise SomeFailed(listing(failed, len(named), "predicted"))
 
 # %% ../nbs/9_lab/43_cli.ipynb #0192c193
 @command("write a run as one file that runs without torch", option("run", help="folder of a run, or its checkpoint.pt"),
@@ -518,7 +553,7 @@ def acdc_size(recipe: Recipe) -> tuple | None: # (height, width)
          option("--seeds", type=whole(1, 1000), default=3, help="number of seeds (default: 3)"), takes=ALL)
 def run_demo(args):
     from causal_tune.demo import demo
-    demo(args.out, range(args.seeds), **args.changes)
+    demo(args.out, range(args.seeds), command=f"causal-tune demo {again(args)}".strip(), **args.changes)
 
 @command("compare all adapters and controls; goes on where it was interrupted",
          option("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both); before any --field"),
@@ -535,15 +570,16 @@ def run_bench_quality(args):
     from causal_tune.benchmark import on_cluster
     with on_cluster(args.cluster):
         bench_quality(args.experiments, args.out, range(1, 1 + args.seeds), args.root, args.jobs, args.only, args.tables,
-                      bench_command(args), **args.changes)
+                      again(args), **args.changes)
 
 # %% ../nbs/9_lab/43_cli.ipynb #4640d554
-def bench_command(args) -> str: # without the names of experiments
-    "The line that computes the same again."
-    words = ["causal-tune bench-quality"]
-    if args.seeds != 5: words.append(f"--seeds {args.seeds}")
-    if args.only: words += ["--only", *(f"'{label}'" for label in args.only)]
-    for name, given in typed(args).items(): words += [f"--{name}", *given]
+def again(args) -> str: # such as "--seeds 2 --lr 1e-3"
+    "The options that decide what a comparison computes, as they were given."
+    words = []
+    if args.seeds != parse([args.command]).seeds: words += ["--seeds", str(args.seeds)]
+    chosen = dict(only=getattr(args, "only", ())) | typed(args)
+    for name, given in chosen.items():
+        if given: words += [f"--{name}", *map(shlex.quote, given)]
     return " ".join(words)
 
 # %% ../nbs/9_lab/43_cli.ipynb #adb5ee31

@@ -4,15 +4,15 @@
 
 # %% ../nbs/0_ground/00_core.ipynb #9d72d56e
 from __future__ import annotations
-import difflib, re, reprlib, sys
+import difflib, importlib, os, re, reprlib, sys
 from functools import lru_cache
 from importlib.machinery import PathFinder, SourceFileLoader
 from numbers import Integral, Real
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['shown', 'unknown', 'is_line', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec', 'code_version',
-           'seed_of', 'repair_torchvision']
+__all__ = ['OWN', 'shown', 'unknown', 'is_line', 'check_value', 'check_range', 'import_own', 'Registry', 'parse_spec',
+           'format_spec', 'code_version', 'seed_of', 'repair_torchvision']
 
 # %% ../nbs/0_ground/00_core.ipynb #9021b8d0
 _short = reprlib.Repr()
@@ -89,12 +89,34 @@ def check_range(what: str, # whose value it is, such as "rank"
     if not low <= value <= high: raise ValueError(f"{what}={shown(value)}: give one from {low} to {high}.")
     return value
 
+# %% ../nbs/0_ground/00_core.ipynb #a5b99328
+OWN = "CAUSAL_TUNE_IMPORT" # environment variable: FOLDER:MODULE,MODULE; the working directory where no folder is named
+
+def import_own() -> bool: # whether a module was imported just now
+    "Import the modules that `OWN` names, from its folder or where packages are. ValueError for one that is not there, or fails."
+    folder, _, names = os.environ.get(OWN, "").rpartition(":")
+    folder = folder or os.getcwd()
+    left = [name for name in names.split(",") if name and name not in sys.modules]
+    if left and folder not in sys.path: sys.path.insert(0, folder)
+    for name in left:
+        try: importlib.import_module(name)
+        except Exception as error: raise ValueError(_not_imported(name, folder, error)) from error
+    return bool(left)
+
+def _not_imported(name, folder, error): # what to say
+    if isinstance(error, ModuleNotFoundError) and name.startswith(error.name or name):
+        return f"There is no module {shown(name)} in {folder}, nor is one installed; the file rings.py is the module rings."
+    return f"The module {name} cannot be imported: {type(error).__name__}: {error}"
+
+
 # %% ../nbs/0_ground/00_core.ipynb #da77e832
 class Registry(dict):
     "Names to factories of one kind; an unknown name raises `unknown`'s ValueError, and so does taking another's name."
-    def __init__(self, kind: str): # what the entries are, for error messages
+    def __init__(self, kind: str, # what the entries are, for error messages
+                 hint: str = ""): # what to do about an entry of one's own, likewise
         super().__init__()
         self.kind = kind
+        self.hint = hint
 
     def register(self, name: str): # decorator that enters a class or function under `name`
         def enter(factory):
@@ -105,7 +127,9 @@ class Registry(dict):
             return factory
         return enter
 
-    def __missing__(self, name): raise unknown(self.kind, name, self)
+    def __missing__(self, name):
+        if import_own() and name in self: return self[name]
+        raise ValueError(f"{unknown(self.kind, name, self)} {self.hint}".strip())
 
     def create(self, spec: str, *args, **options): # "name:key=value"; positional arguments and further options
         "What the entry makes of them; ValueError for an option that it does not take, or a value that the option cannot have."

@@ -8,14 +8,15 @@ __all__ = ['TOY_SEEDS', 'CAMVID_SEQUENCES', 'LAYOUTS', 'IMAGE_KEYS', 'LABEL_KEYS
            'find_root', 'Files', 'named_files', 'about_left', 'note_once', 'fitted', 'expect', 'named_images',
            'pair_files', 'in_sequence', 'evenly_spaced', 'file_samples', 'corrupt_pair', 'corrupted', 'parts_of',
            'as_ids', 'own_pair', 'own_data', 'enter_data', 'own_samples', 'folder_domain', 'folder_samples',
-           'list_datasets', 'dataset_options', 'check_option', 'read_spec', 'relabelled', 'samples_of', 'load_dataset',
-           'dominance', 'CatMaxRatioCrop', 'in_hsv', 'scale_hsv', 'PhotometricDistort', 'PadTo', 'PairTransform',
-           'train_transform', 'contact_sheet']
+           'list_datasets', 'dataset_options', 'check_option', 'read_spec', 'relabelled', 'kept_name', 'read_kept_pair',
+           'keep_pair', 'kept_pair', 'kept_decoded', 'samples_of', 'load_dataset', 'dominance', 'CatMaxRatioCrop',
+           'in_hsv', 'scale_hsv', 'PhotometricDistort', 'PadTo', 'PairTransform', 'train_transform', 'contact_sheet']
 
 # %% ../nbs/5_data/23_datasets.ipynb #9eb8fa52
-import math, os, re, sys, zlib
+import hashlib, math, os, re, sys, zlib
 from dataclasses import dataclass, replace
 from collections import OrderedDict
+from contextlib import suppress
 from functools import lru_cache, partial, wraps
 from pathlib import Path
 from threading import Lock
@@ -25,9 +26,11 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
+import causal_tune
 from .core import check_range, format_spec, parse_spec, shown, unknown
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, library, read_corruption
 from .domains import CAMVID, CAMVID_IDS, CITYSCAPES, LabelSpace, id_colours, own_space, remap, space_to_dict
+from .files import whole_file
 from .images import BACKDROP, SUFFIXES, as_array, fit_size, ids_of, line_of, load_picture, read_image, read_label
 from .styles import create_style
 from .render import render_scene
@@ -565,6 +568,52 @@ def _check_sizes(size, label_size):
     for side in size: check_range("size, (height, width) in pixels,", side, 1, 100_000)
 
 
+# %% ../nbs/5_data/23_datasets.ipynb #92ba26ab
+def _told(value): # functions and what they are given; of a file its path, its size and when it was written
+    if isinstance(value, partial): return value.func.__qualname__, *map(_told, value.args), repr(value.keywords)
+    if not isinstance(value, Path): return repr(value)
+    facts = value.stat()
+    return str(value.absolute()), facts.st_size, facts.st_mtime_ns
+
+def kept_name(load: Callable # of a sample
+) -> str: # of a file
+    "Another name wherever the files of a frame, what is made of them, or the package are others. OSError for files that are not there."
+    facts = causal_tune.__version__, _told(load)
+    return f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.npy"
+
+# %% ../nbs/5_data/23_datasets.ipynb #afdf3cde
+def _checksum(pair): return zlib.crc32(pair[1], zlib.crc32(np.ascontiguousarray(pair[0])))
+
+def read_kept_pair(path: Path) -> tuple[np.ndarray, np.ndarray]: # image, label
+    "A pair that was kept. A file that is damaged raises whatever it leads to."
+    with open(path, "rb") as file: *pair, mark = (np.load(file, allow_pickle=False) for _ in range(3))
+    if mark != _checksum(pair): raise ValueError(f"{path} is damaged")
+    return tuple(pair)
+
+def keep_pair(path: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    "Write a pair as it is in memory. OSError where that cannot be."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as unfinished, open(unfinished, "wb") as file:
+        for array in (*pair, np.array(_checksum(pair))): np.save(file, array)
+
+# %% ../nbs/5_data/23_datasets.ipynb #ac66860e
+def kept_pair(load: Callable, # () -> image, label
+              folder: str | Path, # of kept frames
+) -> tuple[np.ndarray, np.ndarray]: # image, label
+    "A pair as it was kept; or made, and kept for the next time. A folder that cannot be written to is noted once."
+    try: path = Path(folder).expanduser() / kept_name(load)
+    except OSError: return load() # which says what is not there
+    with suppress(Exception): return read_kept_pair(path) # a file that is not there or damaged is written once more
+    pair = load()
+    try: keep_pair(path, pair)
+    except OSError as error: note_once(f"{line_of(folder)}: frames are not kept, but decoded each time ({error})")
+    return pair
+
+def kept_decoded(samples: list[Sample], folder: str | Path) -> list[Sample]:
+    "The same frames, kept on disk; those that come from no file as they are."
+    def of_files(load): return of_files(load.args[0]) if isinstance(load.args[0], partial) else load.func is read_pair
+    return [s._replace(load=partial(kept_pair, s.load, folder)) if of_files(s.load) else s for s in samples]
+
 # %% ../nbs/5_data/23_datasets.ipynb #f0d31be9
 def samples_of(name: str, options: dict, # from `read_spec`, without size and corruption
                root=None, size=None, # see `load_dataset`
@@ -577,11 +626,13 @@ def samples_of(name: str, options: dict, # from `read_spec`, without size and co
     if name == "cityscapes_c": samples = relabelled(samples, options["split"])
     return samples, LAYOUTS[name].space
 
+# %% ../nbs/5_data/23_datasets.ipynb #3c6106c6
 def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64" or "acdc:split=val,condition=fog"
                  root: str | Path | None = None, # the data folder or the one above; default $CAUSAL_TUNE_DATA, ./data
                  size: tuple[int, int] | None = None, # (height, width); None: images as they are, toyscapes 192 x 256
                  label_size: str = "same", # labels "same" as images, or "original" for scoring at full size
                  transform: Callable | None = None, # applied to (image, label) tensors last
+                 cache: str | Path | None = None, # folder in which frames of files are kept as they are before `transform`
 ) -> Scenes: # items are dicts: image, label, domain, name
     "A data set from its descriptor. Raises ValueError for a wrong descriptor, FileNotFoundError for missing data."
     name, options = read_spec(spec)
@@ -591,6 +642,7 @@ def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64" or "
     samples, space = samples_of(name, options, root, size)
     if corruption: samples = corrupted(samples, corruption)
     if box: samples = [s._replace(load=partial(fit_pair, s.load, box, label_size)) for s in samples]
+    if cache: samples = kept_decoded(samples, cache)
     return Scenes(samples, space, None if name == "toyscapes" else size, label_size, transform, name)
 
 # %% ../nbs/5_data/23_datasets.ipynb #f5009fcd

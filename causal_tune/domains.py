@@ -15,6 +15,7 @@ from typing import Mapping
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 from .core import check_value, is_line, shown
+from .images import ids_in
 
 # %% ../nbs/0_ground/04_domains.ipynb #47bd1531
 @dataclass(frozen=True)
@@ -166,10 +167,11 @@ def remap(labels: np.ndarray, # integers of any shape
 ) -> np.ndarray: # uint8, same shape; ids outside the table are 255
     "Translate label ids by a lookup table. Raises ValueError for unexpected ids when `strict`."
     labels = np.asarray(labels)
-    extra = sorted({*np.unique(labels).tolist()} - {*table, 255}) if strict else []
+    extra = sorted({*ids_in(labels)} - {*table, 255}) if strict else []
     if extra:
         raise ValueError(f"label ids {extra[:8]} are not in the table, which knows {sorted(table)}; "
                          "is this the right kind of label file?")
+    if labels.dtype == np.uint8: return np.take(lookup(table), labels)
     inside = (labels >= 0) & (labels <= 255)
     return np.where(inside, lookup(table)[np.where(inside, labels, 0)], 255).astype(np.uint8)
 

@@ -330,13 +330,11 @@ def export_run(run: str | Path, # folder of a run, or its checkpoint.pt
                out: str | Path | None = None, # file to write; model.onnx beside the checkpoint by default
                size: tuple | None = None, # see `export_onnx`
 ) -> tuple[Path, dict]: # the file, and how far it is from the model
-    "Write a trained run as one file. Errors as `load_checkpoint` and `export_onnx`; ValueError for a run that is not finished."
+    "Write a trained run as one file. Errors as `load_checkpoint` and `export_onnx`."
     if format not in FORMATS: raise unknown("format", format, FORMATS)
     need(*WRITES)
-    from causal_tune.training import load_checkpoint
-    checkpoint = Path(run)/"checkpoint.pt" if Path(run).is_dir() else Path(run)
-    if not checkpoint.exists() and checkpoint.with_name("resume.pt").exists(): raise ValueError(
-        f"{line_of(checkpoint.parent)} is not finished: call its `causal-tune train` again, which goes on, then export it.")
+    from causal_tune.training import checkpoint_of, load_checkpoint
+    checkpoint = checkpoint_of(run)
     segmentor, recipe, _ = load_checkpoint(checkpoint)
     path = Path(out) if out else checkpoint.with_name(f"model.{format}")
     return path, FORMATS[format](segmentor, path, segmentor.space, recipe, size)

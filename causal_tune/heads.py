@@ -8,7 +8,7 @@ import causal_tune  # before smp: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
-from .core import Registry, check_range, parse_spec
+from .core import Registry, check_range, parse_spec, shown
 from .bands import AllPass, bands_for, split
 
 # %% auto #0
@@ -32,6 +32,7 @@ def per_level(channels) -> list[int]: # widths of four levels
 class LinearHead(nn.Module):
     "BatchNorm and a 1 x 1 convolution on the last level."
     uses_queries = False
+    reads = (3,) # levels that it looks at; other heads look at all four
     def __init__(self, channels: int, # width of the features
                  num_classes: int): # k
         super().__init__()
@@ -72,12 +73,16 @@ class DPTHead(nn.Module):
 
 # %% ../nbs/4_models/18_heads.ipynb #c0ffee02
 class LevelFilters(nn.Module):
-    "What a head reads of its levels: of each the part that a filter keeps. ValueError as `bands_for`."
+    "What a head reads of its levels: of each the part that a filter keeps. ValueError as `bands_for`, and where none of that is read."
     def __init__(self, band, # spec of a band, or four with spaces between
-                 levels: int = 4): # how many
+                 reads=range(4)): # levels that the head looks at
         super().__init__()
-        self.bands = bands_for(band, levels)
-        self.learnt = nn.ModuleList(band for band in self.bands if isinstance(band, nn.Module))
+        given = dict(enumerate(bands_for(band, 4)))
+        filtered = [level for level, one in given.items() if not isinstance(one, AllPass)]
+        if filtered and not set(filtered) & set(reads): raise ValueError(
+            f"head_band={shown(band)} filters levels {filtered}, but this head reads {list(reads)} alone: give one filter, for all.")
+        self.bands = [one if level in reads else AllPass() for level, one in given.items()]
+        self.learnt = nn.ModuleDict({str(level): one for level, one in enumerate(self.bands) if isinstance(one, nn.Module)})
     def forward(self, features: list[Tensor] # (b, c, h, w) each
     ) -> list[Tensor]: # like them
         return [f if isinstance(band, AllPass) else split(f, band)[0] for f, band in zip(features, self.bands, strict=True)]
@@ -96,5 +101,5 @@ def create_head(name: str, # "linear", "dpt" or "mask2former"; options may follo
     "A head by its spec; ValueError for unknown names and options."
     options = dict(linked=linked) if HEADS[parse_spec(name)[0]].uses_queries else {}
     head = HEADS.create(name, channels, num_classes, **options)
-    head.filters = LevelFilters(band) if band else None
+    head.filters = LevelFilters(band, getattr(head, "reads", range(4))) if band else None
     return head

@@ -13,9 +13,9 @@ from .files import whole_file
 
 # %% auto #0
 __all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'as_array',
-           'channels_last', 'read_image', 'counting', 'only_counts', 'ids_of_palette', 'check_depth', 'ids_of',
-           'read_label', 'image_files', 'domain_folders', 'pair', 'resize', 'fit_size', 'window_starts', 'windows',
-           'write_image', 'SomeFailed', 'reason', 'listing']
+           'channels_last', 'read_image', 'counting', 'only_counts', 'ids_in', 'ids_of_palette', 'check_depth',
+           'ids_of', 'read_label', 'image_files', 'domain_folders', 'pair', 'resize', 'fit_size', 'window_starts',
+           'windows', 'packed_grey', 'write_image', 'SomeFailed', 'reason', 'listing']
 
 # %% ../nbs/0_ground/03_images.ipynb #12955c0e
 def line_of(path) -> str:
@@ -118,6 +118,14 @@ def only_counts(table: np.ndarray, # (n, 3) colours of a palette
     table = table[:max(largest + 1, 3)]  # two colours alone might be anything
     return len(table) > 2 and any((table == other).all() for other in counting(len(table)))
 
+# %% ../nbs/0_ground/03_images.ipynb #c7d4b4a8
+def ids_in(labels: np.ndarray # integers of any shape
+) -> list[int]: # sorted
+    "Which ids occur."
+    if labels.dtype != np.uint8 or labels.size == 0: return np.unique(labels).tolist()
+    counts = Image.fromarray(labels.reshape(1, -1)).histogram()
+    return np.flatnonzero(counts).tolist()
+
 # %% ../nbs/0_ground/03_images.ipynb #bf62bd2e
 def ids_of_palette(numbers: np.ndarray, # (h, w) as stored
                    table: np.ndarray, # (n, 3) colours of the palette
@@ -125,10 +133,10 @@ def ids_of_palette(numbers: np.ndarray, # (h, w) as stored
                    trusted: bool = False, # the publisher says that numbers are ids
 ) -> np.ndarray: # (h, w) ids
     "Ids of a palette image by its colours. ValueError for colours that are unknown, or contradict the numbers of a trusted file."
-    used = np.unique(numbers)
-    if only_counts(table, max(used[used < 255], default=0)): return numbers
+    used = ids_in(numbers)
+    if only_counts(table, max((i for i in used if i < 255), default=0)): return numbers
     black = np.zeros((256, 3), int)  # what viewers show for numbers behind the table's end
-    seen = {i: tuple(np.concatenate([table, black])[i].tolist()) for i in used.tolist()}
+    seen = {i: tuple(np.concatenate([table, black])[i].tolist()) for i in used}
     known = {rgb: i for i, rgb in reversed(colours.items())}
     ids = {i: i if colours.get(i) == rgb else known.get(rgb) for i, rgb in seen.items()}
     if trusted: wrong = [i for i in ids if i in colours and ids[i] not in (i, None)]
@@ -231,11 +239,20 @@ def windows(size: tuple[int, int], # (H, W) of images
     return [(..., slice(top, top + h), slice(left, left + w)) for top, left in corners]
 
 # %% ../nbs/0_ground/03_images.ipynb #6ea6a0ba
+def packed_grey(values: np.ndarray # (h, w) uint8
+) -> bytes: # of a PNG
+    "A grey PNG, packed fast."
+    import cv2
+    return cv2.imencode(".png", values)[1].tobytes()
+
 def write_image(image: Image.Image, # what to store
                 path: Path, # .png, or .jpg for a JPEG of quality 75
 ) -> None:
     "Store an image in one stroke: under its name it is there whole or not at all, whatever other processes do."
-    with whole_file(path) as unfinished: image.save(unfinished, "JPEG" if path.suffix == ".jpg" else "PNG", quality=75)
+    kind = "JPEG" if path.suffix == ".jpg" else "PNG"
+    with whole_file(path) as unfinished:
+        if kind == "PNG" and image.mode == "L": unfinished.write_bytes(packed_grey(np.asarray(image)))
+        else: image.save(unfinished, kind, quality=75)
 
 # %% ../nbs/0_ground/03_images.ipynb #f2fb748c
 class SomeFailed(OSError):

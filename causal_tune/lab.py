@@ -43,7 +43,7 @@ from .segmentor import Segmentor
 from .datasets import evenly_spaced, load_dataset
 from .evaluation import classify, confusion, iou as class_iou
 from .results import read_results
-from .training import cutoffs_of, load_checkpoint, read_cutoffs
+from .training import checkpoint_of, cutoffs_of, load_checkpoint, read_cutoffs
 from .observation import Gathered, Observation, directions, gather, joined, observe, outliers as outlying, thinned
 from .artifacts import artifact_report, outlier_figure
 from .evidence import edges_for, evidence_by_layer, joined_evidence, one_grid, skill_curves
@@ -905,8 +905,7 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
     "A lab on folders of images; see `domain_folders`, `create_backbone` and `load_checkpoint` for errors."
     if n < 1: raise ValueError(f"n={n}: at least one image per domain is needed.")
     if checkpoint:
-        path = Path(checkpoint)
-        if path.is_dir(): path = path/"checkpoint.pt"
+        path = checkpoint_of(checkpoint)
         model, recipe, _ = load_checkpoint(path)
         options.setdefault("runs", {"": path.parent})
         size = size or recipe.eval_size or None

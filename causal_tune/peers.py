@@ -11,14 +11,14 @@ from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor, nn
 from .core import Registry
-from .adapters import ADAPTERS, LearnableTokens, TokenAdapter, attend, refined, scaled, start_at_zero
+from .adapters import ADAPTERS, LearnableTokens, TokenAdapter, attend, collected, refined, scaled, start_at_zero
 from .released import fourier_parts
 from .spectral import exporting
 
 # %% auto #0
 __all__ = ['SET_VARIANTS', 'attend_normalised', 'TwoBranches', 'half_spectrum', 'from_half_spectrum', 'mirrored', 'polar',
-           'from_polar', 'SET', 'real_fourier', 'released_parts', 'released_whole', 'attend_evenly', 'ReleasedSET',
-           'haar', 'inverse_haar', 'FADA']
+           'from_waves', 'apart', 'together', 'SET', 'real_fourier', 'released_parts', 'released_whole',
+           'attend_evenly', 'ReleasedSET', 'haar', 'inverse_haar', 'FADA']
 
 # %% ../nbs/2_adapters/11_peers.ipynb #13b7a192
 def attend_normalised(x: Tensor, # (b, n, c) what asks
@@ -77,30 +77,41 @@ def half_spectrum(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
                   grid: tuple[int, int], # (h, w)
 ) -> tuple[Tensor, Tensor]: # (b, h*u, c) each, u = w // 2 + 1, float32 (or float64): real and imaginary part
     "The first u columns of the orthonormal 2-D Fourier transform of every channel; the others mirror them."
-    h, w = grid
     with torch.autocast(tokens.device.type, enabled=False):
-        x = rearrange(_precise(tokens), "b (h w) c -> (b h) w c", h=h)
-        rows_cos, rows_sin, cos, sin = _of_both_axes(h, w, x)
-        real = rearrange(cos @ x, "(b h) u c -> b h (u c)", h=h)
-        imaginary = rearrange(sin @ x, "(b h) u c -> b h (u c)", h=h) # of the opposite sign
-        parts = rows_cos @ real - rows_sin @ imaginary, -(rows_cos @ imaginary + rows_sin @ real)
-        return tuple(rearrange(part, "b h (u c) -> b (h u) c", u=cos.shape[0]) for part in parts)
+        x = _precise(tokens)
+        if exporting(): return _half_by_products(x, *grid)
+        columns = torch.fft.rfft(x.unflatten(1, grid), dim=2, norm="ortho")
+        whole = torch.fft.fft(columns, dim=1, norm="ortho").flatten(1, 2) # `rfft2` is slower: a thousand channels lie badly for it
+        return whole.real.contiguous(), whole.imag.contiguous()
+
+def _half_by_products(x, h, w):
+    x = rearrange(x, "b (h w) c -> (b h) w c", h=h)
+    rows_cos, rows_sin, cos, sin = _of_both_axes(h, w, x)
+    real = rearrange(cos @ x, "(b h) u c -> b h (u c)", h=h)
+    imaginary = rearrange(sin @ x, "(b h) u c -> b h (u c)", h=h) # of the opposite sign
+    parts = rows_cos @ real - rows_sin @ imaginary, -(rows_cos @ imaginary + rows_sin @ real)
+    return tuple(rearrange(part, "b h (u c) -> b (h u) c", u=cos.shape[0]) for part in parts)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #38a17434
 def from_half_spectrum(real: Tensor, imaginary: Tensor, # (b, h*u, c), float32 or float64
                        grid: tuple[int, int], # (h, w)
 ) -> Tensor: # (b, h*w, c)
     "Inverse of `half_spectrum`; the other half is taken to mirror this one."
-    h, w = grid
     with torch.autocast(real.device.type, enabled=False):
-        rows_cos, rows_sin, cos, sin = _of_both_axes(h, w, real)
-        real, imaginary = (rearrange(part, "b (h u) c -> b h (u c)", h=h) for part in (real, imaginary))
-        parts = rows_cos @ real - rows_sin @ imaginary, rows_cos @ imaginary + rows_sin @ real
-        real, imaginary = (rearrange(part, "b h (u c) -> (b h) u c", u=cos.shape[0]) for part in parts)
-        twice = mirrored(w, real)[:, None]
-        x = (twice * cos).T @ real - (twice * sin).T @ imaginary
-        return rearrange(x, "(b h) w c -> b (h w) c", h=h)
+        if exporting(): return _whole_by_products(real, imaginary, *grid)
+        whole = torch.complex(real, imaginary).unflatten(1, (grid[0], -1))
+        return torch.fft.irfft2(whole, s=grid, dim=(1, 2), norm="ortho").flatten(1, 2)
 
+def _whole_by_products(real, imaginary, h, w):
+    rows_cos, rows_sin, cos, sin = _of_both_axes(h, w, real)
+    real, imaginary = (rearrange(part, "b (h u) c -> b h (u c)", h=h) for part in (real, imaginary))
+    parts = rows_cos @ real - rows_sin @ imaginary, rows_cos @ imaginary + rows_sin @ real
+    real, imaginary = (rearrange(part, "b h (u c) -> (b h) u c", u=cos.shape[0]) for part in parts)
+    twice = mirrored(w, real)[:, None]
+    x = (twice * cos).T @ real - (twice * sin).T @ imaginary
+    return rearrange(x, "(b h) w c -> b (h w) c", h=h)
+
+# %% ../nbs/2_adapters/11_peers.ipynb #71762ecf
 def mirrored(w: int, like: Tensor) -> Tensor: # (u,), 1 or 2
     "How many waves each of the first u = w // 2 + 1 columns stands for."
     return 2 - _own_mirror(w, like)[:w // 2 + 1].to(like.dtype)
@@ -109,25 +120,92 @@ def _own_mirror(n, like): # (n,) waves that are real: none, and as many half-cyc
     k = torch.arange(n, device=like.device)
     return (k == 0) | (2 * k == n)
 
+def _own_mirrors(grid, like): # (h*u, 1) of both axes
+    h, w = grid
+    return (_own_mirror(h, like)[:, None] & _own_mirror(w, like)[:w // 2 + 1]).flatten()[:, None]
+
 # %% ../nbs/2_adapters/11_peers.ipynb #cb5a124f
 def polar(real: Tensor, imaginary: Tensor, # (b, h*u, c), of `half_spectrum`
           grid: tuple[int, int], # (h, w)
-          tiny: float = 1e-6, # below this amplitude the phase is 0, without gradient
-) -> tuple[Tensor, Tensor, Tensor]: # (b, h*u, c) each: amplitude, phase in -pi..pi, and phase of the mirror image
+          tiny: float = 1e-6, # up to this amplitude the phase is 0
+) -> tuple[Tensor, Tensor]: # (b, h*u, c) each: amplitude, and phase in -pi..pi
     "Amplitudes and phases of half a spectrum."
-    square = real ** 2 + imaginary ** 2
-    amplitude = square.masked_fill(square == 0, 1.).sqrt().masked_fill(square == 0, 0.) # the root has no slope at 0
-    faint = square <= tiny ** 2
-    phase = torch.atan2(imaginary.masked_fill(faint, 0.), real.masked_fill(faint, 1.))
-    own = (_own_mirror(grid[0], real)[:, None] & _own_mirror(grid[1], real)[:grid[1] // 2 + 1]).flatten()[:, None]
-    phase = torch.where(own, torch.pi * (~faint & (real < 0)).to(real.dtype), phase) # or the sign of a rounding error would make -pi of pi
-    return amplitude, phase, torch.where(own, phase, -phase)
+    amplitude = (real ** 2 + imaginary ** 2).sqrt()
+    phase = torch.atan2(imaginary, real)
+    own = torch.pi * (real < 0).to(real.dtype) # or the sign of a rounding error would make -pi of pi
+    phase = torch.where(_own_mirrors(grid, real), own, phase)
+    return amplitude, phase * (amplitude > tiny) # `masked_fill` takes five times as long
 
-def from_polar(amplitude: Tensor, phase: Tensor, mirror: Tensor, # (b, h*u, c), as `polar` gives them
+def from_waves(amplitude: Tensor, mean: Tensor, turn: Tensor, # (b, h*u, c): a', u and v
 ) -> tuple[Tensor, Tensor]: # real and imaginary part
     "Half the spectrum of the real part of waves and their mirror images."
-    amplitude = amplitude / 2
-    return amplitude * (phase.cos() + mirror.cos()), amplitude * (phase.sin() - mirror.sin())
+    real = amplitude * mean.cos()
+    return real * turn.cos(), real * turn.sin()
+
+# %% ../nbs/2_adapters/11_peers.ipynb #589ce6f8
+def _along(phase, real, imaginary): # parts of (real + i imaginary) exp(-i phase)
+    cos = phase.cos()
+    sin = phase.sin()
+    return real * cos + imaginary * sin, imaginary * cos - real * sin
+
+class _Apart(torch.autograd.Function): # tokens -> amplitude and phase
+    @staticmethod
+    def forward(ctx, tokens, grid):
+        parts = polar(*half_spectrum(tokens, grid), grid)
+        ctx.save_for_backward(*parts)
+        ctx.grid = grid
+        ctx.dtype = tokens.dtype
+        return parts
+    @staticmethod
+    def backward(ctx, to_amplitude, to_phase):
+        amplitude, phase = ctx.saved_tensors
+        there = amplitude > 1e-6
+        along = to_amplitude * there
+        moves = there & ~_own_mirrors(ctx.grid, phase)
+        across = to_phase * moves / amplitude.clamp(min=1e-6)
+        counts = mirrored(ctx.grid[1], phase).repeat(ctx.grid[0])[:, None]
+        parts = (part / counts for part in _along(-phase, along, across))
+        return from_half_spectrum(*parts, ctx.grid).to(ctx.dtype), None
+
+# %% ../nbs/2_adapters/11_peers.ipynb #52e3ec49
+def apart(tokens: Tensor, # (b, h*w, c)
+          grid: tuple[int, int], # (h, w)
+) -> tuple[Tensor, Tensor]: # (b, h*u, c) each, as `polar`
+    "Amplitudes and phases of half the spectrum of tokens. Faint waves, of 1e-6 or less, have no gradient."
+    return polar(*half_spectrum(tokens, grid), grid) if exporting() else _Apart.apply(tokens, grid)
+
+# %% ../nbs/2_adapters/11_peers.ipynb #b484aa72
+class _Together(torch.autograd.Function): # tokens, the waves they become, the scale, and the waves they are -> tokens
+    @staticmethod
+    def forward(ctx, tokens, amplitude, mean, turn, scale, old_amplitude, old_phase, grid):
+        ctx.save_for_backward(amplitude, mean, turn, old_amplitude, old_phase)
+        ctx.grid = grid
+        ctx.scale = scale
+        return _moved(tokens, amplitude, mean, turn, scale, grid)
+    @staticmethod
+    def backward(ctx, g):
+        amplitude, mean, turn, old_amplitude, old_phase = ctx.saved_tensors
+        counts = mirrored(ctx.grid[1], mean).repeat(ctx.grid[0])[:, None]
+        parts = [part * counts for part in half_spectrum(g, ctx.grid)]
+        along, across = _along(turn, *parts)
+        real = amplitude * mean.cos()
+        to_scale = None
+        if ctx.needs_input_grad[4]: to_scale = (along * real).sum() - (_along(old_phase, *parts)[0] * old_amplitude).sum()
+        along = ctx.scale * along
+        waves = along * mean.cos(), -along * amplitude * mean.sin(), ctx.scale * across * real
+        return g * (1 - ctx.scale), *waves, to_scale, None, None, None
+
+# %% ../nbs/2_adapters/11_peers.ipynb #232ff742
+def _moved(tokens, amplitude, mean, turn, scale, grid):
+    whole = from_half_spectrum(*from_waves(amplitude, mean, turn), grid).to(tokens.dtype)
+    return torch.lerp(tokens, whole, scale.to(tokens.dtype) if isinstance(scale, Tensor) else scale)
+
+def together(tokens, amplitude, mean, turn, scale, # as `from_waves`, and the adapter's scale s
+             old: tuple[Tensor, Tensor], # amplitude and phase of the tokens, see `apart`
+             grid: tuple[int, int]) -> Tensor: # like tokens
+    "tokens + s (what the waves make - tokens)."
+    given = tokens, amplitude, mean, turn, scale
+    return _moved(*given, grid) if exporting() else _Together.apply(*given, *old, grid)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #e8cbb566
 SET_VARIANTS = Registry("variant of set")
@@ -139,16 +217,28 @@ class SET(TwoBranches):
     second_whole = True
     def forward(self, tokens, layer, grid):
         self.check(tokens, layer, grid)
-        h, w = grid
-        amplitude, phase, mirror = polar(*half_spectrum(tokens, grid), grid)
-        phases = torch.cat([phase, mirror], 1)
-        phases = phases + self.first_branch(phases.to(tokens.dtype), layer)
-        counts = mirrored(w, amplitude).repeat(h)
-        amplitude = amplitude + self.second_branch(amplitude.to(tokens.dtype), layer, counts=counts)
-        half = phase.shape[1] # `chunk` cannot be exported for all sizes
-        spectrum = from_polar(amplitude, phases[:, :half], phases[:, half:])
-        change = from_half_spectrum(*spectrum, grid).to(tokens.dtype) - tokens
-        return tokens + self.scale * change
+        amplitude, phase = apart(tokens, grid)
+        mean, turn = self.phases(phase, layer, grid, tokens.dtype)
+        counts = mirrored(grid[1], amplitude).repeat(grid[0])
+        refined_amplitude = amplitude + self.second_branch(amplitude.to(tokens.dtype), layer, counts=counts)
+        return together(tokens, refined_amplitude, mean, turn, self.scale, (amplitude, phase), grid)
+
+# %% ../nbs/2_adapters/11_peers.ipynb #6ea48c7e
+@patch
+def phases(self: SET, phase, layer, grid, dtype): # u and v of the refined phases
+    own = _own_mirrors(grid, phase)
+    n = phase.shape[1]
+    def both(x, *tokens, **width): return attend(torch.cat([x, torch.where(own, x, -x)], 1), *tokens, **width)
+    last = self.mlp_delta_f
+    x = phase.to(dtype)
+    found, values = collected(x, self.factors(layer), self.mlp_token2feat, last.weight, both)
+    mean = (found[:, :n] + found[:, n:]) / 2
+    turn = (found[:, :n] - found[:, n:]) / 2
+    if values is None: mean = mean + last.bias
+    else: mean, turn = F.linear(mean, values.T, last.bias), turn @ values
+    moved = phase + F.linear(x, last.weight)
+    own = own.to(phase.dtype)
+    return mean + own * moved, torch.addcmul(turn.to(phase.dtype), 1 - own, moved)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #8f8dad71
 def real_fourier(x: Tensor, # (b, c, h, w), float32 or float64

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np
-import torch
+import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -22,21 +21,23 @@ from .files import disk_is_full, held, no_room, remove_unfinished, set_aside, wh
 from .tensors import check_finite, read_tensors
 from .bands import LearnableBand
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
+from .backbones import compile_blocks
 from .mask2former import mean_over_processes
 from .segmentor import Segmentor, create_segmentor
 from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
 from .datasets import Scenes, enter_data, load_dataset, train_transform
-from .evaluation import (Elsewhere, begin_worker, check_classes, end_workers, evaluate, from_all, miou, next_batches, place,
-                                   result_row)
+from .evaluation import (Elsewhere, begin_sum, begin_worker, check_classes, end_workers, evaluate, from_all, miou, next_batches,
+                                   place, result_row)
 
 # %% auto #0
-__all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
+__all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'LOOK', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
            'draw_seed', 'Stream', 'Batch', 'stack_items', 'Positions', 'batches', 'build', 'training_data',
-           'save_checkpoint', 'Damaged', 'read_own', 'read_checkpoint', 'space_in', 'segmentor_of', 'load_checkpoint',
-           'read_line', 'kept_lines', 'cutoffs_of', 'edges_of', 'read_cutoffs', 'written_to', 'Log', 'step', 'Loss',
-           'SharedNorm', 'share_norms', 'finite', 'first_broken', 'diagnosis', 'Terminated', 'interruptions_held',
-           'refuse_other', 'finished', 'make_accelerator', 'Run', 'evaluate_on', 'open_data', 'first_frames', 'fits',
-           'read_state', 'restore', 'unless_damaged', 'alike', 'go_on', 'with_data', 'train', 'report_on']
+           'save_checkpoint', 'Damaged', 'read_own', 'checkpoint_of', 'read_checkpoint', 'space_in', 'segmentor_of',
+           'load_checkpoint', 'read_line', 'kept_lines', 'cutoffs_of', 'edges_of', 'read_cutoffs', 'written_to', 'Log',
+           'steps_a_look', 'make_optimizer', 'step', 'Loss', 'SharedNorm', 'share_norms', 'finite', 'first_broken',
+           'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Made',
+           'Run', 'evaluate_on', 'open_data', 'first_frames', 'Taken', 'agreed', 'fits', 'read_state', 'restore',
+           'unless_damaged', 'alike', 'go_on', 'with_data', 'train', 'report_on']
 
 # %% ../nbs/6_train/28_training.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -187,7 +188,8 @@ def batches(recipe: Recipe,
     "What process `rank` of `world` sees from iteration `first` on."
     images = recipe.iterations * recipe.batch_size * recipe.accumulate * world
     return DataLoader(Stream(dataset, images, recipe.seed), batch_sampler=Positions(recipe, first, rank, world),
-                      num_workers=recipe.workers, collate_fn=stack_items, worker_init_fn=partial(begin_worker, os.getpid()))
+                      num_workers=recipe.workers, collate_fn=stack_items, worker_init_fn=partial(begin_worker, os.getpid()),
+                      pin_memory=torch.cuda.is_available())
 
 # %% ../nbs/6_train/28_training.ipynb #a14fd930
 def build(recipe: Recipe, # names the backbone, adapter and head
@@ -209,7 +211,7 @@ def training_data(recipe: Recipe,
     "The augmented training set of a recipe."
     transform = train_transform(recipe.crop, recipe.scale, color=recipe.color, style=recipe.style,
                                 cat_max_ratio=recipe.cat_max_ratio, antialias=recipe.antialias)
-    return load_dataset(recipe.train, root, transform=transform)
+    return load_dataset(recipe.train, root, transform=transform, cache=recipe.cache)
 
 # %% ../nbs/6_train/28_training.ipynb #e0f18335
 def save_checkpoint(path, # file to write
@@ -245,10 +247,20 @@ def read_own(path, # file that `torch.save` wrote for us
     if torn := _torn(path): raise Damaged(f"{path} cannot be read as {what}: the checksum of {torn} is another; {advice}.")
     return content
 
-def read_checkpoint(path # file
+# %% ../nbs/6_train/28_training.ipynb #310b2271
+def checkpoint_of(run # folder of a run, or its checkpoint.pt
+) -> Path: # its checkpoint.pt
+    "Where a run's checkpoint is. FileNotFoundError if there is none, ValueError if the run is not finished."
+    path = Path(run)/"checkpoint.pt" if Path(run).is_dir() else Path(run)
+    if path.is_file(): return path
+    if path.with_name("resume.pt").is_file(): raise ValueError(
+        f"{path.parent} is not finished: call its `causal-tune train` again, which goes on.")
+    raise FileNotFoundError(f"No checkpoint at {path}; `causal-tune train` writes it.")
+
+def read_checkpoint(run # folder of a run, or its checkpoint.pt
 ) -> dict: # what `save_checkpoint` wrote
-    "The contents of a checkpoint. FileNotFoundError if there is none, `Damaged` (a ValueError) if it is something else."
-    if not Path(path).is_file(): raise FileNotFoundError(f"No checkpoint at {path}; `causal-tune train` writes checkpoint.pt.")
+    "The contents of a checkpoint. Errors as `checkpoint_of`, and `Damaged` (a ValueError) if it is something else."
+    path = checkpoint_of(run)
     saved = read_own(path, "a checkpoint of this package", "train again, or fetch it again")
     kinds = dict(recipe=dict, adapter=dict, head=dict, classes=list)
     if any(not isinstance(saved.get(name), kind) for name, kind in kinds.items()):
@@ -274,7 +286,7 @@ def segmentor_of(saved: dict, # recipe, classes, perhaps a label space; weights 
     "The segmentor that something saved belongs to. ValueError where its parts do not fit, before anything large is made."
     classes = len(saved["classes"])
     try:
-        recipe = from_dict(saved["recipe"])
+        recipe = replace(from_dict(saved["recipe"]), cache="") # which is a folder of another machine
         space = space_in(saved)
         with torch.device("meta"): shapes = build(recipe, classes, **options | dict(pretrained=False))
         shapes.check_trained(saved)
@@ -285,7 +297,7 @@ def segmentor_of(saved: dict, # recipe, classes, perhaps a label space; weights 
     return segmentor
 
 # %% ../nbs/6_train/28_training.ipynb #503e9417
-def load_checkpoint(path, # file
+def load_checkpoint(path, # folder of a run, or its checkpoint.pt
                     **options # of `create_backbone`, such as pretrained="a file"
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
     "The segmentor of a checkpoint. Errors as `read_checkpoint` and `segmentor_of`."
@@ -388,14 +400,32 @@ def close(self:Log) -> None:
         with suppress(OSError): file.close()
 
 # %% ../nbs/6_train/28_training.ipynb #91039685
+LOOK = 20 # steps between two looks at the losses, where a look makes a device wait
+
+def steps_a_look(device: torch.device) -> int:
+    "After how many steps losses are looked at: at once on a processor, where it costs nothing."
+    return LOOK if device.type == "cuda" else 1
+
+def make_optimizer(groups: list[dict], # from `parameter_groups`
+                   lr: float, device: torch.device, # that it will work on
+) -> tuple[torch.optim.AdamW, Tensor | None]: # and what halts it, see `step`; None where losses are looked at at once
+    "AdamW as published."
+    late = steps_a_look(device) > 1
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(.9, .999), fused=late or None)
+    if not late: return optimizer, None
+    optimizer.found_inf = torch.zeros((), device=device) # which is what torch calls it
+    return optimizer, optimizer.found_inf
+
+# %% ../nbs/6_train/28_training.ipynb #262f505b
 def step(accelerator, # from `make_accelerator`
          model, # gives the loss of (images, labels, seeds)
          normalise, # of a segmentor
          optimizer,
          given: list[Batch], # the batches of the step
          broken=lambda batch, loss: FloatingPointError(f"The loss is {loss}."), # makes the error for a loss that is not finite
-) -> list[float]: # the loss of each batch, with those of other processes
-    "One optimiser step. FloatingPointError for a loss that is not finite."
+         halt: Tensor | None = None, # becomes 1 where a loss is not finite; None: look at once
+) -> list[Tensor]: # (2,) for each batch: its loss with those of other processes, and its own; on the device
+    "One optimiser step. FloatingPointError for a loss that is not finite, where it is looked at."
     losses = []
     for batch in given:
         images, labels = (t.to(accelerator.device, non_blocking=True) for t in batch[:2])
@@ -403,11 +433,12 @@ def step(accelerator, # from `make_accelerator`
         with accelerator.accumulate(model):
             with accelerator.autocast(): loss = model(normalise(images), labels, batch.seeds)
             mean = mean_over_processes(loss.detach())
-            if not torch.isfinite(mean): raise broken(batch, loss.item())
+            if halt is not None: halt.masked_fill_(~mean.isfinite(), 1.)
+            elif not torch.isfinite(mean): raise broken(batch, loss.item())
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
-        losses.append(mean.item())
+        losses.append(torch.stack([mean, loss.detach()]))
     return losses
 
 # %% ../nbs/6_train/28_training.ipynb #d545f351
@@ -551,6 +582,12 @@ def make_accelerator(recipe: Recipe):
     return Accelerator(mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
 
 # %% ../nbs/6_train/28_training.ipynb #97d6dadb
+class Made(NamedTuple):
+    "A step that was made."
+    t: int # iteration
+    losses: list[Tensor] # from `step`
+    values: dict # for its line in the log
+
 @dataclass
 class Run:
     "Book-keeping around the steps: learning rate, progress, log, validation, files."
@@ -566,6 +603,9 @@ class Run:
     kept: int = 0 # those it was last tried to keep
     noted: bool = False # whether it was said that a batch has no labels
     average: Average | None = None # of its weights; one that never begins by default
+    again: object = None # (iteration) -> its batches, made once more
+    made: list = field(default_factory=list) # steps whose losses were not looked at
+    loss: float | None = None # the last one that was
     def __post_init__(self): self.average = self.average or Average(self.segmentor, None)
 
 # %% ../nbs/6_train/28_training.ipynb #251e48a6
@@ -587,7 +627,8 @@ def finish(self:Run) -> None:
 @patch
 def keep(self:Run, log: Log | None # None in processes that do not write
 ) -> None:
-    "Bring log and state to the disk, in this order. FloatingPointError for weights that are not finite, which are not kept."
+    "Bring log and state to the disk, in this order. Errors as `look`, and for weights that are not finite; they are not kept."
+    self.look(log)
     self.kept = self.done
     ended = self.done == self.recipe.iterations
     if ended: self.average.settle()
@@ -605,18 +646,19 @@ def evaluate_on(segmentor: Segmentor,
                 root=None, # folder of the data sets
 ) -> tuple[Scenes, np.ndarray]: # data set, (n, k, k) confusion matrices per image
     "A segmentor on one data set, the way its recipe says; by all processes of its run together."
-    if isinstance(data, str): data = load_dataset(data, root, label_size="original")
+    if isinstance(data, str): data = load_dataset(data, root, label_size="original", cache=recipe.cache)
     return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None, recipe.eval_batch,
                           recipe.eval_precision or recipe.precision, together=True, workers=recipe.eval_workers)
 
 def open_data(specs, # descriptors of data sets
               k: int, # classes of the model
               root=None, # folder of the data sets
+              cache=None, # folder of frames, see `load_dataset`
 ) -> dict[str, Scenes]: # by what results call them
     "Data sets to evaluate on. ValueError where two are called the same, or have other classes; errors of `load_dataset`."
     opened = {}
     for spec in specs:
-        data = load_dataset(spec, root, label_size="original")
+        data = load_dataset(spec, root, label_size="original", cache=cache)
         domain = data.domain or data.name
         if domain in opened: raise ValueError(f"Two targets are called {domain!r}: {specs}; report them apart.")
         if len(data.space.classes) != k:
@@ -631,7 +673,7 @@ def first_frames(recipe: Recipe, # names the data sets that are watched and repo
 ) -> list[Scenes]: # of one frame each
     "Open all that a model will be evaluated on, and take a frame of each data set and size. Errors as `open_data` has them."
     watched = [recipe.validate] if recipe.validate else []
-    opened = [*open_data(recipe.targets, k, root).values(), *open_data(watched, k, root).values()]
+    opened = [data for specs in (recipe.targets, watched) for data in open_data(specs, k, root, recipe.cache).values()]
     frames = {}
     for spec, data in zip([*recipe.targets, *watched], opened):
         name, options = parse_spec(spec)
@@ -677,12 +719,11 @@ def set_decay(self:Run, t: int # iteration
 # %% ../nbs/6_train/28_training.ipynb #bb8130f5
 @patch
 def note_ignored(self:Run, t: int, # iteration
-                 given: list[Batch], # its batches
-                 losses: list[float], # and theirs
+                 losses: list[float], # of its batches
 ) -> None:
     "Say once that a batch has no labels, where its loss is 0 because of that."
-    if not self.accelerator.is_main_process: return
-    for batch, loss in zip(given, losses):
+    if self.noted or 0 not in losses or not self.accelerator.is_main_process: return
+    for batch, loss in zip(self.again(t), losses):
         if self.noted or loss != 0 or (batch.labels != 255).any(): continue
         print(f"Nothing is labelled in {', '.join(batch.names)}, so the loss of iteration {t} is 0, as wherever that happens.",
               file=sys.stderr)
@@ -695,32 +736,50 @@ def broken(self:Run, t: int, # iteration
 ) -> Exception: # to be raised by the caller
     "What is known about a loss that is not finite; `Elsewhere` where it is, and another process's is not."
     if math.isfinite(loss): return Elsewhere("The loss of another process is not finite; it says more.")
-    lr = self.optimizer.param_groups[0]["lr"]
+    lr = self.set_rate(t) # of that step, as others may have followed
     with self.accelerator.autocast():
         images = self.segmentor.normalise(batch.images.to(self.accelerator.device))
         found = diagnosis(self.segmentor, images, self.recipe.precision)
     return FloatingPointError(f"The loss of iteration {t} is {loss} (lr {lr:.3g}, frames {', '.join(batch.names)}). {found}")
 
+# %% ../nbs/6_train/28_training.ipynb #4804b73b
+@patch
+def look(self:Run, log: Log | None # None in processes that do not write
+) -> None:
+    "Wait for the losses of the steps that were made, and log them. FloatingPointError or `Elsewhere` for one that is not finite."
+    made = self.made
+    self.made = []
+    if not made: return
+    found = torch.stack([torch.stack(one.losses) for one in made]).tolist()
+    for one, losses in zip(made, found):
+        for number, (mean, own) in enumerate(losses):
+            if math.isfinite(mean): continue
+            self.done = None # nothing behind it was made
+            raise self.broken(one.t, self.again(one.t)[number], own)
+        means = [mean for mean, _ in losses]
+        self.note_ignored(one.t, means)
+        self.loss = sum(means) / len(means)
+        if log: log.write(one.t, loss=self.loss, **one.values)
+
 # %% ../nbs/6_train/28_training.ipynb #02257266
 @patch
 def advance(self:Run, t: int, # iteration
             given: list[Batch], # its batches
-            one_step, # (iteration, batches) -> their losses
+            one_step, # (iteration, batches) -> their losses, from `step`
             log: Log | None, # None in processes that do not write
-) -> float: # the loss
-    "Step t with its learning rate, and its line in the log."
+) -> None:
+    "Step t with its learning rate. Errors as `look`, where that is due."
     lr = self.set_rate(t)
     self.set_decay(t)
     self.done = None # from here on the step is half made
     losses = one_step(t, given)
     self.average.update(t + 1)
     self.done = t + 1
-    self.note_ignored(t, given, losses)
-    values = dict(loss=sum(losses) / len(losses), lr=lr, seconds=time.time() - self.start)
+    values = dict(lr=lr, seconds=time.time() - self.start)
+    self.made.append(Made(t, losses, values))
     try: values |= self.watch(t)
     finally:
-        if log: log.write(t, **values)
-    return values["loss"]
+        if self.done % steps_a_look(self.accelerator.device) == 0: self.look(log)
 
 # %% ../nbs/6_train/28_training.ipynb #32c1c5cd
 @patch
@@ -731,18 +790,6 @@ def progress(self:Run, steps: range # the iterations to come
     return tqdm(steps, f"{self.recipe.name} {self.recipe.adapter}", self.recipe.iterations, initial=steps.start, **silent)
 
 @patch
-def taken(self:Run, loader, # iterator over batches
-          asked: list, # signals that came to this process
-) -> list[Batch]: # of the next step, none if any process was asked to stop
-    "The next batches. Errors as `next_batches`; `Elsewhere` where another process had one."
-    given = []
-    def take():
-        stop = bool(asked)
-        if not stop: given.extend(next_batches(loader, self.recipe.accumulate))
-        return stop
-    return [] if any(from_all(take)) else given
-
-@patch
 def heed(self:Run, asked: list # signals that came to this process
 ) -> None:
     "KeyboardInterrupt, or `Terminated`, where one came to any process."
@@ -750,6 +797,51 @@ def heed(self:Run, asked: list # signals that came to this process
     if not came: return
     kind = Terminated if signal.SIGTERM in came else KeyboardInterrupt
     raise kind(f"Stopped after {self.done} of {self.recipe.iterations} iterations; run again to go on.")
+
+# %% ../nbs/6_train/28_training.ipynb #abee5b3b
+class Taken(NamedTuple):
+    "The batches of a step, as one of several processes has them."
+    given: list[Batch] # none where an error came up
+    error: Exception | None # of this process
+    told: Tensor # (2,): how many processes were asked to stop, and miss their images
+    arriving: object # ends when `told` is that of all; None: it is
+
+@patch
+def take(self:Run, loader, # iterator over batches
+         asked: list, # signals that came to this process
+) -> Taken:
+    "The next batches, as soon as they are here; and what is told to other processes, which is on its way."
+    given = []
+    error = None
+    try: given += next_batches(loader, self.recipe.accumulate)
+    except Exception as problem: error = problem
+    told = torch.tensor([bool(asked), error is not None], dtype=torch.int32)
+    return Taken(given, error, told, begin_sum(told))
+
+# %% ../nbs/6_train/28_training.ipynb #e7b7b7b4
+def agreed(taken: Taken) -> list[Batch]: # of the next step; none if any process was asked to stop
+    "What all processes go on with. Errors as `next_batches`; `Elsewhere` where another process had one."
+    if taken.arriving: taken.arriving.wait()
+    stop, failed = taken.told.tolist()
+    if stop: return []
+    if taken.error: raise taken.error
+    if failed: raise Elsewhere("Another process of this run has failed; it says why.")
+    return taken.given
+
+@patch
+def steps(self:Run, bar, # over iterations
+          last: int, # the iteration behind the last one
+          loader, # iterator over batches
+          asked: list, # signals that came to this process
+): # yields iterations, and their batches
+    "The steps to make, until any process is asked to stop. Errors as `agreed`."
+    ahead = place()[1] > 1
+    taken = None
+    for t in bar:
+        given = agreed(taken or self.take(loader, asked))
+        if not given: return
+        taken = self.take(loader, asked) if ahead and t + 1 < last else None
+        yield t, given
 
 # %% ../nbs/6_train/28_training.ipynb #6cbb5a64
 @patch
@@ -765,9 +857,9 @@ def loop(self:Run, first: int, # iteration to begin with
     batches = iter(loader)
     with interruptions_held() as asked: # until the workers have ended, whose death would break in anywhere
         try:
-            for t in bar:
-                if not (given := self.taken(batches, asked)): break
-                bar.set_postfix(loss=f"{self.advance(t, given, one_step, log):.3f}", refresh=False)
+            for t, given in self.steps(bar, last, batches, asked):
+                self.advance(t, given, one_step, log)
+                if self.loss is not None: bar.set_postfix(loss=f"{self.loss:.3f}", refresh=False)
                 if self.done % self.recipe.save_every == 0: self.keep(log)
             self.keep(log)
         except BaseException:
@@ -855,10 +947,11 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     data = training_data(recipe, root)
     frames = first_frames(recipe, len(data.space.classes), root)
     segmentor = build(recipe, len(data.space.classes), **options).train()
+    if recipe.compile: compile_blocks(segmentor.backbone.model, accelerator.device)
     segmentor.space = data.space
     segmentor.recipe = recipe
     groups = parameter_groups(segmentor, recipe.weight_decay, recipe.adapter_lr, recipe.backbone_lr)
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(.9, .999))
+    optimizer, halt = make_optimizer(groups, recipe.lr, accelerator.device)
     average = Average(segmentor, recipe.ema_from, recipe.ema_momentum)
     read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler, average=average)
     first = unless_damaged(accelerator, folder / "resume.pt", read) or 0 if resume else 0
@@ -867,10 +960,12 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     model, optimizer = accelerator.prepare(Loss(segmentor), optimizer)
     for frame in frames: evaluate_on(segmentor, recipe, frame)
     run = Run(recipe, folder, segmentor, optimizer, data.space, root, accelerator, average=average)
+    def loader(t): return batches(recipe, data, t, *place())
+    run.again = lambda t: next_batches(iter(loader(t)), recipe.accumulate)
     def one_step(t, given):
-        return step(accelerator, model, segmentor.normalise, optimizer, given, partial(run.broken, t))
+        return step(accelerator, model, segmentor.normalise, optimizer, given, partial(run.broken, t), halt)
     last = recipe.iterations if stop is None else min(stop, recipe.iterations)
-    run.loop(first, last, batches(recipe, data, first, *place()), one_step)
+    run.loop(first, last, loader(first), one_step)
     return segmentor.eval()
 
 # %% ../nbs/6_train/28_training.ipynb #401e8901
@@ -925,7 +1020,7 @@ def report_on(segmentor: Segmentor,
     if recipe is None: raise ValueError("This segmentor has no recipe, which says what to report on: give one.")
     rows = []
     counts = {}
-    opened = open_data(recipe.targets, segmentor.num_classes, root)
+    opened = open_data(recipe.targets, segmentor.num_classes, root, recipe.cache)
     for data in opened.values(): check_classes(segmentor, data.space)
     for spec, (domain, data) in zip(recipe.targets, opened.items()):
         _, cms = evaluate_on(segmentor, recipe, data)

@@ -1,4 +1,7 @@
-"""Data of one's own: two folders on the command line, objects of a program in Python, and the label space that travels with a model."""
+"""Data of one's own: two folders on the command line, objects of a program in Python, and the label space that travels with a model.
+An adapter of one's own, by the command line."""
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,3 +89,51 @@ def test_a_program_that_has_ended(folders, tiny, weights, capsys, tmp_path):
     assert main(["eval", "run/checkpoint.pt"]) == 2
     assert "own:domain=dark was a data set of a program, which is not known here" in capsys.readouterr().err
     assert main(["eval", "run/checkpoint.pt", "--targets", folders["night"]]) == 0
+
+
+def test_a_folder_whose_name_holds_a_space(run, tmp_path, capsys):
+    (tmp_path / "night").rename(tmp_path / "at night")
+    spec = "folder:images=at night/images,labels=at night/labels,classes=classes.txt"
+    assert main(["eval", "run/checkpoint.pt", "--targets", spec, "toyscapes:n=1"]) == 2  # two targets, the second with other classes
+    assert "toyscapes:n=1 has the 19 classes" in capsys.readouterr().err
+    assert main(["eval", "run/checkpoint.pt", "--targets", spec]) == 0
+    assert "at night  mIoU" in capsys.readouterr().out
+
+
+LIFTED = """
+from torch import nn, zeros
+from causal_tune.adapters import ADAPTERS, Adapter
+
+@ADAPTERS.register("lifted")
+class Lifted(Adapter):
+    def __init__(self, num_layers, channels, patch_size=16, query_dim=256):
+        super().__init__(num_layers, channels)
+        self.lift = nn.Parameter(zeros(num_layers, channels))
+    def forward(self, tokens, layer, grid): return tokens + self.lift[layer]
+"""
+
+
+def test_an_adapter_of_ones_own(folders, tiny, capsys, tmp_path, monkeypatch):
+    "It is named on the command line, reaches processes that a command starts, and is asked for where nobody imported it."
+    from causal_tune.adapters import ADAPTERS, create_adapter
+    from causal_tune.core import OWN as MODULES
+    monkeypatch.setenv(MODULES, "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "lifted.py").write_text(LIFTED)
+    words = ["--adapter", "lifted", "--import", "lifted", "--head", "linear", "--iterations", "1", "--out", "run"]
+    assert main(["train", "demo", *map(str, tiny), *words]) == 0
+    monkeypatch.chdir("/")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(create_adapter, "lifted", 2, 8).result().lift.shape == (2, 8)
+    monkeypatch.chdir(tmp_path)
+
+    monkeypatch.setenv(MODULES, "")
+    del ADAPTERS["lifted"], sys.modules["lifted"]
+    capsys.readouterr()
+    assert main(["eval", "run/checkpoint.pt"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("causal-tune: run/checkpoint.pt: Unknown adapter 'lifted'") and "causal-tune --import MODULE" in said and said.count("\n") == 1
+    assert main(["--import", "lifted", "eval", "run/checkpoint.pt"]) == 0 and "mIoU" in capsys.readouterr().out
+    assert main(["eval", "run/checkpoint.pt", "--import", "lifter"]) == 2
+    assert "There is no module 'lifter' in " in capsys.readouterr().err
+    del ADAPTERS["lifted"], sys.modules["lifted"]
