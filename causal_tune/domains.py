@@ -221,6 +221,7 @@ def swatch_width(names) -> int: # pixels
     longest = max(map(font_of(names).getlength, names))
     return max(124, 33 + math.ceil(longest))
 
+# %% ../nbs/0_ground/04_domains.ipynb #dc43d751
 def swatches(colors: Mapping[str, str | tuple], # name -> "#rrggbb" or an RGB triple
              columns: int = 4, # swatches side by side
              height: int = 22, # of one of them, in pixels
