@@ -24,10 +24,10 @@ __all__ = ['COMMANDS', 'ROOT', 'ALL', 'SEEN', 'EVALUATION', 'IMPORT', 'EXITS', '
            'open_model', 'run_eval', 'free_memory', 'check_cost', 'sources', 'overlay', 'with_legend', 'ids_name',
            'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
            'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
-           'run_bench_quality', 'bench_command', 'run_bench_speed', 'run_pretrain', 'run_recipes', 'recipe_lines',
-           'shortened', 'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state',
-           'machine', 'data_found', 'weights_found', 'recipes_need', 'run_doctor', 'lab_choices', 'on_this_machine',
-           'become', 'run_lab']
+           'run_bench_quality', 'again', 'run_bench_speed', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
+           'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state', 'machine',
+           'data_found', 'weights_found', 'recipes_need', 'run_doctor', 'lab_choices', 'on_this_machine', 'become',
+           'run_lab']
 
 # %% ../nbs/9_lab/43_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -188,7 +188,9 @@ def explained(error: Exception) -> tuple[int, str]: # exit status, one line
 # %% ../nbs/9_lab/43_cli.ipynb #c0ffee01
 def passed_over(lost) -> None: # what Python hands to `sys.unraisablehook`
     "Ctrl-C that came while nothing could be raised (between two processes, in a `__del__`) is sent once more. An error is a line."
-    if issubclass(lost.exc_type, KeyboardInterrupt): threading.Timer(.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        try: threading.Timer(.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+        except KeyboardInterrupt: passed_over(lost) # on a busy machine it comes while the timer is still being started
     elif "--debug" in sys.argv: sys.__unraisablehook__(lost)
     else: print(f"causal-tune: passed over {lost.exc_type.__name__}: {one_line(lost.exc_value)}", file=sys.stderr)
 
@@ -551,7 +553,7 @@ def acdc_size(recipe: Recipe) -> tuple | None: # (height, width)
          option("--seeds", type=whole(1, 1000), default=3, help="number of seeds (default: 3)"), takes=ALL)
 def run_demo(args):
     from causal_tune.demo import demo
-    demo(args.out, range(args.seeds), **args.changes)
+    demo(args.out, range(args.seeds), command=f"causal-tune demo {again(args)}".strip(), **args.changes)
 
 @command("compare all adapters and controls; goes on where it was interrupted",
          option("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both); before any --field"),
@@ -568,15 +570,16 @@ def run_bench_quality(args):
     from causal_tune.benchmark import on_cluster
     with on_cluster(args.cluster):
         bench_quality(args.experiments, args.out, range(1, 1 + args.seeds), args.root, args.jobs, args.only, args.tables,
-                      bench_command(args), **args.changes)
+                      again(args), **args.changes)
 
 # %% ../nbs/9_lab/43_cli.ipynb #4640d554
-def bench_command(args) -> str: # without the names of experiments
-    "The line that computes the same again."
-    words = ["causal-tune bench-quality"]
-    if args.seeds != 5: words.append(f"--seeds {args.seeds}")
-    if args.only: words += ["--only", *(f"'{label}'" for label in args.only)]
-    for name, given in typed(args).items(): words += [f"--{name}", *map(shlex.quote, given)]
+def again(args) -> str: # such as "--seeds 2 --lr 1e-3"
+    "The options that decide what a comparison computes, as they were given."
+    words = []
+    if args.seeds != parse([args.command]).seeds: words += ["--seeds", str(args.seeds)]
+    chosen = dict(only=getattr(args, "only", ())) | typed(args)
+    for name, given in chosen.items():
+        if given: words += [f"--{name}", *map(shlex.quote, given)]
     return " ".join(words)
 
 # %% ../nbs/9_lab/43_cli.ipynb #adb5ee31
