@@ -391,10 +391,10 @@ def with_legend(picture, # (h, w, 3) uint8
                 space): # (H, W, 3) uint8; of the label space
     "A picture above the colours and names of some classes."
     import numpy as np
-    from causal_tune.domains import swatches
+    from causal_tune.domains import swatch_width, swatches
     names = {space.classes[i]: tuple(space.palette[i].tolist()) for i in present if i < len(space)}
     if not names: return picture
-    key = np.asarray(swatches(names, max(1, picture.shape[1] // 124)))
+    key = np.asarray(swatches(names, max(1, picture.shape[1] // swatch_width(names))))
     width = max(picture.shape[1], key.shape[1])
     return np.vstack([np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in (picture, key)])
 
