@@ -62,7 +62,7 @@ def command(help: str, # one line
 ROOT = option("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
 ALL = tuple(f.name for f in fields(Recipe))
 SEEN = "eval_size", "window", "stride", "precision", "attention" # how a model looks at images
-EVALUATION = "targets", *SEEN, "eval_batch", "eval_workers", "eval_precision"
+EVALUATION = "targets", *SEEN, "eval_batch", "eval_workers", "eval_precision", "cache"
 
 def out(default=None, help: str = "folder for what is written"):
     "The option that says where results go."
