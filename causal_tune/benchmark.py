@@ -223,6 +223,10 @@ def _wait_until_free(folder): # the process of a machine that is cut off may tak
         with suppress(OSError), held(folder): return
         time.sleep(.5)
 
+def _place(folder): # what another machine is told: where we are, and where data and modules of one's own are
+    told = {name: value for name, value in os.environ.items() if name.startswith("CAUSAL_TUNE_")}
+    return dict(here=os.getcwd(), folder=folder.resolve(), environment=told)
+
 def _as_task(run, name, recipe, place): # in another process, perhaps of another machine
     os.environ |= WORKERS | place["environment"]
     os.chdir(place["here"])
@@ -243,8 +247,7 @@ def _answers(ray, tasks, total): # yields name and rows of each run, as they com
 def _in_cluster(run, recipes, jobs, folder): # name -> rows
     ray = _cluster[-1]
     from ray.exceptions import RayError
-    data = {name: value for name, value in os.environ.items() if name == "CAUSAL_TUNE_DATA"}
-    place = dict(here=os.getcwd(), folder=folder.resolve(), environment=data)
+    place = _place(folder)
     task = ray.remote(max_retries=5, **share_of(jobs, ray.cluster_resources()))(_as_task)
     tasks = {task.remote(run, name, recipe, place): name for name, recipe in recipes.items()}
     rows = {}

@@ -21,8 +21,8 @@ __all__ = ['COMMANDS', 'ROOT', 'ALL', 'SEEN', 'EVALUATION', 'IMPORT', 'EXITS', '
            'DOCTOR', 'Command', 'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse',
            'typed', 'read_words', 'take_imports', 'one_line', 'explained', 'passed_over', 'shared', 'speaks',
            'end_soon', 'first_to_say', 'main', 'run_train', 'print_row', 'trained_on', 'print_mean', 'report',
-           'open_model', 'run_eval', 'free_memory', 'check_cost', 'sources', 'overlay', 'with_legend', 'ids_name',
-           'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
+           'open_model', 'run_eval', 'free_memory', 'check_cost', 'inside', 'sources', 'overlay', 'with_legend',
+           'ids_name', 'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
            'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
            'run_bench_quality', 'again', 'run_bench_speed', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
            'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state', 'machine',
@@ -327,6 +327,7 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
          out(None, "file that keeps each row (default: scores.jsonl beside the checkpoint)"), takes=EVALUATION)
 def run_eval(args):
     segmentor, recipe, classes = open_model(args)
+    if not recipe.targets: raise ValueError(f"{args.model} names nothing to report on: give --targets SPEC ...")
     check_cost(recipe, len(classes), free_memory())
     beside = Path(args.checkpoint or args.model).with_name("scores.jsonl")
     report(segmentor, recipe, args.root, args.out or beside)
@@ -358,15 +359,22 @@ def check_cost(recipe: Recipe, # says at which size images are looked at
 # %% ../nbs/9_lab/43_cli.ipynb #41dc142f
 VIDEOS = ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"
 
+def inside(path: Path # a file, a folder, or "camera"
+) -> list[Path]: # files, or "camera"
+    "Of a folder its images and videos. Images in folders of it are left out, which is said."
+    from causal_tune.images import image_files
+    if not path.is_dir(): return [path]
+    there = sorted(path.iterdir())
+    deeper = [str(p) for p in there if p.is_dir() and os.access(p, os.R_OK) and image_files(p)]
+    if deeper: print(f"causal-tune: images in {', '.join(deeper[:3])}{' and more' if len(deeper) > 3 else ''} are left out, as they lie in "
+                     f"folders of {path}; name these too to have them predicted", file=sys.stderr)
+    return [*image_files(path), *(p for p in there if p.suffix.lower() in VIDEOS)] or [path]
+
 def sources(words: list[str] # files, folders, or "camera"
 ) -> dict[str, Path]: # what predictions are called -> file, or "camera"; each once
     """What is to be predicted: of a folder its images and videos. Where two names differ in their ending alone, it is part of them.
     ValueError for two of one name."""
-    from causal_tune.images import image_files
-    found = []
-    for path in map(Path, words):
-        inside = [*image_files(path), *sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS)] if path.is_dir() else []
-        found += inside or [path]
+    found = [path for word in words for path in inside(Path(word))]
     found = list(dict.fromkeys(found))
     stems = Counter(path.stem for path in found)
     named = {}
