@@ -186,13 +186,13 @@ class FlatFilter(RadialBand):
 
 # %% ../nbs/1_spectra/06_bands.ipynb #c0ffee23
 def _generator(kind, seed): # of the numbers of a filter
-    if exporting(): raise RuntimeError(f"A {kind} filter depends on the grid; it cannot be exported.")
+    if exporting(): raise ValueError(f"A {kind} filter is another for each grid, so its model cannot be exported.")
     return torch.Generator().manual_seed(seed)
 
 @CONTROLS.register("shuffled")
 @dataclass(frozen=True)
 class ShuffledFilter:
-    "The gains of `DifferenceOfGaussians` in a random order, the same for a seed and a grid. RuntimeError in an export."
+    "The gains of `DifferenceOfGaussians` in a random order, the same for a seed and a grid. ValueError in an export."
     low: float = .2  # as there
     high: float = .7 # as there
     seed: int = 0    # of the order
@@ -210,7 +210,7 @@ class ShuffledFilter:
 @CONTROLS.register("random")
 @dataclass(frozen=True)
 class RandomFilter:
-    "A gain u^power for every coefficient, u uniform in 0..1, the same for a seed and a grid. RuntimeError in an export."
+    "A gain u^power for every coefficient, u uniform in 0..1, the same for a seed and a grid. ValueError in an export."
     power: float = 1. # 0: nothing is removed; the higher, the more
     seed: int = 0     # of the gains
     cutoffs = ()

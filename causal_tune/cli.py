@@ -21,13 +21,13 @@ __all__ = ['COMMANDS', 'ROOT', 'ALL', 'SEEN', 'EVALUATION', 'IMPORT', 'EXITS', '
            'DOCTOR', 'Command', 'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse',
            'typed', 'read_words', 'take_imports', 'one_line', 'explained', 'passed_over', 'shared', 'speaks',
            'end_soon', 'first_to_say', 'main', 'run_train', 'print_row', 'trained_on', 'print_mean', 'report',
-           'open_model', 'run_eval', 'free_memory', 'check_cost', 'sources', 'overlay', 'with_legend', 'ids_name',
-           'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
+           'open_model', 'run_eval', 'free_memory', 'check_cost', 'inside', 'sources', 'overlay', 'with_legend',
+           'ids_name', 'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
            'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
-           'run_bench_quality', 'bench_command', 'run_bench_speed', 'run_pretrain', 'run_recipes', 'recipe_lines',
-           'shortened', 'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state',
-           'machine', 'data_found', 'weights_found', 'recipes_need', 'run_doctor', 'lab_choices', 'on_this_machine',
-           'become', 'run_lab']
+           'run_bench_quality', 'again', 'run_bench_speed', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
+           'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state', 'machine',
+           'data_found', 'weights_found', 'recipes_need', 'run_doctor', 'lab_choices', 'on_this_machine', 'become',
+           'run_lab']
 
 # %% ../nbs/9_lab/43_cli.ipynb #2138e8f8
 class Command(NamedTuple):
@@ -62,7 +62,7 @@ def command(help: str, # one line
 ROOT = option("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
 ALL = tuple(f.name for f in fields(Recipe))
 SEEN = "eval_size", "window", "stride", "precision", "attention" # how a model looks at images
-EVALUATION = "targets", *SEEN, "eval_batch", "eval_workers", "eval_precision"
+EVALUATION = "targets", *SEEN, "eval_batch", "eval_workers", "eval_precision", "cache"
 
 def out(default=None, help: str = "folder for what is written"):
     "The option that says where results go."
@@ -188,7 +188,9 @@ def explained(error: Exception) -> tuple[int, str]: # exit status, one line
 # %% ../nbs/9_lab/43_cli.ipynb #c0ffee01
 def passed_over(lost) -> None: # what Python hands to `sys.unraisablehook`
     "Ctrl-C that came while nothing could be raised (between two processes, in a `__del__`) is sent once more. An error is a line."
-    if issubclass(lost.exc_type, KeyboardInterrupt): threading.Timer(.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        try: threading.Timer(.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+        except KeyboardInterrupt: passed_over(lost) # on a busy machine it comes while the timer is still being started
     elif "--debug" in sys.argv: sys.__unraisablehook__(lost)
     else: print(f"causal-tune: passed over {lost.exc_type.__name__}: {one_line(lost.exc_value)}", file=sys.stderr)
 
@@ -325,6 +327,7 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
          out(None, "file that keeps each row (default: scores.jsonl beside the checkpoint)"), takes=EVALUATION)
 def run_eval(args):
     segmentor, recipe, classes = open_model(args)
+    if not recipe.targets: raise ValueError(f"{args.model} names nothing to report on: give --targets SPEC ...")
     check_cost(recipe, len(classes), free_memory())
     beside = Path(args.checkpoint or args.model).with_name("scores.jsonl")
     report(segmentor, recipe, args.root, args.out or beside)
@@ -356,15 +359,22 @@ def check_cost(recipe: Recipe, # says at which size images are looked at
 # %% ../nbs/9_lab/43_cli.ipynb #41dc142f
 VIDEOS = ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"
 
+def inside(path: Path # a file, a folder, or "camera"
+) -> list[Path]: # files, or "camera"
+    "Of a folder its images and videos. Images in folders of it are left out, which is said."
+    from causal_tune.images import image_files
+    if not path.is_dir(): return [path]
+    there = sorted(path.iterdir())
+    deeper = [str(p) for p in there if p.is_dir() and os.access(p, os.R_OK) and image_files(p)]
+    if deeper: print(f"causal-tune: images in {', '.join(deeper[:3])}{' and more' if len(deeper) > 3 else ''} are left out, as they lie in "
+                     f"folders of {path}; name these too to have them predicted", file=sys.stderr)
+    return [*image_files(path), *(p for p in there if p.suffix.lower() in VIDEOS)] or [path]
+
 def sources(words: list[str] # files, folders, or "camera"
 ) -> dict[str, Path]: # what predictions are called -> file, or "camera"; each once
     """What is to be predicted: of a folder its images and videos. Where two names differ in their ending alone, it is part of them.
     ValueError for two of one name."""
-    from causal_tune.images import image_files
-    found = []
-    for path in map(Path, words):
-        inside = [*image_files(path), *sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS)] if path.is_dir() else []
-        found += inside or [path]
+    found = [path for word in words for path in inside(Path(word))]
     found = list(dict.fromkeys(found))
     stems = Counter(path.stem for path in found)
     named = {}
@@ -389,10 +399,10 @@ def with_legend(picture, # (h, w, 3) uint8
                 space): # (H, W, 3) uint8; of the label space
     "A picture above the colours and names of some classes."
     import numpy as np
-    from causal_tune.domains import swatches
+    from causal_tune.domains import swatch_width, swatches
     names = {space.classes[i]: tuple(space.palette[i].tolist()) for i in present if i < len(space)}
     if not names: return picture
-    key = np.asarray(swatches(names, max(1, picture.shape[1] // 124)))
+    key = np.asarray(swatches(names, max(1, picture.shape[1] // swatch_width(names))))
     width = max(picture.shape[1], key.shape[1])
     return np.vstack([np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in (picture, key)])
 
@@ -551,7 +561,7 @@ def acdc_size(recipe: Recipe) -> tuple | None: # (height, width)
          option("--seeds", type=whole(1, 1000), default=3, help="number of seeds (default: 3)"), takes=ALL)
 def run_demo(args):
     from causal_tune.demo import demo
-    demo(args.out, range(args.seeds), **args.changes)
+    demo(args.out, range(args.seeds), command=f"causal-tune demo {again(args)}".strip(), **args.changes)
 
 @command("compare all adapters and controls; goes on where it was interrupted",
          option("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both); before any --field"),
@@ -568,15 +578,16 @@ def run_bench_quality(args):
     from causal_tune.benchmark import on_cluster
     with on_cluster(args.cluster):
         bench_quality(args.experiments, args.out, range(1, 1 + args.seeds), args.root, args.jobs, args.only, args.tables,
-                      bench_command(args), **args.changes)
+                      again(args), **args.changes)
 
 # %% ../nbs/9_lab/43_cli.ipynb #4640d554
-def bench_command(args) -> str: # without the names of experiments
-    "The line that computes the same again."
-    words = ["causal-tune bench-quality"]
-    if args.seeds != 5: words.append(f"--seeds {args.seeds}")
-    if args.only: words += ["--only", *(f"'{label}'" for label in args.only)]
-    for name, given in typed(args).items(): words += [f"--{name}", *map(shlex.quote, given)]
+def again(args) -> str: # such as "--seeds 2 --lr 1e-3"
+    "The options that decide what a comparison computes, as they were given."
+    words = []
+    if args.seeds != parse([args.command]).seeds: words += ["--seeds", str(args.seeds)]
+    chosen = dict(only=getattr(args, "only", ())) | typed(args)
+    for name, given in chosen.items():
+        if given: words += [f"--{name}", *map(shlex.quote, given)]
     return " ".join(words)
 
 # %% ../nbs/9_lab/43_cli.ipynb #adb5ee31

@@ -135,6 +135,7 @@ INTRO = ("Three adapters were trained on street scenes in clear weather and eval
 def write_demo_report(out: Path, # folder with the finished runs
                       recipe: Recipe, # what they share
                       rows: list[dict], # of the runs
+                      command: str = "causal-tune demo", # what to type to make it again
 ) -> Path: # the file
     "report.html of finished runs."
     seed = rows[0]["seed"]
@@ -143,12 +144,13 @@ def write_demo_report(out: Path, # folder with the finished runs
                *frequency_figures(recipe, recipe.band or "dog")]
     return write_report(out / "report.html", "Causal-Tune on Toyscapes", INTRO, rows, demo_differences(out / "runs", rows), figures,
                         what_was_done(recipe, rows), load_dataset(recipe.train).space, SEEN, HELD_OUT, source=(SOURCE,),
-                        command="causal-tune demo")
+                        command=command)
 
 # %% ../nbs/8_bench/39_demo.ipynb #e3ce3de2
 def demo(out="runs/demo", # folder for report.html, results.json and the runs
          seeds=range(3), # of initial weights and data order, the same for all adapters
          jobs: int | None = None, # processes; one per core by default
+         command: str = "causal-tune demo", # said in the report
          **overrides, # recipe fields to replace
 ) -> list[dict]: # the rows of results.json
     "Compare none, rein and causal_tune on Toyscapes; goes on where it was interrupted. Errors as `run_grid`."
@@ -167,6 +169,6 @@ def demo(out="runs/demo", # folder for report.html, results.json and the runs
         rows = run_grid(recipes, out / "runs", jobs=jobs)
         with whole_file(out / "results.json") as path: path.write_text(json.dumps(rows, indent=1))
         print_summary(rows)
-        report = write_demo_report(out, recipe, rows)
+        report = write_demo_report(out, recipe, rows, command)
     print(f"{report} and {out / 'results.json'} written after {time.time() - start:.0f} s")
     return rows

@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader
 from .backbones import named_bar
 from .files import end_with
 from .recipes import check_precision
-from .segmentor import Segmentor, labels_of
+from .segmentor import Segmentor, labels_of, no_class
 
 # %% auto #0
-__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'same_size', 'classify', 'check_classes', 'Elsewhere', 'place', 'from_all',
-           'begin_sum', 'begin_worker', 'end_workers', 'next_batches', 'per_image', 'loaded', 'evaluate', 'result_row']
+__all__ = ['READ', 'confusion', 'iou', 'miou', 'accuracy', 'same_size', 'scores_at', 'classify', 'check_classes', 'Elsewhere',
+           'place', 'from_all', 'begin_sum', 'begin_worker', 'end_workers', 'next_batches', 'occurrences', 'tally',
+           'matrices', 'per_image', 'loaded', 'counted', 'evaluate', 'result_row']
 
 # %% ../nbs/6_train/26_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors
@@ -72,17 +73,22 @@ def same_size(items: list[dict] # of a data set
     return [list(group) for _, group in groupby(items, shapes)]
 
 # %% ../nbs/6_train/26_evaluation.ipynb #dcdb952e
-def classify(segmentor: Segmentor,
-             images: torch.Tensor, # (b, 3, H, W) uint8
-             label_size: tuple, # (h, w)
-             size: tuple | None = None, # (h, w) the model sees; that of the images by default
-             window=None, stride=None, # see `Segmentor.slide`
+def scores_at(segmentor: Segmentor,
+              images: torch.Tensor, # (b, 3, H, W) uint8
+              label_size: tuple, # (h, w)
+              size: tuple | None = None, # (h, w) the model sees; that of the images by default
+              window=None, stride=None, # see `Segmentor.slide`
+              at_once: int = 1, # windows of an image that the model sees together
+) -> torch.Tensor: # (b, k, h, w)
+    "Scores at the size of the labels."
+    logits = segmentor.slide(segmentor.prepared(images, size), window or None, stride or None, at_once)
+    return F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False)
+
+def classify(segmentor: Segmentor, images: torch.Tensor, label_size: tuple, size=None, window=None, stride=None, # as for `scores_at`
              names=(), # of the images, for errors
-             at_once: int = 1, # windows of an image that the model sees together
 ) -> torch.Tensor: # (b, h, w)
     "Class ids at the size of the labels. FloatingPointError for scores that are not finite."
-    logits = segmentor.slide(segmentor.prepared(images, size), window or None, stride or None, at_once)
-    return labels_of(F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False), names)
+    return labels_of(scores_at(segmentor, images, label_size, size, window, stride), names)
 
 # %% ../nbs/6_train/26_evaluation.ipynb #3819ec2c
 def check_classes(segmentor: Segmentor,
@@ -160,20 +166,56 @@ def next_batches(loader, # iterator over batches
         reason = re.split(rf"\n(?:\w+\.)*{type(error).__name__}: ", said)[-1]
         raise type(error)(reason) from error
 
+# %% ../nbs/6_train/26_evaluation.ipynb #7a0d5dae
+READ = 50 # batches between two readings of what a device counted
+
+def occurrences(numbers: torch.Tensor, # integers from 0 to n - 1
+                n: int,
+                waiting: bool, # whether the device may be waited for, as `bincount` does: it looks for the largest number
+) -> torch.Tensor: # (n,) int64
+    "How often each number occurs."
+    if waiting: return torch.bincount(numbers, minlength=n)
+    none = torch.zeros(n, dtype=torch.int64, device=numbers.device)
+    return none.scatter_add_(0, numbers.long(), torch.ones_like(numbers, dtype=torch.int64))
+
+def tally(scores: torch.Tensor, # (b, k, h, w)
+          labels: torch.Tensor, # (b, h, w) integers, on the same device
+) -> torch.Tensor: # (b, k * k + 2) int64: of [true, predicted] in rows, of pixels without a label, without a class
+    "Count without waiting for a device."
+    b, k = scores.shape[:2]
+    best, found = scores.max(1)
+    labels = labels.int() # half the bytes
+    cells = torch.where((labels >= 0) & (labels < k), k * labels + found.int(), k * k)
+    cells = torch.where(best.isfinite(), cells, k * k + 1)
+    rows = (k * k + 2) * torch.arange(b, dtype=torch.int32, device=cells.device)
+    counts = occurrences((cells.flatten(1) + rows[:, None]).flatten(), b * (k * k + 2), waiting=cells.device.type == "cpu")
+    return counts.view(b, -1)
+
+# %% ../nbs/6_train/26_evaluation.ipynb #6e6fd885
+def matrices(tallies: list[torch.Tensor], # of some batches
+             names: list[str], # of their images
+) -> np.ndarray: # (n, k, k)
+    "Read tallies as confusion matrices. FloatingPointError where pixels have no class."
+    counts = torch.cat(tallies).cpu().numpy()
+    without = counts[:, -1]
+    if without.any(): raise no_class([name for name, wrong in zip(names, without) if wrong], without.sum(), counts.sum(), "not finite")
+    k = round((counts.shape[1] - 2) ** .5)
+    return counts[:, :-2].reshape(-1, k, k)
+
 # %% ../nbs/6_train/26_evaluation.ipynb #3c667add
 def per_image(segmentor, batch: list[dict], # items of a data set
               size, window, stride, precision, # see `evaluate`
               at_once: int = 1, # windows of an image
-) -> list[np.ndarray]: # (k, k) each
-    "The confusion matrix of each image of a batch."
+) -> torch.Tensor: # (n, k * k + 2), see `tally`; on the model's device
+    "What each image of a batch counts."
     device = next(segmentor.parameters()).device
-    matrices = []
+    tallies = []
     for group in same_size(batch):
-        images = torch.stack([item["image"] for item in group]).to(device)
+        images, labels = (torch.stack([item[key].to(device, non_blocking=True) for item in group]) for key in ("image", "label"))
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            pred = classify(segmentor, images, group[0]["label"].shape, size, window, stride, [item["name"] for item in group], at_once)
-        matrices += [confusion(p, item["label"], segmentor.num_classes) for p, item in zip(pred.cpu().numpy(), group)]
-    return matrices
+            scores = scores_at(segmentor, images, labels.shape[1:], size, window, stride, at_once)
+        tallies.append(tally(scores, labels))
+    return torch.cat(tallies)
 
 # %% ../nbs/6_train/26_evaluation.ipynb #c0fe0096
 def loaded(dataset, # from `load_dataset`
@@ -183,11 +225,30 @@ def loaded(dataset, # from `load_dataset`
 ): # yields lists of items
     "The items of a data set, batch by batch. Errors in one line, see `next_batches`."
     loader = iter(DataLoader(dataset, batch_sampler=batches, collate_fn=list, num_workers=workers,
-                             worker_init_fn=partial(begin_worker, os.getpid())))
+                             worker_init_fn=partial(begin_worker, os.getpid()), pin_memory=torch.cuda.is_available()))
     quiet = dict(disable=True) if silent else {} # disable=False would overrule TQDM_DISABLE
     try:
         for _ in named_bar(f"evaluating {dataset.domain}", batches, **quiet): yield next_batches(loader, 1)[0]
     finally: end_workers(loader)
+
+# %% ../nbs/6_train/26_evaluation.ipynb #3453b56a
+def counted(batches, # lists of items
+            count, # (batch) -> its tallies
+            every: int, # batches after which they are read
+) -> list[np.ndarray]: # of each batch (n, k, k)
+    "The confusion matrices of batches. Errors as `matrices`."
+    found = []
+    waiting = []
+    def read():
+        sizes = np.cumsum([len(names) for _, names in waiting])
+        some = matrices([tallies for tallies, _ in waiting], [name for _, names in waiting for name in names])
+        found.extend(np.split(some, sizes[:-1]))
+        waiting.clear()
+    for batch in batches:
+        waiting.append((count(batch), [item["name"] for item in batch]))
+        if len(waiting) == every: read()
+    if waiting: read()
+    return found
 
 # %% ../nbs/6_train/26_evaluation.ipynb #10906351
 @torch.no_grad()
@@ -201,7 +262,8 @@ def evaluate(segmentor: Segmentor,
              workers: int = 0, # processes that load images
 ) -> np.ndarray: # (n, k, k): one confusion matrix per image, in the order of the data set
     "Confusion matrices of a segmentor on a data set, labels at their own size. Errors as `classify`."
-    check_precision(precision, next(segmentor.parameters()).device.type)
+    device = next(segmentor.parameters()).device.type
+    check_precision(precision, device)
     check_classes(segmentor, dataset.space)
     training = segmentor.training
     segmentor.eval()
@@ -209,12 +271,11 @@ def evaluate(segmentor: Segmentor,
     images = 1 if window else batch_size # at a time: scores of whole images are large
     starts = range(0, len(dataset), images)
     mine = [range(at, min(at + images, len(dataset))) for at in starts[rank::world]] # the same batches, however many processes
-    def share(): # of this process
-        found = loaded(dataset, mine, workers, silent=rank > 0)
-        return [per_image(segmentor, batch, size, window, stride, precision, batch_size) for batch in found]
+    def count(batch): return per_image(segmentor, batch, size, window, stride, precision, batch_size)
+    def share(): return counted(loaded(dataset, mine, workers, silent=rank > 0), count, 1 if device == "cpu" else READ)
     shares = from_all(share) if together else [share()]
     segmentor.train(training)
-    return np.stack([matrix for i in range(len(starts)) for matrix in shares[i % world][i // world]])
+    return np.concatenate([shares[i % world][i // world] for i in range(len(starts))])
 
 # %% ../nbs/6_train/26_evaluation.ipynb #af439d62
 def result_row(cms: np.ndarray, # (n, k, k)

@@ -22,11 +22,11 @@ from .results import middle, redrawn_scores
 from .spectral import dct2, dct2_tokens, grid_to_tokens, idct2
 
 # %% auto #0
-__all__ = ['EDGES', 'WIDE', 'FEWEST', 'FED', 'rings', 'band_table', 'thinned', 'band_energies', 'band_tokens', 'patch_labels',
-           'layer_spectra', 'one_grid', 'random_halves', 'domain_scores', 'class_scores', 'frequent', 'energy_change',
-           'Evidence', 'Question', 'shuffled_labels', 'fed_spectra', 'evidence_by_layer', 'joined_evidence',
-           'band_evidence', 'skill_curves', 'Relative', 'relative_skill', 'relative_evidence', 'without_band',
-           'removed', 'band_removal']
+__all__ = ['EDGES', 'WIDE', 'FEWEST', 'FED', 'rings', 'edges_for', 'band_table', 'thinned', 'band_energies', 'band_tokens',
+           'patch_labels', 'layer_spectra', 'one_grid', 'random_halves', 'domain_scores', 'class_scores', 'frequent',
+           'energy_change', 'Evidence', 'Question', 'shuffled_labels', 'fed_spectra', 'evidence_by_layer',
+           'joined_evidence', 'band_evidence', 'skill_curves', 'Relative', 'relative_skill', 'relative_evidence',
+           'without_band', 'removed', 'band_removal']
 
 # %% ../nbs/7_insight/34_evidence.ipynb #248f78bb
 EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
@@ -47,6 +47,15 @@ def rings(h: int, w: int, # the patch grid
         f"No coefficient of a {h} x {w} grid lies in {[tuple(edges[i - 1:i + 1]) for i in empty]}; "
         "use wider rings, or larger images.")
     return ring
+
+# %% ../nbs/7_insight/34_evidence.ipynb #5be0c1d8
+def edges_for(h: int, w: int) -> tuple[float, ...]: # the patch grid -> radii
+    "`EDGES`, wider where a ring would hold no coefficient."
+    r = radius(h, w)
+    edges = [0.]
+    for edge in EDGES[1:]:
+        if ((r > 0) & (r >= edges[-1]) & (r < edge)).any(): edges.append(edge)
+    return (*edges[:-1], EDGES[-1])
 
 # %% ../nbs/7_insight/34_evidence.ipynb #ae7daf7a
 def band_table(h: int, w: int, # the patch grid

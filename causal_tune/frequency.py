@@ -15,7 +15,7 @@ from .spectral import dct2
 
 # %% auto #0
 __all__ = ['ZONES', 'plane_energy', 'Spectra', 'Profile', 'radial_profile', 'removed_share', 'suppressed', 'by_zone',
-           'suppressed_table', 'relative_change']
+           'suppressed_table', 'spectrum_table', 'relative_change']
 
 # %% ../nbs/1_spectra/07_frequency.ipynb #ce53d92b
 def plane_energy(features: Tensor # (b, c, h, w)
@@ -104,6 +104,14 @@ def suppressed_table(s: Spectra,
     index = pd.MultiIndex.from_product([s.domains, s.layers], names=["domain", "layer"])
     columns = {name: share.ravel() for name, share in shares.items()}
     return pd.DataFrame(columns, index).reset_index()
+
+# %% ../nbs/1_spectra/07_frequency.ipynb #5be0c1d2
+def spectrum_table(s: Spectra) -> pd.DataFrame: # one row per domain, layer and ring
+    "Energy per coefficient by radius."
+    rings = radial_profile(s.energy)
+    places = dict(domain=s.domains, layer=s.layers, radius=rings.radii)
+    index = pd.MultiIndex.from_product(places.values(), names=places)
+    return pd.DataFrame(dict(energy=rings.energy.ravel()), index).reset_index()
 
 # %% ../nbs/1_spectra/07_frequency.ipynb #7e896174
 def relative_change(energy, # (..., h, w)

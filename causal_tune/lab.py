@@ -18,43 +18,40 @@ import pandas as pd
 import torch
 import traitlets
 from fastcore.basics import patch
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageColor
 from plotly.colors import get_colorscale, unlabel_rgb
 from plotly.offline import get_plotlyjs
 
 # %% auto #0
-__all__ = ['FILTERS', 'PRESETS', 'FILTER', 'LABELS', 'OPTIONAL', 'OFF', 'CAPTIONS', 'FIRST', 'FILTERED', 'PLACE', 'AFFECTS',
-           'FEWEST', 'NAMES', 'POINTS', 'COLOURS', 'STAGED', 'INTRODUCTION', 'band_of', 'WithDC', 'adapter_of',
-           'filtered', 'other_band', 'pack_energy', 'relative_error', 'pack_maps', 'pack_norms', 'thumbnail',
-           'picture_of', 'edges_for', 'lacking', 'read_differences', 'read_results', 'panels', 'as_json',
-           'benchmark_figures', 'as_backbone', 'label_space', 'any_space', 'Looked', 'stage_of', 'look', 'same_blocks',
-           'own_filter', 'place_of', 'learnt_filters', 'asset', 'control', 'Controls', 'FrequencyLab', 'number',
-           'chosen_of', 'one_of', 'blank', 'explanations', 'Contents', 'thinned', 'evenly', 'picks_of', 'example',
-           'contents', 'constants', 'captions_of', 'packed_plotly', 'dc_share', 'joined', 'spectrum_table', 'open_lab',
-           'lab_notebook']
+__all__ = ['FILTERS', 'PRESETS', 'FILTER', 'LABELS', 'OPTIONAL', 'OFF', 'CAPTIONS', 'FEWEST', 'COLOURS', 'STAGED', 'INTRODUCTION',
+           'band_of', 'WithDC', 'adapter_of', 'filtered', 'other_band', 'pack_energy', 'relative_error', 'pack_maps',
+           'pack_norms', 'thumbnail', 'lacking', 'panels', 'as_json', 'benchmark_figures', 'as_backbone', 'label_space',
+           'any_space', 'Looked', 'look', 'same_blocks', 'own_filter', 'place_of', 'learnt_filters', 'asset', 'control',
+           'Controls', 'FrequencyLab', 'number', 'chosen_of', 'one_of', 'explanations', 'Contents', 'picks_of',
+           'example', 'contents', 'constants', 'captions_of', 'packed_plotly', 'dc_share', 'open_lab', 'lab_notebook']
 
 # %% ../nbs/9_lab/40_lab.ipynb #c3f948e7
 from .core import shown as short, unknown
 from .files import whole_file
 from .images import domain_folders, image_files
 from .domains import SPACES, LabelSpace, domain_color
-from .bands import BANDS, LearnableBand, radius, split
-from .frequency import Spectra, radial_profile, suppressed, suppressed_table
+from .bands import BANDS, LearnableBand, split
+from .frequency import radial_profile, spectrum_table, suppressed_table
 from .adapters import Adapter
 from .backbones import Backbone, PerStage, create_backbone, stages_of
 from .segmentor import Segmentor
-from .datasets import load_dataset
+from .datasets import evenly_spaced, load_dataset
 from .evaluation import classify, confusion, iou as class_iou
-from .results import read_table
+from .results import read_results
 from .training import checkpoint_of, cutoffs_of, load_checkpoint, read_cutoffs
-from .observation import Gathered, Observation, directions, gather, observe, outliers as outlying
+from .observation import Gathered, Observation, directions, gather, joined, observe, outliers as outlying, thinned
 from .artifacts import artifact_report, outlier_figure
-from .evidence import EDGES, evidence_by_layer, joined_evidence, one_grid, skill_curves
+from .evidence import edges_for, evidence_by_layer, joined_evidence, one_grid, skill_curves
 from .figures import data_uri, difference_plot, information_figure
 
 # %% ../nbs/9_lab/40_lab.ipynb #7a9d086a
-FILTERS = {"difference of Gaussians": "dog", "Gaussian bell": "gaussian", "piecewise (released code)": "piecewise",
-           "ideal": "ideal", "Butterworth": "butterworth", "smooth edges": "learnable", "off": "none"}
+FILTERS = dict(dog="difference of Gaussians", gaussian="Gaussian bell", piecewise="piecewise (released code)", ideal="ideal",
+               butterworth="Butterworth", learnable="smooth edges", none="off")
 PRESETS = {"paper's equation": dict(filter="dog", cuts=(.2, .7)), "paper's figure": dict(filter="gaussian", cuts=(.4, .6)),
            "released code": dict(filter="piecewise", cuts=(.1, .7)), "off": dict(filter="none")}
 
@@ -117,19 +114,18 @@ def other_band(adapter, # with a band of its own
         adapter.band = before
 
 # %% ../nbs/9_lab/40_lab.ipynb #c01ec557
-def pack_energy(energy, # (...), energies >= 0, or NaN
-                bits: int = 16, # of each number, 8 or 16
-) -> dict: # bits, low, step: value = exp(low + step * (code - 2)); codes as bytes, little endian
+def pack_energy(energy # (...), energies >= 0, or NaN
+) -> dict: # low, step: value = exp(low + step * (code - 2)); codes of two bytes each, little endian
     "Energies as equal steps of their logarithm; code 0 is NaN, 1 is none."
     energy = np.asarray(energy, float)
     high = np.log(np.nanmax(energy, initial=1e-300))
     least = np.log(np.min(energy, where=energy > 0, initial=np.exp(high)))
     low = max(least, high - 12 * np.log(10))
-    step = max(high - low, 1e-9) / (2 ** bits - 3)
+    step = max(high - low, 1e-9) / (2 ** 16 - 3)
     codes = np.round((np.log(np.fmax(energy, 1e-300)) - low) / step) + 2
     codes = np.where((energy > 0) & (codes >= 2), codes, 1)
     codes = np.where(np.isnan(energy), 0, codes)
-    return dict(bits=bits, low=float(low), step=float(step), codes=codes.astype(f"<u{bits // 8}").tobytes())
+    return dict(low=float(low), step=float(step), codes=codes.astype("<u2").tobytes())
 
 def relative_error(packed: dict # from `pack_energy`
 ) -> float: # 0.01 is one percent
@@ -160,19 +156,15 @@ def pack_norms(norms # (l, h, w)
     return dict(norms=codes.tobytes(), spans=spans.tolist(), outliers=[at[:, ::-1].T.tolist() for at in places])  # x, then y
 
 # %% ../nbs/9_lab/40_lab.ipynb #955a42ba
-def thumbnail(picture, # (H, W, 3) uint8 array
+def thumbnail(image, # (3, H, W) uint8 tensor
               size: int = 256, # pixels of the longer side, at most
 ) -> str: # JPEG as a data URI
     "A small picture as text."
-    picture = Image.fromarray(np.ascontiguousarray(picture))
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     picture.thumbnail((size, size))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()
-
-def picture_of(image # (3, h, w) tensor
-): # (h, w, 3) array
-    return image.permute(1, 2, 0).numpy()
 
 # %% ../nbs/9_lab/40_lab.ipynb #e56c564a
 FILTER = ("filter", "cuts", "order", "keep_dc") # the controls that make the band
@@ -197,36 +189,8 @@ CAPTIONS = dict(
     measure="What does each band tell, the domain or the class? And which tokens stand out? Linear probes, seconds to minutes.",
     benchmark="Trained and tested, not estimated; a filled mark survives Holm's correction over its table.")
 
-# %% ../nbs/9_lab/40_lab.ipynb #f92d483c
-FIRST = ("curves", "plane", "zones")  # these follow every move; all others follow when the controls rest for a moment
-FILTERED = ("curves", "plane", "zones", "features", "difference", "segmentation", "iou", "learnt", "words", "information")
-PLACE = ("curves", "zones", "features", "difference", "coefficient", "words")
-AFFECTS = dict(
-    **dict.fromkeys(FILTER, FILTERED),
-    image=("features", "segmentation"),
-    layer=PLACE,
-    reference=("zones", "difference"),
-    domain=("zones", "features", "difference", "segmentation"),
-    domains=("curves", "zones", "coefficient", "iou", "words"),
-    scale=("curves", "difference"),
-    cells=("zones",),
-    coefficient=("difference", "coefficient"),
-    views=tuple(CAPTIONS),
-    model=("zones", "difference"),
-    against=("zones", "difference"),
-    experiment=("benchmark",),
-    baseline=("benchmark",))
-
 # %% ../nbs/9_lab/40_lab.ipynb #4aae3125
 FEWEST = 8 # images of a domain that probes need
-
-def edges_for(h: int, w: int) -> tuple[float, ...]: # the patch grid -> radii
-    "The rings of the evidence chapter, wider where they would hold no coefficient."
-    r = radius(h, w)
-    edges = [0.]
-    for edge in EDGES[1:]:
-        if ((r > 0) & (r >= edges[-1]) & (r < edge)).any(): edges.append(edge)
-    return (*edges[:-1], EDGES[-1])
 
 def lacking(data: Gathered) -> str: # empty if nothing is
     "What the probes need and do not have."
@@ -235,34 +199,7 @@ def lacking(data: Gathered) -> str: # empty if nothing is
     few = ", ".join(f"{d} has {n}" for d, n in counts.items() if n < FEWEST)
     return few and f"Measuring needs {FEWEST} images of each domain, better 32 (n=32, or --n 32); {few}."
 
-# %% ../nbs/9_lab/40_lab.ipynb #56ff236d
-NAMES = ["adapter", "domain", "reference"] # columns of text
-POINTS = ["difference", "low", "high"] # columns of numbers
-
-def read_differences(path) -> pd.DataFrame:
-    "A table of differences. ValueError where columns are missing, and for cells that are no numbers; one seed leaves the ends empty."
-    table = read_table(path)
-    lost = [name for name in NAMES + POINTS if name not in table]
-    if lost: raise ValueError(f"{path} is no table of differences: it lacks {', '.join(lost)}; `causal-tune bench-quality` writes them.")
-    points = table.reindex(columns=[*POINTS, "holm"]).apply(pd.to_numeric, errors="coerce").astype(float)
-    names = table[NAMES].astype(str)
-    readable = names.apply(lambda column: column.map(lambda name: str(name).isprintable())) & table[NAMES].notna()
-    ends = ["low", "high"]
-    bounded = np.isfinite(points[ends]).all(axis=1) | table[ends].isna().all(axis=1)  # one seed gives no interval
-    whole = np.isfinite(points.difference) & bounded & readable.all(axis=1)
-    if not whole.any() or not whole.all():
-        raise ValueError(f"{path} is damaged: {(~whole).sum()} of its {len(table)} lines lack a name or a number; copy or write it again.")
-    return table.assign(**points, **names)
-
 # %% ../nbs/9_lab/40_lab.ipynb #c8a828ab
-def read_results(folder # of `causal-tune bench-quality`, or its --tables
-) -> dict[str, pd.DataFrame]: # experiment -> its differences
-    "Every quality_EXPERIMENT_differences.csv. ValueError where there is none."
-    head, tail = "quality_", "_differences.csv"
-    paths = sorted(Path(folder).glob(f"{head}*{tail}"))
-    if not paths: raise ValueError(f"{folder} holds no {head}EXPERIMENT{tail}; `causal-tune bench-quality` writes them.")
-    return {path.name.removeprefix(head).removesuffix(tail): read_differences(path) for path in paths}
-
 def panels(domains) -> list[str]: # at most six
     "The domains to draw: those that are not of the form name:severity, if there are others."
     plain = [d for d in domains if ":" not in d]
@@ -331,11 +268,6 @@ class Looked(NamedTuple):
     def adapter(self) -> Adapter: # of the stage
         return adapter_of(self.backbone, self.stage)
 
-def stage_of(backbone: Backbone, size: tuple[int, int], # of an image in pixels
-             stage: int | None = None) -> int: # from 0
-    "The stage to look at, see `one_grid`. ValueError for one that is not there."
-    return backbone.stage_blocks().index(one_grid(backbone, size, stage=stage))
-
 # %% ../nbs/9_lab/40_lab.ipynb #15368a31
 def look(models: Mapping, # name -> model
          images: Mapping, # domain -> (n, 3, H, W) uint8
@@ -345,7 +277,7 @@ def look(models: Mapping, # name -> model
     "Look at every model once. ValueError for models that differ in blocks or grid, and for a stage that is not there."
     backbones = {name: as_backbone(model) for name, model in models.items()}
     size = next(iter(images.values())).shape[-2:]
-    stages = {name: stage_of(b, size, stage) for name, b in backbones.items()}
+    stages = {name: b.stage_blocks().index(one_grid(b, size, stage=stage)) for name, b in backbones.items()}
     layers = same_blocks(backbones, stages, size)
     widths = {name: stages_of(b.model)[stages[name]].width for name, b in backbones.items()}
     axes = {}
@@ -429,7 +361,9 @@ class Controls(anywidget.AnyWidget):
     def _fits(self, proposal): return self.fit(proposal.trait.name, proposal.value)
 
     @traitlets.observe(*FILTER)
-    def _band_moved(self, change): self._refilter()
+    def _band_moved(self, change):
+        try: self.band = band_of(*(getattr(self, n) for n in FILTER))
+        except ValueError: pass  # the browser says the sentence; see `explanations`
 
     @traitlets.observe("experiment")
     def _experiment_moved(self, change):
@@ -492,7 +426,7 @@ def _furnish(self:FrequencyLab, seen): # choices and ranges of the controls
     self.rings = radial_profile(seen.spectra.energy)
     domains = list(self.data.images)
     cells = ["share removed", "change to reference"] + ["change by model"] * (len(self.models) > 1)
-    self.choices = dict(filter=list(FILTERS.values()), domains=domains, domain=domains, reference=domains, scale=["log", "share"],
+    self.choices = dict(filter=list(FILTERS), domains=domains, domain=domains, reference=domains, scale=["log", "share"],
                         cells=cells, views=[v for v in OPTIONAL if self.segmentor or v != "segmentation"])
     most = max(len(maps) for maps in seen.maps.values())
     self.ranges = dict(cuts=(.01, 1.41), order=(1, 8), layer=(0, len(seen.spectra.layers) - 1), image=(0, most - 1))
@@ -565,11 +499,6 @@ def _put_all(self:FrequencyLab, state): # ValueError before the first control mo
 
 # %% ../nbs/9_lab/40_lab.ipynb #51466c50
 @patch
-def _refilter(self:FrequencyLab):
-    try: self.band = band_of(*(getattr(self, n) for n in FILTER))
-    except ValueError: pass  # the browser says the sentence; see `explanations`
-
-@patch
 def filter_name(self:FrequencyLab) -> str: # such as "dog, 0.20 to 0.70, keeps DC"
     "The filter that is set, in words."
     name, (low, high), order, keep_dc = (getattr(self, n) for n in FILTER)
@@ -579,53 +508,29 @@ def filter_name(self:FrequencyLab) -> str: # such as "dog, 0.20 to 0.70, keeps D
     return ", ".join(parts)
 
 # %% ../nbs/9_lab/40_lab.ipynb #1c190417
-def blank(value, # a str, an int or a float
-          name: str, # what it prints as
-): # the same value
-    "A value that formats as {name}."
-    def as_name(self, spec): return f"{{{name}}}"
-    return type("Blank", (type(value),), dict(__format__=as_name))(value)
-
 @lru_cache
-def explanations() -> dict: # filter -> equal: sentence for edges that meet; above, top: one for low >= top
+def explanations() -> dict: # filter -> equal: sentence for low >= high; above, top: one for low >= top
     "What each filter says of edges that it does not allow."
-    found = {}
-    for name in BANDS:
-        if name not in ("none", "gaussian"): found[name] = dict(equal=_refusal(name, low=.5, high=.5))
-    found["piecewise"] |= dict(above=_refusal("piecewise", low=1., high=1.2), top=1)
-    return found | dict(gaussian=dict(equal=_refusal("gaussian", width=0.)))
+    found = {name: dict(equal=_refusal(name, .625, .375)) for name in FILTERS if name != "none"}
+    found["piecewise"] |= dict(above=_refusal("piecewise", 1.125, 1.375), top=1)
+    return found
 
-def _refusal(name, **edges): # a filter's sentence, with blanks for the edges
-    try: BANDS[name](**{edge: blank(value, edge) for edge, value in edges.items()})
-    except ValueError as err: return str(err)
+def _refusal(name, low, high): # a filter's sentence, with blanks for the edges
+    try: band_of(name, (low, high))
+    except ValueError as err: said = str(err)
+    for blank, value in dict(width=(high - low) / 2, low=low, high=high).items(): said = said.replace(str(value), f"{{{blank}}}")
+    return said
 
 # %% ../nbs/9_lab/40_lab.ipynb #21e3909e
 class Contents(NamedTuple):
     "What is sent of a lab."
     images: int # examples of each domain
     of: list # the domains with examples
-    bits: int # of an energy
     blocks: int # of the model
 
 @patch
 def _everything(self:FrequencyLab):
-    return Contents(self.ranges["image"][1] + 1, list(self.data.images), 16, len(self.seen.spectra.layers))
-
-def thinned(seen: Observation, # of a lab
-            blocks: int, # how many to keep
-) -> Observation:
-    "Some of the blocks, evenly spaced, the first and the last among them."
-    keep = evenly(list(range(len(seen.spectra.layers))), blocks)
-    energy, domains, layers, counts = seen.spectra
-    spectra = Spectra(energy[:, keep], domains, tuple(layers[i] for i in keep), counts)
-    maps = {domain: x[:, keep] for domain, x in seen.maps.items()}
-    norms = {domain: x[:, keep] for domain, x in seen.norms.items()}
-    return Observation(spectra, maps, norms, seen.limits[keep], seen.notes)
-
-def evenly(items: list, n: int) -> list:
-    "At most n of the items, evenly spaced, the first and the last among them."
-    places = np.linspace(0, len(items) - 1, min(n, len(items)))
-    return [items[i] for i in np.unique(places.round().astype(int))]
+    return Contents(self.ranges["image"][1] + 1, list(self.data.images), len(self.seen.spectra.layers))
 
 # %% ../nbs/9_lab/40_lab.ipynb #ddd4704f
 def picks_of(lab: FrequencyLab, images: int) -> list[int]: # numbers of example images
@@ -641,21 +546,19 @@ def example(lab: FrequencyLab, seen: list, # an observation for each model
     "One image with its features."
     i = min(i, len(seen[0].maps[domain]) - 1)
     models = [pack_maps(one.maps[domain][i]) | pack_norms(one.norms[domain][i]) for one in seen]
-    return dict(input=thumbnail(picture_of(lab.data.images[domain][i])), models=models)
+    return dict(input=thumbnail(lab.data.images[domain][i]), models=models)
 
 # %% ../nbs/9_lab/40_lab.ipynb #7d9f01ea
 def contents(lab: FrequencyLab, holds: Contents) -> dict: # plain values and bytes
     "What the browser draws from."
-    seen = [thinned(one.seen, holds.blocks) for one in lab.models.values()]
+    keep = evenly_spaced(range(len(lab.seen.spectra.layers)), holds.blocks)
+    seen = [thinned(one.seen, keep) for one in lab.models.values()]
     picks = picks_of(lab, holds.images)
-    layers = seen[0].spectra.layers
-    last = dict(layer=len(layers) - 1, image=max(len(picks) - 1, 0))
-    ranges = lab.ranges | {name: (0, most) for name, most in last.items()}
-    examples = {d: [example(lab, seen, d, i) for i in picks] for d in holds.of}
-    energy = pack_energy(np.stack([one.spectra.energy for one in seen]), holds.bits)
+    ranges = lab.ranges | dict(layer=(0, len(keep) - 1), image=(0, max(len(picks) - 1, 0)))
     return dict(
-        names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=layers, grid=lab.grid, energy=energy,
-        limits=np.max([one.limits for one in seen], 0).tolist(), images=examples, picks=picks, choices=lab.choices, ranges=ranges,
+        names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=seen[0].spectra.layers, grid=lab.grid,
+        energy=pack_energy(np.stack([one.spectra.energy for one in seen])), limits=np.max([one.limits for one in seen], 0).tolist(),
+        images={d: [example(lab, seen, d, i) for i in picks] for d in holds.of}, picks=picks, choices=lab.choices, ranges=ranges,
         presets=PRESETS | lab.own_filters(), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
         learnt=learnt_filters(lab.models, lab.runs), benchmark=benchmark_figures(lab.results) or None,
         shared=len({id(one.axes) for one in lab.models.values()}) == 1, about=lab._about(), notes=lab.notes(), foot=[],
@@ -674,12 +577,11 @@ def notes(self:FrequencyLab) -> list[str]:
 
 # %% ../nbs/9_lab/40_lab.ipynb #09652adf
 def constants(domains) -> dict:
-    "What Python knows whatever the lab: filters, texts, what affects what, and colours."
+    "What Python knows whatever the lab: filters, texts and colours."
     def rgb(color): return [int(v) for v in unlabel_rgb(color)] if color.startswith("rgb") else list(ImageColor.getrgb(color))
     scales = {name: [rgb(color) for _, color in get_colorscale(plotly)] for name, plotly in COLOURS.items()}
-    return dict(rings=16, zones=(.2, .7), slope=LearnableBand().slope, wrong=explanations(), affects=AFFECTS, first=FIRST,
-                labels=LABELS, optional=OPTIONAL, filters={value: text for text, value in FILTERS.items()},
-                colors={d: rgb(domain_color(d)) for d in domains}, scales=scales)
+    return dict(rings=16, zones=(.2, .7), slope=LearnableBand().slope, wrong=explanations(), labels=LABELS, optional=OPTIONAL,
+                filters=FILTERS, colors={d: rgb(domain_color(d)) for d in domains}, scales=scales)
 
 COLOURS = dict(cividis="Cividis", diverging="RdBu_r") # of plotly: amounts; changes, from blue (less) to red (more)
 
@@ -760,7 +662,7 @@ def _pictures(self:FrequencyLab, model, state, band):
     i = min(state["image"], len(self.data.images[domain]) - 1)
     paint = self.space.colorize
     labels = self.data.labels[domain]
-    pictures = {"input": thumbnail(picture_of(self.data.images[domain][i])), "as it is": paint(self.classes(model, domain, i)),
+    pictures = {"input": thumbnail(self.data.images[domain][i]), "as it is": paint(self.classes(model, domain, i)),
                 "filtered": paint(self.classes(model, domain, i, band))}
     if labels: pictures["label"] = paint(labels[i])
     return dict(model=model, heads=list(pictures), pictures=[p if isinstance(p, str) else data_uri(p) for p in pictures.values()])
@@ -928,18 +830,12 @@ def _look_at(self:FrequencyLab, new: Gathered):
         self.domain = list(new.images)[-1]
         self._say(self._about())
 
-def joined(a: Observation, b: Observation) -> Observation: # of other domains, along the same directions
-    "Two observations as one."
-    spectra = Spectra(np.concatenate([a.spectra.energy, b.spectra.energy]), a.spectra.domains + b.spectra.domains,
-                      a.spectra.layers, a.spectra.counts + b.spectra.counts)
-    return Observation(spectra, a.maps | b.maps, a.norms | b.norms, a.limits, a.notes + b.notes)
-
 # %% ../nbs/9_lab/40_lab.ipynb #0274486b
 @patch
 def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
     "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `benchmark`."
     found = dict(suppressed=self._per_model(lambda seen: suppressed_table(seen.spectra, self.band)),
-                 spectrum=self._per_model(spectrum_table))
+                 spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
     if self.segmentor:
         for _ in self._count(self.domains, [self.state[n] for n in FILTER]): pass
         found["iou"] = self.iou_table()
@@ -957,13 +853,6 @@ def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
 def _per_model(self:FrequencyLab, table): # with a column for the model where there are several
     if len(self.models) == 1: return table(self.seen)
     return pd.concat([table(one.seen).assign(model=name) for name, one in self.models.items()], ignore_index=True)
-
-def spectrum_table(seen: Observation) -> pd.DataFrame: # one row per domain, layer and ring
-    "Energy per coefficient by radius."
-    rings = radial_profile(seen.spectra.energy)
-    places = dict(domain=seen.spectra.domains, layer=seen.spectra.layers, radius=rings.radii)
-    index = pd.MultiIndex.from_product(places.values(), names=places)
-    return pd.DataFrame(dict(energy=rings.energy.ravel()), index).reset_index()
 
 # %% ../nbs/9_lab/40_lab.ipynb #98f93368
 @patch
@@ -984,25 +873,12 @@ def save(self:FrequencyLab,
 
 # %% ../nbs/9_lab/40_lab.ipynb #e480fd17
 @patch
-def still(self:FrequencyLab) -> Image.Image:
-    "What the filter removes, by domain and block, as a small picture."
-    shares = suppressed(self.seen.spectra.energy, self.band)
-    cell, left, top = (34, 22), 130, 24
-    picture = Image.new("RGB", (left + cell[0] * shares.shape[1] + 8, top + cell[1] * shares.shape[0] + 8), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.text((8, 6), f"Energy removed (%), by domain and block; {self.filter_name()}", fill="black")
-    for i, name in enumerate(self.data.images): draw.text((left - 8, top + cell[1] * (i + .5)), name[:18], fill="black", anchor="rm")
-    for (i, j), share in np.ndenumerate(shares):
-        x, y = left + cell[0] * j, top + cell[1] * i
-        level = 0 if np.isnan(share) else int(200 * share)
-        draw.rectangle((x, y, x + cell[0] - 2, y + cell[1] - 2), fill=(255 - level, 255 - level // 2, 255))
-        if not np.isnan(share): draw.text((x + cell[0] / 2, y + cell[1] / 2), f"{100 * share:.0f}", fill="black", anchor="mm")
-    return picture
-
-@patch
 def _repr_mimebundle_(self:FrequencyLab, **kwargs):
     data, metadata = super(FrequencyLab, self)._repr_mimebundle_(**kwargs)
-    return data | {"image/png": data_uri(self.still()).split(",")[1]}, metadata
+    shares = self._per_model(lambda seen: suppressed_table(seen.spectra, self.band))
+    rows = [name for name in ("model", "domain") if name in shares]
+    table = shares.pivot(index=rows, columns="layer", values="suppressed").mul(100).to_html(float_format="{:.0f}".format, na_rep="")
+    return data | {"text/html": f"<p>Energy removed (%), by domain and block; {self.filter_name()}</p>{table}"}, metadata
 
 # %% ../nbs/9_lab/40_lab.ipynb #af6cfde0
 @patch
@@ -1038,7 +914,7 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
         weathers = "clear", "fog", "night", "rain", "snow"
         data = {d: load_dataset(f"toyscapes:domain={d},split=test,n={n}") for d in weathers}
         size = size or (96, 128)
-    else: data = {d: evenly(image_files(folder), n) for d, folder in domain_folders(images).items()}
+    else: data = {d: evenly_spaced(image_files(folder), n) for d, folder in domain_folders(images).items()}
     return FrequencyLab(model, data, tuple(size) if size else None, **options)
 
 # %% ../nbs/9_lab/40_lab.ipynb #e0b41b24

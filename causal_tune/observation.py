@@ -18,7 +18,7 @@ from .images import image_files, line_of, read_image, resize
 
 # %% auto #0
 __all__ = ['Gathered', 'Row', 'in_a_row', 'Item', 'scene_numbers', 'gather', 'spectra', 'principal_directions', 'directions',
-           'keep_count', 'Glimpse', 'glimpse', 'Observation', 'observe', 'robust', 'outliers']
+           'keep_count', 'Glimpse', 'glimpse', 'Observation', 'observe', 'joined', 'thinned', 'robust', 'outliers']
 
 # %% ../nbs/7_insight/31_observation.ipynb #ee2d8ea7
 class Gathered(NamedTuple):
@@ -300,6 +300,22 @@ def _limits(maps): # (l,) the 99th percentile of the projections of a few images
     sizes[~np.isfinite(sizes)] = np.nan
     sizes[:, np.isnan(sizes).all((0, 2, 3, 4))] = 1  # a layer without a single finite value
     return np.nanpercentile(sizes, 99, (0, 2, 3, 4))
+
+# %% ../nbs/7_insight/31_observation.ipynb #5be0c1d5
+def joined(a: Observation, b: Observation) -> Observation: # of other domains, along the same directions
+    "Two observations as one."
+    spectra = Spectra(np.concatenate([a.spectra.energy, b.spectra.energy]), a.spectra.domains + b.spectra.domains,
+                      a.spectra.layers, a.spectra.counts + b.spectra.counts)
+    return Observation(spectra, a.maps | b.maps, a.norms | b.norms, a.limits, a.notes + b.notes)
+
+def thinned(seen: Observation,
+            keep: list[int], # places of blocks, from 0
+) -> Observation:
+    "Some of the blocks."
+    energy, domains, layers, counts = seen.spectra
+    spectra = Spectra(energy[:, keep], domains, tuple(layers[i] for i in keep), counts)
+    maps, norms = ({domain: x[:, keep] for domain, x in arrays.items()} for arrays in (seen.maps, seen.norms))
+    return Observation(spectra, maps, norms, seen.limits[keep], seen.notes)
 
 # %% ../nbs/7_insight/31_observation.ipynb #a14d211b
 def robust(norms: np.ndarray # (..., h, w)

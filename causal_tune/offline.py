@@ -17,8 +17,8 @@ from .figures import find_browser
 from .lab import Contents, FrequencyLab, asset, contents, packed_plotly, relative_error
 
 # %% auto #0
-__all__ = ['LIMIT', 'WITHOUT', 'POLICY', 'FORMATS', 'page_data', 'shown_answer', 'footnote', 'less', 'as_base64', 'as_text',
-           'held', 'page', 'ever_smaller', 'fullest_page', 'export_html', 'save_pictures', 'drawn_pictures']
+__all__ = ['LIMIT', 'WITHOUT', 'POLICY', 'FORMATS', 'page_data', 'footnote', 'less', 'as_base64', 'as_text', 'held', 'page',
+           'ever_smaller', 'fullest_page', 'export_html', 'save_pictures', 'drawn_pictures']
 
 # %% ../nbs/9_lab/41_offline.ipynb #76e8dcde
 LIMIT = 5_000_000 # bytes
@@ -29,14 +29,10 @@ def page_data(lab: FrequencyLab, holds: Contents) -> dict: # plain values and by
     layer = int(np.abs(np.array(inside["layers"]) - lab.seen.spectra.layers[lab.layer]).argmin())
     image = inside["picks"].index(lab.image) if inside["picks"] else 0
     inside |= dict(state=lab.state | dict(layer=layer, image=image), figures=lab._figures)
-    if lab.segmentor and "segmentation" in lab.views: inside["answer"] = shown_answer(lab)
+    if lab.segmentor and "segmentation" in lab.views:
+        inside["answer"] = dict(iou=None)
+        for part in lab.answer(lab.state): inside["answer"] |= part
     return inside | dict(foot=footnote(lab, inside))
-
-def shown_answer(lab: FrequencyLab) -> dict: # rows, iou
-    "What the models say of the image and the filter that are set."
-    found = dict(iou=None)
-    for part in lab.answer(lab.state): found |= part
-    return found
 
 # %% ../nbs/9_lab/41_offline.ipynb #e9528989
 WITHOUT = ("The model is not in it: segmentation and IoU are those of the image and the filter that were set. For others, and to measure, "
@@ -47,9 +43,8 @@ def footnote(lab: FrequencyLab,
 ) -> list[str]: # lines
     "What the file holds, and how exactly."
     energy = inside["energy"]
-    steps = 2 ** energy["bits"] - 3
-    low, high = (f"{float(f'{np.exp(x):.2g}'):,g}" for x in (energy["low"], energy["low"] + energy["step"] * steps))
-    lines = [f"Everything is in this file; it asks the network for nothing. Energies are kept with {energy['bits']} bits, in equal "
+    low, high = (f"{float(f'{np.exp(x):.2g}'):,g}" for x in (energy["low"], energy["low"] + energy["step"] * (2 ** 16 - 3)))
+    lines = ["Everything is in this file; it asks the network for nothing. Energies are kept with 16 bits, in equal "
              f"steps of their logarithm from {low} to {high}; each is at most {100 * relative_error(energy):.2g} % off."]
     if inside["picks"]: lines.append(f"Example images: {len(inside['picks'])} of each of {', '.join(inside['images'])}; "
                                      "their features are kept in a byte each.")
@@ -68,7 +63,6 @@ def less(lab: FrequencyLab, inside: dict) -> list[str]: # phrases
     most = min(4, max(len(maps) for maps in lab.seen.maps.values()))
     left = []
     if layers < blocks: left.append(f"{layers} of {blocks} blocks, evenly spaced")
-    if inside["energy"]["bits"] < 16: left.append("energies with 8 bits")
     if not some: left.append("no example images")
     elif some < most: left.append(f"{some} of {most} example images")
     if 0 < len(inside["images"]) < len(inside["domains"]): left.append("those of one domain only")
@@ -108,8 +102,8 @@ def ever_smaller(lab: FrequencyLab): # yields `Contents`, from the fullest on
     "What a file may hold, ever less."
     domains = list(lab.data.images)
     blocks = len(lab.seen.spectra.layers)
-    for images, of in ((4, domains), (2, domains), (1, domains), (1, [lab.domain]), (0, [])): yield Contents(images, of, 16, blocks)
-    for fewer in range(blocks, 0, -1): yield Contents(0, [], 8, fewer)
+    for images, of in ((4, domains), (2, domains), (1, domains), (1, [lab.domain]), (0, [])): yield Contents(images, of, blocks)
+    for fewer in range(blocks - 1, 0, -1): yield Contents(0, [], fewer)
 
 def fullest_page(lab: FrequencyLab) -> bytes:
     "The fullest page that stays under the limit. ValueError where even the emptiest does not."

@@ -582,7 +582,7 @@ def quality_report(name: str, # one of `EXPERIMENTS`
     seen, held_out = (SEEN, HELD_OUT) if toy else ((), ())
     return write_report(folder / "report.html", f"Adapters compared: {name}", intro, rows, changes, _figures(e, result),
                         set_fields(recipe), load_dataset(recipe.train, root).space, seen, held_out, source=(e.source,),
-                        command=f"{command} {name}")
+                        command=command)
 
 def _with_mean(drawn, rows, source): # redrawn scores with the mean over the targets that the rows show
     targets = [domain for domain in dict.fromkeys(r["domain"] for r in rows) if domain != source]
@@ -593,9 +593,8 @@ def _with_mean(drawn, rows, source): # redrawn scores with the mean over the tar
 def _write_result(name, folder, result, root, tables, command): # costs, which are measured here, tables and report
     space = load_dataset(result["recipe"].train, root).space
     with single_threaded(): result["costs"] = costs(result["recipe"], result["variants"], len(space.classes))
-    tables.mkdir(parents=True, exist_ok=True)
     for kind in ("scores", "means", "differences", "worth", "rates", "costs"):
-        write_table(tables / f"quality_{name}_{kind}.csv", result[kind], f"{command} {name}")
+        write_table(tables / f"quality_{name}_{kind}.csv", result[kind], command)
     quality_report(name, folder, result, root, command)
 
 # %% ../nbs/8_bench/38_quality.ipynb #ac49dc38
@@ -604,7 +603,7 @@ def bench_quality(names=(), # of `EXPERIMENTS`; those in `MEASURED` by default
                   seeds=range(1, 6), # the same for all variants
                   root=None, jobs=None, only=(), # see `run_experiment`
                   tables=None, # folder of the CSV files; `out` by default
-                  command: str = "causal-tune bench-quality", # said in report and tables
+                  options: str = "", # as typed behind the experiment's name, to be said in report and tables
                   **overrides, # recipe fields to replace
 ) -> dict[str, dict]: # experiment -> what `run_experiment` returns, with costs
     "Compare all adapters and controls; goes on where it was interrupted. Errors as `run_experiment`; OSError while another process does."
@@ -613,11 +612,12 @@ def bench_quality(names=(), # of `EXPERIMENTS`; those in `MEASURED` by default
     names = list(names or MEASURED)
     seeds = list(seeds)
     for name in names: open_experiment(name, seeds, root, only, **overrides)
+    tables.mkdir(parents=True, exist_ok=True) # before hours of training
     results = {}
     for name in names:
         folder = Path(out) / name
         with held(folder):
             results[name] = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
-            _write_result(name, folder, results[name], root, tables, command)
+            _write_result(name, folder, results[name], root, tables, f"causal-tune bench-quality {name} {options}".strip())
         print(f"{folder / 'report.html'} written after {time.time() - start:.0f} s")
     return results

@@ -154,6 +154,7 @@ class _Training(_Images):
     seed: int = _training(42, "of initial weights and training data", (0, 2 ** 32 - 1))
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
     checkpointing: bool = _training(False, "compute blocks again on the way back: less memory, more time", decides="nothing")
+    compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
     save_every: int = _training(200, "steps between resumable checkpoints", COUNT, decides="nothing")
 
 # %% ../nbs/6_train/25_recipes.ipynb #5ab0f994

@@ -17,9 +17,10 @@ from .files import whole_file
 from .evaluation import miou
 
 # %% auto #0
-__all__ = ['LEAST', 'check_rows', 'summary', 'collapsed', 'redraws', 'middle', 'block_sums', 'Redrawn', 'redrawn_scores', 'reach',
-           'chance', 'Interval', 'interval', 'holm', 'direction', 'write_counts', 'counts_in', 'read_counts',
-           'together', 'scores_of', 'differences', 'write_table', 'read_table', 'keep_row']
+__all__ = ['LEAST', 'NAMES', 'POINTS', 'check_rows', 'summary', 'collapsed', 'redraws', 'middle', 'block_sums', 'Redrawn',
+           'redrawn_scores', 'reach', 'chance', 'Interval', 'interval', 'holm', 'direction', 'write_counts',
+           'counts_in', 'read_counts', 'together', 'scores_of', 'differences', 'write_table', 'read_table', 'keep_row',
+           'read_differences', 'read_results']
 
 # %% ../nbs/6_train/27_results.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results
@@ -269,3 +270,31 @@ def keep_row(path, # of lines of JSON, to which one is added
 ) -> None:
     "Keep a result as soon as it is there. OSError where the file cannot be written."
     with open(path, "a") as f: f.write(json.dumps(row | facts | dict(code=code_version())) + "\n")
+
+# %% ../nbs/6_train/27_results.ipynb #5be0c1db
+NAMES = ["adapter", "domain", "reference"] # columns of text
+POINTS = ["difference", "low", "high"] # columns of numbers
+
+def read_differences(path) -> pd.DataFrame:
+    "A table of differences. ValueError where columns are missing, and for cells that are no numbers; one seed leaves the ends empty."
+    table = read_table(path)
+    lost = [name for name in NAMES + POINTS if name not in table]
+    if lost: raise ValueError(f"{path} is no table of differences: it lacks {', '.join(lost)}; `causal-tune bench-quality` writes them.")
+    points = table.reindex(columns=[*POINTS, "holm"]).apply(pd.to_numeric, errors="coerce").astype(float)
+    names = table[NAMES].astype(str)
+    readable = names.apply(lambda column: column.map(lambda name: str(name).isprintable())) & table[NAMES].notna()
+    ends = ["low", "high"]
+    bounded = np.isfinite(points[ends]).all(axis=1) | table[ends].isna().all(axis=1)  # one seed gives no interval
+    whole = np.isfinite(points.difference) & bounded & readable.all(axis=1)
+    if not whole.any() or not whole.all():
+        raise ValueError(f"{path} is damaged: {(~whole).sum()} of its {len(table)} lines lack a name or a number; copy or write it again.")
+    return table.assign(**points, **names)
+
+# %% ../nbs/6_train/27_results.ipynb #5be0c1dc
+def read_results(folder # of `causal-tune bench-quality`, or its --tables
+) -> dict[str, pd.DataFrame]: # experiment -> its differences
+    "Every quality_EXPERIMENT_differences.csv. ValueError where there is none."
+    head, tail = "quality_", "_differences.csv"
+    paths = sorted(Path(folder).glob(f"{head}*{tail}"))
+    if not paths: raise ValueError(f"{folder} holds no {head}EXPERIMENT{tail}; `causal-tune bench-quality` writes them.")
+    return {path.name.removeprefix(head).removesuffix(tail): read_differences(path) for path in paths}

@@ -18,7 +18,7 @@ from .heads import HEADS, at_size, create_head
 from .mask2former import mean_over_processes  # and its head is registered
 
 # %% auto #0
-__all__ = ['Segmentor', 'start_from', 'create_segmentor', 'at_least', 'labels_of']
+__all__ = ['Segmentor', 'start_from', 'create_segmentor', 'at_least', 'no_class', 'labels_of']
 
 # %% ../nbs/4_models/20_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
@@ -146,6 +146,15 @@ def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
 
 
 # %% ../nbs/4_models/20_segmentor.ipynb #0073b15d
+def no_class(names, # of images
+             wrong: int, pixels: int, # how many pixels, of how many
+             scores, # what they are
+) -> FloatingPointError: # to be raised by the caller
+    "What to say where scores are not finite."
+    return FloatingPointError(
+        f"{', '.join(map(str, names[:3])) or 'The image'}: {wrong} of {pixels} pixels have no class, as their scores are {scores}. "
+        "Have the weights diverged (a lower lr may help) or been damaged? With reduced precision, try --precision no.")
+
 def labels_of(scores: Tensor, # (b, k, ...)
               names=(), # of the b images, for the error
 ) -> Tensor: # (b, ...) int64 class ids
@@ -154,11 +163,8 @@ def labels_of(scores: Tensor, # (b, k, ...)
     finite = best.isfinite()
     if finite.all(): return labels
     wrong = (~finite).reshape(len(finite), -1).any(1).tolist()
-    named = [str(name) for name, bad in zip(names, wrong) if bad]
-    value = best[~finite][0].item()
-    raise FloatingPointError(
-        f"{', '.join(named[:3]) or 'The image'}: {(~finite).sum()} of {finite.numel()} pixels have no class, as their scores are {value}. "
-        "Have the weights diverged (a lower lr may help) or been damaged? With reduced precision, try --precision no.")
+    named = [name for name, bad in zip(names, wrong) if bad]
+    raise no_class(named, (~finite).sum(), finite.numel(), best[~finite][0].item())
 
 # %% ../nbs/4_models/20_segmentor.ipynb #11b16631
 @patch

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np
-import torch
+import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -22,6 +21,7 @@ from .files import disk_is_full, held, no_room, remove_unfinished, set_aside, wh
 from .tensors import check_finite, read_tensors
 from .bands import LearnableBand
 from .recipes import Recipe, check_precision, changed_fields, from_dict, to_dict
+from .backbones import compile_blocks
 from .mask2former import mean_over_processes
 from .segmentor import Segmentor, create_segmentor
 from .domains import LabelSpace, own_space, space_from_dict, space_to_dict
@@ -947,6 +947,7 @@ def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor
     data = training_data(recipe, root)
     frames = first_frames(recipe, len(data.space.classes), root)
     segmentor = build(recipe, len(data.space.classes), **options).train()
+    if recipe.compile: compile_blocks(segmentor.backbone.model, accelerator.device)
     segmentor.space = data.space
     segmentor.recipe = recipe
     groups = parameter_groups(segmentor, recipe.weight_decay, recipe.adapter_lr, recipe.backbone_lr)

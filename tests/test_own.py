@@ -96,7 +96,7 @@ def test_a_folder_whose_name_holds_a_space(run, tmp_path, capsys):
     spec = "folder:images=at night/images,labels=at night/labels,classes=classes.txt"
     assert main(["eval", "run/checkpoint.pt", "--targets", spec, "toyscapes:n=1"]) == 2  # two targets, the second with other classes
     assert "toyscapes:n=1 has the 19 classes" in capsys.readouterr().err
-    assert main(["eval", "run/checkpoint.pt", "--targets", spec]) == 0
+    assert main(["eval", "run", "--targets", spec]) == 0
     assert "at night  mIoU" in capsys.readouterr().out
 
 
@@ -111,6 +111,12 @@ class Lifted(Adapter):
         self.lift = nn.Parameter(zeros(num_layers, channels))
     def forward(self, tokens, layer, grid): return tokens + self.lift[layer]
 """
+
+
+def test_a_run_without_targets_says_so(folders, tiny, capsys):
+    assert main(["train", "demo", *map(str, tiny), "--targets", "", "--head", "linear", "--iterations", "1", "--out", "run"]) == 0
+    assert main(["eval", "run"]) == 2
+    assert "run/checkpoint.pt names nothing to report on: give --targets SPEC" in capsys.readouterr().err
 
 
 def test_an_adapter_of_ones_own(folders, tiny, capsys, tmp_path, monkeypatch):

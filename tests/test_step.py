@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import trained
-from causal_tune import training
+from causal_tune import backbones, training
 from causal_tune.recipes import get_recipe
 from causal_tune.segmentor import Segmentor
 from causal_tune.training import Run, Stream, train, training_data
@@ -127,3 +127,23 @@ def test_frames_are_kept_decoded(recipe, tmp_path):
     train(replace(recipe, cache=str(kept)), tmp_path / "again")
     assert {path: path.stat().st_mtime_ns for path in kept.iterdir()} == files
     assert load_checkpoint(tmp_path / "cached/checkpoint.pt")[1].cache == ""
+
+
+def test_compiled_is_the_same_run(recipe, tmp_path, monkeypatch):
+    "But for rounding; with the same names in its checkpoint; and whether it is decides nothing."
+    monkeypatch.setattr(backbones, "COMPILER", "aot_eager")
+    recipe = replace(recipe, iterations=2, checkpointing=True)
+    for name, compiled in (("plain", False), ("compiled", True)): train(replace(recipe, compile=compiled), tmp_path / name)
+    plain, compiled = (trained(tmp_path / name / "checkpoint.pt") for name in ("plain", "compiled"))
+    assert list(plain) == list(compiled) and all(torch.allclose(plain[k], compiled[k], atol=1e-6) for k in plain)
+    monkeypatch.setattr(backbones, "COMPILER", "none")
+    train(replace(recipe, compile=True), tmp_path / "plain")  # it is finished, so nothing is compiled
+    with pytest.raises(ValueError, match="compile=on cannot run here"): train(replace(recipe, compile=True), tmp_path / "new")
+
+
+def test_processes_are_asked_for_objects_once(recipe, tmp_path, monkeypatch):
+    "Before the first step and after the last, and not at each: that would wait for all of them."
+    asked, ask = [], training.from_all
+    monkeypatch.setattr(training, "from_all", lambda find: asked.append(1) or ask(find))
+    train(replace(recipe, iterations=4), tmp_path)
+    assert len(asked) == 3  # is it finished, where does it go on, was anyone asked to stop

@@ -4,7 +4,6 @@
 const range = n => Array.from({ length: n }, (_, i) => i), f32 = Math.fround, sigmoid = x => 1 / (1 + Math.exp(-x));
 const clamp = (v, low, high) => Math.min(Math.max(v, low), high), total = values => values.reduce((a, b) => a + b, 0);
 const bytesOf = view => new Uint8Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-const fill = (text, values) => text.replace(/\{(\w+)\}/g, (all, name) => name in values ? values[name] : all);
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 // ---- elements: names and texts of data are text nodes and attributes, never markup
@@ -19,20 +18,22 @@ const maker = space => (tag, attributes = {}, ...children) => {
 };
 const h = maker(), s = maker("http://www.w3.org/2000/svg");
 const label = (x, y, text, more = {}) => s("text", { x, y, "font-size": 12, fill: "currentColor", ...more }, String(text));
-const middle = { "text-anchor": "middle" }, soft = { opacity: .72 }, ORANGE = "#d55e00";
+const RADIAL = "radial frequency", middle = { "text-anchor": "middle" }, soft = { opacity: .72 }, ORANGE = "#d55e00";
 const stroke = (d, more = {}) => s("path", { d, fill: "none", stroke: "currentColor", ...more });
 const box = (x, y, width, height, more) => s("rect", { x, y, width, height, ...more });
-const short = (text, most) => text.length > most ? `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}` : text; // both ends tell
-const cut = v => v.toFixed(2).replace(/^0/, ""), power = k => "10" + String(k).replace(/./g, c => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
+const short = (text, most) => // both ends tell
+  text.length > most ? `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}` : text;
+const cut = v => v.toFixed(2).replace(/^0/, "");
+const power = k => "10" + String(k).replace(/./g, c => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
 
 // ---- the numbers: filters, what they take, what is left; the same formulas as in Python, in double precision
 function numbers(D) {
   const [H, W] = D.grid, N = H * W, L = D.layers.length;
-  const { bits, low: lowest, step, codes } = D.energy, raw = bytesOf(codes), values = bits === 16 ? new Uint16Array(raw.buffer) : raw;
-  const table = Float64Array.from({ length: 2 ** bits }, (_, i) => i > 1 ? Math.exp(lowest + step * (i - 2)) : i ? 0 : NaN);
+  const { low: lowest, step, codes } = D.energy, values = new Uint16Array(bytesOf(codes).buffer);
+  const table = Float64Array.from({ length: 2 ** 16 }, (_, i) => i > 1 ? Math.exp(lowest + step * (i - 2)) : i ? 0 : NaN);
   const ENERGY = Float64Array.from(values, code => table[code]); // (models, domains, blocks, h, w)
-  const row = (model, domain) => D.models.indexOf(model) * D.domains.length + D.domains.indexOf(domain);
-  const energyOf = (domain, layer, model = D.models[0]) => ENERGY.subarray((row(model, domain) * L + layer) * N).subarray(0, N);
+  const row = (domain, model = D.models[0]) => D.models.indexOf(model) * D.domains.length + D.domains.indexOf(domain);
+  const energyOf = (domain, layer, model) => ENERGY.subarray((row(domain, model) * L + layer) * N).subarray(0, N);
 
   // radii in single precision, as Python compares them
   const R = Float64Array.from({ length: N }, (_, i) => f32(Math.hypot(f32(Math.floor(i / W) / H), f32(i % W / W))));
@@ -52,7 +53,7 @@ function numbers(D) {
     return d <= v1 ? .95 * d / (v1 + 1e-10) : .99;
   }
   const shape = b => OF_RADIUS[b.filter](b.low, b.high, b.order);
-  const once = (make, kept) => b => { if (kept?.b !== b) kept = { b, made: make(b) }; return kept.made; }; // bands are made anew, never changed
+  const once = (make, kept) => b => (kept?.b === b ? kept : kept = { b, made: make(b) }).made; // bands are made anew, never changed
   const gain = once(b => {
     const side = Math.min(H, W), of = b.filter === "piecewise" ? null : shape(b);
     const g = R.map((r, i) => of ? of(r) : piecewise(Math.max(Math.floor(i / W), i % W), side, b.low, b.high));
@@ -60,7 +61,8 @@ function numbers(D) {
     return g;
   });
   function curve(b, n = 128) { // along an axis where the gain does not depend on the radius alone
-    if (b.filter === "piecewise") return { x: range(n).map(i => i / n), y: range(n).map(i => b.dc && !i ? 1 : piecewise(i, n, b.low, b.high)) };
+    const step = i => b.dc && !i ? 1 : piecewise(i, n, b.low, b.high);
+    if (b.filter === "piecewise") return { x: range(n).map(i => i / n), y: range(n).map(step) };
     const x = range(n).map(i => i * Math.SQRT2 / (n - 1));
     return { x, y: x.map(shape(b)) };
   }
@@ -86,7 +88,8 @@ function numbers(D) {
   });
   const RING = R.map(r => Math.min(Math.floor(r / Math.SQRT2 * D.rings), D.rings - 1));
   const sumRings = plane => { const out = Array(D.rings).fill(0); for (let i = 1; i < N; i++) out[RING[i]] += plane[i]; return out; };
-  const COUNT = sumRings(R.map(() => 1)), THERE = range(D.rings).filter(i => COUNT[i]), radii = (all => THERE.map(i => all[i] / COUNT[i]))(sumRings(R));
+  const COUNT = sumRings(R.map(() => 1)), SUMS = sumRings(R), THERE = range(D.rings).filter(i => COUNT[i]);
+  const radii = THERE.map(i => SUMS[i] / COUNT[i]);
   const profile = (plane, share) => { // mean energy in each ring, or the ring's share in percent
     const sums = sumRings(plane), all = total(sums);
     return THERE.map(i => share ? 100 * sums[i] / all : sums[i] / COUNT[i]);
@@ -103,7 +106,8 @@ function numbers(D) {
     return R[BY_RADIUS.find(i => (so_far += plane[i] * t[i]) >= part * all)];
   }
 
-  const cosines = n => range(n).map(k => Float64Array.from({ length: n }, (_, j) => Math.cos(Math.PI * k * (2 * j + 1) / (2 * n)) * Math.sqrt((k ? 2 : 1) / n)));
+  const cosine = (n, k, j) => Math.cos(Math.PI * k * (2 * j + 1) / (2 * n)) * Math.sqrt((k ? 2 : 1) / n);
+  const cosines = n => range(n).map(k => Float64Array.from({ length: n }, (_, j) => cosine(n, k, j)));
   const ROWS = cosines(H), COLS = cosines(W);
   function transform(x, back) { // rows, then columns
     const y = new Float64Array(N), out = new Float64Array(N);
@@ -122,8 +126,9 @@ function numbers(D) {
     return [maps, kept, maps.map((z, c) => z.map((v, i) => v - kept[c][i]))];
   }
   function projections(one, layer) { // of one image by one model: three planes, norms, outliers
-    const codes = new Int8Array(bytesOf(one.maps).buffer, 3 * N * layer, 3 * N), norms = bytesOf(one.norms).subarray(N * layer, N * layer + N);
-    const z = Float64Array.from(codes, q => q === -128 ? NaN : one.peaks[layer] * Math.sign(q) * (q / 127) ** 2), [low, high] = one.spans[layer];
+    const codes = new Int8Array(bytesOf(one.maps).buffer, 3 * N * layer, 3 * N), peak = one.peaks[layer];
+    const z = Float64Array.from(codes, q => q === -128 ? NaN : peak * Math.sign(q) * (q / 127) ** 2);
+    const norms = bytesOf(one.norms).subarray(N * layer, N * layer + N), [low, high] = one.spans[layer];
     return { maps: range(3).map(c => z.subarray(c * N, c * N + N)), span: [low, high], outliers: one.outliers[layer],
              norms: Float64Array.from(norms, q => q === 255 ? NaN : low + (high - low) * q / 254) };
   }
@@ -140,58 +145,67 @@ const luminance = rgb => total(rgb.map((v, c) => [.2126, .7152, .0722][c] * (v <
 const ink = rgb => luminance(rgb) > .179 ? "black" : "white";
 const step_of = (v, low, high) => clamp(Math.trunc(255 * (v - low) / (high - low)), 0, 255);
 const steps = (low, high, most) => { // round numbers
-  const rough = (high - low) / Math.max(most, 1), base = 10 ** Math.floor(Math.log10(rough)), step = base * [1, 2, 5, 10].find(m => m * base >= rough);
-  return range(Math.floor(high / step + 1e-9) - Math.ceil(low / step - 1e-9) + 1).map(i => +((Math.ceil(low / step - 1e-9) + i) * step).toPrecision(9));
+  const rough = (high - low) / Math.max(most, 1), base = 10 ** Math.floor(Math.log10(rough));
+  const step = base * [1, 2, 5, 10].find(m => m * base >= rough), from = Math.ceil(low / step - 1e-9);
+  return range(Math.floor(high / step + 1e-9) - from + 1).map(i => +((from + i) * step).toPrecision(9));
 };
-const MARKS = [ // as paths around (x, y): domains differ by more than colour
-  (x, y) => `M${x - 4} ${y}a4 4 0 1 0 8 0a4 4 0 1 0-8 0z`, (x, y) => `M${x - 3.5} ${y - 3.5}h7v7h-7z`, (x, y) => `M${x} ${y - 5}l5 5l-5 5l-5-5z`,
-  (x, y) => `M${x} ${y - 5}l5 8h-10z`, (x, y) => `M${x} ${y + 5}l5-8h-10z`, (x, y) => `M${x - 4} ${y - 4}l8 8v-8l-8 8z`,
-];
 const LEARNT = [[0, 114, 178], [204, 121, 167], [0, 158, 115], [230, 159, 0]]; // colours of filters, which everybody can tell apart
-const path = (xs, ys, pen = "M") => xs.map((x, i) => Number.isFinite(ys[i]) ? (p => `${p}${x.toFixed(1)} ${ys[i].toFixed(1)}`)(i && Number.isFinite(ys[i - 1]) ? "L" : pen) : "").join("");
+const MARKS = [ // domains differ by more than colour; paths around their middle
+  "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "m-3.5-3.5h7v7h-7z", "m0-5l5 5l-5 5l-5-5z", "m0-5l5 8h-10z", "m0 5l5-8h-10z", "m-4-4l8 8v-8l-8 8z",
+];
+const mark = i => MARKS[i % MARKS.length], css = rgb => `rgb(${rgb.join()})`;
+const points = (xs, ys) => xs.map((x, i) => Number.isFinite(ys[i]) ? `${x.toFixed(2)} ${ys[i].toFixed(2)}` : null);
+const path = (xs, ys) => points(xs, ys).map((at, i, all) => at && (i && all[i - 1] ? "L" : "M") + at).join(""); // with gaps
+const line = (one, xs, ys, width = 2) =>
+  stroke(path(xs, ys), { stroke: css(one.color), "stroke-width": width, "stroke-dasharray": one.dash });
+const dots = (one, xs, ys) =>
+  stroke(points(xs, ys).map(at => at && `M${at}${one.mark}`).join(""), { fill: css(one.color), "stroke-width": .6 });
+const small = { "font-size": 11.5 };
 function axes({ x, y, w, h: height }, across, up) { // each: ticks, at, text, title; `right` puts them on the other side
   const side = up.right ? x + w : x, out = up.right ? 1 : -1;
   return [
     across && across.ticks.map(v => [stroke(`M${across.at(v)} ${y + height}v4`, { opacity: .5 }),
-      label(across.at(v), y + height + 17, across.text(v), { ...middle, "font-size": 11.5 })]),
+      label(across.at(v), y + height + 17, across.text(v), { ...middle, ...small })]),
     across?.title && label(x + w / 2, y + height + 35, across.title, { ...middle, ...soft }),
-    up.ticks.map(v => [up.grid && stroke(`M${x} ${up.at(v)}h${w}`, { opacity: .1 }), stroke(`M${side} ${up.at(v)}h${4 * out}`, { opacity: .5 }),
-      label(side + 7 * out, up.at(v) + 4, up.text(v), { "text-anchor": up.right ? "start" : "end", "font-size": 11.5 })]),
+    up.grid && stroke(up.ticks.map(v => `M${x} ${up.at(v)}h${w}`).join(""), { opacity: .1 }),
+    up.ticks.map(v => [stroke(`M${side} ${up.at(v)}h${4 * out}`, { opacity: .5 }),
+      label(side + 7 * out, up.at(v) + 4, up.text(v), { "text-anchor": up.right ? "start" : "end", ...small })]),
     up.title && label(0, 0, up.title, { ...middle, ...soft, transform: `translate(${side + up.far * out} ${y + height / 2}) rotate(-90)` }),
   ];
 }
-function legend(rows, left, top, right, hue) { // marks and names, in as many lines as they need
+function legend(rows, left, top, right) { // lines, marks and names, in as many rows as they need
   let x = left, y = top;
   const nodes = rows.map(one => {
     const name = short(one.name, 36), wide = 38 + 6.6 * name.length;
     if (x > left && x + wide > right) { x = left; y += 19; }
     x += wide;
-    const at = x - wide, color = css(hue(one));
-    return [stroke(`M${at} ${y - 4}h22`, { stroke: color, "stroke-width": 1.5, "stroke-dasharray": one.dash }),
-      stroke(one.mark(at + 11, y - 4), { fill: color, "stroke-width": .6 }), label(at + 27, y, name)];
+    const at = x - wide;
+    return [line(one, [at, at + 22], [y - 4, y - 4], 1.5), dots(one, [at + 11], [y - 4]), label(at + 27, y, name)];
   });
   return { nodes, bottom: y };
 }
-const css = rgb => `rgb(${rgb.join()})`;
-function heat(card, slot, { x, y, w, h: height }, values, columns, scale, low, high) { // NaN stays empty
-  const canvas = card.canvases[slot] ||= card.body.insertBefore(h("canvas", { "aria-hidden": "true" }), card.svg), rows = values.length / columns;
-  if (canvas.width !== columns || canvas.height !== rows || !canvas.image) {
-    Object.assign(canvas, { width: columns, height: rows, pen: canvas.getContext("2d") });
-    canvas.image = canvas.pen.createImageData(columns, rows);
+function paint(canvas, columns, rows, colour) { // colour: number of a pixel -> [r, g, b], or null for an empty one
+  if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
+  const pen = canvas.getContext("2d"), image = pen.createImageData(columns, rows), out = image.data;
+  for (let i = 0; i < columns * rows; i++) {
+    const rgb = colour(i);
+    if (!rgb) continue;
+    for (let c = 0; c < 3; c++) out[4 * i + c] = rgb[c];
+    out[4 * i + 3] = 255;
   }
+  pen.putImageData(image, 0, 0);
+  return canvas;
+}
+const shades = (values, scale, low, high) => i => values[i] === values[i] ? scale[step_of(values[i], low, high)] : null; // NaN stays empty
+function heat(card, slot, { x, y, w, h: height }, values, columns, scale, low, high) {
+  const canvas = card.canvases[slot] ||= card.body.insertBefore(h("canvas", { "aria-hidden": "true" }), card.svg);
   canvas.style.cssText = `left:${x}px;top:${y}px;width:${w}px;height:${height}px`;
-  const out = canvas.image.data;
-  values.forEach((v, i) => {
-    const rgb = v === v ? scale[step_of(v, low, high)] : null;
-    if (rgb) { out[4 * i] = rgb[0]; out[4 * i + 1] = rgb[1]; out[4 * i + 2] = rgb[2]; }
-    out[4 * i + 3] = rgb ? 255 : 0;
-  });
-  canvas.pen.putImageData(canvas.image, 0, 0);
+  paint(canvas, columns, values.length / columns, shades(values, scale, low, high));
 }
 function bar(card, slot, x, y, height, scale, low, high, unit) { // what the colours stand for
   heat(card, slot, { x, y, w: 11, h: height }, range(64).map(i => high - (high - low) * i / 63), 1, scale, low, high);
-  const at = v => y + height * (high - v) / (high - low), text = v => +v.toPrecision(3);
-  return [label(x, y - 8, unit, { "font-size": 11.5, ...soft }), steps(low, high, 5).map(v => label(x + 16, at(v) + 4, text(v), { "font-size": 11.5 }))];
+  const at = v => y + height * (high - v) / (high - low) + 4;
+  return [label(x, y - 8, unit, { ...small, ...soft }), steps(low, high, 5).map(v => label(x + 16, at(v), +v.toPrecision(3), small))];
 }
 function show(card, height, children, acts = {}) { // acts: tell(x, y) -> text, click(x, y), move(dx, dy)
   card.svg.setAttribute("width", card.width);
@@ -199,265 +213,323 @@ function show(card, height, children, acts = {}) { // acts: tell(x, y) -> text, 
   card.svg.replaceChildren(...children.flat(Infinity).filter(child => child != null && child !== false));
   Object.assign(card, { tell: null, click: null, move: null }, acts);
 }
-const inside = ({ x, y, w, h: height }, columns, rows) => (px, py) => { // row and column of a pixel, or null
-  const [i, j] = [Math.floor((py - y) / height * rows), Math.floor((px - x) / w * columns)];
-  return i >= 0 && i < rows && j >= 0 && j < columns ? [i, j] : null;
-};
+// planes of coloured cells in areas; tell(row, column, area) -> text, go(row, column), chosen() -> [row, column]
+function cells(card, areas, planes, columns, { scale, low, high, unit, ring = ORANGE, tell, go, chosen }) {
+  const rows = planes[0].length / columns, first = areas[0], last = areas[areas.length - 1], at = chosen?.();
+  areas.forEach((area, p) => heat(card, p, area, planes[p], columns, scale, low, high));
+  const within = ({ x, y, w, h: height }) => // what is drawn in it counts in cells
+    ({ transform: `translate(${x} ${y}) scale(${w / columns} ${height / rows})`, "vector-effect": "non-scaling-stroke" });
+  const ringed = area => box(at[1], at[0], 1, 1, { ...within(area), fill: "none", stroke: ring, "stroke-width": 2.5 });
+  const tall = Math.min(160, last.y + last.h - first.y - 20);
+  const meaning = bar(card, areas.length, last.x + last.w + 14, first.y + 14, tall, scale, low, high, unit);
+  const find = (px, py) => areas.map(({ x, y, w, h: height }, p) => [(py - y) / height * rows, (px - x) / w * columns, p].map(Math.floor))
+    .find(([i, j]) => i >= 0 && i < rows && j >= 0 && j < columns);
+  return {
+    within, nodes: [at && at[0] >= 0 && areas.map(ringed), meaning],
+    acts: {
+      tell: (px, py) => { const hit = find(px, py); return hit && tell(...hit); },
+      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(hit[0], hit[1]); }),
+      move: go && ((dx, dy) => { const [i, j] = chosen(); go(clamp(Math.max(i, 0) + dy, 0, rows - 1), clamp(j + dx, 0, columns - 1)); }),
+    },
+  };
+}
 
 // ---- the lab in an element. link: told(values), ask(content, buffers), live, figures, load() -> Plotly
 function open(root, D, start, link) {
-  const S = { ...start }, F = numbers(D), { H, W } = F, SCALES = Object.fromEntries(Object.entries(D.scales).map(([name, stops]) => [name, colours(stops)]));
-  const cards = {}, controls = [], answers = new Map(), waiting = new Set(), untold = new Set(), several = D.models.length > 1;
+  const S = { ...start }, F = numbers(D), { H, W } = F, several = D.models.length > 1;
+  const [grey, diverging] = ["cividis", "diverging"].map(name => colours(D.scales[name])), zone_edges = D.zones.map(cut);
+  const ZONES = ["everywhere", `below ${zone_edges[0]}`, `from ${zone_edges.join(" to ")}`, `above ${zone_edges[1]}`];
+  const cards = {}, controls = [], answers = new Map(), untold = new Set();
   let band = { filter: "dog", low: .2, high: .7 }, dark = false, frame = 0, rest = 0, ticking = 0, asked = "";
 
-  const hue_of = rgb => dark && luminance(rgb) < .1 ? rgb.map(v => Math.round(v * .6 + 102)) : rgb, hue = domain => hue_of(D.colors[domain]);
-  const block = () => D.layers[S.layer];
-  const series = () => D.models.flatMap((model, m) => S.domains.map(domain => ({ model, domain, row: F.row(model, domain), dash: m ? "6 4" : null,
-    mark: MARKS[D.domains.indexOf(domain) % MARKS.length], name: several ? `${model} · ${domain}` : domain, plane: F.energyOf(domain, S.layer, model) })));
-  const looked = () => F.energyOf(S.domain, S.layer, several ? S.model : undefined), against = () => F.energyOf(S.reference, S.layer, several ? S.against : undefined);
+  const block = () => D.layers[S.layer], hue = rgb => dark && luminance(rgb) < .1 ? rgb.map(v => Math.round(v * .6 + 102)) : rgb;
   const name_of = (domain, model) => several ? `${model} · ${domain}` : domain;
-  const titled = (card, title, sub = "") => { card.title.textContent = title; card.sub.textContent = sub; card.svg.setAttribute("aria-label", `${title}. ${sub}`); };
-  const [grey, diverging] = ["cividis", "diverging"].map(name => SCALES[name]);
+  const series = () => D.models.flatMap((model, m) => S.domains.map(domain => ({
+    model, domain, name: name_of(domain, model), row: F.row(domain, model), plane: F.energyOf(domain, S.layer, model),
+    color: hue(D.colors[domain]), mark: mark(D.domains.indexOf(domain)), dash: m ? "6 4" : null,
+  })));
+  const looked = () => F.energyOf(S.domain, S.layer, S.model), against = () => F.energyOf(S.reference, S.layer, S.against);
+  const compared = () => `${name_of(S.domain, S.model)} against ${name_of(S.reference, S.against)}: block ${block()}`;
+  function titled(card, title, sub = "") {
+    card.title.textContent = title;
+    card.sub.textContent = sub;
+    card.svg.setAttribute("aria-label", `${title}. ${sub}`);
+  }
+  function absent(card, title, why) {
+    titled(card, title, why);
+    card.pictures?.replaceChildren();
+    card.answer = null;
+    show(card, 0, []);
+  }
 
   const VIEWS = {
     curves(card) {
       const area = { x: 56, y: 24, w: card.width - 110, h: 200 }, share = S.scale === "share", rows = series();
-      const rings = rows.map(one => F.profile(one.plane, share)), dc = rows.map(one => one.plane[0]);
-      const seen = [...rings.flat(), ...share ? [] : dc].filter(e => e > 0), [least, most] = [Math.min(...seen), Math.max(...seen)];
-      const [low, high] = share ? [0, 1.05 * most] : seen.length ? [Math.floor(Math.log10(least)), Math.ceil(Math.log10(most) + .01)] : [0, 1];
+      const energies = rows.map(one => [share ? NaN : one.plane[0], ...F.profile(one.plane, share)]); // DC, then rings
+      const seen = energies.flat().filter(e => e > 0), [least, most] = seen.length ? [Math.min(...seen), Math.max(...seen)] : [1, 10];
+      const [low, high] = share ? [0, 1.05 * most] : [Math.floor(Math.log10(least)), Math.ceil(Math.log10(most) + .01)];
       const x = r => area.x + area.w * (r + .03) / (Math.SQRT2 + .03), level = e => share ? e : Math.log10(e);
       const y = e => area.y + area.h * (high - level(e)) / (high - low), top = g => area.y + area.h * (1.02 - g) / 1.02;
-      const { x: radii, y: gains } = F.curve(band), line = path(radii.map(x), gains.map(top)), cuts = F.cutoffs(band), right = x(radii[radii.length - 1]);
-      const ticks = share ? steps(low, high, 5) : range(high - low + 1).map(i => low + i);
-      const up = { ticks, grid: true, at: v => y(share ? v : 10 ** v), text: share ? String : power, far: 44, title: share ? "share of energy per ring (%)" : "energy per coefficient" };
-      const named = legend(rows, area.x, 286, card.width, one => hue(one.domain));
+      const gain = F.curve(band), gains = path(gain.x.map(x), gain.y.map(top)), right = x(gain.x[gain.x.length - 1]);
+      const across = { ticks: steps(0, 1.4, card.width < 480 ? 4 : 7), at: x, text: String, title: `${RADIAL} (share of Nyquist)` };
+      const up = share ? { ticks: steps(low, high, 5), at: y, text: String, title: "share of energy per ring (%)" }
+        : { ticks: range(high - low + 1).map(i => low + i), at: v => y(10 ** v), text: power, title: "energy per coefficient" };
+      const named = legend(rows, area.x, 286, card.width), xs = [0, ...F.radii].map(x);
       titled(card, `What the filter keeps: block ${block()}`, "energy by radius; marks at 0 are DC");
       show(card, named.bottom + 10, [
-        stroke(`${line}L${right} ${area.y}L${x(0)} ${area.y}Z`, { fill: "currentColor", "fill-opacity": .1, stroke: "none" }),
-        axes(area, { ticks: steps(0, 1.4, card.width < 480 ? 4 : 7), at: x, text: v => +v.toFixed(1), title: "radial frequency (share of Nyquist)" }, up),
+        stroke(`${gains}L${right} ${area.y}L${x(0)} ${area.y}Z`, { fill: "currentColor", "fill-opacity": .1, stroke: "none" }),
+        axes(area, across, { ...up, grid: true, far: 44 }),
         axes(area, null, { ticks: [0, .25, .5, .75, 1], at: top, text: v => v % 1 ? cut(v) : v, right: true, far: 40, title: "gain" }),
-        cuts.map((r, i) => [stroke(`M${x(r)} ${area.y}v${area.h}`, { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" }),
-          label(x(r), area.y - 6, cut(r), { ...middle, fill: ORANGE, "font-size": 11.5 })]),
-        stroke(line, { "stroke-width": 2, "stroke-dasharray": "7 4" }),
-        rows.map((one, i) => {
-          const color = css(hue(one.domain)), ys = rings[i].map(e => e > 0 || share ? y(e) : NaN), xs = F.radii.map(x);
-          const at = [...xs.map((px, j) => [px, ys[j]]), ...share ? [] : [[x(0), y(dc[i])]]].filter(([, py]) => Number.isFinite(py));
-          return [stroke(path(xs, ys), { stroke: color, "stroke-width": 2, "stroke-dasharray": one.dash }),
-            stroke(at.map(([px, py]) => one.mark(+px.toFixed(1), +py.toFixed(1))).join(""), { fill: color, "stroke-width": .6, "stroke-opacity": .6 })];
-        }), named.nodes,
+        F.cutoffs(band).map(r => stroke(`M${x(r)} ${area.y}v${area.h}`, dotted)),
+        F.cutoffs(band).map(r => label(x(r), area.y - 6, cut(r), { ...middle, ...small, fill: ORANGE })),
+        stroke(gains, { "stroke-width": 2, "stroke-dasharray": "7 4" }),
+        rows.map((one, i) => [line(one, xs.slice(1), energies[i].slice(1).map(y)), dots(one, xs, energies[i].map(y))]),
+        named.nodes,
       ], { tell: px => {
-        const r = (px - area.x) / area.w * (Math.SQRT2 + .03) - .03, i = F.radii.reduce((best, v, j) => Math.abs(v - r) < Math.abs(F.radii[best] - r) ? j : best, 0);
-        if (r < -.03 || r > Math.SQRT2) return null;
-        return [`radius ${cut(F.radii[i])}`, ...rows.map((one, j) => `${one.name}: ${rings[j][i].toPrecision(3)}${share ? " %" : ""}`)].join("\n");
+        if (px < area.x || px > area.x + area.w) return null;
+        const far = F.radii.map(r => Math.abs(x(r) - px)), i = far.indexOf(Math.min(...far));
+        const said = rows.map((one, j) => `${one.name}: ${energies[j][i + 1].toPrecision(3)}${share ? " %" : ""}`);
+        return [`radius ${cut(F.radii[i])}`, ...said].join("\n");
       } });
     },
     plane(card) {
       titled(card, `The same on the plane of ${H} × ${W} coefficients`, "gain; DC at the top left");
-      heatmap(card, F.gain(band), { y: 8, height: 196, scale: grey, low: 0, high: 1, unit: "gain" });
+      heatmap(card, [F.gain(band)], 196, { scale: grey, low: 0, high: 1, unit: "gain" });
     },
     zones(card) {
-      const rows = series(), base = one => S.cells === "change by model" ? F.row(D.models[0], one.domain) : F.row(several ? S.against : D.models[0], S.reference);
-      const differs = S.cells !== "share removed", heads = ["everywhere", `below ${cut(D.zones[0])}`, `${cut(D.zones[0])} to ${cut(D.zones[1])}`, `above ${cut(D.zones[1])}`];
+      const rows = series(), by_model = S.cells === "change by model", differs = S.cells !== "share removed";
+      const base = one => by_model ? F.row(one.domain) : F.row(S.reference, S.against);
       const values = F.shares(band).map(zone => rows.map(one => zone[one.row].map((v, l) => 100 * (differs ? v - zone[base(one)][l] : v))));
-      const than = S.cells === "change by model" ? `by ${D.models[0]}` : `in ${name_of(S.reference, S.against)}`;
+      const than = by_model ? `by ${D.models[0]}` : `in ${name_of(S.reference, S.against)}`;
       titled(card, "Energy removed, by block and domain", differs ? `points more than ${than}` : "percent of the energy without DC");
-      const chosen = () => [rows.findIndex(one => one.domain === S.domain && (!several || one.model === S.model)), S.layer];
-      const go = (i, layer) => set({ domain: rows[i].domain, layer, ...several && { model: rows[i].model } });
-      table(card, { heads, rows: rows.map(one => one.name), columns: D.layers, values, differs, chosen, go, title: "block (from 0)" });
+      table(card, { heads: ZONES, rows: rows.map(one => one.name), columns: D.layers, values, differs, title: "block (from 0)",
+        chosen: () => [rows.findIndex(one => one.domain === S.domain && one.model === (S.model ?? D.models[0])), S.layer],
+        go: (i, layer) => set({ domain: rows[i].domain, layer, ...several && { model: rows[i].model } }) });
     },
     difference(card) {
       const share = S.scale === "share", z = F.change(looked(), against(), share), t = F.taken(band), unit = share ? "points" : "dB";
-      const most = z.reduce((a, v) => Number.isFinite(v) ? Math.max(a, Math.abs(v)) : a, 1e-9), wide = card.width > 560;
-      titled(card, `${name_of(S.domain, S.model)} against ${name_of(S.reference, S.against)}: block ${block()}`, `${unit}; left the change, right what of it the filter removes`.replace(/left|right/g, side => wide ? side : { left: "above", right: "below" }[side]));
-      heatmap(card, z, { y: 12, height: 250, scale: diverging, low: -most, high: most, unit, second: z.map((v, i) => v * t[i]), chosen: () => S.coefficient,
-        go: (k, l) => set({ coefficient: [clamp(k, 0, H - 1), clamp(l, 0, W - 1)] }) });
+      const most = z.reduce((a, v) => Number.isFinite(v) ? Math.max(a, Math.abs(v)) : a, 1e-9);
+      const [one, other] = card.width > 560 ? ["left", "right"] : ["above", "below"];
+      titled(card, compared(), `${unit}; ${one} the change, ${other} what of it the filter removes`);
+      heatmap(card, [z, z.map((v, i) => v * t[i])], 250, { scale: diverging, low: -most, high: most, unit, ring: "black",
+        chosen: () => S.coefficient, go: (k, l) => set({ coefficient: [k, l] }) });
     },
     coefficient(card) {
-      const [k, l] = S.coefficient, rows = series(), wave = F.wave(k, l), most = Math.max(...wave.map(Math.abs)), side = Math.min(card.width * .4, 220);
-      const found = rows.map(one => one.plane[k * W + l]), top = Math.max(...found.filter(Number.isFinite), 1e-30), x = side + 28, width = card.width - x - 12;
+      const [k, l] = S.coefficient, rows = series(), wave = F.wave(k, l), most = Math.max(...wave.map(Math.abs)), tall = 28;
+      const side = Math.min(card.width * .4, 220), image = { x: 8, y: 12, w: side, h: side * Math.min(H / W, 1.1) };
+      const found = rows.map(one => one.plane[k * W + l]), top = Math.max(...found.filter(Number.isFinite), 1e-30);
+      const x = side + 28, width = card.width - x - 12, long = i => Math.max(width * found[i] / top || 0, 1);
       titled(card, `Coefficient: vertical ${k}, horizontal ${l}`, "its pattern, and how much of it each domain has");
-      const tall = 28, image = { x: 8, y: 12, w: side, h: side * Math.min(H / W, 1.1) };
       heat(card, 0, image, wave, W, range(256).map(i => [i, i, i]), -most, most);
       show(card, Math.max(image.h, tall * rows.length) + 24, rows.map((one, i) => [
-        label(x, 20 + i * tall, `${short(one.name, Math.floor(width / 7) - 6)}: ${found[i].toPrecision(3)}`, { "font-size": 11.5 }),
-        box(x, 24 + i * tall, Math.max(width * found[i] / top || 0, 1), 6, { fill: css(hue(one.domain)), stroke: "currentColor", "stroke-width": .5 })]),
+        label(x, 20 + i * tall, `${short(one.name, Math.floor(width / 7) - 6)}: ${found[i].toPrecision(3)}`, small),
+        box(x, 24 + i * tall, long(i), 6, { fill: css(one.color), stroke: "currentColor", "stroke-width": .5 })]),
         { tell: () => rows.map((one, i) => `${one.name}: ${found[i].toPrecision(4)}`).join("\n") });
     },
   };
-  function heatmap(card, values, { y, height, scale, low, high, unit, second, chosen, go }) { // one plane of coefficients, or two
-    const both = second ? [values, second] : [values], wide = card.width > 560 || !second, gap = 30;
-    const w = wide ? (card.width - 124 - (both.length - 1) * gap) / both.length : card.width - 124;
-    const areas = both.map((_, i) => ({ x: 52 + (wide ? i * (w + gap) : 0), y: y + (wide ? 0 : i * (height + 52)), w, h: height })), last = areas[areas.length - 1];
-    both.forEach((z, i) => heat(card, i, areas[i], z, W, scale, low, high));
-    const across = area => ({ ticks: steps(0, W - 1, area.w / 60), at: l => area.x + area.w * (l + .5) / W, text: String, title: "horizontal frequency (half-cycles)" });
-    const up = area => ({ ticks: steps(0, H - 1, 6), at: k => area.y + area.h * (k + .5) / H, text: String, far: 36, title: area === areas[0] || !wide ? "vertical" : null });
-    const lines = area => F.cutoffs(band).map(edge => path(...cut_line(edge).map((some, axis) => some.map(v => axis ? area.y + area.h * (v + .5) / H : area.x + area.w * (v + .5) / W)))).join("");
-    const at = chosen?.(), frame_of = area => at && box(area.x + area.w * at[1] / W, area.y + area.h * at[0] / H, area.w / W, area.h / H, { fill: "none", stroke: "black", "stroke-width": 2 });
-    const find = (px, py) => areas.map((area, i) => [inside(area, W, H)(px, py), both[i]]).find(([at]) => at);
-    show(card, last.y + height + 42, [
-      areas.map(area => [axes(area, across(area), up(area)), second && [stroke(lines(area), { stroke: "white", "stroke-width": 3, opacity: .6 }), stroke(lines(area), { stroke: "black", "stroke-dasharray": "6 4", "stroke-width": 1.5 })], frame_of(area)]),
-      bar(card, 2, last.x + w + 14, areas[0].y + 14, Math.min(height, 180), scale, low, high, unit),
-    ], {
-      tell: (px, py) => { const hit = find(px, py); return hit && `vertical ${hit[0][0]}, horizontal ${hit[0][1]}: ${hit[1][hit[0][0] * W + hit[0][1]].toPrecision(3)} ${unit}`; },
-      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(...hit[0]); }), move: go && ((dx, dy) => go(chosen()[0] + dy, chosen()[1] + dx)),
-    });
+  const dotted = { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" };
+  function heatmap(card, planes, height, options) { // planes of coefficients side by side, or under each other
+    const n = planes.length, wide = n < 2 || card.width > 560, w = (card.width - 124 - (wide ? 30 * (n - 1) : 0)) / (wide ? n : 1);
+    const areas = planes.map((_, i) => ({ x: 52 + (wide ? i * (w + 30) : 0), y: 12 + (wide ? 0 : i * (height + 52)), w, h: height }));
+    const tell = (k, l, p) => `vertical ${k}, horizontal ${l}: ${planes[p][k * W + l].toPrecision(3)} ${options.unit}`;
+    const grid = cells(card, areas, planes, W, { ...options, tell });
+    const edges = n > 1 ? F.cutoffs(band).map(edge => path(...cut_line(edge))).join("") : "";
+    const across = { ticks: steps(0, W - 1, w / 60), text: String, title: "horizontal frequency (half-cycles)" };
+    const up = { ticks: steps(0, H - 1, 6), text: String, far: 36, title: "vertical" };
+    show(card, areas[n - 1].y + height + 42, [
+      areas.map((area, i) => [
+        axes(area, { ...across, at: l => area.x + w * (l + .5) / W },
+          { ...up, at: k => area.y + height * (k + .5) / H, ...wide && i && { title: null } }),
+        stroke(edges, { ...grid.within(area), stroke: "white", "stroke-width": 3, opacity: .6 }),
+        stroke(edges, { ...grid.within(area), stroke: "black", "stroke-width": 1.5, "stroke-dasharray": "6 4" })]),
+      grid.nodes,
+    ], grid.acts);
   }
-  function cut_line(edge) { // xs, ys of an ellipse, or of a square where the distance is max(k, l); cut where the plane ends
+  function cut_line(edge) { // columns, rows of an ellipse, or of a square where the distance is max(k, l); cut where the plane ends
     const side = Math.trunc(edge * Math.min(H, W)), turn = range(91).map(i => i * Math.PI / 180);
-    const points = band.filter === "piecewise" ? [[0, side], [side, side], [side, 0]] : turn.map(a => [W * edge * Math.cos(a), H * edge * Math.sin(a)]);
-    const kept = points.map(([x, y]) => x > W - .5 || y > H - .5 ? [NaN, NaN] : [x, y]);
-    return [kept.map(p => p[0]), kept.map(p => p[1])];
+    const round = turn.map(a => [W * edge * Math.cos(a), H * edge * Math.sin(a)]);
+    const at = band.filter === "piecewise" ? [[0, side], [side, side], [side, 0]] : round;
+    const kept = at.map(([l, k]) => l > W - .5 || k > H - .5 ? [NaN, NaN] : [l + .5, k + .5]);
+    return [kept.map(([l]) => l), kept.map(([, k]) => k)];
   }
-  function table(card, { heads, rows, columns, values, differs, chosen, go, title, tilt, digits }) { // panels of numbers under each other
-    const left = clamp(14 + 7 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3)), tall = clamp(Math.floor(440 / (heads.length * rows.length)), 17, 27);
-    const w = card.width - left - 62, cell = w / columns.length, step = tall * rows.length + 26, all = values.flat(2).filter(v => v === v);
-    const most = all.reduce((a, v) => Math.max(a, Math.abs(v)), differs ? .1 : 1), top = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -top : 0;
-    const places = digits ?? (top >= (differs ? 10 : 20) ? 0 : 1), scale = differs ? diverging : grey;
-    const written = v => (text => /^[+-]0(\.0)?$/.test(text) ? text.slice(1) : text)((differs && v > 0 ? "+" : "") + v.toFixed(places));
-    const areas = heads.map((_, p) => ({ x: left, y: (heads[0] ? 24 : 8) + p * step, w, h: tall * rows.length })), bottom = areas[areas.length - 1].y + tall * rows.length;
-    areas.forEach((area, p) => heat(card, p, area, values[p].flat(), columns.length, scale, low, top));
-    const grid = areas.map(area => range(columns.length + 1).map(j => `M${area.x + j * cell} ${area.y}v${area.h}`).join("") + range(rows.length + 1).map(i => `M${area.x} ${area.y + i * tall}h${w}`).join("")).join("");
-    const find = (px, py) => areas.map((area, p) => [inside(area, columns.length, rows.length)(px, py), p]).find(([at]) => at), form = cell < 30 ? 10 : 11.5;
-    const every = cell < 17 ? Math.ceil(17 / cell) : 1, at = chosen?.();
+  function table(card, { heads, rows, columns, values, differs, chosen, go, title, tilt }) { // panels of numbers under each other
+    const left = clamp(14 + 7 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3));
+    const tall = clamp(Math.floor(440 / (heads.length * rows.length)), 17, 27), w = card.width - left - 62, cell = w / columns.length;
+    const most = values.flat(2).reduce((a, v) => v === v ? Math.max(a, Math.abs(v)) : a, differs ? .1 : 1);
+    const high = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -high : 0, scale = differs ? diverging : grey;
+    const digits = high >= (differs ? 10 : 20) ? 0 : 1, unit = differs ? "points" : "%";
+    const signed = (v, digits) => // no sign before a zero
+      ((differs && v > 0 ? "+" : "") + v.toFixed(digits)).replace(/^[+-](0(\.0*)?)$/, "$1");
+    const areas = heads.map((head, p) => ({ x: left, y: (head ? 24 : 8) + p * (tall * rows.length + 26), w, h: tall * rows.length }));
+    const bottom = areas[heads.length - 1].y + tall * rows.length, every = Math.max(Math.ceil(17 / cell), 1), at = chosen?.();
+    const place = (j, p) => [`${title ? "block " : ""}${columns[j]}`, heads[p]].filter(Boolean).join(", ");
+    const tell = (i, j, p) => values[p][i][j] === values[p][i][j] && `${rows[i]}, ${place(j, p)}: ${signed(values[p][i][j], 2)}`;
+    const grid = cells(card, areas, values.map(lines => lines.flat()), columns.length, { scale, low, high, unit, chosen, go, tell });
+    const upright = range(columns.length + 1).map(j => `M${j} 0v${rows.length}`).join("");
+    const gaps = upright + range(rows.length + 1).map(i => `M0 ${i}h${columns.length}`).join("");
+    const bold = yes => yes && { "font-weight": 700 }, half = i => (i + .5) * tall + 4, room = Math.max(Math.floor((left - 12) / 7), 4);
+    const number = (v, i, j, y) => v === v && label(left + (j + .5) * cell, y + half(i), signed(v, digits),
+      { ...middle, "font-size": cell < 30 ? 10 : 11.5, fill: ink(scale[step_of(v, low, high)]) });
     show(card, bottom + (tilt ? 110 : 46), [
-      stroke(grid, { stroke: "var(--ct-card, #fff)" }),
-      areas.map((area, p) => [label(left, area.y - 7, heads[p], { "font-weight": 600 }), rows.map((name, i) => s("g", {}, s("title", {}, name),
-        label(left - 8, area.y + (i + .5) * tall + 4, short(name, Math.max(Math.floor((left - 12) / 7), 4)), { "text-anchor": "end", ...i === at?.[0] && { "font-weight": 700 } }))),
-      cell >= 17 && values[p].map((line, i) => line.map((v, j) => v === v ? label(area.x + (j + .5) * cell, area.y + (i + .5) * tall + 4, written(v),
-        { ...middle, "font-size": form, fill: ink(scale[step_of(v, low, top)]) }) : null)),
-      at && at[0] >= 0 && box(area.x + at[1] * cell, area.y + at[0] * tall, cell, tall, { fill: "none", stroke: ORANGE, "stroke-width": 3 })]),
-      columns.map((name, j) => j % every ? null : tilt ? label(0, 0, short(String(name), 18), { "text-anchor": "end", "font-size": 11.5, transform: `translate(${left + (j + .6) * cell} ${bottom + 12}) rotate(-50)` })
-        : label(left + (j + .5) * cell, bottom + 16, name, { ...middle, "font-size": 11.5, ...j === at?.[1] && { "font-weight": 700 } })),
-      title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }),
-      bar(card, heads.length, left + w + 14, areas[0].y + 14, Math.min(150, bottom - areas[0].y - 20), scale, low, top, differs ? "points" : "%"),
-    ], {
-      tell: (px, py) => { const hit = find(px, py), v = hit && values[hit[1]][hit[0][0]][hit[0][1]]; return hit && v === v ? `${rows[hit[0][0]]}, ${title ? "block" : ""} ${columns[hit[0][1]]}${heads[hit[1]] && `, ${heads[hit[1]]}`}: ${(differs && v > 0 ? "+" : "") + v.toFixed(2)}` : null; },
-      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(...hit[0]); }),
-      move: go && ((dx, dy) => (([i, j]) => go(clamp(Math.max(i, 0) + dy, 0, rows.length - 1), clamp(j + dx, 0, columns.length - 1)))(chosen())),
-    });
+      areas.map((area, p) => [
+        stroke(gaps, { ...grid.within(area), stroke: "var(--ct-card, #fff)" }), label(left, area.y - 7, heads[p], bold(true)),
+        rows.map((name, i) => s("g", {}, s("title", {}, name),
+          label(left - 8, area.y + half(i), short(name, room), { "text-anchor": "end", ...bold(i === at?.[0]) }))),
+        cell >= 17 && values[p].map((cells, i) => cells.map((v, j) => number(v, i, j, area.y)))]),
+      columns.map((name, j) => j % every ? null : label(0, 0, short(String(name), 18), { "text-anchor": tilt ? "end" : "middle", ...small,
+        ...bold(j === at?.[1]), transform: `translate(${left + (j + .5) * cell} ${bottom + 14}) rotate(${tilt ? -50 : 0})` })),
+      title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }), grid.nodes,
+    ], grid.acts);
   }
 
   // ---- pictures
   const shown = src => h("img", { src, alt: "" });
   const figure = (head, ...nodes) => h("figure", {}, h("div", { class: "ct-picture" }, nodes), h("figcaption", {}, head));
-  function painted(planes, limit) { // projections as red, green and blue; 0 is grey
-    const canvas = h("canvas", { width: W, height: H }), pen = canvas.getContext("2d"), image = pen.createImageData(W, H);
-    for (let i = 0; i < H * W; i++) {
-      planes.forEach((z, c) => { image.data[4 * i + c] = Math.round(255 * (.5 + z[i] / (2 * limit))); });
-      image.data[4 * i + 3] = 255;
-    }
-    pen.putImageData(image, 0, 0);
-    return canvas;
-  }
-  function norm_map({ norms, span: [low, high], outliers: [xs, ys] }) {
-    const canvas = h("canvas", { width: W, height: H }), pen = canvas.getContext("2d"), image = pen.createImageData(W, H);
-    norms.forEach((v, i) => { if (v === v) image.data.set([...grey[step_of(v, low, high || 1)], 255], 4 * i); });
-    pen.putImageData(image, 0, 0);
-    const cross = xs.map((x, i) => `M${x + .1} ${ys[i] + .1}l.8 .8m0-.8l-.8 .8`).join("");
-    return [canvas, s("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none" }, stroke(cross, { stroke: "white", "stroke-width": .3 }), stroke(cross, { stroke: ORANGE, "stroke-width": .18 }))];
-  }
   const pictured = (card, rows) => card.pictures.replaceChildren(...rows.map(row => h("div", { class: "ct-row" }, row)));
+  const painted = (planes, limit) => paint(h("canvas"), W, H, i => planes.map(z => 255 * (.5 + z[i] / (2 * limit)))); // 0 is grey
+  function norm_map({ norms, span: [low, high], outliers: [xs, ys] }) {
+    const cross = xs.map((x, i) => `M${x + .1} ${ys[i] + .1}l.8 .8m0-.8l-.8 .8`).join("");
+    const drawn = [["white", .3], [ORANGE, .18]].map(([stroked, width]) => stroke(cross, { stroke: stroked, "stroke-width": width }));
+    return [paint(h("canvas"), W, H, shades(norms, grey, low, high || 1)),
+      s("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none" }, drawn)];
+  }
   VIEWS.features = card => {
     const all = D.images[S.domain], limit = Math.max(D.limits[S.layer], 1e-12);
-    if (!all?.length) return absent(card, "One image: features in three principal directions", "no example images of this domain fitted into this page");
+    const title = `One image of ${S.domain}: features of block ${block()} in three principal directions`;
+    if (!all?.length) return absent(card, title, "no example images of this domain fitted into this page");
     const one = all[Math.min(S.image, all.length - 1)];
-    titled(card, `One image of ${S.domain}: features of block ${block()} in three principal directions`, several ? D.shared ? "the same directions for all models" : "each model has directions of its own" : "");
+    titled(card, title, several ? D.shared ? "the same directions for all models" : "each model has directions of its own" : "");
     pictured(card, one.models.map((of, m) => {
-      const found = F.projections(of, S.layer), [before, kept, removed] = F.parts(found.maps, band).map(planes => painted(planes, limit)), [low, high] = found.span.map(v => +v.toPrecision(3));
-      return [figure(several ? D.models[m] : "input", shown(one.input)), figure("before", before), figure("kept", kept), figure("removed", removed), figure(`token norm, ${low} to ${high} (×: outliers)`, norm_map(found))];
+      const found = F.projections(of, S.layer), [low, high] = found.span.map(v => +v.toPrecision(3));
+      const parts = F.parts(found.maps, band).map((planes, i) => figure(["before", "kept", "removed"][i], painted(planes, limit)));
+      const norms = figure(`token norm, ${low} to ${high} (×: outliers)`, norm_map(found));
+      return [figure(several ? D.models[m] : "input", shown(one.input)), parts, norms];
     }));
   };
-  function absent(card, title, why) {
-    titled(card, title, why);
-    if (card.pictures) card.pictures.replaceChildren();
-    show(card, 0, []);
-  }
   const question = (of = S) => JSON.stringify(["domain", "image", "domains", "filter", "cuts", "order", "keep_dc"].map(name => of[name]));
   if (D.answer) answers.set(question(D.state), D.answer);
   VIEWS.segmentation = card => {
     const answer = answers.get(question()), title = `One image of ${S.domain}: segmentation`;
-    if (!answer) return absent(card, title, link.live ? "asking the model …" : "this needs the model: open the lab in Jupyter to see it for another filter or image");
+    const why = link.live ? "asking the model …" : "this needs the model: open the lab in Jupyter to see it for another filter or image";
+    if (!answer) return absent(card, title, why);
     titled(card, title, answer.rows[0].model ? "a row for each model" : "");
-    pictured(card, answer.rows.map(row => row.heads.map((head, i) => figure(row.model && !i ? `${row.model}: ${head}` : head, shown(row.pictures[i])))));
+    const head = (row, i) => row.model && !i ? `${row.model}: ${row.heads[0]}` : row.heads[i];
+    if (card.answer !== answer) pictured(card, answer.rows.map(row => row.pictures.map((src, i) => figure(head(row, i), shown(src)))));
+    card.answer = answer;
   };
   VIEWS.iou = card => {
     const answer = answers.get(question()), found = answer?.iou, title = "Change of IoU by the filter";
     card.node.hidden = !visible("iou") || !D.labelled;
     if (!found?.rows.length) return absent(card, title, !answer && !link.live ? "this needs the model" : "counting …");
     titled(card, title, found.done < found.all ? `counting: ${found.done} of ${found.all} images` : "points, filtered minus as it is");
-    table(card, { heads: [""], rows: found.rows, columns: found.classes, values: [found.change.map(line => line.map(v => v == null ? NaN : 100 * v))], differs: true, tilt: true });
+    const values = [found.change.map(line => line.map(v => v == null ? NaN : 100 * v))];
+    table(card, { heads: [""], rows: found.rows, columns: found.classes, values, differs: true, tilt: true });
   };
   const drawn = async (card, figure, adapt) => { // a plotly figure that Python has made
     if (!figure) return;
-    const made = structuredClone(figure), light = dark ? "#e6e8eb" : "#1c1e21", P = await link.load();
-    for (const axis of [made.layout.template.layout.xaxis, made.layout.template.layout.yaxis]) axis.gridcolor = dark ? "#3a3f46" : "#e8e8e8";
-    Object.assign(made.layout, { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", width: Math.max(card.width, 640), title: "", font: { color: light } });
-    made.layout.margin = { ...made.layout.template.layout.margin, ...made.layout.margin, t: Math.max((made.layout.margin?.t ?? 60) - 30, 30) };
-    for (const one of made.layout.shapes ?? []) if (one.type === "line") one.line.color = light; // cut-offs
-    adapt?.(made.layout);
-    await P.react(card.plotly, made.data, made.layout, { displaylogo: false, displayModeBar: false });
+    const made = structuredClone(figure), { layout } = made, light = dark ? "#e6e8eb" : "#1c1e21", P = await link.load();
+    const house = layout.template.layout, grid = dark ? "#3a3f46" : "#e8e8e8", none = "rgba(0,0,0,0)";
+    for (const axis of [house.xaxis, house.yaxis]) axis.gridcolor = grid;
+    for (const one of layout.shapes ?? []) if (one.type === "line") one.line.color = light; // cut-offs
+    const margin = { ...house.margin, ...layout.margin, t: Math.max((layout.margin?.t ?? 60) - 30, 30) };
+    const width = Math.max(card.width, 640); // no narrower than can be read
+    Object.assign(layout, { title: "", font: { color: light }, margin, width, paper_bgcolor: none, plot_bgcolor: none });
+    adapt?.(layout);
+    if (same(made, card.made)) return;
+    card.made = structuredClone(made); // plotly writes into what it is given
+    await P.react(card.plotly, made.data, layout, { displaylogo: false, displayModeBar: false });
   };
   VIEWS.information = card => {
     titled(card, "What linear probes tell from one band of the features", link.figures.of ? `model: ${link.figures.of}` : "");
     const { x, y } = F.curve(band, 2001), half = Math.max(...y) / 2, under = x.filter((_, i) => y[i] > half);
-    return drawn(card, link.figures.information, layout => layout.shapes.filter(one => one.type === "rect").forEach(one => Object.assign(one, { x0: under[0], x1: under[under.length - 1] })));
+    const span = { x0: under[0], x1: under[under.length - 1] };
+    return drawn(card, link.figures.information, ({ shapes }) => shapes.forEach(one => one.type === "rect" && Object.assign(one, span)));
   };
-  VIEWS.outliers = card => { titled(card, "Tokens of outlying norm", `filter: ${link.figures.filter}`); return drawn(card, link.figures.outliers); };
-  VIEWS.benchmark = card => { titled(card, `Benchmark: ${S.experiment}`); return drawn(card, D.benchmark[S.experiment][S.baseline]); };
+  VIEWS.outliers = card => {
+    titled(card, "Tokens of outlying norm", `filter: ${link.figures.filter}`);
+    return drawn(card, link.figures.outliers);
+  };
+  VIEWS.benchmark = card => {
+    titled(card, `Benchmark: ${S.experiment}`);
+    return drawn(card, D.benchmark[S.experiment][S.baseline]);
+  };
   VIEWS.learnt = card => { // filters that were trained: the ways of their edges, and where they ended
-    const rows = D.learnt.map((one, i) => ({ ...one, color: hue_of(LEARNT[i % LEARNT.length]), mark: MARKS[i % MARKS.length], dash: i < LEARNT.length ? null : "6 4", name: `${one.name}: ${one.now.map(cut).join(" to ")}` }));
+    const rows = D.learnt.map((one, i) => ({ ...one, color: hue(LEARNT[i % LEARNT.length]), mark: mark(i), at: 26 * (i + 1),
+      dash: i < LEARNT.length ? null : "6 4", name: `${one.name}: ${one.now.map(cut).join(" to ")}` }));
     const last = Math.max(0, ...rows.flatMap(one => one.path.map(([done]) => done))), bars = 26 * rows.length + 16;
-    const area = { x: 56, y: 12, w: card.width - 70, h: 190 }, top = Math.max(1, ...rows.flatMap(one => [one.now[1], ...one.path.map(([, , high]) => high)])) * 1.05;
-    const x = done => area.x + (area.w - bars) * done / Math.max(last, 1), y = r => area.y + area.h * (1 - r / top), at = i => area.x + (last && area.w - bars) + 26 * (i + 1);
-    const named = legend(rows, area.x, area.h + 66, card.width, one => one.color);
-    const up = { ticks: steps(0, top, 5), grid: true, at: y, text: cut, far: 44, title: "radial frequency" };
-    titled(card, "Filters that were learnt: their cut-offs", last ? "over the iterations of the run, and as they are" : "as they are; the folder of the run would tell the way");
+    const area = { x: 56, y: 12, w: card.width - 70, h: 190 }, ends = area.x + (last && area.w - bars);
+    const top = 1.05 * Math.max(1, ...rows.flatMap(one => [one.now[1], ...one.path.map(([, , high]) => high)]));
+    const x = done => area.x + (area.w - bars) * done / Math.max(last, 1), y = r => area.y + area.h * (1 - r / top);
+    const across = last ? { ticks: steps(0, last, (area.w - bars) / 90), at: x, text: String, title: "iterations" } : null;
+    const named = legend(rows, area.x, area.h + 66, card.width);
+    titled(card, "Filters that were learnt: their cut-offs",
+      last ? "over the iterations of the run, and as they are" : "as they are; the folder of the run would tell the way");
     show(card, named.bottom + 10, [
-      axes(area, last ? { ticks: steps(0, last, (area.w - bars) / 90), at: x, text: String, title: "iterations" } : null, up),
-      F.cutoffs(band).map(r => stroke(`M${area.x} ${y(r)}h${area.w}`, { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" })),
-      rows.map((one, i) => [
-        [1, 2].map(edge => stroke(path(one.path.map(row => x(row[0])), one.path.map(row => y(row[edge]))), { stroke: css(one.color), "stroke-width": 2, "stroke-dasharray": one.dash })),
-        stroke(`M${at(i)} ${y(one.now[0])}V${y(one.now[1])}`, { stroke: css(one.color), "stroke-width": 3 }),
-        stroke(one.now.map(r => one.mark(at(i), y(r))).join(""), { fill: css(one.color), "stroke-width": .6 })]), named.nodes,
+      axes(area, across, { ticks: steps(0, top, 5), grid: true, at: y, text: cut, far: 44, title: RADIAL }),
+      F.cutoffs(band).map(r => stroke(`M${area.x} ${y(r)}h${area.w}`, dotted)),
+      rows.map(one => {
+        const bar = [one.now.map(() => ends + one.at), one.now.map(y)], iterations = one.path.map(row => x(row[0]));
+        const ways = [1, 2].map(edge => line(one, iterations, one.path.map(row => y(row[edge]))));
+        return [ways, line({ ...one, dash: null }, ...bar, 3), dots(one, ...bar)];
+      }),
+      named.nodes,
     ]);
   };
   function words() { // the lab in sentences
-    const percent = v => `${(100 * v).toFixed(v < .0995 ? 1 : 0)} %`, [all, low, mid, high] = F.shares(band), of_filter = S.filter === "none" ? "No filter" : `${D.filters[S.filter]}, ${cut(S.cuts[0])} to ${cut(S.cuts[1])}${S.filter === "butterworth" ? `, order ${S.order}` : ""}`;
-    const lines = series().map(one => {
-      const v = zone => zone[one.row][S.layer], edge = F.reach(one.plane, band), dc = one.plane[0] / total(one.plane);
-      return `${one.name}: ${percent(v(all))} of the energy is removed (${percent(v(low))} from below ${cut(D.zones[0])}, ${percent(v(mid))} from between, ${percent(v(high))} from above ${cut(D.zones[1])})${v(all) > 1e-6 && edge ? `; nine tenths of that lie below ${cut(edge)}` : ""}. DC holds ${percent(dc)} of all energy and is left out.`;
+    const percent = v => `${(100 * v).toFixed(v < .0995 ? 1 : 0)} %`, shares = F.shares(band), on = S.filter !== "none";
+    const rows = series().map(one => ({ ...one, v: shares.map(zone => zone[one.row][S.layer]) }));
+    const order = S.filter === "butterworth" && `order ${S.order}`;
+    const filter = [D.filters[S.filter], on && S.cuts.map(cut).join(" to "), order, S.keep_dc && "DC passes"].filter(Boolean);
+    const lines = rows.map(one => {
+      const edge = F.reach(one.plane, band), tenths = one.v[0] > 1e-6 && edge ? `; nine tenths of that lie below ${cut(edge)}` : "";
+      const parts = [1, 2, 3].map(zone => `${percent(one.v[zone])} ${ZONES[zone]}`).join(", ");
+      const dc = `DC holds ${percent(one.plane[0] / total(one.plane))} of all energy and is left out.`;
+      return `${one.name}: ${percent(one.v[0])} of the energy is removed (${parts})${tenths}. ${dc}`;
     });
-    const found = series().map(one => ({ name: one.name, v: all[one.row][S.layer] })).sort((a, b) => b.v - a.v), last = found[found.length - 1];
-    const ends = found.length > 1 ? `At block ${block()} the filter takes ${percent(found[0].v)} of ${found[0].name} and ${percent(last.v)} of ${last.name}.` : `At block ${block()} the filter takes ${percent(found[0].v)}.`;
-    return [`${ends} (${of_filter}${S.keep_dc ? ", DC passes" : ""}.)`, ...lines];
+    const takes = rows.sort((a, b) => b.v[0] - a.v[0]).map(one => `${percent(one.v[0])} of ${one.name}`);
+    const ends = [...new Set([takes[0], takes[takes.length - 1]])].join(" and ");
+    return [`At block ${block()} the filter takes ${ends}. (Filter: ${filter.join(", ")}.)`, ...lines];
   }
-  VIEWS.words = card => { titled(card, "In words", "for a caption"); card.words.replaceChildren(...words().map(line => h("p", {}, line))); };
+  VIEWS.words = card => {
+    titled(card, "In words", "for a caption");
+    card.words.replaceChildren(...words().map(line => h("p", {}, line)));
+  };
 
   // ---- controls: plain elements, which a keyboard and a screen reader know
-  const field = (name, ...nodes) => h("label", { class: "ct-field", "data-of": name }, h("span", {}, D.labels[name]), nodes);
+  const titles = name => D.labels[name] ?? name;
+  const framed = (tag, name, more, nodes) =>
+    h(tag, { class: "ct-field", "data-of": name, ...more }, h("span", {}, titles(name)), h("span", { class: "ct-line" }, nodes));
+  const field = (name, ...nodes) => framed("label", name, {}, nodes); // one control
+  const group = (name, ...nodes) => framed("div", name, { role: "group", "aria-label": titles(name) }, nodes); // several
   const control = (node, sync) => { controls.push(sync); return node; };
   function choice(name) {
     const select = h("select", { "aria-label": D.labels[name], oninput: e => set({ [name]: e.target.value }) });
     return control(field(name, select), () => {
       const options = name === "baseline" ? Object.keys(D.benchmark[S.experiment]) : D.choices[name];
-      if (!same(options, [...select.options].map(o => o.value))) select.replaceChildren(...options.map(o => h("option", { value: o }, D.filters[name === "filter" ? o : ""] || o)));
+      const made = o => h("option", { value: o }, name === "filter" ? D.filters[o] : o);
+      if (!same(options, [...select.options].map(o => o.value))) select.replaceChildren(...options.map(made));
       select.value = S[name];
     });
   }
   function slider(name, said = v => v) {
-    const [low, high] = D.ranges[name], out = h("output"), input = h("input", { type: "range", min: low, max: high, step: 1, oninput: e => set({ [name]: +e.target.value }) });
-    return control(field(name, h("span", { class: "ct-line" }, input, out)), () => {
+    const [min, max] = D.ranges[name], out = h("output");
+    const input = h("input", { type: "range", min, max, oninput: e => set({ [name]: +e.target.value }) });
+    return control(field(name, input, out), () => {
       input.value = S[name];
       input.setAttribute("aria-valuetext", out.textContent = said(S[name]));
     });
   }
   function chips(name) {
-    const least = name === "domains" ? 1 : 0;
-    const buttons = D.choices[name].map((option, i) => h("button", { class: "ct-chip", type: "button", title: option, onclick: () => {
+    const toggle = option => {
       const on = D.choices[name].filter(o => S[name].includes(o) !== (o === option));
-      if (on.length >= least) set({ [name]: on }); // the last one stays
-    } }, name === "domains" ? s("svg", { width: 12, height: 12, "aria-hidden": "true" }, stroke(MARKS[i % MARKS.length](6, 6), { fill: "currentColor", stroke: "none" })) : null, h("span", {}, option)));
-    return control(h("div", { class: "ct-field", role: "group", "aria-label": D.labels[name] }, h("span", {}, D.labels[name]), h("span", { class: "ct-line" }, buttons)), () => buttons.forEach((button, i) => {
+      if (on.length || name !== "domains") set({ [name]: on }); // the last one stays
+    };
+    const mark_of = i => s("svg", { width: 12, height: 12, "aria-hidden": true }, s("path", { d: `M6 6${mark(i)}`, fill: "currentColor" }));
+    const buttons = D.choices[name].map((option, i) => {
+      const inside = [name === "domains" && mark_of(i), h("span", {}, option)];
+      return button(inside, () => toggle(option), { class: "ct-chip", title: option });
+    });
+    return control(group(name, buttons), () => buttons.forEach((button, i) => {
       const option = D.choices[name][i], on = S[name].includes(option), rgb = name === "domains" ? D.colors[option] : [0, 98, 155];
       button.setAttribute("aria-pressed", on);
       button.style.cssText = on ? `background:${css(rgb)};color:${ink(rgb)};border-color:${css(rgb)}` : "";
@@ -465,18 +537,21 @@ function open(root, D, start, link) {
   }
   function edges() { // two ranges over each other, which stop at each other
     const [least, most] = D.ranges.cuts, out = h("output"), track = h("span", { class: "ct-track" });
-    const inputs = ["low", "high"].map((edge, i) => h("input", { type: "range", class: `ct-${edge}`, min: least, max: most, step: .01, "aria-label": `${edge} cut-off`, oninput: e => {
-      set({ cuts: i ? [S.cuts[0], Math.max(+e.target.value, S.cuts[0])] : [Math.min(+e.target.value, S.cuts[1]), S.cuts[1]] });
-    } }));
-    return control(h("div", { class: "ct-field", role: "group", "aria-label": D.labels.cuts, "data-of": "cuts" }, h("span", {}, D.labels.cuts), h("span", { class: "ct-line" }, h("span", { class: "ct-two-ends" }, track, inputs), out)), () => {
+    const moved = (i, v) => set({ cuts: i ? [S.cuts[0], Math.max(v, S.cuts[0])] : [Math.min(v, S.cuts[1]), S.cuts[1]] });
+    const inputs = ["low", "high"].map((edge, i) => h("input", { type: "range", class: `ct-${edge}`, min: least, max: most, step: .01,
+      "aria-label": `${edge} cut-off`, oninput: e => moved(i, +e.target.value) }));
+    return control(group("cuts", h("span", { class: "ct-two-ends" }, track, inputs), out), () => {
       inputs.forEach((input, i) => { input.value = S.cuts[i]; });
       const [from, to] = S.cuts.map(v => 100 * (v - least) / (most - least));
       track.style.background = `linear-gradient(90deg, var(--ct-line) ${from}%, var(--ct-blue) ${from}% ${to}%, var(--ct-line) ${to}%)`;
       out.textContent = S.cuts.map(v => v.toFixed(2)).join(" – ");
     });
   }
-  const flag = name => { const input = h("input", { type: "checkbox", oninput: e => set({ [name]: e.target.checked }) }); return control(h("label", { class: "ct-field ct-flag" }, input, D.labels[name]), () => { input.checked = S[name]; }); };
-  const button = (text, onclick, more = {}) => h("button", { type: "button", onclick, ...more }, text);
+  function flag(name) {
+    const input = h("input", { type: "checkbox", oninput: e => set({ [name]: e.target.checked }) });
+    return control(field(name, input), () => { input.checked = S[name]; });
+  }
+  const button = (inside, onclick, more = {}) => h("button", { type: "button", onclick, ...more }, inside);
   const play = button("▶", () => {
     const stop = () => { clearInterval(ticking); ticking = 0; play.textContent = "▶"; };
     if (ticking) return stop();
@@ -484,24 +559,29 @@ function open(root, D, start, link) {
     ticking = setInterval(() => S.layer + 1 < D.layers.length && root.isConnected ? set({ layer: S.layer + 1 }) : stop(), 700);
   }, { "aria-label": "play the blocks", class: "ct-play" });
   const about = h("p", { class: "ct-about", role: "status" }), tip = h("div", { class: "ct-tip", hidden: true });
-  const measure = button("Measure", () => link.ask({ ask: "measure" }), { class: "ct-main", disabled: !link.live, title: link.live ? "" : "needs the model: open the lab in Jupyter" });
+  const measure = button("Measure", () => link.ask({ ask: "measure" }), { class: "ct-main", disabled: !link.live });
   const presets = Object.entries(D.presets).map(([name, values]) => button(name, () => set(values)));
-  const group = (text, ...nodes) => h("div", { class: "ct-field" }, h("span", {}, text), h("span", { class: "ct-line" }, nodes));
-  const header = h("header", { class: "ct-bar" }, h("h1", {}, "Frequency lab"), choice("filter"), group("presets", presets), edges(), slider("order"),
-    group("play", play), slider("layer", v => D.layers[v]), chips("domains"), several && choice("model"), choice("domain"), several && choice("against"), choice("reference"),
+  const chosen = ["model", "domain", "against", "reference"].filter(name => D.choices[name]).map(choice);
+  const header = h("header", { class: "ct-bar" }, h("h1", {}, "Frequency lab"), choice("filter"), group("presets", presets), edges(),
+    slider("order"), group("play", play), slider("layer", v => D.layers[v]), chips("domains"), chosen,
     D.picks.length > 1 && slider("image", v => D.picks[v]), choice("scale"), choice("cells"), flag("keep_dc"), chips("views"), about);
 
   // ---- cards
   const groups = { coefficient: "difference", iou: "segmentation", information: "evidence", outliers: "evidence", measure: "evidence" };
   const visible = name => { const of = groups[name] || name; return !D.optional.includes(of) || S.views.includes(of); };
-  function card(name, wide) {
-    const made = cards[name] = { name, width: 600, canvases: [], title: h("h2"), sub: h("span", { class: "ct-sub" }), svg: s("svg", { role: "img", width: 0, height: 0 }) };
-    const extra = { features: "pictures", segmentation: "pictures", information: "plotly", outliers: "plotly", benchmark: "plotly", words: "words" }[name];
-    if (extra) made[extra] = h("div", { class: `ct-${extra}` });
-    made.body = h("div", { class: "ct-body" }, made.svg, made[extra]);
-    const tools = name === "words" ? button("Copy", e => copy(words().join("\n"), e.target)) : ["SVG", "PNG"].map(kind => button(kind, () => download(made, kind), { "aria-label": `save as ${kind}` }));
-    const choose = name === "benchmark" ? [choice("experiment"), choice("baseline")] : null;
-    made.node = h("section", { class: `ct-card${wide ? " ct-wide" : ""}`, "data-view": name }, h("div", { class: "ct-head" }, made.title, made.sub, h("span", { class: "ct-tools" }, tools)), choose && h("div", { class: "ct-bar" }, choose), made.body, h("p", { class: "ct-note" }, D.captions[name]));
+  const HOLDS = { pictures: ["features", "segmentation"], plotly: ["information", "outliers", "benchmark"], words: ["words"] };
+  function card(name) {
+    const made = cards[name] = { name, width: 600, canvases: [], title: h("h2"), sub: h("span", { class: "ct-sub" }) };
+    const kind = Object.keys(HOLDS).find(kind => HOLDS[kind].includes(name)); // beside an SVG
+    made.svg = s("svg", { role: "img", width: 0, height: 0 });
+    if (kind) made[kind] = h("div", { class: `ct-${kind}` });
+    made.body = h("div", { class: "ct-body" }, made.svg, made[kind]);
+    const save = kind => button(kind, () => download(made, kind), { "aria-label": `save as ${kind}` });
+    const tools = name === "words" ? button("Copy", e => copy(words().join("\n"), e.target)) : ["SVG", "PNG"].map(save);
+    const head = h("div", { class: "ct-head" }, made.title, made.sub, h("span", { class: "ct-tools" }, tools));
+    const choices = name === "benchmark" && h("div", { class: "ct-bar" }, choice("experiment"), choice("baseline"));
+    const note = h("p", { class: "ct-note" }, D.captions[name]);
+    made.node = h("section", { class: "ct-card", "data-view": name }, head, choices, made.body, note);
     made.body.onpointermove = e => tell(made, e);
     made.body.onpointerleave = () => { tip.hidden = true; };
     made.svg.onclick = e => made.click?.(...place(made, e));
@@ -520,41 +600,47 @@ function open(root, D, start, link) {
     tip.textContent = text;
     tip.style.cssText = `left:${clamp(e.clientX - at.left + 14, 0, at.width - tip.offsetWidth - 4)}px;top:${e.clientY - at.top + 16}px`;
   }
-  const left = h("div", { class: "ct-column" }, card("curves"), card("plane")), measuring = h("section", { class: "ct-card ct-wide", "data-view": "measure" }, h("div", { class: "ct-head" }, h("h2", {}, "Evidence"), measure, h("span", { class: "ct-sub" }, link.live ? D.captions.measure : "measuring needs the model: open the lab in Jupyter")));
-  const names = ["curves", "plane", "zones", "features", "difference", "coefficient", ...D.heads ? ["segmentation", "iou"] : [], ...D.learnt.length ? ["learnt"] : [], "words", "information", "outliers", ...D.benchmark ? ["benchmark"] : []];
-  const main = h("main", { class: "ct-cards" }, left, card("zones"), card("features", true), card("difference"), card("coefficient"), D.heads && [card("segmentation", true), card("iou", true)], D.learnt.length > 0 && card("learnt", true), card("words", true),
-    D.choices.views.includes("evidence") && [measuring, card("information", true), card("outliers", true)], D.benchmark && card("benchmark", true));
-  const notes = D.notes.length ? h("details", {}, h("summary", {}, `${D.notes.length} note${D.notes.length > 1 ? "s" : ""} on the images`), D.notes.map(note => h("p", {}, note))) : null;
+  const why = link.live ? D.captions.measure : "measuring needs the model: open the lab in Jupyter";
+  const measuring = h("section", { class: "ct-card", "data-view": "measure" },
+    h("div", { class: "ct-head" }, h("h2", {}, "Evidence"), measure, h("span", { class: "ct-sub" }, why)));
+  const main = h("main", { class: "ct-cards" }, h("div", { class: "ct-column" }, card("curves"), card("plane")),
+    ["zones", "features", "difference", "coefficient"].map(card), D.heads && ["segmentation", "iou"].map(card),
+    D.learnt.length > 0 && card("learnt"), card("words"), measuring, card("information"), card("outliers"), D.benchmark && card("benchmark"));
+  const first = ["curves", "plane", "zones"], later = Object.keys(cards).filter(name => !first.includes(name));
+  const lines = texts => texts.map(text => h("p", {}, text)), n = D.notes.length;
+  const notes = n > 0 && h("details", {}, h("summary", {}, `${n} note${n > 1 ? "s" : ""} on the images`), lines(D.notes));
   root.className = "ct-lab";
-  root.replaceChildren(header, main, h("footer", { class: "ct-foot" }, notes, D.foot.map(line => h("p", {}, line))), tip);
-  for (const node of root.querySelectorAll("button, input, select, [tabindex]")) node.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take their keys
+  root.replaceChildren(header, main, h("footer", { class: "ct-foot" }, notes, lines(D.foot)), tip);
+  const takes_keys = root.querySelectorAll("button, input, select, [tabindex]");
+  for (const node of takes_keys) node.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take them
 
-  // ---- from a move to a picture: the first views in the next frame, all others when the moves rest
+  // ---- from a move to a picture: the first screen in the next frame, all others when the moves rest
   function draw(name) {
     const card = cards[name], there = !["information", "outliers"].includes(name) || link.figures[name];
     if (!card) return;
     card.node.hidden = !visible(name) || !there;
     if (!card.node.hidden) VIEWS[name](card);
   }
-  const flush = names => { for (const name of names) if (waiting.delete(name)) draw(name); };
   function wrong() { // the sentence that Python would say of these cut-offs
     const [low, high] = S.cuts, why = D.wrong[S.filter] || {}, text = low >= high ? why.equal : low >= why.top ? why.above : null;
-    return text && fill(text, { low, high, width: 0 });
+    return text?.replace(/\{(\w+)\}/g, (_, name) => ({ low, high, width: (high - low) / 2 })[name]);
   }
   function set(values, quiet) { // what a control, a preset, a click or Python says
     const moved = Object.keys(values).filter(name => !same(values[name], S[name]));
     if (!moved.length) return;
     Object.assign(S, values);
-    if (D.benchmark && !(S.baseline in D.benchmark[S.experiment])) { S.baseline = Object.keys(D.benchmark[S.experiment])[0]; moved.push("baseline"); }
+    if (D.benchmark && !(S.baseline in D.benchmark[S.experiment])) {
+      S.baseline = Object.keys(D.benchmark[S.experiment])[0];
+      moved.push("baseline");
+    }
     if (!quiet) moved.forEach(name => untold.add(name));
-    refresh(moved);
+    refresh();
   }
-  function refresh(moved, all = names) {
-    all.filter(view => moved.some(name => D.affects[name].includes(view))).forEach(view => waiting.add(view));
-    const why = wrong(), [low, high] = S.cuts;
-    if (!why && (!moved.length || moved.some(name => D.affects[name].includes("plane")))) band = { filter: S.filter, low, high, order: S.order, dc: S.keep_dc };
+  function refresh() {
+    const why = wrong(), [low, high] = S.cuts, now = { filter: S.filter, low, high, order: S.order, dc: S.keep_dc };
+    if (!why && !same(now, band)) band = now;
     say(why);
-    frame ||= requestAnimationFrame(() => { frame = 0; flush(D.first); controls.forEach(sync => sync()); seen(); tell_all(); });
+    frame ||= requestAnimationFrame(() => { frame = 0; first.forEach(draw); controls.forEach(sync => sync()); seen(); tell_all(); });
     clearTimeout(rest);
     rest = setTimeout(settle, 90);
   }
@@ -567,10 +653,10 @@ function open(root, D, start, link) {
     measuring.hidden = !visible("measure");
   }
   function settle() {
-    flush(names);
+    later.forEach(draw);
     link.settled?.(S);
-    const key = question();
-    if (link.live && D.heads && visible("segmentation") && !answers.has(key) && key !== asked && !wrong()) link.ask({ ask: "segmentation", key: asked = key, state: S });
+    const key = question(), wanted = link.live && D.heads && visible("segmentation") && !wrong();
+    if (wanted && !answers.has(key) && key !== asked) link.ask({ ask: "segmentation", key: asked = key, state: S });
   }
   function say(why, text = link.said?.() || D.about) {
     about.classList.toggle("ct-wrong", !!why);
@@ -578,23 +664,26 @@ function open(root, D, start, link) {
   }
 
   // ---- what leaves the lab: pictures, words
-  const escaped = text => String(text).replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
   function picture(card) { // one SVG of all that a card shows, on white
-    const at = card.body.getBoundingClientRect(), width = Math.round(at.width), height = Math.round(at.height) + 34, out = [];
-    const put = (node, text) => { const r = node.getBoundingClientRect(); if (r.width) out.push(text((r.left - at.left).toFixed(1), (r.top - at.top + 34).toFixed(1), r.width, r.height)); };
-    for (const node of card.body.querySelectorAll("canvas, img")) put(node, (x, y, w, h_) => `<image x="${x}" y="${y}" width="${w}" height="${h_}" preserveAspectRatio="none" style="image-rendering:pixelated" href="${pixels(node)}"/>`);
-    for (const node of card.body.querySelectorAll("svg")) put(node, (x, y, w, h_) => {
+    const at = card.body.getBoundingClientRect(), width = Math.round(at.width), height = Math.round(at.height) + 34, color = "#1c1e21";
+    const place = r => ({ x: r.left - at.left, y: r.top - at.top + 34, width: r.width, height: r.height });
+    const all = (what, make) => [...card.body.querySelectorAll(what)].map(node => [node, place(node.getBoundingClientRect())])
+      .filter(([, r]) => r.width).map(([node, r]) => make(node, r));
+    const copied = (node, r) => {
       const copy = node.cloneNode(true);
-      for (const [name, v] of Object.entries({ x, y, width: w, height: h_ })) copy.setAttribute(name, v);
-      return new XMLSerializer().serializeToString(copy).replaceAll("var(--ct-card, #fff)", "#fff");
-    });
-    for (const node of card.body.querySelectorAll("figcaption")) put(node, (x, y, w) => `<text x="${+x + w / 2}" y="${+y + 13}" text-anchor="middle" font-size="12">${escaped(node.textContent)}</text>`);
-    return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" color="#1c1e21" fill="#1c1e21" font-family="system-ui, Segoe UI, Roboto, Helvetica, Arial, sans-serif"><rect width="100%" height="100%" fill="#fff"/><text x="8" y="22" font-size="16" font-weight="600">${escaped(card.title.textContent)}</text>${out.join("")}</svg>`;
+      for (const [name, v] of Object.entries(r)) copy.setAttribute(name, v);
+      return copy;
+    };
+    const pixelated = { preserveAspectRatio: "none", style: "image-rendering:pixelated" };
+    const whole = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, color, fill: color, "font-family": "system-ui, sans-serif" },
+      box(0, 0, width, height, { fill: "#fff" }), label(8, 22, card.title.textContent, { "font-size": 16, "font-weight": 600 }),
+      all("canvas, img", (node, r) => s("image", { ...r, ...pixelated, href: pixels(node) })), all("svg", copied),
+      all("figcaption", (node, r) => label(r.x + r.width / 2, r.y + 13, node.textContent, middle)));
+    return new XMLSerializer().serializeToString(whole).replaceAll("var(--ct-card, #fff)", "#fff");
   }
-  function pixels(node) {
-    if (node.tagName === "CANVAS") return node.toDataURL();
-    const canvas = h("canvas", { width: node.naturalWidth, height: node.naturalHeight });
-    canvas.getContext("2d").drawImage(node, 0, 0);
+  function pixels(node, width = node.naturalWidth ?? node.width, height = node.naturalHeight ?? node.height) { // a data URI
+    const canvas = h("canvas", { width, height });
+    canvas.getContext("2d").drawImage(node, 0, 0, width, height);
     return canvas.toDataURL();
   }
   const data_uri = svg => "data:image/svg+xml;charset=utf-8," + encodeURIComponent(svg);
@@ -602,16 +691,16 @@ function open(root, D, start, link) {
     const image = new Image();
     image.src = data_uri(svg);
     await image.decode();
-    const canvas = h("canvas", { width: image.width * scale, height: image.height * scale });
-    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    return canvas.toDataURL();
+    return pixels(image, image.width * scale, image.height * scale);
   }
   async function saved(card, kind) { // a data URI
-    const before = dark;
-    if (card.plotly) return (await link.load()).toImage(card.plotly, { format: kind.toLowerCase(), scale: 2, width: card.plotly.offsetWidth, height: card.plotly.offsetHeight });
-    if (before) { dark = false; draw(card.name); }
+    const { plotly } = card, before = dark;
+    const sized = plotly && { format: kind.toLowerCase(), scale: 2, width: plotly.offsetWidth, height: plotly.offsetHeight };
+    if (plotly) return (await link.load()).toImage(plotly, sized);
+    const redrawn = now => { if (before) { dark = now; draw(card.name); } };
+    redrawn(false);
     const svg = picture(card);
-    if (before) { dark = true; draw(card.name); }
+    redrawn(true);
     return kind === "SVG" ? data_uri(svg) : raster(svg);
   }
   async function download(card, kind) {
@@ -631,13 +720,18 @@ function open(root, D, start, link) {
     for (let some; (some = await new Promise((done, no) => reader.readEntries(done, no))).length;) found.push(...some);
     return (await Promise.all(found.map(one => files_of(one, entry.name)))).flat();
   }
-  root.ondragover = e => { if (link.live && e.dataTransfer.types.includes("Files")) { e.preventDefault(); root.classList.add("ct-over"); } };
+  root.ondragover = e => {
+    if (!link.live || !e.dataTransfer.types.includes("Files")) return;
+    e.preventDefault();
+    root.classList.add("ct-over");
+  };
   root.ondragleave = () => root.classList.remove("ct-over");
   root.ondrop = async e => {
     root.classList.remove("ct-over");
     if (!link.live) return;
     e.preventDefault();
-    const found = (await Promise.all([...e.dataTransfer.items].map(item => item.webkitGetAsEntry()).filter(Boolean).map(entry => files_of(entry, "dropped")))).flat();
+    const entries = [...e.dataTransfer.items].map(item => item.webkitGetAsEntry()).filter(Boolean);
+    const found = (await Promise.all(entries.map(entry => files_of(entry, "dropped")))).flat();
     for (const [i, [folder, file]] of found.entries()) {
       say("", `Sending ${i + 1} of ${found.length} files …`);
       link.ask({ ask: "file", folder, name: file.name, left: found.length - 1 - i }, [await file.arrayBuffer()]);
@@ -655,16 +749,14 @@ function open(root, D, start, link) {
   const theme = () => {
     const now = is_dark();
     root.dataset.theme = now ? "dark" : "light";
-    if (now !== dark) { dark = now; names.forEach(draw); }
+    if (now !== dark) { dark = now; Object.keys(cards).forEach(draw); }
   };
   const media = matchMedia("(prefers-color-scheme: dark)"), hosts = new MutationObserver(theme);
   for (const node of [document.documentElement, document.body]) hosts.observe(node, { attributes: true });
   for (const one of [media, on_paper]) one.addEventListener("change", theme);
   theme();
   for (const one of Object.values(cards)) { one.width = Math.floor(one.body.clientWidth) || one.width; watch.observe(one.body); }
-  waiting.clear();
-  names.forEach(name => waiting.add(name));
-  refresh([]);
+  refresh();
   return {
     D, S, F, set, draw, cards, words, say, gain: () => [...F.gain(band)], shares: () => F.shares(band), curve: () => F.curve(band), saved,
     async pictures(kinds) { // name of a file -> base64, of all that is shown
@@ -677,9 +769,18 @@ function open(root, D, start, link) {
       return out;
     },
     change: share => [...F.change(looked(), against(), share)], profile: plane => F.profile(plane), energyOf: F.energyOf,
-    answer(key, part) { answers.set(key, { ...answers.get(key), ...part }); if (key === question()) { draw("segmentation"); draw("iou"); } },
+    answer(key, part) {
+      answers.set(key, { ...answers.get(key), ...part });
+      if (key === question()) ["segmentation", "iou"].forEach(draw);
+    },
     busy(yes) { measure.disabled = yes; },
-    close() { watch.disconnect(); hosts.disconnect(); for (const one of [media, on_paper]) one.removeEventListener("change", theme); clearInterval(ticking); clearTimeout(rest); cancelAnimationFrame(frame); },
+    close() {
+      for (const one of [watch, hosts]) one.disconnect();
+      for (const one of [media, on_paper]) one.removeEventListener("change", theme);
+      clearInterval(ticking);
+      clearTimeout(rest);
+      cancelAnimationFrame(frame);
+    },
   };
 }
 const on_paper = matchMedia("print");
@@ -687,7 +788,7 @@ function is_dark() { // by what JupyterLab, VS Code and Colab write into the pag
   if (on_paper.matches) return false;
   const { body, documentElement: html } = document, light = body.dataset.jpThemeLight;
   if (light) return light === "false";
-  if (body.dataset.vscodeThemeKind) return body.dataset.vscodeThemeKind !== "vscode-light" && body.dataset.vscodeThemeKind !== "vscode-high-contrast-light";
+  if (body.dataset.vscodeThemeKind) return !body.dataset.vscodeThemeKind.endsWith("light");
   const said = html.getAttribute("theme") || html.dataset.theme;
   return said ? said === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 }
@@ -705,7 +806,7 @@ export default { // Jupyter: state and data are traits, the model is asked by me
       live: true, get figures() { return model.get("_figures"); }, said: () => model.get("_said").text,
       told(values) { model.set(values); model.save_changes(); },
       ask: (content, buffers) => model.send(content, undefined, buffers),
-      load: () => plotly ||= window.Plotly ? Promise.resolve(window.Plotly) : new Promise(done => { link.plotly = done; link.ask({ ask: "plotly" }); }),
+      load: () => plotly ||= window.Plotly ?? new Promise(done => { link.plotly = done; link.ask({ ask: "plotly" }); }),
     };
     const start = () => {
       lab?.close();
@@ -714,27 +815,34 @@ export default { // Jupyter: state and data are traits, the model is asked by me
       lab = open(root, D, Object.fromEntries(D.names.map(name => [name, model.get(name)])), link);
       said();
     };
-    const said = () => { const { text, wrong, busy } = model.get("_said"); lab.say(wrong ? text : "", text || undefined); lab.busy(!!busy); };
+    const said = () => {
+      const { text, wrong, busy } = model.get("_said");
+      lab.say(wrong ? text : "", text || undefined);
+      lab.busy(!!busy);
+    };
     const heard = {
       plotly: (_, [packed]) => link.plotly(unpacked(packed)),
       segmentation: ({ key, kind, ...part }) => lab.answer(key, part),
     };
     const hear = (content, buffers) => heard[content.kind]?.(content, buffers);
     const moves = model.get("_data").names.map(name => [`change:${name}`, () => lab.set({ [name]: model.get(name) }, true)]);
-    const events = [...moves, ["msg:custom", hear], ["change:_data", start], ["change:_said", said], ["change:_figures", () => ["information", "outliers"].forEach(lab.draw)]];
+    const measured = () => ["information", "outliers"].forEach(lab.draw);
+    const events = [...moves, ["msg:custom", hear], ["change:_data", start], ["change:_said", said], ["change:_figures", measured]];
     for (const [name, act] of events) model.on(name, act);
     start();
     return () => { for (const [name, act] of events) model.off(name, act); lab.close(); };
   },
 };
 export async function page(root) { // a file: state in the address, nothing to ask
-  const bytes = v => Uint8Array.from(atob(v.base64), c => c.charCodeAt(0));
-  const held = id => { const node = document.getElementById(id); return node && JSON.parse(node.textContent, (_, v) => v && v.base64 !== undefined ? new DataView(bytes(v).buffer) : v); };
+  const bytes = v => new DataView(Uint8Array.from(atob(v.base64), c => c.charCodeAt(0)).buffer);
+  const held = id => JSON.parse(document.getElementById(id).textContent, (_, v) => v?.base64 === undefined ? v : bytes(v));
   const D = held("data"), save = new URLSearchParams(location.search).get("save");
   let plotly;
   const read = () => {
-    try { return Object.fromEntries(Object.entries(JSON.parse(decodeURIComponent(location.hash.slice(1)) || "{}")).filter(([name, v]) => fits(D, name, v))); }
-    catch { return {}; }
+    try {
+      const said = JSON.parse(decodeURIComponent(location.hash.slice(1)) || "{}");
+      return Object.fromEntries(Object.entries(said).filter(([name, v]) => fits(D, name, v)));
+    } catch { return {}; }
   };
   const link = {
     live: false, figures: D.figures, told() {}, ask() {}, load: () => plotly ||= unpacked(held("plotly")),
@@ -752,8 +860,10 @@ export async function page(root) { // a file: state in the address, nothing to a
   return lab;
 }
 function fits(D, name, v) { // whether an address says what this lab has
-  if (!Object.hasOwn(D.state, name)) return false;
-  if (D.choices[name]) return Array.isArray(D.state[name]) ? Array.isArray(v) && v.every(o => D.choices[name].includes(o)) && (v.length > 0 || name !== "domains") : D.choices[name].includes(v);
-  if (D.ranges[name]) return [v].flat().every(x => typeof x === "number" && x >= D.ranges[name][0] && x <= D.ranges[name][1]) && [v].flat().length === [D.state[name]].flat().length;
-  return name === "keep_dc" ? typeof v === "boolean" : name === "coefficient" && Array.isArray(v) && v.length === 2 && v.every((x, i) => Number.isInteger(x) && x >= 0 && x < D.grid[i]);
+  if (!Object.hasOwn(D.state, name) || Array.isArray(v) !== Array.isArray(D.state[name])) return false;
+  const all = [v].flat(), options = name === "keep_dc" ? [false, true] : D.choices[name];
+  if (options) return all.every(one => options.includes(one)) && (all.length > 0 || name !== "domains");
+  const ranges = name === "coefficient" ? D.grid.map(n => [0, n - 1]) : [D.state[name]].flat().map(() => D.ranges[name] ?? []);
+  const inside = (x, [low, high]) => x >= low && x <= high && (name === "cuts" ? typeof x === "number" : Number.isInteger(x));
+  return all.length === ranges.length && all.every((x, i) => inside(x, ranges[i]));
 }
