@@ -30,7 +30,8 @@ def attend_normalised(x: Tensor, # (b, n, c) what asks
     "softmax(InstanceNorm(x tokens^T / sqrt c))[:, 1:] @ values (SET, attention optimisation)."
     maps = tokens.to(x.dtype) @ x.mT * (width or x.shape[-1]) ** -.5  # (b, m, n)
     maps = F.layer_norm(maps, maps.shape[-1:]) if counts is None else _normalised(maps, counts) # each map by itself
-    return maps.softmax(1)[:, 1:].mT @ values.to(x.dtype)
+    values = values.to(maps.dtype).expand(x.shape[0], -1, -1)
+    return torch.bmm(maps.softmax(1)[:, 1:].mT, values) # `@` would copy the turned maps, and keep the copy
 
 def _normalised(maps, counts): # as layer_norm does it, of positions that count more than once
     share = counts / counts.sum()
