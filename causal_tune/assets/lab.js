@@ -133,7 +133,7 @@ function numbers(D) {
              norms: Float64Array.from(norms, q => q === 255 ? NaN : low + (high - low) * q / 254) };
   }
   const wave = (k, l) => Float64Array.from({ length: N }, (_, i) => ROWS[k][Math.floor(i / W)] * COLS[l][i % W]);
-  return { H, W, N, row, energyOf, gain, curve, cutoffs, taken, shares, radii, profile, change, reach, parts, projections, wave };
+  return { H, W, row, energyOf, gain, curve, cutoffs, taken, shares, radii, profile, change, reach, parts, projections, wave };
 }
 
 // ---- drawing: heat maps on canvases, all else as SVG in the pixels of its card
@@ -410,7 +410,7 @@ function open(root, D, start, link) {
   if (D.answer) answers.set(question(D.state), D.answer);
   VIEWS.segmentation = card => {
     const answer = answers.get(question()), title = `One image of ${S.domain}: segmentation`;
-    const why = link.live ? "asking the model …" : "this needs the model: open the lab in Jupyter to see it for another filter or image";
+    const why = link.live ? "asking the model; a running kernel answers …" : "for another filter or image it needs the model: open the lab in Jupyter";
     if (!answer) return absent(card, title, why);
     titled(card, title, answer.rows[0].model ? "a row for each model" : "");
     const head = (row, i) => row.model && !i ? `${row.model}: ${row.heads[0]}` : row.heads[i];
@@ -605,7 +605,8 @@ function open(root, D, start, link) {
     h("div", { class: "ct-head" }, h("h2", {}, "Evidence"), measure, h("span", { class: "ct-sub" }, why)));
   const main = h("main", { class: "ct-cards" }, h("div", { class: "ct-column" }, card("curves"), card("plane")),
     ["zones", "features", "difference", "coefficient"].map(card), D.heads && ["segmentation", "iou"].map(card),
-    D.learnt.length > 0 && card("learnt"), card("words"), measuring, card("information"), card("outliers"), D.benchmark && card("benchmark"));
+    D.learnt.length > 0 && card("learnt"), card("words"), measuring, card("information"), card("outliers"),
+    D.benchmark && card("benchmark"));
   const first = ["curves", "plane", "zones"], later = Object.keys(cards).filter(name => !first.includes(name));
   const lines = texts => texts.map(text => h("p", {}, text)), n = D.notes.length;
   const notes = n > 0 && h("details", {}, h("summary", {}, `${n} note${n > 1 ? "s" : ""} on the images`), lines(D.notes));
