@@ -693,9 +693,9 @@ def bench_speed(folder="runs/speed", # gets speed.csv and speed.html
 ) -> pd.DataFrame: # the table
     "Time adapters, steps and data in a process of its own, which keeps memory it was given as workers do, and write what came out."
     Path(folder).mkdir(parents=True, exist_ok=True)
+    where = dict(device=machine_words(), python=platform.python_version(), torch=torch.__version__, version=code_version())
     os.environ |= WORKERS
     with ProcessPoolExecutor(1, get_context("spawn")) as pool: rows = pool.submit(speed_rows, quick).result()
-    where = dict(device=machine_words(), python=platform.python_version(), torch=torch.__version__, version=code_version())
     table = pd.DataFrame(rows).assign(**where)
     with whole_file(Path(folder) / "speed.csv") as path: table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
     with whole_file(Path(folder) / "speed.html") as path: path.write_text(speed_figure(table).to_html(), encoding="utf-8")

@@ -638,7 +638,7 @@ def run_convert_backbone(args):
     print(convert_backbone(args.src, args.target, args.height or 512, args.width or 512, args.how))
 
 @command("say what is there of the data sets, what is missing and what is wrong",
-         option("name", nargs="?", help="one data set (default: all)"), ROOT)
+         option("name", nargs="?", metavar="NAME", help="one data set, or folder:images=DIR,labels=DIR,classes=FILE (default: all)"), ROOT)
 def run_check_data(args):
     from causal_tune.converters import check_data
     checks = check_data(args.name, args.root)

@@ -75,6 +75,13 @@ def test_wrong_folders_are_one_line(folders, tiny, capsys, tmp_path, change, sai
     assert len(err) == 1 and said in err[0]
 
 
+def test_folders_are_checked_beforehand(folders, capsys, tmp_path):
+    assert main(["check-data", folders["day"]]) == 0 and "none of" not in capsys.readouterr().out
+    Image.new("L", (48, 32), 2).save(tmp_path / "day/labels/1.png")
+    assert main(["check-data", folders["day"]]) == 1
+    assert "problem: day/labels/1.png: label ids [2] are not in the table" in capsys.readouterr().out
+
+
 def test_classes_of_another_model_are_refused(run, capsys):
     assert main(["eval", "run/checkpoint.pt", "--targets", "toyscapes:n=1"]) == 2
     assert "toyscapes:n=1 has the 19 classes of cityscapes, the model 2" in capsys.readouterr().err
