@@ -32,9 +32,9 @@ import causal_tune.released, causal_tune.peers, causal_tune.tuning  # register t
 # %% auto #0
 __all__ = ['STAGED', 'AT_16', 'PRESETS', 'COMPILER', 'PLACES', 'default_out_layers', 'Stage', 'stages_of', 'PerStage', 'Backbone',
            'statistics', 'check_grid', 'check_bytes', 'architecture', 'find_weights', 'missing_weights', 'load_weights',
-           'XFormersMode', 'xformers_attention', 'use_attention', 'check_compiler', 'compile_blocks', 'create_model',
-           'hub_if_there', 'answers', 'create_backbone', 'image_batches', 'named_bar', 'check_one_grid', 'Change',
-           'list_backbones', 'check_backbone_contract']
+           'XFormersMode', 'xformers_attention', 'use_attention', 'create_model', 'hub_if_there', 'answers',
+           'create_backbone', 'check_compiler', 'compile_blocks', 'image_batches', 'named_bar', 'check_one_grid',
+           'Change', 'list_backbones', 'check_backbone_contract']
 
 # %% ../nbs/4_models/17_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -423,30 +423,6 @@ def _no_xformers(model) -> str | None: # the reason
 def _attend(attn, *args, **kwargs):
     with XFormersMode(): return type(attn).forward(attn, *args, **kwargs)
 
-# %% ../nbs/4_models/17_backbones.ipynb #2f2c90c8
-COMPILER = "inductor" # torch.compile's own
-
-@cache
-def _compiled(function, backend): return torch.compile(function, backend=backend)
-
-def check_compiler(device) -> None: # that is computed with
-    "ValueError where torch finds no compiler that works."
-    try: torch.compile(lambda x: x.sin() + 1, backend=COMPILER)(torch.zeros(8, device=device))
-    except Exception as error:
-        missing = "triton" if torch.device(device).type == "cuda" else "a C++ compiler such as g++"
-        said = shown(str(error).strip().partition("\n")[0])
-        raise ValueError(f"compile=on cannot run here ({said}): install {missing}, or leave it off.") from error
-
-def compile_blocks(model: nn.Module, # of timm; adapters are hooked in already
-                   device="cpu", # that it will run on
-) -> None:
-    "Let a model's blocks run compiled. ValueError without a compiler."
-    import torch._dynamo.config as limits
-    check_compiler(device)
-    limits.recompile_limit = max(limits.recompile_limit, 64) # kinds of blocks, times sizes, with and without gradients
-    for stage in stages_of(model):
-        for block in stage.blocks: block.forward = MethodType(_compiled(type(block).forward, COMPILER), block)
-
 # %% ../nbs/4_models/17_backbones.ipynb #3c0edc60
 def _check_sizes(img_size, patch_size): # of a model; None: its own
     sides = img_size if isinstance(img_size, (tuple, list)) else [img_size]
@@ -564,6 +540,31 @@ def _adapter_for(stages, spec, query_dim, options): # one for each stage, unless
     given = [options | dict(band=band) if "band" in options else options for band in bands]
     made = [create_adapter(spec, len(stage.blocks), stage.width, stage.stride, query_dim, **own) for stage, own in zip(stages, given)]
     return made[0] if len(made) == 1 else PerStage(made)
+
+# %% ../nbs/4_models/17_backbones.ipynb #2f2c90c8
+COMPILER = "inductor" # torch.compile's own
+
+@cache
+def _compiled(function, backend): return torch.compile(function, backend=backend)
+
+def check_compiler(device) -> None: # that is computed with
+    "ValueError where torch finds no compiler that works."
+    try: torch.compile(lambda x: x.sin() + 1, backend=COMPILER)(torch.zeros(8, device=device))
+    except Exception as error:
+        missing = "triton" if torch.device(device).type == "cuda" else "a C++ compiler such as g++"
+        said = shown(str(error).strip().partition("\n")[0])
+        raise ValueError(f"compile=on cannot run here ({said}): install {missing}, or leave it off.") from error
+
+def compile_blocks(model: nn.Module, # of timm; adapters are hooked in already
+                   device="cpu", # that it will run on
+) -> None:
+    "Let a model's blocks run compiled. ValueError without a compiler."
+    import torch._dynamo.config as limits
+    check_compiler(device)
+    limits.skip_nnmodule_hook_guards = False # or a model whose blocks have hooks inside would run what was compiled for another
+    limits.recompile_limit = max(limits.recompile_limit, 64) # kinds of blocks, times sizes, with and without gradients
+    for stage in stages_of(model):
+        for block in stage.blocks: block.forward = MethodType(_compiled(type(block).forward, COMPILER), block)
 
 # %% ../nbs/4_models/17_backbones.ipynb #41c11372
 def image_batches(images, # (n, 3, H, W) uint8 tensor, or a data set whose items hold an "image"

@@ -17,7 +17,7 @@ from socket import create_connection
 import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
 from .adapters import TokenAdapter, create_adapter
-from .backbones import stages_of
+from .backbones import compile_blocks, stages_of
 from .datasets import load_dataset
 from .core import code_version
 from .files import end_with, held, read_kept, whole_file
@@ -223,6 +223,10 @@ def _wait_until_free(folder): # the process of a machine that is cut off may tak
         with suppress(OSError), held(folder): return
         time.sleep(.5)
 
+def _place(folder): # what another machine is told: where we are, and where data and modules of one's own are
+    told = {name: value for name, value in os.environ.items() if name.startswith("CAUSAL_TUNE_")}
+    return dict(here=os.getcwd(), folder=folder.resolve(), environment=told)
+
 def _as_task(run, name, recipe, place): # in another process, perhaps of another machine
     os.environ |= WORKERS | place["environment"]
     os.chdir(place["here"])
@@ -243,8 +247,7 @@ def _answers(ray, tasks, total): # yields name and rows of each run, as they com
 def _in_cluster(run, recipes, jobs, folder): # name -> rows
     ray = _cluster[-1]
     from ray.exceptions import RayError
-    data = {name: value for name, value in os.environ.items() if name == "CAUSAL_TUNE_DATA"}
-    place = dict(here=os.getcwd(), folder=folder.resolve(), environment=data)
+    place = _place(folder)
     task = ray.remote(max_retries=5, **share_of(jobs, ray.cluster_resources()))(_as_task)
     tasks = {task.remote(run, name, recipe, place): name for name, recipe in recipes.items()}
     rows = {}
@@ -465,6 +468,7 @@ def _timed_training(recipe, root, steps, options): # the trained segmentor; seco
     data = training_data(recipe, root)
     loss = Loss(build(recipe, len(data.space.classes), **options).train())
     accelerator = make_accelerator(recipe)
+    if recipe.compile: compile_blocks(loss.segmentor.backbone.model, accelerator.device)
     optimizer = torch.optim.AdamW(parameter_groups(loss.segmentor, recipe.weight_decay), lr=recipe.lr)
     optimizer.register_step_pre_hook(_turning(turns, "optimiser"))
     optimizer.register_step_post_hook(_turning(turns, "the rest"))
@@ -489,7 +493,7 @@ def _timed_evaluation(recipe, root, batches, loss): # seconds by part of each ba
     loss.segmentor.eval()
     data = load_dataset((*recipe.targets, recipe.train)[0], root, label_size="original")
     size = 1 if recipe.window else recipe.eval_batch
-    places = [range(at, at + size) for at in range(0, min((batches + 1) * size, len(data) - size + 1), size)]
+    places = [range(min(size, len(data)))] * (batches + 1) # always the same, as those were rendered before
     sizes = (given or None for given in (recipe.eval_size, recipe.window, recipe.stride))
     how = *sizes, recipe.eval_precision or recipe.precision, recipe.eval_batch
     found = loaded(data, places, recipe.eval_workers, silent=True)
@@ -525,7 +529,7 @@ def step_shares(recipe: Recipe, # says what is trained, with what
     return [dict(size=name or f"{recipe.backbone}, {recipe.head.partition(':')[0]}") | row for row in rows]
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #88f6ec19
-_tuned = get_recipe("bench_toyscapes", adapter="causal_tune", workers=0)
+_tuned = get_recipe("bench_toyscapes", adapter="causal_tune", train="toyscapes:domain=clear,split=train,n=4")
 _published = replace(_tuned, weights="random", crop=(512, 512), batch_size=1, eval_size=(512, 512), eval_batch=1)
 STEPS = {"toy_vit, dpt": _tuned, "toy_vit, mask2former": replace(_tuned, head="mask2former")} # name -> what `step_shares` is asked
 STEPS |= {f"{model}, {head}": replace(_published, backbone=backbone, head=head)
@@ -689,9 +693,9 @@ def bench_speed(folder="runs/speed", # gets speed.csv and speed.html
 ) -> pd.DataFrame: # the table
     "Time adapters, steps and data in a process of its own, which keeps memory it was given as workers do, and write what came out."
     Path(folder).mkdir(parents=True, exist_ok=True)
+    where = dict(device=machine_words(), python=platform.python_version(), torch=torch.__version__, version=code_version())
     os.environ |= WORKERS
     with ProcessPoolExecutor(1, get_context("spawn")) as pool: rows = pool.submit(speed_rows, quick).result()
-    where = dict(device=machine_words(), python=platform.python_version(), torch=torch.__version__, version=code_version())
     table = pd.DataFrame(rows).assign(**where)
     with whole_file(Path(folder) / "speed.csv") as path: table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
     with whole_file(Path(folder) / "speed.html") as path: path.write_text(speed_figure(table).to_html(), encoding="utf-8")

@@ -21,8 +21,8 @@ __all__ = ['COMMANDS', 'ROOT', 'ALL', 'SEEN', 'EVALUATION', 'IMPORT', 'EXITS', '
            'DOCTOR', 'Command', 'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse',
            'typed', 'read_words', 'take_imports', 'one_line', 'explained', 'passed_over', 'shared', 'speaks',
            'end_soon', 'first_to_say', 'main', 'run_train', 'print_row', 'trained_on', 'print_mean', 'report',
-           'open_model', 'run_eval', 'free_memory', 'check_cost', 'sources', 'overlay', 'with_legend', 'ids_name',
-           'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
+           'open_model', 'run_eval', 'free_memory', 'check_cost', 'inside', 'sources', 'overlay', 'with_legend',
+           'ids_name', 'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
            'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
            'run_bench_quality', 'again', 'run_bench_speed', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
            'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state', 'machine',
@@ -62,7 +62,7 @@ def command(help: str, # one line
 ROOT = option("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
 ALL = tuple(f.name for f in fields(Recipe))
 SEEN = "eval_size", "window", "stride", "precision", "attention" # how a model looks at images
-EVALUATION = "targets", *SEEN, "eval_batch", "eval_workers", "eval_precision"
+EVALUATION = "targets", *SEEN, "eval_batch", "eval_workers", "eval_precision", "cache"
 
 def out(default=None, help: str = "folder for what is written"):
     "The option that says where results go."
@@ -327,6 +327,7 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
          out(None, "file that keeps each row (default: scores.jsonl beside the checkpoint)"), takes=EVALUATION)
 def run_eval(args):
     segmentor, recipe, classes = open_model(args)
+    if not recipe.targets: raise ValueError(f"{args.model} names nothing to report on: give --targets SPEC ...")
     check_cost(recipe, len(classes), free_memory())
     beside = Path(args.checkpoint or args.model).with_name("scores.jsonl")
     report(segmentor, recipe, args.root, args.out or beside)
@@ -358,15 +359,22 @@ def check_cost(recipe: Recipe, # says at which size images are looked at
 # %% ../nbs/9_lab/43_cli.ipynb #41dc142f
 VIDEOS = ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"
 
+def inside(path: Path # a file, a folder, or "camera"
+) -> list[Path]: # files, or "camera"
+    "Of a folder its images and videos. Images in folders of it are left out, which is said."
+    from causal_tune.images import image_files
+    if not path.is_dir(): return [path]
+    there = sorted(path.iterdir())
+    deeper = [str(p) for p in there if p.is_dir() and os.access(p, os.R_OK) and image_files(p)]
+    if deeper: print(f"causal-tune: images in {', '.join(deeper[:3])}{' and more' if len(deeper) > 3 else ''} are left out, as they lie in "
+                     f"folders of {path}; name these too to have them predicted", file=sys.stderr)
+    return [*image_files(path), *(p for p in there if p.suffix.lower() in VIDEOS)] or [path]
+
 def sources(words: list[str] # files, folders, or "camera"
 ) -> dict[str, Path]: # what predictions are called -> file, or "camera"; each once
     """What is to be predicted: of a folder its images and videos. Where two names differ in their ending alone, it is part of them.
     ValueError for two of one name."""
-    from causal_tune.images import image_files
-    found = []
-    for path in map(Path, words):
-        inside = [*image_files(path), *sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS)] if path.is_dir() else []
-        found += inside or [path]
+    found = [path for word in words for path in inside(Path(word))]
     found = list(dict.fromkeys(found))
     stems = Counter(path.stem for path in found)
     named = {}
@@ -391,10 +399,10 @@ def with_legend(picture, # (h, w, 3) uint8
                 space): # (H, W, 3) uint8; of the label space
     "A picture above the colours and names of some classes."
     import numpy as np
-    from causal_tune.domains import swatches
+    from causal_tune.domains import swatch_width, swatches
     names = {space.classes[i]: tuple(space.palette[i].tolist()) for i in present if i < len(space)}
     if not names: return picture
-    key = np.asarray(swatches(names, max(1, picture.shape[1] // 124)))
+    key = np.asarray(swatches(names, max(1, picture.shape[1] // swatch_width(names))))
     width = max(picture.shape[1], key.shape[1])
     return np.vstack([np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in (picture, key)])
 
@@ -630,7 +638,7 @@ def run_convert_backbone(args):
     print(convert_backbone(args.src, args.target, args.height or 512, args.width or 512, args.how))
 
 @command("say what is there of the data sets, what is missing and what is wrong",
-         option("name", nargs="?", help="one data set (default: all)"), ROOT)
+         option("name", nargs="?", metavar="NAME", help="one data set, or folder:images=DIR,labels=DIR,classes=FILE (default: all)"), ROOT)
 def run_check_data(args):
     from causal_tune.converters import check_data
     checks = check_data(args.name, args.root)

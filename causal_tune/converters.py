@@ -7,8 +7,8 @@ __all__ = ['MAPILLARY_CLASSES', 'MAPILLARY_IDS', 'OUTLINES', 'CANVAS', 'REACH', 
            'corners_of', 'class_of', 'paint', 'paint_file', 'halve', 'Job', 'gta_jobs', 'cityscapes_jobs',
            'mapillary_jobs', 'half_jobs', 'run_jobs', 'header_size', 'Sizes', 'differing', 'about_sizes', 'prepare',
            'Part', 'read_sample', 'find_pairs', 'compare_sizes', 'check_part', 'Check', 'Checks', 'remaining',
-           'check_one', 'check_data', 'shares', 'part_line', 'fingerprint', 'unlabelled_images', 'by_name',
-           'own_folder', 'predict_all', 'acdc_submission']
+           'check_one', 'check_folder', 'check_data', 'shares', 'part_line', 'fingerprint', 'unlabelled_images',
+           'by_name', 'own_folder', 'predict_all', 'acdc_submission']
 
 # %% ../nbs/5_data/24_converters.ipynb #d1d65c4c
 import json, os, re, shlex, zipfile, zlib
@@ -27,8 +27,8 @@ from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
 from .core import Registry, shown, unknown
 from .files import whole_file
-from .datasets import (LAYOUTS, Layout, about_left, evenly_spaced, find_root, in_sequence, named_files, named_images,
-                                  note_once, pair_files, read_pair)
+from .datasets import (FOLDER, LAYOUTS, Layout, about_left, evenly_spaced, expect, find_root, folder_layout, in_sequence,
+                                  named_files, named_images, note_once, pair_files, read_pair, read_spec)
 from .domains import CITYSCAPES, CITYSCAPES_IDS, LabelSpace, id_colours, remap
 from .images import SomeFailed, clear_errors, line_of, listing, read_image, read_label, reason, write_image
 
@@ -360,7 +360,9 @@ class Check:
     problems: list[str] = field(default_factory=list) # in words, those of the parts too
     next: list[str] = field(default_factory=list) # commands to run
     notes: list[str] = field(default_factory=list) # in words: what is left out, and no problem
+    layout: Layout | None = None # that of its row by default
 
+    def __post_init__(self): self.layout = self.layout or LAYOUTS[self.name]
     @property
     def ok(self): return self.base is not None and not self.problems and not self.next
 
@@ -402,13 +404,27 @@ def check_one(name: str, # a row of `LAYOUTS`
     commands = [f"causal-tune prepare {converter}{where}  # {n} files to write" for converter, n in remaining(name, base).items()]
     return Check(name, base, parts, list(dict.fromkeys(problems)), commands, list(dict.fromkeys(notes)))
 
+# %% ../nbs/5_data/24_converters.ipynb #c0ffee72
+def check_folder(spec: str # folder:images=DIR,labels=DIR,classes=FILE
+) -> Check:
+    "Read all pairs of two folders, or `n=` of them. Errors as `read_spec` and `folder_layout`."
+    name, options = read_spec(spec)
+    layout, folders = folder_layout(*(options.get(key) for key in ("images", "labels", "classes", "domain")))
+    part = Part("-", *layout.domains)
+    try:
+        for folder in folders: expect(folder)
+        find_pairs(*folders, layout, part, options.get("n"))
+    except (OSError, ValueError) as e: part.problems.append(str(e))
+    return Check(name, folders[0], [part], part.problems, notes=part.notes, layout=layout)
+
 # %% ../nbs/5_data/24_converters.ipynb #e772f9f7
-def check_data(name: str | None = None, # a row of `LAYOUTS`; None: all of them
+def check_data(name: str | None = None, # a row of `LAYOUTS`, or two folders of your own, see `check_folder`; None: all rows
                root: str | Path | None = None, # as in `load_dataset`
                sample: int = 20, # how many pairs of each part to read
 ) -> Checks: # one `Check` per data set; `print` it
     "Look at data sets on disk. Says what is missing or wrong, and raises only for a name that nobody knows."
-    if name not in (None, *LAYOUTS): raise unknown("data set", name, LAYOUTS)
+    if str(name).startswith("folder:"): return Checks([check_folder(name)])
+    if name not in (None, *LAYOUTS): raise unknown("data set", name, [*LAYOUTS, FOLDER])
     return Checks(check_one(row, root, sample) for row in tqdm([name] if name else LAYOUTS, "checking"))
 
 # %% ../nbs/5_data/24_converters.ipynb #14d3ba17
@@ -437,12 +453,13 @@ def part_line(part: Part, # one split of one domain
 @patch
 def __str__(self:Check):
     if self.base is None: return f"{self.name}: not there\n  {self.problems[0]}"
-    layout = LAYOUTS[self.name]
+    layout = self.layout
     parts = self.parts
     if len(parts) > 20: parts = [part for part in parts if part.images] or parts[:1]
     lines = [f"{self.name}: {self.base}", f"  {'split':<6}{'domain':<12}{'images':>7}{'pairs':>7}  sizes in the sample"]
-    lines += [part_line(part, bool(layout.splits[part.split][1])) for part in parts]
-    counts = sum(part.counts for part in self.parts if layout.splits[part.split][1])
+    public = {split: bool(labels) for split, (_, labels) in layout.splits.items()}
+    lines += [part_line(part, public.get(part.split, True)) for part in parts]
+    counts = sum(part.counts for part in self.parts if public.get(part.split, True))
     if counts.any(): lines.append(f"  labels: {shares(counts, layout.space)}")
     lines += [f"  problem: {problem}" for problem in self.problems[:8]]
     if len(self.problems) > 8: lines.append(f"  ... and {len(self.problems) - 8} more problems")

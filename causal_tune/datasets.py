@@ -7,10 +7,11 @@ __all__ = ['TOY_SEEDS', 'CAMVID_SEQUENCES', 'LAYOUTS', 'IMAGE_KEYS', 'LABEL_KEYS
            'Sample', 'resize_pair', 'fit_pair', 'Scenes', 'remembered', 'render_pair', 'toy_samples', 'Layout',
            'find_root', 'Files', 'named_files', 'about_left', 'note_once', 'fitted', 'expect', 'named_images',
            'pair_files', 'in_sequence', 'evenly_spaced', 'file_samples', 'corrupt_pair', 'corrupted', 'parts_of',
-           'as_ids', 'own_pair', 'own_data', 'enter_data', 'own_samples', 'folder_domain', 'folder_samples',
-           'list_datasets', 'dataset_options', 'check_option', 'read_spec', 'relabelled', 'kept_name', 'read_kept_pair',
-           'keep_pair', 'kept_pair', 'kept_decoded', 'samples_of', 'load_dataset', 'dominance', 'CatMaxRatioCrop',
-           'in_hsv', 'scale_hsv', 'PhotometricDistort', 'PadTo', 'PairTransform', 'train_transform', 'contact_sheet']
+           'as_ids', 'own_pair', 'own_data', 'enter_data', 'own_samples', 'folder_domain', 'folder_layout',
+           'folder_samples', 'list_datasets', 'dataset_options', 'check_option', 'read_spec', 'relabelled', 'kept_name',
+           'read_kept_pair', 'keep_pair', 'kept_pair', 'kept_decoded', 'samples_of', 'load_dataset', 'dominance',
+           'CatMaxRatioCrop', 'in_hsv', 'scale_hsv', 'PhotometricDistort', 'PadTo', 'PairTransform', 'train_transform',
+           'contact_sheet']
 
 # %% ../nbs/5_data/23_datasets.ipynb #9eb8fa52
 import hashlib, math, os, re, sys, zlib
@@ -480,21 +481,26 @@ def folder_domain(images: str | Path) -> str:
     plain = folder.name.lower() in ("images", "image", "imgs", "img", "rgb")
     return folder.parent.name if plain and folder.parent.name else folder.name
 
-def folder_samples(images: str, labels: str, # folders
-                   classes: str, # file of class names, see `own_space`
-                   domain: str | None = None, # what results call it
-                   n: int | None = None, # this many frames, evenly spaced
-) -> tuple[list[Sample], LabelSpace]:
-    "Frames of two folders. Errors as `own_space` and `pair_files`; ValueError where both are one folder."
+def folder_layout(images: str, labels: str, # folders
+                  classes: str, # file of class names, see `own_space`
+                  domain: str | None = None, # what results call it
+) -> tuple[Layout, list[Path]]: # of one domain; both folders
+    "Two folders as a data set. Errors as `own_space`; ValueError where both are one folder."
     space = own_space(Path(str(classes)).expanduser())
     folders = [Path(str(folder)).expanduser() for folder in (images, labels)]
     if folders[0].resolve() == folders[1].resolve():
         raise ValueError(f"{line_of(images)} cannot hold images and labels at once; give two folders, whose files have the same names.")
-    layout = Layout({}, SUFFIXES, ".png", (), space=space)
-    domain = str(domain or folder_domain(folders[0]))
+    return Layout({}, SUFFIXES, ".png", (str(domain or folder_domain(folders[0])),), space=space), folders
+
+def folder_samples(images: str, labels: str, classes: str, domain: str | None = None, # see `folder_layout`
+                   n: int | None = None, # this many frames, evenly spaced
+) -> tuple[list[Sample], LabelSpace]:
+    "Frames of two folders. Errors as `folder_layout` and `pair_files`."
+    layout, folders = folder_layout(images, labels, classes, domain)
+    domain, = layout.domains
     samples = [Sample(name, domain, partial(read_pair, image, label, layout.table, layout.colours))
                for name, image, label in pair_files(*folders, layout)]
-    return evenly_spaced(samples, n), space
+    return evenly_spaced(samples, n), layout.space
 
 # %% ../nbs/5_data/23_datasets.ipynb #c106d69d
 def list_datasets() -> list[str]:

@@ -225,7 +225,7 @@ def loaded(dataset, # from `load_dataset`
 ): # yields lists of items
     "The items of a data set, batch by batch. Errors in one line, see `next_batches`."
     loader = iter(DataLoader(dataset, batch_sampler=batches, collate_fn=list, num_workers=workers,
-                             worker_init_fn=partial(begin_worker, os.getpid())))
+                             worker_init_fn=partial(begin_worker, os.getpid()), pin_memory=torch.cuda.is_available()))
     quiet = dict(disable=True) if silent else {} # disable=False would overrule TQDM_DISABLE
     try:
         for _ in named_bar(f"evaluating {dataset.domain}", batches, **quiet): yield next_batches(loader, 1)[0]

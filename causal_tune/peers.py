@@ -30,7 +30,8 @@ def attend_normalised(x: Tensor, # (b, n, c) what asks
     "softmax(InstanceNorm(x tokens^T / sqrt c))[:, 1:] @ values (SET, attention optimisation)."
     maps = tokens.to(x.dtype) @ x.mT * (width or x.shape[-1]) ** -.5  # (b, m, n)
     maps = F.layer_norm(maps, maps.shape[-1:]) if counts is None else _normalised(maps, counts) # each map by itself
-    return maps.softmax(1)[:, 1:].mT @ values.to(x.dtype)
+    values = values.to(maps.dtype).expand(x.shape[0], -1, -1)
+    return torch.bmm(maps.softmax(1)[:, 1:].mT, values) # `@` would copy the turned maps, and keep the copy
 
 def _normalised(maps, counts): # as layer_norm does it, of positions that count more than once
     share = counts / counts.sum()
@@ -161,8 +162,7 @@ class _Apart(torch.autograd.Function): # tokens -> amplitude and phase
         amplitude, phase = ctx.saved_tensors
         there = amplitude > 1e-6
         along = to_amplitude * there
-        moves = there & ~_own_mirrors(ctx.grid, phase)
-        across = to_phase * moves / amplitude.clamp(min=1e-6)
+        across = to_phase * there / amplitude.clamp(min=1e-6) # of what is its own mirror image, `from_half_spectrum` ignores it
         counts = mirrored(ctx.grid[1], phase).repeat(ctx.grid[0])[:, None]
         parts = (part / counts for part in _along(-phase, along, across))
         return from_half_spectrum(*parts, ctx.grid).to(ctx.dtype), None

@@ -593,7 +593,6 @@ def _with_mean(drawn, rows, source): # redrawn scores with the mean over the tar
 def _write_result(name, folder, result, root, tables, command): # costs, which are measured here, tables and report
     space = load_dataset(result["recipe"].train, root).space
     with single_threaded(): result["costs"] = costs(result["recipe"], result["variants"], len(space.classes))
-    tables.mkdir(parents=True, exist_ok=True)
     for kind in ("scores", "means", "differences", "worth", "rates", "costs"):
         write_table(tables / f"quality_{name}_{kind}.csv", result[kind], command)
     quality_report(name, folder, result, root, command)
@@ -613,6 +612,7 @@ def bench_quality(names=(), # of `EXPERIMENTS`; those in `MEASURED` by default
     names = list(names or MEASURED)
     seeds = list(seeds)
     for name in names: open_experiment(name, seeds, root, only, **overrides)
+    tables.mkdir(parents=True, exist_ok=True) # before hours of training
     results = {}
     for name in names:
         folder = Path(out) / name

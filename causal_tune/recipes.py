@@ -154,7 +154,7 @@ class _Training(_Images):
     seed: int = _training(42, "of initial weights and training data", (0, 2 ** 32 - 1))
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
     checkpointing: bool = _training(False, "compute blocks again on the way back: less memory, more time", decides="nothing")
-    compile: bool = _training(False, "compile the backbone's blocks while training: a slow start, faster steps", decides="nothing")
+    compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
     save_every: int = _training(200, "steps between resumable checkpoints", COUNT, decides="nothing")
 
 # %% ../nbs/6_train/25_recipes.ipynb #5ab0f994
@@ -279,6 +279,11 @@ _derive("g2cbm_512", "soma_g2cbm_512", adapter="soma:bias=true", adapter_lr=.5, 
 
 # %% ../nbs/6_train/25_recipes.ipynb #b49ba6ab
 _derive("c2acdc_1024", "c2cityscapes_c", targets=sized("1024x2048", *corruption_targets(_CITY)))
+
+# %% ../nbs/6_train/25_recipes.ipynb #c0febc89
+for _name in [f"{task}_{side}" for side in (512, 1024) for task in ("c2acdc", "c2bm", "g2cbm")]:
+    _images = RECIPES[_name].batch_size * RECIPES[_name].accumulate
+    _derive(_name, f"{_name}_8gb", batch_size=1, accumulate=_images, precision="bf16", checkpointing=True)
 
 # %% ../nbs/6_train/25_recipes.ipynb #a3c3d9a6
 def _switch(text): return dict(on=True, true=True, yes=True, off=False, false=False, no=False)[text.lower()]

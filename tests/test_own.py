@@ -75,6 +75,13 @@ def test_wrong_folders_are_one_line(folders, tiny, capsys, tmp_path, change, sai
     assert len(err) == 1 and said in err[0]
 
 
+def test_folders_are_checked_beforehand(folders, capsys, tmp_path):
+    assert main(["check-data", folders["day"]]) == 0 and "none of" not in capsys.readouterr().out
+    Image.new("L", (48, 32), 2).save(tmp_path / "day/labels/1.png")
+    assert main(["check-data", folders["day"]]) == 1
+    assert "problem: day/labels/1.png: label ids [2] are not in the table" in capsys.readouterr().out
+
+
 def test_classes_of_another_model_are_refused(run, capsys):
     assert main(["eval", "run/checkpoint.pt", "--targets", "toyscapes:n=1"]) == 2
     assert "toyscapes:n=1 has the 19 classes of cityscapes, the model 2" in capsys.readouterr().err
@@ -96,7 +103,7 @@ def test_a_folder_whose_name_holds_a_space(run, tmp_path, capsys):
     spec = "folder:images=at night/images,labels=at night/labels,classes=classes.txt"
     assert main(["eval", "run/checkpoint.pt", "--targets", spec, "toyscapes:n=1"]) == 2  # two targets, the second with other classes
     assert "toyscapes:n=1 has the 19 classes" in capsys.readouterr().err
-    assert main(["eval", "run/checkpoint.pt", "--targets", spec]) == 0
+    assert main(["eval", "run", "--targets", spec]) == 0
     assert "at night  mIoU" in capsys.readouterr().out
 
 
@@ -111,6 +118,12 @@ class Lifted(Adapter):
         self.lift = nn.Parameter(zeros(num_layers, channels))
     def forward(self, tokens, layer, grid): return tokens + self.lift[layer]
 """
+
+
+def test_a_run_without_targets_says_so(folders, tiny, capsys):
+    assert main(["train", "demo", *map(str, tiny), "--targets", "", "--head", "linear", "--iterations", "1", "--out", "run"]) == 0
+    assert main(["eval", "run"]) == 2
+    assert "run/checkpoint.pt names nothing to report on: give --targets SPEC" in capsys.readouterr().err
 
 
 def test_an_adapter_of_ones_own(folders, tiny, capsys, tmp_path, monkeypatch):

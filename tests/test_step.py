@@ -139,3 +139,11 @@ def test_compiled_is_the_same_run(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(backbones, "COMPILER", "none")
     train(replace(recipe, compile=True), tmp_path / "plain")  # it is finished, so nothing is compiled
     with pytest.raises(ValueError, match="compile=on cannot run here"): train(replace(recipe, compile=True), tmp_path / "new")
+
+
+def test_processes_are_asked_for_objects_once(recipe, tmp_path, monkeypatch):
+    "Before the first step and after the last, and not at each: that would wait for all of them."
+    asked, ask = [], training.from_all
+    monkeypatch.setattr(training, "from_all", lambda find: asked.append(1) or ask(find))
+    train(replace(recipe, iterations=4), tmp_path)
+    assert len(asked) == 3  # is it finished, where does it go on, was anyone asked to stop
