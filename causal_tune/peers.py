@@ -162,8 +162,7 @@ class _Apart(torch.autograd.Function): # tokens -> amplitude and phase
         amplitude, phase = ctx.saved_tensors
         there = amplitude > 1e-6
         along = to_amplitude * there
-        moves = there & ~_own_mirrors(ctx.grid, phase)
-        across = to_phase * moves / amplitude.clamp(min=1e-6)
+        across = to_phase * there / amplitude.clamp(min=1e-6) # of what is its own mirror image, `from_half_spectrum` ignores it
         counts = mirrored(ctx.grid[1], phase).repeat(ctx.grid[0])[:, None]
         parts = (part / counts for part in _along(-phase, along, across))
         return from_half_spectrum(*parts, ctx.grid).to(ctx.dtype), None
