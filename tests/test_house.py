@@ -3,6 +3,7 @@ import ast
 import pytest
 from conftest import ROOT
 from house import filled, imports, late, notebooks, packed
+from mutate import read_table
 
 CHAPTERS = notebooks(ROOT / "nbs")
 UPWARDS = {("lab", "offline")}  # FrequencyLab.export_html hands over to the chapter that is about this class
@@ -47,6 +48,12 @@ def test_every_import_is_used():
     files = [*(ROOT / "causal_tune").glob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "docs").glob("*.py")]
     found = {path.name: unused(path.read_text(encoding="utf-8")) for path in files if path.name != "__init__.py"}
     assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_every_place_to_break_is_there():
+    table = read_table(ROOT / "tests/mutations.txt")
+    sources = {m.module: (ROOT / f"causal_tune/{m.module}.py").read_text(encoding="utf-8") for m in table}
+    assert [(m.module, m.old) for m in table if sources[m.module].count(m.old) != 1] == []
 
 
 def test_the_measure_itself():
