@@ -104,7 +104,7 @@ def import_own() -> bool: # whether a module was imported just now
     return bool(left)
 
 def _not_imported(name, folder, error): # what to say
-    if isinstance(error, ModuleNotFoundError) and name.startswith(error.name or name):
+    if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."): # else it is another that the module imports
         return f"There is no module {shown(name)} in {folder}, nor is one installed; the file rings.py is the module rings."
     return f"The module {name} cannot be imported: {type(error).__name__}: {error}"
 

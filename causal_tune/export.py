@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from PIL import Image
+from packaging.version import Version
 from .core import shown, unknown
 from .files import whole_file
 from .domains import LabelSpace
@@ -17,21 +18,26 @@ from .images import line_of, pair, read_image, windows
 from .recipes import Recipe, from_dict, to_dict
 
 # %% auto #0
-__all__ = ['WRITES', 'LEAST', 'FRONT', 'KEY', 'TRAVELS', 'TOO_LARGE', 'FORMATS', 'need', 'by_patches', 'traced', 'framed',
-           'luggage', 'ready', 'fixed_size', 'export_onnx', 'opened', 'OnnxFile', 'unlike', 'check_size',
+__all__ = ['WRITES', 'LEAST', 'FRONT', 'KEY', 'TRAVELS', 'TOO_LARGE', 'FORMATS', 'lacks', 'need', 'by_patches', 'traced',
+           'framed', 'luggage', 'ready', 'fixed_size', 'export_onnx', 'opened', 'OnnxFile', 'unlike', 'check_size',
            'graph_scores', 'resampled', 'OnnxSegmentor', 'best_class', 'difference', 'check_difference', 'export_run']
 
 # %% ../nbs/9_lab/42_export.ipynb #da4c9193
-WRITES = "torch", "onnx", "onnxscript", "onnxruntime"
+WRITES = "torch>=2.13", "onnx", "onnxscript>=0.7", "onnxruntime>=1.24"
 
-def need(*names: str): # modules
-    "The first of these modules. ValueError that says what to install where one is missing."
-    missing = []
-    for name in names:
-        try: importlib.import_module(name)
-        except ImportError: missing.append(name)
-    if missing: raise ValueError(f"This needs {' and '.join(missing)}: pip install {' '.join(missing)}")
-    return importlib.import_module(names[0])
+def lacks(requirement: str # a module and perhaps its oldest version, such as "torch>=2.13"
+) -> bool:
+    "Is a module not there, or too old?"
+    name, _, least = requirement.partition(">=")
+    try: module = importlib.import_module(name)
+    except ImportError: return True
+    return bool(least) and Version(module.__version__) < Version(least)
+
+def need(*requirements: str): # see `lacks`
+    "The first of these modules. ValueError that says what to install where one is missing or too old."
+    missing = [requirement for requirement in requirements if lacks(requirement)]
+    if missing: raise ValueError(f"This needs {' and '.join(missing)}: pip install {' '.join(map(repr, missing))}")
+    return importlib.import_module(requirements[0].partition(">=")[0])
 
 # %% ../nbs/9_lab/42_export.ipynb #6089d877
 def by_patches(segmentor): # a torch module of images as (b, 3, h, p, w, q)

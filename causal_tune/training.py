@@ -813,7 +813,8 @@ def take(self:Run, loader, # iterator over batches
     "The next batches, as soon as they are here; and what is told to other processes, which is on its way."
     given = []
     error = None
-    try: given += next_batches(loader, self.recipe.accumulate)
+    try:
+        if not asked: given += next_batches(loader, self.recipe.accumulate)
     except Exception as problem: error = problem
     told = torch.tensor([bool(asked), error is not None], dtype=torch.int32)
     return Taken(given, error, told, begin_sum(told))

@@ -6,10 +6,13 @@ import os, subprocess, sys
 from itertools import cycle, product
 import numpy as np, pytest
 
-for module in ("onnx", "onnxscript", "onnxruntime"): pytest.importorskip(module, reason=f"{module} is not installed")
-
 import torch
 import causal_tune as ct  # before timm: repairs torchvision
+from causal_tune.export import WRITES, lacks
+
+missing = [requirement for requirement in WRITES if lacks(requirement)]
+if missing: pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
+
 from timm.models.vision_transformer import VisionTransformer
 from causal_tune.bands import BANDS, create_band
 from causal_tune.domains import CAMVID
@@ -128,4 +131,4 @@ def test_without_torch(run, cli, tmp_path):
 def test_missing_packages(monkeypatch):
     from causal_tune.export import export_run
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ValueError, match="This needs onnxscript: pip install onnxscript"): export_run("runs/any")
+    with pytest.raises(ValueError, match="This needs onnxscript>=0.7: pip install 'onnxscript>=0.7'"): export_run("runs/any")

@@ -17,6 +17,11 @@ def test_cells_and_lines_are_short(chapter):
     assert long == [] and wide == []
 
 
+def test_lines_of_scripts_are_short():
+    scripts = list((ROOT / "causal_tune" / "assets").glob("*.js"))
+    assert scripts and [line for path in scripts for line in path.read_text(encoding="utf-8").split("\n") if len(line) > 140] == []
+
+
 @chapters
 def test_methods_are_where_their_class_is(chapter):
     assert [name for s in chapter.exported for name in late(s)] == []

@@ -321,6 +321,7 @@ def test_two_models_of_a_stage_side_by_side(chromium, pair, width):
     assert {f"{model} · {name}" for model in ("before", "after") for name in DOMAINS} <= set(texts("curves"))
     assert {"after · stage 0: .20 to .70", "after · stage 3: .12 to .52", "iterations"} <= set(texts("learnt"))
     assert page.locator("[data-view=learnt] svg path[stroke-width='2']").count() == 4  # a low and a high edge each
+    assert page.locator("[data-view=curves] svg path[stroke-width='1.5'][stroke-dasharray='6 4']").count() == 3  # the second model's, in the legend
     assert "of stage 3 (of 0 to 3)" in page.locator(".ct-about").inner_text() and "block 7" in page.locator("[data-view=curves] h2").inner_text()
     assert "at stage 3 alone" in page.locator("[data-view=segmentation] .ct-note").inner_text()
     outside = page.evaluate("""[...document.querySelectorAll('.ct-body > svg')].flatMap(svg => {

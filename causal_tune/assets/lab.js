@@ -133,7 +133,7 @@ function numbers(D) {
              norms: Float64Array.from(norms, q => q === 255 ? NaN : low + (high - low) * q / 254) };
   }
   const wave = (k, l) => Float64Array.from({ length: N }, (_, i) => ROWS[k][Math.floor(i / W)] * COLS[l][i % W]);
-  return { H, W, N, row, energyOf, gain, curve, cutoffs, taken, shares, radii, profile, change, reach, parts, projections, wave };
+  return { H, W, row, energyOf, gain, curve, cutoffs, taken, shares, radii, profile, change, reach, parts, projections, wave };
 }
 
 // ---- drawing: heat maps on canvases, all else as SVG in the pixels of its card
@@ -240,7 +240,7 @@ function open(root, D, start, link) {
   const [grey, diverging] = ["cividis", "diverging"].map(name => colours(D.scales[name])), zone_edges = D.zones.map(cut);
   const ZONES = ["everywhere", `below ${zone_edges[0]}`, `from ${zone_edges.join(" to ")}`, `above ${zone_edges[1]}`];
   const cards = {}, controls = [], answers = new Map(), untold = new Set();
-  let band = { filter: "dog", low: .2, high: .7 }, dark = false, frame = 0, rest = 0, ticking = 0, asked = "";
+  let band = { filter: "dog", low: .2, high: .7 }, dark = false, refiltered = false, frame = 0, rest = 0, ticking = 0, asked = "";
 
   const block = () => D.layers[S.layer], hue = rgb => dark && luminance(rgb) < .1 ? rgb.map(v => Math.round(v * .6 + 102)) : rgb;
   const name_of = (domain, model) => several ? `${model} · ${domain}` : domain;
@@ -410,7 +410,7 @@ function open(root, D, start, link) {
   if (D.answer) answers.set(question(D.state), D.answer);
   VIEWS.segmentation = card => {
     const answer = answers.get(question()), title = `One image of ${S.domain}: segmentation`;
-    const why = link.live ? "asking the model …" : "this needs the model: open the lab in Jupyter to see it for another filter or image";
+    const why = link.live ? "asking the model; a running kernel answers …" : "the model is not in this page: open the lab in Jupyter";
     if (!answer) return absent(card, title, why);
     titled(card, title, answer.rows[0].model ? "a row for each model" : "");
     const head = (row, i) => row.model && !i ? `${row.model}: ${row.heads[0]}` : row.heads[i];
@@ -605,7 +605,8 @@ function open(root, D, start, link) {
     h("div", { class: "ct-head" }, h("h2", {}, "Evidence"), measure, h("span", { class: "ct-sub" }, why)));
   const main = h("main", { class: "ct-cards" }, h("div", { class: "ct-column" }, card("curves"), card("plane")),
     ["zones", "features", "difference", "coefficient"].map(card), D.heads && ["segmentation", "iou"].map(card),
-    D.learnt.length > 0 && card("learnt"), card("words"), measuring, card("information"), card("outliers"), D.benchmark && card("benchmark"));
+    D.learnt.length > 0 && card("learnt"), card("words"), measuring, card("information"), card("outliers"),
+    D.benchmark && card("benchmark"));
   const first = ["curves", "plane", "zones"], later = Object.keys(cards).filter(name => !first.includes(name));
   const lines = texts => texts.map(text => h("p", {}, text)), n = D.notes.length;
   const notes = n > 0 && h("details", {}, h("summary", {}, `${n} note${n > 1 ? "s" : ""} on the images`), lines(D.notes));
@@ -638,9 +639,19 @@ function open(root, D, start, link) {
   }
   function refresh() {
     const why = wrong(), [low, high] = S.cuts, now = { filter: S.filter, low, high, order: S.order, dc: S.keep_dc };
-    if (!why && !same(now, band)) band = now;
+    if (!why && !same(now, band)) {
+      band = now;
+      refiltered = true;
+    }
     say(why);
-    frame ||= requestAnimationFrame(() => { frame = 0; first.forEach(draw); controls.forEach(sync => sync()); seen(); tell_all(); });
+    frame ||= requestAnimationFrame(() => {
+      for (const name of first) if (refiltered || name !== "plane") draw(name); // the plane shows the filter alone
+      controls.forEach(sync => sync());
+      seen();
+      tell_all();
+      frame = 0;
+      refiltered = false;
+    });
     clearTimeout(rest);
     rest = setTimeout(settle, 90);
   }
