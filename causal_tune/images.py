@@ -243,7 +243,10 @@ def packed_grey(values: np.ndarray # (h, w) uint8
 ) -> bytes: # of a PNG
     "A grey PNG, packed fast."
     import cv2
-    return cv2.imencode(".png", values)[1].tobytes()
+    how = []
+    if hasattr(cv2, "IMWRITE_PNG_FILTER"): # not in older ones
+        how = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    return cv2.imencode(".png", values, how)[1].tobytes()
 
 def write_image(image: Image.Image, # what to store
                 path: Path, # .png, or .jpg for a JPEG of quality 75

@@ -9,7 +9,7 @@ SPECS = ("none", "rein", "causal_tune", "causal_tune:band=ideal", "causal_tune:r
 
 
 def test_bench_speed_writes_its_table(cli, tmp_path):
-    done = cli("bench-speed", "--quick", "--out", "speed", timeout=300)
+    done = cli("bench-speed", "--quick", "--out", "speed", timeout=600)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "speed" / "speed.csv")
     ratios = table[table.unit == "of explicit rein"]
