@@ -579,7 +579,8 @@ def make_accelerator(recipe: Recipe):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     AcceleratorState._reset_state()  # else the first precision of a process would be its only one
-    return Accelerator(mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
+    alone = not torch.accelerator.is_available() # told so, processes on processors find each other, too
+    return Accelerator(cpu=alone, mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
 
 # %% ../nbs/6_train/28_training.ipynb #97d6dadb
 class Made(NamedTuple):

@@ -96,6 +96,7 @@ if __name__ == "__main__":
 def torchrun(*words):
     command = [Path(sys.executable).parent / "torchrun", "--standalone", "--nproc_per_node", "2", *words]
     env = ENV | dict(PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path]), TQDM_DISABLE="1")
+    if not torch.accelerator.is_available(): del env["ACCELERATE_USE_CPU"]  # who has none need not say so
     return subprocess.run([*map(str, command)], env=env, timeout=300, capture_output=True, text=True)
 
 
