@@ -562,7 +562,8 @@ def compile_blocks(model: nn.Module, # of timm; adapters are hooked in already
     import torch._dynamo.config as limits
     check_compiler(device)
     limits.skip_nnmodule_hook_guards = False # or a model whose blocks have hooks inside would run what was compiled for another
-    limits.recompile_limit = max(limits.recompile_limit, 64) # kinds of blocks, times sizes, with and without gradients
+    limit = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit" # as torch 2.6 calls it
+    setattr(limits, limit, max(getattr(limits, limit), 64)) # kinds of blocks, times sizes, with and without gradients
     for stage in stages_of(model):
         for block in stage.blocks: block.forward = MethodType(_compiled(type(block).forward, COMPILER), block)
 
