@@ -14,25 +14,31 @@ from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from socket import create_connection
+from tempfile import TemporaryDirectory
 import numpy as np, pandas as pd, torch
+from PIL import Image
 from tqdm.auto import tqdm
-from .adapters import TokenAdapter, create_adapter
-from .backbones import compile_blocks, stages_of
-from .datasets import load_dataset
-from .core import code_version
-from .files import end_with, held, read_kept, whole_file
-from .recipes import Recipe, changed_fields, get_recipe, to_dict
-from .evaluation import loaded, next_batches, per_image, result_row
-from .results import counts_in, write_counts
-from .training import Loss, batches, build, first_frames, make_accelerator, parameter_groups, refuse_other, report_on
-from .training import step, train, training_data
 
 # %% auto #0
-__all__ = ['WORKERS', 'TIMED', 'SIZES', 'STEPS', 'PLACES', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run',
+__all__ = ['WORKERS', 'TIMED', 'SIZES', 'STEPS', 'CONVERTED', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run',
            'single_threaded', 'killed', 'on_cluster', 'share_of', 'open_all', 'processes', 'run_grid', 'explicit_rein',
            'seconds_of', 'in_rounds', 'ratio', 'kept_bytes', 'adapter_costs', 'Turns', 'timed', 'step_shares',
            'drawn_labels', 'by_loop', 'label_jobs', 'converter_costs', 'as_cityscapes', 'sample_costs', 'machine_rates',
            'start_times', 'speed_rows', 'machine_words', 'bench_speed', 'speed_figure']
+
+# %% ../nbs/8_bench/37_benchmark.ipynb #83fc0450
+from .adapters import TokenAdapter, create_adapter
+from .backbones import compile_blocks, stages_of
+from .converters import CONVERTERS, Job, run_jobs
+from .core import code_version
+from .datasets import load_dataset
+from .domains import CITYSCAPES, CITYSCAPES_IDS, id_colours
+from .files import end_with, held, read_kept, whole_file
+from .recipes import Recipe, changed_fields, get_recipe, to_dict
+from .evaluation import confusion, loaded, next_batches, per_image, result_row
+from .results import counts_in, write_counts
+from .training import (Loss, batches, build, first_frames, make_accelerator, make_optimizer, parameter_groups, refuse_other,
+                                  report_on, step, train, training_data)
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #0001c187
 def grid(recipe: Recipe, # what all runs have in common
@@ -469,7 +475,7 @@ def _timed_training(recipe, root, steps, options): # the trained segmentor; seco
     loss = Loss(build(recipe, len(data.space.classes), **options).train())
     accelerator = make_accelerator(recipe)
     if recipe.compile: compile_blocks(loss.segmentor.backbone.model, accelerator.device)
-    optimizer = torch.optim.AdamW(parameter_groups(loss.segmentor, recipe.weight_decay), lr=recipe.lr)
+    optimizer, halt = make_optimizer(parameter_groups(loss.segmentor, recipe.weight_decay), recipe.lr, accelerator.device)
     optimizer.register_step_pre_hook(_turning(turns, "optimiser"))
     optimizer.register_step_post_hook(_turning(turns, "the rest"))
     model, optimizer = accelerator.prepare(loss, optimizer)
@@ -481,7 +487,7 @@ def _timed_training(recipe, root, steps, options): # the trained segmentor; seco
             turns.turn("loading")
             given = next_batches(loader, recipe.accumulate)
             turns.turn("the rest")
-            step(accelerator, model, loss.segmentor.normalise, optimizer, given)
+            step(accelerator, model, loss.segmentor.normalise, optimizer, given, halt=halt)
             turns.turn(None)
             seconds.append(turns.seconds)
     return loss, seconds[1:] # the first one warms up
@@ -536,12 +542,6 @@ STEPS |= {f"{model}, {head}": replace(_published, backbone=backbone, head=head)
           for model, backbone in {"ViT-S": "dinov2_s", "ViT-L": "dinov2_l"}.items() for head in ("dpt", "mask2former")}
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #a611f9ec
-from tempfile import TemporaryDirectory
-from PIL import Image
-from .converters import CONVERTERS, Job, run_jobs
-from .domains import CITYSCAPES, CITYSCAPES_IDS, id_colours
-from .evaluation import confusion
-
 def drawn_labels(size: tuple[int, int], # (height, width)
                  ids: int, # how many there are, from 0
                  seed: int = 0, # of the generator
@@ -567,14 +567,14 @@ def by_loop(job: Job # of a converter that looks ids up in a table
     Image.fromarray(labels).save(job.target)
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #3107c1cc
-PLACES = dict(gta=("labels", (1052, 1914), 35), mapillary=("training/labels", (2448, 3264), 66)) # folder, (height, width), ids
+CONVERTED = dict(gta=("labels", (1052, 1914), 35), mapillary=("training/labels", (2448, 3264), 66)) # folder, (height, width), ids
 
-def label_jobs(name: str, # a row of `PLACES`
+def label_jobs(name: str, # a row of `CONVERTED`
                base: Path, # empty folder, gets label files
                files: int = 2, # how many
 ) -> list[Job]: # what their conversion takes
     "Label files as published, with made-up content."
-    folder, size, ids = PLACES[name]
+    folder, size, ids = CONVERTED[name]
     palette = np.zeros((256, 3), np.uint8)
     for i, colour in id_colours(CITYSCAPES, CITYSCAPES_IDS).items(): palette[i] = colour
     (base / folder).mkdir(parents=True)
@@ -587,7 +587,7 @@ def label_jobs(name: str, # a row of `PLACES`
     return jobs
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #89be1a1a
-def converter_costs(name: str, # a row of `PLACES`
+def converter_costs(name: str, # a row of `CONVERTED`
                     rounds: int, # see `in_rounds`
 ) -> list[dict]: # rows
     "Processor time of a conversion in relation to `by_loop`, and what a second worker gains by the clock."
@@ -604,7 +604,7 @@ def converter_costs(name: str, # a row of `PLACES`
     rows = [dict(what=what, value=1e3 * np.median(took[what]) / many, unit="ms a file") for what in took]
     rows += [dict(what="ours", unit="of a loop over ids", **ratio(took["ours"], took["loop"])),
              dict(what="two workers", unit="times as fast as one", **ratio(pool[1], pool[2]))]
-    h, w = PLACES[name][1]
+    h, w = CONVERTED[name][1]
     return [dict(size=f"{w} x {h}", name=f"prepare {name}", **row) for row in rows]
 
 # %% ../nbs/8_bench/37_benchmark.ipynb #edfaed76
@@ -676,7 +676,7 @@ def speed_rows(quick: bool) -> list[dict]: # all rows
         rows = machine_rates(rounds)
         for size in list(SIZES)[:1] if quick else SIZES: rows += adapter_costs(size, max(5, rounds // SIZES[size][1]))
         for name in list(STEPS)[:1] if quick else STEPS: rows += step_shares(STEPS[name], 3, name)
-        for name in list(PLACES)[:1] if quick else PLACES: rows += converter_costs(name, rounds)
+        for name in list(CONVERTED)[:1] if quick else CONVERTED: rows += converter_costs(name, rounds)
         rows += sample_costs(rounds)
     return rows + start_times(1 if quick else 3)
 

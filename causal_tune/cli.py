@@ -271,7 +271,8 @@ def trained_on(recipe: Recipe) -> list[str]: # domains
 
 def print_mean(rows: list[dict], recipe: Recipe) -> None: # results, and what was run
     "The plain mean over the domains not trained on, where there are several, and the protocol."
-    others = [r for r in rows if r["domain"] not in trained_on(recipe)]
+    seen = trained_on(recipe)
+    others = [r for r in rows if r["domain"] not in seen]
     mean = {k: sum(r[k] for r in others) / max(len(others), 1) for k in ("miou", "aacc", "macc")}
     if len(others) > 1: print_row(dict(domain="mean", data="domains not trained on", **mean))
     print("Recipe:", ", ".join(f"{k}={v}" for k, v in set_fields(recipe).items()))

@@ -44,7 +44,7 @@ from .datasets import evenly_spaced, load_dataset
 from .evaluation import classify, confusion, iou as class_iou
 from .results import read_results
 from .training import checkpoint_of, cutoffs_of, load_checkpoint, read_cutoffs
-from .observation import Gathered, Observation, directions, gather, joined, observe, outliers as outlying, thinned
+from .observation import Gathered, Observation, directions, gather, joined, observe, outliers as outlying, some_blocks
 from .artifacts import artifact_report, outlier_figure
 from .evidence import edges_for, evidence_by_layer, joined_evidence, one_grid, skill_curves
 from .figures import data_uri, difference_plot, information_figure
@@ -552,7 +552,7 @@ def example(lab: FrequencyLab, seen: list, # an observation for each model
 def contents(lab: FrequencyLab, holds: Contents) -> dict: # plain values and bytes
     "What the browser draws from."
     keep = evenly_spaced(range(len(lab.seen.spectra.layers)), holds.blocks)
-    seen = [thinned(one.seen, keep) for one in lab.models.values()]
+    seen = [some_blocks(one.seen, keep) for one in lab.models.values()]
     picks = picks_of(lab, holds.images)
     ranges = lab.ranges | dict(layer=(0, len(keep) - 1), image=(0, max(len(picks) - 1, 0)))
     return dict(

@@ -18,7 +18,7 @@ from .images import image_files, line_of, read_image, resize
 
 # %% auto #0
 __all__ = ['Gathered', 'Row', 'in_a_row', 'Item', 'scene_numbers', 'gather', 'spectra', 'principal_directions', 'directions',
-           'keep_count', 'Glimpse', 'glimpse', 'Observation', 'observe', 'joined', 'thinned', 'robust', 'outliers']
+           'keep_count', 'Glimpse', 'glimpse', 'Observation', 'observe', 'joined', 'some_blocks', 'robust', 'outliers']
 
 # %% ../nbs/7_insight/31_observation.ipynb #ee2d8ea7
 class Gathered(NamedTuple):
@@ -308,7 +308,7 @@ def joined(a: Observation, b: Observation) -> Observation: # of other domains, a
                       a.spectra.layers, a.spectra.counts + b.spectra.counts)
     return Observation(spectra, a.maps | b.maps, a.norms | b.norms, a.limits, a.notes + b.notes)
 
-def thinned(seen: Observation,
+def some_blocks(seen: Observation,
             keep: list[int], # places of blocks, from 0
 ) -> Observation:
     "Some of the blocks."

@@ -16,8 +16,8 @@ from .released import fourier_parts
 from .spectral import exporting
 
 # %% auto #0
-__all__ = ['SET_VARIANTS', 'attend_normalised', 'TwoBranches', 'half_spectrum', 'from_half_spectrum', 'mirrored', 'polar',
-           'from_waves', 'apart', 'together', 'SET', 'real_fourier', 'released_parts', 'released_whole',
+__all__ = ['FAINT', 'SET_VARIANTS', 'attend_normalised', 'TwoBranches', 'half_spectrum', 'from_half_spectrum', 'mirrored',
+           'polar', 'from_waves', 'apart', 'together', 'SET', 'real_fourier', 'released_parts', 'released_whole',
            'attend_evenly', 'ReleasedSET', 'haar', 'inverse_haar', 'FADA']
 
 # %% ../nbs/2_adapters/11_peers.ipynb #13b7a192
@@ -126,16 +126,17 @@ def _own_mirrors(grid, like): # (h*u, 1) of both axes
     return (_own_mirror(h, like)[:, None] & _own_mirror(w, like)[:w // 2 + 1]).flatten()[:, None]
 
 # %% ../nbs/2_adapters/11_peers.ipynb #cb5a124f
+FAINT = 1e-6 # the largest amplitude of a wave that has neither phase nor gradient
+
 def polar(real: Tensor, imaginary: Tensor, # (b, h*u, c), of `half_spectrum`
           grid: tuple[int, int], # (h, w)
-          tiny: float = 1e-6, # up to this amplitude the phase is 0
 ) -> tuple[Tensor, Tensor]: # (b, h*u, c) each: amplitude, and phase in -pi..pi
-    "Amplitudes and phases of half a spectrum."
+    "Amplitudes and phases of half a spectrum; the phase of a faint wave is 0."
     amplitude = (real ** 2 + imaginary ** 2).sqrt()
     phase = torch.atan2(imaginary, real)
     own = torch.pi * (real < 0).to(real.dtype) # or the sign of a rounding error would make -pi of pi
     phase = torch.where(_own_mirrors(grid, real), own, phase)
-    return amplitude, phase * (amplitude > tiny) # `masked_fill` takes five times as long
+    return amplitude, phase * (amplitude > FAINT) # `masked_fill` takes five times as long
 
 def from_waves(amplitude: Tensor, mean: Tensor, turn: Tensor, # (b, h*u, c): a', u and v
 ) -> tuple[Tensor, Tensor]: # real and imaginary part
@@ -160,9 +161,9 @@ class _Apart(torch.autograd.Function): # tokens -> amplitude and phase
     @staticmethod
     def backward(ctx, to_amplitude, to_phase):
         amplitude, phase = ctx.saved_tensors
-        there = amplitude > 1e-6
+        there = amplitude > FAINT
         along = to_amplitude * there
-        across = to_phase * there / amplitude.clamp(min=1e-6) # of what is its own mirror image, `from_half_spectrum` ignores it
+        across = to_phase * there / amplitude.clamp(min=FAINT) # of what is its own mirror image, `from_half_spectrum` ignores it
         counts = mirrored(ctx.grid[1], phase).repeat(ctx.grid[0])[:, None]
         parts = (part / counts for part in _along(-phase, along, across))
         return from_half_spectrum(*parts, ctx.grid).to(ctx.dtype), None
@@ -171,7 +172,7 @@ class _Apart(torch.autograd.Function): # tokens -> amplitude and phase
 def apart(tokens: Tensor, # (b, h*w, c)
           grid: tuple[int, int], # (h, w)
 ) -> tuple[Tensor, Tensor]: # (b, h*u, c) each, as `polar`
-    "Amplitudes and phases of half the spectrum of tokens. Faint waves, of 1e-6 or less, have no gradient."
+    "Amplitudes and phases of half the spectrum of tokens. Waves of `FAINT` or less have no gradient."
     return polar(*half_spectrum(tokens, grid), grid) if exporting() else _Apart.apply(tokens, grid)
 
 # %% ../nbs/2_adapters/11_peers.ipynb #b484aa72

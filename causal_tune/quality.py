@@ -506,7 +506,9 @@ def say_how_long(name: str, recipe: Recipe, # of the experiment
     trials = (1 + len(families_searched(compared))) * len(SEARCH_SEEDS) * len(MULTIPLES)
     jobs = jobs or processes(runs)
     num_classes = len(load_dataset(recipe.train, root).space.classes)
-    hours = training_hours(recipe, runs, num_classes, jobs) + training_hours(in_search, trials, num_classes, jobs)
+    def hours_of(timed, number): return training_hours(timed, number, num_classes, jobs)
+    alike = in_search == recipe # as a rule; then its steps are timed once
+    hours = hours_of(recipe, runs + trials) if alike else hours_of(recipe, runs) + hours_of(in_search, trials)
     print(f"{name}: {runs} runs of {recipe.iterations} steps, and at least {trials} of {in_search.iterations} to search rates, about "
           f"{hours:.1f} h of training with {jobs} processes; finished runs are not repeated.")
 
