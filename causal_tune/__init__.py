@@ -5,38 +5,25 @@ costs milliseconds.
 """
 __version__ = "0.1.0"
 
-import importlib
-from .core import repair_torchvision
+from .core.registry import lazy_names, repair_torchvision
 
-_home = {
-    "dct2": "spectral", "idct2": "spectral",
+_homes = {
+    **dict.fromkeys(["dct2", "idct2"], "spectra.dct"),
     **dict.fromkeys(["DifferenceOfGaussians", "GaussianBand", "PiecewiseBand", "IdealBand", "ButterworthBand",
-                     "LearnableBand", "create_band", "split"], "bands"),
-    **dict.fromkeys(["create_adapter", "list_adapters"], "adapters"),
-    **dict.fromkeys(["create_backbone", "list_backbones"], "backbones"),
-    "FrequencyLab": "lab",
-    "list_heads": "heads",
-    **dict.fromkeys(["Segmentor", "create_segmentor"], "segmentor"),
-    **dict.fromkeys(["load_published", "segmentor_from_published", "HubSegmentor"], "checkpoints"),
-    **dict.fromkeys(["load_dataset", "list_datasets", "own_data"], "datasets"),
-    **dict.fromkeys(["prepare", "check_data"], "converters"),
-    **dict.fromkeys(["Recipe", "get_recipe", "list_recipes"], "recipes"),
-    **dict.fromkeys(["train", "load_checkpoint", "report_on"], "training"), "evaluate": "evaluation",
+                     "LearnableBand", "create_band", "split"], "spectra.bands"),
+    **dict.fromkeys(["create_adapter", "list_adapters"], "adapters.base"),
+    **dict.fromkeys(["create_backbone", "list_backbones"], "models.backbones"),
+    "list_heads": "models.heads",
+    **dict.fromkeys(["Segmentor", "create_segmentor"], "models.segmentor"),
+    **dict.fromkeys(["load_dataset", "list_datasets", "own_data"], "data.datasets"),
+    **dict.fromkeys(["prepare", "check_data"], "data.converters"),
+    **dict.fromkeys(["Recipe", "get_recipe", "list_recipes"], "training.recipe"),
+    **dict.fromkeys(["train", "load_checkpoint", "report_on"], "training.loop"),
+    "evaluate": "training.evaluation",
+    "FrequencyLab": "lab.widget",
+    **dict.fromkeys(["load_published", "segmentor_from_published", "HubSegmentor"], "published.checkpoints"),
 }
-# chapters whose entries a registry is expected to hold, or whose methods a class
-_registering = {"adapters": ["causal", "released", "peers", "tuning"], "heads": ["mask2former"],
-                **dict.fromkeys(["segmentor", "training"], ["checkpoints"])}
-__all__ = list(_home)
-
-
-def __getattr__(name):
-    if name not in _home: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _home[name]
-    for chapter in _registering.get(home, []): importlib.import_module(f"{__name__}.{chapter}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
-
-
-def __dir__(): return sorted({*globals(), *__all__})
-
+__all__ = list(_homes)
+__getattr__, __dir__ = lazy_names(__name__, _homes)
 
 repair_torchvision()

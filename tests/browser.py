@@ -5,7 +5,7 @@ import json, os, re, socket, statistics, subprocess, sys, time, urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 import nbformat
-from causal_tune.figures import find_browser
+from causal_tune.research.figures import find_browser
 
 CHROMIUM = find_browser()
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -14,20 +14,20 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 HOSTILE = ["</script><script>window.hacked = 1</script>", '"><img src=x onerror="window.hacked = 1">', "a\nb 'c' `${d}` {layer} & <b>bold</b>",
            "long " + 295 * "x", "\u202eright to left \u05d0\u05d1"]  # names of folders, classes and files
 
-TOY = """from causal_tune.lab import FrequencyLab
-from causal_tune.datasets import load_dataset
-from causal_tune.segmentor import create_segmentor
+TOY = """from causal_tune.lab.widget import FrequencyLab
+from causal_tune.data.datasets import load_dataset
+from causal_tune.models.segmentor import create_segmentor
 data = {d: load_dataset(f"toyscapes:domain={d},split=val,n=2") for d in ("clear", "fog", "night", "rain")}
 lab = FrequencyLab(create_segmentor("toy_vit", head="linear", num_classes=19), data, size=(96, 128))
 lab"""
 VIT_S = """import causal_tune, timm, torch
-from causal_tune.lab import FrequencyLab
+from causal_tune.lab.widget import FrequencyLab
 model = timm.create_model("vit_small_patch16_224", dynamic_img_size=True, num_classes=0)
 data = {d: torch.randint(0, 255, (8, 3, 512, 512), dtype=torch.uint8) for d in ("clear", "fog", "night", "rain")}
 lab = FrequencyLab(model, data)
 lab"""
 LARGE = """import causal_tune, timm, torch
-from causal_tune.lab import FrequencyLab
+from causal_tune.lab.widget import FrequencyLab
 class Same(torch.nn.Module): # no attention: what the features are does not matter here, how many there are does
     def forward(self, x, *args, **options): return x
 model = timm.create_model("vit_tiny_patch16_224", depth=24, embed_dim=24, num_heads=1, patch_size=8, dynamic_img_size=True, num_classes=0)

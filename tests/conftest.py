@@ -12,13 +12,13 @@ ENV |= dict(ACCELERATE_USE_CPU="true", PYTHONWARNINGS="ignore")
 
 
 def pytest_report_header():
-    from causal_tune.figures import find_browser
+    from causal_tune.research.figures import find_browser
     return f"browser: {find_browser() or 'none found'}"
 
 
 def missing():
     "What is missing for tests that open pages or draw pictures, None if nothing is."
-    from causal_tune.figures import find_browser
+    from causal_tune.research.figures import find_browser
     if find_spec("playwright") is None: return "playwright is not installed"
     if find_browser() is None: return "no Chrome or Chromium was found"
 
@@ -36,7 +36,7 @@ def weights(tmp_path_factory):
     "Random weights of toy_vit in a file."
     import torch
     from safetensors.torch import save_file
-    from causal_tune.backbones import create_backbone
+    from causal_tune.models.backbones import create_backbone
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "toy_vit.safetensors"
     save_file(create_backbone("toy_vit", pretrained=False).model.state_dict(), path)

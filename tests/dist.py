@@ -22,7 +22,7 @@ print(f"{len(names)} modules of {home.parent}")
 STREET = """
 import numpy as np
 from PIL import Image
-from causal_tune.datasets import load_dataset
+from causal_tune.data.datasets import load_dataset
 image = load_dataset("toyscapes:domain=fog,split=test,n=1")[0]["image"]
 Image.fromarray(np.asarray(image).transpose(1, 2, 0)).save("street.png")
 """

@@ -50,7 +50,7 @@ def inputs(folder: Path) -> None:
     import numpy as np, torch
     from PIL import Image
     from safetensors.torch import save_file
-    from causal_tune.backbones import create_backbone
+    from causal_tune.models.backbones import create_backbone
     rng = np.random.default_rng(0)
     def photo(*parts, size=(48, 64, 3), below=256):
         path = folder.joinpath(*parts)
@@ -72,7 +72,7 @@ def shrink_benchmark() -> None:
     "The benchmark with one small experiment, one rate and a made-up band; costs are measured in seconds, so they are made up too."
     import pandas as pd
     from types import SimpleNamespace
-    from causal_tune import quality
+    from causal_tune.compare import experiments as quality
     class Found(SimpleNamespace):
         def __str__(self): return "ideal:low=0.001,high=0.55"
     recipe = replace(quality.EXPERIMENTS["toyscapes"].recipe, train=toy("clear", "train", 4), validate=toy("clear", "val", 2),
@@ -90,7 +90,16 @@ def load_everything() -> None:
     "Import what the commands import, and render what they render, so that a fork has it."
     import cv2, torch
     import accelerate, torch.utils.tensorboard  # noqa: F401
-    from causal_tune import benchmark, cli, converters, datasets, demo, lab, offline, quality, results, training  # noqa: F401
+    from causal_tune.compare import grid as benchmark
+    from causal_tune.cli.commands import commands as cli
+    from causal_tune.data import converters
+    from causal_tune.data import datasets
+    from causal_tune.compare import demo
+    from causal_tune.lab.widget import widget as lab
+    from causal_tune.lab.widget import page as offline
+    from causal_tune.compare import experiments as quality
+    from causal_tune.research import statistics as results
+    from causal_tune.training.loop import loop as training  # noqa: F401
     from multiprocessing import get_context
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -137,7 +146,7 @@ def watch(kill: Kill | None, leader: int) -> None:
     "Count the calls of all points, and die at the one that `kill` names."
     import numpy as np, torch
     from PIL import Image
-    from causal_tune.segmentor import Segmentor
+    from causal_tune.models.segmentor import Segmentor
     owners = {"os": os, "Path": Path, "torch": torch, "np": np, "AdamW": torch.optim.AdamW, "Segmentor": Segmentor,
               "Image": Image.Image}
     def counted(at, original):
@@ -173,7 +182,7 @@ def begin(words: list[str], folder: Path, kill: Kill | None) -> int: # process i
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
         watch(kill, os.getpid())
-        from causal_tune.cli import main
+        from causal_tune.cli.commands import main
         status = main(words)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         leave()

@@ -58,7 +58,7 @@ def slope(kilobytes, # after each round
 
 
 def toy(): # the smallest whole model, with random weights
-    from causal_tune.segmentor import create_segmentor
+    from causal_tune.models.segmentor import create_segmentor
     return create_segmentor("toy_vit", "causal_tune", "linear", pretrained=False)
 
 
@@ -68,7 +68,7 @@ def pictures(domains=("clear", "fog")): # domain -> images
 
 def moves():
     "Every control of one lab is moved, and what is asked is answered."
-    from causal_tune.lab import FrequencyLab
+    from causal_tune.lab.widget import FrequencyLab
     lab = FrequencyLab(toy(), pictures())
     values = dict(filter=["dog", "gaussian", "butterworth", "learnable", "none"], order=[1, 2, 3], keep_dc=[True, False],
                   layer=[0, 3, 7], domain=["clear", "fog"], reference=["fog", "clear"], image=[0, 1], scale=["log", "share"],
@@ -82,7 +82,7 @@ def moves():
 
 def labs():
     "A lab on a model of its own is opened, moved, and closed."
-    from causal_tune.lab import FrequencyLab
+    from causal_tune.lab.widget import FrequencyLab
     images = pictures()
     def open_and_close(i):
         lab = FrequencyLab(toy(), images)
@@ -103,8 +103,8 @@ def predict():
 
 def segmentors():
     "Models are made, with each adapter in turn."
-    from causal_tune.adapters import list_adapters
-    from causal_tune.segmentor import create_segmentor
+    from causal_tune.adapters.base import list_adapters
+    from causal_tune.models.segmentor import create_segmentor
     adapters = itertools.cycle("soma:first_layer=4" if name == "soma" else name for name in list_adapters())
     def make(i): create_segmentor("toy_vit", next(adapters), "dpt", pretrained=False)
     return make
@@ -115,7 +115,7 @@ def weights():
     import tempfile
     from pathlib import Path
     from safetensors.torch import save_file
-    from causal_tune.backbones import create_backbone
+    from causal_tune.models.backbones import create_backbone
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "toy_vit.safetensors"
     save_file(create_backbone("toy_vit", pretrained=False).model.state_dict(), path)
@@ -125,7 +125,7 @@ def weights():
 
 def frames():
     "Toyscapes of ever new seeds, in all weathers, are rendered and looked at again."
-    from causal_tune import datasets
+    from causal_tune.data import datasets
     datasets.render_pair.limit = 1e6 # bytes; full before the first fifth of the rounds is over
     def render(i):
         for again in range(2): datasets.render_pair(i, datasets.DOMAINS[i % len(datasets.DOMAINS)], (48, 64))

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from memory import held, slope
-from causal_tune.adapters import list_adapters
-from causal_tune.backbones import create_backbone
-from causal_tune.heads import HEADS
-from causal_tune.recipes import Recipe, get_recipe
-from causal_tune.segmentor import create_segmentor  # registers all heads
-from causal_tune.training import evaluate_on, load_checkpoint, train
+from causal_tune.adapters.base import list_adapters
+from causal_tune.models.backbones import create_backbone
+from causal_tune.models.heads import HEADS
+from causal_tune.training.recipe import Recipe, get_recipe
+from causal_tune.models.segmentor import create_segmentor  # registers all heads
+from causal_tune.training.loop import evaluate_on, load_checkpoint, train
 
 WARM_UP = 2 # turns through all pairs, at least
 SMALL = dict(soma="soma:first_layer=4", mask2former="mask2former:width=64,encoder_layers=2,decoder_layers=3,points=1024") # as specs

@@ -4,9 +4,9 @@ torch = pytest.importorskip("torch")
 import numpy as np
 import causal_tune  # before timm
 from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from causal_tune.artifacts import artifact_report, blank_features, compare, feature_statistics, outlier_table, plant
-from causal_tune.backbones import PRESETS, architecture, create_backbone, create_model
-from causal_tune.observation import outliers
+from causal_tune.research.artifacts import artifact_report, blank_features, compare, feature_statistics, outlier_table, plant
+from causal_tune.models.backbones import PRESETS, architecture, create_backbone, create_model
+from causal_tune.research.observation import outliers
 
 VIT = dict(depth=3, embed_dim=48, num_heads=3)
 SMALL = {VisionTransformer: VIT | dict(img_size=64), Eva: VIT | dict(img_size=64),
@@ -71,7 +71,7 @@ def test_batch_size_does_not_matter(images):
 
 
 def test_learnable_band_leaves_no_gradient(images):
-    from causal_tune.bands import create_band
+    from causal_tune.spectra.bands import create_band
     band = create_band("learnable")
     table = artifact_report(small("dinov2_s"), images, band)["filter"]
     assert table.real_removed.between(0, 1).all() and band.raw_low.grad is None

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 import causal_tune  # before timm
 import timm
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from causal_tune.backbones import (PRESETS, architecture, create_backbone, create_model, find_weights, list_backbones,
+from causal_tune.models.backbones import (PRESETS, architecture, create_backbone, create_model, find_weights, list_backbones,
                                    load_weights, stages_of, use_attention, xformers_attention)
 
 NAMES = [n for n in PRESETS if n != "toy_vit"]
@@ -278,7 +278,7 @@ def test_missing_weights_name_the_file(name, monkeypatch, tmp_path):
         if pretrained: raise OSError("no network")
         return real(*args, **options)
     monkeypatch.setattr(timm, "create_model", offline)
-    monkeypatch.setattr("causal_tune.backbones.find_spec", lambda package: None) # nor are weights installed
+    monkeypatch.setattr("causal_tune.models.backbones.find_spec", lambda package: None) # nor are weights installed
     with pytest.raises(FileNotFoundError) as err: create_backbone(name)
     hub = timm.get_pretrained_cfg(PRESETS[name][0]).hf_hub_id
     assert f"huggingface.co/{hub}" in str(err.value) and hub == f"timm/{PRESETS[name][0].replace('_quickgelu', '')}"

@@ -12,14 +12,14 @@ pytestmark = pytest.mark.skipif(not DATA or not (Path(DATA) / "camvid").is_dir()
 @pytest.mark.parametrize("spec, frames", [("split=train,domain=day", 305), ("split=train,domain=dusk", 62),
                                           ("split=val,domain=day", 101), ("split=test,domain=day", 171)])
 def test_frames_of_each_domain(spec, frames):
-    from causal_tune.datasets import load_dataset
+    from causal_tune.data.datasets import load_dataset
     data = load_dataset(f"camvid:{spec}")
     assert len(data) == frames and data.domain == spec.split("=")[-1]
 
 
 def test_no_frame_is_both_trained_on_and_reported():
-    from causal_tune.datasets import load_dataset
-    from causal_tune.recipes import get_recipe
+    from causal_tune.data.datasets import load_dataset
+    from causal_tune.training.recipe import get_recipe
     recipe = get_recipe("camvid_day2dusk")
     specs = recipe.train, recipe.validate, *recipe.targets
     names = {spec: {s.name for s in load_dataset(spec).samples} for spec in specs}
@@ -27,7 +27,7 @@ def test_no_frame_is_both_trained_on_and_reported():
 
 
 def test_labels_use_the_classes():
-    from causal_tune.datasets import load_dataset
+    from causal_tune.data.datasets import load_dataset
     seen = set()
     for item in load_dataset("camvid:split=all,n=12"):
         assert item["image"].shape[1:] == item["label"].shape == (360, 480)
@@ -36,10 +36,10 @@ def test_labels_use_the_classes():
 
 
 def test_predict_and_evaluate():
-    from causal_tune.datasets import load_dataset
-    from causal_tune.evaluation import miou
-    from causal_tune.recipes import get_recipe
-    from causal_tune.training import build, evaluate_on
+    from causal_tune.data.datasets import load_dataset
+    from causal_tune.training.evaluation import miou
+    from causal_tune.training.recipe import get_recipe
+    from causal_tune.training.loop import build, evaluate_on
     recipe, spec = get_recipe("camvid_day2dusk", adapter="causal_tune"), "camvid:split=train,domain=dusk,n=3"
     segmentor = build(recipe, 11, pretrained=False).eval()
     data, cms = evaluate_on(segmentor, recipe, spec)

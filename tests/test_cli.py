@@ -26,7 +26,7 @@ def test_help_of_a_command(cli, command):
 
 
 def test_recipes_are_listed(cli):
-    from causal_tune.recipes import RECIPES
+    from causal_tune.training.recipe import RECIPES
     done = cli("recipes")
     assert done.returncode == 0
     for name in RECIPES: assert name in done.stdout
@@ -66,7 +66,7 @@ def test_recipes_are_listed(cli):
     (["prepare", "gta", "--worker", "2"], "--workers"),
 ])
 def test_wrong_input_is_one_message(words, expected, weights, tmp_path, monkeypatch, capsys):
-    from causal_tune.cli import main
+    from causal_tune.cli.commands import main
     monkeypatch.chdir(tmp_path)
     try: status = main([str(weights) if w == "WEIGHTS" else w for w in words])
     except SystemExit as stop: status = stop.code  # of argparse
@@ -80,14 +80,14 @@ def test_wrong_input_shows_no_traceback(cli):
 
 def test_options_are_not_abbreviated():
     "`demo --seed 7` is the recipe's seed, not `--seeds 7`."
-    from causal_tune.cli import parse
+    from causal_tune.cli.commands import parse
     args = parse(["demo", "--seed", "7"])
     assert args.changes == dict(seed=7) and args.seeds == 3
 
 
 def test_help_of_train_lists_every_field_by_group(cli):
     from dataclasses import fields
-    from causal_tune.recipes import Recipe
+    from causal_tune.training.recipe import Recipe
     _, *groups = re.split(r"^(data|model|training|evaluation):$", cli("train", "--help").stdout, flags=re.M)
     listed = dict(zip(groups[::2], groups[1::2]))
     for f in fields(Recipe):
@@ -97,14 +97,14 @@ def test_help_of_train_lists_every_field_by_group(cli):
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["recipes"]])
 def test_help_needs_no_model(words):
     "Help comes at once: neither torch nor numpy is loaded for it."
-    code = ("import sys\nfrom causal_tune.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code = ("import sys\nfrom causal_tune.cli.commands import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
             "assert not {'torch', 'numpy', 'cv2', 'pandas'} & set(sys.modules), list(sys.modules)")
     done = subprocess.run([sys.executable, "-c", code, *words], env=ENV, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0 and "train" in done.stdout, done.stderr
 
 
 def test_eval_takes_what_training_left_open(cli):
-    from causal_tune.cli import EVALUATION, parse
+    from causal_tune.cli.commands import EVALUATION, parse
     said = cli("eval", "--help").stdout
     assert all(f"--{name}" in said for name in EVALUATION) and "--lr" not in said
     args = parse(["eval", "run.pt", "--eval-size", "96", "128", "--window=32x32"])
@@ -150,7 +150,7 @@ def test_predict_writes_labels_of_the_images_size(run, cli, tmp_path):
 
 def test_predict_a_folder_a_video_and_the_camera(run, tmp_path, capsys, monkeypatch):
     import cv2
-    from causal_tune.cli import main
+    from causal_tune.cli.commands import main
     (tmp_path / "street").mkdir()
     for name in ("a.png", "b.jpg"): Image.new("RGB", (51, 70), "grey").save(tmp_path / "street" / name)
     writer = cv2.VideoWriter(str(tmp_path / "street/drive.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
@@ -225,9 +225,9 @@ def acdc(tmp_path):
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     "A small published checkpoint, its backbone and its recipe; and the segmentor they were made from."
-    from causal_tune.checkpoints import published_state
-    from causal_tune.recipes import RECIPES, replace
-    from causal_tune.segmentor import create_segmentor
+    from causal_tune.published.checkpoints import published_state
+    from causal_tune.training.recipe import RECIPES, replace
+    from causal_tune.models.segmentor import create_segmentor
     torch.manual_seed(0)
     s = create_segmentor("vit_tiny_patch16_224", "causal_tune:variant=released,num_tokens=8,rank=2", "mask2former:width=32,"
                          "encoder_layers=1,decoder_layers=1,encoder_hidden=32,decoder_hidden=32", pretrained=False, img_size=64)
@@ -243,13 +243,13 @@ def published(tmp_path, monkeypatch):
 
 
 def call(*words):
-    from causal_tune.cli import main
+    from causal_tune.cli.commands import main
     return main([str(w) for w in words])
 
 
 def test_eval_of_a_published_checkpoint(acdc, published, capsys):
-    from causal_tune.evaluation import evaluate, result_row
-    from causal_tune.datasets import load_dataset
+    from causal_tune.training.evaluation import evaluate, result_row
+    from causal_tune.data.datasets import load_dataset
     segmentor, words = published
     assert call("eval", *words, "--root", acdc) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
@@ -276,8 +276,9 @@ def test_the_published_order_of_words(acdc, published, capsys):
 
 
 def test_rows_before_an_error_are_printed_and_kept(run, cli, tmp_path, monkeypatch, capsys):
-    from causal_tune import cli as C, training
-    from causal_tune.evaluation import evaluate
+    from causal_tune.cli.commands import commands as C
+    from causal_tune.training.loop import loop as training
+    from causal_tune.training.evaluation import evaluate
     def evaluate_once(segmentor, data, *options, **more):
         if data.domain == "snow": raise OSError("the disk is gone")
         return evaluate(segmentor, data, *options, **more)
@@ -302,7 +303,7 @@ def test_a_failed_submission_refuses_no_other(acdc, published, capsys):
 def test_any_image_by_default(acdc, published):
     "Without a word of windows or sizes, smaller and larger than what it was trained on."
     import causal_tune as ct
-    from causal_tune.converters import acdc_submission
+    from causal_tune.data.converters import acdc_submission
     segmentor = ct.segmentor_from_published("iter_40000.pth", num_heads=3, img_size=64, backbone="converted.pth")
     for size in ((36, 48), (75, 101)): assert segmentor.predict(np.zeros((*size, 3), np.uint8)).shape == size
     assert acdc_submission(segmentor, "upload.zip", acdc).exists()
@@ -318,7 +319,7 @@ def test_a_missing_conversion_is_told_how_to_make(size, name, acdc, published, c
 
 
 def test_another_backbone_asks_for_its_own_file(acdc, capsys, monkeypatch, tmp_path):
-    from causal_tune import backbones
+    from causal_tune.models import backbones
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(backbones.timm, "create_model", lambda *a, **k: 1 / 0)
     for d in ("train", "val"):
@@ -349,7 +350,7 @@ def test_predictions_for_acdcs_server(acdc, published, capsys):
 
 
 def test_convert_backbone(tmp_path, capsys):
-    from causal_tune.checkpoints import read_weights
+    from causal_tune.published.checkpoints import read_weights
     state = {"cls_token": torch.randn(1, 1, 8), "pos_embed": torch.randn(1, 1 + 37 * 37, 8), "mask_token": torch.zeros(1, 8),
              "patch_embed.proj.weight": torch.randn(8, 3, 14, 14), "patch_embed.proj.bias": torch.randn(8)}
     torch.save(state, tmp_path / "src.pth")

@@ -4,8 +4,8 @@ from contextlib import suppress
 from dataclasses import replace
 import psutil
 import pytest
-from causal_tune.benchmark import on_cluster, run_grid
-from causal_tune.recipes import Recipe
+from causal_tune.compare.grid import on_cluster, run_grid
+from causal_tune.training.recipe import Recipe
 
 # read when Ray is imported: what it waits for, and how nice its processes are, is too little and too much on a busy machine
 os.environ |= dict(RAY_raylet_start_wait_time_s="200", RAY_worker_niceness="0")

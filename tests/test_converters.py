@@ -39,14 +39,14 @@ def photo(w, h): return RNG.integers(0, 256, (h, w, 3), dtype=np.uint8)
 
 
 def label(spec, root, index=0):
-    from causal_tune.datasets import load_dataset
+    from causal_tune.data.datasets import load_dataset
     return load_dataset(spec, root=root)[index]["label"].numpy()
 
 
 # --- the recorded conversions ---------------------------------------------------------------------------------------
 
 def test_gta(tmp_path, recorded):
-    from causal_tune.converters import prepare
+    from causal_tune.data.converters import prepare
     put(tmp_path / "gta/images/00001.png", photo(12, 12))
     put(tmp_path / "gta/labels/00001.png", palette(recorded["gta"]["inp"]))
     assert prepare("gta", tmp_path) == (1, 0) and prepare("gta", tmp_path) == (0, 1)
@@ -55,8 +55,8 @@ def test_gta(tmp_path, recorded):
 
 def test_a_pair_of_gta_that_differs(tmp_path, capsys):
     "All frames are compared, not a sample; training takes the label at its image's size, or ignores it."
-    from causal_tune.converters import check_data, prepare
-    from causal_tune.datasets import load_dataset, train_transform
+    from causal_tune.data.converters import check_data, prepare
+    from causal_tune.data.datasets import load_dataset, train_transform
     for i in range(40):
         ids = np.full((30, 40), 26)
         put(tmp_path / f"gta/images/{i:05d}.png", photo(40, 30))
@@ -76,7 +76,7 @@ def test_a_pair_of_gta_that_differs(tmp_path, capsys):
 
 
 def test_sizes_of_all_frames_are_compared(tmp_path):
-    from causal_tune.converters import check_data
+    from causal_tune.data.converters import check_data
     for i in range(30):
         put(tmp_path / f"bdd100k/images/10k/val/{i:02d}.jpg", photo(8, 6))
         put(tmp_path / f"bdd100k/labels/sem_seg/masks/val/{i:02d}.png", np.zeros((6, 9 if i == 11 else 8), np.uint8))
@@ -85,7 +85,7 @@ def test_sizes_of_all_frames_are_compared(tmp_path):
 
 
 def test_cityscapes(tmp_path, recorded):
-    from causal_tune.converters import prepare
+    from causal_tune.data.converters import prepare
     frame = "aachen/aachen_000000_000019"
     for split in ("train", "val"):
         put(tmp_path / f"cityscapes/leftImg8bit/{split}/{frame}_leftImg8bit.png", photo(64, 48))
@@ -99,7 +99,7 @@ def test_cityscapes(tmp_path, recorded):
 
 @pytest.mark.parametrize("published", [False, True])
 def test_mapillary_half(tmp_path, recorded, published):
-    from causal_tune.converters import CONVERTERS, MAPILLARY_IDS, prepare
+    from causal_tune.data.converters import CONVERTERS, MAPILLARY_IDS, prepare
     recorded, base = recorded["mapillary_resize"], tmp_path / "mapillary"
     back = {t: i for i, t in MAPILLARY_IDS.items()}  # any class that becomes the train id
     ids = np.vectorize(back.get)(recorded["in_lab"].numpy()).astype(np.uint8)
@@ -122,7 +122,7 @@ def test_mapillary_half(tmp_path, recorded, published):
 
 def test_mapillary_in_both_zips(tmp_path):
     "Labels of 1.2 lie in training/labels of its own zip, in training/v1.2/labels of that of 2.0, beside those of 2.0."
-    from causal_tune.converters import check_data, prepare
+    from causal_tune.data.converters import check_data, prepare
     for version, where in (("1.2", "labels"), ("2.0", "v1.2/labels")):
         root = tmp_path / version
         for part in ("training", "validation"):
@@ -135,7 +135,7 @@ def test_mapillary_in_both_zips(tmp_path):
 
 
 def test_mapillary_classes(tmp_path):
-    from causal_tune.converters import MAPILLARY_CLASSES, MAPILLARY_IDS, prepare
+    from causal_tune.data.converters import MAPILLARY_CLASSES, MAPILLARY_IDS, prepare
     put(tmp_path / "mapillary/training/images/b.jpg", photo(66, 1))
     put(tmp_path / "mapillary/training/v1.2/labels/b.png", palette([range(66)]))
     assert prepare("mapillary", tmp_path) == (1, 0)
@@ -149,8 +149,8 @@ def test_mapillary_classes(tmp_path):
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="CAUSAL_TUNE_DATA names no folder that holds the whole recordings")
 def test_tables_of_the_whole_recordings():
     import torch
-    from causal_tune.converters import MAPILLARY_CLASSES, MAPILLARY_IDS, OUTLINES, paint
-    from causal_tune.domains import CITYSCAPES_IDS, remap
+    from causal_tune.data.converters import MAPILLARY_CLASSES, MAPILLARY_IDS, OUTLINES, paint
+    from causal_tune.data.labels import CITYSCAPES_IDS, remap
     maps = json.loads((GOLDEN / "label_maps.json").read_text())
     labels = torch.load(GOLDEN / "labels.pt", weights_only=True)
     assert dict(zip(MAPILLARY_CLASSES, MAPILLARY_IDS.values())) == maps["mapillary_train_id_True"]
@@ -169,7 +169,7 @@ CHILD = """
 import signal, sys, time
 from io import BytesIO
 from PIL import Image
-from causal_tune.converters import prepare
+from causal_tune.data.converters import prepare
 signal.signal(signal.SIGINT, signal.default_int_handler)
 save = Image.Image.save
 def slowly(self, path, *args, **options):  # every file is half written for a while
@@ -209,7 +209,7 @@ def stop(root, with_signal):
 
 def check_whole(root):
     "Every file that is there equals what it should be."
-    from causal_tune.converters import gta_jobs
+    from causal_tune.data.converters import gta_jobs
     for job in gta_jobs(root / "gta"):
         if job.target.exists(): assert (np.asarray(Image.open(job.target)) == np.asarray(job.make())).all(), job.target
 
@@ -235,7 +235,7 @@ def test_killed_stopped_and_finished(gta):
 
 
 def test_unreadable_files_are_listed_and_the_others_made(gta):
-    from causal_tune.converters import prepare
+    from causal_tune.data.converters import prepare
     for name in ("00003", "00017"):
         path = gta / f"gta/labels/{name}.png"
         path.write_bytes(path.read_bytes()[:-40])
@@ -246,7 +246,7 @@ def test_unreadable_files_are_listed_and_the_others_made(gta):
 
 
 def test_nothing_to_convert(tmp_path):
-    from causal_tune.converters import CONVERTERS, prepare
+    from causal_tune.data.converters import CONVERTERS, prepare
     for name in CONVERTERS:
         with pytest.raises(FileNotFoundError): prepare(name, tmp_path)
     (tmp_path / "cityscapes").mkdir()
@@ -257,8 +257,8 @@ def test_nothing_to_convert(tmp_path):
 # --- what is there --------------------------------------------------------------------------------------------------
 
 def test_check_of_nothing(tmp_path):
-    from causal_tune.converters import check_data
-    from causal_tune.datasets import LAYOUTS
+    from causal_tune.data.converters import check_data
+    from causal_tune.data.datasets import LAYOUTS
     found = check_data(root=tmp_path / "absent")
     assert len(found) == len(LAYOUTS) and not found.ok and str(found).count("not there") == len(LAYOUTS)
     with pytest.raises(ValueError, match="kitti"): check_data("kitti")
@@ -266,8 +266,8 @@ def test_check_of_nothing(tmp_path):
 
 def test_check_of_every_layout(tmp_path):
     "A tiny whole copy of each data set is found to be in order."
-    from causal_tune.converters import check_data
-    from causal_tune.datasets import LAYOUTS
+    from causal_tune.data.converters import check_data
+    from causal_tune.data.datasets import LAYOUTS
     for name, row in LAYOUTS.items():
         for images, labels in row.splits.values():
             for d in row.domains:
@@ -282,7 +282,7 @@ def test_check_of_every_layout(tmp_path):
 
 
 def test_check_names_what_is_wrong(tmp_path):
-    from causal_tune.converters import check_data
+    from causal_tune.data.converters import check_data
     base = tmp_path / "bdd100k"
     masks = base / "labels/sem_seg/masks/val"
     for name in "abcd": put(base / f"images/10k/val/{name}.jpg", photo(8, 6))
@@ -298,7 +298,7 @@ def test_check_names_what_is_wrong(tmp_path):
 
 
 def test_check_tells_what_to_run(tmp_path, recorded):
-    from causal_tune.converters import check_data, prepare
+    from causal_tune.data.converters import check_data, prepare
     put(tmp_path / "mapillary/validation/images/a.jpg", recorded["mapillary_resize"]["in_jpg"])
     put(tmp_path / "mapillary/validation/v1.2/labels/a.png", palette(recorded["mapillary_resize"]["in_lab"]))
     for step in ("mapillary", "mapillary-half"):
@@ -333,7 +333,7 @@ def acdc(tmp_path):
 
 
 def test_acdc_submission(acdc):
-    from causal_tune.converters import acdc_submission
+    from causal_tune.data.converters import acdc_submission
     out, first, second = acdc / "made/upload.zip", Model(stop_after=3), Model()
     with pytest.raises(KeyboardInterrupt): acdc_submission(first, out, acdc)
     assert not out.exists() and acdc_submission(second, out, acdc) == out and len(second.seen) == 5
@@ -347,7 +347,7 @@ def test_acdc_submission(acdc):
 
 
 def test_acdc_submission_refuses(acdc):
-    from causal_tune.converters import acdc_submission
+    from causal_tune.data.converters import acdc_submission
     with pytest.raises(ValueError, match=".zip"): acdc_submission(Model(), acdc / "upload", acdc)
     model = Model(); model.num_classes = 11
     with pytest.raises(ValueError, match="19 classes"): acdc_submission(model, acdc / "upload.zip", acdc)
@@ -356,8 +356,8 @@ def test_acdc_submission_refuses(acdc):
 
 
 def test_acdc_submission_goes_on_after_a_bad_image(acdc):
-    from causal_tune.converters import acdc_submission
-    from causal_tune.images import SomeFailed
+    from causal_tune.data.converters import acdc_submission
+    from causal_tune.data.images import SomeFailed
     bad, *rest = sorted(acdc.glob("acdc/rgb_anon/*/test/*/*.png"))
     whole = bad.read_bytes()
     bad.write_bytes(whole[:40])
@@ -373,6 +373,6 @@ def test_acdc_submission_goes_on_after_a_bad_image(acdc):
 
 
 def test_an_archive_leads_nowhere_else(acdc):
-    from causal_tune.converters import acdc_submission
+    from causal_tune.data.converters import acdc_submission
     put(acdc / "acdc/rgb_anon/fog/test/GOPRfog/..\\..\\up_rgb_anon.png", photo(12, 8))
     with pytest.raises(ValueError, match="rename it"): acdc_submission(Model(), acdc / "upload.zip", acdc)

@@ -16,7 +16,7 @@ DAY = "camvid:split=test,domain=day,n=2"
 
 
 def load(spec, *args, **kwargs):
-    from causal_tune.datasets import load_dataset
+    from causal_tune.data.datasets import load_dataset
     return load_dataset(spec, *args, **kwargs)
 
 
@@ -42,8 +42,8 @@ def test_n_chooses_clean_frames(tmp_path):
 
 @pytest.mark.parametrize("spec", [TOY, pytest.param(DAY, marks=camvid)])
 def test_every_corruption_and_its_size(spec):
-    from causal_tune.corruptions import CORRUPTIONS
-    from causal_tune.images import fit_size
+    from causal_tune.data.corruptions import CORRUPTIONS
+    from causal_tune.data.images import fit_size
     size = load(spec)[0]["label"].shape
     for name in CORRUPTIONS:
         specs = (f"{spec},{more}corruption={name}:5" for more in ("", "size=96x128,"))
@@ -58,7 +58,7 @@ def test_every_corruption_and_its_size(spec):
 CHILD = """
 import sys, zlib
 import numpy as np
-from causal_tune.datasets import load_dataset
+from causal_tune.data.datasets import load_dataset
 np.random.seed(int(sys.argv[1]))
 for spec in sys.argv[2:]:
     print(*(zlib.crc32(x["image"].numpy().tobytes()) for x in load_dataset(spec)))
@@ -83,7 +83,7 @@ def test_same_pixels_in_other_processes():
 
 
 def test_numpys_generator_goes_on():
-    from causal_tune.corruptions import CORRUPTIONS, corrupt, numpy_seeded
+    from causal_tune.data.corruptions import CORRUPTIONS, corrupt, numpy_seeded
     image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
     np.random.seed(5); wanted = np.random.rand(3)
     np.random.seed(5)
@@ -94,7 +94,7 @@ def test_numpys_generator_goes_on():
 
 
 def test_cityscapes_own_size():
-    from causal_tune.corruptions import corrupt
+    from causal_tune.data.corruptions import corrupt
     image = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), dtype=np.uint8)
     for name in ("frost", "fog", "motion_blur", "defocus_blur"):
         out = corrupt(image, name, 5)
@@ -109,7 +109,7 @@ def test_wrong_descriptors(spec, said):
 
 
 def test_without_the_package(monkeypatch, capsys):
-    from causal_tune.datasets import read_spec
+    from causal_tune.data.datasets import read_spec
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
     assert read_spec(f"{TOY},corruption=fog")[1]["corruption"] == "fog" and len(load(TOY)) == 2
     with pytest.raises(ValueError, match=r"pip install '\.\[corruptions\]'"): load(f"{TOY},corruption=fog")
@@ -150,7 +150,7 @@ def test_real_folders(tmp_path):
 
 
 def test_check_data(tmp_path, capsys):
-    from causal_tune.cli import main
+    from causal_tune.cli.commands import main
     assert main(["check-data", "cityscapes_c", "--root", str(tmp_path)]) == 1 # it was asked for
     absent = capsys.readouterr().out
     assert absent.startswith("cityscapes_c: not there") and len(absent.splitlines()) == 2
@@ -165,9 +165,9 @@ def test_check_data(tmp_path, capsys):
 
 def test_report(weights, capsys):
     "Two corruptions, each a row of its own; the mean leaves the clean domain out, and an evaluation repeats exactly."
-    from causal_tune.cli import print_mean
-    from causal_tune.recipes import Recipe
-    from causal_tune.training import build, report_on
+    from causal_tune.cli.commands import print_mean
+    from causal_tune.training.recipe import Recipe
+    from causal_tune.training.loop import build, report_on
     torch.manual_seed(0)
     clear = TOY.replace("n=2", "n=3")
     recipe = Recipe(weights=str(weights), eval_size=(96, 128),
@@ -185,9 +185,9 @@ def test_report(weights, capsys):
 
 
 def test_recipes():
-    from causal_tune.corruptions import CORRUPTIONS
-    from causal_tune.datasets import read_spec
-    from causal_tune.recipes import RECIPES, replace
+    from causal_tune.data.corruptions import CORRUPTIONS
+    from causal_tune.data.datasets import read_spec
+    from causal_tune.training.recipe import RECIPES, replace
     day, city = RECIPES["camvid_day2corruptions"], RECIPES["c2cityscapes_c"]
     options = [read_spec(t)[1] for t in (*day.targets, *city.targets)]
     assert "corruption" not in options[0] and all(o["n"] == 10 and o["domain"] == "day" for o in options[:16])
@@ -200,7 +200,7 @@ def test_recipes():
 
 @camvid
 def test_recipe_frames():
-    from causal_tune.recipes import RECIPES
+    from causal_tune.training.recipe import RECIPES
     recipe = RECIPES["camvid_day2corruptions"]
     frames = [[s.name for s in load(t).samples] for t in recipe.targets]
     assert all(f == frames[0] for f in frames) and len(set(frames[0])) == 10

@@ -2,15 +2,15 @@
 import inspect, os
 from pathlib import Path
 import numpy as np, pytest, torch
-from causal_tune.backbones import create_backbone
-from causal_tune.bands import BANDS
-from causal_tune.core import parse_spec
-from causal_tune.datasets import load_dataset
-from causal_tune.evidence import EDGES, band_evidence, band_table
-from causal_tune.observation import gather
-from causal_tune.recipes import get_recipe
-from causal_tune.segmentor import create_segmentor
-from causal_tune.suggest import corruption_stand_ins, perturbed, stand_ins, suggest_band
+from causal_tune.models.backbones import create_backbone
+from causal_tune.spectra.bands import BANDS
+from causal_tune.core.registry import parse_spec
+from causal_tune.data.datasets import load_dataset
+from causal_tune.research.evidence import EDGES, band_evidence, band_table
+from causal_tune.research.observation import gather
+from causal_tune.training.recipe import get_recipe
+from causal_tune.models.segmentor import create_segmentor
+from causal_tune.research.suggest import corruption_stand_ins, perturbed, stand_ins, suggest_band
 
 def street(n=16, **options): return load_dataset(f"toyscapes:domain=clear,split=train,n={n}", size=(96, 128), **options)
 CHANGES = {k: stand_ins()[k] for k in ("noise", "spurious")}

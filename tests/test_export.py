@@ -8,16 +8,16 @@ import numpy as np, pytest
 
 import torch
 import causal_tune as ct  # before timm: repairs torchvision
-from causal_tune.export import WRITES, lacks
+from causal_tune.published.export import WRITES, lacks
 
 missing = [requirement for requirement in WRITES if lacks(requirement)]
 if missing: pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
 
 from timm.models.vision_transformer import VisionTransformer
-from causal_tune.bands import BANDS, create_band
-from causal_tune.domains import CAMVID
-from causal_tune.export import OnnxSegmentor, export_onnx
-from causal_tune.recipes import Recipe
+from causal_tune.spectra.bands import BANDS, create_band
+from causal_tune.data.labels import CAMVID
+from causal_tune.published.export import OnnxSegmentor, export_onnx
+from causal_tune.training.recipe import Recipe
 from conftest import ENV, ROOT
 
 HEADS = dict(linear="linear", dpt="dpt:width=16",
@@ -82,7 +82,7 @@ def test_predictions(tmp_path):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, weights):
     "A finished run of two steps."
-    from causal_tune.training import train
+    from causal_tune.training.loop import train
     folder = tmp_path_factory.mktemp("run")
     recipe = Recipe(name="tiny", adapter="none", head="linear", weights=str(weights), train="toyscapes:domain=clear,split=train,n=4",
                     targets=("toyscapes:domain=fog,split=test,n=1",), crop=(40, 48), eval_size=(40, 48), batch_size=2, iterations=2,
@@ -100,7 +100,7 @@ class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in INSTALLED - ALLOWED: raise ImportError(f"{name} is not installed here")
 sys.meta_path.insert(0, Missing())
-from causal_tune.cli import main
+from causal_tune.cli.commands import main
 status = main(sys.argv[1:])
 assert "torch" not in sys.modules
 sys.exit(status)
@@ -109,8 +109,8 @@ sys.exit(status)
 
 def test_without_torch(run, cli, tmp_path):
     from PIL import Image
-    from causal_tune.training import load_checkpoint
-    from causal_tune.images import fit_size
+    from causal_tune.training.loop import load_checkpoint
+    from causal_tune.data.images import fit_size
     done = cli("export", run, "--out", tmp_path / "model.onnx", timeout=400)
     assert done.returncode == 0, done.stderr
     assert "100.0 % of pixels" in done.stdout
@@ -129,6 +129,6 @@ def test_without_torch(run, cli, tmp_path):
 
 
 def test_missing_packages(monkeypatch):
-    from causal_tune.export import export_run
+    from causal_tune.published.export import export_run
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ValueError, match="This needs onnxscript>=0.7: pip install 'onnxscript>=0.7'"): export_run("runs/any")

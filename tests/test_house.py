@@ -61,4 +61,4 @@ def test_the_measure_itself():
     assert unused("import a, b.c\nfrom d import (e,\n f as g)\nimport h  # registers\nb.c(e)") == {"a", "g"}
     assert packed("a, b = 1, 2\nc, d = e\nf = 1, 2") == 1
     assert late("Segmentor.loss = loss\nx.y = 1") == ["Segmentor.loss"]
-    assert imports("def f():\n    from causal_tune.lab import x\n    from causal_tune import y\n    import causal_tune.z") == {"lab", "y", "z"}
+    assert imports("def f():\n    from causal_tune.lab.widget import x\n    from causal_tune import y\n    import causal_tune.z") == {"lab", "y", "z"}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from causal_tune.images import BACKDROP, load_picture, read_image, read_label
+from causal_tune.data.images import BACKDROP, load_picture, read_image, read_label
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -45,7 +45,7 @@ BROKEN = broken()
 
 
 def call(*words):
-    from causal_tune.cli import main
+    from causal_tune.cli.commands import main
     return main([str(word) for word in words])
 
 
@@ -173,7 +173,7 @@ def test_a_file_that_may_not_be_read(tmp_path):
 
 def pair(root, image, label, stem="0006R0_1", end=".png"):
     "A frame of CamVid with its label; returns the item."
-    from causal_tune.datasets import load_dataset
+    from causal_tune.data.datasets import load_dataset
     for folder, picture, ending in (("train", image, end), ("trainannot", label, ".png")):
         (root / "camvid" / folder).mkdir(parents=True, exist_ok=True)
         picture.save(root / "camvid" / folder / (stem + ending))
@@ -182,7 +182,7 @@ def pair(root, image, label, stem="0006R0_1", end=".png"):
 
 def numbered(ids, order):
     "Ids as a palette image of CamVid's colours, numbered in some order."
-    from causal_tune.domains import CAMVID
+    from causal_tune.data.labels import CAMVID
     colours = [*CAMVID.palette.tolist(), [0, 0, 0]]
     picture = Image.fromarray(np.argsort(order)[ids].astype(np.uint8))
     picture.putpalette([x for i in order for x in colours[i]])
@@ -209,7 +209,7 @@ VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128, 0, 12
 
 
 def test_an_unknown_palette_is_refused(tmp_path):
-    from causal_tune.converters import check_data
+    from causal_tune.data.converters import check_data
     label = Image.fromarray(np.zeros((12, 16), np.uint8))
     label.putpalette([7, 7, 7])
     with pytest.raises(ValueError, match=r"0006R0_1.png: its palette gives number 0 the colour \(7, 7, 7\), which is no known one"):
@@ -223,7 +223,7 @@ def test_a_turned_photo_needs_a_turned_label(tmp_path):
     assert pair(tmp_path, photo, turned)["image"].shape == (3, 16, 12)
     raw = tmp_path / "camvid/train/0006R0_1.png"
     raw.write_bytes(CORPUS["a.png"])
-    from causal_tune.datasets import load_dataset
+    from causal_tune.data.datasets import load_dataset
     assert load_dataset("camvid:split=train", root=tmp_path)[0]["image"].shape == (3, 16, 12)
     stored.save(tmp_path / "camvid/trainannot/0006R0_1.png")
     with pytest.raises(ValueError, match="12 x 16 but its label .* 16 x 12.*orientation"): load_dataset("camvid:split=train", root=tmp_path)[0]
@@ -235,8 +235,8 @@ def io_file(folder, content):
 
 
 def test_one_frame_twice_is_trained_on_once(tmp_path, capsys):
-    from causal_tune.converters import check_data
-    from causal_tune.datasets import load_dataset
+    from causal_tune.data.converters import check_data
+    from causal_tune.data.datasets import load_dataset
     label = Image.new("L", (16, 12), 3)
     pair(tmp_path, Image.new("RGB", (16, 12), "red"), label, end=".PNG")
     pair(tmp_path, Image.new("RGB", (16, 12), "blue"), label, end=".jpg")
@@ -301,7 +301,7 @@ def test_scores_that_are_no_numbers_end_predict_eval_and_export(run, capsys, tmp
 
 
 def test_a_lab_leaves_out_what_it_cannot_read(tmp_path, weights):
-    from causal_tune.lab import open_lab
+    from causal_tune.lab.widget import open_lab
     for domain in ("day", "night"):
         (tmp_path / domain).mkdir()
         for i in range(2): Image.fromarray(RNG.integers(0, 256, (32, 48, 3), dtype=np.uint8)).save(tmp_path / domain / f"{i}.png")

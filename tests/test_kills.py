@@ -32,7 +32,7 @@ def test_what_is_lost_is_seen(tmp_path):
     (made / "log.csv").write_text("iteration,loss,lr,seconds\n0,1,.1,5\n0,1,.1,5\n1,1,.1,6\n")
     (made / "a.png").rename(made / "c.png")
     assert kills.compare(whole, kills.result(tmp_path)) == ["out/c.png is there too", "out/a.png is missing", "out/log.csv differs"]
-    holder = "import sys, time; from causal_tune.files import held\nwith held(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    holder = "import sys, time; from causal_tune.core.files import held\nwith held(sys.argv[1]): print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", holder, made], stdout=subprocess.PIPE, env=ENV | dict(PYTHONPATH=str(ROOT)))
     other.stdout.readline()
     assert kills.held_locks(tmp_path) == [f"{made / '.lock'} is locked"]
@@ -97,8 +97,8 @@ def small_disk(tmp_path):
 
 
 def test_grid_on_a_full_disk_goes_on_when_there_is_room(weights, small_disk, tmp_path):
-    from causal_tune.benchmark import grid, run_grid
-    from causal_tune.recipes import get_recipe
+    from causal_tune.compare.grid import grid, run_grid
+    from causal_tune.training.recipe import get_recipe
     recipe = replace(get_recipe("demo"), weights=str(weights), head="linear", crop=(32, 48), eval_size=(32, 48), batch_size=2, iterations=4,
                      save_every=2, precision="no", train=kills.toy("clear", "train", 4), targets=(kills.toy("fog", "test", 2),))
     runs = grid(recipe, {"none": {}}, [0, 1])

@@ -75,9 +75,9 @@ def test_light_and_wide(tmp_path):
 
 
 EVIDENCE = """import causal_tune, timm, pandas as pd
-from causal_tune.lab import FrequencyLab
-from causal_tune.datasets import load_dataset
-from causal_tune.results import write_table
+from causal_tune.lab.widget import FrequencyLab
+from causal_tune.data.datasets import load_dataset
+from causal_tune.research.statistics import write_table
 rows = [(a, d, x, .2, x - .5, x + .5, "none") for a, x in (("rein", .6), ("causal_tune", -.2)) for d in ("fog", "night")]
 columns = ["adapter", "domain", "difference", "sd_over_seeds", "low", "high", "reference"]
 write_table("quality_toy_differences.csv", pd.DataFrame(rows, columns=columns), "made up")
@@ -140,9 +140,9 @@ def drop_two_files(page, folder, torn):
 
 STRANGE = f"names = {HOSTILE!r}" + """
 import numpy as np, torch
-from causal_tune.domains import LabelSpace
-from causal_tune.lab import FrequencyLab
-from causal_tune.segmentor import create_segmentor
+from causal_tune.data.labels import LabelSpace
+from causal_tune.lab.widget import FrequencyLab
+from causal_tune.models.segmentor import create_segmentor
 rng = np.random.default_rng(0)
 def item(): return dict(image=torch.from_numpy(rng.integers(0, 255, (3, 32, 48), dtype=np.uint8)), label=rng.integers(0, 5, (32, 48)))
 head = create_segmentor("toy_vit", head="linear", num_classes=5)
@@ -175,7 +175,7 @@ def test_hostile_names_are_text(tmp_path):
 
 @pytest.fixture(scope="module")
 def lab():
-    from causal_tune.lab import open_lab
+    from causal_tune.lab.widget import open_lab
     return open_lab(n=1)
 
 
@@ -200,7 +200,7 @@ def test_without_a_browser_nothing_is_written(lab, tmp_path, monkeypatch):
 def test_ready_notebook_runs(tmp_path):
     import nbformat
     from nbclient import NotebookClient
-    from causal_tune.lab import lab_notebook
+    from causal_tune.lab.widget import lab_notebook
     nb = nbformat.read(lab_notebook(tmp_path, dict(n=1)), 4)
     NotebookClient(nb, timeout=120, kernel_name="python3").execute()
     assert "application/vnd.jupyter.widget-view+json" in nb.cells[-1].outputs[-1].data

@@ -1,7 +1,7 @@
 """What was used is given back."""
 import gc, weakref
 from memory import pictures, slope, toy
-from causal_tune.lab import FrequencyLab
+from causal_tune.lab.widget import FrequencyLab
 
 
 def collect():

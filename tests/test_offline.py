@@ -10,7 +10,7 @@ DOMAINS = ("clear", "fog", "night")
 @pytest.fixture(scope="module")
 def lab():
     from causal_tune import FrequencyLab
-    from causal_tune.datasets import load_dataset
+    from causal_tune.data.datasets import load_dataset
     data = {d: load_dataset(f"toyscapes:domain={d},split=val,n=2") for d in DOMAINS}
     return FrequencyLab("toy_vit", data, size=(80, 128), state=dict(domain="night"))  # 10 x 16: radii fall on cut-offs
 
@@ -82,9 +82,9 @@ def numbers(page, **state): # gain, shares, radial curve of a state
 @pytest.mark.parametrize("cuts", [(.2, .7), (.13, .42)])
 @pytest.mark.parametrize("name", ["dog", "gaussian", "piecewise", "ideal", "butterworth", "learnable", "none"])
 def test_numbers_are_those_of_python(page, lab, name, cuts, keep_dc):
-    from causal_tune.figures import gain_curve
-    from causal_tune.frequency import by_zone, suppressed
-    from causal_tune.lab import band_of
+    from causal_tune.research.figures import gain_curve
+    from causal_tune.spectra.energy import by_zone, suppressed
+    from causal_tune.lab.widget import band_of
     band, energy = band_of(name, cuts, 3, keep_dc), lab.seen.spectra.energy
     gain, shares, curve, profile = numbers(page, filter=name, cuts=list(cuts), order=3, keep_dc=keep_dc)
     np.testing.assert_allclose(np.reshape(gain, lab.grid), band(*lab.grid).detach().numpy(), atol=2e-6)
@@ -103,7 +103,7 @@ def shares_without_dc(energy):
 
 @pytest.mark.browser
 def test_differences_are_those_of_python(page, lab):
-    from causal_tune.frequency import relative_change
+    from causal_tune.spectra.energy import relative_change
     a, b = lab.seen.spectra.energy[2, 5], lab.seen.spectra.energy[0, 5]
     page.evaluate("lab.set({ domain: 'night', reference: 'clear', layer: 5 })")
     decibels, points = (np.reshape(page.evaluate(f"lab.change({share})"), lab.grid) for share in ("false", "true"))
@@ -115,8 +115,8 @@ def test_differences_are_those_of_python(page, lab):
 def test_kept_features_are_those_of_python(page, lab):
     import base64, io, torch
     from PIL import Image
-    from causal_tune.bands import split
-    from causal_tune.figures import pca_picture
+    from causal_tune.spectra.bands import split
+    from causal_tune.research.figures import pca_picture
     page.evaluate("lab.set({ filter: 'dog', cuts: [.2, .7], domain: 'night', layer: 4, image: 1 })")
     page.wait_for_timeout(400)
     sources = page.evaluate("[...document.querySelectorAll('[data-view=features] canvas')].map(c => c.toDataURL())")
@@ -221,7 +221,7 @@ def test_everything_answers_to_a_keyboard(page):
 
 @pytest.mark.browser
 def test_the_last_domain_stays_and_wrong_edges_are_explained(page):
-    from causal_tune.lab import band_of
+    from causal_tune.lab.widget import band_of
     page.evaluate("lab.set({ domains: ['fog'] })")
     page.wait_for_timeout(100)
     page.get_by_role("button", name="fog", exact=True).click()
@@ -283,7 +283,7 @@ def test_figures_and_words_leave_the_page(page):
 @pytest.mark.browser
 def test_the_summary_says_what_the_table_says(page, lab):
     page.evaluate("lab.set({ layer: 4, filter: 'dog', cuts: [.2, .7] })")
-    from causal_tune.frequency import suppressed_table
+    from causal_tune.spectra.energy import suppressed_table
     table = suppressed_table(lab.seen.spectra, lab.band).set_index(["domain", "layer"]).suppressed
     lines = page.evaluate("lab.words()")
     for domain in DOMAINS:
@@ -296,7 +296,7 @@ def pair(tmp_path_factory):
     "Two models of a pyramid side by side, one of them with filters that were learnt, and the log of its run."
     import timm, torch
     from causal_tune import FrequencyLab
-    from causal_tune.segmentor import create_segmentor
+    from causal_tune.models.segmentor import create_segmentor
     folder = tmp_path_factory.mktemp("pair")
     edges = [f"backbone.adapter.stages.{stage}.band.{edge}" for stage in (0, 3) for edge in ("low", "high")]
     head = ",".join(["iteration,loss,lr,validation_miou,seconds", *edges])

@@ -5,8 +5,8 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from causal_tune.cli import main
-from causal_tune.datasets import OWN
+from causal_tune.cli.commands import main
+from causal_tune.data.datasets import OWN
 
 
 def street(i, shade=1.):
@@ -53,7 +53,7 @@ def test_folders_from_training_to_prediction(run, folders, capsys, tmp_path):
 
 
 def test_the_lab_knows_the_classes(run, tmp_path):
-    from causal_tune.lab import open_lab
+    from causal_tune.lab.widget import open_lab
     lab = open_lab(tmp_path / "day/images", checkpoint=tmp_path / "run/checkpoint.pt", size=(32, 48), n=1)
     assert lab.space.classes == ("road", "sky") and lab.space.palette[1].tolist() == [70, 130, 180]
 
@@ -109,7 +109,7 @@ def test_a_folder_whose_name_holds_a_space(run, tmp_path, capsys):
 
 LIFTED = """
 from torch import nn, zeros
-from causal_tune.adapters import ADAPTERS, Adapter
+from causal_tune.adapters.base import ADAPTERS, Adapter
 
 @ADAPTERS.register("lifted")
 class Lifted(Adapter):
@@ -128,8 +128,8 @@ def test_a_run_without_targets_says_so(folders, tiny, capsys):
 
 def test_an_adapter_of_ones_own(folders, tiny, capsys, tmp_path, monkeypatch):
     "It is named on the command line, reaches processes that a command starts, and is asked for where nobody imported it."
-    from causal_tune.adapters import ADAPTERS, create_adapter
-    from causal_tune.core import OWN as MODULES
+    from causal_tune.adapters.base import ADAPTERS, create_adapter
+    from causal_tune.core.registry import OWN as MODULES
     monkeypatch.setenv(MODULES, "")
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "lifted.py").write_text(LIFTED)

@@ -60,7 +60,7 @@ def test_wheel_holds_every_module_and_the_command(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         entry = next(n for n in names if n.endswith("entry_points.txt"))
-        assert "causal-tune=causal_tune.cli:main" in archive.read(entry).decode().replace(" ", "")
+        assert "causal-tune=causal_tune.cli.commands:main" in archive.read(entry).decode().replace(" ", "")
     for module in (ROOT / "causal_tune").rglob("*.py"): assert module.relative_to(ROOT).as_posix() in names
     assert not [n for n in names if n.startswith(("tests", "nbs", "data", "runs"))]
 

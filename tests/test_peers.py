@@ -5,9 +5,9 @@ from dataclasses import replace
 from functools import partial
 import pytest, torch
 from causal_tune import create_adapter, list_adapters
-from causal_tune.backbones import check_backbone_contract, create_backbone, create_model
-from causal_tune.recipes import Recipe
-from causal_tune.training import build, load_checkpoint, train
+from causal_tune.models.backbones import check_backbone_contract, create_backbone, create_model
+from causal_tune.training.recipe import Recipe
+from causal_tune.training.loop import build, load_checkpoint, train
 
 VIT = dict(embed_dim=48, depth=2, num_heads=3)
 MODELS = {"dinov2_s": VIT | dict(img_size=64), "dinov2_s_reg": VIT | dict(img_size=64), "dinov3_s": VIT | dict(img_size=64),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from huggingface_hub import hub_mixin
 import causal_tune as ct
-from causal_tune import checkpoints
+from causal_tune.published import checkpoints
 
 IMAGE = np.arange(32 * 48 * 3, dtype=np.uint32).reshape(32, 48, 3).astype(np.uint8)
 

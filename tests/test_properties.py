@@ -9,15 +9,26 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, example, given, settings, strategies as st
-from causal_tune import bands as B, evaluation as E, frequency as F, recipes as R, spectral as S
-from causal_tune import converters, corruptions, datasets, domains, images, peers, released, results
-from causal_tune.adapters import ADAPTERS, create_adapter
-from causal_tune.backbones import create_backbone
-from causal_tune.core import format_spec, parse_spec
-from causal_tune.heads import HEADS
-from causal_tune.images import window_starts
-from causal_tune.segmentor import Segmentor
-from causal_tune.styles import create_style
+from causal_tune.spectra import bands as B
+from causal_tune.training.loop import evaluation as E
+from causal_tune.spectra import energy as F
+from causal_tune.training.loop import recipe as R
+from causal_tune.spectra import dct as S
+from causal_tune.data import converters
+from causal_tune.data import corruptions
+from causal_tune.data import datasets
+from causal_tune.data import labels as domains
+from causal_tune.data import images
+from causal_tune.adapters.base import peers
+from causal_tune.adapters.base import released
+from causal_tune.research import statistics as results
+from causal_tune.adapters.base import ADAPTERS, create_adapter
+from causal_tune.models.backbones import create_backbone
+from causal_tune.core.registry import format_spec, parse_spec
+from causal_tune.models.heads import HEADS
+from causal_tune.data.images import window_starts
+from causal_tune.models.segmentor import Segmentor
+from causal_tune.data.styles import create_style
 from timm.models.vision_transformer import VisionTransformer
 
 few = dict(deadline=None, suppress_health_check=list(HealthCheck))

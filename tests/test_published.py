@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import causal_tune as ct
-from causal_tune import datasets as D
-from causal_tune.checkpoints import PARTS, load_published, published_state, segmentor_from_published
-from causal_tune.evaluation import accuracy, confusion, miou
-from causal_tune.recipes import RECIPES, Recipe
-from causal_tune.training import build, load_checkpoint, lr_factor, parameter_groups, report_on, train
+from causal_tune.data import datasets as D
+from causal_tune.published.checkpoints import PARTS, load_published, published_state, segmentor_from_published
+from causal_tune.training.evaluation import accuracy, confusion, miou
+from causal_tune.training.recipe import RECIPES, Recipe
+from causal_tune.training.loop import build, load_checkpoint, lr_factor, parameter_groups, report_on, train
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 

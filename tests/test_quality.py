@@ -2,18 +2,18 @@
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
-from causal_tune.cli import main
-from causal_tune.quality import EXPERIMENTS
-from causal_tune.results import read_table
-from causal_tune.recipes import to_dict
+from causal_tune.cli.commands import main
+from causal_tune.compare.experiments import EXPERIMENTS
+from causal_tune.research.statistics import read_table
+from causal_tune.training.recipe import to_dict
 
 SCRIPT = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from causal_tune import quality
-from causal_tune.quality import Experiment, bench_quality
-from causal_tune.recipes import to_dict
+from causal_tune.compare import experiments as quality
+from causal_tune.compare.experiments import Experiment, bench_quality
+from causal_tune.training.recipe import to_dict
 
 toy = lambda domain, split, n: f"toyscapes:domain={domain},split={split},n={n}"
 recipe = replace(quality.EXPERIMENTS["toyscapes"].recipe, train=toy("clear", "train", 4), validate=toy("clear", "val", 2), head="linear",
@@ -78,8 +78,8 @@ def test_stopped_and_started_again(script, tmp_path):
 ENDLESS = """
 import sys
 from dataclasses import replace
-from causal_tune.benchmark import grid, run_grid
-from causal_tune.quality import EXPERIMENTS
+from causal_tune.compare.grid import grid, run_grid
+from causal_tune.compare.experiments import EXPERIMENTS
 
 recipe = replace(EXPERIMENTS["toyscapes"].recipe, train="toyscapes:domain=clear,split=train,n=4", targets=(), validate="", head="linear",
                  crop=(32, 48), iterations=10 ** 6, batch_size=2, save_every=10 ** 6)

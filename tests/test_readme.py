@@ -60,8 +60,8 @@ def stand_in(pretrained=False, **options) -> VisionTransformer:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     "A folder with what the pages speak of: data, photos, weights, a published checkpoint, a photograph."
-    from causal_tune.checkpoints import published_state
-    from causal_tune.segmentor import create_segmentor
+    from causal_tune.published.checkpoints import published_state
+    from causal_tune.models.segmentor import create_segmentor
     here = tmp_path_factory.mktemp("world")
     for split, drives in dict(train=("0006R0", "0001TP"), val=("0016E5",), test=("Seq05VD", "0001TP")).items():
         for drive in drives:
@@ -95,7 +95,9 @@ def world(tmp_path_factory):
 @pytest.fixture
 def smaller(world, monkeypatch):
     "In that folder, with the recipes and models above."
-    from causal_tune import backbones, cli, recipes
+    from causal_tune.models import backbones
+    from causal_tune.cli.commands import commands as cli
+    from causal_tune.training.loop import recipe as recipes
     asked = recipes.get_recipe
     def fewer(name, /, **overrides):
         recipe = replace(asked(name, **overrides), **FEWER)
@@ -112,7 +114,7 @@ def smaller(world, monkeypatch):
 
 
 def run(line, capsys):
-    from causal_tune.cli import main
+    from causal_tune.cli.commands import main
     name, *words = shlex.split(line)
     assert name == "causal-tune", f"{line}: only this command is known here"
     assert main(words) == 0, f"{line}\n{capsys.readouterr().err}"
@@ -148,7 +150,7 @@ def given() -> dict: # names that snippets use and do not make
 def test_python(page, smaller, world):
     "All snippets of a page, one after the other."
     if not (world / "checkpoints/dinov2_converted.pth").exists():
-        from causal_tune.checkpoints import convert_backbone
+        from causal_tune.published.checkpoints import convert_backbone
         convert_backbone("checkpoints/dinov2_vitl14_pretrain.pth", "checkpoints/dinov2_converted.pth")
     names = given()
     for body in snippets(page, "python"):

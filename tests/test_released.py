@@ -3,9 +3,9 @@ import json, math, os, warnings
 from pathlib import Path
 import pytest, torch
 import causal_tune as ct
-from causal_tune.bands import PiecewiseBand
-from causal_tune.released import released_inverse
-from causal_tune.spectral import dct2, idct2
+from causal_tune.spectra.bands import PiecewiseBand
+from causal_tune.adapters.released import released_inverse
+from causal_tune.spectra.dct import dct2, idct2
 
 GOLDEN = Path(os.environ.get("CAUSAL_TUNE_DATA", "data")) / "golden"
 ADAPTER = {"rein": "rein", "causal": "causal_tune:variant=released"}

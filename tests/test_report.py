@@ -3,10 +3,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import CHROMIUM, FLAGS
-from causal_tune.bands import DifferenceOfGaussians
-from causal_tune.domains import CITYSCAPES
-from causal_tune.figures import filter_curve
-from causal_tune.report import write_report
+from causal_tune.spectra.bands import DifferenceOfGaussians
+from causal_tune.data.labels import CITYSCAPES
+from causal_tune.research.figures import filter_curve
+from causal_tune.compare.report import write_report
 
 DOMAINS = "clear", "fog", "night", "rain", "snow"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ENV, trained
-from causal_tune import files
-from causal_tune.recipes import get_recipe
-from causal_tune.segmentor import Segmentor
-from causal_tune.training import Average, Log, Run, Stream, Terminated, decay_at, train, training_data
+from causal_tune.core.registry import files
+from causal_tune.training.recipe import get_recipe
+from causal_tune.models.segmentor import Segmentor
+from causal_tune.training.loop import Average, Log, Run, Stream, Terminated, decay_at, train, training_data
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +274,8 @@ def test_what_is_only_evaluated_may_change(recipe, tmp_path, capsys):
 
 RUN = """
 import sys
-from causal_tune.recipes import get_recipe
-from causal_tune.training import Run, train
+from causal_tune.training.recipe import get_recipe
+from causal_tune.training.loop import Run, train
 keep = Run.keep
 def said(run, log):
     keep(run, log)

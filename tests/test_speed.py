@@ -2,7 +2,7 @@
 import pandas as pd
 import pytest
 import torch
-from causal_tune.adapters import create_adapter
+from causal_tune.adapters.base import create_adapter
 
 SPECS = ("none", "rein", "causal_tune", "causal_tune:band=ideal", "causal_tune:residual=replace", "causal_tune:variant=released",
          "set", "set:variant=released", "fada")

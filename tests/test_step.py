@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import trained
-from causal_tune import backbones, training
-from causal_tune.recipes import get_recipe
-from causal_tune.segmentor import Segmentor
-from causal_tune.training import Run, Stream, train, training_data
+from causal_tune.models import backbones
+from causal_tune.training.loop import loop as training
+from causal_tune.training.recipe import get_recipe
+from causal_tune.models.segmentor import Segmentor
+from causal_tune.training.loop import Run, Stream, train, training_data
 
 WAITS = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten._unique2, torch.ops.aten.equal, torch.ops.aten.bincount,
          torch.ops.aten.masked_select}  # what gives a number or a size to the program: item, bool, tolist of one, an index by a mask
@@ -107,8 +108,8 @@ def test_a_bad_loss_does_no_harm(recipe, late, tmp_path, monkeypatch, save_every
 def test_frames_are_kept_decoded(recipe, tmp_path):
     "By recipe; the weights are the same, frames are decoded once, and a checkpoint says nothing of a folder of this machine."
     from PIL import Image
-    from causal_tune.datasets import render_pair
-    from causal_tune.training import load_checkpoint
+    from causal_tune.data.datasets import render_pair
+    from causal_tune.training.loop import load_checkpoint
     for i in range(3):
         for kind, array in zip(("images", "labels"), render_pair(i, "clear", (48, 64))):
             (tmp_path / kind).mkdir(exist_ok=True)

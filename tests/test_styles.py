@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import trained
-from causal_tune.cli import main, parse
-from causal_tune.recipes import Recipe, from_dict, get_recipe, set_fields, to_dict
-from causal_tune.training import Stream, train, training_data
+from causal_tune.cli.commands import main, parse
+from causal_tune.training.recipe import Recipe, from_dict, get_recipe, set_fields, to_dict
+from causal_tune.training.loop import Stream, train, training_data
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_style_changes_the_images_and_nothing_else(recipe):
                                             ("spurious:p=2", "p=2: give one from 0.0 to 1.0")])
 def test_unknown_style_is_one_line_before_any_step(spec, expected, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("causal_tune.training.step", lambda *_: pytest.fail("a step was taken"))
+    monkeypatch.setattr("causal_tune.training.loop.step", lambda *_: pytest.fail("a step was taken"))
     assert main(["train", "demo", "--weights", str(weights), "--style", spec, "--out", "run"]) == 2
     said = capsys.readouterr().err
     assert expected in said and said.count("\n") == 1

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 import causal_tune
-from causal_tune.backbones import create_backbone
-from causal_tune.cli import main
-from causal_tune.lab import FrequencyLab
-from causal_tune.images import image_files
+from causal_tune.models.backbones import create_backbone
+from causal_tune.cli.commands import main
+from causal_tune.lab.widget import FrequencyLab
+from causal_tune.data.images import image_files
 
 HOSTILE = ["<script>steal()</script>", "</script><img src=x onerror=steal()>", "\"onmouseover=\"steal()\" x='", "a\nb", "x" * 200,
            "\u202egnp.exe", "<!--", "${steal()}", "&lt;b&gt;"]
@@ -77,7 +77,7 @@ def test_no_archive_is_unpacked():
 def test_the_lab_is_bound_to_this_machine(tmp_path, monkeypatch):
     calls = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(causal_tune.cli, "become", calls.append) # which would put JupyterLab in the place of these tests
+    monkeypatch.setattr(causal_tune.cli.commands, "become", calls.append) # which would put JupyterLab in the place of these tests
     assert not main(["lab", "--out", str(tmp_path)])
     words, = calls
     assert "--ip=127.0.0.1" in words and not any("token" in word or "password" in word for word in words)
@@ -116,9 +116,9 @@ def test_a_real_lab_listens_to_this_machine_alone_and_asks_for_its_token(tmp_pat
 
 def test_names_stay_text_in_the_report(tmp_path):
     "Domains, adapters and classes, in its tables, figures and what was done."
-    from causal_tune.domains import LabelSpace
-    from causal_tune.report import write_report
-    from causal_tune.results import Redrawn, differences
+    from causal_tune.data.labels import LabelSpace
+    from causal_tune.compare.report import write_report
+    from causal_tune.research.statistics import Redrawn, differences
     names = [name for name in HOSTILE if "\n" not in name] # which results refuse
     space = LabelSpace(names[0], tuple(names), np.zeros((len(names), 3), np.uint8))
     rows = [dict(adapter=adapter, seed=seed, domain=domain, miou=.5, iou=dict.fromkeys(names, .5))

@@ -2,15 +2,15 @@
 import inspect
 import pytest
 import torch
-from causal_tune.adapters import ADAPTERS, create_adapter
-from causal_tune.bands import BANDS, create_band
-from causal_tune.cli import main
-from causal_tune.core import Registry, parse_spec
-from causal_tune.corruptions import read_corruption
-from causal_tune.heads import HEADS
-from causal_tune.segmentor import create_segmentor
-from causal_tune.styles import STYLES
-import causal_tune.mask2former, causal_tune.peers, causal_tune.released, causal_tune.tuning  # enter themselves
+from causal_tune.adapters.base import ADAPTERS, create_adapter
+from causal_tune.spectra.bands import BANDS, create_band
+from causal_tune.cli.commands import main
+from causal_tune.core.registry import Registry, parse_spec
+from causal_tune.data.corruptions import read_corruption
+from causal_tune.models.heads import HEADS
+from causal_tune.models.segmentor import create_segmentor
+from causal_tune.data.styles import STYLES
+import causal_tune.models.mask2former, causal_tune.adapters.peers, causal_tune.adapters.released, causal_tune.adapters.tuning  # enter themselves
 
 WRONG = {"text": "x", "empty": "", "nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"), "true": True, "fraction": 2.5, "zero": 0, "negative": -1,
          "huge": 10 ** 9, "beyond": 10 ** 400, "list": [1], "dict": {}, "none": None, "bytes": b"x", "lines": "a\nb", "long": "x" * 9999, "class": object}

@@ -37,7 +37,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 SAME = {i: i for i in range(19)}
 
 def images(folder):
-    from causal_tune import converters, datasets, images, observation
+    from causal_tune.data import converters
+    from causal_tune.data import datasets
+    from causal_tune.data import images
+    from causal_tune.research import observation
     label, whole = folder / "whole_label.png", folder / "whole.png"
     label.write_bytes(make.labels()[0])
     whole.write_bytes(make.picture())
@@ -52,7 +55,10 @@ def images(folder):
 
 
 def labels(folder):
-    from causal_tune import converters, datasets, domains, images
+    from causal_tune.data import converters
+    from causal_tune.data import datasets
+    from causal_tune.data import labels as domains
+    from causal_tune.data import images
     image = folder / "whole.png"
     image.write_bytes(make.picture(size=(12, 9)))
     def checked(ids): assert ids.ndim == 2 and ids.dtype.kind in "bui", (ids.shape, ids.dtype)
@@ -65,7 +71,7 @@ def labels(folder):
 
 
 def polygons(folder):
-    from causal_tune import converters
+    from causal_tune.data import converters
     def painted(path):
         converters.paint_file(path)
         shapes = [item["polygon"] for item in json.loads(path.read_text())["objects"] if not item.get("deleted")]
@@ -77,7 +83,7 @@ def polygons(folder):
 
 def data_sets(folder):
     "Data sets with one damaged file."
-    from causal_tune import converters
+    from causal_tune.data import converters
     base = folder / "data"
     towns = "cityscapes/gtFine/train/a", "cityscapes/leftImg8bit/train/a"
     for place in ("gta/images", "gta/labels", *towns): (base / place).mkdir(parents=True)
@@ -137,9 +143,9 @@ def vit():
 HEAD = "mask2former:width=32,num_heads=2,encoder_layers=1,decoder_layers=1,encoder_hidden=8,decoder_hidden=8,points=8"
 
 def weights(folder):
-    from causal_tune import checkpoints as C
-    from causal_tune.backbones import load_weights
-    from causal_tune.segmentor import create_segmentor
+    from causal_tune.published import checkpoints as C
+    from causal_tune.models.backbones import load_weights
+    from causal_tune.models.segmentor import create_segmentor
     model = vit()
     plain = dict(model.state_dict())
     segmentor = create_segmentor(vit(), "causal_tune:variant=released,num_tokens=4,rank=2", HEAD, 5, query_dim=32).eval()
@@ -159,8 +165,8 @@ def weights(folder):
 
 def run_of():
     "A recipe of seconds, its segmentor and its optimizer."
-    from causal_tune.recipes import get_recipe
-    from causal_tune.training import build, parameter_groups
+    from causal_tune.training.recipe import get_recipe
+    from causal_tune.training.loop import build, parameter_groups
     recipe = get_recipe("demo", weights="random", head="linear", adapter="rein", rank=1, num_tokens=2, crop=(32, 48), batch_size=2,
                         precision="no", iterations=9, train="toyscapes:domain=clear,split=train,n=4",
                         targets=("toyscapes:domain=fog,split=test,n=1",))
@@ -169,8 +175,8 @@ def run_of():
 
 
 def checkpoint_of(recipe, segmentor):
-    from causal_tune.recipes import to_dict
-    from causal_tune.domains import CITYSCAPES
+    from causal_tune.training.recipe import to_dict
+    from causal_tune.data.labels import CITYSCAPES
     facts = dict(recipe=to_dict(recipe), classes=list(CITYSCAPES.classes), iteration=9, version="0.1.0")
     return facts | segmentor.trained_state()
 
@@ -185,7 +191,7 @@ def small(content): # without its large tensors
     return {k: {n: v for n, v in part.items() if v.numel() < 9000} if k in ("adapter", "head") else part for k, part in content.items()}
 
 def checkpoints(folder):
-    from causal_tune import training
+    from causal_tune.training.loop import loop as training
     recipe, segmentor, _ = run_of()
     content = small(checkpoint_of(recipe, segmentor))
     seeds = [content] * 60 + make.hostile() + make.old()
@@ -194,7 +200,7 @@ def checkpoints(folder):
 
 def models(folder):
     "Checkpoints that are made into models."
-    from causal_tune import training
+    from causal_tune.training.loop import loop as training
     recipe, segmentor, _ = run_of()
     seeds = [checkpoint_of(recipe, segmentor)] * 100 + make.hostile()
     return Reader(seeds, recipe_first, dict(
@@ -202,7 +208,7 @@ def models(folder):
 
 
 def resumed(folder):
-    from causal_tune import training
+    from causal_tune.training.loop import loop as training
     recipe, segmentor, optimizer = run_of()
     content = checkpoint_of(recipe, segmentor) | dict(optimizer=optimizer.state_dict())
     del content["classes"]
@@ -211,7 +217,7 @@ def resumed(folder):
 
 
 def pretraining(folder):
-    from causal_tune import toyvit
+    from causal_tune.toyscapes import vit as toyvit
     net = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(net.parameters())
     content = dict(net=net.state_dict(), opt=optimizer.state_dict(), step=10, log=[(0, 1., 1., 1., 1.)], made=dict(steps=20, seed=0))
@@ -220,7 +226,7 @@ def pretraining(folder):
 
 
 def logs(folder):
-    from causal_tune.training import Log
+    from causal_tune.training.loop import Log
     def opened(path): Log(path.parent, 8).close()
     return Reader([make.LOG], files([make.LOG, make.TABLE]), dict(Log=opened), (".csv",), "log")
 
@@ -229,8 +235,8 @@ def logs(folder):
 
 def results(folder):
     "What a finished run of a comparison leaves."
-    from causal_tune import benchmark
-    from causal_tune.recipes import to_dict
+    from causal_tune.compare import grid as benchmark
+    from causal_tune.training.recipe import to_dict
     recipe, *_ = run_of()
     seeds = [as_json(dict(recipe=to_dict(recipe), options={}, rows=make.ROWS))]
     return Reader(seeds, files(seeds), dict(read_run=lambda path: benchmark.read_run(path, recipe, {})), (".json",), "results")
@@ -238,8 +244,9 @@ def results(folder):
 
 def measured(folder):
     "A measured band; one that cannot be read may be measured again, which is cut off."
-    from causal_tune import bands, quality
-    from causal_tune.recipes import to_dict
+    from causal_tune.spectra import bands
+    from causal_tune.compare import experiments as quality
+    from causal_tune.training.recipe import to_dict
     recipe, *_ = run_of()
     quality.suggest_band = quality.load_dataset = quality.build = reached
     seeds = [as_json(dict(band="ideal:low=0.2,high=0.7", recipe=to_dict(recipe)))]
@@ -248,7 +255,7 @@ def measured(folder):
 
 
 def counts(folder):
-    from causal_tune import results
+    from causal_tune.research import statistics as results
     for name in ("none-1", "rein-1"): (folder / name).mkdir()
     (folder / "none-1" / "counts.npz").write_bytes(make.counts())
     rows = [dict(adapter="none", seed=1), dict(adapter="rein", seed=1)]
@@ -260,7 +267,8 @@ def counts(folder):
 
 
 def tables(folder):
-    from causal_tune import lab, results
+    from causal_tune.lab.widget import widget as lab
+    from causal_tune.research import statistics as results
     def shown(path): # as the lab does
         for name, table in lab.read_results(path.parent).items():
             for reference in table.reference.unique():
@@ -271,15 +279,21 @@ def tables(folder):
 
 
 def rows(folder):
-    from causal_tune import results
+    from causal_tune.research import statistics as results
     return Reader([make.ROWS], tree, dict(check_rows=results.check_rows, summary=results.summary))
 
 
 # --- words and values --------------------------------------------------------------------------------------------------
 
 def specs(folder):
-    import causal_tune.backbones  # registers all adapters
-    from causal_tune import adapters, bands, core, corruptions, datasets, heads, styles
+    import causal_tune.models.backbones  # registers all adapters
+    from causal_tune.adapters.base import base as adapters
+    from causal_tune.spectra import bands
+    from causal_tune.core.registry import registry as core
+    from causal_tune.data import corruptions
+    from causal_tune.data import datasets
+    from causal_tune.models import heads
+    from causal_tune.data import styles
     def band(spec):
         made = bands.create_band(spec)
         assert made(3, 4).isfinite().all(), made
@@ -291,7 +305,7 @@ def specs(folder):
 
 
 def recipes(folder):
-    from causal_tune import recipes as R
+    from causal_tune.training.loop import recipe as R
     plain = R.to_dict(R.Recipe())
     whole = [R.to_dict(r) for r in R.RECIPES.values()]
     changes = [{name: v for name, v in r.items() if v != plain[name]} for r in whole]
@@ -302,7 +316,7 @@ def recipes(folder):
 
 
 def fields(folder):
-    from causal_tune import recipes as R
+    from causal_tune.training.loop import recipe as R
     names = [f.name for f in R.fields(R.Recipe)]
     def read(line):
         name, _, value = line.partition(" ")
@@ -311,8 +325,8 @@ def fields(folder):
 
 
 def labs(folder):
-    from causal_tune.backbones import create_backbone
-    from causal_tune.lab import FrequencyLab
+    from causal_tune.models.backbones import create_backbone
+    from causal_tune.lab.widget import FrequencyLab
     (folder / "quality_toy_differences.csv").write_bytes(make.TABLE)
     torch.manual_seed(0)
     pictures = {d: torch.randint(255, (2, 3, 32, 48), dtype=torch.uint8) for d in ("clear", "fog")}
@@ -330,7 +344,7 @@ def labs(folder):
 
 def notebooks(folder):
     "The notebook that an earlier `causal-tune lab` wrote."
-    from causal_tune import lab
+    from causal_tune.lab.widget import widget as lab
     whole = lab.lab_notebook(folder / "made", {})
     seeds = [whole.read_bytes()]
     def opened(path):
@@ -346,7 +360,12 @@ VALUES = [*make.FIELDS, *make.SPECS, "demo", "camvid_day2dusk", "toyscapes", "ca
 
 def words(folder):
     "Words of the command line, whose work is cut off where it would begin."
-    from causal_tune import cli, demo, lab, quality, toyvit, training
+    from causal_tune.cli.commands import commands as cli
+    from causal_tune.compare import demo
+    from causal_tune.lab.widget import widget as lab
+    from causal_tune.compare import experiments as quality
+    from causal_tune.toyscapes import vit as toyvit
+    from causal_tune.training.loop import loop as training
     for module, name in ((training.Run, "loop"), (training, "evaluate"), (demo, "run_grid"), (quality, "run_grid"), (lab, "open_lab"),
                          (quality, "measured_band"), (toyvit, "pretext_sample"), (subprocess, "call")): setattr(module, name, reached)
     recipe, segmentor, _ = run_of()
@@ -368,7 +387,7 @@ def words(folder):
 
 def called(line):
     "The command line; AssertionError where it does not end with 0, 1 (what it found is wrong) or 2 and one line."
-    from causal_tune import cli
+    from causal_tune.cli.commands import commands as cli
     with said() as errors:
         try: status = cli.main(line)
         except SystemExit as stop: status = stop.code or 0

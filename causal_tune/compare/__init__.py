@@ -1,0 +1,1 @@
+"""Fair comparisons of adapters: grids of runs, reports, experiments and the demo."""

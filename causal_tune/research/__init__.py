@@ -1,0 +1,8 @@
+"""What each frequency band carries: statistics, figures, probes and evidence."""
+from ..core.registry import lazy_names
+
+_homes = {
+    **dict.fromkeys(["suggest_band"], "suggest"),
+}
+__all__ = list(_homes)
+__getattr__, __dir__ = lazy_names(__name__, _homes)
