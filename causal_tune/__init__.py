@@ -10,7 +10,7 @@ from .core.registry import lazy_names, repair_torchvision
 _homes = {
     **dict.fromkeys(["dct2", "idct2"], "spectra.dct"),
     **dict.fromkeys(["DifferenceOfGaussians", "GaussianBand", "PiecewiseBand", "IdealBand", "ButterworthBand",
-                     "LearnableBand", "create_band", "split"], "spectra.bands"),
+                     "LearnableBand", "create_band", "split_by_band"], "spectra.bands"),
     **dict.fromkeys(["create_adapter", "list_adapters"], "adapters.base"),
     **dict.fromkeys(["create_backbone", "list_backbones"], "models.backbones"),
     "list_heads": "models.heads",

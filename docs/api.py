@@ -1,7 +1,7 @@
 """The pages of the API: one per module, made of docstrings, signatures and docments."""
 import inspect, re
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import NamedTuple
 from fastcore.docments import docments
 
@@ -16,7 +16,8 @@ class Page(NamedTuple):
 
 
 def modules() -> list[str]:
-    return sorted(m.name for m in iter_modules(import_module(PACKAGE).__path__) if not m.name.startswith("_"))
+    found = walk_packages(import_module(PACKAGE).__path__, f"{PACKAGE}.")
+    return sorted(m.name.removeprefix(f"{PACKAGE}.") for m in found if not m.ispkg and "._" not in m.name)
 
 
 def own(module) -> list[str]:

@@ -15,8 +15,9 @@ from api import modules, page
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md", "checkpoints/README.md")
-FOLDERS = {"0_ground": "Ground", "1_spectra": "Spectra", "2_adapters": "Adapters", "3_toy": "A toy world", "4_models": "Models",
-           "5_data": "Data", "6_train": "Training", "7_insight": "Insight", "8_bench": "Benchmark", "9_lab": "The lab"}
+FOLDERS = {"01_spectra": "Spectra", "02_adapters": "Adapters", "03_data": "Data", "04_models": "Models", "05_training": "Training",
+           "06_research": "Research", "07_compare": "Comparisons", "08_lab": "The lab", "09_published": "Published weights", "10_cli": "Command line",
+           "11_toyscapes": "Appendix: Toyscapes", "12_core": "Appendix: files, names, tensors"}
 TUTORIALS = ("first_look", "your_images", "own_data", "one_domain", "own_adapter", "equations", "published_checkpoint", "cluster") # as they are read
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -103,8 +104,8 @@ def write_pages(source: Path) -> list[str]: # public names without a word
 
 
 def json_module(path: Path) -> str:
-    "What a chapter exports to: its name without the number."
-    return path.stem.partition("_")[2]
+    "The module that a chapter exports to: its folder's name and its own, without their numbers."
+    return f"{path.parent.name.partition('_')[2]}.{path.stem.partition('_')[2]}"
 
 
 LAB = """# The frequency lab, here and now

@@ -80,10 +80,10 @@ def shrink_benchmark() -> None:
                      weights="weights.safetensors", iterations=6, batch_size=2, save_every=2, precision="no")
     quality.EXPERIMENTS["toyscapes"] = quality.Experiment(recipe, "clear", (recipe.train, recipe.validate), ("none", "causal_tune zero"),
                                                           {"weathers": ["fog", "snow"]})
-    quality.RATES, quality.MULTIPLES, quality.SEARCH_SEEDS = (1e-3,), (1.,), (101,)
-    quality.training_hours = lambda *_: 0.
+    quality.HEAD_LRS, quality.LR_MULTIPLES, quality.SEARCH_SEEDS = (1e-3,), (1.,), (101,)
+    quality.estimate_hours = lambda *_: 0.
     quality.suggest_band = lambda frozen, data, block: Found(table=pd.DataFrame([dict(outer=.5, score=.25)]))
-    quality.costs = lambda recipe, compared, *_: pd.DataFrame([dict(adapter=label, step=1.) for label in compared])
+    quality.measure_costs = lambda recipe, compared, *_: pd.DataFrame([dict(adapter=label, step=1.) for label in compared])
 
 
 def load_everything() -> None:
@@ -109,7 +109,7 @@ def load_everything() -> None:
     benchmark.get_context = lambda _: get_context("fork") # a worker that starts afresh would import torch for every trial
     for domain, split, n in [("clear", "train", 4), ("clear", "val", 2), *((d, "test", 2) for d in ("clear", "fog", "snow"))]:
         for size in ((192, 256), (48, 64)):
-            for i in range(n): datasets.render_pair(datasets.TOY_SEEDS[split] + i, domain, size)
+            for i in range(n): datasets.toyscapes_pair(datasets.TOYSCAPES_SEEDS[split] + i, domain, size)
 
 
 # --- a call, and how it is killed -------------------------------------------------------------------------------------

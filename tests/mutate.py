@@ -13,10 +13,22 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-TESTS = dict(released=["released"], peers=["peers"], adapters=["peers"], tuning=["peers"], backbones=["backbones"],
-             mask2former=["mask2former", "processes"], images=["images"], converters=["converters"], datasets=["camvid", "converters"],
-             training=["resume", "same", "processes"], checkpoints=["checkpoints"], benchmark=["quality", "kills"],
-             causal=["peers"], results=["quality"], evaluation=["camvid", "processes"], segmentor=["processes"])
+TESTS = {"adapters.released": ["released"],
+         "adapters.peers": ["peers"],
+         "adapters.base": ["peers"],
+         "adapters.tuning": ["peers"],
+         "models.backbones": ["backbones"],
+         "models.mask2former": ["mask2former", "processes"],
+         "data.images": ["images"],
+         "data.converters": ["converters"],
+         "data.datasets": ["camvid", "converters"],
+         "training.loop": ["resume", "same", "processes"],
+         "published.checkpoints": ["checkpoints"],
+         "compare.grid": ["quality", "kills"],
+         "adapters.causal": ["peers"],
+         "research.statistics": ["quality"],
+         "training.evaluation": ["camvid", "processes"],
+         "models.segmentor": ["processes"]}
 LIMIT = 900 # seconds; a change that makes code run forever is noticed too
 
 
@@ -42,8 +54,9 @@ def read_table(path: Path) -> list[Mutation]:
 
 def notebook_of(root: Path, module: str) -> Path:
     "The chapter that a module is made from."
-    head = (root / "causal_tune" / f"{module}.py").read_text(encoding="utf-8")
-    return root / "causal_tune" / re.search(r"File to edit: (\S+)\.$", head, re.M)[1]
+    path = root / "causal_tune" / f"{module.replace('.', '/')}.py"
+    head = path.read_text(encoding="utf-8")
+    return path.parent / re.search(r"File to edit: (\S+)\.$", head, re.M)[1]
 
 
 def exported(cell: dict) -> bool:
@@ -57,7 +70,7 @@ def replaced_once(text: str, old: str, new: str, where) -> str:
 
 def broken(root: Path, m: Mutation) -> dict[Path, str]:
     "The chapter and the module with the change made, by path."
-    module, notebook = root / "causal_tune" / f"{m.module}.py", notebook_of(root, m.module)
+    module, notebook = root / "causal_tune" / f"{m.module.replace('.', '/')}.py", notebook_of(root, m.module)
     chapter = json.loads(notebook.read_text(encoding="utf-8"))
     for cell in filter(exported, chapter["cells"]):
         cell["source"] = "".join(cell["source"]).replace(m.old, m.new)

@@ -4,9 +4,9 @@ torch = pytest.importorskip("torch")
 import numpy as np
 import causal_tune  # before timm
 from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from causal_tune.research.artifacts import artifact_report, blank_features, compare, feature_statistics, outlier_table, plant
-from causal_tune.models.backbones import PRESETS, architecture, create_backbone, create_model
-from causal_tune.research.observation import outliers
+from causal_tune.research.artifacts import artifact_report, blank_features, compare_artifacts, feature_statistics, outlier_table, plant_outliers
+from causal_tune.models.backbones import PRESETS, model_class, create_backbone, create_model
+from causal_tune.research.observation import outlier_tokens
 
 VIT = dict(depth=3, embed_dim=48, num_heads=3)
 SMALL = {VisionTransformer: VIT | dict(img_size=64), Eva: VIT | dict(img_size=64),
@@ -17,7 +17,7 @@ PREFIX = {"dinov2_s": 1, "dinov2_s_reg": 5, "dinov3_s": 5, "eva02_l": 1, "siglip
 
 def small(name):
     torch.manual_seed(0)
-    b = create_backbone(create_model(name, pretrained=False, **SMALL[architecture(PRESETS[name][0])]))
+    b = create_backbone(create_model(name, pretrained=False, **SMALL[model_class(PRESETS[name][0])]))
     for p in b.model.parameters(): p.data += .02 * torch.randn_like(p)  # some positions start at 0
     return b
 
@@ -30,7 +30,7 @@ def images():
 
 
 def test_prefix_tokens_side_by_side(images):
-    tables = compare({n: small(n) for n in PREFIX}, images)
+    tables = compare_artifacts({n: small(n) for n in PREFIX}, images)
     for table in tables.values():
         assert table.groupby("model").prefix.first().to_dict() == PREFIX
         assert np.isfinite(table.select_dtypes("number").drop(
@@ -42,10 +42,10 @@ def test_prefix_tokens_side_by_side(images):
 def test_planted_outliers_are_found(name, images):
     b, spots = small(name), {(0, 7): 900., (4, 2): 1500.}
     plain = feature_statistics(b, images)
-    with plant(b, 1, spots): seen = feature_statistics(b, images)
+    with plant_outliers(b, 1, spots): seen = feature_statistics(b, images)
     for d in images:
         assert np.array_equal(seen.norms[d][:, 0], plain.norms[d][:, 0])
-        new = outliers(seen.norms[d][:, 1], 8) & ~outliers(plain.norms[d][:, 1], 8)
+        new = outlier_tokens(seen.norms[d][:, 1], 8) & ~outlier_tokens(plain.norms[d][:, 1], 8)
         assert sorted({tuple(p) for p in np.argwhere(new)[:, 1:].tolist()}) == sorted(spots) and new.sum() == 2 * len(new)
     rows = outlier_table(seen.norms, 8).query("layer == 1")
     assert rows.there.eq(1).all() and rows.ratio.gt(5).all()
@@ -83,7 +83,7 @@ def test_models_with_stages_are_refused(name, images):
     with pytest.raises(ValueError, match="several sizes"): feature_statistics(b, images)
     with pytest.raises(ValueError, match="several sizes"): blank_features(b, (96, 128))
     with pytest.raises(ValueError, match="stages"):
-        with plant(b, 1, {(0, 0): 1.}): pass
+        with plant_outliers(b, 1, {(0, 0): 1.}): pass
 
 
 def test_bad_images(images):
@@ -91,4 +91,4 @@ def test_bad_images(images):
     with pytest.raises(ValueError, match="uint8"): feature_statistics(b, {"a": images["a"].float()})
     with pytest.raises(ValueError, match="No images"): feature_statistics(b, {"a": images["a"][:0]})
     with pytest.raises(ValueError, match="several sizes"): feature_statistics(b, {"a": images["a"], "b": images["b"][..., :64]})
-    with pytest.raises(ValueError, match="No backbones"): compare({}, images)
+    with pytest.raises(ValueError, match="No backbones"): compare_artifacts({}, images)

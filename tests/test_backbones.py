@@ -8,8 +8,8 @@ torch = pytest.importorskip("torch")
 import causal_tune  # before timm
 import timm
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from causal_tune.models.backbones import (PRESETS, architecture, create_backbone, create_model, find_weights, list_backbones,
-                                   load_weights, stages_of, use_attention, xformers_attention)
+from causal_tune.models.backbones import (PRESETS, model_class, create_backbone, create_model, find_weights, list_backbones,
+                                   load_weights, model_stages, use_attention, xformers_attention)
 
 NAMES = [n for n in PRESETS if n != "toy_vit"]
 VIT = dict(depth=3, embed_dim=48, num_heads=3)
@@ -20,7 +20,7 @@ SMALL = {VisionTransformer: VIT | dict(img_size=64), Eva: VIT | dict(img_size=64
 
 def small(name, **options):
     torch.manual_seed(0)
-    return create_model(name, pretrained=False, **SMALL[architecture(PRESETS[name][0])] | options)
+    return create_model(name, pretrained=False, **SMALL[model_class(PRESETS[name][0])] | options)
 
 
 def wild(model): # no weight is left at a zero or a one that would hide a mistake
@@ -115,7 +115,7 @@ def in_front(backbone, change, layers, grid):
         prefix, patches = out.split([backbone.model.num_prefix_tokens, grid[0] * grid[1]], 1)
         maps = change(patches.transpose(1, 2).unflatten(2, grid), layer)
         return torch.cat([prefix, maps.flatten(2).transpose(1, 2)], 1)
-    blocks = [block for stage in stages_of(backbone.model) for block in stage.blocks]
+    blocks = [block for stage in model_stages(backbone.model) for block in stage.blocks]
     return [blocks[i].register_forward_hook(partial(hook, i), prepend=True) for i in layers]
 
 
@@ -132,17 +132,17 @@ def test_changed_is_what_hooks_do(name, layers):
         hooks = in_front(b, spike, chosen, (3, 5))
         wanted = b(x), b.block_features(x)
         for hook in hooks: hook.remove()
-        with b.changed(spike, "block", layers): found = b(x), b.block_features(x)
+        with b.intervene(spike, "block", layers): found = b(x), b.block_features(x)
         for ours, theirs in zip(found, wanted): assert alike(ours, theirs)
 
         own, b.adapter = b.adapter, Around(b.adapter, spike, chosen)
         wanted = b(x), b.block_features(x)
         b.adapter = own
-        with b.changed(spike, "adapter", layers): found = b(x), b.block_features(x)
+        with b.intervene(spike, "adapter", layers): found = b(x), b.block_features(x)
         for ours, theirs in zip(found, wanted): assert alike(ours, theirs)
 
         wanted = [spike(f, i) if i in chosen else f for i, f in zip(b.out_layers, before[0])]
-        with b.changed(spike, "output", layers): found = b(x), b.block_features(x)
+        with b.intervene(spike, "output", layers): found = b(x), b.block_features(x)
         assert alike(found[0], wanted) and alike(found[1], before[1])
         assert all(map(torch.equal, b(x), before[0]))
 
@@ -152,16 +152,16 @@ def test_changes_nest_and_end_with_an_error():
     x = torch.randn(1, 3, 40, 64)
     plain = b(x)[-1]
     plus, times = (lambda f, layer: f + 1), (lambda f, layer: 3 * f)
-    with b.changed(plus, "output"):
-        with b.changed(times, "output"): assert torch.equal(b(x)[-1], 3 * (plain + 1))
+    with b.intervene(plus, "output"):
+        with b.intervene(times, "output"): assert torch.equal(b(x)[-1], 3 * (plain + 1))
         with pytest.raises(ZeroDivisionError):
-            with b.changed(lambda f, layer: f / (1 // 0)): b(x)
+            with b.intervene(lambda f, layer: f / (1 // 0)): b(x)
         assert torch.equal(b(x)[-1], plain + 1)
     assert torch.equal(b(x)[-1], plain)
-    with torch.no_grad(), b.changed(plus, "output"): assert not b(x)[-1].requires_grad
+    with torch.no_grad(), b.intervene(plus, "output"): assert not b(x)[-1].requires_grad
     for place, layers, said in (("head", None, "Allowed: adapter, block, output"), ("block", [3, 8], r"\[8\]; this backbone has blocks 0 to 7")):
         with pytest.raises(ValueError, match=said):
-            with b.changed(plus, place, layers): pass
+            with b.intervene(plus, place, layers): pass
 
 
 @pytest.mark.parametrize("name", ["dinov3_s", "sam_b"])

@@ -56,7 +56,7 @@ def test_no_name_leads_out_of_the_safe_ones():
     for name in ("os.system", "builtins.eval", "__builtin__.getattr", "torch.load", "torch.nn", "numpy.dtype",
                  "torch._utils._rebuild_tensor_v2.__globals__", "collections.OrderedDict.__init__"):
         for cut in (m.start() for m in re.finditer(r"\.", name)):
-            assert C.Unpickler(io.BytesIO(b"")).find_class(name[:cut], name[cut + 1:]) is C.Placeholder, name
+            assert C.RestrictedUnpickler(io.BytesIO(b"")).find_class(name[:cut], name[cut + 1:]) is C.Placeholder, name
 
 
 def test_a_file_cannot_write_on_what_it_names():
@@ -64,7 +64,7 @@ def test_a_file_cannot_write_on_what_it_names():
     pickle.loads(sets_attribute)
     assert torch._utils._rebuild_tensor.a == 1
     del torch._utils._rebuild_tensor.a
-    with pytest.raises(TypeError): C.Unpickler(io.BytesIO(sets_attribute)).load()
+    with pytest.raises(TypeError): C.RestrictedUnpickler(io.BytesIO(sets_attribute)).load()
     assert not hasattr(torch._utils._rebuild_tensor, "a")
 
 
@@ -100,7 +100,7 @@ def test_all_formats_give_the_same_model(tmp_path, preset, registers, gated, siz
     torch.save(state, tmp_path / "facebook.pth")
     torch.save({"model": state}, tmp_path / "nested.pth")
     torch.save({"teacher": {f"backbone.{k}": v for k, v in state.items()}}, tmp_path / "teacher.pth")
-    save_file(C.timm_names(state), tmp_path / "timm.safetensors")
+    save_file(C.to_timm_names(state), tmp_path / "timm.safetensors")
     converted = {"pinv": ["a.pth", "a.safetensors", "b.pth"], "bicubic": ["c.pth", "d.safetensors"]}
     for how, names in converted.items():
         for source, name in zip(["facebook.pth", "nested.pth", "timm.safetensors"][-len(names):], names):
@@ -118,15 +118,15 @@ def test_all_formats_give_the_same_model(tmp_path, preset, registers, gated, siz
     assert torch.equal(answer("d.safetensors", load_weights), bicubic) and apart(bicubic, want) > .01
 
     def fit(model, path): # the way of load_published
-        state = C.timm_names(C.backbone_weights(path))
-        model.load_state_dict(C.fit_backbone(state, model.patch_embed.grid_size, (16, 16)))
+        state = C.to_timm_names(C.backbone_weights(path))
+        model.load_state_dict(C.fit_to_grid(state, model.patch_embed.grid_size, (16, 16)))
     for name in ["facebook.pth", "teacher.pth", "timm.safetensors", *converted["bicubic"]]:
         assert torch.equal(answer(name, fit), bicubic), name
 
 
 def test_a_table_for_an_oblong_of_1024_patches_is_not_taken_for_a_square():
     table = {"pos_embed": torch.randn(1, 1 + 16 * 64, 8)}
-    assert torch.equal(C.fit_backbone(table, (16, 64), (16, 16))["pos_embed"], table["pos_embed"])
+    assert torch.equal(C.fit_to_grid(table, (16, 64), (16, 16))["pos_embed"], table["pos_embed"])
 
 
 def test_names_and_shapes_at_vit_l():
@@ -158,9 +158,9 @@ def test_recorded_conversions():
     for source, target, side in [(case["input"], case["convert_dinov2_large_512x512"], 32),
                                  (case["input"], case["convert_dinov2_large_1024x1024"], 64),
                                  (case["eva"]["inp"], case["eva"]["out"], 32)]:
-        patch, new = (c.get("patch_w", c.get(C.PATCH)) for c in (source, target))
+        patch, new = (c.get("patch_w", c.get(C.PATCH_WEIGHT)) for c in (source, target))
         assert apart(C.resample_positions(source["pos_embed"], (side, side)), target["pos_embed"]) < 1e-6
-        assert apart(C.resample_patches(patch, (16, 16)), new) < 1e-6
+        assert apart(C.resample_patch_filters(patch, (16, 16)), new) < 1e-6
 
 
 @recorded
@@ -229,7 +229,7 @@ def test_a_causal_checkpoint_is_recognised_whole():
 @recorded
 def test_recorded_transformer_at_five_sizes():
     case = golden("pieces_shared.pt")["dino"]
-    state = C.timm_names(case["state_dict"])
+    state = C.to_timm_names(case["state_dict"])
     vit = C.published_vit(state, num_heads=3, img_size=64)
     vit.load_state_dict(state)
     backbone = create_backbone(vit)
@@ -306,7 +306,7 @@ def test_rein_on_eva_02(tmp_path):
     C.convert_backbone(tmp_path / "eva02_L_pt_m38m_p14.pt", tmp_path / "eva02_L_converted.pth", 64, 64)
     converted = torch.load(tmp_path / "eva02_L_converted.pth")
     assert set(converted) == set(eva) and converted["pos_embed"].shape == (1, 17, 16)
-    x, vit = torch.randn(2, 3, 64, 64), C.timm_names(converted)
+    x, vit = torch.randn(2, 3, 64, 64), C.to_timm_names(converted)
     plain = create_backbone(C.published_vit(vit, 2, 64), out_layers=(0, 1))
     plain.model.load_state_dict(vit)
     for ours, theirs in zip(plain(x), eva_by_hand(converted, x)): assert torch.allclose(ours, theirs, atol=1e-4)
@@ -365,7 +365,7 @@ def test_rein_on_clip(tmp_path):
     torch.save({f"visual.{k}": v for k, v in clip.items()} | {"ln_final.weight": torch.ones(3), "logit_scale": torch.ones(())}, tmp_path / "clip.pth")
     C.convert_backbone(tmp_path / "clip.pth", tmp_path / "converted.pth", 64, 64)
     exact = {k: v.float() for k, v in clip.items()}
-    vit = C.fit_backbone(C.timm_names(C.backbone_weights({f"visual.{k}": v for k, v in exact.items()})), (4, 4), (16, 16))
+    vit = C.fit_to_grid(C.to_timm_names(C.backbone_weights({f"visual.{k}": v for k, v in exact.items()})), (4, 4), (16, 16))
     trained = with_head(vit, "rein", **REIN)
     plain = create_backbone(C.published_vit(vit, 2, 64), out_layers=(0, 1))
     plain.model.load_state_dict(vit)
@@ -385,7 +385,7 @@ def test_rein_on_clip(tmp_path):
 def test_soma(tmp_path):
     "A file of its tools (maps of low rank, biases, head; averaged weights first) on a backbone, and the merged one: W + BA."
     state = facebook(c=48)
-    vit = C.fit_backbone(C.timm_names(state), (4, 4), (16, 16))
+    vit = C.fit_to_grid(C.to_timm_names(state), (4, 4), (16, 16))
     tuned, reference = {}, with_head(vit, "none")
     lora = create_backbone(reference.backbone.model.__class__(64, 16, num_classes=0, embed_dim=48, depth=2, num_heads=2, init_values=1.,
                            dynamic_img_size=True), "lora", rank=2, first_layer=1)
@@ -395,18 +395,18 @@ def test_soma(tmp_path):
         for which, a, b in zip("qkv" if parts == 3 else [None], low.a, low.b):
             place = f"blocks.1.{name}".replace("qkv", which or "qkv")
             tuned |= {f"{place}.lora_A.weight": a, f"{place}.lora_B.weight": b}
-    biases = {k: torch.randn_like(v) for k, v in C.apart(C.timm_names(state)).items() if k.endswith(".bias")}
-    lora.model.load_state_dict(vit | C.fused(biases))
+    biases = {k: torch.randn_like(v) for k, v in C.split_qkv(C.to_timm_names(state)).items() if k.endswith(".bias")}
+    lora.model.load_state_dict(vit | C.fuse_qkv(biases))
     extracted = {f"backbone.model.{k}": v for k, v in (tuned | biases | {"mask_token": torch.zeros(1, 48)}).items()} | C.published_state(reference)
     raw = {f"module.{k}": torch.randn_like(v) for k, v in extracted.items()}
     torch.save(dict(state_dict=extracted, ema_state_dict=raw | {"steps": torch.tensor(9)}), tmp_path / "soma_best.pth")
-    merged = {f"backbone.model.{k}": v for k, v in C.apart(state).items()} | extracted
+    merged = {f"backbone.model.{k}": v for k, v in C.split_qkv(state).items()} | extracted
     x = torch.randn(2, 3, 64, 64)
     found = ct.segmentor_from_published(tmp_path / "soma_best.pth", 2, 64, backbone=state)
     assert torch.allclose(found.backbone(x)[-1], lora(x)[-1], atol=1e-4) and apart(reference.backbone(x)[-1], lora(x)[-1]) > .1
     reference.backbone = found.backbone
     assert torch.equal(found(x), reference(x)) and type(found.adapter).__name__ == "Adapter"
-    whole = merged | {f"backbone.model.{k}": vit[k] for k in ("pos_embed", C.PATCH)}  # as its converter leaves them
+    whole = merged | {f"backbone.model.{k}": vit[k] for k in ("pos_embed", C.PATCH_WEIGHT)}  # as its converter leaves them
     assert torch.allclose(ct.segmentor_from_published(whole, 2, 64)(x), found(x), atol=1e-5)
     recipe = ct.get_recipe("g2cbm_512", backbone="test_vit", img_size=(64, 64))
     with pytest.raises(ValueError, match="no blocks.1.mlp.fc1.lora_B.weight"):
@@ -417,7 +417,7 @@ def test_soma(tmp_path):
 
 @torch.no_grad()
 def test_files_of_set_and_of_causal_tune_are_told_apart_by_their_reader(tmp_path):
-    vit, x = C.fit_backbone(C.timm_names(facebook(c=48)), (4, 4), (16, 16)), torch.randn(2, 3, 64, 64)
+    vit, x = C.fit_to_grid(C.to_timm_names(facebook(c=48)), (4, 4), (16, 16)), torch.randn(2, 3, 64, 64)
     trained = with_head(vit, "set:variant=released", **REIN)
     checkpoint = C.published_state(trained)
     both = [ct.segmentor_from_published(checkpoint, 2, 64, backbone=vit, adapter=name) for name in ("set:variant=released", None)]

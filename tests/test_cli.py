@@ -104,9 +104,9 @@ def test_help_needs_no_model(words):
 
 
 def test_eval_takes_what_training_left_open(cli):
-    from causal_tune.cli.commands import EVALUATION, parse
+    from causal_tune.cli.commands import EVALUATION_FIELDS, parse
     said = cli("eval", "--help").stdout
-    assert all(f"--{name}" in said for name in EVALUATION) and "--lr" not in said
+    assert all(f"--{name}" in said for name in EVALUATION_FIELDS) and "--lr" not in said
     args = parse(["eval", "run.pt", "--eval-size", "96", "128", "--window=32x32"])
     assert args.changes == dict(eval_size=(96, 128), window=(32, 32))
 

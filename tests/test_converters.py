@@ -149,7 +149,7 @@ def test_mapillary_classes(tmp_path):
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="CAUSAL_TUNE_DATA names no folder that holds the whole recordings")
 def test_tables_of_the_whole_recordings():
     import torch
-    from causal_tune.data.converters import MAPILLARY_CLASSES, MAPILLARY_IDS, OUTLINES, paint
+    from causal_tune.data.converters import MAPILLARY_CLASSES, MAPILLARY_IDS, POLYGON_TRAIN_IDS, draw_polygons
     from causal_tune.data.labels import CITYSCAPES_IDS, remap
     maps = json.loads((GOLDEN / "label_maps.json").read_text())
     labels = torch.load(GOLDEN / "labels.pt", weights_only=True)
@@ -159,8 +159,8 @@ def test_tables_of_the_whole_recordings():
     assert [trained.get(t, 255) for t in MAPILLARY_IDS.values()] == list(maps["mapillary_train_id_False"].values())
     assert remap(np.arange(36), CITYSCAPES_IDS).tolist() == [maps["gta"][str(i)] for i in range(36)]
     assert (remap(labels["gta"]["inp"], CITYSCAPES_IDS) == labels["gta"]["out"].numpy()).all()
-    assert OUTLINES == {name: t for name, (_, t) in labels["cityscapes"]["labels"].items()}
-    assert (np.asarray(paint(labels["cityscapes"]["json"])) == labels["cityscapes"]["out"].numpy()).all()
+    assert POLYGON_TRAIN_IDS == {name: t for name, (_, t) in labels["cityscapes"]["labels"].items()}
+    assert (np.asarray(draw_polygons(labels["cityscapes"]["json"])) == labels["cityscapes"]["out"].numpy()).all()
 
 
 # --- stopped, killed, run twice at once -----------------------------------------------------------------------------
@@ -357,12 +357,12 @@ def test_acdc_submission_refuses(acdc):
 
 def test_acdc_submission_goes_on_after_a_bad_image(acdc):
     from causal_tune.data.converters import acdc_submission
-    from causal_tune.data.images import SomeFailed
+    from causal_tune.data.images import PartialFailure
     bad, *rest = sorted(acdc.glob("acdc/rgb_anon/*/test/*/*.png"))
     whole = bad.read_bytes()
     bad.write_bytes(whole[:40])
     model, out = Model(), acdc / "upload.zip"
-    with pytest.raises(SomeFailed, match=f"1 of 8 files could not be predicted, the others are done:\n.*{bad.name}"):
+    with pytest.raises(PartialFailure, match=f"1 of 8 files could not be predicted, the others are done:\n.*{bad.name}"):
         acdc_submission(model, out, acdc)
     assert len(model.seen) == 7 and not out.exists(), "an archive that lacks an image would count as wrong everywhere"
     bad.write_bytes(whole)

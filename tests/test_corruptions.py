@@ -83,13 +83,13 @@ def test_same_pixels_in_other_processes():
 
 
 def test_numpys_generator_goes_on():
-    from causal_tune.data.corruptions import CORRUPTIONS, corrupt, numpy_seeded
+    from causal_tune.data.corruptions import CORRUPTIONS, corrupt, numpy_seed
     image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
     np.random.seed(5); wanted = np.random.rand(3)
     np.random.seed(5)
     for name in CORRUPTIONS: corrupt(image, name, 4, 1)
     assert (np.random.rand(3) == wanted).all()
-    with pytest.raises(RuntimeError), numpy_seeded(0): raise RuntimeError
+    with pytest.raises(RuntimeError), numpy_seed(0): raise RuntimeError
     assert (np.random.rand(3) == np.random.RandomState(5).rand(6)[3:]).all()
 
 
@@ -109,9 +109,9 @@ def test_wrong_descriptors(spec, said):
 
 
 def test_without_the_package(monkeypatch, capsys):
-    from causal_tune.data.datasets import read_spec
+    from causal_tune.data.datasets import parse_dataset_spec
     monkeypatch.setitem(sys.modules, "imagecorruptions", None)
-    assert read_spec(f"{TOY},corruption=fog")[1]["corruption"] == "fog" and len(load(TOY)) == 2
+    assert parse_dataset_spec(f"{TOY},corruption=fog")[1]["corruption"] == "fog" and len(load(TOY)) == 2
     with pytest.raises(ValueError, match=r"pip install '\.\[corruptions\]'"): load(f"{TOY},corruption=fog")
 
 
@@ -167,13 +167,13 @@ def test_report(weights, capsys):
     "Two corruptions, each a row of its own; the mean leaves the clean domain out, and an evaluation repeats exactly."
     from causal_tune.cli.commands import print_mean
     from causal_tune.training.recipe import Recipe
-    from causal_tune.training.loop import build, report_on
+    from causal_tune.training.loop import build_segmentor, report_on
     torch.manual_seed(0)
     clear = TOY.replace("n=2", "n=3")
     recipe = Recipe(weights=str(weights), eval_size=(96, 128),
                     targets=(clear, "toyscapes:domain=fog,split=test,n=2", f"{clear},corruption=fog:5",
                              f"{clear},corruption=contrast"))
-    segmentor = build(recipe, 19).eval()
+    segmentor = build_segmentor(recipe, 19).eval()
     rows, counts = report_on(segmentor, recipe)
     assert [r["domain"] for r in rows] == ["clear", "fog", "fog:5", "contrast:1-5"]
     assert {d: len(c) for d, c in counts.items()} == {"clear": 3, "fog": 2, "fog:5": 3, "contrast:1-5": 15}
@@ -186,10 +186,10 @@ def test_report(weights, capsys):
 
 def test_recipes():
     from causal_tune.data.corruptions import CORRUPTIONS
-    from causal_tune.data.datasets import read_spec
+    from causal_tune.data.datasets import parse_dataset_spec
     from causal_tune.training.recipe import RECIPES, replace
     day, city = RECIPES["camvid_day2corruptions"], RECIPES["c2cityscapes_c"]
-    options = [read_spec(t)[1] for t in (*day.targets, *city.targets)]
+    options = [parse_dataset_spec(t)[1] for t in (*day.targets, *city.targets)]
     assert "corruption" not in options[0] and all(o["n"] == 10 and o["domain"] == "day" for o in options[:16])
     assert [o["corruption"] for o in options[1:16]] == [f"{c}:3" for c in CORRUPTIONS]
     assert [o["corruption"] for o in options[16:]] == list(CORRUPTIONS)

@@ -6,11 +6,11 @@ from causal_tune.models.backbones import create_backbone
 from causal_tune.spectra.bands import BANDS
 from causal_tune.core.registry import parse_spec
 from causal_tune.data.datasets import load_dataset
-from causal_tune.research.evidence import EDGES, band_evidence, band_table
-from causal_tune.research.observation import gather
+from causal_tune.research.evidence import BAND_EDGES, band_evidence, band_table
+from causal_tune.research.observation import gather_images
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import create_segmentor
-from causal_tune.research.suggest import corruption_stand_ins, perturbed, stand_ins, suggest_band
+from causal_tune.research.suggest import corruption_stand_ins, perturb, stand_ins, suggest_band
 
 def street(n=16, **options): return load_dataset(f"toyscapes:domain=clear,split=train,n={n}", size=(96, 128), **options)
 CHANGES = {k: stand_ins()[k] for k in ("noise", "spurious")}
@@ -30,7 +30,7 @@ def test_a_suggestion_takes_one_data_set_and_asks_for_no_target():
     with pytest.raises(ValueError, match="source"): suggest_band(None, {"clear": street(), "fog": street()})
 
 def test_the_order_of_images_and_the_size_of_batches_do_not_matter():
-    frames = gather({d: load_dataset(f"toyscapes:domain={d},split=val,n=16", size=(96, 128)) for d in ("clear", "night")})
+    frames = gather_images({d: load_dataset(f"toyscapes:domain={d},split=val,n=16", size=(96, 128)) for d in ("clear", "night")})
     order = {d: np.random.default_rng(i).permutation(16) for i, d in enumerate(("night", "clear"))}   # the domains change places, too
     mixed = frames._replace(images={d: frames.images[d][o] for d, o in order.items()}, scenes={d: frames.scenes[d][o] for d, o in order.items()},
                             labels={d: [frames.labels[d][i] for i in o] for d, o in order.items()})
@@ -42,20 +42,20 @@ def test_the_order_of_images_and_the_size_of_batches_do_not_matter():
         assert np.allclose(one[["share", "db", "absolute"]], other[["share", "db", "absolute"]], atol=1e-2)
 
 @pytest.mark.parametrize("grid", [(12, 16), (18, 24), (24, 32), (32, 32), (64, 64)])
-def test_no_ring_is_empty_on_common_grids(grid): assert band_table(*grid, EDGES).coefficients.min() >= 1
+def test_no_ring_is_empty_on_common_grids(grid): assert band_table(*grid, BAND_EDGES).coefficients.min() >= 1
 
 def test_corruptions_serve_as_stand_ins():
     pytest.importorskip("imagecorruptions")
     changes = corruption_stand_ins()
     assert len(changes) == 11 and not {"fog", "snow", "frost", "elastic_transform"} & set(changes)
-    frames = gather({"clear": street(2)})
+    frames = gather_images({"clear": street(2)})
     chosen = {k: changes[k] for k in ("gaussian_noise", "jpeg_compression")}
-    a, b = perturbed(frames, chosen).images, perturbed(frames, chosen).images
+    a, b = perturb(frames, chosen).images, perturb(frames, chosen).images
     assert all(torch.equal(a[k], b[k]) and not torch.equal(a[k], a["source"]) for k in chosen)
 
 def test_neighbouring_frames_of_a_video_stay_together():
     root = Path(os.environ.get("CAUSAL_TUNE_DATA", "data"))
     if not (root / "camvid").is_dir(): pytest.skip("no CamVid here")
     data = load_dataset("camvid:split=train,domain=day,n=24", root, size=(96, 128))
-    assert np.bincount(gather({"day": data}, block=3).scenes["day"]).tolist() == [3] * 8
+    assert np.bincount(gather_images({"day": data}, block=3).scenes["day"]).tolist() == [3] * 8
     assert isinstance(str(suggest_band(create_backbone("toy_vit", pretrained=False).eval(), data, block=3, folds=3, **FAST)), str)

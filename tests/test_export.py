@@ -8,9 +8,9 @@ import numpy as np, pytest
 
 import torch
 import causal_tune as ct  # before timm: repairs torchvision
-from causal_tune.published.export import WRITES, lacks
+from causal_tune.published.export import EXPORT_REQUIREMENTS, is_missing
 
-missing = [requirement for requirement in WRITES if lacks(requirement)]
+missing = [requirement for requirement in EXPORT_REQUIREMENTS if is_missing(requirement)]
 if missing: pytest.skip(f"needs {', '.join(missing)}", allow_module_level=True)
 
 from timm.models.vision_transformer import VisionTransformer

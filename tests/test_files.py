@@ -9,7 +9,7 @@ from causal_tune.published.checkpoints import convert_backbone, read_weights, se
 from causal_tune.cli.commands import main
 from causal_tune.core.tensors import read_tensors
 from causal_tune.training.recipe import Recipe
-from causal_tune.training.loop import build, load_checkpoint, read_checkpoint, save_checkpoint
+from causal_tune.training.loop import build_segmentor, load_checkpoint, read_checkpoint, save_checkpoint
 
 TINY_MODEL = dict(depth=1, embed_dim=24, num_heads=3, img_size=32)
 READERS = dict(tensors=read_tensors, weights=lambda path: load_weights(create_model("dinov2_s", pretrained=False, **TINY_MODEL), path),
@@ -41,7 +41,7 @@ def good(tmp_path_factory):
     torch.save(dict(teacher={f"backbone.{k}": v for k, v in state.items()}), folder / "old.pth", _use_new_zipfile_serialization=False)
     save_file(state, folder / "backbone.safetensors")
     recipe = Recipe("tiny", adapter="rein", head="linear", weights="random", num_tokens=4, rank=2)
-    save_checkpoint(folder / "checkpoint.pt", build(recipe, 3), recipe, ["a", "b", "c"], 5)
+    save_checkpoint(folder / "checkpoint.pt", build_segmentor(recipe, 3), recipe, ["a", "b", "c"], 5)
     return folder
 
 

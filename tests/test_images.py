@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from causal_tune.data.images import BACKDROP, load_picture, read_image, read_label
+from causal_tune.data.images import MEAN_COLOR, open_image, read_image, read_label
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -78,13 +78,13 @@ def test_what_is_transparent_shows_one_colour():
     greys.putpalette([value for value in range(256) for _ in "rgb"])
     for picture in (rgba, rgba.convert("LA"), greys):
         found = read_image(picture)
-        assert (found[0, 0] == 30).all() and found[0, 1].tolist() == list(BACKDROP), picture.mode
-        assert 30 < found[1, 0].min() < max(BACKDROP)
+        assert (found[0, 0] == 30).all() and found[0, 1].tolist() == list(MEAN_COLOR), picture.mode
+        assert 30 < found[1, 0].min() < max(MEAN_COLOR)
     grey = Image.fromarray(np.array([[5, 9]], np.uint8))
     for picture in (grey, grey.convert("P"), grey.convert("RGB")): # one value is declared transparent
         declared = (9, 9, 9) if picture.mode == "RGB" else 9
         stored = Image.open(io.BytesIO(file_of(picture, "PNG", transparency=declared)))
-        assert read_image(stored).tolist() == [[[5] * 3, list(BACKDROP)]], picture.mode
+        assert read_image(stored).tolist() == [[[5] * 3, list(MEAN_COLOR)]], picture.mode
 
 
 def test_small_and_odd_arrays():
@@ -219,7 +219,7 @@ def test_an_unknown_palette_is_refused(tmp_path):
 
 def test_a_turned_photo_needs_a_turned_label(tmp_path):
     stored, turned = Image.new("L", (16, 12), 3), Image.new("L", (12, 16), 3)
-    photo = load_picture(io_file(tmp_path, CORPUS["a.png"])) # upright: 12 wide, 16 high
+    photo = open_image(io_file(tmp_path, CORPUS["a.png"])) # upright: 12 wide, 16 high
     assert pair(tmp_path, photo, turned)["image"].shape == (3, 16, 12)
     raw = tmp_path / "camvid/train/0006R0_1.png"
     raw.write_bytes(CORPUS["a.png"])

@@ -97,11 +97,11 @@ def small_disk(tmp_path):
 
 
 def test_grid_on_a_full_disk_goes_on_when_there_is_room(weights, small_disk, tmp_path):
-    from causal_tune.compare.grid import grid, run_grid
+    from causal_tune.compare.grid import make_grid, run_grid
     from causal_tune.training.recipe import get_recipe
     recipe = replace(get_recipe("demo"), weights=str(weights), head="linear", crop=(32, 48), eval_size=(32, 48), batch_size=2, iterations=4,
                      save_every=2, precision="no", train=kills.toy("clear", "train", 4), targets=(kills.toy("fog", "test", 2),))
-    runs = grid(recipe, {"none": {}}, [0, 1])
+    runs = make_grid(recipe, {"none": {}}, [0, 1])
     expected = run_grid(runs, tmp_path / "whole", jobs=1)
     filler, stopped, rows = small_disk / "filler", [], None
     for free in range(0, 400_000, 20_000):

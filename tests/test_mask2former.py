@@ -62,7 +62,7 @@ def test_head(monkeypatch):
     r = recording("pieces_shared.pt")
     head = Mask2Former(32, 19, **SMALL | dict(encoder_layers=2), linked=True)
     head.load_state_dict(r["head"]["state_dict"])
-    monkeypatch.setattr(m2f, "pyramid", lambda levels: levels)  # the recording starts after it
+    monkeypatch.setattr(m2f, "feature_pyramid", lambda levels: levels)  # the recording starts after it
     levels, queries = r["pixel_decoder"]["feats"], r["head"]["query_embed"]
     said = head.answers(levels, queries)
     for (classes, _), theirs in zip(said, r["head"]["cls"]): near(classes, theirs)
@@ -96,10 +96,10 @@ def system():
 def test_outputs(system):
     s, r = system
     features, queries = s.features(r["input"])
-    pixels, maps = s.head.pixel_decoder(m2f.pyramid(features))
+    pixels, maps = s.head.pixel_decoder(m2f.feature_pyramid(features))
     said = s.head.answers(features, queries)
     for ours, theirs in [*zip(features, r["features_raw"]), (queries, r["querys"]), (pixels, r["mask_features"]),
-                         *zip([f[:, :16] for f in m2f.pyramid(features)], r["features_ms"]),
+                         *zip([f[:, :16] for f in m2f.feature_pyramid(features)], r["features_ms"]),
                          *zip(maps, r["multi_scale_memorys"]), *zip([c for c, _ in said], r["cls_pred_list"]),
                          *((m[:len(t)], t) for (_, m), t in zip(said, r["mask_pred_list"]))]: near(ours, theirs)
     scores = s(r["input"])
@@ -227,12 +227,12 @@ def test_transformers_agrees(grid):
     decoder.load_state_dict(in_their_words(rest, ["cross_attn_layer_norm", *norms]))
     torch.manual_seed(0)
     features = [torch.randn(2, 32, *grid) for _ in range(4)]
-    found = pixel(m2f.pyramid(features), return_dict=True)
+    found = pixel(m2f.feature_pyramid(features), return_dict=True)
     said = decoder(found.multi_scale_features, found.mask_features)
     for (classes, masks), x, m in zip(head.answers(features), said.intermediate_hidden_states, said.masks_queries_logits):
         near(classes, head.cls_embed(x.transpose(0, 1)))
         near(masks, m)
-        ours, theirs = m2f.semantic(classes, masks), m2f.semantic(head.cls_embed(x.transpose(0, 1)), m)
+        ours, theirs = m2f.semantic_scores(classes, masks), m2f.semantic_scores(head.cls_embed(x.transpose(0, 1)), m)
         assert torch.equal(ours.argmax(1), theirs.argmax(1))
 
 

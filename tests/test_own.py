@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from causal_tune.cli.commands import main
-from causal_tune.data.datasets import OWN
+from causal_tune.data.datasets import OWN_DATASETS
 
 
 def street(i, shade=1.):
@@ -92,7 +92,7 @@ def test_a_program_that_has_ended(folders, tiny, weights, capsys, tmp_path):
     import causal_tune as ct
     recipe = ct.get_recipe("demo", iterations=2, batch_size=1, crop=(32, 48), head="linear", weights=str(weights), precision="no")
     ct.train(recipe, tmp_path / "run", data=[street(i) for i in range(2)], classes=["-", "road", "3: sky"], targets=dict(dark=[street(0, .3)]))
-    OWN.clear()
+    OWN_DATASETS.clear()
     assert main(["eval", "run/checkpoint.pt"]) == 2
     assert "own:domain=dark was a data set of a program, which is not known here" in capsys.readouterr().err
     assert main(["eval", "run/checkpoint.pt", "--targets", folders["night"]]) == 0
@@ -129,7 +129,7 @@ def test_a_run_without_targets_says_so(folders, tiny, capsys):
 def test_an_adapter_of_ones_own(folders, tiny, capsys, tmp_path, monkeypatch):
     "It is named on the command line, reaches processes that a command starts, and is asked for where nobody imported it."
     from causal_tune.adapters.base import ADAPTERS, create_adapter
-    from causal_tune.core.registry import OWN as MODULES
+    from causal_tune.core.registry import IMPORT_VARIABLE as MODULES
     monkeypatch.setenv(MODULES, "")
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "lifted.py").write_text(LIFTED)

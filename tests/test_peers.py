@@ -7,7 +7,7 @@ import pytest, torch
 from causal_tune import create_adapter, list_adapters
 from causal_tune.models.backbones import check_backbone_contract, create_backbone, create_model
 from causal_tune.training.recipe import Recipe
-from causal_tune.training.loop import build, load_checkpoint, train
+from causal_tune.training.loop import build_segmentor, load_checkpoint, train
 
 VIT = dict(embed_dim=48, depth=2, num_heads=3)
 MODELS = {"dinov2_s": VIT | dict(img_size=64), "dinov2_s_reg": VIT | dict(img_size=64), "dinov3_s": VIT | dict(img_size=64),
@@ -157,7 +157,7 @@ SMALL = Recipe("small", train="toyscapes:domain=clear,n=4", head="dpt:width=8", 
                                              ("set:variant=released", dict(num_tokens=8, init="scale")), ("fada", dict(num_tokens=8, init="scale"))])
 def test_trained_resumed_and_loaded(tmp_path, adapter, fields):
     recipe, x = replace(SMALL, adapter=adapter, **fields), torch.randn(1, 3, 50, 70)
-    start = build(recipe, 19).backbone(x)[-1]
+    start = build_segmentor(recipe, 19).backbone(x)[-1]
     whole = train(recipe, tmp_path / "whole")
     train(recipe, tmp_path / "halves", stop=2)
     resumed = train(recipe, tmp_path / "halves")

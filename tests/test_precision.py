@@ -22,10 +22,10 @@ def test_half_the_precision(adapter, head, precision):
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     model = segmentor(adapter, head)
     whole = model.predict(image)
-    scores = model(model.prepared(torch.from_numpy(image).permute(2, 0, 1)[None]))
+    scores = model(model.preprocess(torch.from_numpy(image).permute(2, 0, 1)[None]))
     small = getattr(model, precision)()
     labels = small.predict(image)
     assert labels.shape == whole.shape
-    near = small(small.prepared(torch.from_numpy(image).permute(2, 0, 1)[None]))
+    near = small(small.preprocess(torch.from_numpy(image).permute(2, 0, 1)[None]))
     assert near.dtype == torch.float32  # scores are compared and averaged in full precision
     assert (near - scores).abs().mean() < .03 * scores.abs().max()

@@ -27,7 +27,7 @@ def test_pushed_and_fetched(model, tmp_path, monkeypatch):
             return f"hub/{repo_id}"
     monkeypatch.setattr(hub_mixin, "HfApi", Api)
     assert ct.HubSegmentor(model, licence="MIT", backbone=True).push_to_hub("me/streets") == "hub/me/streets"
-    assert set(pushed) == set(checkpoints.FILES) and b'license: "MIT"' in pushed["README.md"]
+    assert set(pushed) == set(checkpoints.FOLDER_FILES) and b'license: "MIT"' in pushed["README.md"]
     for name, content in pushed.items(): (tmp_path / name).write_bytes(content)
     asked = []
     def snapshot(name, **options): return asked.append((name, options.get("revision"))) or str(tmp_path)

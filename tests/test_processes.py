@@ -13,7 +13,7 @@ from causal_tune.adapters.base import list_adapters
 from causal_tune.cli.commands import main
 from causal_tune.data.datasets import load_dataset
 from causal_tune.training.evaluation import evaluate
-from causal_tune.training.recipe import Recipe, set_fields
+from causal_tune.training.recipe import Recipe, nonempty_fields
 from causal_tune.models.segmentor import Segmentor, create_segmentor
 from causal_tune.training.loop import Stream, load_checkpoint, train
 
@@ -66,7 +66,7 @@ def scores(folder):
 
 def words(recipe, folder):
     "A recipe as a command line."
-    said = {name: value if isinstance(value, list) else [value] for name, value in set_fields(recipe).items()}
+    said = {name: value if isinstance(value, list) else [value] for name, value in nonempty_fields(recipe).items()}
     return ["train", "demo", *(str(word) for name, values in said.items() for word in (f"--{name}", *values)), "--out", str(folder)]
 
 

@@ -137,10 +137,10 @@ def test_gains_lie_between_0_and_1(spec, h, w):
 def test_kept_and_removed_add_up(spec, h, w, seed, dtype):
     x = normal(seed, 2, h, w, dtype=dtype)
     band = B.create_band(format_spec(*spec))
-    kept, removed = (part.detach() for part in B.split(x, band))
+    kept, removed = (part.detach() for part in B.split_by_band(x, band))
     close(kept + removed, x, dtype, 8)
     def complement(h, w): return 1 - gain_of(band, h, w)
-    close(B.split(x, complement)[0], removed, torch.float32 if dtype is torch.float64 else dtype, 30) # gains are float32
+    close(B.split_by_band(x, complement)[0], removed, torch.float32 if dtype is torch.float64 else dtype, 30) # gains are float32
 
 
 @given(specs)
@@ -167,19 +167,19 @@ def test_a_wider_band_keeps_no_less(name, ends, above, below, h, w):
 @given(specs.filter(lambda spec: spec[0] != "piecewise"), st.integers(1, 9), st.integers(1, 9), st.integers(2, 3))
 def test_a_radius_has_one_gain_on_every_grid(spec, h, w, times):
     band = B.BANDS[spec[0]](**spec[1])
-    if spec[0] == "ideal": assume(((B.radius(h, w)[..., None] - torch.tensor(band.cutoffs)).abs() > 1e-6).all())
+    if spec[0] == "ideal": assume(((B.radial_frequency(h, w)[..., None] - torch.tensor(band.cutoffs)).abs() > 1e-6).all())
     close(gain_of(band, h * times, w * times)[::times, ::times], gain_of(band, h, w))
 
 
 @given(sides, sides)
 def test_radii_are_shares_of_each_side(h, w):
     k, l = np.mgrid[:h, :w]
-    close(B.radius(h, w), torch.from_numpy(np.hypot(k / h, l / w)).float())
+    close(B.radial_frequency(h, w), torch.from_numpy(np.hypot(k / h, l / w)).float())
 
 
 @given(cuts, sides, sides)
 def test_an_ideal_band_keeps_what_lies_between_its_cutoffs(ends, h, w):
-    r = B.radius(h, w)
+    r = B.radial_frequency(h, w)
     inside = (r >= ends[0]) & (r <= ends[1])
     assert torch.equal(B.IdealBand(*ends)(h, w) > 0, inside)
 
@@ -200,12 +200,12 @@ def test_energies_are_shared_out(spec, h, w, seed):
     assume(h * w > 1)
     energy = normal(seed, 2, h, w, dtype=torch.float64).square().numpy()
     band = B.create_band(format_spec(*spec))
-    assert np.allclose(sum(F.by_zone(energy).values()), 1)
-    share = F.suppressed(energy, band)
-    assert ((share >= 0) & (share <= 1 + 1e-6)).all() and np.allclose(sum(F.by_zone(energy, band).values()), share)
+    assert np.allclose(sum(F.zone_shares(energy).values()), 1)
+    share = F.suppressed_share(energy, band)
+    assert ((share >= 0) & (share <= 1 + 1e-6)).all() and np.allclose(sum(F.zone_shares(energy, band).values()), share)
     profile = F.radial_profile(energy)
     assert np.allclose(profile.energy @ profile.count, energy.sum((-2, -1)) - energy[:, 0, 0]) and profile.count.sum() == h * w - 1
-    assert np.allclose(F.relative_change(energy[0], energy[1]), -F.relative_change(energy[1], energy[0]))
+    assert np.allclose(F.energy_change_db(energy[0], energy[1]), -F.energy_change_db(energy[1], energy[0]))
 
 
 # --- other spectra -----------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_what_lies_outside_the_band_neither_acts_nor_changes(ends, h, w, seed):
     inside = band(h, w) > 0
     adapter = moved(adapter_of("causal_tune", seed, band=band), seed)
     x, more = normal(seed, 2, 1, 12, h, w)
-    other = S.grid_to_tokens(x + B.split(more, band)[1])
+    other = S.grid_to_tokens(x + B.split_by_band(more, band)[1])
     x = S.grid_to_tokens(x)
     change = adapter(x, 0, (h, w)) - x
     close(adapter(other, 0, (h, w)) - other, change)
@@ -373,7 +373,7 @@ def test_a_table_and_its_inverse(old, rng, seed):
     labels = np.random.default_rng(seed).choice([*old, 255], (4, 5)).astype(np.uint8)
     there = domains.remap(labels, table, strict=True)
     assert np.array_equal(domains.remap(there, {b: a for a, b in table.items()}, strict=True), labels)
-    assert np.array_equal(domains.lookup(table)[labels], there)
+    assert np.array_equal(domains.lookup_table(table)[labels], there)
 
 
 @given(tables, st.lists(st.integers(-5, 300), min_size=1, max_size=9))
@@ -389,14 +389,14 @@ def test_strict_refuses_what_the_table_lacks(table, labels):
 @given(st.dictionaries(st.integers(-3, 300), st.integers(-3, 300), max_size=4))
 def test_tables_hold_bytes(table):
     fits = all(0 <= i <= 255 for pair in table.items() for i in pair)
-    if fits: assert all(domains.lookup(table)[a] == b for a, b in table.items())
+    if fits: assert all(domains.lookup_table(table)[a] == b for a, b in table.items())
     else:
-        with pytest.raises(ValueError, match="do not fit"): domains.lookup(table)
+        with pytest.raises(ValueError, match="do not fit"): domains.lookup_table(table)
 
 
-@given(st.sampled_from(sorted(domains.SPACES)), seeds)
+@given(st.sampled_from(sorted(domains.LABEL_SPACES)), seeds)
 def test_colours_tell_the_class(name, seed):
-    space = domains.SPACES[name]
+    space = domains.LABEL_SPACES[name]
     labels = np.random.default_rng(seed).choice([*range(len(space)), 255], (5, 6))
     colours = space.colorize(labels)
     table = {tuple(c): i for i, c in enumerate(space.palette.tolist())} | {(0, 0, 0): 255}
@@ -414,7 +414,7 @@ def test_polygons_are_painted_back_to_front(shapes, group):
         if group and name != "pole": name += "group" # a polegroup is another class
         objects.append(dict(label=name, polygon=[[x0, y0], [x1, y0], [x1, y1], [x0, y1]]))
         wanted[y0:y1 + 1, x0:x1 + 1] = domains.CITYSCAPES.classes.index(name.removesuffix("group"))
-    painted = converters.paint(dict(imgWidth=12, imgHeight=8, objects=objects))
+    painted = converters.draw_polygons(dict(imgWidth=12, imgHeight=8, objects=objects))
     assert np.array_equal(np.asarray(painted), wanted)
 
 
@@ -428,8 +428,8 @@ values = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.b
 def test_specs_there_and_back(name, options): assert parse_spec(format_spec(name, options)) == (name, options)
 
 
-READERS = [parse_spec, B.create_band, datasets.read_spec, create_style,
-           lambda text: create_adapter(text, 2, 12, query_dim=8), lambda text: HEADS.create(text, 12, 3), corruptions.read_corruption]
+READERS = [parse_spec, B.create_band, datasets.parse_dataset_spec, create_style,
+           lambda text: create_adapter(text, 2, 12, query_dim=8), lambda text: HEADS.create(text, 12, 3), corruptions.parse_corruption]
 known = st.sampled_from(["dog", "ideal:low=", "toyscapes:", "camvid:split=", "rein:rank=", "spurious:p=", "amplitude:beta=", "dpt:width=",
                          "fog:", "n=3", ",", "=", ":", "causal_tune:band=", "variant=released", "nan", "-1", "1e999", "[[", "(" * 200,
                          "9" * 5000, "none", "True", "low=.2", "0x", "\n", "size=96x128"])
@@ -450,7 +450,7 @@ def descriptors(draw):
 @given(descriptors())
 def test_what_a_data_set_offers_is_read(descriptor):
     name, options = descriptor
-    found, read = datasets.read_spec(format_spec(name, options))
+    found, read = datasets.parse_dataset_spec(format_spec(name, options))
     assert found == name
     for key, value in options.items():
         if key == "size": assert read["size"] == (96, 128)
@@ -546,8 +546,8 @@ def test_draws_and_blocks_lose_nothing(seed, n, k, block):
     cms = np.random.default_rng(seed).integers(9, size=(n, k, k))
     sums = results.block_sums(cms, block)
     assert len(sums) == -(-n // block) and np.array_equal(sums.sum(0), cms.sum(0))
-    assert (results.redraws(n, 5, seed).sum(1) == n).all()
-    redrawn = results.redrawn_scores([cms, cms], block, draws=20, seed=seed)
+    assert (results.bootstrap_weights(n, 5, seed).sum(1) == n).all()
+    redrawn = results.bootstrap_scores([cms, cms], block, draws=20, seed=seed)
     scores = redrawn.scores
     assert redrawn.blocks == -(-n // block) and scores.shape == (21, 2) and np.array_equal(scores[:, 0], scores[:, 1])
     assert scores[0, 0] == pytest.approx(E.miou(cms.sum(0)), nan_ok=True)
@@ -556,13 +556,13 @@ def test_draws_and_blocks_lose_nothing(seed, n, k, block):
 @given(seeds, st.integers(2, 4), st.integers(2, 40), st.floats(.01, 9))
 def test_intervals_turn_round_with_the_difference(seed, n, blocks, factor):
     difference = np.random.default_rng(seed).normal(.3, 1, (101, n))
-    there, back = (results.interval(results.Redrawn(scale * difference, blocks)) for scale in (1, -factor))
+    there, back = (results.t_interval(results.BootstrapScores(scale * difference, blocks)) for scale in (1, -factor))
     assert (back.mean, back.low, back.high) == pytest.approx((-factor * there.mean, -factor * there.high, -factor * there.low))
     assert there.low <= there.high
     opposite = dict(higher="lower", lower="higher", open="open")
     assert back.p == pytest.approx(there.p) and 0 < there.p <= 1
     assert (there.p < .05) == (there.low > 0 or there.high < 0)
-    assert results.direction(back.mean, back.p) == opposite[str(results.direction(there.mean, there.p))]
+    assert results.significant_direction(back.mean, back.p) == opposite[str(results.significant_direction(there.mean, there.p))]
 
 
 @given(st.lists(st.floats(0, 1) | st.just(float("nan")), max_size=12), st.randoms())
@@ -570,10 +570,10 @@ def test_holm_rejects_what_its_steps_reject(p, random):
     "Step by step, as published: the smallest against 5 % / k, the next against 5 % / (k - 1), until one fails. Order does not matter."
     known = sorted(x for x in p if x == x)
     passed = list(takewhile(lambda step: step[1] * (len(known) - step[0]) < .05, enumerate(known)))
-    adjusted = results.holm(p)
+    adjusted = results.holm_adjust(p)
     assert (adjusted < .05).sum() == len(passed) and np.array_equal(np.isnan(adjusted), np.isnan(p))
     order = random.sample(range(len(p)), len(p))
-    assert np.array_equal(results.holm([p[i] for i in order]), adjusted[order], equal_nan=True)
+    assert np.array_equal(results.holm_adjust([p[i] for i in order]), adjusted[order], equal_nan=True)
 
 
 row = dict(adapter=st.sampled_from("ab"), seed=st.integers(0, 2), domain=st.sampled_from(["fog", "rain"]), miou=st.floats(0, 1))

@@ -11,10 +11,10 @@ import pytest
 import torch
 import causal_tune as ct
 from causal_tune.data import datasets as D
-from causal_tune.published.checkpoints import PARTS, load_published, published_state, segmentor_from_published
+from causal_tune.published.checkpoints import PUBLISHED_PREFIXES, load_published, published_state, segmentor_from_published
 from causal_tune.training.evaluation import accuracy, confusion, miou
 from causal_tune.training.recipe import RECIPES, Recipe
-from causal_tune.training.loop import build, load_checkpoint, lr_factor, parameter_groups, report_on, train
+from causal_tune.training.loop import build_segmentor, load_checkpoint, lr_factor, parameter_groups, report_on, train
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -45,7 +45,7 @@ def test_every_parameter_has_its_rate_and_decay(kind, dead):
     torch.manual_seed(0)
     s = ct.create_segmentor("toy_vit", dict(rein="rein", causal="causal_tune:variant=released")[kind], HEAD.replace(
         "encoder_layers=1", "encoder_layers=2").replace("decoder_layers=2", "decoder_layers=3"), pretrained=False, query_dim=32)
-    names = {id(p): prefix + n for prefix, m in zip(PARTS, (s.adapter, s.backbone.model, s.head))
+    names = {id(p): prefix + n for prefix, m in zip(PUBLISHED_PREFIXES, (s.adapter, s.backbone.model, s.head))
              for n, p in m.named_parameters()}
     r = RECIPES["c2acdc_512"]
     ours = {names[id(p)]: g["weight_decay"] for g in parameter_groups(s, r.weight_decay) for p in g["params"]}
@@ -183,7 +183,7 @@ def test_published_names_and_back(adapter):
 
 def test_a_recipe_without_its_weights_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="dinov2_converted.pth"): build(RECIPES["c2acdc_512"], 19)
+    with pytest.raises(FileNotFoundError, match="dinov2_converted.pth"): build_segmentor(RECIPES["c2acdc_512"], 19)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -191,7 +191,7 @@ def test_recipes_build_at_full_size(name):
     "On the meta device, with the adapters that the published tables compare."
     r = RECIPES[name]
     for adapter, variant in (("causal_tune", None), ("causal_tune", "released"), ("rein", None)):
-        with torch.device("meta"): s = build(replace(r, adapter=adapter, variant=variant), 19, pretrained=False)
+        with torch.device("meta"): s = build_segmentor(replace(r, adapter=adapter, variant=variant), 19, pretrained=False)
         assert s.backbone.model.pos_embed.shape == (1, (r.crop[0] // 16) ** 2 + 1, 1024)
         assert s.backbone.out_layers == (7, 11, 15, 23)
 
@@ -199,7 +199,7 @@ def test_recipes_build_at_full_size(name):
 def test_soma_as_published_at_full_size():
     "Low-rank maps and biases of 16 blocks, at half the head's rate; both decay."
     r = RECIPES["soma_g2cbm_512"]
-    with torch.device("meta"): s = build(r, 19, pretrained=False)
+    with torch.device("meta"): s = build_segmentor(r, 19, pretrained=False)
     assert sum(p.numel() for p in s.adapter.parameters() if p.requires_grad) == 4_718_592 + 16 * 9 * 1024
     adapter = {id(p) for p in s.adapter.parameters()}
     groups = [g for g in parameter_groups(s, r.weight_decay, r.adapter_lr, r.backbone_lr) if g["params"] and id(g["params"][0]) in adapter]

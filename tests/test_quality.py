@@ -5,7 +5,7 @@ import pytest
 from causal_tune.cli.commands import main
 from causal_tune.compare.experiments import EXPERIMENTS
 from causal_tune.research.statistics import read_table
-from causal_tune.training.recipe import to_dict
+from causal_tune.training.recipe import recipe_to_dict
 
 SCRIPT = """
 import json, sys
@@ -108,6 +108,6 @@ def test_ctrl_c_to_the_parent_alone_stops_its_workers(tmp_path):
                                          (["toyscapes", "--iteration", "3"], "Did you mean 'iterations'")])
 def test_wrong_words(tmp_path, capsys, words, said):
     (tmp_path / "toyscapes").mkdir()
-    (tmp_path / "toyscapes" / "band.json").write_text(json.dumps(dict(band="dog", recipe=to_dict(EXPERIMENTS["toyscapes"].recipe))))
+    (tmp_path / "toyscapes" / "band.json").write_text(json.dumps(dict(band="dog", recipe=recipe_to_dict(EXPERIMENTS["toyscapes"].recipe))))
     assert main(["bench-quality", *words, "--out", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err

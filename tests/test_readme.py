@@ -104,7 +104,7 @@ def smaller(world, monkeypatch):
         head = HEAD if recipe.head == "mask2former" else "linear"
         return replace(recipe, head=head, targets=recipe.targets[:1])
     for module in (cli, recipes): monkeypatch.setattr(module, "get_recipe", fewer)
-    for name in ("dinov2_s", "dinov2_l", ORIGINAL): monkeypatch.setitem(backbones.PRESETS, name, ("stand_in", backbones.AT_16))
+    for name in ("dinov2_s", "dinov2_l", ORIGINAL): monkeypatch.setitem(backbones.PRESETS, name, ("stand_in", backbones.PATCH_16))
     opened = []
     monkeypatch.setattr(cli, "become", opened.append)
     monkeypatch.delenv("CAUSAL_TUNE_DATA", raising=False)

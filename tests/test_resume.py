@@ -8,7 +8,7 @@ from conftest import ENV, trained
 from causal_tune.core.registry import files
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import Segmentor
-from causal_tune.training.loop import Average, Log, Run, Stream, Terminated, decay_at, train, training_data
+from causal_tune.training.loop import EMA, Log, Run, Stream, Terminated, weight_decay_at, train, training_data
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_checkpoint_holds_the_average(averaged, average, expected):
     kept, segmentor, weights, decays = average
     means = [w.clone() for w in weights[2]]
     for newest in weights[3:]: means = [.75 * mean + .25 * w for mean, w in zip(means, newest)]
-    assert len(weights) == 6 and decays == [[pytest.approx(decay_at(t, averaged)), 0] for t in range(6)]
+    assert len(weights) == 6 and decays == [[pytest.approx(weight_decay_at(t, averaged)), 0] for t in range(6)]
     assert decays[0][0] == .5 and .03 < decays[5][0] < .04
     found = {f"{part}.{k}": v for part, state in segmentor.trained_state().items() for k, v in state.items()}
     assert_same(kept, found)                                     # what is returned is what is kept
@@ -104,7 +104,7 @@ def test_an_average_resumes_exactly(averaged, average, tmp_path, at):
 def test_training_knows_nothing_of_its_average(recipe, expected, tmp_path, monkeypatch):
     "The weights that are trained are those of a run without one, also where that run is watched."
     watched = replace(recipe, ema_from=1, validate="toyscapes:domain=fog,split=val,n=1", eval_every=2)
-    monkeypatch.setattr(Average, "settle", lambda average: None)
+    monkeypatch.setattr(EMA, "settle", lambda average: None)
     train(watched, tmp_path)
     assert_same(expected, trained(tmp_path / "checkpoint.pt"))
 

@@ -1,6 +1,6 @@
 """A step on a device does not wait: its loss is looked at some steps later, and a bad one has done no harm until then.
 
-No device is needed. The processor plays one: `steps_a_look` says that it is looked at late.
+No device is needed. The processor plays one: `loss_check_interval` says that it is looked at late.
 """
 import csv
 from collections import Counter
@@ -108,10 +108,10 @@ def test_a_bad_loss_does_no_harm(recipe, late, tmp_path, monkeypatch, save_every
 def test_frames_are_kept_decoded(recipe, tmp_path):
     "By recipe; the weights are the same, frames are decoded once, and a checkpoint says nothing of a folder of this machine."
     from PIL import Image
-    from causal_tune.data.datasets import render_pair
+    from causal_tune.data.datasets import toyscapes_pair
     from causal_tune.training.loop import load_checkpoint
     for i in range(3):
-        for kind, array in zip(("images", "labels"), render_pair(i, "clear", (48, 64))):
+        for kind, array in zip(("images", "labels"), toyscapes_pair(i, "clear", (48, 64))):
             (tmp_path / kind).mkdir(exist_ok=True)
             Image.fromarray(array).save(tmp_path / kind / f"{i}.png")
     (tmp_path / "classes.txt").write_text("\n".join(f"{i}: class {i}" for i in range(19)))
@@ -132,12 +132,12 @@ def test_frames_are_kept_decoded(recipe, tmp_path):
 
 def test_compiled_is_the_same_run(recipe, tmp_path, monkeypatch):
     "But for rounding; with the same names in its checkpoint; and whether it is decides nothing."
-    monkeypatch.setattr(backbones, "COMPILER", "aot_eager")
+    monkeypatch.setattr(backbones, "COMPILE_BACKEND", "aot_eager")
     recipe = replace(recipe, iterations=2, checkpointing=True)
     for name, compiled in (("plain", False), ("compiled", True)): train(replace(recipe, compile=compiled), tmp_path / name)
     plain, compiled = (trained(tmp_path / name / "checkpoint.pt") for name in ("plain", "compiled"))
     assert list(plain) == list(compiled) and all(torch.allclose(plain[k], compiled[k], atol=1e-6) for k in plain)
-    monkeypatch.setattr(backbones, "COMPILER", "none")
+    monkeypatch.setattr(backbones, "COMPILE_BACKEND", "none")
     train(replace(recipe, compile=True), tmp_path / "plain")  # it is finished, so nothing is compiled
     with pytest.raises(ValueError, match="compile=on cannot run here"): train(replace(recipe, compile=True), tmp_path / "new")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import trained
 from causal_tune.cli.commands import main, parse
-from causal_tune.training.recipe import Recipe, from_dict, get_recipe, set_fields, to_dict
+from causal_tune.training.recipe import Recipe, recipe_from_dict, get_recipe, nonempty_fields, recipe_to_dict
 from causal_tune.training.loop import Stream, train, training_data
 
 
@@ -23,16 +23,16 @@ def images(recipe):
 
 
 def test_a_recipe_of_before_still_reads():
-    before = to_dict(Recipe(seed=3))
+    before = recipe_to_dict(Recipe(seed=3))
     del before["style"]
-    assert from_dict(before) == Recipe(seed=3) and Recipe().style is None
-    assert "style" not in set_fields(Recipe())
+    assert recipe_from_dict(before) == Recipe(seed=3) and Recipe().style is None
+    assert "style" not in nonempty_fields(Recipe())
 
 
 def test_field_goes_to_text_and_back():
     r = get_recipe("toyscapes", **parse(["train", "demo", "--style", "amplitude:beta=.1,p=1"]).changes)
-    assert r.style == "amplitude:beta=.1,p=1" == set_fields(r)["style"]
-    assert from_dict(json.loads(json.dumps(to_dict(r)))) == r
+    assert r.style == "amplitude:beta=.1,p=1" == nonempty_fields(r)["style"]
+    assert recipe_from_dict(json.loads(json.dumps(recipe_to_dict(r)))) == r
 
 
 def test_style_changes_the_images_and_nothing_else(recipe):
@@ -52,7 +52,7 @@ def test_style_changes_the_images_and_nothing_else(recipe):
                                             ("spurious:p=2", "p=2: give one from 0.0 to 1.0")])
 def test_unknown_style_is_one_line_before_any_step(spec, expected, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("causal_tune.training.loop.step", lambda *_: pytest.fail("a step was taken"))
+    monkeypatch.setattr("causal_tune.training.loop.train_step", lambda *_: pytest.fail("a step was taken"))
     assert main(["train", "demo", "--weights", str(weights), "--style", spec, "--out", "run"]) == 2
     said = capsys.readouterr().err
     assert expected in said and said.count("\n") == 1

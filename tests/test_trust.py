@@ -77,7 +77,7 @@ def test_no_archive_is_unpacked():
 def test_the_lab_is_bound_to_this_machine(tmp_path, monkeypatch):
     calls = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(causal_tune.cli.commands, "become", calls.append) # which would put JupyterLab in the place of these tests
+    monkeypatch.setattr(causal_tune.cli.commands, "exec_replace", calls.append) # which would put JupyterLab in the place of these tests
     assert not main(["lab", "--out", str(tmp_path)])
     words, = calls
     assert "--ip=127.0.0.1" in words and not any("token" in word or "password" in word for word in words)
@@ -118,12 +118,12 @@ def test_names_stay_text_in_the_report(tmp_path):
     "Domains, adapters and classes, in its tables, figures and what was done."
     from causal_tune.data.labels import LabelSpace
     from causal_tune.compare.report import write_report
-    from causal_tune.research.statistics import Redrawn, differences
+    from causal_tune.research.statistics import BootstrapScores, paired_differences
     names = [name for name in HOSTILE if "\n" not in name] # which results refuse
     space = LabelSpace(names[0], tuple(names), np.zeros((len(names), 3), np.uint8))
     rows = [dict(adapter=adapter, seed=seed, domain=domain, miou=.5, iou=dict.fromkeys(names, .5))
             for adapter in ("none", *names[:3]) for seed in (1, 2) for domain in names]
-    drawn = {(row["adapter"], row["domain"]): Redrawn(np.full((11, 2), .5), 5) for row in rows}
-    path = write_report(tmp_path / "report.html", HOSTILE[1], HOSTILE[0], rows, differences(drawn), [(names[0], names[1], Image.new("RGB", (8, 8)))],
+    drawn = {(row["adapter"], row["domain"]): BootstrapScores(np.full((11, 2), .5), 5) for row in rows}
+    path = write_report(tmp_path / "report.html", HOSTILE[1], HOSTILE[0], rows, paired_differences(drawn), [(names[0], names[1], Image.new("RGB", (8, 8)))],
                         {HOSTILE[0]: HOSTILE[1]}, space, command=HOSTILE[0])
     assert foreign(path.read_text(encoding="utf-8")) == []

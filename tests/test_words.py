@@ -6,7 +6,7 @@ from causal_tune.adapters.base import ADAPTERS, create_adapter
 from causal_tune.spectra.bands import BANDS, create_band
 from causal_tune.cli.commands import main
 from causal_tune.core.registry import Registry, parse_spec
-from causal_tune.data.corruptions import read_corruption
+from causal_tune.data.corruptions import parse_corruption
 from causal_tune.models.heads import HEADS
 from causal_tune.models.segmentor import create_segmentor
 from causal_tune.data.styles import STYLES
@@ -166,4 +166,4 @@ def test_a_line_that_cannot_be(line, named, tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.parametrize("text", ["", "fog:0", "fog:6", "fog:1.0", "fog:x", "fogg", ":", "fog:3:3", "fog:\n", "x" * 10_000])
-def test_corruptions_that_are_none(text): assert refused_in_one_line(lambda: read_corruption(text), "")
+def test_corruptions_that_are_none(text): assert refused_in_one_line(lambda: parse_corruption(text), "")

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor, nn
-from ..core.registry import Registry, check_range, parse_spec, unknown
+from ..core.registry import Registry, check_range, parse_spec, unknown_name
 
 # %% auto #0
-__all__ = ['ADAPTERS', 'SPARE', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter',
-           'start_at_zero', 'collected', 'refined', 'OutputMap', 'in_float16', 'scaled', 'Rein', 'check_contract']
+__all__ = ['ADAPTERS', 'RANK_PADDING', 'Adapter', 'list_adapters', 'create_adapter', 'LearnableTokens', 'attend', 'TokenAdapter',
+           'zero_init', 'lowrank_attention', 'attend_and_project', 'ScaledLinear', 'autocasts_to_fp16', 'fold_scale',
+           'Rein', 'check_contract']
 
 # %% ../../nbs/02_adapters/01_base.ipynb #5d8ec42c
 ADAPTERS = Registry("adapter", "One of your own has to be imported: causal-tune --import MODULE, or `import MODULE` in Python.",
@@ -64,7 +65,7 @@ def attach(self: Adapter,
     "Called once, before anything runs; a token adapter needs nothing of the model."
 
 @patch
-def fold_in(self: Adapter) -> None:
+def merge_weights(self: Adapter) -> None:
     "What was trained becomes part of the model's weights; ValueError where it is no change of weights."
     if type(self) is Adapter: return # nothing was trained
     raise ValueError(f"{type(self).__name__} changes features, not weights; only lora, soma and full can be merged.")
@@ -76,7 +77,7 @@ def queries(self: Adapter) -> Tensor | None: # (m, q)
     return None
 
 @patch
-def link_parameters(self: Adapter) -> list[nn.Parameter]:
+def query_parameters(self: Adapter) -> list[nn.Parameter]:
     "The parameters that only `queries` uses."
     return []
 
@@ -102,11 +103,11 @@ def create_adapter(name: str, # one of `list_adapters()`, options may follow: "c
     return registry.create(name, num_layers, channels, patch_size, query_dim, **options)
 
 # %% ../../nbs/02_adapters/01_base.ipynb #8c04d7ad
-SPARE = 8 # channels that attention through the factors has beside the r, see `refined`
+RANK_PADDING = 8 # channels that attention through the factors has beside the r, see `attend_and_project`
 
 class LearnableTokens(nn.Module):
     "Tokens T of every block, (l, m, c), of rank r or stored whole; a base class."
-    def make_tokens(self, num_layers, m, channels, rank, patch_size):
+    def init_tokens(self, num_layers, m, channels, rank, patch_size):
         span = channels if rank is None else math.sqrt(channels * rank)
         v = math.sqrt(6 / (3 * patch_size ** 2 + span))
         def uniform(*shape): return nn.Parameter(torch.empty(shape).uniform_(-v, v))
@@ -124,7 +125,7 @@ class LearnableTokens(nn.Module):
         if hasattr(self, "learnable_tokens"): return None, self.tokens(layer)
         a = self.learnable_tokens_a[layer]
         b = self.learnable_tokens_b[layer]
-        if a.shape[1] + SPARE >= min(len(a), b.shape[1]): return None, a @ b
+        if a.shape[1] + RANK_PADDING >= min(len(a), b.shape[1]): return None, a @ b
         return a, b
 
 # %% ../../nbs/02_adapters/01_base.ipynb #287ea002
@@ -156,17 +157,17 @@ class TokenAdapter(Adapter, LearnableTokens):
         super().__init__(num_layers, channels)
         check_range("num_tokens", num_tokens, 2, 10_000) # a null token and at least one other
         if rank is not None: check_range("rank", rank, 1, 10_000)
-        if init not in ("scale", "zero"): raise unknown("init", init, ["scale", "zero"])
+        if init not in ("scale", "zero"): raise unknown_name("init", init, ["scale", "zero"])
         self.softmax = softmax
-        self.make_tokens(num_layers, num_tokens, channels, rank, patch_size)
+        self.init_tokens(num_layers, num_tokens, channels, rank, patch_size)
         self.mlp_token2feat = nn.Linear(channels, channels)
         self.mlp_delta_f = nn.Linear(channels, channels)
         self.transform = nn.Linear(channels, query_dim)
         self.merge = nn.Linear(3 * query_dim, query_dim)
         self.scale = nn.Parameter(torch.tensor(1e-3)) if init == "scale" else 1.
-        if init == "zero": start_at_zero(self.mlp_delta_f)
+        if init == "zero": zero_init(self.mlp_delta_f)
 
-def start_at_zero(linear: nn.Linear) -> None:
+def zero_init(linear: nn.Linear) -> None:
     "A map that hands on nothing, until it is trained."
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
@@ -180,12 +181,12 @@ def queries(self: TokenAdapter) -> Tensor: # (m, q)
     return self.merge(rearrange(parts, "m q three -> m (q three)"))  # interleaved, as published
 
 @patch
-def link_parameters(self: TokenAdapter) -> list[nn.Parameter]:
+def query_parameters(self: TokenAdapter) -> list[nn.Parameter]:
     "The parameters that only `queries` uses."
     return [*self.transform.parameters(), *self.merge.parameters()]
 
 # %% ../../nbs/02_adapters/01_base.ipynb #2319a3e6
-def collected(x: Tensor, # (b, n, c) what asks
+def lowrank_attention(x: Tensor, # (b, n, c) what asks
               factors: tuple, # of the tokens T, see `LearnableTokens`
               first: nn.Linear, # c to c, makes values of tokens
               last: Tensor, # (c, c) weight of the output map
@@ -194,40 +195,40 @@ def collected(x: Tensor, # (b, n, c) what asks
     "attention(x, T, first(T[1:])) @ last.T in two factors, in the order that costs least."
     a, b = factors
     if a is None: return attention(x, b, F.linear(first(b[1:]), last)), None # b are whole tokens
-    asking = x @ F.pad(b, (0, 0, 0, SPARE)).T
-    a = F.pad(a, (0, SPARE), value=1.)
+    asking = x @ F.pad(b, (0, 0, 0, RANK_PADDING)).T
+    a = F.pad(a, (0, RANK_PADDING), value=1.)
     found = attention(asking, a, a[1:], width=x.shape[-1])
     values = torch.cat([F.linear(b, first.weight), first.bias[None]])
-    values = F.pad(values, (0, 0, 0, SPARE - 1))
+    values = F.pad(values, (0, 0, 0, RANK_PADDING - 1))
     return found, F.linear(values, last)
 
-def refined(x, factors, first, last, # as `collected`
+def attend_and_project(x, factors, first, last, # as `lowrank_attention`
             bias: Tensor | None = None, # (c,) of the output map
             attention=attend, # or a function of the same arguments
 ) -> Tensor: # (b, n, c)
     "(attention(x, T, first(T[1:])) + x) @ last.T + bias."
-    found, values = collected(x, factors, first, last, attention)
+    found, values = lowrank_attention(x, factors, first, last, attention)
     return F.linear(x, last, bias) + (found if values is None else found @ values)
 
 # %% ../../nbs/02_adapters/01_base.ipynb #3d583c85
-class OutputMap(NamedTuple):
+class ScaledLinear(NamedTuple):
     "A linear map, and what its result has to be multiplied with."
     weight: Tensor # (c, c)
     bias: Tensor # (c,)
     scale: Tensor | float
 
-def in_float16(x: Tensor) -> bool:
+def autocasts_to_fp16(x: Tensor) -> bool:
     "Are products of x taken in float16?"
     kind = "cpu" if x.is_meta else x.device.type # of what has no numbers, older versions of torch cannot tell
     return (torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype) == torch.float16
 
-def scaled(linear: nn.Linear, # output map
+def fold_scale(linear: nn.Linear, # output map
            scale: Tensor | float, # s
            x: Tensor, # what it will be given
-) -> OutputMap:
+) -> ScaledLinear:
     "The output map with its scale in it, where the precision allows."
-    if isinstance(scale, float) or in_float16(x): return OutputMap(linear.weight, linear.bias, scale)
-    return OutputMap(scale * linear.weight, scale * linear.bias, 1.)
+    if isinstance(scale, float) or autocasts_to_fp16(x): return ScaledLinear(linear.weight, linear.bias, scale)
+    return ScaledLinear(scale * linear.weight, scale * linear.bias, 1.)
 
 # %% ../../nbs/02_adapters/01_base.ipynb #033d5ebc
 @ADAPTERS.register("rein")
@@ -235,9 +236,9 @@ class Rein(TokenAdapter):
     "Rein: learnable tokens refine each patch feature (CVPR 2024, section 3)."
     def forward(self, tokens, layer, grid):
         self.check(tokens, layer, grid)
-        weight, bias, scale = scaled(self.mlp_delta_f, self.scale, tokens)
+        weight, bias, scale = fold_scale(self.mlp_delta_f, self.scale, tokens)
         attention = partial(attend, softmax=self.softmax)
-        change = refined(tokens, self.factors(layer), self.mlp_token2feat, weight, bias, attention)
+        change = attend_and_project(tokens, self.factors(layer), self.mlp_token2feat, weight, bias, attention)
         return tokens + scale * change
 
 # %% ../../nbs/02_adapters/01_base.ipynb #c7e57c34
@@ -267,7 +268,7 @@ def _check_gradients(adapter, x, grid):
         p.data += .01 * torch.randn_like(p)
     adapter(x, 1, grid).square().sum().backward()
     assert x.grad is not None and x.grad.isfinite().all(), "no gradient reaches the features"
-    link = {id(p) for p in adapter.link_parameters()}
+    link = {id(p) for p in adapter.query_parameters()}
     trained = {name: p for name, p in adapter.named_parameters() if p.requires_grad and id(p) not in link}
     dead = [name for name, p in trained.items() if p.grad is None]
     assert not dead, f"no gradient reaches {dead}"

@@ -6,20 +6,20 @@
 from __future__ import annotations
 from functools import partial
 from fastcore.basics import patch
-from ..core.registry import Registry, unknown
+from ..core.registry import Registry, unknown_name
 from ..spectra.dct import dct2_tokens
-from ..spectra.bands import create_band, gain_like, reach
-from .base import ADAPTERS, TokenAdapter, attend, refined, scaled
+from ..spectra.bands import create_band, gain_like, support
+from .base import ADAPTERS, TokenAdapter, attend, attend_and_project, fold_scale
 
 # %% auto #0
-__all__ = ['VARIANTS', 'CausalTune']
+__all__ = ['CAUSAL_TUNE_VARIANTS', 'CausalTune']
 
 # %% ../../nbs/02_adapters/02_causal.ipynb #07197a02
-VARIANTS = Registry("variant of causal_tune", modules=("causal_tune.adapters.causal", "causal_tune.adapters.released"))
-ADAPTERS["causal_tune"] = VARIANTS
+CAUSAL_TUNE_VARIANTS = Registry("variant of causal_tune", modules=("causal_tune.adapters.causal", "causal_tune.adapters.released"))
+ADAPTERS["causal_tune"] = CAUSAL_TUNE_VARIANTS
 
 # %% ../../nbs/02_adapters/02_causal.ipynb #3f2a13f2
-@VARIANTS.register("described")
+@CAUSAL_TUNE_VARIANTS.register("described")
 class CausalTune(TokenAdapter):
     "Causal-Tune as its paper describes it: filter, refine and return features in the frequency domain."
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
@@ -29,7 +29,7 @@ class CausalTune(TokenAdapter):
                  band="dog", # which frequencies are causal: a spec such as "gaussian:center=.5" or a band
                  residual: str = "add"): # "add" to the features, or "replace" them by their kept band
         super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init)
-        if residual not in ("add", "replace"): raise unknown("residual", residual, ["add", "replace"])
+        if residual not in ("add", "replace"): raise unknown_name("residual", residual, ["add", "replace"])
         self.band = create_band(band)
         self.residual = residual
 
@@ -37,13 +37,13 @@ class CausalTune(TokenAdapter):
 @patch
 def forward(self: CausalTune, tokens, layer, grid):
     self.check(tokens, layer, grid)
-    kept = reach(self.band, *grid)
+    kept = support(self.band, *grid)
     gain = self.gain(grid, kept, tokens)
     back = partial(dct2_tokens, grid=grid, inverse=True, kept=kept)
     causal = dct2_tokens(tokens, grid, kept=kept) * gain
-    weight, bias, scale = scaled(self.mlp_delta_f, self.scale, tokens)
+    weight, bias, scale = fold_scale(self.mlp_delta_f, self.scale, tokens)
     def within(*args, **options): return gain * attend(*args, **options)
-    change = back(refined(causal, self.factors(layer), self.mlp_token2feat, weight, attention=within)) + bias
+    change = back(attend_and_project(causal, self.factors(layer), self.mlp_token2feat, weight, attention=within)) + bias
     base = tokens if self.residual == "add" else back(causal)
     return base + scale * change
 

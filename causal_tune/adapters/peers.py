@@ -11,17 +11,17 @@ from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor, nn
 from ..core.registry import Registry
-from .base import ADAPTERS, LearnableTokens, TokenAdapter, attend, collected, refined, scaled, start_at_zero
-from .released import fourier_parts
-from ..spectra.dct import exporting
+from .base import ADAPTERS, LearnableTokens, TokenAdapter, attend, lowrank_attention, attend_and_project, fold_scale, zero_init
+from .released import dft_matrices
+from ..spectra.dct import is_exporting
 
 # %% auto #0
-__all__ = ['FAINT', 'SET_VARIANTS', 'attend_normalised', 'TwoBranches', 'half_spectrum', 'from_half_spectrum', 'mirrored',
-           'polar', 'from_waves', 'apart', 'together', 'SET', 'real_fourier', 'released_parts', 'released_whole',
-           'attend_evenly', 'ReleasedSET', 'haar', 'inverse_haar', 'FADA']
+__all__ = ['MIN_AMPLITUDE', 'SET_VARIANTS', 'attend_instance_norm', 'TwoBranchAdapter', 'rfft2_tokens', 'irfft2_tokens',
+           'mirror_counts', 'polar_parts', 'refined_parts', 'to_polar', 'from_polar', 'SET', 'real_fft2',
+           'released_fft', 'released_ifft', 'attend_layer_norm', 'ReleasedSET', 'haar', 'inverse_haar', 'FADA']
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #13b7a192
-def attend_normalised(x: Tensor, # (b, n, c) what asks
+def attend_instance_norm(x: Tensor, # (b, n, c) what asks
                       tokens: Tensor, # (m, c) keys; the first is the null token
                       values: Tensor, # (m - 1, c) values of the others
                       width: int | None = None, # the c of 1 / sqrt c, where it is not that of x
@@ -41,7 +41,7 @@ def _normalised(maps, counts): # as layer_norm does it, of positions that count 
     return (centred * torch.rsqrt(variance + 1e-5)).to(maps.dtype)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #0c472cc4
-class TwoBranches(TokenAdapter):
+class TwoBranchAdapter(TokenAdapter):
     "A token adapter with a second set of tokens and maps, whose attention is normalised. A base class."
     second_whole = False # are the second branch's tokens stored whole, whatever the rank?
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
@@ -51,36 +51,36 @@ class TwoBranches(TokenAdapter):
         super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init)
         second_rank = None if self.second_whole else rank
         self.second = LearnableTokens()
-        self.second.make_tokens(num_layers, num_tokens, channels, second_rank, patch_size)
+        self.second.init_tokens(num_layers, num_tokens, channels, second_rank, patch_size)
         self.mlp_token2feat2 = nn.Linear(channels, channels)
         self.mlp_delta_f2 = nn.Linear(channels, channels)
-        if init == "zero": start_at_zero(self.mlp_delta_f2)
+        if init == "zero": zero_init(self.mlp_delta_f2)
 
     def first_branch(self, x, layer, scale=1.): # (b, n, c) -> (b, n, c)
-        last = scaled(self.mlp_delta_f, scale, x)
-        return last.scale * refined(x, self.factors(layer), self.mlp_token2feat, last.weight, last.bias)
+        last = fold_scale(self.mlp_delta_f, scale, x)
+        return last.scale * attend_and_project(x, self.factors(layer), self.mlp_token2feat, last.weight, last.bias)
 
     def second_branch(self, x, layer, scale=1., counts=None): # (b, n, c) -> (b, n, c)
-        last = scaled(self.mlp_delta_f2, scale, x)
+        last = fold_scale(self.mlp_delta_f2, scale, x)
         factors = self.second.factors(layer)
-        attention = partial(attend_normalised, counts=counts)
-        return last.scale * refined(x, factors, self.mlp_token2feat2, last.weight, last.bias, attention)
+        attention = partial(attend_instance_norm, counts=counts)
+        return last.scale * attend_and_project(x, factors, self.mlp_token2feat2, last.weight, last.bias, attention)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #1a452a4a
 def _precise(x): return x if x.dtype == torch.float64 else x.float()
 
 def _of_both_axes(h, w, x): # cosines and sines of the rows, and of the first half of the columns
-    cos, sin = fourier_parts(w, x.device, x.dtype)
+    cos, sin = dft_matrices(w, x.device, x.dtype)
     u = w // 2 + 1
-    return *fourier_parts(h, x.device, x.dtype), cos[:u], sin[:u]
+    return *dft_matrices(h, x.device, x.dtype), cos[:u], sin[:u]
 
-def half_spectrum(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
+def rfft2_tokens(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
                   grid: tuple[int, int], # (h, w)
 ) -> tuple[Tensor, Tensor]: # (b, h*u, c) each, u = w // 2 + 1, float32 (or float64): real and imaginary part
     "The first u columns of the orthonormal 2-D Fourier transform of every channel; the others mirror them."
     with torch.autocast(tokens.device.type, enabled=False):
         x = _precise(tokens)
-        if exporting(): return _half_by_products(x, *grid)
+        if is_exporting(): return _half_by_products(x, *grid)
         columns = torch.fft.rfft(x.unflatten(1, grid), dim=2, norm="ortho")
         whole = torch.fft.fft(columns, dim=1, norm="ortho").flatten(1, 2) # `rfft2` is slower: a thousand channels lie badly for it
         return whole.real.contiguous(), whole.imag.contiguous()
@@ -94,12 +94,12 @@ def _half_by_products(x, h, w):
     return tuple(rearrange(part, "b h (u c) -> b (h u) c", u=cos.shape[0]) for part in parts)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #38a17434
-def from_half_spectrum(real: Tensor, imaginary: Tensor, # (b, h*u, c), float32 or float64
+def irfft2_tokens(real: Tensor, imaginary: Tensor, # (b, h*u, c), float32 or float64
                        grid: tuple[int, int], # (h, w)
 ) -> Tensor: # (b, h*w, c)
-    "Inverse of `half_spectrum`; the other half is taken to mirror this one."
+    "Inverse of `rfft2_tokens`; the other half is taken to mirror this one."
     with torch.autocast(real.device.type, enabled=False):
-        if exporting(): return _whole_by_products(real, imaginary, *grid)
+        if is_exporting(): return _whole_by_products(real, imaginary, *grid)
         whole = torch.complex(real, imaginary).unflatten(1, (grid[0], -1))
         return torch.fft.irfft2(whole, s=grid, dim=(1, 2), norm="ortho").flatten(1, 2)
 
@@ -108,12 +108,12 @@ def _whole_by_products(real, imaginary, h, w):
     real, imaginary = (rearrange(part, "b (h u) c -> b h (u c)", h=h) for part in (real, imaginary))
     parts = rows_cos @ real - rows_sin @ imaginary, rows_cos @ imaginary + rows_sin @ real
     real, imaginary = (rearrange(part, "b h (u c) -> (b h) u c", u=cos.shape[0]) for part in parts)
-    twice = mirrored(w, real)[:, None]
+    twice = mirror_counts(w, real)[:, None]
     x = (twice * cos).T @ real - (twice * sin).T @ imaginary
     return rearrange(x, "(b h) w c -> b (h w) c", h=h)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #71762ecf
-def mirrored(w: int, like: Tensor) -> Tensor: # (u,), 1 or 2
+def mirror_counts(w: int, like: Tensor) -> Tensor: # (u,), 1 or 2
     "How many waves each of the first u = w // 2 + 1 columns stands for."
     return 2 - _own_mirror(w, like)[:w // 2 + 1].to(like.dtype)
 
@@ -126,9 +126,9 @@ def _own_mirrors(grid, like): # (h*u, 1) of both axes
     return (_own_mirror(h, like)[:, None] & _own_mirror(w, like)[:w // 2 + 1]).flatten()[:, None]
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #cb5a124f
-FAINT = 1e-6 # the largest amplitude of a wave that has neither phase nor gradient
+MIN_AMPLITUDE = 1e-6 # the largest amplitude of a wave that has neither phase nor gradient
 
-def polar(real: Tensor, imaginary: Tensor, # (b, h*u, c), of `half_spectrum`
+def polar_parts(real: Tensor, imaginary: Tensor, # (b, h*u, c), of `rfft2_tokens`
           grid: tuple[int, int], # (h, w)
 ) -> tuple[Tensor, Tensor]: # (b, h*u, c) each: amplitude, and phase in -pi..pi
     "Amplitudes and phases of half a spectrum; the phase of a faint wave is 0."
@@ -136,9 +136,9 @@ def polar(real: Tensor, imaginary: Tensor, # (b, h*u, c), of `half_spectrum`
     phase = torch.atan2(imaginary, real)
     own = torch.pi * (real < 0).to(real.dtype) # or the sign of a rounding error would make -pi of pi
     phase = torch.where(_own_mirrors(grid, real), own, phase)
-    return amplitude, phase * (amplitude > FAINT) # `masked_fill` takes five times as long
+    return amplitude, phase * (amplitude > MIN_AMPLITUDE) # `masked_fill` takes five times as long
 
-def from_waves(amplitude: Tensor, mean: Tensor, turn: Tensor, # (b, h*u, c): a', u and v
+def refined_parts(amplitude: Tensor, mean: Tensor, turn: Tensor, # (b, h*u, c): a', u and v
 ) -> tuple[Tensor, Tensor]: # real and imaginary part
     "Half the spectrum of the real part of waves and their mirror images."
     real = amplitude * mean.cos()
@@ -153,7 +153,7 @@ def _along(phase, real, imaginary): # parts of (real + i imaginary) exp(-i phase
 class _Apart(torch.autograd.Function): # tokens -> amplitude and phase
     @staticmethod
     def forward(ctx, tokens, grid):
-        parts = polar(*half_spectrum(tokens, grid), grid)
+        parts = polar_parts(*rfft2_tokens(tokens, grid), grid)
         ctx.save_for_backward(*parts)
         ctx.grid = grid
         ctx.dtype = tokens.dtype
@@ -161,19 +161,19 @@ class _Apart(torch.autograd.Function): # tokens -> amplitude and phase
     @staticmethod
     def backward(ctx, to_amplitude, to_phase):
         amplitude, phase = ctx.saved_tensors
-        there = amplitude > FAINT
+        there = amplitude > MIN_AMPLITUDE
         along = to_amplitude * there
-        across = to_phase * there / amplitude.clamp(min=FAINT) # of what is its own mirror image, `from_half_spectrum` ignores it
-        counts = mirrored(ctx.grid[1], phase).repeat(ctx.grid[0])[:, None]
+        across = to_phase * there / amplitude.clamp(min=MIN_AMPLITUDE) # of what is its own mirror image, `irfft2_tokens` ignores it
+        counts = mirror_counts(ctx.grid[1], phase).repeat(ctx.grid[0])[:, None]
         parts = (part / counts for part in _along(-phase, along, across))
-        return from_half_spectrum(*parts, ctx.grid).to(ctx.dtype), None
+        return irfft2_tokens(*parts, ctx.grid).to(ctx.dtype), None
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #52e3ec49
-def apart(tokens: Tensor, # (b, h*w, c)
+def to_polar(tokens: Tensor, # (b, h*w, c)
           grid: tuple[int, int], # (h, w)
-) -> tuple[Tensor, Tensor]: # (b, h*u, c) each, as `polar`
-    "Amplitudes and phases of half the spectrum of tokens. Waves of `FAINT` or less have no gradient."
-    return polar(*half_spectrum(tokens, grid), grid) if exporting() else _Apart.apply(tokens, grid)
+) -> tuple[Tensor, Tensor]: # (b, h*u, c) each, as `polar_parts`
+    "Amplitudes and phases of half the spectrum of tokens. Waves of `MIN_AMPLITUDE` or less have no gradient."
+    return polar_parts(*rfft2_tokens(tokens, grid), grid) if is_exporting() else _Apart.apply(tokens, grid)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #b484aa72
 class _Together(torch.autograd.Function): # tokens, the waves they become, the scale, and the waves they are -> tokens
@@ -186,8 +186,8 @@ class _Together(torch.autograd.Function): # tokens, the waves they become, the s
     @staticmethod
     def backward(ctx, g):
         amplitude, mean, turn, old_amplitude, old_phase = ctx.saved_tensors
-        counts = mirrored(ctx.grid[1], mean).repeat(ctx.grid[0])[:, None]
-        parts = [part * counts for part in half_spectrum(g, ctx.grid)]
+        counts = mirror_counts(ctx.grid[1], mean).repeat(ctx.grid[0])[:, None]
+        parts = [part * counts for part in rfft2_tokens(g, ctx.grid)]
         along, across = _along(turn, *parts)
         real = amplitude * mean.cos()
         to_scale = None
@@ -198,31 +198,31 @@ class _Together(torch.autograd.Function): # tokens, the waves they become, the s
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #232ff742
 def _moved(tokens, amplitude, mean, turn, scale, grid):
-    whole = from_half_spectrum(*from_waves(amplitude, mean, turn), grid).to(tokens.dtype)
+    whole = irfft2_tokens(*refined_parts(amplitude, mean, turn), grid).to(tokens.dtype)
     return torch.lerp(tokens, whole, scale.to(tokens.dtype) if isinstance(scale, Tensor) else scale)
 
-def together(tokens, amplitude, mean, turn, scale, # as `from_waves`, and the adapter's scale s
-             old: tuple[Tensor, Tensor], # amplitude and phase of the tokens, see `apart`
+def from_polar(tokens, amplitude, mean, turn, scale, # as `refined_parts`, and the adapter's scale s
+             old: tuple[Tensor, Tensor], # amplitude and phase of the tokens, see `to_polar`
              grid: tuple[int, int]) -> Tensor: # like tokens
     "tokens + s (what the waves make - tokens)."
     given = tokens, amplitude, mean, turn, scale
-    return _moved(*given, grid) if exporting() else _Together.apply(*given, *old, grid)
+    return _moved(*given, grid) if is_exporting() else _Together.apply(*given, *old, grid)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #e8cbb566
 SET_VARIANTS = Registry("variant of set")
 ADAPTERS["set"] = SET_VARIANTS
 
 @SET_VARIANTS.register("described")
-class SET(TwoBranches):
+class SET(TwoBranchAdapter):
     "SET: spectral-decomposed tokens, one set for the phase and one for the amplitude (ACM MM 2024, section 3)."
     second_whole = True
     def forward(self, tokens, layer, grid):
         self.check(tokens, layer, grid)
-        amplitude, phase = apart(tokens, grid)
+        amplitude, phase = to_polar(tokens, grid)
         mean, turn = self.phases(phase, layer, grid, tokens.dtype)
-        counts = mirrored(grid[1], amplitude).repeat(grid[0])
+        counts = mirror_counts(grid[1], amplitude).repeat(grid[0])
         refined_amplitude = amplitude + self.second_branch(amplitude.to(tokens.dtype), layer, counts=counts)
-        return together(tokens, refined_amplitude, mean, turn, self.scale, (amplitude, phase), grid)
+        return from_polar(tokens, refined_amplitude, mean, turn, self.scale, (amplitude, phase), grid)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #6ea48c7e
 @patch
@@ -232,7 +232,7 @@ def phases(self: SET, phase, layer, grid, dtype): # u and v of the refined phase
     def both(x, *tokens, **width): return attend(torch.cat([x, torch.where(own, x, -x)], 1), *tokens, **width)
     last = self.mlp_delta_f
     x = phase.to(dtype)
-    found, values = collected(x, self.factors(layer), self.mlp_token2feat, last.weight, both)
+    found, values = lowrank_attention(x, self.factors(layer), self.mlp_token2feat, last.weight, both)
     mean = (found[:, :n] + found[:, n:]) / 2
     turn = (found[:, :n] - found[:, n:]) / 2
     if values is None: mean = mean + last.bias
@@ -242,13 +242,13 @@ def phases(self: SET, phase, layer, grid, dtype): # u and v of the refined phase
     return mean + own * moved, torch.addcmul(turn.to(phase.dtype), 1 - own, moved)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #8f8dad71
-def real_fourier(x: Tensor, # (b, c, h, w), float32 or float64
+def real_fft2(x: Tensor, # (b, c, h, w), float32 or float64
                  y: Tensor | None = None, # imaginary part of what is transformed; None: it is real
                  sign: int = -1, # of the exponent; 1: the inverse
 ) -> tuple[Tensor, Tensor]: # real and imaginary part
     "The orthonormal 2-D Fourier transform in real matrix products: an exported graph knows no complex numbers."
-    rows_cos, rows_sin = fourier_parts(x.shape[-2], x.device, x.dtype)
-    cos, sin = fourier_parts(x.shape[-1], x.device, x.dtype)
+    rows_cos, rows_sin = dft_matrices(x.shape[-2], x.device, x.dtype)
+    cos, sin = dft_matrices(x.shape[-1], x.device, x.dtype)
     real = x @ cos
     imaginary = sign * x @ sin
     if y is not None:
@@ -261,15 +261,15 @@ def real_fourier(x: Tensor, # (b, c, h, w), float32 or float64
 def _not_zero(x, tiny=1e-5): # as the released code has it, sign and all
     return torch.where(x.abs() < tiny, torch.full_like(x, tiny), x)
 
-def released_parts(tokens: Tensor # (b, n, c)
+def released_fft(tokens: Tensor # (b, n, c)
 ) -> tuple[Tensor, Tensor]: # (n, b, c) each, float32 (or float64): amplitude and phase
     "Fourier transform over images and channels, as SET's released code computes it."
     x = rearrange(tokens, "b n c -> n b c")
     if x.dtype != torch.float64: x = x.float()
     b, c = x.shape[-2:]
     with torch.autocast(x.device.type, enabled=False):
-        if exporting():
-            real, imaginary = (part * (b * c) ** .5 for part in real_fourier(x))
+        if is_exporting():
+            real, imaginary = (part * (b * c) ** .5 for part in real_fft2(x))
         else:
             spectrum = torch.fft.fft2(x)
             real = spectrum.real
@@ -280,21 +280,21 @@ def released_parts(tokens: Tensor # (b, n, c)
         return amplitude, torch.where(whole, torch.pi * (_not_zero(real) < 0), phase)  # or a -0 would make -pi of pi
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #068ddc48
-def released_whole(amplitude: Tensor, # (n, b, c)
+def released_ifft(amplitude: Tensor, # (n, b, c)
                    phase: Tensor, # (n, b, c), in radians
 ) -> Tensor: # (b, n, c)
-    "What SET's released code makes of amplitudes and phases; no inverse of `released_parts`."
+    "What SET's released code makes of amplitudes and phases; no inverse of `released_fft`."
     c = amplitude.shape[-1]
     k = torch.arange(c, device=amplitude.device)
     read = 2. * (2 * k < c) + 1. * (2 * k == c) - 1. * (k == 0) # a channel of the first half stands for its mirror image too
     amplitude = amplitude * (read / (2 * c) ** .5).to(amplitude.dtype)
     with torch.autocast(amplitude.device.type, enabled=False):
-        if exporting(): x, _ = real_fourier(amplitude * phase.cos(), amplitude * phase.sin(), sign=1)
+        if is_exporting(): x, _ = real_fft2(amplitude * phase.cos(), amplitude * phase.sin(), sign=1)
         else: x = torch.fft.ifft2(torch.polar(amplitude, phase), norm="ortho").real
     return rearrange(x, "n b c -> b n c")
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #659f84cf
-def attend_evenly(x: Tensor, # (n, b, c) what asks
+def attend_layer_norm(x: Tensor, # (n, b, c) what asks
                   tokens: Tensor, # (m, c) keys; the first is the null token
                   values: Tensor, # (m - 1, c) values of the others
                   softmax: bool = True, # False: the normalised similarities as they are
@@ -316,25 +316,25 @@ class ReleasedSET(TokenAdapter):
                  softmax: bool = True): # of the attention to the tokens
         super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init, softmax)
         second = LearnableTokens()
-        second.make_tokens(num_layers, num_tokens, channels, None, patch_size)
+        second.init_tokens(num_layers, num_tokens, channels, None, patch_size)
         self.learnable_tokens2 = second.learnable_tokens
         self.mlp_token2feat2 = nn.Linear(channels, channels)
         self.mlp_delta_f2 = nn.Linear(channels, channels)
-        if init == "zero": start_at_zero(self.mlp_delta_f2)
+        if init == "zero": zero_init(self.mlp_delta_f2)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #03a2df28
 @patch
 def forward(self: ReleasedSET, tokens, layer, grid):
     self.check(tokens, layer, grid)
-    amplitude, phase = (part.to(tokens.dtype) for part in released_parts(tokens))
+    amplitude, phase = (part.to(tokens.dtype) for part in released_fft(tokens))
     T = self.tokens(layer)
     delta = attend(phase, T, self.mlp_token2feat(T[1:]), self.softmax)
     new_phase = self.mlp_delta_f(delta + phase)
     T = self.learnable_tokens2[layer]
-    delta = attend_evenly(amplitude, T, self.mlp_token2feat2(T[1:]), self.softmax)
+    delta = attend_layer_norm(amplitude, T, self.mlp_token2feat2(T[1:]), self.softmax)
     new_amplitude = self.mlp_delta_f2(delta + amplitude)
     precise = torch.promote_types(tokens.dtype, torch.float32)
-    change = released_whole(new_amplitude.to(precise), new_phase.to(precise))
+    change = released_ifft(new_amplitude.to(precise), new_phase.to(precise))
     return tokens + self.scale * change.to(tokens.dtype)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #af0ef51e
@@ -365,13 +365,13 @@ def inverse_haar(low: Tensor, # (b, h*w, c)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #ae080ef8
 @ADAPTERS.register("fada")
-class FADA(TwoBranches):
+class FADA(TwoBranchAdapter):
     "FADA: one set of tokens for the low Haar band and one for the three high bands (NeurIPS 2024, section 4)."
     def forward(self, tokens, layer, grid):
         self.check(tokens, layer, grid)
         h, w = grid
         x = rearrange(tokens, "b (h w) c -> b h w c", h=h)
-        if exporting() or h % 2 or w % 2: x = _even(x, h, w)
+        if is_exporting() or h % 2 or w % 2: x = _even(x, h, w)
         low, high = haar(x)
         low = self.first_branch(low, layer, self.scale)
         high = self.second_branch(high.flatten(1, 2), layer, self.scale).unflatten(1, (3, -1))

@@ -10,14 +10,14 @@ import torch
 from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor, nn
-from ..core.registry import shown
-from ..spectra.dct import dct2, made_once
+from ..core.registry import short_repr
+from ..spectra.dct import dct2, cached_unless_exporting
 from ..spectra.bands import PiecewiseBand, gain_like
-from .base import TokenAdapter, attend, refined
-from .causal import VARIANTS
+from .base import TokenAdapter, attend, attend_and_project
+from .causal import CAUSAL_TUNE_VARIANTS
 
 # %% auto #0
-__all__ = ['to_planes', 'from_planes', 'check_square', 'released_filter', 'fourier_parts', 'released_inverse',
+__all__ = ['to_planes', 'from_planes', 'check_square_grid', 'released_filter', 'dft_matrices', 'released_inverse',
            'ReleasedCausalTune']
 
 # %% ../../nbs/02_adapters/03_released.ipynb #87a9b6d0
@@ -35,7 +35,7 @@ def from_planes(planes: Tensor # (b, c, s, s)
     return rearrange(planes.reshape(s * s, b, c), "n b c -> b n c")
 
 # %% ../../nbs/02_adapters/03_released.ipynb #02a4a3f9
-def check_square(grid: tuple[int, int] # (h, w)
+def check_square_grid(grid: tuple[int, int] # (h, w)
 ) -> None:
     "ValueError where the released code cannot run; a warning where it runs on a grid that is not square."
     h, w = grid
@@ -55,8 +55,8 @@ def released_filter(tokens: Tensor # (b, n, c), n a square number
     return from_planes(spectrum * gain_like(PiecewiseBand(), *spectrum.shape[-2:], spectrum))
 
 # %% ../../nbs/02_adapters/03_released.ipynb #465d9348
-@made_once(maxsize=64)
-def fourier_parts(n: int, # length of the transform
+@cached_unless_exporting(maxsize=64)
+def dft_matrices(n: int, # length of the transform
                   device: torch.device = torch.device("cpu"), # where the matrices live
                   dtype: torch.dtype = torch.float32, # their precision
 ) -> tuple[Tensor, Tensor]: # cosines and sines, (n, n) each
@@ -72,13 +72,13 @@ def released_inverse(X: Tensor # (..., s, s)
 ) -> Tensor: # (..., s, s), within 0..255
     "real(ifft2(X, norm='ortho')) cut to 0..255; not the inverse of `dct2`."
     dtype = X.dtype if X.dtype == torch.float64 else torch.float32
-    cos, sin = fourier_parts(X.shape[-1], X.device, dtype)
+    cos, sin = dft_matrices(X.shape[-1], X.device, dtype)
     with torch.autocast(X.device.type, enabled=False):
         x = X.to(dtype)
         return (cos @ x @ cos - sin @ x @ sin).clamp(0, 255).to(X.dtype)
 
 # %% ../../nbs/02_adapters/03_released.ipynb #9aa6292d
-@VARIANTS.register("released")
+@CAUSAL_TUNE_VARIANTS.register("released")
 class ReleasedCausalTune(TokenAdapter):
     "Causal-Tune as its published code computes it, under the published parameter names."
     square = True
@@ -90,7 +90,7 @@ class ReleasedCausalTune(TokenAdapter):
                  band=None, # cannot be set, the filter is fixed
                  residual=None): # cannot be set, the result is added
         if (band, residual) != (None, None):
-            raise ValueError(f"band={shown(band)}, residual={shown(residual)}: the released variant has a fixed band and adds its "
+            raise ValueError(f"band={short_repr(band)}, residual={short_repr(residual)}: the released variant has a fixed band and adds its "
                              "result; leave both out, or use variant='described'.")
         super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init, softmax)
         self.learnable_tokens2 = nn.Parameter(torch.zeros(num_layers, num_tokens, channels), requires_grad=False)
@@ -101,9 +101,9 @@ class ReleasedCausalTune(TokenAdapter):
 @patch
 def forward(self: ReleasedCausalTune, tokens, layer, grid):
     self.check(tokens, layer, grid)
-    check_square(grid)
+    check_square_grid(grid)
     causal = released_filter(tokens)
     attention = partial(attend, softmax=self.softmax)
     last = self.mlp_delta_f
-    change = refined(causal, self.factors(layer), self.mlp_token2feat, last.weight, last.bias, attention)
+    change = attend_and_project(causal, self.factors(layer), self.mlp_token2feat, last.weight, last.bias, attention)
     return tokens + self.scale * from_planes(released_inverse(to_planes(change)))

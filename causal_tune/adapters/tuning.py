@@ -16,10 +16,10 @@ from ..core.registry import check_range, check_value
 from .base import ADAPTERS, Adapter
 
 # %% auto #0
-__all__ = ['LowRank', 'linear_maps', 'Hooked', 'LoRA', 'SoMA', 'Full']
+__all__ = ['LowRankUpdate', 'linear_layers', 'HookedLayer', 'LoRA', 'SoMA', 'FullFineTuning']
 
 # %% ../../nbs/02_adapters/05_tuning.ipynb #c077753c
-class LowRank(nn.Module):
+class LowRankUpdate(nn.Module):
     "B A of a linear map, or of several that are stacked in one."
     def __init__(self, linear: nn.Linear, # beside which it stands
                  rank: int, # r
@@ -46,7 +46,7 @@ class LowRank(nn.Module):
         return rearrange(outer, "... parts out -> ... (parts out)")
 
 # %% ../../nbs/02_adapters/05_tuning.ipynb #2004361d
-def linear_maps(block: nn.Module # of a timm model
+def linear_layers(block: nn.Module # of a timm model
 ) -> list[tuple[str, nn.Linear, int]]: # name, map, how many are stacked in it
     "The linear maps of a block. ValueError where it has none."
     for m in block.modules():
@@ -57,10 +57,10 @@ def linear_maps(block: nn.Module # of a timm model
     return [(name, m, 3 if name.endswith("qkv") else 1) for name, m in linear]
 
 # %% ../../nbs/02_adapters/05_tuning.ipynb #f255fead
-class Hooked(NamedTuple):
+class HookedLayer(NamedTuple):
     "One linear map of the model, and what stands beside it."
     linear: nn.Linear
-    low: LowRank
+    low: LowRankUpdate
     hook: RemovableHandle
 
 def _beside(low, linear, args, out):
@@ -86,7 +86,7 @@ class LoRA(Adapter):
 
     def forward(self, tokens, layer, grid): return tokens
 
-    def start(self, linear, parts): return LowRank(linear, self.rank, parts)
+    def start(self, linear, parts): return LowRankUpdate(linear, self.rank, parts)
 
 # %% ../../nbs/02_adapters/05_tuning.ipynb #c6920d7e
 @patch
@@ -96,14 +96,14 @@ def attach(self: LoRA, model: nn.Module, blocks: list) -> None:
     if not blocks[self.first_layer:]: raise ValueError(
         f"first_layer={self.first_layer}: only {len(blocks)} blocks are read, so nothing would be tuned; choose a smaller one.")
     for i, block in enumerate(blocks[self.first_layer:], self.first_layer):
-        for name, linear, parts in linear_maps(block):
+        for name, linear, parts in linear_layers(block):
             low = self.start(linear, parts)
             hook = linear.register_forward_hook(partial(_beside, low))
             self.maps[f"{i}_{name}".replace(".", "_")] = low
-            self.hooks.append(Hooked(linear, low, hook))
+            self.hooks.append(HookedLayer(linear, low, hook))
 
 @patch
-def fold_in(self: LoRA) -> None:
+def merge_weights(self: LoRA) -> None:
     "Add the differences to the model's weights and let go of it."
     for linear, low, hook in self.hooks:
         with torch.no_grad():
@@ -138,7 +138,7 @@ class SoMA(LoRA):
 
 # %% ../../nbs/02_adapters/05_tuning.ipynb #2e966b03
 @ADAPTERS.register("full")
-class Full(Adapter):
+class FullFineTuning(Adapter):
     "No adapter at all: the whole backbone is trained."
     whole = True  # one for the model, whatever its stages
 
@@ -151,4 +151,4 @@ class Full(Adapter):
             p.requires_grad_(True)
             if p is last: break
 
-    def fold_in(self) -> None: self._modules.pop("model", None) # its weights are the model's
+    def merge_weights(self) -> None: self._modules.pop("model", None) # its weights are the model's

@@ -13,41 +13,33 @@ from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Callable, NamedTuple
-from ..core.registry import OWN, Registry, import_own, shown, unknown
-from ..training.recipe import RECIPES, Recipe, check_precision, get_recipe, read_field, run_name, set_fields
+from ..core.registry import IMPORT_VARIABLE, Registry, import_user_modules, short_repr, unknown_name
+from ..training.recipe import RECIPES, Recipe, check_precision, get_recipe, parse_field, run_name, nonempty_fields
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ROOT', 'ALL', 'SEEN', 'EVALUATION', 'IMPORT', 'EXITS', 'MODEL', 'BEHIND', 'COSTLY', 'VIDEOS', 'PACKAGES',
-           'DOCTOR', 'Command', 'option', 'command', 'out', 'whole', 'field_help', 'make_parser', 'stray', 'parse',
-           'typed', 'read_words', 'take_imports', 'one_line', 'explained', 'passed_over', 'shared', 'speaks',
-           'end_soon', 'first_to_say', 'main', 'run_train', 'print_row', 'trained_on', 'print_mean', 'report',
-           'open_model', 'run_eval', 'free_memory', 'check_cost', 'inside', 'sources', 'overlay', 'with_legend',
-           'ids_name', 'ask', 'predict_file', 'Video', 'photograph', 'open_source', 'predict_video', 'open_predictor',
-           'with_progress', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size', 'run_demo',
-           'run_bench_quality', 'again', 'run_bench_speed', 'run_pretrain', 'run_recipes', 'recipe_lines', 'shortened',
-           'run_convert_backbone', 'run_check_data', 'run_prepare', 'versions', 'torchvision_state', 'machine',
-           'data_found', 'weights_found', 'recipes_need', 'run_doctor', 'lab_choices', 'on_this_machine', 'become',
-           'run_lab']
+__all__ = ['DOCTOR_SECTIONS', 'main', 'run_train', 'run_eval', 'run_predict', 'run_export', 'run_predict_acdc', 'acdc_size',
+           'demo', 'run_bench_quality', 'run_bench_speed', 'run_pretrain', 'run_recipes', 'recipe_lines',
+           'merge_corruptions', 'run_convert_backbone', 'run_check_data', 'run_prepare', 'run_doctor', 'run_lab']
 
 # %% ../../nbs/10_cli/01_commands.ipynb #2138e8f8
 class Command(NamedTuple):
     "What `causal-tune NAME` does, and the words it takes."
     run: Callable # of the parsed words
     help: str # one line
-    options: tuple # of `option`
+    options: tuple # of `argument`
     takes: tuple # recipe fields that are options too
     passes_on: bool # hands words that it does not know to another program
 
 COMMANDS = Registry("command")
 
-def option(*names: str, # such as "--root", or "model" for a word that has to be there
+def argument(*names: str, # such as "--root", or "model" for a word that has to be there
            **settings, # as for argparse's `add_argument`
 ):
     "A word that a command takes."
     return names, settings
 
 def command(help: str, # one line
-            *options, # of `option`
+            *options, # of `argument`
             takes=(), # recipe fields that are options too
             passes_on: bool = False): # hand words that it does not know to another program
     "A decorator that makes a function run_NAME the command NAME."
@@ -59,21 +51,21 @@ def command(help: str, # one line
     return enter
 
 # %% ../../nbs/10_cli/01_commands.ipynb #e3eaff64
-ROOT = option("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
-ALL = tuple(f.name for f in fields(Recipe))
-SEEN = "eval_size", "window", "stride", "precision", "attention" # how a model looks at images
-EVALUATION = "targets", *SEEN, "eval_batch", "eval_workers", "eval_precision", "cache"
+ROOT_OPTION = argument("--root", help="folder of the data sets (default: $CAUSAL_TUNE_DATA, or data)")
+RECIPE_FIELDS = tuple(f.name for f in fields(Recipe))
+INFERENCE_FIELDS = "eval_size", "window", "stride", "precision", "attention" # how a model looks at images
+EVALUATION_FIELDS = "targets", *INFERENCE_FIELDS, "eval_batch", "eval_workers", "eval_precision", "cache"
 
-def out(default=None, help: str = "folder for what is written"):
+def out_option(default=None, help: str = "folder for what is written"):
     "The option that says where results go."
-    return option("--out", default=default, help=f"{help} (default: {default})" if default else help)
+    return argument("--out", default=default, help=f"{help} (default: {default})" if default else help)
 
 # %% ../../nbs/10_cli/01_commands.ipynb #b2f7a932
-def whole(low: int, high: int): # smallest and largest
+def integer_between(low: int, high: int): # smallest and largest
     "A function that reads a whole number within bounds, for argparse's `type`."
     def read(text):
         if re.fullmatch(r"[+-]?\d{1,18}", text) and low <= int(text) <= high: return int(text)
-        raise argparse.ArgumentTypeError(f"{shown(text)}: give a whole number from {low} to {high}")
+        raise argparse.ArgumentTypeError(f"{short_repr(text)}: give a whole number from {low} to {high}")
     return read
 
 # %% ../../nbs/10_cli/01_commands.ipynb #7115ab60
@@ -91,9 +83,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message): raise ValueError(f"{message}; see {self.prog} --help")
 
 # %% ../../nbs/10_cli/01_commands.ipynb #2fea12ae
-IMPORT = option("--import", dest="modules", metavar="MODULE", action="append", default=[],
+IMPORT_OPTION = argument("--import", dest="modules", metavar="MODULE", action="append", default=[],
                 help="import a module of yours first, such as one with an adapter; may be given several times, and behind the command")
-EXITS = "exit status: 0 done, 1 with problems that are listed, 2 wrong input, 3 unforeseen error or no memory, 130 or 143 stopped"
+EXIT_STATUSES = "exit status: 0 done, 1 with problems that are listed, 2 wrong input, 3 unforeseen error or no memory, 130 or 143 stopped"
 
 def make_parser() -> argparse.ArgumentParser:
     "The parser with all commands."
@@ -101,9 +93,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         "causal-tune", **plain, description="Fine-tune and look into frozen vision foundation models, frequency by frequency.",
         epilog="`causal-tune recipes` lists the recipes, `causal-tune train --help` their fields.\n\n"
-               f"example: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data\n\n{EXITS}")
+               f"example: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data\n\n{EXIT_STATUSES}")
     parser.add_argument("--debug", action="store_true", help="show where an error came from; may also stand behind the command")
-    parser.add_argument(*IMPORT[0], **IMPORT[1])
+    parser.add_argument(*IMPORT_OPTION[0], **IMPORT_OPTION[1])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         about = dict(help=command.help, description=command.help, epilog=field_help(command.takes))
@@ -114,14 +106,14 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 # %% ../../nbs/10_cli/01_commands.ipynb #9e1b5a44
-def stray(command: Command, word: str) -> ValueError: # to be raised by the caller
+def unknown_option(command: Command, word: str) -> ValueError: # to be raised by the caller
     "What is wrong with a word that a command does not know."
-    if not word.startswith("--"): return ValueError(f"Cannot read {shown(word)}: options are written --field value.")
+    if not word.startswith("--"): return ValueError(f"Cannot read {short_repr(word)}: options are written --field value.")
     name = word[2:].partition("=")[0].replace("-", "_")
-    if command.takes and name in ALL:
+    if command.takes and name in RECIPE_FIELDS:
         return ValueError(f"--{name} was fixed by training; here only {', '.join(command.takes)} can change.")
     own = [names[0] for names, settings in command.options if names[0].startswith("--")]
-    return unknown("option", name, [*own, *command.takes] or ["(none)"])
+    return unknown_name("option", name, [*own, *command.takes] or ["(none)"])
 
 # %% ../../nbs/10_cli/01_commands.ipynb #9dbe3207
 def parse(words: list[str] # what follows `causal-tune`
@@ -131,30 +123,30 @@ def parse(words: list[str] # what follows `causal-tune`
     if not first.startswith("-"): COMMANDS[first]  # an unknown one names the nearest
     args, args_left = make_parser().parse_known_args(words)
     command = COMMANDS[args.command]
-    if args_left and not command.passes_on: raise stray(command, args_left[0])
+    if args_left and not command.passes_on: raise unknown_option(command, args_left[0])
     args.rest = args_left
-    args.changes = {name: read_words(name, given) for name, given in typed(args).items()}
+    args.changes = {name: parse_field_words(name, given) for name, given in typed_fields(args).items()}
     return args
 
-def typed(args) -> dict[str, list[str]]: # recipe field -> words, such as ["96", "128"]
+def typed_fields(args) -> dict[str, list[str]]: # recipe field -> words, such as ["96", "128"]
     "The recipe fields that were given, as they were typed."
     given = {name: getattr(args, name) for name in COMMANDS[args.command].takes}
     return {name: words for name, words in given.items() if words is not None}
 
-def read_words(name, words): # a recipe field's value
+def parse_field_words(name, words): # a recipe field's value
     if not words: raise ValueError(f"--{name} needs a value.")
     if name == "targets": return tuple(word for word in words if word.strip()) # paths in them may hold spaces
-    return read_field(name, " ".join(words))
+    return parse_field(name, " ".join(words))
 
 # %% ../../nbs/10_cli/01_commands.ipynb #73104414
-def take_imports(words: list[str] # what follows `causal-tune`
+def import_modules(words: list[str] # what follows `causal-tune`
 ) -> list[str]: # the others
-    "Import the modules that words name, here and in the processes to come. ValueError as `import_own`, and for an --import without a name."
+    "Import the modules that words name, here and in the processes to come. ValueError as `import_user_modules`, and for an --import without a name."
     first = _Parser("causal-tune", add_help=False, allow_abbrev=False)
-    first.add_argument(*IMPORT[0], **IMPORT[1])
+    first.add_argument(*IMPORT_OPTION[0], **IMPORT_OPTION[1])
     given, others = first.parse_known_args(words)
-    if given.modules: os.environ[OWN] = f"{os.getcwd()}:{','.join(given.modules)}"
-    import_own()
+    if given.modules: os.environ[IMPORT_VARIABLE] = f"{os.getcwd()}:{','.join(given.modules)}"
+    import_user_modules()
     return others
 
 # %% ../../nbs/10_cli/01_commands.ipynb #1e2dffb8
@@ -175,44 +167,44 @@ def one_line(error: BaseException) -> str: # without line breaks, at most about 
     remedy = _REMEDY.get(type(error)) if getattr(error, "errno", None) else None
     return f"{said}: {remedy}" if remedy else said
 
-def explained(error: Exception) -> tuple[int, str]: # exit status, one line
+def exit_status_and_message(error: Exception) -> tuple[int, str]: # exit status, one line
     "How a command ends that an error stopped."
     status = getattr(type(error), "status", None)
-    if isinstance(status, int): return status, str(error) # `SomeFailed`: a line for each file
+    if isinstance(status, int): return status, str(error) # `PartialFailure`: a line for each file
     if isinstance(error, (ValueError, OSError, FloatingPointError)): return 2, one_line(error)
     kind = type(error).__name__
-    if shared() and re.search(r"gloo|NCCL|Elsewhere", f"{kind} {error}", re.I): return 2, _ALONE
+    if is_multiprocess() and re.search(r"gloo|NCCL|Elsewhere", f"{kind} {error}", re.I): return 2, _ALONE
     if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)): return 3, _MEMORY.format(kind)
     return 3, f"unforeseen error: {kind}: {one_line(error)[:300]}; run it again with --debug for the traceback, and report it"
 
 # %% ../../nbs/10_cli/01_commands.ipynb #c0ffee01
-def passed_over(lost) -> None: # what Python hands to `sys.unraisablehook`
+def on_unraisable(lost) -> None: # what Python hands to `sys.unraisablehook`
     "Ctrl-C that came while nothing could be raised (between two processes, in a `__del__`) is sent once more. An error is a line."
     if issubclass(lost.exc_type, KeyboardInterrupt):
         try: threading.Timer(.01, os.kill, (os.getpid(), signal.SIGINT)).start()
-        except KeyboardInterrupt: passed_over(lost) # on a busy machine it comes while the timer is still being started
+        except KeyboardInterrupt: on_unraisable(lost) # on a busy machine it comes while the timer is still being started
     elif "--debug" in sys.argv: sys.__unraisablehook__(lost)
     else: print(f"causal-tune: passed over {lost.exc_type.__name__}: {one_line(lost.exc_value)}", file=sys.stderr)
 
 # %% ../../nbs/10_cli/01_commands.ipynb #cfbae2a2
-def shared() -> bool:
+def is_multiprocess() -> bool:
     "Whether this process shares its run with others."
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     "Whether this process prints results: the first of those that share a run."
     return os.environ.get("RANK", "0") == "0"
 
-def end_soon(*_) -> None: # a handler of SIGTERM
+def exit_after_grace(*_) -> None: # a handler of SIGTERM
     "End in five seconds, if nothing else does."
     signal.alarm(5)
 
-def first_to_say(patient: bool = False, # whether another process has more to say, and may still be about to
+def claim_message(patient: bool = False, # whether another process has more to say, and may still be about to
 ) -> bool:
     "Whether this process is the one that says how a command ended, of those that share a run."
     dist = sys.modules.get("torch.distributed")
-    if not shared(): return True
-    if not dist or not dist.is_initialized(): return speaks()
+    if not is_multiprocess(): return True
+    if not dist or not dist.is_initialized(): return is_main_process()
     store = dist.distributed_c10d._get_default_store()
     with suppress(RuntimeError): # nobody said anything in time, or whoever kept count has ended
         if patient: store.wait(["said"], timedelta(seconds=10))
@@ -221,14 +213,14 @@ def first_to_say(patient: bool = False, # whether another process has more to sa
 
 # %% ../../nbs/10_cli/01_commands.ipynb #8bbbd01e
 def main(words: list[str] | None = None # what follows `causal-tune`; those of the process by default
-) -> int: # exit status, see `EXITS`
+) -> int: # exit status, see `EXIT_STATUSES`
     "Entry point of the command line."
     words = sys.argv[1:] if words is None else words
-    sys.unraisablehook = passed_over
-    if shared(): signal.signal(signal.SIGTERM, end_soon)
+    sys.unraisablehook = on_unraisable
+    if is_multiprocess(): signal.signal(signal.SIGTERM, exit_after_grace)
     if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(errors="backslashreplace") # names of files may be any bytes
     try:
-        args = parse(take_imports([word for word in words if word != "--debug"]))
+        args = parse(import_modules([word for word in words if word != "--debug"]))
         status = COMMANDS[args.command].run(args) or 0
         sys.stdout.flush()
         return status
@@ -236,24 +228,24 @@ def main(words: list[str] | None = None # what follows `causal-tune`; those of t
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except KeyboardInterrupt as stop:
-        if first_to_say(): print(f"\ncausal-tune: {str(stop) or 'stopped'}", file=sys.stderr)
+        if claim_message(): print(f"\ncausal-tune: {str(stop) or 'stopped'}", file=sys.stderr)
         return getattr(stop, "status", 130) # 143 after a scheduler's SIGTERM
     except Exception as error:
         if "--debug" in words: traceback.print_exc()
-        status, line = explained(error)
-        if first_to_say(type(error).__name__ == "Elsewhere"): print(f"causal-tune: {line}", file=sys.stderr)
+        status, line = exit_status_and_message(error)
+        if claim_message(type(error).__name__ == "Elsewhere"): print(f"causal-tune: {line}", file=sys.stderr)
         return status
 
 # %% ../../nbs/10_cli/01_commands.ipynb #29fdb310
 @command("train a recipe's adapter and head, then evaluate; goes on where it was interrupted",
-         option("recipe", help="name of a recipe, before any --field"), out(), ROOT, takes=ALL)
+         argument("recipe", help="name of a recipe, before any --field"), out_option(), ROOT_OPTION, takes=RECIPE_FIELDS)
 def run_train(args):
     recipe = get_recipe(args.recipe, **args.changes)
     from causal_tune.training.loop import train
     folder = args.out or Path("runs") / run_name(recipe)
     segmentor = train(recipe, folder, args.root)
-    report(segmentor, recipe, args.root, Path(folder, "scores.jsonl"))
-    if speaks(): print(f"Checkpoint: {folder}/checkpoint.pt")
+    report_scores(segmentor, recipe, args.root, Path(folder, "scores.jsonl"))
+    if is_main_process(): print(f"Checkpoint: {folder}/checkpoint.pt")
 
 # %% ../../nbs/10_cli/01_commands.ipynb #4cbb5b7c
 def print_row(row: dict) -> None: # see `evaluation.result_row`
@@ -261,49 +253,49 @@ def print_row(row: dict) -> None: # see `evaluation.result_row`
     print(f"{row['domain']:>20}  mIoU {100 * row['miou']:5.1f} %   aAcc {100 * row['aacc']:5.1f} %   "
           f"mAcc {100 * row['macc']:5.1f} %   {row['data']}", flush=True)
 
-def trained_on(recipe: Recipe) -> list[str]: # domains
+def source_domains(recipe: Recipe) -> list[str]: # domains
     "Which domains a recipe trains on, by their names in results."
-    from causal_tune.data.datasets import dataset_options, folder_domain, read_spec
-    name, options = read_spec(recipe.train)
+    from causal_tune.data.datasets import dataset_options, folder_domain, parse_dataset_spec
+    name, options = parse_dataset_spec(recipe.train)
     if name == "folder": return [str(options.get("domain") or folder_domain(options["images"]))]
     domain = options.get("domain", "all")
     return [d for d in dataset_options(name)["domain"] if d != "all"] if domain == "all" else [domain]
 
 def print_mean(rows: list[dict], recipe: Recipe) -> None: # results, and what was run
     "The plain mean over the domains not trained on, where there are several, and the protocol."
-    seen = trained_on(recipe)
+    seen = source_domains(recipe)
     others = [r for r in rows if r["domain"] not in seen]
     mean = {k: sum(r[k] for r in others) / max(len(others), 1) for k in ("miou", "aacc", "macc")}
     if len(others) > 1: print_row(dict(domain="mean", data="domains not trained on", **mean))
-    print("Recipe:", ", ".join(f"{k}={v}" for k, v in set_fields(recipe).items()))
+    print("Recipe:", ", ".join(f"{k}={v}" for k, v in nonempty_fields(recipe).items()))
 
 # %% ../../nbs/10_cli/01_commands.ipynb #d1ceec13
-def report(segmentor, recipe: Recipe, # names the targets
+def report_scores(segmentor, recipe: Recipe, # names the targets
            root, # folder of the data sets
            path: Path) -> None: # file of results, to which a line is added for each target
     "Evaluate on all targets. What cannot be kept is printed all the same."
-    from causal_tune.research.statistics import keep_row
+    from causal_tune.research.statistics import append_row
     from causal_tune.training.loop import report_on
     def done(row):
-        if not speaks(): return
+        if not is_main_process(): return
         print_row(row)
-        try: keep_row(path, row, recipe=set_fields(recipe))
+        try: append_row(path, row, recipe=nonempty_fields(recipe))
         except OSError as error: print(f"causal-tune: not kept: {one_line(error)}", file=sys.stderr)
     rows, _ = report_on(segmentor, recipe, root, each=done)
-    if speaks(): print_mean(rows, recipe)
+    if is_main_process(): print_mean(rows, recipe)
 
 # %% ../../nbs/10_cli/01_commands.ipynb #73af3200
-MODEL = (option("model", help="folder of a run, or its checkpoint.pt; or a recipe's name, and a published checkpoint behind it"),
-         option("--checkpoint", metavar="FILE.pth", help="published checkpoint of adapter and head, or of everything"),
-         option("--backbone", metavar="FILE.pth", help="its backbone, as convert-backbone writes it"))
-BEHIND = option("published", nargs="?", metavar="FILE.pth", help="published checkpoint, without the word --checkpoint")
+MODEL_OPTIONS = (argument("model", help="folder of a run, or its checkpoint.pt; or a recipe's name, and a published checkpoint behind it"),
+         argument("--checkpoint", metavar="FILE.pth", help="published checkpoint of adapter and head, or of everything"),
+         argument("--backbone", metavar="FILE.pth", help="its backbone, as convert-backbone writes it"))
+CHECKPOINT_ARG = argument("published", nargs="?", metavar="FILE.pth", help="published checkpoint, without the word --checkpoint")
 
 # %% ../../nbs/10_cli/01_commands.ipynb #8683bf66
 def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
 ): # (segmentor, recipe, classes)
     "A run, or a published checkpoint; on the GPU where there is one. ValueError where the two are mixed up."
     if behind := getattr(args, "published", None):
-        if args.checkpoint or args.model not in RECIPES: raise stray(COMMANDS["eval"], behind)
+        if args.checkpoint or args.model not in RECIPES: raise unknown_option(COMMANDS["eval"], behind)
         args.checkpoint = behind
     if not args.checkpoint and args.backbone:
         raise ValueError("--backbone belongs to a published --checkpoint; a run of ours knows its own.")
@@ -317,24 +309,24 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         recipe = get_recipe(args.model, **args.changes)
         segmentor, recipe, classes = open_published(recipe, args.checkpoint, args.backbone)
     else:
-        from causal_tune.training.loop import checkpoint_of, load_checkpoint
-        args.model = checkpoint_of(args.model)
+        from causal_tune.training.loop import checkpoint_path, load_checkpoint
+        args.model = checkpoint_path(args.model)
         attention = {k: v for k, v in args.changes.items() if k == "attention"}
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)
     return segmentor.to(device), replace(recipe, **args.changes), classes
 
 # %% ../../nbs/10_cli/01_commands.ipynb #aea0bf6c
-@command("evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", *MODEL, BEHIND, ROOT,
-         out(None, "file that keeps each row (default: scores.jsonl beside the checkpoint)"), takes=EVALUATION)
+@command("evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", *MODEL_OPTIONS, CHECKPOINT_ARG, ROOT_OPTION,
+         out_option(None, "file that keeps each row (default: scores.jsonl beside the checkpoint)"), takes=EVALUATION_FIELDS)
 def run_eval(args):
     segmentor, recipe, classes = open_model(args)
     if not recipe.targets: raise ValueError(f"{args.model} names nothing to report on: give --targets SPEC ...")
-    check_cost(recipe, len(classes), free_memory())
+    check_memory(recipe, len(classes), free_memory())
     beside = Path(args.checkpoint or args.model).with_name("scores.jsonl")
-    report(segmentor, recipe, args.root, args.out or beside)
+    report_scores(segmentor, recipe, args.root, args.out or beside)
 
 # %% ../../nbs/10_cli/01_commands.ipynb #c0250d94
-COSTLY = 16 # times the pixels of a training crop
+LARGE_IMAGE_FACTOR = 16 # times the pixels of a training crop
 
 def free_memory() -> int | None: # bytes; None where the system does not tell
     "What is left for this process."
@@ -342,7 +334,7 @@ def free_memory() -> int | None: # bytes; None where the system does not tell
     free = re.search(r"MemAvailable: +(\d+) kB", told.read_text()) if told.exists() else None
     return 1000 * int(free[1]) if free else None
 
-def check_cost(recipe: Recipe, # says at which size images are looked at
+def check_memory(recipe: Recipe, # says at which size images are looked at
                k: int, # classes
                free: int | None, # bytes of memory; None: not known
 ) -> None:
@@ -354,13 +346,13 @@ def check_cost(recipe: Recipe, # says at which size images are looked at
         f"{size}: scores and image take {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; give a smaller size.")
     times = height * width / math.prod(recipe.crop)
     way = "through windows" if recipe.window else "at once; --window 512x512 would look through windows"
-    if times > COSTLY: print(f"causal-tune: {size} is {times:.0f} times the pixels that training saw, and is looked at {way}; "
+    if times > LARGE_IMAGE_FACTOR: print(f"causal-tune: {size} is {times:.0f} times the pixels that training saw, and is looked at {way}; "
                              "each image takes that much longer, or more", file=sys.stderr)
 
 # %% ../../nbs/10_cli/01_commands.ipynb #41dc142f
 VIDEOS = ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"
 
-def inside(path: Path # a file, a folder, or "camera"
+def list_inputs(path: Path # a file, a folder, or "camera"
 ) -> list[Path]: # files, or "camera"
     "Of a folder its images and videos. Images in folders of it are left out, which is said."
     from causal_tune.data.images import image_files
@@ -371,11 +363,11 @@ def inside(path: Path # a file, a folder, or "camera"
                      f"folders of {path}; name these too to have them predicted", file=sys.stderr)
     return [*image_files(path), *(p for p in there if p.suffix.lower() in VIDEOS)] or [path]
 
-def sources(words: list[str] # files, folders, or "camera"
+def prediction_inputs(words: list[str] # files, folders, or "camera"
 ) -> dict[str, Path]: # what predictions are called -> file, or "camera"; each once
     """What is to be predicted: of a folder its images and videos. Where two names differ in their ending alone, it is part of them.
     ValueError for two of one name."""
-    found = [path for word in words for path in inside(Path(word))]
+    found = [path for word in words for path in list_inputs(Path(word))]
     found = list(dict.fromkeys(found))
     stems = Counter(path.stem for path in found)
     named = {}
@@ -387,7 +379,7 @@ def sources(words: list[str] # files, folders, or "camera"
 
 
 # %% ../../nbs/10_cli/01_commands.ipynb #e79da37f
-def overlay(image, # (h, w, 3) uint8
+def overlay_classes(image, # (h, w, 3) uint8
             labels, # (h, w) class ids
             space): # (h, w, 3) uint8; of the label space
     "The classes over the image, half transparent; what is none of them stays as it is."
@@ -411,7 +403,7 @@ def with_legend(picture, # (h, w, 3) uint8
 def ids_name(space) -> str: # what files of ids are called
     return "trainIds" if space.name == "cityscapes" else "ids"
 
-def ask(segmentor, recipe: Recipe, # says at which size, and in which windows
+def predict_image(segmentor, recipe: Recipe, # says at which size, and in which windows
         image, # (h, w, 3) uint8
         name: str): # (h, w) uint8; of its file, for errors
     "The classes of one image."
@@ -427,8 +419,8 @@ def predict_file(segmentor, recipe: Recipe, space, # the label space
     import numpy as np
     from PIL import Image
     from causal_tune.data.images import write_image
-    labels = ask(segmentor, recipe, image, name)
-    over = with_legend(overlay(image, labels, space), np.unique(labels).tolist(), space)
+    labels = predict_image(segmentor, recipe, image, name)
+    over = with_legend(overlay_classes(image, labels, space), np.unique(labels).tolist(), space)
     made = {ids_name(space): labels, "overview": np.hstack([image, space.colorize(labels)]), "overlay": over}
     for what, pixels in made.items(): write_image(Image.fromarray(pixels), target.with_name(f"{target.name}_{what}.png"))
     return 1
@@ -438,26 +430,26 @@ class Video:
     "The frames of a video, one after the other. OSError for a file that is none."
     def __init__(self, path: Path):
         import cv2
-        from causal_tune.data.images import line_of
-        if not path.is_file(): raise FileNotFoundError(f"No video at {line_of(path)}.")
+        from causal_tune.data.images import display_path
+        if not path.is_file(): raise FileNotFoundError(f"No video at {display_path(path)}.")
         self.reader = cv2.VideoCapture(str(path))
-        if not self.reader.isOpened(): raise OSError(f"cannot read {line_of(path)} as a video; is the file complete?")
+        if not self.reader.isOpened(): raise OSError(f"cannot read {display_path(path)} as a video; is the file complete?")
         self.rate = self.reader.get(cv2.CAP_PROP_FPS) or 25. # frames a second
     def __len__(self): return max(0, int(self.reader.get(7))) # as its header says; cv2.CAP_PROP_FRAME_COUNT
     def __iter__(self): # of (h, w, 3) uint8 RGB
         while (frame := self.reader.read()[1]) is not None: yield frame[..., ::-1].copy()
 
-def photograph(number: int = 0): # (h, w, 3) uint8 RGB; of the camera
+def capture_frame(number: int = 0): # (h, w, 3) uint8 RGB; of the camera
     "A frame of a camera. OSError where none answers."
     import cv2
     there, frame = cv2.VideoCapture(number).read()
     if there: return frame[..., ::-1].copy()
     raise OSError(f"No camera {number} gives a frame; is one connected, and used by nobody else?")
 
-def open_source(path: Path): # an image (h, w, 3) uint8, or a `Video`
-    "What a word of `predict` stands for. Errors as `read_image`, `Video` and `photograph`."
+def open_input(path: Path): # an image (h, w, 3) uint8, or a `Video`
+    "What a word of `predict` stands for. Errors as `read_image`, `Video` and `capture_frame`."
     from causal_tune.data.images import read_image
-    if path == Path("camera") and not path.exists(): return photograph()
+    if path == Path("camera") and not path.exists(): return capture_frame()
     return Video(path) if path.suffix.lower() in VIDEOS else read_image(path)
 
 # %% ../../nbs/10_cli/01_commands.ipynb #e0197457
@@ -475,11 +467,11 @@ def predict_video(segmentor, recipe: Recipe, space, # the label space
     writer = None
     done = 0
     for done, image in enumerate(with_progress(video), 1):
-        labels = ask(segmentor, recipe, image, f"{name}, frame {done}")
+        labels = predict_image(segmentor, recipe, image, f"{name}, frame {done}")
         seen |= set(np.unique(labels).tolist())
         write_image(Image.fromarray(labels), ids/f"{done:06d}.png")
         writer = writer or cv2.VideoWriter(str(unfinished), cv2.VideoWriter_fourcc(*"mp4v"), video.rate, image.shape[1::-1])
-        writer.write(overlay(image, labels, space)[..., ::-1].copy())
+        writer.write(overlay_classes(image, labels, space)[..., ::-1].copy())
     if not done: raise OSError(f"{name} holds no frames that can be read.")
     writer.release()
     os.replace(unfinished, target.with_name(f"{target.name}_overlay.mp4"))
@@ -504,46 +496,46 @@ def with_progress(paths): # a bar, where tqdm is installed: exported files run w
     return tqdm(paths, desc="predicting")
 
 # %% ../../nbs/10_cli/01_commands.ipynb #d148591b
-@command("segment images of any size", *MODEL, option("images", nargs="+", help="images, folders, videos, or camera"),
-         out("predictions"), takes=SEEN)
+@command("segment images of any size", *MODEL_OPTIONS, argument("images", nargs="+", help="images, folders, videos, or camera"),
+         out_option("predictions"), takes=INFERENCE_FIELDS)
 def run_predict(args):
     behind = args.model in RECIPES and not args.checkpoint and len(args.images) > 1
     if behind: args.published = args.images.pop(0)
-    from causal_tune.data.images import SomeFailed, line_of, listing, reason
-    named = sources(args.images)
+    from causal_tune.data.images import PartialFailure, display_path, failure_report, describe_failure
+    named = prediction_inputs(args.images)
     segmentor, recipe, space = open_predictor(args)
-    check_cost(recipe, len(space), free_memory())
+    check_memory(recipe, len(space), free_memory())
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     failed = []
     frames = 0
     begun = time.perf_counter()
     for name, path in with_progress(named.items()):
-        try: source = open_source(path)
-        except (OSError, ValueError) as err: failed.append(reason(err, path))
+        try: source = open_input(path)
+        except (OSError, ValueError) as err: failed.append(describe_failure(err, path))
         else:
             predict = predict_video if isinstance(source, Video) else predict_file
-            try: frames += predict(segmentor, recipe, space, source, line_of(path), folder / name)
-            except ValueError as err: failed.append(f"{line_of(path)}: {err}") # of a size that an exported file does not take
+            try: frames += predict(segmentor, recipe, space, source, display_path(path), folder / name)
+            except ValueError as err: failed.append(f"{display_path(path)}: {err}") # of a size that an exported file does not take
     speed = f", {(time.perf_counter() - begun) / frames:.2g} s each" if frames else ""
     print(f"{frames} predictions in {folder}/{speed}")
-    if failed: raise SomeFailed(listing(failed, len(named), "predicted"))
+    if failed: raise PartialFailure(failure_report(failed, len(named), "predicted"))
 
 # %% ../../nbs/10_cli/01_commands.ipynb #0192c193
-@command("write a run as one file that runs without torch", option("run", help="folder of a run, or its checkpoint.pt"),
-         option("--format", default="onnx", help="of the file: onnx, the default"),
-         option("--size", metavar="HxW", help="the only size it shall take, in pixels (default: any, where the adapter allows it)"),
-         out(None, "file to write (default: model.onnx beside the checkpoint)"))
+@command("write a run as one file that runs without torch", argument("run", help="folder of a run, or its checkpoint.pt"),
+         argument("--format", default="onnx", help="of the file: onnx, the default"),
+         argument("--size", metavar="HxW", help="the only size it shall take, in pixels (default: any, where the adapter allows it)"),
+         out_option(None, "file to write (default: model.onnx beside the checkpoint)"))
 def run_export(args):
     from causal_tune.published.export import export_run
-    size = read_field("window", args.size) if args.size else None
+    size = parse_field("window", args.size) if args.size else None
     path, found = export_run(args.run, args.format, args.out, size)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; in onnxruntime {100 * found['pixels']:.1f} % of pixels have the same class, "
           f"and scores are within {found['scores']:.1g}")
 
 # %% ../../nbs/10_cli/01_commands.ipynb #c7418a0c
-@command("predict ACDC's test images for its server", *MODEL, BEHIND, ROOT, out("acdc_test.zip", "zip file to write"),
-         takes=("targets", *SEEN))
+@command("predict ACDC's test images for its server", *MODEL_OPTIONS, CHECKPOINT_ARG, ROOT_OPTION, out_option("acdc_test.zip", "zip file to write"),
+         takes=("targets", *INFERENCE_FIELDS))
 def run_predict_acdc(args):
     from causal_tune.data.converters import acdc_submission
     segmentor, recipe, _ = open_model(args)
@@ -552,48 +544,48 @@ def run_predict_acdc(args):
 
 def acdc_size(recipe: Recipe) -> tuple | None: # (height, width)
     "The size at which a recipe sees ACDC; its eval_size where no target says."
-    from causal_tune.data.datasets import read_spec
-    for name, options in map(read_spec, recipe.targets):
+    from causal_tune.data.datasets import parse_dataset_spec
+    for name, options in map(parse_dataset_spec, recipe.targets):
         if name == "acdc" and "size" in options: return options["size"]
     return recipe.eval_size or None
 
 # %% ../../nbs/10_cli/01_commands.ipynb #12819868
-@command("compare adapters on Toyscapes and write a report; no download, a few minutes", out("runs/demo"),
-         option("--seeds", type=whole(1, 1000), default=3, help="number of seeds (default: 3)"), takes=ALL)
-def run_demo(args):
-    from causal_tune.compare.demo import demo
-    demo(args.out, range(args.seeds), command=f"causal-tune demo {again(args)}".strip(), **args.changes)
+@command("compare adapters on Toyscapes and write a report; no download, a few minutes", out_option("runs/demo"),
+         argument("--seeds", type=integer_between(1, 1000), default=3, help="number of seeds (default: 3)"), takes=RECIPE_FIELDS)
+def demo(args):
+    from causal_tune.compare.demo import run_demo
+    run_demo(args.out, range(args.seeds), command=f"causal-tune demo {changed_args(args)}".strip(), **args.changes)
 
 @command("compare all adapters and controls; goes on where it was interrupted",
-         option("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both); before any --field"),
-         option("--seeds", type=whole(1, 1000), default=5, help="number of seeds (default: 5)"),
-         option("--jobs", type=whole(1, 1000), help="processes (default: one per core, one on a GPU)"),
-         option("--cluster", metavar="ADDRESS", help="Ray cluster that makes the runs; auto: that of RAY_ADDRESS, or one made here"),
-         option("--only", nargs="+", metavar="VARIANT", default=(), help="variants to run beside none and rein (default: all)"),
-         option("--tables", metavar="DIR", help="folder of the CSV tables (default: that of --out)"),
-         out("runs/quality"), ROOT, takes=ALL)
+         argument("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both); before any --field"),
+         argument("--seeds", type=integer_between(1, 1000), default=5, help="number of seeds (default: 5)"),
+         argument("--jobs", type=integer_between(1, 1000), help="processes (default: one per core, one on a GPU)"),
+         argument("--cluster", metavar="ADDRESS", help="Ray cluster that makes the runs; auto: that of RAY_ADDRESS, or one made here"),
+         argument("--only", nargs="+", metavar="VARIANT", default=(), help="variants to run beside none and rein (default: all)"),
+         argument("--tables", metavar="DIR", help="folder of the CSV tables (default: that of --out)"),
+         out_option("runs/quality"), ROOT_OPTION, takes=RECIPE_FIELDS)
 def run_bench_quality(args):
     from causal_tune.compare.experiments import EXPERIMENTS, bench_quality
     for name in args.experiments:
-        if name not in EXPERIMENTS: raise unknown("experiment", name, EXPERIMENTS)
+        if name not in EXPERIMENTS: raise unknown_name("experiment", name, EXPERIMENTS)
     from causal_tune.compare.grid import on_cluster
     with on_cluster(args.cluster):
         bench_quality(args.experiments, args.out, range(1, 1 + args.seeds), args.root, args.jobs, args.only, args.tables,
-                      again(args), **args.changes)
+                      changed_args(args), **args.changes)
 
 # %% ../../nbs/10_cli/01_commands.ipynb #4640d554
-def again(args) -> str: # such as "--seeds 2 --lr 1e-3"
+def changed_args(args) -> str: # such as "--seeds 2 --lr 1e-3"
     "The options that decide what a comparison computes, as they were given."
     words = []
     if args.seeds != parse([args.command]).seeds: words += ["--seeds", str(args.seeds)]
-    chosen = dict(only=getattr(args, "only", ())) | typed(args)
+    chosen = dict(only=getattr(args, "only", ())) | typed_fields(args)
     for name, given in chosen.items():
         if given: words += [f"--{name}", *map(shlex.quote, given)]
     return " ".join(words)
 
 # %% ../../nbs/10_cli/01_commands.ipynb #adb5ee31
-@command("time adapters against Rein as it is written, and write speed.csv and a figure", out("runs/speed"),
-         option("--quick", action="store_true", help="the smallest size only, in less than a minute"))
+@command("time adapters against Rein as it is written, and write speed.csv and a figure", out_option("runs/speed"),
+         argument("--quick", action="store_true", help="the smallest size only, in less than a minute"))
 def run_bench_speed(args):
     from causal_tune.compare.grid import bench_speed
     table = bench_speed(args.out, args.quick)
@@ -601,10 +593,10 @@ def run_bench_speed(args):
     print(f"{args.out}/speed.csv and {args.out}/speed.html written")
 
 # %% ../../nbs/10_cli/01_commands.ipynb #b359b5b8
-@command("pre-train toy_vit again, step by step as it was", out("runs/toy_vit/toy_vit.safetensors", "file to write"),
-         option("--steps", type=whole(1, 10 ** 9), default=2000, help="(default: 2000)"),
-         option("--scenes", type=whole(1, 10 ** 9), default=3000, help="(default: 3000)"),
-         option("--seed", type=whole(0, 2 ** 32 - 1), default=0, help="(default: 0)"))
+@command("pre-train toy_vit again, step by step as it was", out_option("runs/toy_vit/toy_vit.safetensors", "file to write"),
+         argument("--steps", type=integer_between(1, 10 ** 9), default=2000, help="(default: 2000)"),
+         argument("--scenes", type=integer_between(1, 10 ** 9), default=3000, help="(default: 3000)"),
+         argument("--seed", type=integer_between(0, 2 ** 32 - 1), default=0, help="(default: 0)"))
 def run_pretrain(args):
     from causal_tune.toyscapes.vit import pretrain
     pretrain(args.out, args.steps, args.scenes, seed=args.seed)
@@ -619,27 +611,27 @@ def recipe_lines(recipe: Recipe) -> list[str]:
     warm = f" after {recipe.warmup} of warm-up" if recipe.warmup else ""
     crop = "x".join(map(str, recipe.crop))
     images = recipe.batch_size * recipe.accumulate
-    return [f"train on  {recipe.train}", *(f"report on {target}" for target in shortened(recipe.targets)),
+    return [f"train on  {recipe.train}", *(f"report on {target}" for target in merge_corruptions(recipe.targets)),
             f"{recipe.backbone}, {recipe.adapter} adapter, {recipe.head} head, {recipe.iterations} iterations of {images} images,",
             f"crop {crop}, lr {recipe.lr:g}{warm}"]
 
-def shortened(targets) -> list[str]: # one for those that differ in the corruption only
+def merge_corruptions(targets) -> list[str]: # one for those that differ in the corruption only
     forms = Counter(re.sub(r"(?<=corruption=)\w+", "*", t) for t in targets)
     return [f"{form}, {n} corruptions" if n > 1 else form for form, n in forms.items()]
 
 # %% ../../nbs/10_cli/01_commands.ipynb #c5c6646e
 @command("lay DINOv2 weights out for patches of 16 and a size",
-         option("src", metavar="SRC", help="original weights, such as dinov2_vitl14_pretrain.pth"),
-         option("target", metavar="OUT", help="file to write, .pth or .safetensors"),
-         *(option(f"--{side}", type=whole(1, 16_384), help="of images, in pixels (default: 512)") for side in ("height", "width")),
-         option("--how", choices=["bicubic", "pinv"], default="bicubic", help="published adapters need bicubic"))
+         argument("src", metavar="SRC", help="original weights, such as dinov2_vitl14_pretrain.pth"),
+         argument("target", metavar="OUT", help="file to write, .pth or .safetensors"),
+         *(argument(f"--{side}", type=integer_between(1, 16_384), help="of images, in pixels (default: 512)") for side in ("height", "width")),
+         argument("--how", choices=["bicubic", "pinv"], default="bicubic", help="published adapters need bicubic"))
 def run_convert_backbone(args):
     if (args.height is None) != (args.width is None): raise ValueError("Give --height and --width, or neither for 512 x 512.")
     from causal_tune.published.checkpoints import convert_backbone
     print(convert_backbone(args.src, args.target, args.height or 512, args.width or 512, args.how))
 
 @command("say what is there of the data sets, what is missing and what is wrong",
-         option("name", nargs="?", metavar="NAME", help="one data set, or folder:images=DIR,labels=DIR,classes=FILE (default: all)"), ROOT)
+         argument("name", nargs="?", metavar="NAME", help="one data set, or folder:images=DIR,labels=DIR,classes=FILE (default: all)"), ROOT_OPTION)
 def run_check_data(args):
     from causal_tune.data.converters import check_data
     checks = check_data(args.name, args.root)
@@ -647,9 +639,9 @@ def run_check_data(args):
     return int(checks.wrong)
 
 @command("convert labels; may be stopped and run again",
-         option("name", metavar="NAME", help="gta, cityscapes, mapillary or mapillary-half"), ROOT,
-         option("--workers", type=whole(1, 1000), help="files at a time (default: one per processor)"),
-         option("--published", action="store_true", help="mapillary-half: JPEG of quality 75, as in the original"))
+         argument("name", metavar="NAME", help="gta, cityscapes, mapillary or mapillary-half"), ROOT_OPTION,
+         argument("--workers", type=integer_between(1, 1000), help="files at a time (default: one per processor)"),
+         argument("--published", action="store_true", help="mapillary-half: JPEG of quality 75, as in the original"))
 def run_prepare(args):
     from causal_tune.data.converters import prepare
     written, before = prepare(args.name, args.root, args.workers, args.published)
@@ -659,7 +651,7 @@ def run_prepare(args):
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "plotly", "kaleido", "ipywidgets", "anywidget", "jupyterlab",
             "opencv-python", "onnxruntime", "xformers")
 
-def versions(root) -> dict[str, str]: # of `doctor`
+def installed_versions(root) -> dict[str, str]: # of `doctor`
     "What is installed."
     from importlib.metadata import PackageNotFoundError, version
     from causal_tune.core.registry import code_version
@@ -680,7 +672,7 @@ def torchvision_state() -> str:
     return "belongs to the torch" if whole else "of another build than the torch; repaired, as its compiled operators are not used"
 
 # %% ../../nbs/10_cli/01_commands.ipynb #e4cda67b
-def machine(root) -> dict[str, str]: # of `doctor`
+def machine_info(root) -> dict[str, str]: # of `doctor`
     "Processors, memory, disk, and what draws pictures."
     import shutil, torch
     from causal_tune.research.figures import find_browser
@@ -692,7 +684,7 @@ def machine(root) -> dict[str, str]: # of `doctor`
                 disk=f"{shutil.disk_usage('.').free / 1e9:.1f} GB free here", torchvision=torchvision_state(),
                 browser=find_browser() or "none; static pictures are left out")
 
-def data_found(root) -> dict[str, str]: # of `doctor`
+def found_datasets(root) -> dict[str, str]: # of `doctor`
     "Which data sets are there; `check-data` looks into them."
     from causal_tune.data.datasets import LAYOUTS, find_root
     found = {}
@@ -701,17 +693,17 @@ def data_found(root) -> dict[str, str]: # of `doctor`
         except FileNotFoundError: found[name] = "not there"
     return found
 
-def weights_found(root=None) -> dict[str, str]: # of `doctor`; preset -> file
+def found_weights(root=None) -> dict[str, str]: # of `doctor`; preset -> file
     "Which backbones have their weights on the disk."
     from causal_tune.models.backbones import PRESETS, find_weights
     found = {name: find_weights(name) for name in PRESETS}
     return {name: str(path) for name, path in found.items() if path}
 
 # %% ../../nbs/10_cli/01_commands.ipynb #443c2797
-def recipes_need(root) -> dict[str, str]: # of `doctor`
+def recipe_requirements(root) -> dict[str, str]: # of `doctor`
     "What each recipe would need, and does not find here."
-    there = {name for name, where in data_found(root).items() if where != "not there"}
-    weights = weights_found()
+    there = {name for name, where in found_datasets(root).items() if where != "not there"}
+    weights = found_weights()
     return {name: _lacking(recipe, there, weights) for name, recipe in RECIPES.items()}
 
 def _lacking(recipe, there, weights):
@@ -725,18 +717,18 @@ def _lacking(recipe, there, weights):
     return f"lacks {', '.join(lacks)}" if lacks else "ready"
 
 # %% ../../nbs/10_cli/01_commands.ipynb #ae27e407
-DOCTOR = {"versions": versions, "machine": machine, "data": data_found, "weights": weights_found, "recipes": recipes_need}
+DOCTOR_SECTIONS = {"versions": installed_versions, "machine": machine_info, "data": found_datasets, "weights": found_weights, "recipes": recipe_requirements}
 
-@command("say what is installed and found here, and what each recipe would need", ROOT)
+@command("say what is installed and found here, and what each recipe would need", ROOT_OPTION)
 def run_doctor(args):
-    for title, tell in DOCTOR.items():
+    for title, tell in DOCTOR_SECTIONS.items():
         print(title)
         try: found = tell(args.root)
         except Exception as error: found = {"cannot be told": f"{type(error).__name__}: {one_line(error)[:200]}"} # the others are told
         for name, value in found.items(): print(f"  {name:<24} {value}")
 
 # %% ../../nbs/10_cli/01_commands.ipynb #acc55d86
-def lab_choices(args) -> dict: # arguments of `lab.open_lab`
+def lab_arguments(args) -> dict: # arguments of `lab.open_lab`
     "What a lab is to show. ValueError or FileNotFoundError for what cannot be."
     from causal_tune.models.backbones import find_weights
     from causal_tune.data.images import domain_folders
@@ -750,18 +742,18 @@ def lab_choices(args) -> dict: # arguments of `lab.open_lab`
     for name in {"images", "weights", "checkpoint", "results"} & set(chosen):
         if not Path(chosen[name]).exists(): raise FileNotFoundError(f"No {name} at {chosen[name]}.")
         chosen[name] = str(Path(chosen[name]).resolve())
-    if args.size: chosen["size"] = Recipe(eval_size=read_field("eval_size", args.size)).eval_size
+    if args.size: chosen["size"] = Recipe(eval_size=parse_field("eval_size", args.size)).eval_size
     return chosen
 
 # %% ../../nbs/10_cli/01_commands.ipynb #4e613730
-def on_this_machine(words: list[str] # for JupyterLab
+def local_jupyter_args(words: list[str] # for JupyterLab
 ) -> list[str]: # the same, with an address before them if they hold none
     "Words that make JupyterLab listen to this machine alone, unless they say otherwise, and run for root, as in a container."
     said = any(re.match(r"--(ip|ServerApp\.ip)(=|$)", word) for word in words)
     root = ["--allow-root"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
     return [*root, *words] if said else ["--ip=127.0.0.1", *root, *words]
 
-def become(words: list[str]): # a program and what follows it
+def exec_replace(words: list[str]): # a program and what follows it
     "Run another program in the place of this one, so that whoever ends this one ends it; OSError for its failure on Windows."
     if os.name != "nt": os.execv(words[0], words)
     import subprocess
@@ -769,27 +761,27 @@ def become(words: list[str]): # a program and what follows it
     if status: raise OSError(f"{words[2]} ended with status {status}.")
 
 # %% ../../nbs/10_cli/01_commands.ipynb #ea9bf27d
-@command("open the frequency lab in JupyterLab, or write it as one offline page", out("runs/lab"),
-         option("--images", metavar="DIR", help="folder that holds a folder of images per domain (default: Toyscapes)"),
-         option("--backbone", metavar="NAME", help="timm name of the model to look into (default: toy_vit)"),
-         option("--weights", help="file of its weights"),
-         option("--checkpoint", help="folder of a run, or its checkpoint.pt: look into its model, with its head"),
-         option("--size", metavar="HxW", help="size the model is to see (default: that of the first image)"),
-         option("--n", type=whole(1, 100_000), help="images per domain, at most (default: 8)"),
-         option("--stage", type=whole(0, 100), help="stage of a model that has several, from 0 (default: the last that is fine enough)"),
-         option("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too"),
-         option("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
+@command("open the frequency lab in JupyterLab, or write it as one offline page", out_option("runs/lab"),
+         argument("--images", metavar="DIR", help="folder that holds a folder of images per domain (default: Toyscapes)"),
+         argument("--backbone", metavar="NAME", help="timm name of the model to look into (default: toy_vit)"),
+         argument("--weights", help="file of its weights"),
+         argument("--checkpoint", help="folder of a run, or its checkpoint.pt: look into its model, with its head"),
+         argument("--size", metavar="HxW", help="size the model is to see (default: that of the first image)"),
+         argument("--n", type=integer_between(1, 100_000), help="images per domain, at most (default: 8)"),
+         argument("--stage", type=integer_between(0, 100), help="stage of a model that has several, from 0 (default: the last that is fine enough)"),
+         argument("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too"),
+         argument("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
          passes_on=True)
 def run_lab(args):
-    if args.export and args.rest: raise stray(COMMANDS["lab"], args.rest[0])
-    chosen = lab_choices(args)
+    if args.export and args.rest: raise unknown_option(COMMANDS["lab"], args.rest[0])
+    chosen = lab_arguments(args)
     from causal_tune.lab.widget import lab_notebook, open_lab
     if args.export:
-        from causal_tune.lab.page import WITHOUT
+        from causal_tune.lab.page import MODEL_NOTE
         lab = open_lab(**chosen)
         page = lab.export_html(args.export)
-        return print(f"{page}, {page.stat().st_size / 1e6:.1f} MB", *[WITHOUT] if lab.segmentor else [], sep="\n")
+        return print(f"{page}, {page.stat().st_size / 1e6:.1f} MB", *[MODEL_NOTE] if lab.segmentor else [], sep="\n")
     notebook = lab_notebook(Path(args.out), chosen)
     print(f"{notebook}: choose Run, Run All Cells")
     sys.stdout.flush()
-    become([sys.executable, "-m", "jupyter", "lab", str(notebook), *on_this_machine(args.rest)])
+    exec_replace([sys.executable, "-m", "jupyter", "lab", str(notebook), *local_jupyter_args(args.rest)])

@@ -8,35 +8,35 @@ import json, time
 from pathlib import Path
 import pandas as pd
 from ..core.registry import format_spec, parse_spec
-from ..core.files import held, whole_file
+from ..core.files import folder_lock, atomic_write
 from ..spectra.bands import create_band
-from ..toyscapes.vit import HELD_OUT, SEEN
+from ..toyscapes.vit import HELD_OUT_DOMAINS, SEEN_DOMAINS
 from ..models.backbones import create_backbone
 from ..data.datasets import load_dataset
-from ..training.recipe import Recipe, get_recipe, set_fields
+from ..training.recipe import Recipe, get_recipe, nonempty_fields
 from ..training.loop import load_checkpoint
-from ..spectra.energy import Spectra, by_zone, radial_profile, suppressed
-from ..research.statistics import differences, scores_of, summary
+from ..spectra.energy import DomainSpectra, zone_shares, radial_profile, suppressed_share
+from ..research.statistics import paired_differences, bootstrap_runs, summary
 from ..research.figures import Html, filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves
-from ..research.observation import gather, spectra
-from .grid import grid, run_grid
+from ..research.observation import gather_images, domain_spectra
+from .grid import make_grid, run_grid
 from .report import write_report
 
 # %% auto #0
-__all__ = ['VARIANTS', 'SOURCE', 'INTRO', 'mark', 'sample_predictions', 'frequency_figures', 'demo_differences', 'print_summary',
-           'what_was_done', 'write_demo_report', 'demo']
+__all__ = ['DEMO_VARIANTS', 'DEMO_SOURCE', 'INTRO', 'domain_with_status', 'sample_predictions', 'frequency_figures',
+           'demo_differences', 'print_summary', 'recipe_summary', 'write_demo_report', 'run_demo']
 
 # %% ../../nbs/07_compare/04_demo.ipynb #ca9f272a
-VARIANTS = {"none": dict(adapter="none", band=None, residual=None, num_tokens=None, rank=None),
+DEMO_VARIANTS = {"none": dict(adapter="none", band=None, residual=None, num_tokens=None, rank=None),
             "rein": dict(adapter="rein", init="zero", band=None, residual=None),
             "causal_tune": dict(adapter="causal_tune", init="zero")}
-SOURCE = "clear" # domain trained on
+DEMO_SOURCE = "clear" # domain trained on
 
 # %% ../../nbs/07_compare/04_demo.ipynb #3259f4bc
-def mark(domain: str) -> str: # "night (held out)"
+def domain_with_status(domain: str) -> str: # "night (held out)"
     "A domain with its standing in the pre-training of toy_vit."
-    if domain in SEEN: return f"{domain} (seen)"
-    if domain in HELD_OUT: return f"{domain} (held out)"
+    if domain in SEEN_DOMAINS: return f"{domain} (seen)"
+    if domain in HELD_OUT_DOMAINS: return f"{domain} (held out)"
     return f"{domain} (not of this world)"
 
 # %% ../../nbs/07_compare/04_demo.ipynb #1f2c70e3
@@ -53,7 +53,7 @@ def sample_predictions(recipe: Recipe, # with the targets
     for name, path in checkpoints.items():
         segmentor = load_checkpoint(path)[0]
         predictions[name] = [segmentor.predict(photo, recipe.eval_size) for photo in photos]
-    return prediction_grid([item["image"] for item in items], labels, predictions, data[0].space, [mark(d.domain) for d in data])
+    return prediction_grid([item["image"] for item in items], labels, predictions, data[0].space, [domain_with_status(d.domain) for d in data])
 
 # %% ../../nbs/07_compare/04_demo.ipynb #1d4e9967
 def frequency_figures(recipe: Recipe, # with the targets and the backbone
@@ -64,9 +64,9 @@ def frequency_figures(recipe: Recipe, # with the targets and the backbone
     band = create_band(band)
     backbone = create_backbone(recipe.backbone, pretrained=recipe.weights or True)
     data = [load_dataset(_with_images(spec, n)) for spec in recipe.targets]
-    s = spectra(backbone, gather({d.domain: d for d in data}, recipe.eval_size).images)
+    s = domain_spectra(backbone, gather_images({d.domain: d for d in data}, recipe.eval_size).images)
     bands = {"used here": band, "paper's equation": create_band("dog"), "paper's figure": create_band("gaussian")}
-    shares = {"all": suppressed(s.energy, band), **by_zone(s.energy, band)}
+    shares = {"all": suppressed_share(s.energy, band), **zone_shares(s.energy, band)}
     return [("What the filter keeps", "Gain over the radius: 0 is DC, 1 the highest frequency along one axis.", filter_curve(bands)),
             ("Feature spectra by domain", _energy_note(s, n), _middle_spectra(s, band)),
             ("Share of energy suppressed", "Every block and domain, without DC; low, mid and high meet at .2 and .7. "
@@ -77,14 +77,14 @@ def _with_images(spec, n): # the data set with another number of images
     return format_spec(name, options | dict(n=n))
 
 # %% ../../nbs/07_compare/04_demo.ipynb #4c07d3ad
-def _middle_spectra(s: Spectra, band): # a curve per domain, of the middle block
+def _middle_spectra(s: DomainSpectra, band): # a curve per domain, of the middle block
     middle = len(s.layers) // 2
     profiles = {domain: radial_profile(s.energy[i, middle]) for i, domain in enumerate(s.domains)}
     radii = next(iter(profiles.values())).radii
     title = f"Feature energy by frequency, block {s.layers[middle]} (of 0 to {s.layers[-1]})"
     return spectrum_curves(radii, {domain: p.energy for domain, p in profiles.items()}, band, title=title)
 
-def _energy_note(s: Spectra, n):
+def _energy_note(s: DomainSpectra, n):
     h, w = s.energy.shape[-2:]
     dc = s.energy[..., 0, 0].sum() / s.energy.sum()
     return f"{n} images per domain on a {h} × {w} patch grid. DC, the mean of each channel, stands apart: it holds {dc:.0%} of the energy."
@@ -92,13 +92,13 @@ def _energy_note(s: Spectra, n):
 # %% ../../nbs/07_compare/04_demo.ipynb #cacad926
 def demo_differences(folder, # of the runs
                      rows: list[dict], # of finished runs
-) -> pd.DataFrame: # to none, as `differences` makes it; domain "mean": over the targets
+) -> pd.DataFrame: # to none, as `paired_differences` makes it; domain "mean": over the targets
     "Paired differences by domain, with 95 % intervals over frames and seeds, and Holm over all of them."
-    return differences(scores_of(folder, rows, block=1, groups=dict(mean=_targets(rows))))
+    return paired_differences(bootstrap_runs(folder, rows, block=1, groups=dict(mean=_targets(rows))))
 
 def _targets(rows): # all domains but the source
     domains = list(dict.fromkeys(r["domain"] for r in rows))
-    return [d for d in domains if d != SOURCE] or domains
+    return [d for d in domains if d != DEMO_SOURCE] or domains
 
 # %% ../../nbs/07_compare/04_demo.ipynb #77583152
 def print_summary(rows: list[dict]) -> None:
@@ -107,20 +107,20 @@ def print_summary(rows: list[dict]) -> None:
     table = summary(rows, _targets(rows))
     table["text"] = [f"{100 * mean:.1f} ± {100 * sd:.1f}" for mean, sd in zip(table["mean"], table.sd.fillna(0))]
     wide = table.pivot(index="adapter", columns="domain", values="text").loc[list(table.adapter.unique())]
-    names = {d: mark(d) for d in domains} | {"mean": "mean of targets"}
+    names = {d: domain_with_status(d) for d in domains} | {"mean": "mean of targets"}
     wide = wide[list(names)].rename(columns=names)
     print(wide.rename_axis(index=None, columns="mIoU (%)").to_string())
 
 # %% ../../nbs/07_compare/04_demo.ipynb #874408aa
-def what_was_done(recipe: Recipe, # what all runs share
+def recipe_summary(recipe: Recipe, # what all runs share
                   rows: list[dict], # of the runs
 ) -> dict: # name -> text
     "The recipe as a table: its fields that say something, the variants and the seeds."
     table = {}
-    for name, value in set_fields(recipe).items():
+    for name, value in nonempty_fields(recipe).items():
         table[name] = " ".join(map(str, value)) if isinstance(value, list) else value
     variants = []
-    for name, fields in VARIANTS.items():
+    for name, fields in DEMO_VARIANTS.items():
         own = [f"{k}={v}" for k, v in fields.items() if k != "adapter" and v is not None]
         variants.append(", ".join([name, *own]))
     seeds = sorted({r["seed"] for r in rows})
@@ -139,15 +139,15 @@ def write_demo_report(out: Path, # folder with the finished runs
 ) -> Path: # the file
     "report.html of finished runs."
     seed = rows[0]["seed"]
-    checkpoints = {name: out / "runs" / f"{name}-{seed}" / "checkpoint.pt" for name in VARIANTS}
+    checkpoints = {name: out / "runs" / f"{name}-{seed}" / "checkpoint.pt" for name in DEMO_VARIANTS}
     figures = [("Sample predictions", f"One test scene in all five domains, seed {seed}.", sample_predictions(recipe, checkpoints)),
                *frequency_figures(recipe, recipe.band or "dog")]
     return write_report(out / "report.html", "Causal-Tune on Toyscapes", INTRO, rows, demo_differences(out / "runs", rows), figures,
-                        what_was_done(recipe, rows), load_dataset(recipe.train).space, SEEN, HELD_OUT, source=(SOURCE,),
+                        recipe_summary(recipe, rows), load_dataset(recipe.train).space, SEEN_DOMAINS, HELD_OUT_DOMAINS, source=(DEMO_SOURCE,),
                         command=command)
 
 # %% ../../nbs/07_compare/04_demo.ipynb #e3ce3de2
-def demo(out="runs/demo", # folder for report.html, results.json and the runs
+def run_demo(out="runs/demo", # folder for report.html, results.json and the runs
          seeds=range(3), # of initial weights and data order, the same for all adapters
          jobs: int | None = None, # processes; one per core by default
          command: str = "causal-tune demo", # said in the report
@@ -156,18 +156,18 @@ def demo(out="runs/demo", # folder for report.html, results.json and the runs
     "Compare none, rein and causal_tune on Toyscapes; goes on where it was interrupted. Errors as `run_grid`."
     decided = sorted({"adapter", "init", "seed"} & set(overrides))
     if decided:
-        raise ValueError(f"The demo compares {', '.join(VARIANTS)} over several seeds; {', '.join(decided)} cannot be set. "
+        raise ValueError(f"The demo compares {', '.join(DEMO_VARIANTS)} over several seeds; {', '.join(decided)} cannot be set. "
                          "Use `causal-tune train demo` for a single run.")
     seeds = list(seeds)
     if not seeds: raise ValueError("No seeds: give at least one, such as range(3).")
     start = time.time()
     out = Path(out)
     recipe = get_recipe("demo", **overrides)
-    recipes = grid(recipe, VARIANTS, seeds)
-    print(f"{len(recipes)} runs of {recipe.iterations} iterations: {', '.join(VARIANTS)}, {len(seeds)} seeds each")
-    with held(out):
+    recipes = make_grid(recipe, DEMO_VARIANTS, seeds)
+    print(f"{len(recipes)} runs of {recipe.iterations} iterations: {', '.join(DEMO_VARIANTS)}, {len(seeds)} seeds each")
+    with folder_lock(out):
         rows = run_grid(recipes, out / "runs", jobs=jobs)
-        with whole_file(out / "results.json") as path: path.write_text(json.dumps(rows, indent=1))
+        with atomic_write(out / "results.json") as path: path.write_text(json.dumps(rows, indent=1))
         print_summary(rows)
         report = write_demo_report(out, recipe, rows, command)
     print(f"{report} and {out / 'results.json'} written after {time.time() - start:.0f} s")

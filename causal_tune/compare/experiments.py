@@ -11,30 +11,32 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
-from ..core.registry import Registry, format_spec, parse_spec, unknown
-from ..core.files import held, read_kept, whole_file
+from ..core.registry import Registry, format_spec, parse_spec, unknown_name
+from ..core.files import folder_lock, load_cached, atomic_write
 from ..spectra.dct import dct2
 from ..spectra.bands import create_band, gain_like
-from ..training.recipe import RECIPES, Recipe, changed_fields, set_fields, to_dict
-from ..toyscapes.vit import HELD_OUT, SEEN
+from ..training.recipe import RECIPES, Recipe, changed_fields, nonempty_fields, recipe_to_dict
+from ..toyscapes.vit import HELD_OUT_DOMAINS, SEEN_DOMAINS
 from ..data.datasets import load_dataset
 from ..training.evaluation import miou
-from ..research.statistics import collapsed, differences, scores_of, together, write_table
-from ..models.backbones import image_batches
-from ..training.loop import build, evaluate_on, load_checkpoint, parameter_groups, refuse_other
+from ..research.statistics import mean_over_groups, paired_differences, bootstrap_runs, mean_over_domains, write_table
+from ..models.backbones import uint8_batches
+from ..training.loop import build_segmentor, evaluate_on, load_checkpoint, parameter_groups, check_same_run
 from ..research.figures import difference_plot, html_table
 from ..research.suggest import suggest_band
-from .grid import grid, in_rounds, open_all, processes, run_grid, single_threaded
+from .grid import make_grid, time_in_rounds, check_recipes, default_jobs, run_grid, single_threaded
 from .report import write_report
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'AT_WORK', 'CONTROLLED', 'PEERS', 'REGIMES', 'MEASURED', 'FAST', 'USUAL', 'SEARCH_SEEDS', 'RATES',
-           'MULTIPLES', 'BEYOND', 'REFERENCES', 'DECIDED', 'INTRO', 'FILLED', 'COSTS', 'WORTH', 'SEARCHED',
-           'Experiment', 'row_name', 'variants', 'family', 'rate_field', 'next_value', 'searched', 'rate_table',
-           'families_searched', 'search_rates', 'with_rates', 'costs', 'Measured', 'band_in', 'keep_band',
-           'measured_band', 'looked_at', 'kept_share', 'moved', 'without_tokens', 'worth_of', 'worths', 'result_tables',
-           'shape_of', 'fitted', 'open_experiment', 'chosen_variants', 'training_hours', 'say_how_long',
-           'run_experiment', 'quality_report', 'bench_quality']
+__all__ = ['EXPERIMENTS', 'HIGH_LR_VARIANTS', 'CONTROL_VARIANTS', 'PEER_VARIANTS', 'REGIME_VARIANTS', 'DEFAULT_EXPERIMENTS',
+           'HIGH_ADAPTER_LR', 'BASE_LR', 'SEARCH_SEEDS', 'HEAD_LRS', 'LR_MULTIPLES', 'MAX_EXTENSIONS',
+           'REFERENCE_VARIANTS', 'RESERVED_FIELDS', 'INTRO', 'FILLED', 'COSTS', 'WORTH', 'SEARCHED', 'Experiment',
+           'domain_label', 'comparison_variants', 'lr_family', 'lr_field', 'extend_search', 'search_lr', 'lr_table',
+           'lr_families', 'search_learning_rates', 'apply_learning_rates', 'measure_costs', 'MeasuredBand',
+           'parse_band', 'write_band', 'measure_band', 'frozen_backbone_and_data', 'energy_kept', 'feature_shift',
+           'tokens_zeroed', 'run_effects', 'token_ablation', 'result_tables', 'backbone_on_meta', 'fit_to_patches',
+           'check_experiment', 'chosen_variants', 'estimate_hours', 'print_estimate', 'run_experiment',
+           'quality_report', 'bench_quality']
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #21305efd
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Experiment:
     recipe: Recipe # what all runs share
     source: str    # domain trained on
     search: tuple[str, str]   # what rates are searched on: data set to train on, data set to score
-    compared: tuple[str, ...] # labels of `variants`
+    compared: tuple[str, ...] # labels of `comparison_variants`
     groups: dict = field(default_factory=dict) # name -> domains reported as one mean
     block: dict = field(default_factory=dict)  # domain -> consecutive frames per block of the bootstrap, 1 if not named
     rates_of: str = ""        # the experiment whose rates, and search, are taken; its own if empty
@@ -56,14 +58,14 @@ class Experiment:
     def single(self) -> list[str]:
         "The domains that are shown one by one."
         crowded = {domain for domains in self.crowds.values() for domain in domains}
-        return [d for d in map(row_name, self.recipe.targets) if d not in crowded]
+        return [d for d in map(domain_label, self.recipe.targets) if d not in crowded]
     @property
     def panels(self) -> list[str]:
         "What is shown: domains one by one, unless they are very many, and groups."
         return [*self.single, *self.groups]
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee30
-def row_name(spec: str # of a data set
+def domain_label(spec: str # of a data set
 ) -> str: # "fog:3" of a corruption, else the domain
     "What rows call a data set, from its descriptor alone."
     name, options = parse_spec(spec)
@@ -71,43 +73,43 @@ def row_name(spec: str # of a data set
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #a2968980
 EXPERIMENTS = Registry("experiment")
-AT_WORK = tuple(f"{label} zero fast" for label in ("rein", "causal_tune", "no filter", "flat filter", "shuffled filter"))
-CONTROLLED = ("none", "rein", "rein zero", "causal_tune zero", "no filter zero", "flat filter zero", "shuffled filter zero",
+HIGH_LR_VARIANTS = tuple(f"{label} zero fast" for label in ("rein", "causal_tune", "no filter", "flat filter", "shuffled filter"))
+CONTROL_VARIANTS = ("none", "rein", "rein zero", "causal_tune zero", "no filter zero", "flat filter zero", "shuffled filter zero",
               "measured band zero", "full", "random backbone", "amplitude style")
-PEERS = ("set zero", "fada zero", "lora", "soma")
+PEER_VARIANTS = ("set zero", "fada zero", "lora", "soma")
 _FRAMES = {"day": 4, "dusk": 10}
 
-def _rows(recipe, first): return [row_name(spec) for spec in recipe.targets[first:]] # of the targets from number `first` on
+def _rows(recipe, first): return [domain_label(spec) for spec in recipe.targets[first:]] # of the targets from number `first` on
 
 _toy, _camvid = (RECIPES[f"bench_{name}"] for name in ("toyscapes", "camvid"))
-EXPERIMENTS["toyscapes"] = Experiment(_toy, "clear", (_toy.train, _toy.validate), CONTROLLED + PEERS, {"weathers": _rows(_toy, 1)})
+EXPERIMENTS["toyscapes"] = Experiment(_toy, "clear", (_toy.train, _toy.validate), CONTROL_VARIANTS + PEER_VARIANTS, {"weathers": _rows(_toy, 1)})
 EXPERIMENTS["camvid"] = Experiment(
     _camvid, "day", ("camvid:split=train,domain=day,sequence=0016E5", "camvid:split=train,domain=day,sequence=0006R0,n=60"),
-    (*CONTROLLED, *AT_WORK, "trained on target"), {"corruptions": _rows(_camvid, 2)}, _FRAMES, headroom=_camvid.targets[1])
+    (*CONTROL_VARIANTS, *HIGH_LR_VARIANTS, "trained on target"), {"corruptions": _rows(_camvid, 2)}, _FRAMES, headroom=_camvid.targets[1])
 
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0fe0043
-REGIMES = ("none", "rein zero", "causal_tune zero", "no filter zero", "full")
+REGIME_VARIANTS = ("none", "rein zero", "causal_tune zero", "no filter zero", "full")
 
 def _like_camvid(name, compared, rates_of=""): # another regime of it
     recipe = RECIPES[f"bench_{name}"]
     EXPERIMENTS[name] = Experiment(recipe, "day", EXPERIMENTS["camvid"].search, compared, block=_FRAMES, rates_of=rates_of)
 
-for _name in ("swapped", "short", "long", "large"): _like_camvid(f"camvid_{_name}", REGIMES, "camvid")
-_like_camvid("camvid_mask2former", ("none", *AT_WORK[:4]))
+for _name in ("swapped", "short", "long", "large"): _like_camvid(f"camvid_{_name}", REGIME_VARIANTS, "camvid")
+_like_camvid("camvid_mask2former", ("none", *HIGH_LR_VARIANTS[:4]))
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee32
 _driving = replace(RECIPES["c2acdc_512"], targets=(*RECIPES["c2acdc_512"].targets, *RECIPES["c2bm_512"].targets))
 EXPERIMENTS["driving"] = Experiment(
     _driving, "cityscapes", (_driving.train, _driving.validate), ("none", "rein", "rein zero", "causal_tune", "causal_tune zero",
-    "no filter zero", "lora", "full"), {"acdc": [row_name(t) for t in _driving.targets if t.startswith("acdc")]})
-MEASURED = ("toyscapes", "camvid", "camvid_swapped") # those that need no data set that has to be asked for
+    "no filter zero", "lora", "full"), {"acdc": [domain_label(t) for t in _driving.targets if t.startswith("acdc")]})
+DEFAULT_EXPERIMENTS = ("toyscapes", "camvid", "camvid_swapped") # those that need no data set that has to be asked for
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #fb620fe4
-FAST = 15e-3 # learning rate of an adapter that is at work, whatever the head's
-USUAL = 1e-3 # the head's rate that the multiples of `variants` are of
+HIGH_ADAPTER_LR = 15e-3 # learning rate of an adapter that is at work, whatever the head's
+BASE_LR = 1e-3 # the head's rate that the multiples of `comparison_variants` are of
 
-def variants(band: str, # spec of the measured band
+def comparison_variants(band: str, # spec of the measured band
              flat: float = .5, # gain of the flat filter
              depth: int = 8, # blocks of the backbone
              headroom: str = "", # data set of the target
@@ -120,7 +122,7 @@ def variants(band: str, # spec of the measured band
     filters = {"no filter": "none", "flat filter": f"flat:gain={flat:.3f}", "shuffled filter": "shuffled", "measured band": band}
     filtered = {f"{label} zero": dict(adapter="causal_tune", init="zero", band=spec) for label, spec in filters.items()}
     at_work = {"rein zero": tokens["rein zero"], "causal_tune zero": tokens["causal_tune zero"]} | filtered
-    fast = {f"{label} fast": fields | dict(adapter_lr=FAST / USUAL) for label, fields in at_work.items()}
+    fast = {f"{label} fast": fields | dict(adapter_lr=HIGH_ADAPTER_LR / BASE_LR) for label, fields in at_work.items()}
     return {"none": {}, **tokens, **filtered, **fast,
             "lora": dict(adapter="lora"),
             "soma": dict(adapter=f"soma:first_layer={round(depth / 3)}"),
@@ -132,23 +134,23 @@ def variants(band: str, # spec of the measured band
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #1b20ae01
 SEARCH_SEEDS = (101, 102, 103)
-RATES = (3e-4, 1e-3, 3e-3) # of the head
-MULTIPLES = (.1, 1., 10.)  # of an adapter, or of the backbone where it is trained
-BEYOND = 3                 # values that are tried beyond an edge, at most
+HEAD_LRS = (3e-4, 1e-3, 3e-3) # of the head
+LR_MULTIPLES = (.1, 1., 10.)  # of an adapter, or of the backbone where it is trained
+MAX_EXTENSIONS = 3                 # values that are tried beyond an edge, at most
 
-def family(fields: dict # of a variant
+def lr_family(fields: dict # of a variant
 ) -> str: # such as "rein zero"
     "What shares a rate."
     parts = [fields.get("adapter", "none"), fields.get("init"), "no filter" if fields.get("band") == "none" else None]
     return " ".join(filter(None, parts))
 
-def rate_field(name: str # of a family
+def lr_field(name: str # of a family
 ) -> str: # of a recipe
     "Which rate is searched for a family."
     return {"none": "lr", "full": "backbone_lr"}.get(name, "adapter_lr")
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #6c382d31
-def next_value(scores: dict # value -> score
+def extend_search(scores: dict # value -> score
 ) -> list[float]: # none where the best lies inside
     "What to try next: one step beyond the edge at which the best lies, the smaller one of equals."
     values = sorted(scores)
@@ -158,7 +160,7 @@ def next_value(scores: dict # value -> score
     return [float(f"{best / step if best == values[0] else best * step:.3g}")]
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee80
-def searched(recipe: Recipe, # of a search
+def search_lr(recipe: Recipe, # of a search
              families: dict, # name -> recipe fields
              values, # to begin with
              folder, root=None, jobs=None, # see `run_grid`
@@ -168,25 +170,25 @@ def searched(recipe: Recipe, # of a search
     more = {name: list(values) for name in families}
     rows = []
     while any(more.values()):
-        runs = {f"{name} {value:g}": families[name] | {rate_field(name): value} for name in more for value in more[name]}
-        rows += run_grid(grid(recipe, runs, SEARCH_SEEDS), folder, root, jobs, diverging=True)
+        runs = {f"{name} {value:g}": families[name] | {lr_field(name): value} for name in more for value in more[name]}
+        rows += run_grid(make_grid(recipe, runs, SEARCH_SEEDS), folder, root, jobs, diverging=True)
         tried = {name: tried[name] + more[name] for name in tried}
-        table = rate_table(tried, rows)
-        more = {name: next_value(dict(zip(part.value, part.miou))) for name, part in table.groupby("family")}
-        if max(map(len, tried.values())) == len(values) + BEYOND: break
+        table = lr_table(tried, rows)
+        more = {name: extend_search(dict(zip(part.value, part.miou))) for name, part in table.groupby("family")}
+        if max(map(len, tried.values())) == len(values) + MAX_EXTENSIONS: break
     return table
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee33
-def rate_table(tried: dict, # family -> values
+def lr_table(tried: dict, # family -> values
                rows: list[dict], # of their runs
-) -> pd.DataFrame: # see `searched`
+) -> pd.DataFrame: # see `search_lr`
     "Scores by family and value; a run whose loss did not stay finite has 0."
     lines = []
     for name, values in tried.items():
         for value in sorted(values):
             found = [r["miou"] for r in rows if r["adapter"] == f"{name} {value:g}"]
             scores = np.array(found + [0.] * (len(SEARCH_SEEDS) - len(found)))
-            lines.append(dict(family=name, field=rate_field(name), value=value, miou=scores.mean(), sd=scores.std(ddof=1)))
+            lines.append(dict(family=name, field=lr_field(name), value=value, miou=scores.mean(), sd=scores.std(ddof=1)))
     table = pd.DataFrame(lines)
     best = table.sort_values("value", kind="stable").groupby("family").miou.idxmax() # the smaller one of equals
     table["best"] = table.index.isin(best)
@@ -195,44 +197,44 @@ def rate_table(tried: dict, # family -> values
     return table
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #f3c4713e
-def families_searched(compared: dict # label -> recipe fields, of `variants`
+def lr_families(compared: dict # label -> recipe fields, of `comparison_variants`
 ) -> dict: # name -> recipe fields
     "The families, beside `none`, that have no rate of their own."
-    without = [fields for fields in reversed(compared.values()) if rate_field(family(fields)) not in fields]
-    found = {family(fields): {k: v for k, v in fields.items() if k in ("adapter", "init", "band")} for fields in without}
+    without = [fields for fields in reversed(compared.values()) if lr_field(lr_family(fields)) not in fields]
+    found = {lr_family(fields): {k: v for k, v in fields.items() if k in ("adapter", "init", "band")} for fields in without}
     return {name: fields for name, fields in reversed(found.items()) if name != "none"}
 
-def search_rates(e: Experiment, recipe: Recipe, # what is searched for, and what all runs share
-                 compared: dict, # label -> recipe fields, of `variants`
+def search_learning_rates(e: Experiment, recipe: Recipe, # what is searched for, and what all runs share
+                 compared: dict, # label -> recipe fields, of `comparison_variants`
                  folder, root=None, jobs=None, # see `run_grid`
-) -> pd.DataFrame: # see `searched`
+) -> pd.DataFrame: # see `search_lr`
     "The head's rate, then the multiples of it."
     train, validate = e.search
     recipe = replace(recipe, train=train, validate="", targets=(validate,))
-    of_head = searched(recipe, {"none": {}}, RATES, folder, root, jobs)
+    of_head = search_lr(recipe, {"none": {}}, HEAD_LRS, folder, root, jobs)
     recipe = replace(recipe, lr=float(of_head.value[of_head.best].item()))
-    families = families_searched(compared)
+    families = lr_families(compared)
     if not families: return of_head
-    return pd.concat([of_head, searched(recipe, families, MULTIPLES, folder, root, jobs)], ignore_index=True)
+    return pd.concat([of_head, search_lr(recipe, families, LR_MULTIPLES, folder, root, jobs)], ignore_index=True)
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0fe0061
-def with_rates(compared: dict, # label -> recipe fields, of `variants`
-               rates: pd.DataFrame, # from `search_rates`
+def apply_learning_rates(compared: dict, # label -> recipe fields, of `comparison_variants`
+               rates: pd.DataFrame, # from `search_learning_rates`
 ) -> dict: # variants with their rates
     "Each variant with the head's rate and its family's multiple."
     best = rates[rates.best].set_index("family").value
     of_head = float(best["none"])
     tuned = {}
     for label, fields in compared.items():
-        name = family(fields)
-        rate = rate_field(name)
+        name = lr_family(fields)
+        rate = lr_field(name)
         tuned[label] = dict(lr=of_head) | fields
-        if rate in fields: tuned[label][rate] = round(fields[rate] * USUAL / of_head, 4) # the same rate, whatever the head's is
+        if rate in fields: tuned[label][rate] = round(fields[rate] * BASE_LR / of_head, 4) # the same rate, whatever the head's is
         elif name != "none": tuned[label][rate] = float(best[name])
     return tuned
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #a624142d
-def costs(recipe: Recipe, # what all runs share
+def measure_costs(recipe: Recipe, # what all runs share
           compared: dict, # label -> recipe fields, the first is the reference
           num_classes: int, # k
           rounds: int = 10, # in which every variant is timed once
@@ -244,7 +246,7 @@ def costs(recipe: Recipe, # what all runs share
         example = _example(replace(recipe, **fields), num_classes)
         trained[label] = sum(p.numel() for p in example[0].backbone.parameters() if p.requires_grad)
         calls[label, "step"], calls[label, "predict"] = _step_and_predict(*example)
-    seconds = in_rounds(calls, rounds, time.perf_counter)
+    seconds = time_in_rounds(calls, rounds, time.perf_counter)
     first = next(iter(trained))
     def ratio(label, kind): return np.median(seconds[label, kind] / seconds[first, kind]).round(2)
     return pd.DataFrame([dict(adapter=label, trained=count, step=ratio(label, "step"), predict=ratio(label, "predict"))
@@ -255,7 +257,7 @@ def _example(recipe, num_classes): # segmentor, recipe, images, labels
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images = torch.randn(recipe.batch_size, 3, *recipe.crop, device=device)
     labels = torch.randint(num_classes, (recipe.batch_size, *recipe.crop), device=device)
-    return build(recipe, num_classes).to(device), recipe, images, labels
+    return build_segmentor(recipe, num_classes).to(device), recipe, images, labels
 
 def _step_and_predict(segmentor, recipe, images, labels): # two functions without arguments
     optimizer = torch.optim.AdamW(parameter_groups(segmentor, recipe.weight_decay), lr=0.)
@@ -272,59 +274,59 @@ def _step_and_predict(segmentor, recipe, images, labels): # two functions withou
     return step, predict
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #386575ca
-class Measured(NamedTuple):
+class MeasuredBand(NamedTuple):
     "A band with its reasons."
     spec: str = "dog" # of the band
     table: pd.DataFrame = pd.DataFrame() # it was read from; empty where no variant needs it, or an older version kept none
 
-def band_in(content: bytes # of band.json
+def parse_band(content: bytes # of band.json
 ) -> dict: # with recipe, band and table
-    "What `measured_band` kept. A damaged file raises whatever it leads to."
+    "What `measure_band` kept. A damaged file raises whatever it leads to."
     kept = dict(table={}) | json.loads(content)
     create_band(kept["band"])
     if not isinstance(kept["recipe"], dict): raise TypeError("recipe is no dict")
     return kept | dict(table=pd.DataFrame(kept["table"]))
 
-def keep_band(path: Path, # of band.json
+def write_band(path: Path, # of band.json
               recipe: Recipe, # it was measured for
               found, # what `suggest_band` found
-) -> Measured:
+) -> MeasuredBand:
     "Write band.json, and its table as band.csv for others to read."
     table = found.table.round(4)
-    with whole_file(path.with_suffix(".csv")) as unfinished: table.to_csv(unfinished, index=False)
-    kept = dict(band=str(found), recipe=to_dict(recipe), table=table.to_dict("list"))
-    with whole_file(path) as unfinished: unfinished.write_text(json.dumps(kept, indent=1))
-    return Measured(str(found), table)
+    with atomic_write(path.with_suffix(".csv")) as unfinished: table.to_csv(unfinished, index=False)
+    kept = dict(band=str(found), recipe=recipe_to_dict(recipe), table=table.to_dict("list"))
+    with atomic_write(path) as unfinished: unfinished.write_text(json.dumps(kept, indent=1))
+    return MeasuredBand(str(found), table)
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #f4f91121
-def measured_band(recipe: Recipe, # its training data and backbone are looked at
+def measure_band(recipe: Recipe, # its training data and backbone are looked at
                   folder: Path, # keeps the band and the table it was read from
                   root=None, # of the data sets
                   block: int = 1, # consecutive frames that count as one scene
                   n: int = 48, # training frames
-) -> Measured:
+) -> MeasuredBand:
     "The band that `suggest_band` finds for a recipe, kept in the folder. ValueError where it keeps another recipe's."
     path = Path(folder) / "band.json"
-    kept = read_kept(path, band_in)
+    kept = load_cached(path, parse_band)
     if kept:
-        refuse_other(path, kept["recipe"], recipe)
+        check_same_run(path, kept["recipe"], recipe)
         same_size = "eval_size" not in changed_fields(kept["recipe"], recipe, ["scores"])
-        if same_size: return Measured(kept["band"], kept["table"])
+        if same_size: return MeasuredBand(kept["band"], kept["table"])
         print(f"{path} was made with another eval_size: measuring again.", file=sys.stderr)
-    frozen, data = looked_at(recipe, root, n)
-    return keep_band(path, recipe, suggest_band(frozen, data, block=block))
+    frozen, data = frozen_backbone_and_data(recipe, root, n)
+    return write_band(path, recipe, suggest_band(frozen, data, block=block))
 
-def looked_at(recipe: Recipe, root=None, # see `measured_band`
+def frozen_backbone_and_data(recipe: Recipe, root=None, # see `measure_band`
               n: int = 48, # training frames
 ) -> tuple: # frozen backbone, on the device it would train on; data set
     "What is looked at before anything is trained."
     name, options = parse_spec(recipe.train)
     data = load_dataset(format_spec(name, options | dict(n=n)), root, recipe.eval_size)
     plain = replace(recipe, adapter="none", **dict.fromkeys(recipe.adapter_options()))
-    return build(plain, 2).backbone.to("cuda" if torch.cuda.is_available() else "cpu").eval(), data
+    return build_segmentor(plain, 2).backbone.to("cuda" if torch.cuda.is_available() else "cpu").eval(), data
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee41
-def kept_share(frozen, # backbone
+def energy_kept(frozen, # backbone
                images, # data set or (n, 3, H, W) uint8
                band: str = "dog", # a spec
 ) -> float: # 0 .. 1, mean over blocks
@@ -341,14 +343,14 @@ def kept_share(frozen, # backbone
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee51
 @torch.no_grad()
-def moved(backbone, frozen, # with an adapter; without
+def feature_shift(backbone, frozen, # with an adapter; without
           images, # data set or (n, 3, H, W) uint8
           batch: int = 8, # images at a time
 ) -> float: # 0: not at all
     "How far an adapter moves what the head reads: mean over levels of |f - f'| / |f'|."
     change = []
     size = []
-    for part in image_batches(images, batch):
+    for part in uint8_batches(images, batch):
         x = backbone.normalise(part.to(next(backbone.parameters()).device))
         levels = list(zip(backbone(x), frozen(x)))
         change.append([(a - b).square().sum().item() for a, b in levels])
@@ -357,7 +359,7 @@ def moved(backbone, frozen, # with an adapter; without
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee81
 @contextmanager
-def without_tokens(segmentor):
+def tokens_zeroed(segmentor):
     "Inside, an adapter's tokens say nothing: the maps to their values are zero."
     named = segmentor.adapter.named_modules() # of all stages
     maps = [m for name, m in named if name.split(".")[-1].startswith("mlp_token2feat")]
@@ -370,36 +372,36 @@ def without_tokens(segmentor):
             for p, value in kept: p.copy_(value)
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee53
-def worth_of(path: Path, # of a finished run
+def run_effects(path: Path, # of a finished run
              specs: dict, # domain -> data set
-             frozen, data, # see `looked_at`
+             frozen, data, # see `frozen_backbone_and_data`
              root=None, # of the data sets
 ) -> dict: # moved; without: domain -> mIoU without tokens, empty for an adapter that has none
     "What a run's adapter does, kept in worth.json; it is found once."
-    kept = read_kept(path / "worth.json", lambda content: {k: json.loads(content)[k] for k in ("moved", "without")})
+    kept = load_cached(path / "worth.json", lambda content: {k: json.loads(content)[k] for k in ("moved", "without")})
     if kept and set(kept["without"]) in (set(), set(specs)): return kept
     segmentor, recipe, _ = load_checkpoint(path / "checkpoint.pt")
     segmentor.to(next(frozen.parameters()).device)
-    found = dict(moved=moved(segmentor.backbone, frozen, data), without={})
-    with without_tokens(segmentor) as has:
+    found = dict(moved=feature_shift(segmentor.backbone, frozen, data), without={})
+    with tokens_zeroed(segmentor) as has:
         for domain, spec in specs.items():
             if has: found["without"][domain] = float(miou(evaluate_on(segmentor, recipe, spec, root)[1].sum(0)))
-    with whole_file(path / "worth.json") as unfinished: unfinished.write_text(json.dumps(found))
+    with atomic_write(path / "worth.json") as unfinished: unfinished.write_text(json.dumps(found))
     return found
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee82
-def worths(e: Experiment, compared: dict, # label -> recipe fields
+def token_ablation(e: Experiment, compared: dict, # label -> recipe fields
            rows: list[dict], # of the runs
            folder: Path, root=None, # of the runs, of the data sets
 ) -> pd.DataFrame: # adapter, moved (share of the features' size), and points per domain that the tokens are worth
     "Means over seeds of what adapters do; NaN where there are no tokens."
-    specs = {row_name(spec): spec for spec in e.recipe.targets if row_name(spec) in e.single}
+    specs = {domain_label(spec): spec for spec in e.recipe.targets if domain_label(spec) in e.single}
     scores = {(r["adapter"], r["seed"], r["domain"]): r["miou"] for r in rows}
     seeds = sorted({r["seed"] for r in rows})
-    frozen, data = looked_at(e.recipe, root, 16)
+    frozen, data = frozen_backbone_and_data(e.recipe, root, 16)
     lines = []
     for label in tqdm([label for label, fields in compared.items() if "adapter" in fields], desc="worth"):
-        found = {seed: worth_of(folder / f"{label}-{seed}", specs, frozen, data, root) for seed in seeds}
+        found = {seed: run_effects(folder / f"{label}-{seed}", specs, frozen, data, root) for seed in seeds}
         line = dict(adapter=label, moved=np.mean([w["moved"] for w in found.values()]))
         for domain in specs:
             lost = [scores[label, seed, domain] - w["without"].get(domain, np.nan) for seed, w in found.items()]
@@ -408,10 +410,10 @@ def worths(e: Experiment, compared: dict, # label -> recipe fields
     return pd.DataFrame(lines).round(4)
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #95b3cc55
-REFERENCES = ("none", "rein zero", "causal_tune zero")
+REFERENCE_VARIANTS = ("none", "rein zero", "causal_tune zero")
 
 def result_tables(e: Experiment, # says which domain was trained on
-                  drawn: dict, # (label, domain) -> redrawn scores, of `scores_of`
+                  drawn: dict, # (label, domain) -> redrawn scores, of `bootstrap_runs`
                   rows: list[dict], # of the runs
 ) -> dict[str, pd.DataFrame]: # scores, means, differences
     "Scores of every run in 0..1; means and paired differences in points of mIoU."
@@ -421,16 +423,16 @@ def result_tables(e: Experiment, # says which domain was trained on
         by_seed = redrawn.scores[0]
         spread = by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan
         means.append(dict(adapter=label, domain=domain, mean=100 * by_seed.mean(), sd=100 * spread, seeds=len(by_seed)))
-    against = [differences(drawn, r, e.panels).assign(reference=r) for r in REFERENCES if (r, e.source) in drawn]
+    against = [paired_differences(drawn, r, e.panels).assign(reference=r) for r in REFERENCE_VARIANTS if (r, e.source) in drawn]
     return dict(scores=scores, means=pd.DataFrame(means).round(2), differences=pd.concat(against, ignore_index=True))
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #37afd514
-DECIDED = ("adapter", "variant", "init", "band", "residual", "rank", "num_tokens", "style", "weights", "seed", "lr", "adapter_lr",
+RESERVED_FIELDS = ("adapter", "variant", "init", "band", "residual", "rank", "num_tokens", "style", "weights", "seed", "lr", "adapter_lr",
            "backbone_lr", "targets", "train", "validate") # recipe fields that the benchmark sets itself
 
 def _refuse(name, seeds, overrides): # what the benchmark decides itself
-    if name not in EXPERIMENTS: raise unknown("experiment", name, EXPERIMENTS)
-    decided = sorted(set(DECIDED) & set(overrides))
+    if name not in EXPERIMENTS: raise unknown_name("experiment", name, EXPERIMENTS)
+    decided = sorted(set(RESERVED_FIELDS) & set(overrides))
     if decided: raise ValueError(f"The benchmark decides {', '.join(decided)} itself; other recipe fields can be set.")
     if not seeds: raise ValueError("No seeds: give at least one, such as range(1, 6).")
     both = sorted(set(SEARCH_SEEDS) & set(seeds))
@@ -438,75 +440,75 @@ def _refuse(name, seeds, overrides): # what the benchmark decides itself
 
 def _only(e, known, labels): # variants of an experiment, or these, and what they are compared with
     for label in labels:
-        if label not in known: raise unknown("variant", label, known)
+        if label not in known: raise unknown_name("variant", label, known)
     chosen = ["none", "rein", *labels] if labels else e.compared
     return {label: fields for label, fields in known.items() if label in chosen}
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #8931db4f
-def shape_of(recipe: Recipe): # a backbone without weights
+def backbone_on_meta(recipe: Recipe): # a backbone without weights
     "The backbone of a recipe, as far as shapes go."
-    with torch.device("meta"): return build(replace(recipe, weights="random", adapter="none"), 2).backbone
+    with torch.device("meta"): return build_segmentor(replace(recipe, weights="random", adapter="none"), 2).backbone
 
-def fitted(recipe: Recipe, # of an experiment, made for patches of 8 pixels
+def fit_to_patches(recipe: Recipe, # of an experiment, made for patches of 8 pixels
            overrides: dict, # recipe fields to replace
 ) -> Recipe:
     "A recipe with other fields. A ViT with larger patches sees larger images, so as many patches, unless a size is among the fields."
     recipe = replace(recipe, **overrides)
-    frozen = shape_of(recipe)
+    frozen = backbone_on_meta(recipe)
     if frozen.staged or {"crop", "eval_size"} & set(overrides): return recipe
     p, q = frozen.patch_size
     def in_patches(size): return size[0] * p // 8, size[1] * q // 8
     return replace(recipe, crop=in_patches(recipe.crop), eval_size=in_patches(recipe.eval_size)) if recipe.eval_size else recipe
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee95
-def open_experiment(name: str, # one of `EXPERIMENTS`
+def check_experiment(name: str, # one of `EXPERIMENTS`
                     /, seeds, root=None, only=(), # see `run_experiment`
                     **overrides, # recipe fields to replace
 ) -> tuple[Recipe, int]: # what all runs share, and the blocks of its backbone
     "Look at all that an experiment needs. ValueError for what it decides itself, FileNotFoundError for data that are not there."
     _refuse(name, seeds, overrides)
     e = EXPERIMENTS[name]
-    recipe = fitted(e.recipe, overrides)
-    depth = shape_of(recipe).num_layers
-    compared = _only(e, variants("dog", depth=depth, headroom=e.headroom), only)
-    open_all([replace(recipe, **fields) for fields in compared.values()], root)
+    recipe = fit_to_patches(e.recipe, overrides)
+    depth = backbone_on_meta(recipe).num_layers
+    compared = _only(e, comparison_variants("dog", depth=depth, headroom=e.headroom), only)
+    check_recipes([replace(recipe, **fields) for fields in compared.values()], root)
     return recipe, depth
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #dcce21c8
-def chosen_variants(e: Experiment, recipe: Recipe, depth: int, # see `open_experiment`
+def chosen_variants(e: Experiment, recipe: Recipe, depth: int, # see `check_experiment`
                     folder: Path, root=None, only=(), # see `run_experiment`
-) -> tuple[dict, Measured]: # label -> recipe fields, measured band
+) -> tuple[dict, MeasuredBand]: # label -> recipe fields, measured band
     "What is compared; a band or a gain is measured where a variant needs it."
-    labels = _only(e, variants("dog", depth=depth, headroom=e.headroom), only)
+    labels = _only(e, comparison_variants("dog", depth=depth, headroom=e.headroom), only)
     needs_band = any(label.startswith("measured band") for label in labels)
-    band = measured_band(recipe, folder, root, e.block.get(e.source, 1)) if needs_band else Measured()
+    band = measure_band(recipe, folder, root, e.block.get(e.source, 1)) if needs_band else MeasuredBand()
     needs_gain = any(label.startswith("flat filter") for label in labels)
-    gain = kept_share(*looked_at(recipe, root)) ** .5 if needs_gain else .5
-    return _only(e, variants(band.spec, gain, depth, e.headroom), only), band
+    gain = energy_kept(*frozen_backbone_and_data(recipe, root)) ** .5 if needs_gain else .5
+    return _only(e, comparison_variants(band.spec, gain, depth, e.headroom), only), band
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee70
-def training_hours(recipe: Recipe, # of the experiment
+def estimate_hours(recipe: Recipe, # of the experiment
                    runs: int, # how many
                    num_classes: int, # k
                    jobs: int = 1, # processes
 ) -> float: # of the reported runs, from a few timed steps without an adapter
     "About how long an experiment trains."
     with single_threaded(): step, _ = _step_and_predict(*_example(replace(recipe, adapter="none"), num_classes))
-    seconds = np.median(in_rounds({"step": step}, 3, time.perf_counter)["step"])
+    seconds = np.median(time_in_rounds({"step": step}, 3, time.perf_counter)["step"])
     return float(seconds) * recipe.iterations * recipe.accumulate * runs / jobs / 3600
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee72
-def say_how_long(name: str, recipe: Recipe, # of the experiment
+def print_estimate(name: str, recipe: Recipe, # of the experiment
                  in_search: Recipe, # with which rates are searched
                  compared: dict, # label -> recipe fields
                  seeds: list[int], root=None, jobs: int | None = None, # see `run_experiment`
 ) -> None:
     "Print how many runs an experiment has and about how long they train, before they begin."
     runs = len(compared) * len(seeds)
-    trials = (1 + len(families_searched(compared))) * len(SEARCH_SEEDS) * len(MULTIPLES)
-    jobs = jobs or processes(runs)
+    trials = (1 + len(lr_families(compared))) * len(SEARCH_SEEDS) * len(LR_MULTIPLES)
+    jobs = jobs or default_jobs(runs)
     num_classes = len(load_dataset(recipe.train, root).space.classes)
-    def hours_of(timed, number): return training_hours(timed, number, num_classes, jobs)
+    def hours_of(timed, number): return estimate_hours(timed, number, num_classes, jobs)
     alike = in_search == recipe # as a rule; then its steps are timed once
     hours = hours_of(recipe, runs + trials) if alike else hours_of(recipe, runs) + hours_of(in_search, trials)
     print(f"{name}: {runs} runs of {recipe.iterations} steps, and at least {trials} of {in_search.iterations} to search rates, about "
@@ -521,20 +523,20 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
                    only=(), # labels to run beside none and rein; those of the experiment by default
                    **overrides, # recipe fields to replace
 ) -> dict: # recipe, band, variants, rows of all runs, redrawn scores, tables by name
-    "Train and evaluate an experiment's variants; goes on where it was interrupted. Errors as `open_experiment` and `run_grid`."
+    "Train and evaluate an experiment's variants; goes on where it was interrupted. Errors as `check_experiment` and `run_grid`."
     seeds = list(seeds)
-    recipe, depth = open_experiment(name, seeds, root, only, **overrides)
+    recipe, depth = check_experiment(name, seeds, root, only, **overrides)
     e = EXPERIMENTS[name]
     searched = EXPERIMENTS[e.rates_of or name]
     folder = Path(folder)
-    with held(folder):
+    with folder_lock(folder):
         compared, band = chosen_variants(e, recipe, depth, folder, root, only)
-        in_search = fitted(searched.recipe, overrides)
-        say_how_long(name, recipe, in_search, compared, seeds, root, jobs)
-        rates = search_rates(searched, in_search, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
-        rows = run_grid(grid(recipe, with_rates(compared, rates), seeds), folder / "runs", root, jobs)
-        worth = worths(replace(e, recipe=recipe), compared, rows, folder / "runs", root)
-    drawn = scores_of(folder / "runs", rows, e.block, e.groups)
+        in_search = fit_to_patches(searched.recipe, overrides)
+        print_estimate(name, recipe, in_search, compared, seeds, root, jobs)
+        rates = search_learning_rates(searched, in_search, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
+        rows = run_grid(make_grid(recipe, apply_learning_rates(compared, rates), seeds), folder / "runs", root, jobs)
+        worth = token_ablation(replace(e, recipe=recipe), compared, rows, folder / "runs", root)
+    drawn = bootstrap_runs(folder / "runs", rows, e.block, e.groups)
     tables = result_tables(e, drawn, rows)
     return dict(recipe=recipe, band=band, variants=compared, rates=rates, rows=rows, drawn=drawn, worth=worth, **tables)
 
@@ -577,30 +579,30 @@ def quality_report(name: str, # one of `EXPERIMENTS`
 ) -> Path: # the file
     "report.html of an experiment."
     e, recipe = EXPERIMENTS[name], result["recipe"]
-    rows = collapsed(result["rows"], e.crowds)
+    rows = mean_over_groups(result["rows"], e.crowds)
     intro = INTRO.format(n=len(result["variants"]), seeds=result["scores"].seed.nunique(), search=len(SEARCH_SEEDS))
-    changes = differences(_with_mean(result["drawn"], rows, e.source), "none", {row["domain"] for row in rows} | {"mean"})
+    changes = paired_differences(_with_mean(result["drawn"], rows, e.source), "none", {row["domain"] for row in rows} | {"mean"})
     toy = recipe.backbone == "toy_vit" and e.source == "clear"
-    seen, held_out = (SEEN, HELD_OUT) if toy else ((), ())
+    seen, held_out = (SEEN_DOMAINS, HELD_OUT_DOMAINS) if toy else ((), ())
     return write_report(folder / "report.html", f"Adapters compared: {name}", intro, rows, changes, _figures(e, result),
-                        set_fields(recipe), load_dataset(recipe.train, root).space, seen, held_out, source=(e.source,),
+                        nonempty_fields(recipe), load_dataset(recipe.train, root).space, seen, held_out, source=(e.source,),
                         command=command)
 
 def _with_mean(drawn, rows, source): # redrawn scores with the mean over the targets that the rows show
     targets = [domain for domain in dict.fromkeys(r["domain"] for r in rows) if domain != source]
-    means = {(label, "mean"): together([drawn[label, d] for d in targets]) for label, domain in drawn if domain == source}
+    means = {(label, "mean"): mean_over_domains([drawn[label, d] for d in targets]) for label, domain in drawn if domain == source}
     return drawn | means
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #3bf86d45
 def _write_result(name, folder, result, root, tables, command): # costs, which are measured here, tables and report
     space = load_dataset(result["recipe"].train, root).space
-    with single_threaded(): result["costs"] = costs(result["recipe"], result["variants"], len(space.classes))
+    with single_threaded(): result["costs"] = measure_costs(result["recipe"], result["variants"], len(space.classes))
     for kind in ("scores", "means", "differences", "worth", "rates", "costs"):
         write_table(tables / f"quality_{name}_{kind}.csv", result[kind], command)
     quality_report(name, folder, result, root, command)
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #ac49dc38
-def bench_quality(names=(), # of `EXPERIMENTS`; those in `MEASURED` by default
+def bench_quality(names=(), # of `EXPERIMENTS`; those in `DEFAULT_EXPERIMENTS` by default
                   out="runs/quality", # a folder per experiment, with its runs and its report
                   seeds=range(1, 6), # the same for all variants
                   root=None, jobs=None, only=(), # see `run_experiment`
@@ -611,14 +613,14 @@ def bench_quality(names=(), # of `EXPERIMENTS`; those in `MEASURED` by default
     "Compare all adapters and controls; goes on where it was interrupted. Errors as `run_experiment`; OSError while another process does."
     start = time.time()
     tables = Path(tables or out)
-    names = list(names or MEASURED)
+    names = list(names or DEFAULT_EXPERIMENTS)
     seeds = list(seeds)
-    for name in names: open_experiment(name, seeds, root, only, **overrides)
+    for name in names: check_experiment(name, seeds, root, only, **overrides)
     tables.mkdir(parents=True, exist_ok=True) # before hours of training
     results = {}
     for name in names:
         folder = Path(out) / name
-        with held(folder):
+        with folder_lock(folder):
             results[name] = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
             _write_result(name, folder, results[name], root, tables, f"causal-tune bench-quality {name} {options}".strip())
         print(f"{folder / 'report.html'} written after {time.time() - start:.0f} s")

@@ -20,28 +20,30 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 # %% auto #0
-__all__ = ['WORKERS', 'TIMED', 'SIZES', 'STEPS', 'CONVERTED', 'grid', 'result_in', 'counts_of', 'read_run', 'one_run',
-           'single_threaded', 'killed', 'on_cluster', 'share_of', 'open_all', 'processes', 'run_grid', 'explicit_rein',
-           'seconds_of', 'in_rounds', 'ratio', 'kept_bytes', 'adapter_costs', 'Turns', 'timed', 'step_shares',
-           'drawn_labels', 'by_loop', 'label_jobs', 'converter_costs', 'as_cityscapes', 'sample_costs', 'machine_rates',
-           'start_times', 'speed_rows', 'machine_words', 'bench_speed', 'speed_figure']
+__all__ = ['WORKER_ENV', 'TIMED_ADAPTERS', 'ADAPTER_SIZES', 'TIMED_STEPS', 'CONVERTED_LABELS', 'make_grid', 'parse_result',
+           'matching_counts', 'read_run', 'one_run', 'single_threaded', 'worker_killed', 'on_cluster',
+           'resources_per_run', 'check_recipes', 'default_jobs', 'run_grid', 'explicit_rein', 'time_call',
+           'time_in_rounds', 'median_ratio', 'saved_activation_bytes', 'adapter_costs', 'SectionTimer', 'time_sections',
+           'step_time_shares', 'draw_labels', 'convert_by_loop', 'label_jobs', 'converter_costs',
+           'write_cityscapes_frame', 'sample_costs', 'machine_rates', 'startup_times', 'speed_rows', 'describe_machine',
+           'bench_speed', 'speed_figure']
 
 # %% ../../nbs/07_compare/02_grid.ipynb #83fc0450
 from ..adapters.base import TokenAdapter, create_adapter
-from ..models.backbones import compile_blocks, stages_of
+from ..models.backbones import compile_blocks, model_stages
 from ..data.converters import CONVERTERS, Job, run_jobs
 from ..core.registry import code_version
 from ..data.datasets import load_dataset
-from ..data.labels import CITYSCAPES, CITYSCAPES_IDS, id_colours
-from ..core.files import end_with, held, read_kept, whole_file
-from ..training.recipe import Recipe, changed_fields, get_recipe, to_dict
-from ..training.evaluation import confusion, loaded, next_batches, per_image, result_row
-from ..research.statistics import counts_in, write_counts
-from ..training.loop import (Loss, batches, build, first_frames, make_accelerator, make_optimizer, parameter_groups, refuse_other,
-                                  report_on, step, train, training_data)
+from ..data.labels import CITYSCAPES, CITYSCAPES_IDS, id_colors
+from ..core.files import exit_with_parent, folder_lock, load_cached, atomic_write
+from ..training.recipe import Recipe, changed_fields, get_recipe, recipe_to_dict
+from ..training.evaluation import confusion, iterate_batches, next_batches, count_batch, result_row
+from ..research.statistics import parse_counts, write_counts
+from ..training.loop import (LossModule, make_loader, build_segmentor, sample_frames, make_accelerator, make_optimizer, parameter_groups, check_same_run,
+                                  report_on, train_step, train, training_data)
 
 # %% ../../nbs/07_compare/02_grid.ipynb #0001c187
-def grid(recipe: Recipe, # what all runs have in common
+def make_grid(recipe: Recipe, # what all runs have in common
          variants: dict[str, dict], # label -> fields to replace
          seeds, # the same for every variant, so that runs are paired
 ) -> dict[str, Recipe]: # "label-seed" -> recipe
@@ -52,7 +54,7 @@ def grid(recipe: Recipe, # what all runs have in common
 def _scores(row): # what follows from the counts
     return [row["miou"], row["aacc"], row["macc"], *row["iou"].values()]
 
-def result_in(content: bytes # of results.json
+def parse_result(content: bytes # of results.json
 ) -> dict: # with recipe and rows
     "What a run left. A damaged file raises whatever it leads to."
     result = json.loads(content)
@@ -64,11 +66,11 @@ def result_in(content: bytes # of results.json
         for key in ("adapter", "domain", "data", "version"): row[key] # these are there
     return result
 
-def counts_of(rows: list[dict], # of a run
+def matching_counts(rows: list[dict], # of a run
               content: bytes, # of counts.npz
 ) -> dict: # domain -> (n, k, k)
     "The counts that rows were made of. A damaged file raises whatever it leads to; ValueError where they belong to other rows."
-    counts = counts_in(content)
+    counts = parse_counts(content)
     made = {domain: _scores(result_row(cms, range(len(cms[0])))) for domain, cms in counts.items()}
     kept = {row["domain"]: _scores(row) for row in rows}
     same = made.keys() == kept.keys() and all(np.allclose(made[d], kept[d], equal_nan=True) for d in made)
@@ -81,16 +83,16 @@ def read_run(folder: Path, # of the run
 ) -> list[dict] | None: # its rows; None where it is to be evaluated, perhaps after it was trained
     "What a finished run left; ValueError if it was another. Damaged files are set aside."
     path = folder / "results.json"
-    result = read_kept(path, result_in)
+    result = load_cached(path, parse_result)
     if result is None: return None
-    refuse_other(path, result["recipe"], recipe)
+    check_same_run(path, result["recipe"], recipe)
     used = result.get("options", {})
     if used != options:
         raise ValueError(f"{path} belongs to a run with the options {used}, not {options}; use another folder, or remove the file "
                          "to start again.")
     other = changed_fields(result["recipe"], recipe, ["scores"])
     if other: print(f"{path} was made with other values of {', '.join(other)}: evaluating again.", file=sys.stderr)
-    counts = read_kept(folder / "counts.npz", partial(counts_of, result["rows"]))
+    counts = load_cached(folder / "counts.npz", partial(matching_counts, result["rows"]))
     return None if other or counts is None else result["rows"]
 
 # %% ../../nbs/07_compare/02_grid.ipynb #33e88f7c
@@ -103,7 +105,7 @@ def one_run(name: str, # "label-seed"
     "Train and evaluate one recipe, or read what an earlier call left. Errors as `read_run`; OSError while another process is at it."
     folder = Path(folder) / name
     said = {option: str(value) for option, value in options.items()}
-    with held(folder):
+    with folder_lock(folder):
         rows = read_run(folder, recipe, said)
         if rows: return rows
         version = code_version()   # of the code that runs, whatever is written to disk meanwhile
@@ -111,8 +113,8 @@ def one_run(name: str, # "label-seed"
         rows, counts = report_on(segmentor, recipe, root, label=name.rsplit("-", 1)[0])
         rows = [row | dict(version=version) for row in rows]
         write_counts(folder / "counts.npz", counts)
-        with whole_file(folder / "results.json") as path:
-            path.write_text(json.dumps(dict(recipe=to_dict(recipe), options=said, rows=rows), indent=1))
+        with atomic_write(folder / "results.json") as path:
+            path.write_text(json.dumps(dict(recipe=recipe_to_dict(recipe), options=said, rows=rows), indent=1))
     return rows
 
 # %% ../../nbs/07_compare/02_grid.ipynb #4487b46e
@@ -134,7 +136,7 @@ def single_threaded():
     finally: settle(*before)
 
 # %% ../../nbs/07_compare/02_grid.ipynb #597952e5
-WORKERS = dict(TQDM_DISABLE="1", # inherited by the workers: several bars in one terminal are unreadable
+WORKER_ENV = dict(TQDM_DISABLE="1", # inherited by the workers: several bars in one terminal are unreadable
                MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000", MALLOC_TOP_PAD_="268435456")
 _stopped = [] # not empty in a worker whose run was interrupted or failed
 
@@ -144,7 +146,7 @@ def _heed(handler): # killed while it waits, a worker would leave others waiting
     for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, handler)
 
 def _begin_worker(parent):
-    end_with(parent)
+    exit_with_parent(parent)
     _heed(_note)
 
 def _in_worker(run, name, recipe): # one task is handed to a worker ahead of time and cannot be cancelled: it is not begun
@@ -158,7 +160,7 @@ def _in_worker(run, name, recipe): # one task is handed to a worker ahead of tim
     finally: _heed(_note)
 
 # %% ../../nbs/07_compare/02_grid.ipynb #4e1b7c20
-def killed(names: list[str], # of all runs, in the order they begin
+def worker_killed(names: list[str], # of all runs, in the order they begin
            rows: dict, # of the finished ones, by name
            jobs: int, # processes
 ) -> ChildProcessError: # to be raised by the caller
@@ -174,12 +176,12 @@ def _stop_workers(): # who saw Ctrl-C in this terminal stop already; others woul
 
 def _in_processes(run, recipes, jobs): # name -> rows
     rows = {}
-    os.environ |= WORKERS
+    os.environ |= WORKER_ENV
     with ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, [os.getpid()]) as pool:
         tasks = {pool.submit(_in_worker, run, name, recipe): name for name, recipe in recipes.items()}
         try:
             for task in tqdm(as_completed(tasks), total=len(tasks), desc="runs"): rows[tasks[task]] = task.result()
-        except BrokenProcessPool: raise killed(list(recipes), rows, jobs) from None
+        except BrokenProcessPool: raise worker_killed(list(recipes), rows, jobs) from None
         except BaseException as error: # in one run, or Ctrl-C: begin no other
             if isinstance(error, KeyboardInterrupt): _stop_workers()
             pool.shutdown(cancel_futures=True)
@@ -214,7 +216,7 @@ def on_cluster(address: str | None, # of a Ray cluster, such as 10.0.0.1:6379; N
         ray.shutdown()
 
 # %% ../../nbs/07_compare/02_grid.ipynb #dcd11a68
-def share_of(jobs: int | None, # how many runs at a time; one on each device by default
+def resources_per_run(jobs: int | None, # how many runs at a time; one on each device by default
              resources: dict, # of a cluster: how many "CPU", "GPU"
 ) -> dict: # what Ray is to set aside for a run
     "A GPU where there are any, else a processor; a part of it, or several, where a number of runs shares them."
@@ -226,7 +228,7 @@ def share_of(jobs: int | None, # how many runs at a time; one on each device by 
 def _wait_until_free(folder): # the process of a machine that is cut off may take seconds to end
     limit = time.time() + 60
     while time.time() < limit:
-        with suppress(OSError), held(folder): return
+        with suppress(OSError), folder_lock(folder): return
         time.sleep(.5)
 
 def _place(folder): # what another machine is told: where we are, and where data and modules of one's own are
@@ -234,7 +236,7 @@ def _place(folder): # what another machine is told: where we are, and where data
     return dict(here=os.getcwd(), folder=folder.resolve(), environment=told)
 
 def _as_task(run, name, recipe, place): # in another process, perhaps of another machine
-    os.environ |= WORKERS | place["environment"]
+    os.environ |= WORKER_ENV | place["environment"]
     os.chdir(place["here"])
     _wait_until_free(place["folder"] / name)
     with single_threaded(): return run(name, recipe)
@@ -254,42 +256,42 @@ def _in_cluster(run, recipes, jobs, folder): # name -> rows
     ray = _cluster[-1]
     from ray.exceptions import RayError
     place = _place(folder)
-    task = ray.remote(max_retries=5, **share_of(jobs, ray.cluster_resources()))(_as_task)
+    task = ray.remote(max_retries=5, **resources_per_run(jobs, ray.cluster_resources()))(_as_task)
     tasks = {task.remote(run, name, recipe, place): name for name, recipe in recipes.items()}
     rows = {}
     try:
         for name, found in _answers(ray, tasks, len(recipes)): rows[name] = found
-    except RayError: raise killed(list(recipes), rows, jobs or len(recipes)) from None # as often as it was tried
+    except RayError: raise worker_killed(list(recipes), rows, jobs or len(recipes)) from None # as often as it was tried
     finally:
         for left in tasks: ray.cancel(left) # as by Ctrl-C: they keep what they did
         if tasks: ray.wait(list(tasks), num_returns=len(tasks), timeout=20)
     return rows
 
 # %% ../../nbs/07_compare/02_grid.ipynb #6dbafa78
-def open_all(recipes, # of the runs
+def check_recipes(recipes, # of the runs
              root=None, # of the data sets
              **options, # of `create_backbone`
 ) -> None:
-    "Find all data sets that runs need, and build their models once, before the first one begins. Errors as `open_data` and `build`."
+    "Find all data sets that runs need, and build their models once, before the first one begins. Errors as `open_targets` and `build_segmentor`."
     different = {replace(r, seed=0, lr=1e-4): r for r in recipes}
     for r in different.values():
         k = len(training_data(r, root).space.classes)
-        first_frames(r, k, root)
-        build(r, k, **options)
+        sample_frames(r, k, root)
+        build_segmentor(r, k, **options)
 
 def _in_turn(run, recipes): # name -> rows
     with single_threaded(): return {name: run(name, recipe) for name, recipe in recipes.items()}
 
 def _rows_if_finite(name, recipe, folder, **options):
     path = Path(folder) / name / "diverged.json"
-    if read_kept(path, json.loads) == to_dict(recipe): return [] # as it would again
+    if load_cached(path, json.loads) == recipe_to_dict(recipe): return [] # as it would again
     try: return one_run(name, recipe, folder, **options)
     except FloatingPointError:
-        with whole_file(path) as unfinished: unfinished.write_text(json.dumps(to_dict(recipe)))
+        with atomic_write(path) as unfinished: unfinished.write_text(json.dumps(recipe_to_dict(recipe)))
         return []
 
 # %% ../../nbs/07_compare/02_grid.ipynb #c0ffee93
-def processes(runs: int # that are to be made
+def default_jobs(runs: int # that are to be made
 ) -> int:
     "How many runs are made at a time where nobody says: one on each device of a cluster, one on a GPU, else one on each core."
     if _cluster:
@@ -301,10 +303,10 @@ def processes(runs: int # that are to be made
 def _made(run, recipes, jobs, folder): # name -> rows
     if not recipes: return {}
     if _cluster: return _in_cluster(run, recipes, jobs, folder)
-    jobs = jobs or processes(len(recipes))
+    jobs = jobs or default_jobs(len(recipes))
     return _in_processes(run, recipes, jobs) if jobs > 1 else _in_turn(run, recipes)
 
-def run_grid(recipes: dict[str, Recipe], # from `grid`
+def run_grid(recipes: dict[str, Recipe], # from `make_grid`
              folder, # where runs go; finished ones are not repeated
              root=None, # of the data sets
              jobs: int | None = None, # processes; one per core by default, one where there is a GPU
@@ -312,20 +314,20 @@ def run_grid(recipes: dict[str, Recipe], # from `grid`
              **options, # of `create_backbone`
 ) -> list[dict]: # rows of all runs, in the order of the recipes
     """Run a grid, by a cluster inside `on_cluster`; interrupted, it goes on where it was when called again. Errors as `one_run` and
-    `open_all`, before any run begins where they can be known; ChildProcessError where a worker was killed."""
+    `check_recipes`, before any run begins where they can be known; ChildProcessError where a worker was killed."""
     folder = Path(folder)
     said = {option: str(value) for option, value in options.items()}
     run = partial(_rows_if_finite if diverging else one_run, folder=folder, root=root, **options)
-    with held(folder):
+    with folder_lock(folder):
         rows = {name: read_run(folder / name, recipe, said) for name, recipe in recipes.items()}
         left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
-        open_all(left.values(), root, **options)
+        check_recipes(left.values(), root, **options)
         rows |= _made(run, left, jobs, folder)
     return [row for name in recipes for row in rows[name]]
 
 # %% ../../nbs/07_compare/02_grid.ipynb #32e56860
-TIMED = ("rein", "causal_tune", "causal_tune:band=ideal", "causal_tune:variant=released", "set", "fada") # specs of adapters
-SIZES = {"ViT-S, 1 image": (384, 1), "ViT-S, 4 images": (384, 4), # channels and images, of 32 x 32 patches
+TIMED_ADAPTERS = ("rein", "causal_tune", "causal_tune:band=ideal", "causal_tune:variant=released", "set", "fada") # specs of adapters
+ADAPTER_SIZES = {"ViT-S, 1 image": (384, 1), "ViT-S, 4 images": (384, 4), # channels and images, of 32 x 32 patches
          "ViT-L, 1 image": (1024, 1), "ViT-L, 4 images": (1024, 4)}
 
 def explicit_rein(adapter: TokenAdapter, # "rein"
@@ -338,7 +340,7 @@ def explicit_rein(adapter: TokenAdapter, # "rein"
     return x + adapter.scale * adapter.mlp_delta_f(delta + x)
 
 # %% ../../nbs/07_compare/02_grid.ipynb #b5b009c8
-def seconds_of(call, # function without arguments
+def time_call(call, # function without arguments
                clock=time.process_time, # on a CPU: by default that of this process, so that others do not count; on a GPU that of the wall
 ) -> float:
     "How long a function takes."
@@ -349,16 +351,16 @@ def seconds_of(call, # function without arguments
     if on_gpu: torch.cuda.synchronize()
     return clock() - start
 
-def in_rounds(calls: dict, # name -> function without arguments
+def time_in_rounds(calls: dict, # name -> function without arguments
               rounds: int, # in which each is called once
-              clock=time.process_time, # see `seconds_of`
+              clock=time.process_time, # see `time_call`
 ) -> dict[str, np.ndarray]: # name -> seconds of each round
     "Times of functions that take turns. A round before the first warms up."
     turns = tqdm(range(rounds + 1), desc="timing")
-    seconds = [{name: seconds_of(call, clock) for name, call in calls.items()} for _ in turns]
+    seconds = [{name: time_call(call, clock) for name, call in calls.items()} for _ in turns]
     return {name: np.array([one[name] for one in seconds[1:]]) for name in calls}
 
-def ratio(seconds: np.ndarray, others: np.ndarray, # (rounds,)
+def median_ratio(seconds: np.ndarray, others: np.ndarray, # (rounds,)
 ) -> dict: # value, low, high
     "Median of the ratios within a round, and its 95 % interval from redrawn rounds."
     ratios = seconds / others
@@ -367,7 +369,7 @@ def ratio(seconds: np.ndarray, others: np.ndarray, # (rounds,)
     return dict(value=np.median(ratios), low=low, high=high)
 
 # %% ../../nbs/07_compare/02_grid.ipynb #ee298f35
-def kept_bytes(call, # function without arguments that computes something with a graph
+def saved_activation_bytes(call, # function without arguments that computes something with a graph
                own=(), # tensors that are there anyway, such as parameters
 ) -> int:
     "Bytes that are kept for the backward pass."
@@ -382,15 +384,15 @@ def kept_bytes(call, # function without arguments that computes something with a
     return sum(kept.values())
 
 # %% ../../nbs/07_compare/02_grid.ipynb #04b0c059
-def adapter_costs(size: str, # one of `SIZES`
-                  rounds: int, # see `in_rounds`
+def adapter_costs(size: str, # one of `ADAPTER_SIZES`
+                  rounds: int, # see `time_in_rounds`
                   side: int = 32, # patches along a side
 ) -> list[dict]: # rows with size, name, what, value, low, high, unit
     "Time and memory of adapters alone, in relation to `explicit_rein`."
-    channels, images = SIZES[size]
+    channels, images = ADAPTER_SIZES[size]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     def make(spec): return create_adapter(spec, num_layers=2, channels=channels).to(device)
-    adapters = {"explicit rein": partial(explicit_rein, make("rein"))} | {spec: make(spec) for spec in TIMED}
+    adapters = {"explicit rein": partial(explicit_rein, make("rein"))} | {spec: make(spec) for spec in TIMED_ADAPTERS}
     x = torch.randn(images, side * side, channels, device=device, requires_grad=True)
     g = torch.randn_like(x)
     def forward(adapter): return adapter(x, 1, (side, side))
@@ -398,9 +400,9 @@ def adapter_costs(size: str, # one of `SIZES`
         with torch.no_grad(): forward(adapter)
     rows = []
     for what, call in {"forward": alone, "forward and backward": lambda adapter: forward(adapter).backward(g)}.items():
-        seconds = in_rounds({name: partial(call, adapter) for name, adapter in adapters.items()}, rounds)
+        seconds = time_in_rounds({name: partial(call, adapter) for name, adapter in adapters.items()}, rounds)
         rows.append(dict(name="explicit rein", what=what, value=1e3 * np.median(seconds["explicit rein"]), unit="ms"))
-        rows += [dict(name=n, what=what, unit="of explicit rein", **ratio(seconds[n], seconds["explicit rein"])) for n in TIMED]
+        rows += [dict(name=n, what=what, unit="of explicit rein", **median_ratio(seconds[n], seconds["explicit rein"])) for n in TIMED_ADAPTERS]
     return [dict(size=size, **row) for row in rows + _memory(adapters, forward, x)]
 
 # %% ../../nbs/07_compare/02_grid.ipynb #19f6c8d0
@@ -408,13 +410,13 @@ def _memory(adapters, forward, x): # rows
     kept = {}
     for name, adapter in adapters.items():
         module = adapter.args[0] if isinstance(adapter, partial) else adapter
-        kept[name] = kept_bytes(partial(forward, adapter), module.parameters())
+        kept[name] = saved_activation_bytes(partial(forward, adapter), module.parameters())
     of_features = x.numel() * x.element_size()
     return [dict(name=name, what="kept for the backward pass", value=size / of_features, unit="of the features")
             for name, size in kept.items()]
 
 # %% ../../nbs/07_compare/02_grid.ipynb #3f70f057
-class Turns:
+class SectionTimer:
     "A clock that runs for one part at a time."
     def __init__(self): self.begin()
     def begin(self) -> None:
@@ -426,7 +428,7 @@ class Turns:
     ) -> None:
         "The part before ends here."
         if torch.cuda.is_available(): torch.cuda.synchronize()
-        now = time.perf_counter() if torch.cuda.is_available() else time.process_time() # as `seconds_of`
+        now = time.perf_counter() if torch.cuda.is_available() else time.process_time() # as `time_call`
         if self.part: self.seconds[self.part] += now - self.since
         self.part = part
         self.since = now
@@ -453,11 +455,11 @@ def _turning(turns, part): # a hook
 
 # %% ../../nbs/07_compare/02_grid.ipynb #fbd1957c
 @contextmanager
-def timed(loss: Loss, # of a segmentor
-          turns: Turns):
+def time_sections(loss: LossModule, # of a segmentor
+          turns: SectionTimer):
     "Inside, a clock is handed on wherever the backbone, an adapter or the head begins or ends."
     backbone = loss.segmentor.backbone
-    blocks = [block for stage in stages_of(backbone.model) for block in stage.blocks]
+    blocks = [block for stage in model_stages(backbone.model) for block in stage.blocks]
     hooks = [block.register_forward_hook(_marked(turns, "backbone", "adapter"), prepend=True) for block in blocks]
     hooks += [block.register_forward_hook(_marked(turns, "adapter", "backbone")) for block in blocks]
     hooks += [backbone.register_forward_pre_hook(_turning(turns, "backbone, forward")),
@@ -470,24 +472,24 @@ def timed(loss: Loss, # of a segmentor
 
 # %% ../../nbs/07_compare/02_grid.ipynb #5afd155a
 def _timed_training(recipe, root, steps, options): # the trained segmentor; seconds by part of each step
-    turns = Turns()
+    turns = SectionTimer()
     data = training_data(recipe, root)
-    loss = Loss(build(recipe, len(data.space.classes), **options).train())
+    loss = LossModule(build_segmentor(recipe, len(data.space.classes), **options).train())
     accelerator = make_accelerator(recipe)
     if recipe.compile: compile_blocks(loss.segmentor.backbone.model, accelerator.device)
     optimizer, halt = make_optimizer(parameter_groups(loss.segmentor, recipe.weight_decay), recipe.lr, accelerator.device)
     optimizer.register_step_pre_hook(_turning(turns, "optimiser"))
     optimizer.register_step_post_hook(_turning(turns, "the rest"))
     model, optimizer = accelerator.prepare(loss, optimizer)
-    loader = iter(batches(replace(recipe, iterations=steps + 1), data, 0, 0, 1))
+    loader = iter(make_loader(replace(recipe, iterations=steps + 1), data, 0, 0, 1))
     seconds = []
-    with timed(loss, turns):
+    with time_sections(loss, turns):
         for _ in range(steps + 1):
             turns.begin()
             turns.turn("loading")
             given = next_batches(loader, recipe.accumulate)
             turns.turn("the rest")
-            step(accelerator, model, loss.segmentor.normalise, optimizer, given, halt=halt)
+            train_step(accelerator, model, loss.segmentor.normalise, optimizer, given, halt=halt)
             turns.turn(None)
             seconds.append(turns.seconds)
     return loss, seconds[1:] # the first one warms up
@@ -495,28 +497,28 @@ def _timed_training(recipe, root, steps, options): # the trained segmentor; seco
 # %% ../../nbs/07_compare/02_grid.ipynb #00c25c34
 @torch.no_grad()
 def _timed_evaluation(recipe, root, batches, loss): # seconds by part of each batch
-    turns = Turns()
+    turns = SectionTimer()
     loss.segmentor.eval()
     data = load_dataset((*recipe.targets, recipe.train)[0], root, label_size="original")
     size = 1 if recipe.window else recipe.eval_batch
     places = [range(min(size, len(data)))] * (batches + 1) # always the same, as those were rendered before
     sizes = (given or None for given in (recipe.eval_size, recipe.window, recipe.stride))
     how = *sizes, recipe.eval_precision or recipe.precision, recipe.eval_batch
-    found = loaded(data, places, recipe.eval_workers, silent=True)
+    found = iterate_batches(data, places, recipe.eval_workers, silent=True)
     seconds = []
-    with timed(loss, turns):
+    with time_sections(loss, turns):
         for _ in places:
             turns.begin()
             turns.turn("loading")
             batch = next(found)
             turns.turn("the rest")
-            per_image(loss.segmentor, batch, *how)
+            count_batch(loss.segmentor, batch, *how)
             turns.turn(None)
             seconds.append(turns.seconds)
     return seconds[1:]
 
 # %% ../../nbs/07_compare/02_grid.ipynb #7af917d7
-def step_shares(recipe: Recipe, # says what is trained, with what
+def step_time_shares(recipe: Recipe, # says what is trained, with what
                 steps: int, # that are timed, and as many batches of an evaluation
                 name: str = "", # of the setting in the rows; backbone and head by default
                 root=None, # folder of the data sets
@@ -537,12 +539,12 @@ def step_shares(recipe: Recipe, # says what is trained, with what
 # %% ../../nbs/07_compare/02_grid.ipynb #88f6ec19
 _tuned = get_recipe("bench_toyscapes", adapter="causal_tune", train="toyscapes:domain=clear,split=train,n=4")
 _published = replace(_tuned, weights="random", crop=(512, 512), batch_size=1, eval_size=(512, 512), eval_batch=1)
-STEPS = {"toy_vit, dpt": _tuned, "toy_vit, mask2former": replace(_tuned, head="mask2former")} # name -> what `step_shares` is asked
-STEPS |= {f"{model}, {head}": replace(_published, backbone=backbone, head=head)
+TIMED_STEPS = {"toy_vit, dpt": _tuned, "toy_vit, mask2former": replace(_tuned, head="mask2former")} # name -> what `step_time_shares` is asked
+TIMED_STEPS |= {f"{model}, {head}": replace(_published, backbone=backbone, head=head)
           for model, backbone in {"ViT-S": "dinov2_s", "ViT-L": "dinov2_l"}.items() for head in ("dpt", "mask2former")}
 
 # %% ../../nbs/07_compare/02_grid.ipynb #a611f9ec
-def drawn_labels(size: tuple[int, int], # (height, width)
+def draw_labels(size: tuple[int, int], # (height, width)
                  ids: int, # how many there are, from 0
                  seed: int = 0, # of the generator
 ) -> np.ndarray: # (h, w) uint8
@@ -557,7 +559,7 @@ def drawn_labels(size: tuple[int, int], # (height, width)
     return tiles[rows.astype(int), columns.astype(int)]
 
 # %% ../../nbs/07_compare/02_grid.ipynb #0e265e94
-def by_loop(job: Job # of a converter that looks ids up in a table
+def convert_by_loop(job: Job # of a converter that looks ids up in a table
 ) -> None:
     "Convert a file the plain way, one id after the other: what converters are measured against."
     path, table = job.make.args[:2]
@@ -567,19 +569,19 @@ def by_loop(job: Job # of a converter that looks ids up in a table
     Image.fromarray(labels).save(job.target)
 
 # %% ../../nbs/07_compare/02_grid.ipynb #3107c1cc
-CONVERTED = dict(gta=("labels", (1052, 1914), 35), mapillary=("training/labels", (2448, 3264), 66)) # folder, (height, width), ids
+CONVERTED_LABELS = dict(gta=("labels", (1052, 1914), 35), mapillary=("training/labels", (2448, 3264), 66)) # folder, (height, width), ids
 
-def label_jobs(name: str, # a row of `CONVERTED`
+def label_jobs(name: str, # a row of `CONVERTED_LABELS`
                base: Path, # empty folder, gets label files
                files: int = 2, # how many
 ) -> list[Job]: # what their conversion takes
     "Label files as published, with made-up content."
-    folder, size, ids = CONVERTED[name]
+    folder, size, ids = CONVERTED_LABELS[name]
     palette = np.zeros((256, 3), np.uint8)
-    for i, colour in id_colours(CITYSCAPES, CITYSCAPES_IDS).items(): palette[i] = colour
+    for i, colour in id_colors(CITYSCAPES, CITYSCAPES_IDS).items(): palette[i] = colour
     (base / folder).mkdir(parents=True)
     for seed in range(files):
-        picture = Image.fromarray(drawn_labels(size, ids, seed))
+        picture = Image.fromarray(draw_labels(size, ids, seed))
         if name == "gta": picture.putpalette(palette.ravel().tolist())
         picture.save(base / folder / f"{seed + 1:05d}.png")
     jobs = CONVERTERS[name](base)
@@ -587,10 +589,10 @@ def label_jobs(name: str, # a row of `CONVERTED`
     return jobs
 
 # %% ../../nbs/07_compare/02_grid.ipynb #89be1a1a
-def converter_costs(name: str, # a row of `CONVERTED`
-                    rounds: int, # see `in_rounds`
+def converter_costs(name: str, # a row of `CONVERTED_LABELS`
+                    rounds: int, # see `time_in_rounds`
 ) -> list[dict]: # rows
-    "Processor time of a conversion in relation to `by_loop`, and what a second worker gains by the clock."
+    "Processor time of a conversion in relation to `convert_by_loop`, and what a second worker gains by the clock."
     def each(convert, jobs):
         for job in jobs: convert(job)
     def at_once(workers, jobs):
@@ -598,21 +600,21 @@ def converter_costs(name: str, # a row of `CONVERTED`
         run_jobs(jobs, workers, "")
     with TemporaryDirectory() as base:
         jobs = label_jobs(name, Path(base) / name)
-        took = in_rounds(dict(loop=partial(each, by_loop, jobs), ours=partial(each, Job.run, jobs)), rounds)
-        pool = in_rounds({workers: partial(at_once, workers, jobs * 4) for workers in (1, 2)}, rounds, time.perf_counter)
+        took = time_in_rounds(dict(loop=partial(each, convert_by_loop, jobs), ours=partial(each, Job.run, jobs)), rounds)
+        pool = time_in_rounds({workers: partial(at_once, workers, jobs * 4) for workers in (1, 2)}, rounds, time.perf_counter)
     many = len(jobs)
     rows = [dict(what=what, value=1e3 * np.median(took[what]) / many, unit="ms a file") for what in took]
-    rows += [dict(what="ours", unit="of a loop over ids", **ratio(took["ours"], took["loop"])),
-             dict(what="two workers", unit="times as fast as one", **ratio(pool[1], pool[2]))]
-    h, w = CONVERTED[name][1]
+    rows += [dict(what="ours", unit="of a loop over ids", **median_ratio(took["ours"], took["loop"])),
+             dict(what="two workers", unit="times as fast as one", **median_ratio(pool[1], pool[2]))]
+    h, w = CONVERTED_LABELS[name][1]
     return [dict(size=f"{w} x {h}", name=f"prepare {name}", **row) for row in rows]
 
 # %% ../../nbs/07_compare/02_grid.ipynb #edfaed76
-def as_cityscapes(root: Path # empty folder, gets a data set of one frame
+def write_cityscapes_frame(root: Path # empty folder, gets a data set of one frame
 ) -> None:
     "A frame and its label where Cityscapes has them."
     import cv2
-    labels = drawn_labels((1024, 2048), 19)
+    labels = draw_labels((1024, 2048), 19)
     rng = np.random.default_rng(0)
     smooth = cv2.resize(rng.integers(0, 256, (32, 64, 3)).astype(np.float32), (2048, 1024), interpolation=cv2.INTER_CUBIC)
     photo = smooth + 3 * rng.normal(size=smooth.shape)
@@ -625,12 +627,12 @@ def as_cityscapes(root: Path # empty folder, gets a data set of one frame
 def sample_costs(rounds: int) -> list[dict]: # rows
     "Milliseconds of a training sample of 2048 x 1024 and of its parts, and of counting a prediction of that size."
     with TemporaryDirectory() as root:
-        as_cityscapes(Path(root))
+        write_cityscapes_frame(Path(root))
         calls = {}
         for name in ("c2acdc_512", "c2acdc_1024"): calls |= _sample_calls(name, training_data(get_recipe(name), root))
-        truth = drawn_labels((1024, 2048), 19)
+        truth = draw_labels((1024, 2048), 19)
         calls["1024 x 2048", "confusion matrix", "counted"] = partial(confusion, np.roll(truth, 9), truth, 19)
-        took = in_rounds(calls, rounds)
+        took = time_in_rounds(calls, rounds)
     return [dict(size=size, name=name, what=what, value=1e3 * np.median(took[size, name, what]), unit="ms") for size, name, what in calls]
 
 # %% ../../nbs/07_compare/02_grid.ipynb #a075573c
@@ -649,12 +651,12 @@ def machine_rates(rounds: int) -> list[dict]: # rows as `adapter_costs`
     a = torch.randn(1024, 1024, device=device)
     large = torch.randn(2 ** 24, device=device)
     other = torch.empty_like(large)
-    took = in_rounds(dict(product=lambda: a @ a, copy=lambda: other.copy_(large)), rounds)
+    took = time_in_rounds(dict(product=lambda: a @ a, copy=lambda: other.copy_(large)), rounds)
     rates = {"matrix product of 1024 x 1024": (2 * 1024 ** 3 / took["product"].min(), "GFLOP/s"),
              "copy of 64 MiB": (2 * 2 ** 26 / took["copy"].min(), "GB/s")} # read and written
     return [dict(size="", name="machine", what=what, value=rate / 1e9, unit=unit) for what, (rate, unit) in rates.items()]
 
-def start_times(times: int) -> list[dict]: # rows
+def startup_times(times: int) -> list[dict]: # rows
     "Seconds of the clock, at best, until the package is imported and until the command line has said what it can do."
     bare, imports, helps = (["-c", "pass"], ["-c", "import causal_tune"], ["-m", "causal_tune", "--help"])
     def fastest(words):
@@ -674,14 +676,14 @@ def speed_rows(quick: bool) -> list[dict]: # all rows
     rounds = 5 if quick else 25
     with single_threaded():
         rows = machine_rates(rounds)
-        for size in list(SIZES)[:1] if quick else SIZES: rows += adapter_costs(size, max(5, rounds // SIZES[size][1]))
-        for name in list(STEPS)[:1] if quick else STEPS: rows += step_shares(STEPS[name], 3, name)
-        for name in list(CONVERTED)[:1] if quick else CONVERTED: rows += converter_costs(name, rounds)
+        for size in list(ADAPTER_SIZES)[:1] if quick else ADAPTER_SIZES: rows += adapter_costs(size, max(5, rounds // ADAPTER_SIZES[size][1]))
+        for name in list(TIMED_STEPS)[:1] if quick else TIMED_STEPS: rows += step_time_shares(TIMED_STEPS[name], 3, name)
+        for name in list(CONVERTED_LABELS)[:1] if quick else CONVERTED_LABELS: rows += converter_costs(name, rounds)
         rows += sample_costs(rounds)
-    return rows + start_times(1 if quick else 3)
+    return rows + startup_times(1 if quick else 3)
 
 # %% ../../nbs/07_compare/02_grid.ipynb #ef2996ce
-def machine_words() -> str:
+def describe_machine() -> str:
     "What computes here: kind and number of processors, no names of machines."
     if torch.cuda.is_available(): return torch.cuda.get_device_name()
     listed = Path("/proc/cpuinfo")
@@ -693,12 +695,12 @@ def bench_speed(folder="runs/speed", # gets speed.csv and speed.html
 ) -> pd.DataFrame: # the table
     "Time adapters, steps and data in a process of its own, which keeps memory it was given as workers do, and write what came out."
     Path(folder).mkdir(parents=True, exist_ok=True)
-    where = dict(device=machine_words(), python=platform.python_version(), torch=torch.__version__, version=code_version())
-    os.environ |= WORKERS
+    where = dict(device=describe_machine(), python=platform.python_version(), torch=torch.__version__, version=code_version())
+    os.environ |= WORKER_ENV
     with ProcessPoolExecutor(1, get_context("spawn")) as pool: rows = pool.submit(speed_rows, quick).result()
     table = pd.DataFrame(rows).assign(**where)
-    with whole_file(Path(folder) / "speed.csv") as path: table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
-    with whole_file(Path(folder) / "speed.html") as path: path.write_text(speed_figure(table).to_html(), encoding="utf-8")
+    with atomic_write(Path(folder) / "speed.csv") as path: table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
+    with atomic_write(Path(folder) / "speed.html") as path: path.write_text(speed_figure(table).to_html(), encoding="utf-8")
     return table
 
 # %% ../../nbs/07_compare/02_grid.ipynb #b2416ece

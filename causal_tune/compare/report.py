@@ -13,14 +13,13 @@ import pandas as pd
 from PIL import Image
 from plotly.offline import get_plotlyjs
 import causal_tune
-from ..core.files import whole_file
+from ..core.files import atomic_write
 from ..data.labels import LabelSpace
-from ..research.statistics import check_rows, direction, summary
+from ..research.statistics import check_rows, significant_direction, summary
 from ..research.figures import Html, data_uri, html_table, result_bars, swatch
 
 # %% auto #0
-__all__ = ['SCORES', 'PANEL', 'MEANING', 'ONE_SEED', 'FEW_SEEDS', 'GLANCE', 'verdict', 'domain_head', 'score_table',
-           'class_tables', 'figure_html', 'write_report']
+__all__ = ['SCORES', 'verdict', 'score_table', 'class_tables', 'write_report']
 
 # %% ../../nbs/07_compare/01_report.ipynb #3bc39159
 def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, holm, as `results.differences` makes it
@@ -29,7 +28,7 @@ def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, 
 ) -> str:
     "One sentence on where an adapter scores higher, where lower, and where it is open."
     own = differences[(differences.adapter == adapter) & (differences.domain != "mean")]
-    called = direction(own.difference, own.holm)
+    called = significant_direction(own.difference, own.holm)
     parts = []
     for word in ("higher", "lower", "open"):
         named = [f"{line.domain} ({_signed(line.difference, 1)})" for line in own[called == word].itertuples()]
@@ -46,7 +45,7 @@ def _cell(score, gain, best): # lines of the tables of means and differences, No
     text = f'{mean}<span class="soft">{deviation}</span>'
     if gain is None: return Html(text)
     ends = "" if np.isnan(gain.low) else f"<br>[{_signed(gain.low, 2)}, {_signed(gain.high, 2)}]"
-    sure = " sure" * bool(direction(gain.difference, gain.holm) != "open")
+    sure = " sure" * bool(significant_direction(gain.difference, gain.holm) != "open")
     return Html(f'{text}<br><span class="soft gain{sure}">{_signed(gain.difference, 2)}{ends}</span>')
 
 def _by_place(table): return {(line.adapter, line.domain): line for line in table.itertuples()}
@@ -199,5 +198,5 @@ def write_report(path, # the .html file; folders above it are made
     opening = f"<h1>{escape(title)}</h1><p>{escape(intro)}</p>"
     parts = [opening, results, first, classes, *others, _provenance(recipe, command)]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished: unfinished.write_text(_page(title, "\n".join(parts)), encoding="utf-8")
+    with atomic_write(path) as unfinished: unfinished.write_text(_page(title, "\n".join(parts)), encoding="utf-8")
     return Path(path)

@@ -7,11 +7,11 @@ from __future__ import annotations
 import errno, os, platform, re, sys, threading, time, zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from .registry import shown
+from .registry import short_repr
 
 # %% auto #0
-__all__ = ['running', 'remove_unfinished', 'disk_is_full', 'no_room', 'whole_file', 'in_use', 'held', 'end_with', 'set_aside',
-           'read_kept']
+__all__ = ['is_process_running', 'remove_partial_files', 'is_disk_full', 'disk_full_error', 'atomic_write', 'lock_error',
+           'folder_lock', 'exit_with_parent', 'quarantine', 'load_cached']
 
 # %% ../../nbs/12_core/02_files.ipynb #8d0ea3ae
 _UNFINISHED = re.compile(r"~(\d{1,9})-([0-9a-f]{8})-[0-9a-f]{8}$") # process and machine, at the end of a name
@@ -24,7 +24,7 @@ def _ended(pid): # has its number only because nobody has asked yet how it ended
     with suppress(OSError, IndexError): return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     return False
 
-def running(pid: int) -> bool:
+def is_process_running(pid: int) -> bool:
     "Whether this machine has a process of that number."
     if os.name == "nt": return True # where the next line would be a signal
     try: os.kill(pid, 0)
@@ -36,10 +36,10 @@ def running(pid: int) -> bool:
 def _is_left(file): # whether nobody writes it any more
     pid, machine = _UNFINISHED.search(file.name).groups()
     if file.name in _writing: return False
-    if machine == _machine(): return int(pid) == os.getpid() or not running(int(pid))
+    if machine == _machine(): return int(pid) == os.getpid() or not is_process_running(int(pid))
     return time.time() - file.stat().st_mtime > _DAY
 
-def remove_unfinished(folder: str | Path) -> None:
+def remove_partial_files(folder: str | Path) -> None:
     "Remove what killed processes left half written in a folder; what a running one writes stays."
     for file in Path(folder).glob("*~*"):
         if not _UNFINISHED.search(file.name): continue
@@ -49,11 +49,11 @@ def remove_unfinished(folder: str | Path) -> None:
 # %% ../../nbs/12_core/02_files.ipynb #9c483c1c
 _FULL = "unexpected pos|iostream error|PytorchStreamWriter failed|os error 28|os error 122" # as torch and safetensors put it
 
-def disk_is_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     "Whether an error says that no more could be written."
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(re.search(_FULL, str(error)))
 
-def no_room(path: Path, # of the file
+def disk_full_error(path: Path, # of the file
             written: int = 0, # bytes that did fit, and are given up
 ) -> OSError: # to be raised by the caller
     "Which file a disk is too full for, what it needs at least and what is free."
@@ -72,11 +72,11 @@ def _to_disk(path): # a file, or a folder with the names in it
 _tidied = set() # folders
 
 @contextmanager
-def whole_file(path: str | Path): # yields the path to write to: "a.json~4711-5e1c0b2d-9f3a01c2" for "a.json"
+def atomic_write(path: str | Path): # yields the path to write to: "a.json~4711-5e1c0b2d-9f3a01c2" for "a.json"
     """Write a file in one stroke: under its name it is there whole or not at all. After an error nothing is left behind.
     OSError with the room that is needed where the disk is full."""
     path = Path(path)
-    if path.parent not in _tidied: remove_unfinished(path.parent)
+    if path.parent not in _tidied: remove_partial_files(path.parent)
     _tidied.add(path.parent)
     unfinished = path.with_name(f"{path.name}~{os.getpid()}-{_machine()}-{os.urandom(4).hex()}")
     _writing.add(unfinished.name)
@@ -86,14 +86,14 @@ def whole_file(path: str | Path): # yields the path to write to: "a.json~4711-5e
         unfinished.replace(path)
         with suppress(OSError): _to_disk(path.parent) # some disks cannot, and keep names by themselves
     except Exception as error:
-        if not disk_is_full(error): raise
-        raise no_room(path, unfinished.stat().st_size if unfinished.is_file() else 0) from error
+        if not is_disk_full(error): raise
+        raise disk_full_error(path, unfinished.stat().st_size if unfinished.is_file() else 0) from error
     finally:
         unfinished.unlink(missing_ok=True)
         _writing.discard(unfinished.name)
 
 # %% ../../nbs/12_core/02_files.ipynb #6e104177
-def in_use(folder: Path) -> OSError: # to be raised by the caller
+def lock_error(folder: Path) -> OSError: # to be raised by the caller
     "Which other process holds a folder, and what can be done."
     whose = "another process"
     with suppress(OSError, ValueError): # no longer there, or not yet written
@@ -107,7 +107,7 @@ def _lock(handle, folder): # ends when the handle is closed, as it is with the p
         import fcntl # not everywhere
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (ImportError, OSError) as error:
-        if getattr(error, "errno", None) in (errno.EACCES, errno.EAGAIN): raise in_use(folder) from None
+        if getattr(error, "errno", None) in (errno.EACCES, errno.EAGAIN): raise lock_error(folder) from None
         print(f"{folder} cannot be locked ({error}): see to it that no other process works in it.", file=sys.stderr)
 
 # %% ../../nbs/12_core/02_files.ipynb #27e2d1e8
@@ -129,7 +129,7 @@ def _locked(folder):
 _holders = {} # folder -> process and thread that work in it
 
 @contextmanager
-def held(folder: str | Path): # is made where it is not there
+def folder_lock(folder: str | Path): # is made where it is not there
     "Work in a folder as the only process, and the only thread of it. OSError that names the process which does already."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def held(folder: str | Path): # is made where it is not there
     finally: del _holders[key]
 
 # %% ../../nbs/12_core/02_files.ipynb #5453e900
-def end_with(parent: int # process that this one works for
+def exit_with_parent(parent: int # process that this one works for
 ) -> None:
     "Let this process end within a second of its parent, however that ends."
     def watch():
@@ -154,7 +154,7 @@ def end_with(parent: int # process that this one works for
     threading.Thread(target=watch, daemon=True).start()
 
 # %% ../../nbs/12_core/02_files.ipynb #75ee02e0
-def set_aside(path: Path, # of a file
+def quarantine(path: Path, # of a file
               why: str, # what is wrong with it
 ) -> None:
     "Rename a damaged file to `NAME.damaged`, so that it can be made again; a note says so."
@@ -162,7 +162,7 @@ def set_aside(path: Path, # of a file
     path.replace(aside)
     print(f"{path} is damaged ({why}): it is set aside as {aside.name} and made again.", file=sys.stderr)
 
-def read_kept(path: Path, # of a file
+def load_cached(path: Path, # of a file
               read, # what makes a value of its bytes, or raises whatever it likes
 ): # that value, or None where there is no file, or no healthy one
     "What was kept in a file. A damaged one is set aside; OSError where it cannot be opened."
@@ -170,5 +170,5 @@ def read_kept(path: Path, # of a file
     content = path.read_bytes()
     try: return read(content)
     except Exception as error: # whatever a damaged file leads to
-        set_aside(path, f"{type(error).__name__}: {shown(str(error))}")
+        quarantine(path, f"{type(error).__name__}: {short_repr(str(error))}")
     return None

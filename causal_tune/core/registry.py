@@ -11,14 +11,14 @@ from numbers import Integral, Real
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['OWN', 'shown', 'unknown', 'is_line', 'check_value', 'check_range', 'import_own', 'Registry', 'parse_spec',
-           'format_spec', 'lazy_names', 'code_version', 'seed_of', 'repair_torchvision']
+__all__ = ['IMPORT_VARIABLE', 'short_repr', 'unknown_name', 'is_single_line', 'check_value', 'check_range', 'import_user_modules',
+           'Registry', 'parse_spec', 'format_spec', 'lazy_names', 'code_version', 'derive_seed', 'repair_torchvision']
 
 # %% ../../nbs/12_core/01_registry.ipynb #9021b8d0
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60 # characters
 
-def shown(value) -> str: # at most 100 characters, without line breaks
+def short_repr(value) -> str: # at most 100 characters, without line breaks
     "A value as a message can hold it, whatever it is."
     try: text = " ".join(_short.repr(value).split())
     except Exception: return f"a {type(value).__name__}" # some cannot even be printed
@@ -30,7 +30,7 @@ def _listed(names, most=300): # characters; the line stays one that can be read
     kept = whole[:most].split(", ")[:-1]
     return f"{', '.join(kept)} and {len(names) - len(kept)} more"
 
-def unknown(kind: str, # what is being looked up, such as "adapter"
+def unknown_name(kind: str, # what is being looked up, such as "adapter"
             given: object, # the name that was not found
             allowed, # all names that would have been
 ) -> ValueError: # to be raised by the caller
@@ -38,12 +38,12 @@ def unknown(kind: str, # what is being looked up, such as "adapter"
     allowed = sorted(map(str, allowed))
     near = difflib.get_close_matches(str(given)[:100], allowed, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"Unknown {kind} {shown(given)}.{hint} Allowed: {_listed(allowed)}.")
+    return ValueError(f"Unknown {kind} {short_repr(given)}.{hint} Allowed: {_listed(allowed)}.")
 
 # %% ../../nbs/12_core/01_registry.ipynb #c580d56b
 def _is_number(value): return isinstance(value, Real) and not isinstance(value, bool) and -1e300 < value < 1e300
 
-def is_line(value) -> bool:
+def is_single_line(value) -> bool:
     "Whether a value is text of one line, at most 1000 characters long."
     return isinstance(value, str) and len(value) <= 1000 and not re.search(r"[\0-\x1f\x7f]", value)
 
@@ -51,7 +51,7 @@ _PLAIN = { # an annotation -> is a value of that kind?, what to call the kind, a
     "int": (lambda v: _is_number(v) and isinstance(v, Integral) and abs(v) < 2 ** 63, "a whole number", 8),
     "float": (_is_number, "a finite number", .5),
     "bool": (lambda v: isinstance(v, bool), "True or False", True),
-    "str": (is_line, "a line of at most 1000 characters", "name"),
+    "str": (is_single_line, "a line of at most 1000 characters", "name"),
     "None": (lambda v: v is None, "None", None)}
 
 def _is(value, kind): # "tuple[int, ...]" and the plain ones; what is neither takes anything
@@ -76,7 +76,7 @@ def check_value(what: str, # whose value it is, such as "dog: low"
     if any(_is(value, kind) for kind in kinds): return value
     if example in (None, "", ()): example = _PLAIN.get(kinds[0], (None, None, None))[2]
     hint = "" if example is None else f", such as {example}"
-    raise ValueError(f"{what}={shown(value)}: give {' or '.join(map(_called, kinds))}{hint}.")
+    raise ValueError(f"{what}={short_repr(value)}: give {' or '.join(map(_called, kinds))}{hint}.")
 
 # %% ../../nbs/12_core/01_registry.ipynb #007ed8cb
 def check_range(what: str, # whose value it is, such as "rank"
@@ -86,15 +86,15 @@ def check_range(what: str, # whose value it is, such as "rank"
 ): # the value
     "The value, if it is a number within the bounds; else a ValueError that says what to give."
     check_value(what, value, type(low).__name__, low)
-    if not low <= value <= high: raise ValueError(f"{what}={shown(value)}: give one from {low} to {high}.")
+    if not low <= value <= high: raise ValueError(f"{what}={short_repr(value)}: give one from {low} to {high}.")
     return value
 
 # %% ../../nbs/12_core/01_registry.ipynb #a5b99328
-OWN = "CAUSAL_TUNE_IMPORT" # environment variable: FOLDER:MODULE,MODULE; the working directory where no folder is named
+IMPORT_VARIABLE = "CAUSAL_TUNE_IMPORT" # environment variable: FOLDER:MODULE,MODULE; the working directory where no folder is named
 
-def import_own() -> bool: # whether a module was imported just now
-    "Import the modules that `OWN` names, from its folder or where packages are. ValueError for one that is not there, or fails."
-    folder, _, names = os.environ.get(OWN, "").rpartition(":")
+def import_user_modules() -> bool: # whether a module was imported just now
+    "Import the modules that `IMPORT_VARIABLE` names, from its folder or where packages are. ValueError for one that is not there, or fails."
+    folder, _, names = os.environ.get(IMPORT_VARIABLE, "").rpartition(":")
     folder = folder or os.getcwd()
     left = [name for name in names.split(",") if name and name not in sys.modules]
     if left and folder not in sys.path: sys.path.insert(0, folder)
@@ -105,13 +105,13 @@ def import_own() -> bool: # whether a module was imported just now
 
 def _not_imported(name, folder, error): # what to say
     if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."): # else it is another that the module imports
-        return f"There is no module {shown(name)} in {folder}, nor is one installed; the file rings.py is the module rings."
+        return f"There is no module {short_repr(name)} in {folder}, nor is one installed; the file rings.py is the module rings."
     return f"The module {name} cannot be imported: {type(error).__name__}: {error}"
 
 
 # %% ../../nbs/12_core/01_registry.ipynb #da77e832
 class Registry(dict):
-    "Names to factories of one kind; an unknown name raises `unknown`'s ValueError, and so does taking another's name."
+    "Names to factories of one kind; an unknown name raises `unknown_name`'s ValueError, and so does taking another's name."
     def __init__(self, kind: str, # what the entries are, for error messages
                  hint: str = "", # how to add an entry of one's own, for error messages
                  modules: tuple[str, ...] = ()): # modules that register entries; imported when an unknown name, or all names, are asked for
@@ -135,8 +135,8 @@ class Registry(dict):
         return enter
 
     def __missing__(self, name):
-        if name not in self.names() and not (import_own() and name in self):
-            raise ValueError(f"{unknown(self.kind, name, self)} {self.hint}".strip())
+        if name not in self.names() and not (import_user_modules() and name in self):
+            raise ValueError(f"{unknown_name(self.kind, name, self)} {self.hint}".strip())
         return self[name]
 
     def create(self, spec: str, *args, **options): # "name:key=value"; positional arguments and further options
@@ -152,7 +152,7 @@ def _check_options(whose, factory, given, options): # whose signature says what 
     import inspect
     allowed = dict(list(inspect.signature(factory).parameters.items())[given:])
     for option, value in options.items():
-        if option not in allowed: raise unknown(f"option of {whose}", option, allowed or ["(none)"])
+        if option not in allowed: raise unknown_name(f"option of {whose}", option, allowed or ["(none)"])
         parameter = allowed[option]
         if parameter.annotation is parameter.empty: continue
         example = None if parameter.default is parameter.empty else parameter.default
@@ -176,8 +176,8 @@ def parse_spec(spec: str # such as "dog:low=.2,high=.7", of at most 1000 charact
     options = {}
     for part in parts:
         key, _, value = map(str.strip, part.partition("="))
-        if not (key and value): raise ValueError(f"Cannot read {shown(part)} in {shown(spec)}: write options as name:key=value,key=value.")
-        if key in options: raise ValueError(f"{shown(key)} is given twice in {shown(spec)}; leave one out.")
+        if not (key and value): raise ValueError(f"Cannot read {short_repr(part)} in {short_repr(spec)}: write options as name:key=value,key=value.")
+        if key in options: raise ValueError(f"{short_repr(key)} is given twice in {short_repr(spec)}; leave one out.")
         options[key] = _literal(value)
     return name.strip(), options
 
@@ -217,7 +217,7 @@ def code_version() -> str: # such as "0.1.0", or in a checkout "0.1.0 (1a2b3c4)"
     return f"{__version__} ({commit}{changed})"
 
 # %% ../../nbs/12_core/01_registry.ipynb #c0ffee91
-def seed_of(*numbers: int # of a run and of a place in it, none negative
+def derive_seed(*numbers: int # of a run and of a place in it, none negative
 ) -> int: # 0 .. 2 ** 32 - 1
     "One seed from several numbers; those of other numbers have nothing to do with it."
     from numpy.random import SeedSequence

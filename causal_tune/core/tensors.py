@@ -7,10 +7,10 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from pathlib import Path
-from .registry import is_line, shown
+from .registry import is_single_line, short_repr
 
 # %% auto #0
-__all__ = ['read_tensors', 'named_tensors', 'foreign', 'check_finite']
+__all__ = ['read_tensors', 'named_tensors', 'loading_errors', 'check_finite']
 
 # %% ../../nbs/12_core/03_tensors.ipynb #6299c47d
 def _no_tensors_in(path): # why torch need not open it, if there is a reason
@@ -47,8 +47,8 @@ def _unlike_weights(content): # why, if it is
     if not isinstance(content, dict): return f"it holds a {type(content).__name__}, not named tensors"
     for name, t in _tensors_of(content):
         strange = t.layout != torch.strided or t.is_quantized or t.is_complex() or t.device.type != "cpu"
-        if strange: return f"{shown(name)} is of a kind that no weights are"
-        if t.numel() * t.element_size() > t.untyped_storage().nbytes(): return f"{shown(name)} claims to be larger than it is"
+        if strange: return f"{short_repr(name)} is of a kind that no weights are"
+        if t.numel() * t.element_size() > t.untyped_storage().nbytes(): return f"{short_repr(name)} claims to be larger than it is"
 
 # %% ../../nbs/12_core/03_tensors.ipynb #cc3596db
 def _load(path, pickle_module):
@@ -94,20 +94,20 @@ def named_tensors(content: dict, # of a file, see `read_tensors`
     for key in ("state_dict_ema", "model_ema", "state_dict", "model", "teacher"):
         if isinstance(content.get(key), dict): content = content[key]
     named = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
-    odd = [name for name in named if len(name) > 150 or not is_line(name)]
-    if odd: raise ValueError(f"{whose} holds a tensor of the name {shown(odd[0])}, as no model has it; give another file.")
-    found = ", ".join(map(shown, list(content)[:5])) or "nothing"
+    odd = [name for name in named if len(name) > 150 or not is_single_line(name)]
+    if odd: raise ValueError(f"{whose} holds a tensor of the name {short_repr(odd[0])}, as no model has it; give another file.")
+    found = ", ".join(map(short_repr, list(content)[:5])) or "nothing"
     if not named: raise ValueError(f"{whose} holds no named tensors, but {found}; give a file of weights.")
     return {name.removeprefix("module."): tensor for name, tensor in named.items()}
 
 # %% ../../nbs/12_core/03_tensors.ipynb #9d7d2e08
 @contextmanager
-def foreign(whose): # the file, for the error
+def loading_errors(whose): # the file, for the error
     "What tensors of a wrong name, shape or kind lead code into, as one ValueError."
     try: yield
     except (ValueError, OSError): raise
     except Exception as error:
-        raise ValueError(f"{whose} holds other tensors than expected ({type(error).__name__}: {shown(str(error))}); "
+        raise ValueError(f"{whose} holds other tensors than expected ({type(error).__name__}: {short_repr(str(error))}); "
                          "it is another model's or damaged.") from None
 
 def check_finite(state: dict, # name -> tensor
@@ -116,5 +116,5 @@ def check_finite(state: dict, # name -> tensor
     "ValueError that names the first tensor with numbers that are not finite."
     for name, tensor in state.items():
         if not tensor.is_meta and not tensor.isfinite().all(): # a meta tensor has no numbers
-            raise ValueError(f"{whose} holds numbers that are not finite (nan or inf) in {shown(name)}; "
+            raise ValueError(f"{whose} holds numbers that are not finite (nan or inf) in {short_repr(name)}; "
                              "it comes from a failed training or is damaged: fetch or train it again.")

@@ -5,10 +5,10 @@
 # %% ../../nbs/03_data/03_corruptions.ipynb #85aa4846
 from __future__ import annotations
 from contextlib import contextmanager
-from ..core.registry import check_range, unknown
+from ..core.registry import check_range, unknown_name
 
 # %% auto #0
-__all__ = ['CORRUPTIONS', 'SEVERITIES', 'read_corruption', 'corruption_label', 'library', 'numpy_seeded', 'corrupt']
+__all__ = ['CORRUPTIONS', 'SEVERITIES', 'parse_corruption', 'corruption_label', 'import_imagecorruptions', 'corrupt']
 
 # %% ../../nbs/03_data/03_corruptions.ipynb #c70793a6
 CORRUPTIONS = ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
@@ -17,13 +17,13 @@ CORRUPTIONS = ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", 
 SEVERITIES = (1, 2, 3, 4, 5)
 
 # %% ../../nbs/03_data/03_corruptions.ipynb #a6de7c72
-def read_corruption(text: str # such as "fog:3", or "fog" for all severities
+def parse_corruption(text: str # such as "fog:3", or "fog" for all severities
 ) -> tuple[str, tuple[int, ...]]: # name, severities
     "Name and severities of a corruption. Raises ValueError that lists what is allowed."
     name, colon, severity = str(text).partition(":")
-    if name not in CORRUPTIONS: raise unknown("corruption", name, CORRUPTIONS)
+    if name not in CORRUPTIONS: raise unknown_name("corruption", name, CORRUPTIONS)
     if not colon: return name, SEVERITIES
-    if severity not in map(str, SEVERITIES): raise unknown(f"severity of {name}", severity, SEVERITIES)
+    if severity not in map(str, SEVERITIES): raise unknown_name(f"severity of {name}", severity, SEVERITIES)
     return name, (int(severity),)
 
 # %% ../../nbs/03_data/03_corruptions.ipynb #67f24667
@@ -34,7 +34,7 @@ def corruption_label(name: str, # one of `CORRUPTIONS`
     return f"{name}:{severities[0]}" if len(severities) == 1 else f"{name}:{severities[0]}-{severities[-1]}"
 
 # %% ../../nbs/03_data/03_corruptions.ipynb #294b19a6
-def library(): # the package `imagecorruptions`
+def import_imagecorruptions(): # the package `imagecorruptions`
     "The package that holds the functions. Raises ValueError that says what to install."
     try: import imagecorruptions
     except ImportError as err:
@@ -44,7 +44,7 @@ def library(): # the package `imagecorruptions`
 
 # %% ../../nbs/03_data/03_corruptions.ipynb #f1d564dc
 @contextmanager
-def numpy_seeded(seed: int): # 0 .. 2**32 - 1
+def numpy_seed(seed: int): # 0 .. 2**32 - 1
     "numpy's global generator starts from a seed inside, and goes on where it was afterwards."
     import numpy as np
     state = np.random.get_state()
@@ -61,9 +61,9 @@ def corrupt(image: np.ndarray, # (h, w, 3) uint8 RGB, both sides at least 32
     "A corrupted copy of an image (Hendrycks & Dietterich, ICLR 2019). ValueError for what it cannot be made of."
     import numpy as np
     check_range("seed", seed, 0, 2 ** 32 - 1)
-    name, (severity,) = read_corruption(f"{name}:{severity}")
+    name, (severity,) = parse_corruption(f"{name}:{severity}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 32:
         raise ValueError(f"an image of shape {image.shape} and type {image.dtype} cannot be corrupted: "
                          "give (h, w, 3) uint8 with at least 32 x 32 pixels")
     own = dict(seed=seed) if name in ("impulse_noise", "glass_blur") else {}
-    with numpy_seeded(seed): return library().corrupt(image, severity, name, **own)
+    with numpy_seed(seed): return import_imagecorruptions().corrupt(image, severity, name, **own)

@@ -8,23 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
-from ..core.registry import check_range, shown
-from ..core.files import whole_file
+from ..core.registry import check_range, short_repr
+from ..core.files import atomic_write
 
 # %% auto #0
-__all__ = ['BACKDROP', 'SUFFIXES', 'line_of', 'clear_errors', 'load_picture', 'grey_of', 'on_backdrop', 'rgb_of', 'as_array',
-           'channels_last', 'read_image', 'counting', 'only_counts', 'ids_in', 'ids_of_palette', 'check_depth',
-           'ids_of', 'read_label', 'image_files', 'domain_folders', 'pair', 'resize', 'fit_size', 'window_starts',
-           'windows', 'packed_grey', 'write_image', 'SomeFailed', 'reason', 'listing']
+__all__ = ['MEAN_COLOR', 'IMAGE_SUFFIXES', 'display_path', 'image_errors', 'open_image', 'to_8bit_gray', 'flatten_alpha',
+           'to_numpy', 'channels_last', 'read_image', 'unique_ids', 'picture_to_ids', 'read_label', 'image_files',
+           'domain_folders', 'to_hw', 'resize', 'fit_size', 'window_starts', 'sliding_windows', 'encode_gray_png',
+           'write_image', 'PartialFailure', 'describe_failure', 'failure_report']
 
 # %% ../../nbs/03_data/01_images.ipynb #12955c0e
-def line_of(path) -> str:
+def display_path(path) -> str:
     "A path as an error shows it: as it is, or escaped where it holds line breaks and such."
     text = str(path)
     return text if text.isprintable() else repr(text)
 
 @contextmanager
-def clear_errors(name: str): # of the picture, as errors show it
+def image_errors(name: str): # of the picture, as errors show it
     "Whatever Pillow raises over a picture becomes an OSError of one line that names it."
     try: yield
     except Image.DecompressionBombError as err: raise OSError(f"{name} is too large ({err}); shrink it, or cut it up") from err
@@ -34,21 +34,21 @@ def clear_errors(name: str): # of the picture, as errors show it
         raise OSError(f"cannot read {name} ({reason}); is the file complete? Copy or unpack it again") from err
 
 # %% ../../nbs/03_data/01_images.ipynb #12941c7a
-def load_picture(given # a path or a picture of PIL
+def open_image(given # a path or a picture of PIL
 ) -> Image.Image: # all of it in memory, upright
     "A picture, turned as its EXIF orientation says. FileNotFoundError where there is none, OSError for what cannot be read."
     if isinstance(given, Image.Image):
-        with clear_errors("the picture"): return ImageOps.exif_transpose(given)
+        with image_errors("the picture"): return ImageOps.exif_transpose(given)
     path = Path(given)
     if not path.is_file():
         why = ": it is a folder" if path.is_dir() else ": the link leads nowhere" if path.is_symlink() else ""
-        raise FileNotFoundError(f"No image at {line_of(path)}{why}.")
-    with clear_errors(line_of(path)), Image.open(path) as file: return ImageOps.exif_transpose(file)
+        raise FileNotFoundError(f"No image at {display_path(path)}{why}.")
+    with image_errors(display_path(path)), Image.open(path) as file: return ImageOps.exif_transpose(file)
 
 # %% ../../nbs/03_data/01_images.ipynb #1b07e5e1
-BACKDROP = (124, 116, 104) # the mean colour of photos: behind what is transparent, and around what is padded
+MEAN_COLOR = (124, 116, 104) # the mean colour of photos: behind what is transparent, and around what is padded
 
-def grey_of(picture: Image.Image # 16 bits of grey
+def to_8bit_gray(picture: Image.Image # 16 bits of grey
 ) -> Image.Image: # 8 bits
     "A picture of 16 bits scaled by the type's range; a value that is declared transparent stays so."
     values = np.asarray(picture).astype(np.uint32)
@@ -57,27 +57,27 @@ def grey_of(picture: Image.Image # 16 bits of grey
     if hidden is not None: grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
     return grey
 
-def on_backdrop(picture: Image.Image # with an alpha channel, or a colour that is declared transparent
+def flatten_alpha(picture: Image.Image # with an alpha channel, or a colour that is declared transparent
 ) -> Image.Image: # RGB
-    "A picture on `BACKDROP`, which shows where it is transparent."
+    "A picture on `MEAN_COLOR`, which shows where it is transparent."
     layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, BACKDROP), layer).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, MEAN_COLOR), layer).convert("RGB")
 
 # %% ../../nbs/03_data/01_images.ipynb #312b6267
-def rgb_of(picture: Image.Image, # in memory
+def to_rgb_array(picture: Image.Image, # in memory
            name: str = "the picture", # as errors show it
 ) -> np.ndarray: # (h, w, 3) uint8
     "The colours of a picture. ValueError for 32 bits a pixel, whose range nobody knows."
     if picture.mode in ("I", "F"): raise ValueError(
         f"{name} holds {dict(I='whole numbers', F='floats')[picture.mode]} of 32 bits, whose range is not known; "
         "an image has 8 or 16 bits: scale its values to 0..255 and save it as uint8.")
-    with clear_errors(name):
-        if picture.mode.startswith("I;16"): picture = grey_of(picture)
-        if picture.has_transparency_data: picture = on_backdrop(picture)
+    with image_errors(name):
+        if picture.mode.startswith("I;16"): picture = to_8bit_gray(picture)
+        if picture.has_transparency_data: picture = flatten_alpha(picture)
         return np.asarray(picture.convert("RGB"))
 
 # %% ../../nbs/03_data/01_images.ipynb #a7f057ba
-def as_array(given # array, nested lists, or a tensor on any device
+def to_numpy(given # array, nested lists, or a tensor on any device
 ) -> np.ndarray:
     "What holds numbers, as an array."
     if not hasattr(given, "detach"): return np.asarray(given)
@@ -87,7 +87,7 @@ def as_array(given # array, nested lists, or a tensor on any device
 def channels_last(image # array or tensor
 ) -> np.ndarray: # (h, w, c) or (h, w), if it is an image
     "The axes of an image, as Pillow has them."
-    array = as_array(image)
+    array = to_numpy(image)
     if array.ndim != 3: return array
     if array.shape[0] in (1, 3) and (hasattr(image, "detach") or array.shape[2] not in (1, 3)): array = array.transpose(1, 2, 0)
     return array[..., 0] if array.shape[2] == 1 else array
@@ -95,8 +95,8 @@ def channels_last(image # array or tensor
 def read_image(image # a path, a PIL image, an array (h, w, 3), (3, h, w) or (h, w) of uint8, or a tensor (3, h, w)
 ) -> np.ndarray: # (h, w, 3) uint8 RGB
     "An image as an array. FileNotFoundError, OSError for an unreadable file, ValueError for 32 bits and for other arrays."
-    if isinstance(image, (str, Path)): return rgb_of(load_picture(image), line_of(image))
-    if isinstance(image, Image.Image): return rgb_of(load_picture(image))
+    if isinstance(image, (str, Path)): return to_rgb_array(open_image(image), display_path(image))
+    if isinstance(image, Image.Image): return to_rgb_array(open_image(image))
     array = channels_last(image)
     if array.ndim == 2: array = np.repeat(array[..., None], 3, axis=2)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0: raise ValueError(
@@ -105,21 +105,21 @@ def read_image(image # a path, a PIL image, an array (h, w, 3), (3, h, w) or (h,
     return array
 
 # %% ../../nbs/03_data/01_images.ipynb #82cc4429
-def counting(n: int) -> list[np.ndarray]: # (n, 3) each
+def index_palettes(n: int) -> list[np.ndarray]: # (n, 3) each
     "Tables of colours that mean nothing: grey i for number i, and the colours of PASCAL VOC."
     i = np.arange(n)
     voc = [sum((i >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)]
     return [np.stack([i, i, i], 1), np.stack(voc, 1)]
 
-def only_counts(table: np.ndarray, # (n, 3) colours of a palette
+def is_index_palette(table: np.ndarray, # (n, 3) colours of a palette
                 largest: int, # number that is used
 ) -> bool:
     "Whether a palette says no more than which number stands in a pixel."
     table = table[:max(largest + 1, 3)]  # two colours alone might be anything
-    return len(table) > 2 and any((table == other).all() for other in counting(len(table)))
+    return len(table) > 2 and any((table == other).all() for other in index_palettes(len(table)))
 
 # %% ../../nbs/03_data/01_images.ipynb #c7d4b4a8
-def ids_in(labels: np.ndarray # integers of any shape
+def unique_ids(labels: np.ndarray # integers of any shape
 ) -> list[int]: # sorted
     "Which ids occur."
     if labels.dtype != np.uint8 or labels.size == 0: return np.unique(labels).tolist()
@@ -127,14 +127,14 @@ def ids_in(labels: np.ndarray # integers of any shape
     return np.flatnonzero(counts).tolist()
 
 # %% ../../nbs/03_data/01_images.ipynb #bf62bd2e
-def ids_of_palette(numbers: np.ndarray, # (h, w) as stored
+def palette_to_ids(numbers: np.ndarray, # (h, w) as stored
                    table: np.ndarray, # (n, 3) colours of the palette
                    colours: dict[int, tuple], # id -> RGB of the classes that the file may hold
                    trusted: bool = False, # the publisher says that numbers are ids
 ) -> np.ndarray: # (h, w) ids
     "Ids of a palette image by its colours. ValueError for colours that are unknown, or contradict the numbers of a trusted file."
-    used = ids_in(numbers)
-    if only_counts(table, max((i for i in used if i < 255), default=0)): return numbers
+    used = unique_ids(numbers)
+    if is_index_palette(table, max((i for i in used if i < 255), default=0)): return numbers
     black = np.zeros((256, 3), int)  # what viewers show for numbers behind the table's end
     seen = {i: tuple(np.concatenate([table, black])[i].tolist()) for i in used}
     known = {rgb: i for i, rgb in reversed(colours.items())}
@@ -151,10 +151,10 @@ def check_depth(path: str | Path) -> None:
     "ValueError for a PNG of 2 or 4 bits of grey."
     with open(path, "rb") as file: head = file.read(26)
     if head.startswith(b"\x89PNG") and head[24] in (2, 4) and head[25] == 0:
-        raise ValueError(f"{line_of(path)} has {head[24]} bits a pixel, which are ids or shades; store ids as grey of 8 bits")
+        raise ValueError(f"{display_path(path)} has {head[24]} bits a pixel, which are ids or shades; store ids as grey of 8 bits")
 
 # %% ../../nbs/03_data/01_images.ipynb #20d3ef29
-def ids_of(picture: Image.Image, # in memory
+def picture_to_ids(picture: Image.Image, # in memory
            name: str, # as errors show it
            colours: dict[int, tuple] | None = None, # id -> RGB of the classes, for palette images
            trusted: bool = False, # of a palette image the numbers count, as its publisher says
@@ -166,24 +166,24 @@ def ids_of(picture: Image.Image, # in memory
     if picture.mode == "1": return ids.astype(np.uint8)
     if picture.mode != "P": return ids
     table = np.array(picture.getpalette("RGB")).reshape(-1, 3)
-    try: return ids_of_palette(ids, table, colours or {}, trusted)
+    try: return palette_to_ids(ids, table, colours or {}, trusted)
     except ValueError as err: raise ValueError(f"{name}: {err}") from err
 
 def read_label(path: str | Path, # an image file with one id per pixel
                colours: dict[int, tuple] | None = None, # id -> RGB of the classes, for palette images
                trusted: bool = False, # of a palette image the numbers count, as its publisher says
 ) -> np.ndarray: # (h, w) integers
-    "The ids of a label file. Errors as `load_picture`, `ids_of` and `check_depth`."
-    ids = ids_of(load_picture(path), line_of(path), colours, trusted)
+    "The ids of a label file. Errors as `open_image`, `picture_to_ids` and `check_depth`."
+    ids = picture_to_ids(open_image(path), display_path(path), colours, trusted)
     check_depth(path)
     return ids
 
 # %% ../../nbs/03_data/01_images.ipynb #d8db5b3b
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 def image_files(folder: str | Path) -> list[Path]: # sorted by name
     "The files of a folder that look like images, by their endings; capital ones count as well, folders do not."
-    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir())
+    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
 
 # %% ../../nbs/03_data/01_images.ipynb #acef9117
 def domain_folders(root: str | Path # holds one folder of images per domain, or images of a single domain
@@ -194,14 +194,14 @@ def domain_folders(root: str | Path # holds one folder of images per domain, or 
     found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and image_files(path)}
     if found: return found
     if image_files(root): return {root.name: root}
-    raise ValueError(f"{root} holds no folders with images ({', '.join(SUFFIXES)}); make one per domain.")
+    raise ValueError(f"{root} holds no folders with images ({', '.join(IMAGE_SUFFIXES)}); make one per domain.")
 
 # %% ../../nbs/03_data/01_images.ipynb #f0f76924
-def pair(size: int | tuple # side, or (height, width), in pixels
+def to_hw(size: int | tuple # side, or (height, width), in pixels
 ) -> tuple[int, int]: # (height, width)
     "A size as height and width, whole numbers from 1 to 100,000; ValueError for one that is none."
     sides = tuple(size) if np.ndim(size) == 1 else (size, size)
-    if len(sides) != 2: raise ValueError(f"{shown(size)}: give a side, or height and width, in pixels.")
+    if len(sides) != 2: raise ValueError(f"{short_repr(size)}: give a side, or height and width, in pixels.")
     return tuple(check_range("size in pixels", side, 1, 100_000) for side in sides)
 
 def resize(images: Tensor, # (b, 3, H, W) float
@@ -210,7 +210,7 @@ def resize(images: Tensor, # (b, 3, H, W) float
 ) -> Tensor: # (b, 3, h, w)
     "Images at the size the model is to see, bilinear."
     import torch.nn.functional as F  # here, as an exported model is run without torch
-    return F.interpolate(images, size=pair(size), mode="bilinear", antialias=antialias, align_corners=False)
+    return F.interpolate(images, size=to_hw(size), mode="bilinear", antialias=antialias, align_corners=False)
 
 # %% ../../nbs/03_data/01_images.ipynb #ca2647b1
 def fit_size(shape: tuple[int, int], # (height, width) of an image
@@ -226,20 +226,20 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
     last = max(size - window, 0)
     return sorted({min(start, last) for start in range(0, last + stride, stride)})
 
-def windows(size: tuple[int, int], # (H, W) of images
+def sliding_windows(size: tuple[int, int], # (H, W) of images
             window: int | tuple, # side or (h, w), in pixels
             stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
 ) -> list[tuple]: # indices into (..., H, W)
     "The windows through which images are seen. ValueError where the stride would leave gaps."
-    h, w = pair(window)
-    dh, dw = pair(stride) if stride else (max(1, h * 2 // 3), max(1, w * 2 // 3))
+    h, w = to_hw(window)
+    dh, dw = to_hw(stride) if stride else (max(1, h * 2 // 3), max(1, w * 2 // 3))
     if dh > h or dw > w or min(dh, dw) < 1:
         raise ValueError(f"stride {dh} x {dw} must be at least 1 and at most the window, {h} x {w}.")
     corners = [(top, left) for top in window_starts(size[0], h, dh) for left in window_starts(size[1], w, dw)]
     return [(..., slice(top, top + h), slice(left, left + w)) for top, left in corners]
 
 # %% ../../nbs/03_data/01_images.ipynb #6ea6a0ba
-def packed_grey(values: np.ndarray # (h, w) uint8
+def encode_gray_png(values: np.ndarray # (h, w) uint8
 ) -> bytes: # of a PNG
     "A grey PNG, packed fast."
     import cv2
@@ -253,23 +253,23 @@ def write_image(image: Image.Image, # what to store
 ) -> None:
     "Store an image in one stroke: under its name it is there whole or not at all, whatever other processes do."
     kind = "JPEG" if path.suffix == ".jpg" else "PNG"
-    with whole_file(path) as unfinished:
-        if kind == "PNG" and image.mode == "L": unfinished.write_bytes(packed_grey(np.asarray(image)))
+    with atomic_write(path) as unfinished:
+        if kind == "PNG" and image.mode == "L": unfinished.write_bytes(encode_gray_png(np.asarray(image)))
         else: image.save(unfinished, kind, quality=75)
 
 # %% ../../nbs/03_data/01_images.ipynb #f2fb748c
-class SomeFailed(OSError):
+class PartialFailure(OSError):
     "Some of many files could not be read or written; all others are done."
     status = 1 # exit status of the command line: neither all right nor all wrong
 
-def reason(error: Exception, # what went wrong
+def describe_failure(error: Exception, # what went wrong
            path: Path, # with which file
 ) -> str: # one line that names a file
     "What is to be said about a file that failed; errors that nobody foresaw get its name and their kind."
     if isinstance(error, (OSError, ValueError)) and str(error): return " ".join(str(error).split())
-    return f"{line_of(path)}: {type(error).__name__} {error}"
+    return f"{display_path(path)}: {type(error).__name__} {error}"
 
-def listing(reasons: list[str], # what went wrong, a line each
+def failure_report(reasons: list[str], # what went wrong, a line each
             total: int, # files
             done: str = "converted", # what was to happen to them
 ) -> str: # several lines, the first 20 reasons among them

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from ..core.registry import Registry, check_range, check_value
-from ..spectra.bands import PiecewiseBand, split
+from ..spectra.bands import PiecewiseBand, split_by_band
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -49,7 +49,7 @@ class SpuriousFrequencyJitter(FrequencyJitter):
         self.band = PiecewiseBand(low, high)
     def draw(self, h, w): return self.strength * torch.randn(3, 1, 1)
     def change(self, x, noise):
-        causal, other = split(x, self.band)
+        causal, other = split_by_band(x, self.band)
         return causal + (1 + noise) * other
 
 # %% ../../nbs/03_data/04_styles.ipynb #ddd7f247

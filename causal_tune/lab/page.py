@@ -11,21 +11,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 import numpy as np
 import causal_tune
-from ..core.registry import unknown
-from ..core.files import whole_file
+from ..core.registry import unknown_name
+from ..core.files import atomic_write
 from ..research.figures import find_browser
-from .widget import Contents, FrequencyLab, asset, contents, packed_plotly, relative_error
+from .widget import PageContents, FrequencyLab, read_asset, pack_lab, gzipped_plotly, packing_error
 
 # %% auto #0
-__all__ = ['LIMIT', 'WITHOUT', 'POLICY', 'FORMATS', 'page_data', 'footnote', 'less', 'as_base64', 'as_text', 'held', 'page',
-           'ever_smaller', 'fullest_page', 'export_html', 'save_pictures', 'drawn_pictures']
+__all__ = ['PICTURE_FORMATS', 'shrinking_contents', 'largest_page', 'export_html', 'save_pictures']
 
 # %% ../../nbs/08_lab/02_page.ipynb #76e8dcde
-LIMIT = 5_000_000 # bytes
+MAX_PAGE_BYTES = 5_000_000 # bytes
 
-def page_data(lab: FrequencyLab, holds: Contents) -> dict: # plain values and bytes
+def page_data(lab: FrequencyLab, holds: PageContents) -> dict: # plain values and bytes
     "What the page draws from."
-    inside = contents(lab, holds)
+    inside = pack_lab(lab, holds)
     layer = int(np.abs(np.array(inside["layers"]) - lab.seen.spectra.layers[lab.layer]).argmin())
     image = inside["picks"].index(lab.image) if inside["picks"] else 0
     inside |= dict(state=lab.state | dict(layer=layer, image=image), figures=lab._figures)
@@ -35,27 +34,27 @@ def page_data(lab: FrequencyLab, holds: Contents) -> dict: # plain values and by
     return inside | dict(foot=footnote(lab, inside))
 
 # %% ../../nbs/08_lab/02_page.ipynb #e9528989
-WITHOUT = ("The model is not in it: segmentation and IoU are those of the image and the filter that were set. For others, and to measure, "
+MODEL_NOTE = ("The model is not in it: segmentation and IoU are those of the image and the filter that were set. For others, and to measure, "
            "open the lab in Jupyter.")
 
 def footnote(lab: FrequencyLab,
-             inside: dict, # from `contents`
+             inside: dict, # from `pack_lab`
 ) -> list[str]: # lines
     "What the file holds, and how exactly."
     energy = inside["energy"]
     low, high = (f"{float(f'{np.exp(x):.2g}'):,g}" for x in (energy["low"], energy["low"] + energy["step"] * (2 ** 16 - 3)))
     lines = ["Everything is in this file; it asks the network for nothing. Energies are kept with 16 bits, in equal "
-             f"steps of their logarithm from {low} to {high}; each is at most {100 * relative_error(energy):.2g} % off."]
+             f"steps of their logarithm from {low} to {high}; each is at most {100 * packing_error(energy):.2g} % off."]
     if inside["picks"]: lines.append(f"Example images: {len(inside['picks'])} of each of {', '.join(inside['images'])}; "
                                      "their features are kept in a byte each.")
-    left = less(lab, inside)
-    if left: lines.append(f"To stay under {LIMIT / 1e6:.0f} MB the file holds {', '.join(left)}.")
-    if lab.segmentor: lines.append(WITHOUT)
+    left = describe_omissions(lab, inside)
+    if left: lines.append(f"To stay under {MAX_PAGE_BYTES / 1e6:.0f} MB the file holds {', '.join(left)}.")
+    if lab.segmentor: lines.append(MODEL_NOTE)
     if lab._figures: lines.append("What was measured stands as it stood in the lab, with the filter that was set there.")
     return [*lines, f"causal_tune {causal_tune.__version__}"]
 
 # %% ../../nbs/08_lab/02_page.ipynb #8dbc6dbb
-def less(lab: FrequencyLab, inside: dict) -> list[str]: # phrases
+def describe_omissions(lab: FrequencyLab, inside: dict) -> list[str]: # phrases
     "What had to be left out."
     blocks = len(lab.seen.spectra.layers)
     layers = len(inside["layers"])
@@ -69,48 +68,48 @@ def less(lab: FrequencyLab, inside: dict) -> list[str]: # phrases
     return left
 
 # %% ../../nbs/08_lab/02_page.ipynb #62f699e9
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+CONTENT_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
-def as_base64(value): # for `json.dumps`
+def encode_bytes(value): # for `json.dumps`
     "What JSON does not know: bytes, and numbers of numpy."
     if isinstance(value, bytes): return dict(base64=b64encode(value).decode())
     return value.tolist()  # of numpy
 
-def as_text(value) -> str: # for a script element
+def script_json(value) -> str: # for a script element
     "Plain values, bytes and arrays as JSON that a page can hold."
-    text = json.dumps(value, default=as_base64, ensure_ascii=False)
+    text = json.dumps(value, default=encode_bytes, ensure_ascii=False)
     return text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
 
-def held(key: str, value) -> str: # HTML
+def json_script(key: str, value) -> str: # HTML
     "Something that the page's script reads."
-    return f'<script type="application/json" id="{key}">{as_text(value)}</script>\n'
+    return f'<script type="application/json" id="{key}">{script_json(value)}</script>\n'
 
-def page(lab: FrequencyLab, holds: Contents) -> str: # HTML
+def render_page(lab: FrequencyLab, holds: PageContents) -> str: # HTML
     "The page as text."
     inside = page_data(lab, holds)
     head = ('<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<link rel="icon" href="data:,"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-            f"<title>Frequency lab</title><style>{asset('lab.css')}</style></head>")
-    data = held("data", inside)
-    if lab._figures or lab.results: data += held("plotly", packed_plotly())
+            f'<link rel="icon" href="data:,"><meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
+            f"<title>Frequency lab</title><style>{read_asset('lab.css')}</style></head>")
+    data = json_script("data", inside)
+    if lab._figures or lab.results: data += json_script("plotly", gzipped_plotly())
     return (f'<!doctype html>\n<html lang="en">{head}\n<body class="ct-page"><div id="lab"></div>'
             f"<noscript>Allow this page to run scripts.</noscript>\n{data}"
-            f'<script type="module">{asset("lab.js")}\nwindow.lab = await page(document.getElementById("lab"));</script></body></html>\n')
+            f'<script type="module">{read_asset("lab.js")}\nwindow.lab = await page(document.getElementById("lab"));</script></body></html>\n')
 
 # %% ../../nbs/08_lab/02_page.ipynb #2d397350
-def ever_smaller(lab: FrequencyLab): # yields `Contents`, from the fullest on
+def shrinking_contents(lab: FrequencyLab): # yields `PageContents`, from the fullest on
     "What a file may hold, ever less."
     domains = list(lab.data.images)
     blocks = len(lab.seen.spectra.layers)
-    for images, of in ((4, domains), (2, domains), (1, domains), (1, [lab.domain]), (0, [])): yield Contents(images, of, blocks)
-    for fewer in range(blocks - 1, 0, -1): yield Contents(0, [], fewer)
+    for images, of in ((4, domains), (2, domains), (1, domains), (1, [lab.domain]), (0, [])): yield PageContents(images, of, blocks)
+    for fewer in range(blocks - 1, 0, -1): yield PageContents(0, [], fewer)
 
-def fullest_page(lab: FrequencyLab) -> bytes:
+def largest_page(lab: FrequencyLab) -> bytes:
     "The fullest page that stays under the limit. ValueError where even the emptiest does not."
-    for holds in ever_smaller(lab):
-        made = page(lab, holds).encode()
-        if len(made) <= LIMIT: return made
-    raise ValueError(f"One block of {len(lab.data.images)} domains on a grid of {lab.grid} exceeds {LIMIT:,} bytes; "
+    for holds in shrinking_contents(lab):
+        made = render_page(lab, holds).encode()
+        if len(made) <= MAX_PAGE_BYTES: return made
+    raise ValueError(f"One block of {len(lab.data.images)} domains on a grid of {lab.grid} exceeds {MAX_PAGE_BYTES:,} bytes; "
                      "take fewer domains or smaller images.")
 
 def export_html(lab: FrequencyLab,
@@ -119,13 +118,13 @@ def export_html(lab: FrequencyLab,
     "Write the lab as one HTML file that needs no kernel and no network, at most 5 MB. ValueError for a folder."
     path = Path(path)
     if path.is_dir(): raise ValueError(f"{path} is a folder; give the name of a file in it, such as {path / 'lab.html'}.")
-    made = fullest_page(lab)
+    made = largest_page(lab)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished: unfinished.write_bytes(made)
+    with atomic_write(path) as unfinished: unfinished.write_bytes(made)
     return path
 
 # %% ../../nbs/08_lab/02_page.ipynb #ea5b0dd4
-FORMATS = ("png", "svg")
+PICTURE_FORMATS = ("png", "svg")
 
 def save_pictures(lab: FrequencyLab,
                   folder, # made if it is not there
@@ -138,22 +137,22 @@ def save_pictures(lab: FrequencyLab,
         "The buttons above each figure in the browser work without.")
     formats = [formats] if isinstance(formats, str) else list(formats)
     for kind in formats:
-        if kind not in FORMATS: raise unknown("format", kind, FORMATS)
-    found = drawn_pictures(lab, formats, width)
+        if kind not in PICTURE_FORMATS: raise unknown_name("format", kind, PICTURE_FORMATS)
+    found = draw_pictures(lab, formats, width)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, data in found.items():
         paths.append(folder / name)
-        with whole_file(paths[-1]) as unfinished: unfinished.write_bytes(b64decode(data))
+        with atomic_write(paths[-1]) as unfinished: unfinished.write_bytes(b64decode(data))
     return paths
 
 # %% ../../nbs/08_lab/02_page.ipynb #82cc4091
-def drawn_pictures(lab: FrequencyLab, formats: list, width: int) -> dict: # name of a file -> base64
+def draw_pictures(lab: FrequencyLab, formats: list, width: int) -> dict: # name of a file -> base64
     "The pictures that the page draws in a browser without a window. OSError where it draws none."
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lab.html"
-        path.write_text(page(lab, lab._everything()), encoding="utf-8")
+        path.write_text(render_page(lab, lab._everything()), encoding="utf-8")
         address = f"{path.as_uri()}?save={width},{','.join(formats)}"
         words = [find_browser(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile", "--hide-scrollbars",
                  f"--window-size={width},900", "--virtual-time-budget=60000", "--dump-dom", address]

@@ -23,39 +23,34 @@ from plotly.colors import get_colorscale, unlabel_rgb
 from plotly.offline import get_plotlyjs
 
 # %% auto #0
-__all__ = ['FILTERS', 'PRESETS', 'FILTER', 'LABELS', 'OPTIONAL', 'OFF', 'CAPTIONS', 'FEWEST', 'COLOURS', 'STAGED', 'INTRODUCTION',
-           'band_of', 'WithDC', 'adapter_of', 'filtered', 'other_band', 'pack_energy', 'relative_error', 'pack_maps',
-           'pack_norms', 'thumbnail', 'lacking', 'panels', 'as_json', 'benchmark_figures', 'as_backbone', 'label_space',
-           'any_space', 'Looked', 'look', 'same_blocks', 'own_filter', 'place_of', 'learnt_filters', 'asset', 'control',
-           'Controls', 'FrequencyLab', 'number', 'chosen_of', 'one_of', 'explanations', 'Contents', 'picks_of',
-           'example', 'contents', 'constants', 'captions_of', 'packed_plotly', 'dc_share', 'open_lab', 'lab_notebook']
+__all__ = ['INTRODUCTION', 'FrequencyLab', 'open_lab', 'lab_notebook']
 
 # %% ../../nbs/08_lab/01_widget.ipynb #c3f948e7
-from ..core.registry import shown as short, unknown
-from ..core.files import whole_file
+from ..core.registry import short_repr as short, unknown_name
+from ..core.files import atomic_write
 from ..data.images import domain_folders, image_files
-from ..data.labels import SPACES, LabelSpace, domain_color
-from ..spectra.bands import BANDS, LearnableBand, split
+from ..data.labels import LABEL_SPACES, LabelSpace, domain_color
+from ..spectra.bands import BANDS, LearnableBand, split_by_band
 from ..spectra.energy import radial_profile, spectrum_table, suppressed_table
 from ..adapters.base import Adapter
-from ..models.backbones import Backbone, PerStage, create_backbone, stages_of
+from ..models.backbones import Backbone, StageAdapters, create_backbone, model_stages
 from ..models.segmentor import Segmentor
 from ..data.datasets import evenly_spaced, load_dataset
-from ..training.evaluation import classify, confusion, iou as class_iou
+from ..training.evaluation import predict_labels, confusion, iou as class_iou
 from ..research.statistics import read_results
-from ..training.loop import checkpoint_of, cutoffs_of, load_checkpoint, read_cutoffs
-from ..research.observation import Gathered, Observation, directions, gather, joined, observe, outliers as outlying, some_blocks
+from ..training.loop import checkpoint_path, learned_cutoffs, load_checkpoint, read_cutoffs
+from ..research.observation import DomainImages, Observation, pca_directions, gather_images, join_observations, observe, outlier_tokens as outlying, select_blocks
 from ..research.artifacts import artifact_report, outlier_figure
-from ..research.evidence import edges_for, evidence_by_layer, joined_evidence, one_grid, skill_curves
+from ..research.evidence import edges_for_grid, evidence_by_layer, concat_evidence, single_grid_layers, skill_curves
 from ..research.figures import data_uri, difference_plot, information_figure
 
 # %% ../../nbs/08_lab/01_widget.ipynb #7a9d086a
-FILTERS = dict(dog="difference of Gaussians", gaussian="Gaussian bell", piecewise="piecewise (released code)", ideal="ideal",
+FILTER_NAMES = dict(dog="difference of Gaussians", gaussian="Gaussian bell", piecewise="piecewise (released code)", ideal="ideal",
                butterworth="Butterworth", learnable="smooth edges", none="off")
-PRESETS = {"paper's equation": dict(filter="dog", cuts=(.2, .7)), "paper's figure": dict(filter="gaussian", cuts=(.4, .6)),
+FILTER_PRESETS = {"paper's equation": dict(filter="dog", cuts=(.2, .7)), "paper's figure": dict(filter="gaussian", cuts=(.4, .6)),
            "released code": dict(filter="piecewise", cuts=(.1, .7)), "off": dict(filter="none")}
 
-def band_of(filter: str, # one of `bands.BANDS`
+def make_band(filter: str, # one of `bands.BANDS`
             cuts: tuple[float, float], # the two handles, radii
             order: int = 2, # of the Butterworth filter
             keep_dc: bool = False, # let the mean of each channel pass
@@ -68,10 +63,10 @@ def band_of(filter: str, # one of `bands.BANDS`
     if filter == "butterworth": options["order"] = order
     band = BANDS.create(filter, **options)
     if isinstance(band, torch.nn.Module): band.requires_grad_(False)  # it is moved by hand here, not trained
-    return WithDC(band) if keep_dc else band
+    return KeepDC(band) if keep_dc else band
 
 # %% ../../nbs/08_lab/01_widget.ipynb #84391496
-class WithDC:
+class KeepDC:
     "A band that lets DC pass, whatever it does to the rest."
     def __init__(self, band): self.band = band
 
@@ -85,24 +80,24 @@ class WithDC:
         return gain
 
 # %% ../../nbs/08_lab/01_widget.ipynb #25c87efc
-def adapter_of(backbone: Backbone, stage: int # number from 0
+def stage_adapter(backbone: Backbone, stage: int # number from 0
 ) -> Adapter:
     "What adapts the blocks of a stage."
     adapter = backbone.adapter
-    return adapter.stages[stage] if isinstance(adapter, PerStage) else adapter
+    return adapter.stages[stage] if isinstance(adapter, StageAdapters) else adapter
 
 @contextmanager
-def filtered(segmentor: Segmentor, band,
+def use_filter(segmentor: Segmentor, band,
              stage: int = 0): # number of the stage at whose blocks it works
     "Inside, the segmentor works with another filter: its adapter's, or one before its head where the adapter has none."
     backbone = segmentor.backbone
-    adapter = adapter_of(backbone, stage)
-    def keep(x, layer): return split(x, band)[0]
-    before_head = backbone.changed(keep, "output", backbone.stage_blocks()[stage])
-    with other_band(adapter, band) if hasattr(adapter, "band") else before_head: yield segmentor
+    adapter = stage_adapter(backbone, stage)
+    def keep(x, layer): return split_by_band(x, band)[0]
+    before_head = backbone.intervene(keep, "output", backbone.stage_blocks()[stage])
+    with swap_band(adapter, band) if hasattr(adapter, "band") else before_head: yield segmentor
 
 @contextmanager
-def other_band(adapter, # with a band of its own
+def swap_band(adapter, # with a band of its own
                band):
     "Inside, the adapter has this band."
     before = adapter.band
@@ -127,7 +122,7 @@ def pack_energy(energy # (...), energies >= 0, or NaN
     codes = np.where(np.isnan(energy), 0, codes)
     return dict(low=float(low), step=float(step), codes=codes.astype("<u2").tobytes())
 
-def relative_error(packed: dict # from `pack_energy`
+def packing_error(packed: dict # from `pack_energy`
 ) -> float: # 0.01 is one percent
     "The most that a packed energy is off."
     return float(np.expm1(packed["step"] / 2))
@@ -167,13 +162,13 @@ def thumbnail(image, # (3, H, W) uint8 tensor
     return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()
 
 # %% ../../nbs/08_lab/01_widget.ipynb #e56c564a
-FILTER = ("filter", "cuts", "order", "keep_dc") # the controls that make the band
-LABELS = dict(filter="filter", cuts="cut-offs", order="order", keep_dc="keep DC", layer="block", domains="domains", domain="look at",
+FILTER_CONTROLS = ("filter", "cuts", "order", "keep_dc") # the controls that make the band
+CONTROL_LABELS = dict(filter="filter", cuts="cut-offs", order="order", keep_dc="keep DC", layer="block", domains="domains", domain="look at",
               reference="against", image="image", scale="scale", cells="cells", coefficient="coefficient", views="views",
               model="model", against="and model", experiment="experiment", baseline="compared with")
-OPTIONAL = ("features", "difference", "segmentation", "evidence") # views that can be switched off
-OFF = ("evidence",) # those that a new lab does not show
-CAPTIONS = dict(
+OPTIONAL_VIEWS = ("features", "difference", "segmentation", "evidence") # views that can be switched off
+HIDDEN_VIEWS = ("evidence",) # those that a new lab does not show
+VIEW_CAPTIONS = dict(
     curves="Grey, above the dashed gain, is removed. Look for domains that part.",
     plane="Dark is removed.",
     zones="Look for rows that differ; click a cell, or use the arrow keys, to go there.",
@@ -190,23 +185,23 @@ CAPTIONS = dict(
     benchmark="Trained and tested, not estimated; a filled mark survives Holm's correction over its table.")
 
 # %% ../../nbs/08_lab/01_widget.ipynb #4aae3125
-FEWEST = 8 # images of a domain that probes need
+MIN_PROBE_IMAGES = 8 # images of a domain that probes need
 
-def lacking(data: Gathered) -> str: # empty if nothing is
+def missing_for_probes(data: DomainImages) -> str: # empty if nothing is
     "What the probes need and do not have."
     counts = {d: len(x) for d, x in data.images.items()}
     if len(counts) < 2: return "Measuring compares domains; give the images of two or more."
-    few = ", ".join(f"{d} has {n}" for d, n in counts.items() if n < FEWEST)
-    return few and f"Measuring needs {FEWEST} images of each domain, better 32 (n=32, or --n 32); {few}."
+    few = ", ".join(f"{d} has {n}" for d, n in counts.items() if n < MIN_PROBE_IMAGES)
+    return few and f"Measuring needs {MIN_PROBE_IMAGES} images of each domain, better 32 (n=32, or --n 32); {few}."
 
 # %% ../../nbs/08_lab/01_widget.ipynb #c8a828ab
-def panels(domains) -> list[str]: # at most six
+def domains_to_draw(domains) -> list[str]: # at most six
     "The domains to draw: those that are not of the form name:severity, if there are others."
     plain = [d for d in domains if ":" not in d]
     return (plain or list(domains))[:6]
 
 # %% ../../nbs/08_lab/01_widget.ipynb #56b43ede
-def as_json(figure, # of plotly
+def figure_json(figure, # of plotly
             names=(), # that stand in it
 ): # plain values
     "A figure for the browser, in which names are text, although plotly takes `<` and `&` for markup."
@@ -225,7 +220,7 @@ def benchmark_figures(results: Mapping # from `read_results`
     for experiment, table in results.items():
         parts = dict(list(table.groupby("reference", sort=False)))
         names = {*table.adapter, *table.domain, *parts}
-        figures[experiment] = {b: as_json(difference_plot(part, b, panels(part.domain.unique())), names) for b, part in parts.items()}
+        figures[experiment] = {b: figure_json(difference_plot(part, b, domains_to_draw(part.domain.unique())), names) for b, part in parts.items()}
     return figures
 
 # %% ../../nbs/08_lab/01_widget.ipynb #22ed0fbc
@@ -235,11 +230,11 @@ def as_backbone(model) -> Backbone:
     if isinstance(model, Backbone): return model.eval()
     return create_backbone(model if isinstance(model, str) else copy.deepcopy(model))
 
-def label_space(data: Gathered, segmentor) -> LabelSpace | None: # None without a segmentor
+def find_label_space(data: DomainImages, segmentor) -> LabelSpace | None: # None without a segmentor
     "What classes are called and painted. ValueError where the labels are not those of the head."
     if segmentor is None: return None
     k = segmentor.num_classes
-    space = data.space or segmentor.space or any_space(k)
+    space = data.space or segmentor.space or default_label_space(k)
     labels = [y for some in data.labels.values() if some for y in some]
     most = max((int(y[y != 255].max(initial=0)) for y in labels), default=0)
     if len(space) != k or most >= k: raise ValueError(
@@ -248,16 +243,16 @@ def label_space(data: Gathered, segmentor) -> LabelSpace | None: # None without 
     return space
 
 # %% ../../nbs/08_lab/01_widget.ipynb #343b5b88
-def any_space(k: int # classes without names
+def default_label_space(k: int # classes without names
 ) -> LabelSpace:
     "The known label space of this size, or one with numbers for names."
-    for space in SPACES.values():
+    for space in LABEL_SPACES.values():
         if len(space) == k: return space
     palette = np.random.default_rng(0).integers(40, 230, (k, 3)).astype(np.uint8)
     return LabelSpace(f"{k} classes", tuple(map(str, range(k))), palette)
 
 # %% ../../nbs/08_lab/01_widget.ipynb #15368a30
-class Looked(NamedTuple):
+class InspectedModel(NamedTuple):
     "A model, and what was seen of its features."
     segmentor: Segmentor | None # where there is a head
     backbone: Backbone
@@ -266,32 +261,32 @@ class Looked(NamedTuple):
     seen: Observation
     @property
     def adapter(self) -> Adapter: # of the stage
-        return adapter_of(self.backbone, self.stage)
+        return stage_adapter(self.backbone, self.stage)
 
 # %% ../../nbs/08_lab/01_widget.ipynb #15368a31
-def look(models: Mapping, # name -> model
+def inspect(models: Mapping, # name -> model
          images: Mapping, # domain -> (n, 3, H, W) uint8
          budget: float, # bytes to remember of all features
-         stage: int | None = None, # of models that have several, see `one_grid`
-) -> dict[str, Looked]:
+         stage: int | None = None, # of models that have several, see `single_grid_layers`
+) -> dict[str, InspectedModel]:
     "Look at every model once. ValueError for models that differ in blocks or grid, and for a stage that is not there."
     backbones = {name: as_backbone(model) for name, model in models.items()}
     size = next(iter(images.values())).shape[-2:]
-    stages = {name: b.stage_blocks().index(one_grid(b, size, stage=stage)) for name, b in backbones.items()}
-    layers = same_blocks(backbones, stages, size)
-    widths = {name: stages_of(b.model)[stages[name]].width for name, b in backbones.items()}
+    stages = {name: b.stage_blocks().index(single_grid_layers(b, size, stage=stage)) for name, b in backbones.items()}
+    layers = shared_blocks(backbones, stages, size)
+    widths = {name: model_stages(b.model)[stages[name]].width for name, b in backbones.items()}
     axes = {}
     for width in set(widths.values()):
-        axes[width] = directions([b for name, b in backbones.items() if widths[name] == width], images, layers=layers)
+        axes[width] = pca_directions([b for name, b in backbones.items() if widths[name] == width], images, layers=layers)
     looked = {}
     for name, b in backbones.items():
         head = models[name].eval() if isinstance(models[name], Segmentor) else None
         seen = observe(b, images, budget / len(models), axes=axes[widths[name]], layers=layers)
-        looked[name] = Looked(head, b, stages[name], axes[widths[name]], seen)
+        looked[name] = InspectedModel(head, b, stages[name], axes[widths[name]], seen)
     return looked
 
 # %% ../../nbs/08_lab/01_widget.ipynb #15368a32
-def same_blocks(backbones: Mapping, # name -> backbone
+def shared_blocks(backbones: Mapping, # name -> backbone
                 stages: Mapping, # name -> number of the stage that is looked at
                 size: tuple[int, int], # of an image in pixels
 ) -> list[int]: # block numbers from 0
@@ -303,7 +298,7 @@ def same_blocks(backbones: Mapping, # name -> backbone
     raise ValueError(f"Models side by side need the same blocks and the same grid; {', '.join(said)}.")
 
 # %% ../../nbs/08_lab/01_widget.ipynb #deb3f36c
-def own_filter(adapter) -> dict | None: # entries of a state; None without a filter of a known kind
+def adapter_filter(adapter) -> dict | None: # entries of a state; None without a filter of a known kind
     "The filter that an adapter works with."
     band = getattr(adapter, "band", None)
     kind = next((name for name, made in BANDS.items() if type(band) is made), None)
@@ -314,42 +309,42 @@ def own_filter(adapter) -> dict | None: # entries of a state; None without a fil
     return dict(filter=kind, cuts=cuts, order=getattr(band, "order", 2))
 
 # %% ../../nbs/08_lab/01_widget.ipynb #54a910a1
-def place_of(band: str # name of a band in a model, such as backbone.adapter.stages.2.band
+def band_location(band: str # name of a band in a model, such as backbone.adapter.stages.2.band
 ) -> str: # such as "stage 2"
     "Where a filter works, in words."
     number = re.search(r"\d+", band)
     if ".learnt." in band: return f"before the head, {number[0]}"
     return f"stage {number[0]}" if number else "adapter"
 
-def learnt_filters(models: Mapping, # name -> `Looked`
+def learned_filters(models: Mapping, # name -> `InspectedModel`
                    runs: Mapping, # name -> folder of the run that made it, as far as they are known
 ) -> list[dict]: # name, now: low and high; path: rows of iterations made, low, high
     "The filters that training has moved, model by model."
     found = []
     for model, one in models.items():
         paths = read_cutoffs(runs[model]) if model in runs else {}
-        for band, cuts in cutoffs_of(one.segmentor or one.backbone).items():
-            name = f"{model} · {place_of(band)}" if model else place_of(band)
+        for band, cuts in learned_cutoffs(one.segmentor or one.backbone).items():
+            name = f"{model} · {band_location(band)}" if model else band_location(band)
             found.append(dict(name=name, now=cuts, path=paths.get(band, [])))
     return found
 
 # %% ../../nbs/08_lab/01_widget.ipynb #4248237c
-def asset(name: str # of a file in the package's assets
+def read_asset(name: str # of a file in the package's assets
 ) -> str:
     "What a text file that comes with the package holds."
     return (files("causal_tune") / "assets" / name).read_text(encoding="utf-8")
 
 # %% ../../nbs/08_lab/01_widget.ipynb #98e2ae19
-def control():
+def synced():
     "A trait that the browser moves too."
     return traitlets.Any().tag(sync=True)
 
 class Controls(anywidget.AnyWidget):
     "A trait for each entry of the state, which Python, the browser and other widgets may set."
-    filter, cuts, order, keep_dc = control(), control(), control(), control()
-    layer, domains, domain, reference, image = control(), control(), control(), control(), control()
-    scale, cells, coefficient, views = control(), control(), control(), control()
-    model, against, experiment, baseline = control(), control(), control(), control()
+    filter, cuts, order, keep_dc = synced(), synced(), synced(), synced()
+    layer, domains, domain, reference, image = synced(), synced(), synced(), synced(), synced()
+    scale, cells, coefficient, views = synced(), synced(), synced(), synced()
+    model, against, experiment, baseline = synced(), synced(), synced(), synced()
 
     @property
     def state(self) -> dict: # plain values; `json.dumps` takes it
@@ -357,13 +352,13 @@ class Controls(anywidget.AnyWidget):
     @state.setter
     def state(self, state): self._put_all(state)
 
-    @traitlets.validate(*LABELS)
+    @traitlets.validate(*CONTROL_LABELS)
     def _fits(self, proposal): return self.fit(proposal.trait.name, proposal.value)
 
-    @traitlets.observe(*FILTER)
+    @traitlets.observe(*FILTER_CONTROLS)
     def _band_moved(self, change):
-        try: self.band = band_of(*(getattr(self, n) for n in FILTER))
-        except ValueError: pass  # the browser says the sentence; see `explanations`
+        try: self.band = make_band(*(getattr(self, n) for n in FILTER_CONTROLS))
+        except ValueError: pass  # the browser says the sentence; see `refusal_messages`
 
     @traitlets.observe("experiment")
     def _experiment_moved(self, change):
@@ -372,10 +367,10 @@ class Controls(anywidget.AnyWidget):
 
 # %% ../../nbs/08_lab/01_widget.ipynb #72685572
 class FrequencyLab(Controls):
-    "Controls and linked views over what a model's features hold; see `gather` for what images may be."
-    _esm = traitlets.Unicode(asset("lab.js")).tag(sync=True)
-    _css = traitlets.Unicode(asset("lab.css")).tag(sync=True)
-    _data = traitlets.Dict().tag(sync=True) # what the browser draws from, see `contents`
+    "Controls and linked views over what a model's features hold; see `gather_images` for what images may be."
+    _esm = traitlets.Unicode(read_asset("lab.js")).tag(sync=True)
+    _css = traitlets.Unicode(read_asset("lab.css")).tag(sync=True)
+    _data = traitlets.Dict().tag(sync=True) # what the browser draws from, see `pack_lab`
     _figures = traitlets.Dict().tag(sync=True) # of what was measured
     _said = traitlets.Dict().tag(sync=True) # text, wrong, busy
     _timer = _inbox = None # the next turn of the event loop; a folder for files that were dropped
@@ -386,30 +381,30 @@ class FrequencyLab(Controls):
                  state: Mapping | None = None, # of an earlier lab; `layer` counts the blocks that are looked at, from 0
                  budget: float = 500e6, # bytes to remember of the features
                  results=None, # folder with tables of `causal-tune bench-quality`
-                 stage: int | None = None, # of a model that has several, see `one_grid`
+                 stage: int | None = None, # of a model that has several, see `single_grid_layers`
                  runs: Mapping | None = None): # name of a model -> folder of its run; {"": folder} for one model
         self.results = read_results(results) if results else {}
         self.budget = budget
         self._jobs = {} # what is being worked at, by kind, the newest last
         self._files = {} # domain -> files that were dropped on the lab
         self._lock = threading.Lock() # JupyterLab may hand messages to several threads of the kernel
-        self._open(model if isinstance(model, Mapping) else {"": model}, gather(images_by_domain, size), stage, runs or {})
-        super().__init__(**self._start(), _said=dict(text=self._about()), _data=contents(self, self._everything()))
+        self._open(model if isinstance(model, Mapping) else {"": model}, gather_images(images_by_domain, size), stage, runs or {})
+        super().__init__(**self._start(), _said=dict(text=self._about()), _data=pack_lab(self, self._everything()))
         self.on_msg(self._asked)
         self.state = state or {}
 
 # %% ../../nbs/08_lab/01_widget.ipynb #9beb6f06
 @patch
-def _open(self:FrequencyLab, models, data: Gathered, stage, runs): # what there is to show
+def _open(self:FrequencyLab, models, data: DomainImages, stage, runs): # what there is to show
     self.data = data
     self.runs = runs
-    self.models = look(models, data.images, self.budget, stage)
+    self.models = inspect(models, data.images, self.budget, stage)
     first = next(iter(self.models.values()))
     self.stage = first.stage
     self.backbone = first.backbone
     heads = [one.segmentor for one in self.models.values() if one.segmentor]
     self.segmentor = heads[0] if heads else None
-    for head in heads: self.space = label_space(data, head)
+    for head in heads: self.space = find_label_space(data, head)
     self._furnish(first.seen)
     self.evidence = None      # what bands tell, once it is measured
     self.artifacts = None     # tables on outliers, likewise
@@ -426,8 +421,8 @@ def _furnish(self:FrequencyLab, seen): # choices and ranges of the controls
     self.rings = radial_profile(seen.spectra.energy)
     domains = list(self.data.images)
     cells = ["share removed", "change to reference"] + ["change by model"] * (len(self.models) > 1)
-    self.choices = dict(filter=list(FILTERS), domains=domains, domain=domains, reference=domains, scale=["log", "share"],
-                        cells=cells, views=[v for v in OPTIONAL if self.segmentor or v != "segmentation"])
+    self.choices = dict(filter=list(FILTER_NAMES), domains=domains, domain=domains, reference=domains, scale=["log", "share"],
+                        cells=cells, views=[v for v in OPTIONAL_VIEWS if self.segmentor or v != "segmentation"])
     most = max(len(maps) for maps in seen.maps.values())
     self.ranges = dict(cuts=(.01, 1.41), order=(1, 8), layer=(0, len(seen.spectra.layers) - 1), image=(0, most - 1))
     if len(self.models) > 1: self.choices |= dict(model=list(self.models), against=list(self.models))
@@ -440,11 +435,11 @@ def _start(self:FrequencyLab): # where a new lab stands
     domains = self.choices["domains"]
     start = dict(filter="dog", cuts=[.2, .7], order=2, keep_dc=False, layer=(self.ranges["layer"][1] + 1) // 2,
                  domains=domains, domain=domains[-1], reference=domains[0], image=0, scale="log", cells="share removed",
-                 coefficient=[0, 1] if self.grid[1] > 1 else [1, 0], views=[v for v in self.choices["views"] if v not in OFF])
+                 coefficient=[0, 1] if self.grid[1] > 1 else [1, 0], views=[v for v in self.choices["views"] if v not in HIDDEN_VIEWS])
     if many: start |= dict(reference=domains[-1], model=list(self.models)[-1], against=list(self.models)[0])
     if self.results: start |= dict(experiment=list(self.results)[0], baseline=self.baselines(list(self.results)[0])[0])
     self.names = list(start)
-    self.band = band_of("dog", (.2, .7))
+    self.band = make_band("dog", (.2, .7))
     return start
 
 @patch
@@ -453,7 +448,7 @@ def baselines(self:FrequencyLab, experiment: str) -> list[str]:
     return list(self.results[experiment].reference.unique())
 
 # %% ../../nbs/08_lab/01_widget.ipynb #913e8eb5
-def number(name: str, v, low: float, high: float, whole: bool = True):
+def check_number(name: str, v, low: float, high: float, whole: bool = True):
     "A number in its range. ValueError for anything else."
     wrong = f"{name}={short(v)} does not fit this lab"
     real = isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and v == v
@@ -462,31 +457,31 @@ def number(name: str, v, low: float, high: float, whole: bool = True):
     if nearest != v: raise ValueError(f"{wrong}; the nearest is {nearest}.")
     return int(v) if whole else float(v)
 
-def chosen_of(name: str, v, options: list, least: int = 0) -> list: # in the order of the options
+def check_subset(name: str, v, options: list, least: int = 0) -> list: # in the order of the options
     "Some of the options. ValueError for others, and for too few."
     if isinstance(v, str) or not hasattr(v, "__iter__"): raise ValueError(f"{name}={short(v)} does not fit this lab: give a list of names.")
-    for o in v: one_of(name, o, options)
+    for o in v: check_choice(name, o, options)
     if len(v) < least: raise ValueError(f"At least {least} of {options} must be chosen.")
     return [o for o in options if o in v]
 
-def one_of(name: str, v, options): # the same value
+def check_choice(name: str, v, options): # the same value
     "One of the options. ValueError for another."
     if v in options: return v
-    raise ValueError(f"{name}={short(v)} does not fit this lab. {unknown(name, v, options)}")
+    raise ValueError(f"{name}={short(v)} does not fit this lab. {unknown_name(name, v, options)}")
 
 # %% ../../nbs/08_lab/01_widget.ipynb #a679cd54
 @patch
 def fit(self:FrequencyLab, name: str, v, experiment: str | None = None):
     "An entry of the state, checked. ValueError for what this lab does not have."
-    if name not in self.names: raise unknown("entry of a lab's state", name, self.names)
-    if name in ("domains", "views"): return chosen_of(name, v, self.choices[name], least=int(name == "domains"))
-    if name == "baseline": return one_of(name, v, self.baselines(experiment or self.experiment))
-    if name in self.choices: return one_of(name, v, self.choices[name])
-    if name == "keep_dc": return bool(one_of(name, v, [False, True]))
-    if name not in ("cuts", "coefficient"): return number(name, v, *self.ranges[name])
+    if name not in self.names: raise unknown_name("entry of a lab's state", name, self.names)
+    if name in ("domains", "views"): return check_subset(name, v, self.choices[name], least=int(name == "domains"))
+    if name == "baseline": return check_choice(name, v, self.baselines(experiment or self.experiment))
+    if name in self.choices: return check_choice(name, v, self.choices[name])
+    if name == "keep_dc": return bool(check_choice(name, v, [False, True]))
+    if name not in ("cuts", "coefficient"): return check_number(name, v, *self.ranges[name])
     if not hasattr(v, "__len__") or len(v) != 2: raise ValueError(f"{name}={short(v)} does not fit this lab: two numbers are needed.")
-    if name == "cuts": return [number(name, edge, *self.ranges[name], whole=False) for edge in v]
-    return [number(name, i, 0, n - 1) for i, n in zip(v, self.grid)]
+    if name == "cuts": return [check_number(name, edge, *self.ranges[name], whole=False) for edge in v]
+    return [check_number(name, i, 0, n - 1) for i, n in zip(v, self.grid)]
 
 # %% ../../nbs/08_lab/01_widget.ipynb #4470a380
 @patch
@@ -501,7 +496,7 @@ def _put_all(self:FrequencyLab, state): # ValueError before the first control mo
 @patch
 def filter_name(self:FrequencyLab) -> str: # such as "dog, 0.20 to 0.70, keeps DC"
     "The filter that is set, in words."
-    name, (low, high), order, keep_dc = (getattr(self, n) for n in FILTER)
+    name, (low, high), order, keep_dc = (getattr(self, n) for n in FILTER_CONTROLS)
     parts = [f"butterworth of order {order}" if name == "butterworth" else name]
     if name != "none": parts.append(f"{low:.2f} to {high:.2f}")
     if keep_dc: parts.append("keeps DC")
@@ -509,20 +504,20 @@ def filter_name(self:FrequencyLab) -> str: # such as "dog, 0.20 to 0.70, keeps D
 
 # %% ../../nbs/08_lab/01_widget.ipynb #1c190417
 @lru_cache
-def explanations() -> dict: # filter -> equal: sentence for low >= high; above, top: one for low >= top
+def refusal_messages() -> dict: # filter -> equal: sentence for low >= high; above, top: one for low >= top
     "What each filter says of edges that it does not allow."
-    found = {name: dict(equal=_refusal(name, .625, .375)) for name in FILTERS if name != "none"}
+    found = {name: dict(equal=_refusal(name, .625, .375)) for name in FILTER_NAMES if name != "none"}
     found["piecewise"] |= dict(above=_refusal("piecewise", 1.125, 1.375), top=1)
     return found
 
 def _refusal(name, low, high): # a filter's sentence, with blanks for the edges
-    try: band_of(name, (low, high))
+    try: make_band(name, (low, high))
     except ValueError as err: said = str(err)
     for blank, value in dict(width=(high - low) / 2, low=low, high=high).items(): said = said.replace(str(value), f"{{{blank}}}")
     return said
 
 # %% ../../nbs/08_lab/01_widget.ipynb #21e3909e
-class Contents(NamedTuple):
+class PageContents(NamedTuple):
     "What is sent of a lab."
     images: int # examples of each domain
     of: list # the domains with examples
@@ -530,17 +525,17 @@ class Contents(NamedTuple):
 
 @patch
 def _everything(self:FrequencyLab):
-    return Contents(self.ranges["image"][1] + 1, list(self.data.images), len(self.seen.spectra.layers))
+    return PageContents(self.ranges["image"][1] + 1, list(self.data.images), len(self.seen.spectra.layers))
 
 # %% ../../nbs/08_lab/01_widget.ipynb #ddd4704f
-def picks_of(lab: FrequencyLab, images: int) -> list[int]: # numbers of example images
+def pick_examples(lab: FrequencyLab, images: int) -> list[int]: # numbers of example images
     "Which examples to take along."
     if not images: return []
     now = lab.image or 0
     others = [i for i in range(lab.ranges["image"][1] + 1) if i != now]
     return sorted([now, *others][:images])
 
-def example(lab: FrequencyLab, seen: list, # an observation for each model
+def pack_example(lab: FrequencyLab, seen: list, # an observation for each model
             domain: str, i: int # number of the image; the last where there are fewer
 ) -> dict: # input, and for each model what `pack_maps` and `pack_norms` give
     "One image with its features."
@@ -549,25 +544,25 @@ def example(lab: FrequencyLab, seen: list, # an observation for each model
     return dict(input=thumbnail(lab.data.images[domain][i]), models=models)
 
 # %% ../../nbs/08_lab/01_widget.ipynb #7d9f01ea
-def contents(lab: FrequencyLab, holds: Contents) -> dict: # plain values and bytes
+def pack_lab(lab: FrequencyLab, holds: PageContents) -> dict: # plain values and bytes
     "What the browser draws from."
     keep = evenly_spaced(range(len(lab.seen.spectra.layers)), holds.blocks)
-    seen = [some_blocks(one.seen, keep) for one in lab.models.values()]
-    picks = picks_of(lab, holds.images)
+    seen = [select_blocks(one.seen, keep) for one in lab.models.values()]
+    picks = pick_examples(lab, holds.images)
     ranges = lab.ranges | dict(layer=(0, len(keep) - 1), image=(0, max(len(picks) - 1, 0)))
     return dict(
         names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=seen[0].spectra.layers, grid=lab.grid,
         energy=pack_energy(np.stack([one.spectra.energy for one in seen])), limits=np.max([one.limits for one in seen], 0).tolist(),
-        images={d: [example(lab, seen, d, i) for i in picks] for d in holds.of}, picks=picks, choices=lab.choices, ranges=ranges,
-        presets=PRESETS | lab.own_filters(), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
-        learnt=learnt_filters(lab.models, lab.runs), benchmark=benchmark_figures(lab.results) or None,
+        images={d: [pack_example(lab, seen, d, i) for i in picks] for d in holds.of}, picks=picks, choices=lab.choices, ranges=ranges,
+        presets=FILTER_PRESETS | lab.own_filters(), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
+        learnt=learned_filters(lab.models, lab.runs), benchmark=benchmark_figures(lab.results) or None,
         shared=len({id(one.axes) for one in lab.models.values()}) == 1, about=lab._about(), notes=lab.notes(), foot=[],
-        captions=captions_of(lab.backbone, lab.stage), **constants(lab.data.images))
+        captions=view_captions(lab.backbone, lab.stage), **fixed_values(lab.data.images))
 
 @patch
 def own_filters(self:FrequencyLab) -> dict: # name of a preset -> entries of a state
     "The filters that the models' adapters work with."
-    found = {name: own_filter(one.adapter) for name, one in self.models.items()}
+    found = {name: adapter_filter(one.adapter) for name, one in self.models.items()}
     return {f"filter of {name}" if name else "the adapter's": own for name, own in found.items() if own}
 
 @patch
@@ -576,36 +571,36 @@ def notes(self:FrequencyLab) -> list[str]:
     return self.data.notes + [note for one in self.models.values() for note in one.seen.notes]
 
 # %% ../../nbs/08_lab/01_widget.ipynb #09652adf
-def constants(domains) -> dict:
+def fixed_values(domains) -> dict:
     "What Python knows whatever the lab: filters, texts and colours."
     def rgb(color): return [int(v) for v in unlabel_rgb(color)] if color.startswith("rgb") else list(ImageColor.getrgb(color))
-    scales = {name: [rgb(color) for _, color in get_colorscale(plotly)] for name, plotly in COLOURS.items()}
-    return dict(rings=16, zones=(.2, .7), slope=LearnableBand().slope, wrong=explanations(), labels=LABELS, optional=OPTIONAL,
-                filters=FILTERS, colors={d: rgb(domain_color(d)) for d in domains}, scales=scales)
+    scales = {name: [rgb(color) for _, color in get_colorscale(plotly)] for name, plotly in COLOR_SCALES.items()}
+    return dict(rings=16, zones=(.2, .7), slope=LearnableBand().slope, wrong=refusal_messages(), labels=CONTROL_LABELS, optional=OPTIONAL_VIEWS,
+                filters=FILTER_NAMES, colors={d: rgb(domain_color(d)) for d in domains}, scales=scales)
 
-COLOURS = dict(cividis="Cividis", diverging="RdBu_r") # of plotly: amounts; changes, from blue (less) to red (more)
+COLOR_SCALES = dict(cividis="Cividis", diverging="RdBu_r") # of plotly: amounts; changes, from blue (less) to red (more)
 
 # %% ../../nbs/08_lab/01_widget.ipynb #09652ae0
-STAGED = dict(segmentation=" The filter works at stage {} alone.",
+STAGED_CAPTIONS = dict(segmentation=" The filter works at stage {} alone.",
               measure=" Outlying tokens are not measured: they are those of transformers, and this model has stages.")
 
-def captions_of(backbone: Backbone, stage: int # that is looked at
+def view_captions(backbone: Backbone, stage: int # that is looked at
 ) -> dict[str, str]: # view -> what it shows and what to look for
     "The captions, and what is to be said of a model with stages."
-    more = STAGED if backbone.staged else {}
-    return {view: caption + more.get(view, "").format(stage) for view, caption in CAPTIONS.items()}
+    more = STAGED_CAPTIONS if backbone.staged else {}
+    return {view: caption + more.get(view, "").format(stage) for view, caption in VIEW_CAPTIONS.items()}
 
 # %% ../../nbs/08_lab/01_widget.ipynb #e71de055
 @patch
 def _asked(self:FrequencyLab, _, content, buffers):
     ask = content.get("ask")
-    if ask == "plotly": self.send(dict(kind="plotly"), [packed_plotly()])
+    if ask == "plotly": self.send(dict(kind="plotly"), [gzipped_plotly()])
     if ask == "measure": self.measure()
     if ask == "segmentation": self._begin("segmentation", self._reply(content["key"], content["state"]))
     if ask == "file": self._receive(content, buffers[0])
 
 @lru_cache
-def packed_plotly() -> bytes: # gzip
+def gzipped_plotly() -> bytes: # gzip
     "plotly.js, as the installed package has it."
     return gzip.compress(get_plotlyjs().encode(), 9, mtime=0)
 
@@ -652,9 +647,9 @@ def _reply(self:FrequencyLab, key, state): # a generator; sends the parts of an 
 @patch
 def answer(self:FrequencyLab, state: Mapping): # yields dictionaries with rows, then with iou
     "What the models make of one image, and of all of them, as they are and filtered."
-    band = band_of(*(state[n] for n in FILTER))
+    band = make_band(*(state[n] for n in FILTER_CONTROLS))
     yield dict(rows=[self._pictures(name, state, band) for name, one in self.models.items() if one.segmentor])
-    for done, all in self._count(state["domains"], [state[n] for n in FILTER]): yield dict(iou=self._changes(state["domains"], done, all))
+    for done, all in self._count(state["domains"], [state[n] for n in FILTER_CONTROLS]): yield dict(iou=self._changes(state["domains"], done, all))
 
 @patch
 def _pictures(self:FrequencyLab, model, state, band):
@@ -676,8 +671,8 @@ def classes(self:FrequencyLab, model, domain, i, band=None): # (h, w) class ids 
     size = labels[i].shape if labels else x.shape[-2:]
     name = [f"{domain}, image {i + 1}"]
     with torch.no_grad():
-        if band is None: return classify(segmentor, x, size, names=name)[0].cpu().numpy()
-        with filtered(segmentor, band, self.stage): return classify(segmentor, x, size, names=name)[0].cpu().numpy()
+        if band is None: return predict_labels(segmentor, x, size, names=name)[0].cpu().numpy()
+        with use_filter(segmentor, band, self.stage): return predict_labels(segmentor, x, size, names=name)[0].cpu().numpy()
 
 @patch
 def _confusion(self:FrequencyLab, model, domain, i, band=None):
@@ -687,7 +682,7 @@ def _confusion(self:FrequencyLab, model, domain, i, band=None):
 def _count(self:FrequencyLab, domains, filter): # a generator: how many images are counted, of how many
     if filter != self._counted: self._filtered = {}
     self._counted = filter
-    band = band_of(*filter)
+    band = make_band(*filter)
     labelled = [(d, i) for d in domains for i in range(len(self.data.labels[d] or []))]
     places = [(name, *at) for name, one in self.models.items() if one.segmentor for at in labelled]
     for done, place in enumerate(places, 1):
@@ -726,7 +721,7 @@ def _changes(self:FrequencyLab, domains, done, all): # for the browser: classes 
 def measure(self:FrequencyLab) -> None:
     "Measure what bands tell and which tokens stand out, in the model that is looked at."
     if "measure" in self._jobs: return
-    why = lacking(self.data)
+    why = missing_for_probes(self.data)
     if why: return self._say(why, wrong=True)
     self._begin("measure", self._measure())
 
@@ -744,14 +739,14 @@ def _measure(self:FrequencyLab): # a generator; whatever happens, the button can
 
 # %% ../../nbs/08_lab/01_widget.ipynb #42f8b322
 @patch
-def _steps(self:FrequencyLab, one: Looked):
+def _steps(self:FrequencyLab, one: InspectedModel):
     blocks = one.seen.spectra.layers
     parts = []
-    for part in evidence_by_layer(one.backbone, self.data, edges=edges_for(*self.grid), layers=blocks):
+    for part in evidence_by_layer(one.backbone, self.data, edges=edges_for_grid(*self.grid), layers=blocks):
         parts.append(part)
         self._say(f"Measuring: {len(parts)} of {len(blocks)} blocks probed ...", busy=True)
         yield
-    self.evidence = joined_evidence(parts)
+    self.evidence = concat_evidence(parts)
     found = {}
     if not one.backbone.staged:
         self._say("Measuring: tokens of outlying norm ...", busy=True)
@@ -760,10 +755,10 @@ def _steps(self:FrequencyLab, one: Looked):
         found["outliers"] = outlier_figure(self.artifacts["filter"])
     found["information"] = information_figure(skill_curves(self.evidence), self.evidence.bands, band=self.band)
     self.measured_with = self.filter_name()
-    self._figures = {name: as_json(figure, self.data.images) for name, figure in found.items()} | dict(filter=self.measured_with)
+    self._figures = {name: figure_json(figure, self.data.images) for name, figure in found.items()} | dict(filter=self.measured_with)
 
 # %% ../../nbs/08_lab/01_widget.ipynb #c89294ef
-def dc_share(energy # (..., h, w)
+def describe_dc_share(energy # (..., h, w)
 ) -> str: # a sentence
     "How much of the energy is DC, from the least to the most."
     share = energy[..., 0, 0] / energy.sum((-2, -1))
@@ -775,7 +770,7 @@ def _about(self:FrequencyLab):
     spectra = self.seen.spectra
     stages = len(self.backbone.stage_blocks())
     blocks = f"{len(spectra.layers)} blocks" + f" of stage {self.stage} (of 0 to {stages - 1})" * (stages > 1)
-    return f"{sum(spectra.counts)} images, {blocks}, {h} × {w} coefficients. {dc_share(spectra.energy)}"
+    return f"{sum(spectra.counts)} images, {blocks}, {h} × {w} coefficients. {describe_dc_share(spectra.energy)}"
 
 @patch
 def _say(self:FrequencyLab, text, wrong=False, busy=False): self._said = dict(text=text, wrong=wrong, busy=busy)
@@ -798,7 +793,7 @@ def _take_in(self:FrequencyLab): # a generator
     try:
         self._say(f"Reading {sum(map(len, dropped.values()))} files ...", busy=True)
         yield
-        data = gather(dropped, self.data.size)
+        data = gather_images(dropped, self.data.size)
         yield from self._look_at(data)
     except ValueError as err: self._say(str(err), wrong=True)
     finally: self._inbox.cleanup()
@@ -810,14 +805,14 @@ def _new_name(self:FrequencyLab, name):
 
 # %% ../../nbs/08_lab/01_widget.ipynb #2d7174a0
 @patch
-def _look_at(self:FrequencyLab, new: Gathered):
+def _look_at(self:FrequencyLab, new: DomainImages):
     models = {}
     for name, one in self.models.items():
         seen = one.seen
         for domain, images in new.images.items():
             self._say(f"Looking at {len(images)} images of {domain} ...", busy=True)
             yield
-            seen = joined(seen, observe(one.backbone, {domain: images}, self.budget, axes=one.axes, layers=seen.spectra.layers))
+            seen = join_observations(seen, observe(one.backbone, {domain: images}, self.budget, axes=one.axes, layers=seen.spectra.layers))
         models[name] = one._replace(seen=seen)
     self.models = models
     self.data = self.data._replace(
@@ -825,7 +820,7 @@ def _look_at(self:FrequencyLab, new: Gathered):
         scenes=self.data.scenes | {d: 1 + max(map(max, self.data.scenes.values())) + x for d, x in new.scenes.items()})
     self._furnish(next(iter(models.values())).seen)
     with self.hold_sync():
-        self._data = contents(self, self._everything())
+        self._data = pack_lab(self, self._everything())
         self.domains = self.domains + list(new.images)
         self.domain = list(new.images)[-1]
         self._say(self._about())
@@ -837,7 +832,7 @@ def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
     found = dict(suppressed=self._per_model(lambda seen: suppressed_table(seen.spectra, self.band)),
                  spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
     if self.segmentor:
-        for _ in self._count(self.domains, [self.state[n] for n in FILTER]): pass
+        for _ in self._count(self.domains, [self.state[n] for n in FILTER_CONTROLS]): pass
         found["iou"] = self.iou_table()
     if self.evidence: found["evidence"] = self.evidence.scores
     if self.artifacts:
@@ -905,7 +900,7 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
     "A lab on folders of images; see `domain_folders`, `create_backbone` and `load_checkpoint` for errors."
     if n < 1: raise ValueError(f"n={n}: at least one image per domain is needed.")
     if checkpoint:
-        path = checkpoint_of(checkpoint)
+        path = checkpoint_path(checkpoint)
         model, recipe, _ = load_checkpoint(path)
         options.setdefault("runs", {"": path.parent})
         size = size or recipe.eval_size or None
@@ -939,5 +934,5 @@ def lab_notebook(folder: Path, # where it is written
     nb = v4.new_notebook(cells=[v4.new_markdown_cell(INTRODUCTION), v4.new_code_cell(code)])
     nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished: nbformat.write(nb, unfinished)
+    with atomic_write(path) as unfinished: nbformat.write(nb, unfinished)
     return path

@@ -21,20 +21,18 @@ from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 import timm
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from ..core.registry import check_range, check_value, parse_spec, shown, unknown
-from ..core.tensors import check_finite, foreign, named_tensors, read_tensors
+from ..core.registry import check_range, check_value, parse_spec, short_repr, unknown_name
+from ..core.tensors import check_finite, loading_errors, named_tensors, read_tensors
 from ..spectra.dct import grid_to_tokens, tokens_to_grid
-from ..toyscapes.vit import WEIGHTS
-from ..spectra.bands import bands_for
+from ..toyscapes.vit import TOY_VIT_WEIGHTS
+from ..spectra.bands import create_bands
 from ..adapters.base import ADAPTERS, Adapter, create_adapter
 import causal_tune.adapters.released, causal_tune.adapters.peers, causal_tune.adapters.tuning  # register their adapters
 
 # %% auto #0
-__all__ = ['STAGED', 'AT_16', 'PRESETS', 'COMPILER', 'PLACES', 'default_out_layers', 'Stage', 'stages_of', 'PerStage', 'Backbone',
-           'statistics', 'check_grid', 'check_bytes', 'architecture', 'find_weights', 'missing_weights', 'load_weights',
-           'XFormersMode', 'xformers_attention', 'use_attention', 'create_model', 'hub_if_there', 'answers',
-           'create_backbone', 'check_compiler', 'compile_blocks', 'image_batches', 'named_bar', 'check_one_grid',
-           'Change', 'list_backbones', 'check_backbone_contract']
+__all__ = ['PATCH_16', 'PRESETS', 'COMPILE_BACKEND', 'default_out_layers', 'Backbone', 'model_class', 'find_weights',
+           'load_weights', 'use_attention', 'create_model', 'create_backbone', 'check_compiler', 'compile_blocks',
+           'list_backbones', 'check_backbone_contract']
 
 # %% ../../nbs/04_models/01_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -43,7 +41,7 @@ def default_out_layers(depth: int # number of blocks
     return tuple(max(0, round(depth * share) - 1) for share in (1/3, 1/2, 2/3, 1))
 
 # %% ../../nbs/04_models/01_backbones.ipynb #605b1041
-STAGED = (ConvNeXt, ResNet, EfficientNet)
+PYRAMID_MODELS = (ConvNeXt, ResNet, EfficientNet)
 
 class Stage(NamedTuple):
     "Blocks in a row that share a width and a grid."
@@ -51,10 +49,10 @@ class Stage(NamedTuple):
     width: int # channels of their outputs
     stride: int # pixels from one feature to the next
 
-def stages_of(model: nn.Module # timm ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet
+def model_stages(model: nn.Module # timm ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet
 ) -> list[Stage]: # one for a transformer, four for the others
     "The rows of blocks that an adapter can be hooked into. ValueError where a model has none."
-    if isinstance(model, STAGED):
+    if isinstance(model, PYRAMID_MODELS):
         rows = [(model.get_submodule(info["module"]), info) for info in model.feature_info[-4:]]
         return [Stage(list(getattr(row, "blocks", row)), info["num_chs"], info["reduction"]) for row, info in rows]
     if hasattr(model, "blocks") and hasattr(model, "patch_embed"):
@@ -62,7 +60,7 @@ def stages_of(model: nn.Module # timm ViT, Eva, SAM, ConvNeXt, ResNet or Efficie
     raise ValueError(f"{type(model).__name__} has no blocks to adapt; give a timm ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet model.")
 
 # %% ../../nbs/04_models/01_backbones.ipynb #8544eac6
-class PerStage(Adapter):
+class StageAdapters(Adapter):
     "One adapter for each stage of a model, called as if it were one; its queries are the mean of theirs."
     def __init__(self, adapters): # in the order of the stages
         nn.Module.__init__(self)
@@ -76,13 +74,13 @@ class PerStage(Adapter):
     def queries(self):
         queries = [adapter.queries() for adapter in self.stages]
         return None if queries[0] is None else torch.stack(queries).mean(0)
-    def link_parameters(self): return [p for adapter in self.stages for p in adapter.link_parameters()]
+    def query_parameters(self): return [p for adapter in self.stages for p in adapter.query_parameters()]
     def attach(self, model, blocks):
         for adapter in self.stages:
             if own := blocks[:adapter.num_layers]: adapter.attach(model, own)
             blocks = blocks[adapter.num_layers:]
-    def fold_in(self):
-        for adapter in self.stages: adapter.fold_in()
+    def merge_weights(self):
+        for adapter in self.stages: adapter.merge_weights()
 
 # %% ../../nbs/04_models/01_backbones.ipynb #22871045
 class Backbone(nn.Module):
@@ -98,16 +96,16 @@ class Backbone(nn.Module):
         self.model = model.requires_grad_(False).eval()
         self.adapter = adapter
         self.out_layers = tuple(out_layers)
-        self.mean, self.std = statistics(model)
-        self._describe(stages_of(model))
-        self._hook_in(stages_of(model))
+        self.mean, self.std = channel_mean_std(model)
+        self._describe(model_stages(model))
+        self._hook_in(model_stages(model))
     def train(self, mode: bool = True): # the model itself never leaves evaluation mode
         super().train(mode)
         self.model.eval()
         return self
 
 # %% ../../nbs/04_models/01_backbones.ipynb #83fcdd7a
-def statistics(model: nn.Module # of timm
+def channel_mean_std(model: nn.Module # of timm
 ) -> tuple[list, list]: # mean and std of its images, RGB, 0..255
     "The normalisation a model was trained with (ImageNet's where it does not say)."
     config = getattr(model, "pretrained_cfg", None) or {}
@@ -136,14 +134,14 @@ def _hook_in(self:Backbone, stages):
     self._raw = {}      # block -> what it computed
     self._taken = {}    # block -> what the adapter made of it
     self._grid = None   # (h, w) of the image that is being looked at
-    self._changes = []  # see `changed`
+    self._changes = []  # see `intervene`
     if not self.staged: self.model.patch_embed.register_forward_pre_hook(self._before_patches)
     blocks = [block for stage in stages for block in stage.blocks]
     for i, block in enumerate(blocks): block.register_forward_hook(partial(self._after_block, i))
     self.adapter.attach(self.model, blocks[:max(self.out_layers) + 1]) # nothing behind the last one read would ever learn
 
 # %% ../../nbs/04_models/01_backbones.ipynb #b8f981e6
-def check_grid(model, grid, patch) -> None:
+def check_input_size(model, grid, patch) -> None:
     "ValueError where a model of fixed input size is shown another size."
     embed = getattr(model, "patch_embed", None)
     fixed = getattr(embed, "grid_size", None)
@@ -187,7 +185,7 @@ def _run(self:Backbone, images, taken=(), raw=()): # two dicts, block -> (b, c, 
     (H, W), (p, q) = images.shape[-2:], self.patch_size
     bottom = -H % p
     right = -W % q
-    check_grid(self.model, ((H + bottom) // p, (W + right) // q), self.patch_size)
+    check_input_size(self.model, ((H + bottom) // p, (W + right) // q), self.patch_size)
     self._taken = found = dict.fromkeys(taken)
     self._raw = seen = dict.fromkeys(raw)
     images = images.to(next(self.model.parameters()).dtype)  # after half() or bfloat16()
@@ -227,7 +225,7 @@ def block_features(self:Backbone, images: Tensor, # (b, 3, H, W), normalised
     return list(raw.values())
 
 # %% ../../nbs/04_models/01_backbones.ipynb #9226c9c2
-def check_bytes(images: Tensor) -> None:
+def check_value_range(images: Tensor) -> None:
     "ValueError for values that are none of 0..255, and for floats of 0..1, which would be seen as black."
     if images.dtype == torch.uint8 or images.numel() == 0: return
     low, high = (value.item() for value in images.float().aminmax())
@@ -239,8 +237,8 @@ def check_bytes(images: Tensor) -> None:
 @patch
 def normalise(self:Backbone, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
 ) -> Tensor: # (b, 3, H, W) float32
-    "What the model was trained to see: (image - mean) / std. ValueError for other values, see `check_bytes`."
-    check_bytes(images)
+    "What the model was trained to see: (image - mean) / std. ValueError for other values, see `check_value_range`."
+    check_value_range(images)
     return self.standardise(images)
 
 @patch
@@ -255,18 +253,18 @@ def _per_channel(values, device): # (3, 1, 1), made where it is needed: to copy 
     return torch.stack([torch.full((1, 1), value, device=device) for value in values])
 
 # %% ../../nbs/04_models/01_backbones.ipynb #43ffb122
-AT_16 = dict(patch_size=16, img_size=512)  # positions and patches are resampled to this when weights are loaded
+PATCH_16 = dict(patch_size=16, img_size=512)  # positions and patches are resampled to this when weights are loaded
 _SIZES = dict(s="small", b="base", l="large")
 PRESETS = {"toy_vit": ("toy_vit", {})}  # short name -> timm's name, arguments of the model
-PRESETS |= {f"dinov2_{s}{reg}": (f"vit_{size}_patch14{reg and '_reg4'}_dinov2.lvd142m", AT_16)
+PRESETS |= {f"dinov2_{s}{reg}": (f"vit_{size}_patch14{reg and '_reg4'}_dinov2.lvd142m", PATCH_16)
             for reg in ("", "_reg") for s, size in (_SIZES | dict(g="giant")).items()}
 PRESETS |= {f"dinov3_{s}": (f"vit_{size}_patch16_dinov3.lvd1689m", {})
             for s, size in (_SIZES | dict(h="huge_plus")).items()}
 PRESETS |= {
-    "eva02_l": ("eva02_large_patch14_448.mim_m38m_ft_in22k_in1k", AT_16),
-    "eva02_clip_l": ("eva02_large_patch14_clip_336.merged2b", AT_16),
-    "clip_b": ("vit_base_patch16_clip_quickgelu_224.openai", AT_16), # as OpenAI trained it; by its plain name it computes GELU
-    "clip_l": ("vit_large_patch14_clip_quickgelu_224.openai", AT_16)}
+    "eva02_l": ("eva02_large_patch14_448.mim_m38m_ft_in22k_in1k", PATCH_16),
+    "eva02_clip_l": ("eva02_large_patch14_clip_336.merged2b", PATCH_16),
+    "clip_b": ("vit_base_patch16_clip_quickgelu_224.openai", PATCH_16), # as OpenAI trained it; by its plain name it computes GELU
+    "clip_l": ("vit_large_patch14_clip_quickgelu_224.openai", PATCH_16)}
 PRESETS |= {f"siglip2_{s}": (f"vit_{size}_patch16_siglip_512.v2_webli", {})
             for s, size in dict(b="base", l="large", so400m="so400m").items()}
 PRESETS |= {f"sam_{s}": (f"samvit_{size}_patch16.sa1b", {}) for s, size in dict(b="base", l="large", h="huge").items()}
@@ -278,10 +276,10 @@ PRESETS |= {"resnet50": ("resnet50.a1_in1k", {}), "resnet101": ("resnet101.a1h_i
 def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
     try: known = timm.get_pretrained_cfg(name, allow_unregistered=True)
     except RuntimeError: # a model that it knows, with a tag that it does not
-        raise unknown("weights", name, timm.list_pretrained(f"{name.split('.')[0]}.*")) from None
+        raise unknown_name("weights", name, timm.list_pretrained(f"{name.split('.')[0]}.*")) from None
     return known or timm.models.PretrainedCfg(url=None, hf_hub_id=None)
 
-def architecture(name: str # timm's name, with or without the name of its weights
+def model_class(name: str # timm's name, with or without the name of its weights
 ) -> type: # the class of the model
     "What timm would build. ValueError for names it does not know and for models without blocks that can be adapted."
     import difflib, typing
@@ -292,7 +290,7 @@ def architecture(name: str # timm's name, with or without the name of its weight
                          "See list_backbones() and timm.list_models('*vit*').")
     _record(name)
     kind = typing.get_type_hints(timm.models.model_entrypoint(name.split(".")[0])).get("return")
-    if not issubclass(kind or object, (VisionTransformer, Eva, VisionTransformerSAM, *STAGED)):
+    if not issubclass(kind or object, (VisionTransformer, Eva, VisionTransformerSAM, *PYRAMID_MODELS)):
         raise ValueError(f"{name} is a {getattr(kind, '__name__', kind)}; give a ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet model.")
     return kind
 
@@ -302,7 +300,7 @@ def find_weights(name: str, # a preset, or timm's name of the model
 ) -> Path | None: # None: only the hub has them
     "The local file with a model's weights, if there is one."
     name = PRESETS.get(name, (name, {}))[0]
-    if name == "toy_vit": return WEIGHTS
+    if name == "toy_vit": return TOY_VIT_WEIGHTS
     record = _record(name)
     names = dict.fromkeys([name, Path(record.hf_hub_id or name).name])  # the hub keeps CLIP's under one of its two names
     candidates = [f"{name}.{ending}" for name in names for ending in ("safetensors", "pth", "pt", "bin")]
@@ -320,7 +318,7 @@ def _packaged(name): # files
     return sorted((Path(found.origin).parent / "models").glob("*.pth")) if found else []
 
 # %% ../../nbs/04_models/01_backbones.ipynb #5c2e91ab
-def missing_weights(name, # timm's
+def missing_weights_error(name, # timm's
                     cause="", # why the hub could not be read
 ) -> FileNotFoundError: # to be raised by the caller
     "Where a model's weights could come from."
@@ -340,13 +338,13 @@ def load_weights(model: nn.Module, # timm model, built at the size asked for
 ) -> None:
     "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is damaged or another model's."
     given = named_tensors(read_tensors(path), path)
-    with foreign(path): state = _translated(given, model)
+    with loading_errors(path): state = _translated(given, model)
     expected = model.state_dict()
     shapes = {k: v.shape for k, v in _features_only(expected).items()}
     found = {k: v.shape for k, v in _features_only(state).items()}
     wrong = {"missing": shapes.keys() - found.keys(), "unknown": found.keys() - shapes.keys(),
              "of another shape": [k for k in shapes.keys() & found.keys() if shapes[k] != found[k]]}
-    said = [f"{what} {shown(sorted(keys)[:3])} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
+    said = [f"{what} {short_repr(sorted(keys)[:3])} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
     if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.{_looks_like(given)}")
     check_finite(_features_only(state), path)
     model.load_state_dict(_features_only(state), strict=False)
@@ -405,7 +403,7 @@ def use_attention(model: nn.Module, # timm ViT, Eva or SAM
                   attention: str, # "sdpa" or "xformers"
 ) -> None:
     "Choose how a model's blocks compute attention. ValueError where xformers is asked for and can't run."
-    if attention not in ("sdpa", "xformers"): raise unknown("attention", attention, ["sdpa", "xformers"])
+    if attention not in ("sdpa", "xformers"): raise unknown_name("attention", attention, ["sdpa", "xformers"])
     if attention == "sdpa": return
     if why := _no_xformers(model):
         raise ValueError(f"attention='xformers' cannot run here: {why}. Use attention='sdpa', the default.")
@@ -427,7 +425,7 @@ def _attend(attn, *args, **kwargs):
 def _check_sizes(img_size, patch_size): # of a model; None: its own
     sides = img_size if isinstance(img_size, (tuple, list)) else [img_size]
     if len(sides) > 2 or not sides or (len(sides) == 1 and sides is img_size):
-        raise ValueError(f"img_size={shown(img_size)}: give a side, or height and width, in pixels.")
+        raise ValueError(f"img_size={short_repr(img_size)}: give a side, or height and width, in pixels.")
     for side in sides if img_size is not None else []: check_range("img_size", side, patch_size or 8, 16_384)
     if patch_size is not None: check_range("patch_size", patch_size, 1, 256)
 
@@ -444,7 +442,7 @@ def create_model(name: str, # a preset, or timm's name
     asked = dict(img_size=img_size, patch_size=patch_size)
     sizes = {k: v for k, v in asked.items() if v is not None}
     if name == "toy_vit": return _toy_vit(img_size, patch_size, pretrained, **architecture_options)
-    if issubclass(architecture(name), (VisionTransformer, Eva)):
+    if issubclass(model_class(name), (VisionTransformer, Eva)):
         sizes = dict(dynamic_img_size=True) | (sizes if patch_size else preset | sizes)
     elif sizes: raise ValueError(f"{name} takes any size, with patches of its own; leave {' and '.join(sizes)} out.")
     make = partial(timm.create_model, name, num_classes=0, **sizes, **architecture_options)
@@ -454,15 +452,15 @@ def create_model(name: str, # a preset, or timm's name
 
 # %% ../../nbs/04_models/01_backbones.ipynb #9a5be2cd
 @contextmanager
-def hub_if_there():
+def offline_unless_reachable():
     "Inside, Hugging Face's library does not ask a hub that does not answer, but only what it fetched before."
     from huggingface_hub import constants
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not answers(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = before or not is_reachable(constants.ENDPOINT)
     try: yield
     finally: constants.HF_HUB_OFFLINE = before
 
-def answers(address: str # such as "https://huggingface.co"
+def is_reachable(address: str # such as "https://huggingface.co"
 ) -> bool: # True behind a proxy, where it cannot be told
     "Whether somebody can be reached at an address."
     url = urllib.parse.urlsplit(address)
@@ -477,8 +475,8 @@ def _load(name, make, pretrained):
     path = find_weights(name) if pretrained is True else pretrained
     if path is None:
         try:
-            with hub_if_there(): return make(pretrained=True)
-        except Exception as cause: raise missing_weights(name, f" ({type(cause).__name__})") from cause
+            with offline_unless_reachable(): return make(pretrained=True)
+        except Exception as cause: raise missing_weights_error(name, f" ({type(cause).__name__})") from cause
     model = make()
     if path is not False: load_weights(model, path)
     return model
@@ -488,7 +486,7 @@ def _toy_vit(img_size, patch_size, pretrained, **no_options):
     if patch_size not in (None, 8): raise ValueError(f"toy_vit has patches of 8 pixels, not {patch_size}.")
     if no_options: raise ValueError(f"toy_vit is one fixed model; it takes no {', '.join(no_options)}.")
     model = timm.create_model("toy_vit")
-    if pretrained is not False: load_weights(model, WEIGHTS if pretrained is True else pretrained)
+    if pretrained is not False: load_weights(model, TOY_VIT_WEIGHTS if pretrained is True else pretrained)
     if img_size is not None: model.set_input_size(img_size=img_size)
     return model
 
@@ -508,7 +506,7 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
     check_range("query_dim", query_dim, 1, 100_000)
     if "in_chans" in options: raise ValueError(_channels(options["in_chans"]))
     if isinstance(model, str): model = create_model(model, img_size, patch_size, pretrained)
-    stages = stages_of(model) # which refuses what is no model
+    stages = model_stages(model) # which refuses what is no model
     first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     if first != 3: raise ValueError(_channels(first))
     use_attention(model, attention)
@@ -536,23 +534,23 @@ def _adapter_for(stages, spec, query_dim, options): # one for each stage, unless
     if getattr(factory, "whole", False):
         blocks = [block for stage in stages for block in stage.blocks]
         stages = [stages[-1]._replace(blocks=blocks)]
-    bands = bands_for(options.get("band"), len(stages)) # one for all, or one for each stage
+    bands = create_bands(options.get("band"), len(stages)) # one for all, or one for each stage
     given = [options | dict(band=band) if "band" in options else options for band in bands]
     made = [create_adapter(spec, len(stage.blocks), stage.width, stage.stride, query_dim, **own) for stage, own in zip(stages, given)]
-    return made[0] if len(made) == 1 else PerStage(made)
+    return made[0] if len(made) == 1 else StageAdapters(made)
 
 # %% ../../nbs/04_models/01_backbones.ipynb #2f2c90c8
-COMPILER = "inductor" # torch.compile's own
+COMPILE_BACKEND = "inductor" # torch.compile's own
 
 @cache
 def _compiled(function, backend): return torch.compile(function, backend=backend)
 
 def check_compiler(device) -> None: # that is computed with
     "ValueError where torch finds no compiler that works."
-    try: torch.compile(lambda x: x.sin() + 1, backend=COMPILER)(torch.zeros(8, device=device))
+    try: torch.compile(lambda x: x.sin() + 1, backend=COMPILE_BACKEND)(torch.zeros(8, device=device))
     except Exception as error:
         missing = "triton" if torch.device(device).type == "cuda" else "a C++ compiler such as g++"
-        said = shown(str(error).strip().partition("\n")[0])
+        said = short_repr(str(error).strip().partition("\n")[0])
         raise ValueError(f"compile=on cannot run here ({said}): install {missing}, or leave it off.") from error
 
 def compile_blocks(model: nn.Module, # of timm; adapters are hooked in already
@@ -564,11 +562,11 @@ def compile_blocks(model: nn.Module, # of timm; adapters are hooked in already
     limits.skip_nnmodule_hook_guards = False # or a model whose blocks have hooks inside would run what was compiled for another
     limit = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit" # as torch 2.6 calls it
     setattr(limits, limit, max(getattr(limits, limit), 64)) # kinds of blocks, times sizes, with and without gradients
-    for stage in stages_of(model):
-        for block in stage.blocks: block.forward = MethodType(_compiled(type(block).forward, COMPILER), block)
+    for stage in model_stages(model):
+        for block in stage.blocks: block.forward = MethodType(_compiled(type(block).forward, COMPILE_BACKEND), block)
 
 # %% ../../nbs/04_models/01_backbones.ipynb #41c11372
-def image_batches(images, # (n, 3, H, W) uint8 tensor, or a data set whose items hold an "image"
+def uint8_batches(images, # (n, 3, H, W) uint8 tensor, or a data set whose items hold an "image"
                   size: int, # images per batch
 ):
     "Yields batches of uint8 images. ValueError for another kind of tensor, for none, and for several sizes in one batch."
@@ -587,7 +585,7 @@ def _stacked(images):
 
 # %% ../../nbs/04_models/01_backbones.ipynb #99425f28
 @patch
-def chosen_layers(self:Backbone, layers=None # block numbers from 0; None: all
+def check_layers(self:Backbone, layers=None # block numbers from 0; None: all
 ) -> list[int]:
     "The blocks asked for. ValueError for those that the model does not have."
     if layers is None: return list(range(self.num_layers))
@@ -601,19 +599,19 @@ def chosen_layers(self:Backbone, layers=None # block numbers from 0; None: all
 def stage_blocks(self:Backbone) -> list[list[int]]: # block numbers from 0, stage by stage
     "The blocks that share a grid; a transformer's are all in one stage."
     numbers = iter(range(self.num_layers))
-    return [[next(numbers) for _ in stage.blocks] for stage in stages_of(self.model)]
+    return [[next(numbers) for _ in stage.blocks] for stage in model_stages(self.model)]
 
 @patch
 def stage_grid(self:Backbone, size: tuple[int, int], # (height, width) of an image in pixels
                stage: int = -1, # number of the stage from 0; the last one by default
 ) -> tuple[int, int]: # (h, w) features
     "The grid that a stage works on; images are padded to whole patches."
-    stride = stages_of(self.model)[stage].stride
+    stride = model_stages(self.model)[stage].stride
     per_patch = [p // stride if self.staged else 1 for p in self.patch_size]
     return tuple(-(-side // p) * n for side, p, n in zip(size, self.patch_size, per_patch))
 
 # %% ../../nbs/04_models/01_backbones.ipynb #d90d48e2
-def named_bar(name: str, *args, **options # of tqdm
+def progress_bar(name: str, *args, **options # of tqdm
 ) -> tqdm: # that is gone when it is full
     "A bar whose name is text, whatever it holds."
     bar = tqdm(*args, leave=False, **options)
@@ -631,30 +629,30 @@ def feature_batches(self:Backbone,
     """Yields, batch by batch, what the blocks computed before the adapter: a list of (b, c, h, w), one per layer.
 
     ValueError for no images, another kind of tensor, unknown layers, and layers that work on grids of several sizes."""
-    layers = self.chosen_layers(layers)
+    layers = self.check_layers(layers)
     device = next(self.parameters()).device
-    with named_bar(desc, total=len(images)) as progress:
-        for part in image_batches(images, batch):
+    with progress_bar(desc, total=len(images)) as progress:
+        for part in uint8_batches(images, batch):
             with torch.no_grad(): features = self.block_features(self.normalise(part.to(device)), layers)
-            check_one_grid(features)
+            check_same_grid(features)
             yield features
             progress.update(len(part))
 
 # %% ../../nbs/04_models/01_backbones.ipynb #be2bbc66
-def check_one_grid(features) -> None: # (b, c, h, w) each
+def check_same_grid(features) -> None: # (b, c, h, w) each
     "ValueError where features lie on grids of several sizes."
     grids = sorted({tuple(f.shape[-2:]) for f in features})
     if len(grids) > 1: raise ValueError(
         f"These blocks work on grids of several sizes, {grids}; what is compared needs one grid. Choose layers of one stage.")
 
 # %% ../../nbs/04_models/01_backbones.ipynb #4735610a
-class Change(NamedTuple):
+class Intervention(NamedTuple):
     "What happens to features while a context lasts."
     function: Callable # of x (b, c, h, w) and the block's number; returns the like
-    where: str # one of `PLACES`
+    where: str # one of `HOOK_POINTS`
     layers: list[int] # the blocks it happens at
 
-PLACES = ("block", "adapter", "output")
+HOOK_POINTS = ("block", "adapter", "output")
 
 def _like_before(change, layer, x):
     y = change.function(x, layer)
@@ -663,15 +661,15 @@ def _like_before(change, layer, x):
 
 @patch
 @contextmanager
-def changed(self:Backbone, change: Callable, # of features (b, c, h, w) and the block's number; returns the like
+def intervene(self:Backbone, change: Callable, # of features (b, c, h, w) and the block's number; returns the like
             where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns
             layers=None, # block numbers from 0; all by default
 ):
     """Inside, features are changed; afterwards all is as it was. Contexts nest, the outer one's change comes first.
 
     ValueError for another place, unknown layers, and, when the model runs, a change that does not keep the shape."""
-    if where not in PLACES: raise unknown("place", where, PLACES)
-    self._changes.append(Change(change, where, self.chosen_layers(layers)))
+    if where not in HOOK_POINTS: raise unknown_name("place", where, HOOK_POINTS)
+    self._changes.append(Intervention(change, where, self.check_layers(layers)))
     try: yield self
     finally: self._changes.pop() # contexts end in the opposite order
 
@@ -679,7 +677,7 @@ def changed(self:Backbone, change: Callable, # of features (b, c, h, w) and the 
 @patch
 def merge(self:Backbone) -> Backbone: # itself
     "Fold lora, soma or full into the model's weights. ValueError for adapters that change features."
-    self.adapter.fold_in()
+    self.adapter.merge_weights()
     self.model.requires_grad_(False)
     return self
 
@@ -737,7 +735,7 @@ def _check_learning(b, x):
     trained = {n: p for n, p in b.named_parameters() if p.requires_grad}
     for p in trained.values(): p.data += .02 * torch.randn_like(p)  # a zero map passes no gradient on
     if trained: sum(f.square().mean() for f in b(x)).backward()
-    link = {id(p) for p in b.adapter.link_parameters()}
+    link = {id(p) for p in b.adapter.query_parameters()}
     dead = [n for n, p in trained.items() if id(p) not in link and (p.grad is None or not p.grad.isfinite().all())]
     assert not dead, f"no gradient reaches {dead}"
     frozen = [n for n, p in b.named_parameters() if not p.requires_grad and p.grad is not None]

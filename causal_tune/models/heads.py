@@ -8,14 +8,14 @@ import causal_tune  # before smp: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
-from ..core.registry import Registry, check_range, parse_spec, shown
-from ..spectra.bands import AllPass, bands_for, split
+from ..core.registry import Registry, check_range, parse_spec, short_repr
+from ..spectra.bands import AllPass, create_bands, split_by_band
 
 # %% auto #0
-__all__ = ['HEADS', 'at_size', 'per_level', 'LinearHead', 'DPTHead', 'LevelFilters', 'list_heads', 'create_head']
+__all__ = ['HEADS', 'level_channels', 'LinearHead', 'DPTHead', 'list_heads', 'create_head']
 
 # %% ../../nbs/04_models/02_heads.ipynb #6f2dbbad
-def at_size(scores: Tensor, # (b, k, h, w)
+def resize_bilinear(scores: Tensor, # (b, k, h, w)
             size: tuple | None = None, # (H, W); None: as they are
 ) -> Tensor: # (b, k, H, W)
     "Maps resampled bilinearly, corners not aligned."
@@ -24,7 +24,7 @@ def at_size(scores: Tensor, # (b, k, h, w)
 # %% ../../nbs/04_models/02_heads.ipynb #0611c9c3
 HEADS = Registry("head", modules=("causal_tune.models.mask2former",))
 
-def per_level(channels) -> list[int]: # widths of four levels
+def level_channels(channels) -> list[int]: # widths of four levels
     "One width for all levels (a ViT), or a width for each (a pyramid)."
     return [channels] * 4 if isinstance(channels, int) else list(channels)
 
@@ -36,14 +36,14 @@ class LinearHead(nn.Module):
     def __init__(self, channels: int, # width of the features
                  num_classes: int): # k
         super().__init__()
-        last = per_level(channels)[-1]
+        last = level_channels(channels)[-1]
         self.norm = nn.BatchNorm2d(last)
         self.classify = nn.Conv2d(last, num_classes, 1)
     def forward(self, features: list[Tensor], # (b, c, h, w) each
                 queries: Tensor | None = None, # of the adapter; not used
                 size: tuple | None = None, # (H, W) of the logits; the grid's by default
     ) -> Tensor: # (b, k, H, W)
-        return at_size(self.classify(self.norm(features[-1])), size)
+        return resize_bilinear(self.classify(self.norm(features[-1])), size)
 
 # %% ../../nbs/04_models/02_heads.ipynb #f7148e42
 @HEADS.register("dpt")
@@ -56,7 +56,7 @@ class DPTHead(nn.Module):
         super().__init__()
         check_range("width", width, 2, 8192)
         self.pyramid = not isinstance(channels, int)
-        self.decoder = DPTDecoder(per_level(channels), (4, 8, 16, 32) if self.pyramid else [8] * 4, [False] * 4, readout="ignore",
+        self.decoder = DPTDecoder(level_channels(channels), (4, 8, 16, 32) if self.pyramid else [8] * 4, [False] * 4, readout="ignore",
                                   intermediate_channels=(width // 2, width, 2 * width, 2 * width), fusion_channels=width)
         self.classify = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, num_classes, 1))
     def forward(self, features: list[Tensor], # four of (b, c, h, w)
@@ -65,27 +65,27 @@ class DPTHead(nn.Module):
     ) -> Tensor: # (b, k, H, W)
         if len(features) != 4: raise ValueError(f"The dpt head fuses four levels, not {len(features)}; give four out_layers.")
         h, w = features[0].shape[-2:]
-        if self.pyramid: return at_size(self.classify(self.decoder(features, [None] * 4)), size)
+        if self.pyramid: return resize_bilinear(self.classify(self.decoder(features, [None] * 4)), size)
         bottom = (h + 3) // 4 * 4 - h  # -h % 4, in a form that torch.export can reason about
         right = (w + 3) // 4 * 4 - w
         padded = [F.pad(f, (0, right, 0, bottom), mode="replicate") for f in features]
-        return at_size(self.classify(self.decoder(padded, [None] * 4))[..., :4 * h, :4 * w], size)
+        return resize_bilinear(self.classify(self.decoder(padded, [None] * 4))[..., :4 * h, :4 * w], size)
 
 # %% ../../nbs/04_models/02_heads.ipynb #c0ffee02
 class LevelFilters(nn.Module):
-    "What a head reads of its levels: of each the part that a filter keeps. ValueError as `bands_for`, and where none of that is read."
+    "What a head reads of its levels: of each the part that a filter keeps. ValueError as `create_bands`, and where none of that is read."
     def __init__(self, band, # spec of a band, or four with spaces between
                  reads=range(4)): # levels that the head looks at
         super().__init__()
-        given = dict(enumerate(bands_for(band, 4)))
+        given = dict(enumerate(create_bands(band, 4)))
         filtered = [level for level, one in given.items() if not isinstance(one, AllPass)]
         if filtered and not set(filtered) & set(reads): raise ValueError(
-            f"head_band={shown(band)} filters levels {filtered}, but this head reads {list(reads)} alone: give one filter, for all.")
+            f"head_band={short_repr(band)} filters levels {filtered}, but this head reads {list(reads)} alone: give one filter, for all.")
         self.bands = [one if level in reads else AllPass() for level, one in given.items()]
         self.learnt = nn.ModuleDict({str(level): one for level, one in enumerate(self.bands) if isinstance(one, nn.Module)})
     def forward(self, features: list[Tensor] # (b, c, h, w) each
     ) -> list[Tensor]: # like them
-        return [f if isinstance(band, AllPass) else split(f, band)[0] for f, band in zip(features, self.bands, strict=True)]
+        return [f if isinstance(band, AllPass) else split_by_band(f, band)[0] for f, band in zip(features, self.bands, strict=True)]
 
 # %% ../../nbs/04_models/02_heads.ipynb #ab68632e
 def list_heads() -> list[str]:

@@ -16,16 +16,13 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from fastcore.basics import patch
 from ..core.registry import check_range
-from .heads import HEADS, at_size, per_level
+from .heads import HEADS, resize_bilinear, level_channels
 
 # %% auto #0
-__all__ = ['pyramid', 'sine_positions', 'centres', 'sample', 'sample_each', 'deformable_attention', 'DeformableAttention',
-           'in_sides', 'feed_forward', 'EncoderLayer', 'conv_norm', 'PixelDecoder', 'DecoderLayer', 'stack_of_layers',
-           'blocked_cells', 'Mask2Former', 'semantic', 'Things', 'things', 'dice', 'matching_costs', 'Match', 'match',
-           'uncertain_points', 'mask_losses', 'class_loss', 'mean_over_processes', 'in_turn']
+__all__ = ['Mask2Former', 'mean_over_processes']
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #143fbd51
-def pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest block to the last
+def feature_pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest block to the last
 ) -> list[Tensor]: # sides times 4, 2, 1, 1/2
     "One level per block, the finest first; ValueError for other than four blocks or a grid too small to halve."
     if len(features) != 4: raise ValueError(f"mask2former reads four levels, not {len(features)}; give four out_layers.")
@@ -53,7 +50,7 @@ def sine_positions(x: Tensor # (b, c, h, w), c a multiple of 4
     of_columns = repeat(side(w), "w c -> (h w) c", h=h)
     return torch.cat([of_rows, of_columns], 1)
 
-def centres(x: Tensor) -> Tensor: # of a (b, c, h, w) grid's cells: (h*w, 2), x before y, in 0..1
+def cell_centres(x: Tensor) -> Tensor: # of a (b, c, h, w) grid's cells: (h*w, 2), x before y, in 0..1
     h, w = x.shape[-2:]
     down = (torch.arange(h, device=x.device) + .5) / h
     across = (torch.arange(w, device=x.device) + .5) / w
@@ -61,17 +58,17 @@ def centres(x: Tensor) -> Tensor: # of a (b, c, h, w) grid's cells: (h*w, 2), x 
     return rearrange(torch.stack(grid, -1), "h w xy -> (h w) xy")
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #0743ec23
-def sample(maps: Tensor, # (b, c, h, w)
+def sample_maps(maps: Tensor, # (b, c, h, w)
            points: Tensor, # (b, p, 2) x, y in 0..1
 ) -> Tensor: # (b, c, p)
     "Maps at points, bilinear."
     return F.grid_sample(maps, 2 * points[:, :, None] - 1, align_corners=False)[..., 0]
 
-def sample_each(masks: Tensor, # (n, h, w)
+def sample_masks(masks: Tensor, # (n, h, w)
                 points: Tensor, # (n, p, 2) x, y in 0..1
 ) -> Tensor: # (n, p)
     "Each mask at points of its own."
-    return sample(masks[:, None], points)[:, 0]
+    return sample_maps(masks[:, None], points)[:, 0]
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #7db4232c
 def deformable_attention(value: Tensor, # (b, n, heads, d) values of all levels, one level after the other
@@ -109,14 +106,14 @@ class DeformableAttention(nn.Module):
         heads, levels, points = self.shape
         asking = (x + positions).to(x.dtype)  # places are float32, also after half()
         offsets = self.sampling_offsets(asking).unflatten(-1, (*self.shape, 2))
-        where = reference[:, None, None, None] + in_sides(offsets, sizes)
+        where = reference[:, None, None, None] + normalise_offsets(offsets, sizes)
         weights = self.attention_weights(asking).unflatten(-1, (heads, levels * points)).softmax(-1)
         weights = weights.unflatten(-1, (levels, points))
         value = self.value_proj(x).unflatten(-1, (heads, -1))
         return self.output_proj(deformable_attention(value, sizes, where, weights).to(value.dtype))
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #96a91b61
-def in_sides(offsets: Tensor, # (b, n, heads, levels, points, 2) x, y in cells of each level
+def normalise_offsets(offsets: Tensor, # (b, n, heads, levels, points, 2) x, y in cells of each level
              sizes: list, # (h, w) of each level
 ) -> Tensor: # the same in sides of each level
     "Offsets by cells as parts of a level's width and height."
@@ -129,7 +126,7 @@ def in_sides(offsets: Tensor, # (b, n, heads, levels, points, 2) x, y in cells o
 # %% ../../nbs/04_models/03_mask2former.ipynb #5f0fd5ee
 @patch
 @torch.no_grad()
-def point_outwards(self:DeformableAttention) -> None:
+def init_offsets(self:DeformableAttention) -> None:
     "The published start: one direction per head, one distance per point; equal weights."
     heads, levels, points = self.shape
     angle = torch.arange(heads) * (2 * math.pi / heads)
@@ -182,7 +179,7 @@ class PixelDecoder(nn.Module):
         check_range("width", width, 1, 8192)
         check_range("encoder_layers", layers, 1, 100)
         check_range("encoder_hidden", hidden, 1, 100_000)
-        finest, *coarser = per_level(channels)
+        finest, *coarser = level_channels(channels)
         self.input_convs = nn.ModuleList(conv_norm(c, width, 1, bias=True) for c in reversed(coarser))
         encoder = [EncoderLayer(width, heads, hidden) for _ in range(layers)]
         self.encoder = _named(layers=nn.ModuleList(encoder))
@@ -199,13 +196,13 @@ def forward(self:PixelDecoder, levels: list[Tensor] # four of (b, c, h, w), the 
     maps = [conv(f) for conv, f in zip(self.input_convs, reversed(coarser))]
     sizes = [m.shape[-2:] for m in maps]
     positions = torch.cat([sine_positions(m) + code for m, code in zip(maps, self.level_encoding.weight)])
-    reference = torch.cat([centres(m) for m in maps])
+    reference = torch.cat([cell_centres(m) for m in maps])
     x = torch.cat([rearrange(m, "b c h w -> b (h w) c") for m in maps], 1)
     for layer in self.encoder.layers: x = layer(x, positions, reference, sizes)
     by_level = x.split([h * w for h, w in sizes], 1)
     maps = [rearrange(tokens, "b (h w) c -> b c h w", h=h) for tokens, (h, _) in zip(by_level, sizes)]
     fine = self.lateral_convs[0](finest)
-    context = at_size(maps[-1], fine.shape[-2:])
+    context = resize_bilinear(maps[-1], fine.shape[-2:])
     return self.mask_feature(self.output_convs[0]((fine + context).to(fine.dtype))), maps
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #0e89b85e
@@ -225,7 +222,7 @@ class DecoderLayer(nn.Module):
         x = self.norms[1](x + told)
         return self.norms[2](x + self.ffn.layers(x))
 
-def stack_of_layers(layers: int, width: int, heads: int, hidden: int) -> nn.ModuleDict: # under the published names
+def transformer_decoder(layers: int, width: int, heads: int, hidden: int) -> nn.ModuleDict: # under the published names
     "So many decoder layers, and the norm behind each answer."
     check_range("decoder_layers", layers, 1, 100)
     check_range("decoder_hidden", hidden, 1, 100_000)
@@ -233,11 +230,11 @@ def stack_of_layers(layers: int, width: int, heads: int, hidden: int) -> nn.Modu
     return _named(layers=made, post_norm=nn.LayerNorm(width))
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #338851b4
-def blocked_cells(masks: Tensor, # (b, q, H, W) logits
+def attention_mask(masks: Tensor, # (b, q, H, W) logits
                   size: tuple, # (h, w) of the level that is read
 ) -> Tensor: # bool (b, q, h*w), True where a query may not read
     "Where a query's mask says less than one half; nowhere, if it says so everywhere."
-    low = at_size(masks.detach(), size).sigmoid().flatten(2) < .5
+    low = resize_bilinear(masks.detach(), size).sigmoid().flatten(2) < .5
     return low & ~low.all(-1, keepdim=True)
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #6c134db0
@@ -263,7 +260,7 @@ class Mask2Former(nn.Module):
         self.points = check_range("points", points, 1, 10 ** 6)
         self.linked = linked
         self.pixel_decoder = PixelDecoder(channels, width, encoder_layers, num_heads, encoder_hidden)
-        self.transformer_decoder = stack_of_layers(decoder_layers, width, num_heads, decoder_hidden)
+        self.transformer_decoder = transformer_decoder(decoder_layers, width, num_heads, decoder_hidden)
         self.make_queries(check_range("num_queries", num_queries, 1, 10_000), width)
         self.start()
 
@@ -299,7 +296,7 @@ def start(self:Mask2Former) -> None:
     nn.init.zeros_(decoder.mask_feature.bias)
     for p in (*decoder.encoder.parameters(), *self.transformer_decoder.parameters()):
         if p.dim() > 1: nn.init.xavier_normal_(p)
-    for layer in decoder.encoder.layers: layer.self_attn.point_outwards()
+    for layer in decoder.encoder.layers: layer.self_attn.init_offsets()
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #dba7e300
 @patch
@@ -327,13 +324,13 @@ def answers(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
             queries: Tensor | None = None, # (q, c) of the adapter
 ) -> list[tuple[Tensor, Tensor]]: # class and mask logits, before the first layer and after each
     "What the queries say, layer by layer."
-    pixels, maps = self.pixel_decoder(pyramid(features))
+    pixels, maps = self.pixel_decoder(feature_pyramid(features))
     place, x = self.queries(queries, pixels.shape[0])  # len() would fix the batch of an exported model
     said = [self.answer(x, pixels)]
     for i, layer in enumerate(self.transformer_decoder.layers):
         level = maps[i % 3]
         _, masks = said[-1]
-        blocked = blocked_cells(masks, level.shape[-2:])
+        blocked = attention_mask(masks, level.shape[-2:])
         in_each_head = repeat(blocked, "b q n -> (b heads) q n", heads=self.num_heads)
         tokens = rearrange(level, "b c h w -> b (h w) c") + self.level_embed.weight[i % 3]
         x = layer(x, place, tokens, sine_positions(level), in_each_head)
@@ -341,40 +338,40 @@ def answers(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
     return said
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #2b9f0d88
-def semantic(classes: Tensor, # (b, q, k+1) logits
+def semantic_scores(classes: Tensor, # (b, q, k+1) logits
              masks: Tensor, # (b, q, h, w) logits
              size: tuple | None = None, # (H, W); None keeps the masks' own
 ) -> Tensor: # (b, k, H, W) scores
     "Sum over queries of class probability times mask probability; no object counts for nothing."
     with torch.autocast(masks.device.type, enabled=False):
         shares = classes.float().softmax(-1)[..., :-1]
-        return torch.einsum("bqk,bqhw->bkhw", shares, at_size(masks.float(), size).sigmoid())
+        return torch.einsum("bqk,bqhw->bkhw", shares, resize_bilinear(masks.float(), size).sigmoid())
 
 @patch
 def forward(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
            queries: Tensor | None = None, # (q, c) of the adapter
            size: tuple | None = None, # (H, W) of the scores; None: a quarter of a patch per cell
-) -> Tensor: # (b, k, H, W) scores, see `semantic`
-    return semantic(*self.answers(features, queries)[-1], size)
+) -> Tensor: # (b, k, H, W) scores, see `semantic_scores`
+    return semantic_scores(*self.answers(features, queries)[-1], size)
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #3e114327
-class Things(NamedTuple):
+class Targets(NamedTuple):
     "What should be found in an image."
     ids: Tensor # (n,) classes that occur
     masks: Tensor # (n, H, W) where, 0. and 1.
 
-def things(labels: Tensor, # (H, W) int64, 255 ignored
+def semantic_targets(labels: Tensor, # (H, W) int64, 255 ignored
            num_classes: int, # k
-) -> Things:
+) -> Targets:
     "One thing per class in the image; ValueError for an id that is no class."
     present = labels.unique()
     present = present[present != 255]
     if len(present) and not 0 <= present[0] <= present[-1] < num_classes:
         raise ValueError(f"Labels {present.tolist()} for {num_classes} classes: ids go from 0 to {num_classes - 1}, or 255.")
-    return Things(present, (labels == present[:, None, None]).float())
+    return Targets(present, (labels == present[:, None, None]).float())
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #aa0f6ead
-def dice(overlap, # of two masks: sum of their products
+def dice_loss(overlap, # of two masks: sum of their products
          ours, # sum of the one
          theirs, # of the other
 ): # 0 for equal masks, towards 1 for apart ones
@@ -390,7 +387,7 @@ def matching_costs(classes: Tensor, # (q, k+1) logits
     shares = classes.softmax(-1)
     inside = masks.sigmoid()
     cross = F.softplus(masks).sum(1)[:, None] - masks @ truth.T # as softplus(-x) is softplus(x) - x
-    apart = dice(inside @ truth.T, inside.sum(1)[:, None], truth.sum(1))
+    apart = dice_loss(inside @ truth.T, inside.sum(1)[:, None], truth.sum(1))
     return torch.stack([-2 * shares[:, wanted], 5 * cross / masks.shape[1], 5 * apart])
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #9ffe548d
@@ -399,7 +396,7 @@ class Match(NamedTuple):
     queries: Tensor # (m,) in ascending order
     things: Tensor # (m,) the thing of each
 
-def match(cost: Tensor # (q, n)
+def hungarian_match(cost: Tensor # (q, n)
 ) -> Match:
     "The cheapest one-to-one assignment; a model that broke down gets any, so that the loss can say so."
     pairs = linear_sum_assignment(cost.nan_to_num(1e6, 1e6, -1e6).cpu().numpy())
@@ -413,7 +410,7 @@ def uncertain_points(masks: Tensor, # (n, h, w) logits
     "Points for the loss (PointRend, section 3.1): three quarters of them the least certain of 3p."
     many = draw(len(masks), 3 * points, 2, device=masks.device)
     chosen = int(.75 * points)
-    doubt = -sample_each(masks, many).abs()
+    doubt = -sample_masks(masks, many).abs()
     best = doubt.topk(chosen, dim=1).indices
     doubtful = many.take_along_dim(best[..., None], 1)
     by_chance = draw(len(masks), points - chosen, 2, device=masks.device)
@@ -424,7 +421,7 @@ def mask_losses(masks: Tensor, # (n, p) logits
                 count: Tensor | float, # what they are averaged over
 ) -> tuple[Tensor, Tensor]: # cross-entropy and dice, weighted 5 and 5
     inside = masks.sigmoid()
-    apart = dice((inside * truth).sum(1), inside.sum(1), truth.sum(1))
+    apart = dice_loss((inside * truth).sum(1), inside.sum(1), truth.sum(1))
     cross = F.binary_cross_entropy_with_logits(masks, truth, reduction="sum") / masks.shape[1]
     return 5 * cross / count, 5 * apart.sum() / count
 
@@ -448,35 +445,35 @@ def mean_over_processes(x: Tensor) -> Tensor: # the same in every process
 @torch.no_grad()
 def assign(self:Mask2Former, classes: Tensor, # (b, q, k+1) logits
            masks: Tensor, # (b, q, h, w) logits
-           wanted: list[Things], # one per image
-           draws: list, # one per image: where its points come from, see `draws_of`
+           wanted: list[Targets], # one per image
+           draws: list, # one per image: where its points come from, see `samplers`
 ) -> list[Match]: # one per image
     "Match each image at points of its own, the same for all of its queries; in float64, as alike queries nearly tie."
     pairs = []
     for scores, drawn, (ids, truth), draw in zip(classes, masks, wanted, draws):
         points = draw(1, self.points, 2, device=drawn.device)
-        at_points = sample(drawn[None], points)[0].double()
-        true_at_points = sample(truth[None], points)[0].double()
+        at_points = sample_maps(drawn[None], points)[0].double()
+        true_at_points = sample_maps(truth[None], points)[0].double()
         cost = matching_costs(scores.double(), at_points, ids, true_at_points).sum(0)
-        pairs.append(match(cost))
+        pairs.append(hungarian_match(cost))
     return pairs
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #02754612
 @patch
-def draws_of(self:Mask2Former, seeds, # one per image, or none
+def samplers(self:Mask2Former, seeds, # one per image, or none
              images: int, device) -> list: # one per image: (*shape, device=) -> uniform numbers
     "Where the points of each image come from: numbers of its own where it has a seed, else torch's."
     if not len(seeds): return [self.draw] * images
     return [partial(torch.rand, generator=torch.Generator(device).manual_seed(seed)) for seed in seeds]
 
-def in_turn(draws: list, counts: list[int]): # of masks; both one per image
+def draw_per_image(draws: list, counts: list[int]): # of masks; both one per image
     "How the masks of a batch are drawn for: those of each image from its own numbers."
     def draw(masks, *shape, device): # there are sum(counts) masks
         return torch.cat([own(n, *shape, device=device) for own, n in zip(draws, counts)])
     return draw
 
 @patch
-def counted(self:Mask2Former, wanted: list[Things], queries: int # of an image
+def normalisers(self:Mask2Former, wanted: list[Targets], queries: int # of an image
 ) -> Tensor: # (2,): things, and the weight of all queries; averaged over processes
     "What the losses of masks are averaged over, and those of classes."
     found = [min(len(image.ids), queries) for image in wanted]
@@ -488,18 +485,18 @@ def counted(self:Mask2Former, wanted: list[Things], queries: int # of an image
 @patch
 def layer_losses(self:Mask2Former, classes: Tensor, # (b, q, k+1) logits
                  masks: Tensor, # (b, q, h, w) logits
-                 wanted: list[Things], # one per image
+                 wanted: list[Targets], # one per image
                  counts: Tensor, # (2,): what the losses of masks are averaged over, and those of classes
-                 draws: list, # one per image, see `draws_of`
+                 draws: list, # one per image, see `samplers`
 ) -> dict[str, Tensor]: # by name
     "The three losses of one layer's answers."
     pairs = self.assign(classes, masks, wanted, draws)
     chosen = torch.cat([drawn[pair.queries] for drawn, pair in zip(masks, pairs)])
     truth = torch.cat([image.masks[pair.things] for image, pair in zip(wanted, pairs)])
     with torch.no_grad():
-        points = uncertain_points(chosen, self.points, in_turn(draws, [len(pair.queries) for pair in pairs]))
-        true_at_points = sample_each(truth, points)
-    cross, apart = mask_losses(sample_each(chosen, points), true_at_points, counts[0])
+        points = uncertain_points(chosen, self.points, draw_per_image(draws, [len(pair.queries) for pair in pairs]))
+        true_at_points = sample_masks(truth, points)
+    cross, apart = mask_losses(sample_masks(chosen, points), true_at_points, counts[0])
     ids = torch.full(classes.shape[:2], self.num_classes, device=classes.device)
     for row, image, pair in zip(ids, wanted, pairs): row[pair.queries] = image.ids[pair.things]
     of_classes = class_loss(classes.flatten(0, 1), ids.flatten(), counts[1])
@@ -514,11 +511,11 @@ def losses(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
 ) -> dict[str, Tensor]: # d0.loss_cls, d0.loss_mask, ... before the first layer, and on to loss_cls, ... of the last
     "All losses by their published names; in float32, whatever the features came in."
     said = self.answers(features, queries)
-    wanted = [things(label, self.num_classes) for label in labels]
-    draws = self.draws_of(seeds, len(labels), labels.device)
+    wanted = [semantic_targets(label, self.num_classes) for label in labels]
+    draws = self.samplers(seeds, len(labels), labels.device)
     by_name = {}
     with torch.autocast(labels.device.type, enabled=False):
-        counts = self.counted(wanted, said[0][0].shape[1])
+        counts = self.normalisers(wanted, said[0][0].shape[1])
         for i, (classes, masks) in enumerate(said):
             prefix = f"d{i}." if i < len(said) - 1 else ""
             of_layer = self.layer_losses(classes.float(), masks.float(), wanted, counts, draws)

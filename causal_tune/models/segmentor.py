@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from fastcore.basics import patch
-from ..core.registry import check_range, parse_spec, seed_of
+from ..core.registry import check_range, parse_spec, derive_seed
 from ..core.tensors import check_finite
-from ..data.images import line_of, pair, read_image, resize, windows
+from ..data.images import display_path, to_hw, read_image, resize, sliding_windows
 from .backbones import Backbone, create_backbone
-from .heads import HEADS, at_size, create_head
+from .heads import HEADS, resize_bilinear, create_head
 from .mask2former import mean_over_processes  # and its head is registered
 
 # %% auto #0
-__all__ = ['Segmentor', 'start_from', 'create_segmentor', 'at_least', 'no_class', 'labels_of']
+__all__ = ['Segmentor', 'create_segmentor']
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module):
@@ -34,7 +34,7 @@ class Segmentor(nn.Module):
         self.recipe = None # how it was trained: both are set by training, and where a checkpoint is read
         self.window = None # (h, w) in pixels, through which it looks where nothing else is said
         if not head.uses_queries: # nothing would ever train the adapter's query link
-            for p in backbone.adapter.link_parameters(): p.requires_grad_(False)
+            for p in backbone.adapter.query_parameters(): p.requires_grad_(False)
     @property
     def adapter(self): return self.backbone.adapter
     def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
@@ -56,7 +56,7 @@ def loss(self:Segmentor, images: Tensor, # (b, 3, H, W) normalised
     "The head's own loss, or cross-entropy. Averaged over processes it is the loss of all their images."
     labelled = mean_over_processes((labels != 255).sum().float()) # pixels
     if not hasattr(self.head, "loss"):
-        scores = at_size(self(images), labels.shape[-2:])
+        scores = resize_bilinear(self(images), labels.shape[-2:])
         return F.cross_entropy(scores, labels, ignore_index=255, reduction="sum") / labelled.clamp(min=1e-9)
     (H, W), (h, w), (p, q) = images.shape[-2:], labels.shape[-2:], self.backbone.patch_size
     bottom = round(-H % p * h / H)  # rows that padding adds, in label pixels
@@ -65,11 +65,11 @@ def loss(self:Segmentor, images: Tensor, # (b, 3, H, W) normalised
     return value * labelled.sign()  # computed all the same: other processes may wait for this one's share
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #c0ffee10
-def start_from(seed: int | None, # of a model; None leaves torch's state as it is
+def seed_weights(seed: int | None, # of a model; None leaves torch's state as it is
                part: int, # 1: backbone and adapter, 2: head
 ) -> None:
     "Let a part of a model draw its initial weights from numbers of its own, whatever the other part drew."
-    if seed is not None: torch.manual_seed(seed_of(seed, part, 0))
+    if seed is not None: torch.manual_seed(derive_seed(seed, part, 0))
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #eb85e5aa
 def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
@@ -85,13 +85,13 @@ def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
     check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
     name, given = parse_spec(head)
     if not isinstance(backbone, Backbone):
-        start_from(seed, 1)
+        seed_weights(seed, 1)
         if HEADS[name].uses_queries: options.setdefault("query_dim", given.get("width", 256))
         backbone = create_backbone(backbone, adapter, **options)
     elif adapter != "none" or options:
         raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
     linked = backbone.adapter.queries() is not None
-    start_from(seed, 2)
+    seed_weights(seed, 2)
     return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked, head_band), num_classes)
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #5234a7b1
@@ -102,7 +102,7 @@ def normalise(self:Segmentor, images: Tensor # (b, 3, H, W) uint8 or float in 0.
     return self.backbone.normalise(images)
 
 @patch
-def prepared(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
+def preprocess(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
              size: int | tuple | None = None, # side or (h, w) that the model is to see; that of the images by default
              antialias: bool = True, # see `resize`
 ) -> Tensor: # (b, 3, h, w) float32
@@ -113,7 +113,7 @@ def prepared(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
     return self.backbone.standardise(x)
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #c0fe0071
-def at_least(images: Tensor, # (b, 3, H, W), normalised
+def pad_to(images: Tensor, # (b, 3, H, W), normalised
              size: tuple[int, int], # (h, w)
 ) -> Tensor: # (b, 3, max(H, h), max(W, w))
     "Images padded with the mean colour at the right and the bottom, up to a size."
@@ -132,10 +132,10 @@ def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
     window = window or self.window
     if window is None: return self(images)
     H, W = images.shape[-2:]
-    if self.window or self.adapter.square: images = at_least(images, pair(window))
+    if self.window or self.adapter.square: images = pad_to(images, to_hw(window))
     total = images.new_zeros(len(images), self.num_classes, *images.shape[-2:])
     count = images.new_zeros(images.shape[-2:])
-    places = windows(count.shape, window, stride)
+    places = sliding_windows(count.shape, window, stride)
     for start in range(0, len(places), at_once):
         some = places[start:start + at_once]
         scores = self(torch.cat([images[place] for place in some])).split(len(images))
@@ -146,7 +146,7 @@ def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
 
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #0073b15d
-def no_class(names, # of images
+def non_finite_error(names, # of images
              wrong: int, pixels: int, # how many pixels, of how many
              scores, # what they are
 ) -> FloatingPointError: # to be raised by the caller
@@ -155,7 +155,7 @@ def no_class(names, # of images
         f"{', '.join(map(str, names[:3])) or 'The image'}: {wrong} of {pixels} pixels have no class, as their scores are {scores}. "
         "Have the weights diverged (a lower lr may help) or been damaged? With reduced precision, try --precision no.")
 
-def labels_of(scores: Tensor, # (b, k, ...)
+def labels_from_scores(scores: Tensor, # (b, k, ...)
               names=(), # of the b images, for the error
 ) -> Tensor: # (b, ...) int64 class ids
     "The class with the highest score. FloatingPointError where that is not finite, for then there is none."
@@ -164,11 +164,11 @@ def labels_of(scores: Tensor, # (b, k, ...)
     if finite.all(): return labels
     wrong = (~finite).reshape(len(finite), -1).any(1).tolist()
     named = [name for name, bad in zip(names, wrong) if bad]
-    raise no_class(named, (~finite).sum(), finite.numel(), best[~finite][0].item())
+    raise non_finite_error(named, (~finite).sum(), finite.numel(), best[~finite][0].item())
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #11b16631
 @patch
-def scores_of(self:Segmentor, rgb: np.ndarray, # (H, W, 3) uint8
+def image_scores(self:Segmentor, rgb: np.ndarray, # (H, W, 3) uint8
               size, window, stride, antialias, # as for `predict`
 ) -> Tensor: # (1, k, H, W), on the model's device
     "The scores of one image, in evaluation mode."
@@ -176,7 +176,7 @@ def scores_of(self:Segmentor, rgb: np.ndarray, # (H, W, 3) uint8
     x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device)
     was_training = self.training
     self.eval()
-    logits = self.slide(self.prepared(x, size, antialias), window, stride)
+    logits = self.slide(self.preprocess(x, size, antialias), window, stride)
     self.train(was_training)
     return F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False) if size else logits
 
@@ -190,15 +190,15 @@ def predict(self:Segmentor, image, # path, PIL image, array (H, W, 3), tensor (3
             name: str | None = None, # of the image, for errors; its path by default
             scores: bool = False, # give those of all classes instead
 ) -> np.ndarray: # (H, W) uint8 class ids, or (k, H, W) float32 scores; of a list a list, of a batch (b, ...)
-    "The class of every pixel of images of any size. Errors as `read_image`, `slide` and `labels_of`."
+    "The class of every pixel of images of any size. Errors as `read_image`, `slide` and `labels_from_scores`."
     several = isinstance(image, (list, tuple))
     if several or getattr(image, "ndim", 0) == 4:
         found = [self.predict(one, size, window, stride, antialias, name, scores) for one in image]
         return found if several or not found else np.stack(found)
     rgb = read_image(image)
-    if name is None and isinstance(image, (str, Path)): name = line_of(image)
-    found = self.scores_of(rgb, size, window, stride, antialias)
-    labels = labels_of(found, [name] if name else ())
+    if name is None and isinstance(image, (str, Path)): name = display_path(image)
+    found = self.image_scores(rgb, size, window, stride, antialias)
+    labels = labels_from_scores(found, [name] if name else ())
     return found[0].float().cpu().numpy() if scores else labels[0].to(torch.uint8).cpu().numpy()
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #84567e04

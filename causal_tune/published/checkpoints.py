@@ -17,39 +17,35 @@ from timm.layers.activations import QuickGELU
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from ..core.registry import check_range, parse_spec, unknown
-from ..core.files import whole_file
-from ..core.tensors import check_finite, foreign, named_tensors, read_tensors
+from ..core.registry import check_range, parse_spec, unknown_name
+from ..core.files import atomic_write
+from ..core.tensors import check_finite, loading_errors, named_tensors, read_tensors
 from ..data.labels import CITYSCAPES
 from ..adapters.base import create_adapter
 import causal_tune.adapters.peers, causal_tune.adapters.released  # checkpoints of SET and Causal-Tune are of their released variants
 from ..models.backbones import create_backbone, use_attention
 from ..models.mask2former import Mask2Former
-from ..data.images import pair
+from ..data.images import to_hw
 from ..models.segmentor import Segmentor
 from ..training.recipe import Recipe
 
 # %% auto #0
-__all__ = ['PATCH', 'PARTS', 'TERMS', 'LICENCES', 'FILES', 'Placeholder', 'Unpickler', 'read_file', 'read_weights',
-           'backbone_weights', 'plain_names', 'split_published', 'is_eva', 'eva_names', 'folded', 'apart', 'fused',
-           'timm_names', 'resample_patches', 'resample_positions', 'is_clip', 'positions_for', 'convert_backbone',
-           'fit_backbone', 'check_fit', 'published_states', 'load_published', 'whole_backbone', 'PublishedViT',
-           'published_eva', 'depth_of', 'published_vit', 'published_adapter', 'published_head',
-           'segmentor_from_published', 'published_state', 'open_published', 'licence_of', 'bare', 'without_folders',
-           'markdown_table', 'results_of', 'terms_of', 'model_card', 'can_be_rebuilt', 'read_config', 'read_folder',
-           'HubSegmentor', 'fetched']
+__all__ = ['PATCH_WEIGHT', 'PUBLISHED_PREFIXES', 'read_weights', 'backbone_weights', 'split_published', 'to_timm_names',
+           'resample_patch_filters', 'resample_positions', 'convert_backbone', 'load_published', 'published_adapter',
+           'published_head', 'segmentor_from_published', 'published_state', 'open_published', 'model_card',
+           'HubSegmentor', 'fetch_from_hub']
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #d347445c
 import json
 from fnmatch import fnmatch
 from fastcore.basics import patch
 from huggingface_hub import ModelHubMixin, snapshot_download
-from ..core.registry import shown
+from ..core.registry import short_repr
 from ..data.labels import LabelSpace, space_from_dict, space_to_dict
-from ..data.images import line_of
+from ..data.images import display_path
 from ..models.backbones import PRESETS
-from ..training.recipe import set_fields, to_dict
-from ..training.loop import build, segmentor_of
+from ..training.recipe import nonempty_fields, recipe_to_dict
+from ..training.loop import build_segmentor, segmentor_from_saved
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #f5e5ae1d
 class Placeholder:
@@ -61,7 +57,7 @@ class Placeholder:
 _SAFE = {"collections.OrderedDict", "builtins.set", "builtins.frozenset", "builtins.complex", "torch.Size",
          *(f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "parameter"))}
 
-class Unpickler(pickle.Unpickler):
+class RestrictedUnpickler(pickle.Unpickler):
     "Builds tensors and plain containers; every other name in the file becomes a `Placeholder`."
     def find_class(self, module, name):
         module = module.replace("__builtin__", "builtins")  # as Python 2 called it, and old protocols still do
@@ -71,8 +67,8 @@ class Unpickler(pickle.Unpickler):
         return Placeholder
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #bb9fdef5
-_restricted = types.SimpleNamespace(__name__="restricted", Unpickler=Unpickler,
-                                    load=lambda file, **options: Unpickler(file, **options).load())
+_restricted = types.SimpleNamespace(__name__="restricted", Unpickler=RestrictedUnpickler,
+                                    load=lambda file, **options: RestrictedUnpickler(file, **options).load())
 
 def read_file(path # .safetensors, or whatever `torch.save` wrote
 ) -> dict: # what is in it, tensors on the CPU, objects of other kinds as placeholders
@@ -80,7 +76,7 @@ def read_file(path # .safetensors, or whatever `torch.save` wrote
     return read_tensors(path, pickle_module=_restricted)
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #aec49692
-PATCH = "patch_embed.proj.weight" # the filters; where they are, a transformer is
+PATCH_WEIGHT = "patch_embed.proj.weight" # the filters; where they are, a transformer is
 
 def read_weights(source # path, or a dict as such a file holds
 ) -> dict[str, Tensor]: # named tensors
@@ -90,9 +86,9 @@ def read_weights(source # path, or a dict as such a file holds
 def backbone_weights(source) -> dict[str, Tensor]: # likewise; names without `backbone.`
     "The weights of a transformer: a whole file, or the part of a checkpoint that is neither adapter nor head."
     state = read_weights(source)
-    if PATCH not in state: state = plain_names(state)
-    if PATCH not in state: state = split_published(state)["backbone"]
-    if PATCH not in state: raise ValueError(f"No transformer in it: {PATCH!r} is missing.")
+    if PATCH_WEIGHT not in state: state = strip_prefixes(state)
+    if PATCH_WEIGHT not in state: state = split_published(state)["backbone"]
+    if PATCH_WEIGHT not in state: raise ValueError(f"No transformer in it: {PATCH_WEIGHT!r} is missing.")
     return state
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #58bb3a83
@@ -100,7 +96,7 @@ _CLIP = [("conv1.", "patch_embed.proj."), ("transformer.resblocks.", "blocks."),
          ("ln_2.", "norm2."), ("attn.in_proj_", "attn.qkv."), ("attn.out_proj.", "attn.proj."), ("mlp.c_fc.", "mlp.fc1."),
          ("mlp.c_proj.", "mlp.fc2.")]
 
-def plain_names(state: dict[str, Tensor] # of a transformer, perhaps one of two
+def strip_prefixes(state: dict[str, Tensor] # of a transformer, perhaps one of two
 ) -> dict[str, Tensor]: # without prefix, CLIP's by timm's names
     "A transformer's weights on their own. What CLIP does with its last block's output is left out: no head reads that."
     for prefix in ("visual.", "model."):
@@ -114,16 +110,16 @@ def plain_names(state: dict[str, Tensor] # of a transformer, perhaps one of two
     return state | dict(cls_token=cls[None, None], pos_embed=pos[None])
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #27d15832
-PARTS = {"backbone.reins.": "adapter", "backbone.": "backbone", "decode_head.": "head"}  # the longer prefix first
+PUBLISHED_PREFIXES = {"backbone.reins.": "adapter", "backbone.": "backbone", "decode_head.": "head"}  # the longer prefix first
 
 def split_published(state: dict # named tensors of a checkpoint
 ) -> dict[str, dict]: # of adapter, backbone, head, and "unknown" for the rest
     "Sort a checkpoint's tensors by the part they belong to. The image normalisation it may hold is no weight."
-    parts = {part: {} for part in (*PARTS.values(), "unknown")}
+    parts = {part: {} for part in (*PUBLISHED_PREFIXES.values(), "unknown")}
     for name, tensor in state.items():
-        prefix = next((p for p in PARTS if name.startswith(p)), "")
-        if not name.startswith("data_preprocessor."): parts[PARTS.get(prefix, "unknown")][name[len(prefix):]] = tensor
-    parts["backbone"] = plain_names(parts["backbone"])
+        prefix = next((p for p in PUBLISHED_PREFIXES if name.startswith(p)), "")
+        if not name.startswith("data_preprocessor."): parts[PUBLISHED_PREFIXES.get(prefix, "unknown")][name[len(prefix):]] = tensor
+    parts["backbone"] = strip_prefixes(parts["backbone"])
     return parts
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #6092a148
@@ -140,7 +136,7 @@ def eva_names(state: dict[str, Tensor] # an EVA-02's weights, by its authors' na
     return {k: v for k, v in state.items() if not _EVA_ONLY.match(k)}
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #a948fe1d
-def folded(state: dict[str, Tensor] # weights, with SoMA's beside those that it tunes
+def merge_lora(state: dict[str, Tensor] # weights, with SoMA's beside those that it tunes
 ) -> dict[str, Tensor]: # without
     "W + BA in the place of W, A and B. ValueError where one of them is missing."
     state = dict(state)
@@ -152,14 +148,14 @@ def folded(state: dict[str, Tensor] # weights, with SoMA's beside those that it 
         state[names[0]] = W.float() + B.float() @ A.float()
     return state
 
-def apart(state: dict[str, Tensor] # of a transformer
+def split_qkv(state: dict[str, Tensor] # of a transformer
 ) -> dict[str, Tensor]: # q, k and v by themselves, as SoMA has them
     "Fused maps in three."
     parts = {k: v.chunk(3) for k, v in state.items() if ".attn.qkv." in k}
     names = {k: [k.replace(".qkv.", f".{part}.") for part in "qkv"] for k in parts}
     return {k: v for k, v in state.items() if k not in parts} | {n: t for k in parts for n, t in zip(names[k], parts[k])}
 
-def fused(state: dict[str, Tensor]) -> dict[str, Tensor]: # the other way
+def fuse_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]: # the other way
     "Maps in three as one, as DINOv2 has them."
     for name in [k for k in state if ".attn.q." in k]:
         parts = [name.replace(".attn.q.", f".attn.{part}.") for part in "qkv"]
@@ -170,10 +166,10 @@ def fused(state: dict[str, Tensor]) -> dict[str, Tensor]: # the other way
 # %% ../../nbs/09_published/01_checkpoints.ipynb #2cb9ecf4
 _RENAMED = [(r"mlp\.w12\.", "mlp.fc1."), (r"mlp\.w3\.", "mlp.fc2."), (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.")]
 
-def timm_names(state: dict[str, Tensor] # a transformer's weights, by Facebook's names, EVA's, SoMA's or timm's
+def to_timm_names(state: dict[str, Tensor] # a transformer's weights, by Facebook's names, EVA's, SoMA's or timm's
 ) -> dict[str, Tensor]: # by timm's
     "The weights as timm's `VisionTransformer` or `Eva` holds them."
-    state = fused(folded(state))
+    state = fuse_qkv(merge_lora(state))
     if is_eva(state): state = eva_names(state)
     for old, new in _RENAMED: state = {re.sub(old, new, k): v for k, v in state.items()}
     state.pop("mask_token", None)
@@ -184,12 +180,12 @@ def timm_names(state: dict[str, Tensor] # a transformer's weights, by Facebook's
     return state
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #e2997c33
-def resample_patches(weight: Tensor, # (c, 3, h, w)
+def resample_patch_filters(weight: Tensor, # (c, 3, h, w)
                      size: tuple[int, int], # new (h, w), in pixels
                      how: str = "bicubic", # or "pinv"
 ) -> Tensor: # (c, 3, *size)
     "Filters for another patch size: stretched like pictures, or such that enlarged patches get the answers they had."
-    if how not in ("bicubic", "pinv"): raise unknown("how", how, ["bicubic", "pinv"])
+    if how not in ("bicubic", "pinv"): raise unknown_name("how", how, ["bicubic", "pinv"])
     if tuple(weight.shape[-2:]) == tuple(size): return weight
     if how == "pinv": return resample_patch_embed(weight, list(size))
     return F.interpolate(weight.float(), size=size, mode="bicubic", align_corners=False).to(weight.dtype)
@@ -200,7 +196,7 @@ def resample_positions(pos: Tensor, # (1, n, c) for a square grid, with or witho
                        how: str = "bicubic", # or "bilinear"; or "pinv": timm's way, smoothed where it shrinks
 ) -> Tensor: # (1, n', c)
     "Positions for another grid, rectangular too; ValueError where the given ones belong to no square."
-    if how not in ("bicubic", "bilinear", "pinv"): raise unknown("how", how, ["bicubic", "pinv", "bilinear"])
+    if how not in ("bicubic", "bilinear", "pinv"): raise unknown_name("how", how, ["bicubic", "pinv", "bilinear"])
     side = math.isqrt(pos.shape[1])
     first = 0
     if side ** 2 != pos.shape[1]: # one entry more than a square
@@ -222,7 +218,7 @@ def _stretch(pos, first, old, new, antialias=False, mode="bicubic", **scale):
 # %% ../../nbs/09_published/01_checkpoints.ipynb #82a7179c
 def is_clip(state) -> bool: return "norm_pre.weight" in state # by timm's names
 
-def positions_for(state: dict[str, Tensor], # of a transformer, by timm's names for positions
+def published_positions(state: dict[str, Tensor], # of a transformer, by timm's names for positions
                   grid: tuple[int, int], # new (h, w), in patches
                   how: str = "bicubic", # as published adapters need it, or "pinv"
 ) -> Tensor: # (1, n, c)
@@ -246,30 +242,30 @@ def convert_backbone(src, # path or state dict of original weights, by its autho
     out = Path(out)
     whose = "This backbone" if isinstance(src, dict) else src # for errors
     if "pos_embed" not in state: raise ValueError(f"{whose} has no table of positions: it needs no conversion.")
-    with foreign(whose):
+    with loading_errors(whose):
         check_finite(state, whose)
-        state[PATCH] = resample_patches(state[PATCH], (patch_size, patch_size), how)
-        state["pos_embed"] = positions_for(state, (height // patch_size, width // patch_size), how)
+        state[PATCH_WEIGHT] = resample_patch_filters(state[PATCH_WEIGHT], (patch_size, patch_size), how)
+        state["pos_embed"] = published_positions(state, (height // patch_size, width // patch_size), how)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(out) as unfinished:
+    with atomic_write(out) as unfinished:
         if out.suffix == ".safetensors": save_file({k: v.clone().contiguous() for k, v in state.items()}, unfinished)
         else: torch.save(state, unfinished)
     return out
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #ea120d07
-def fit_backbone(state: dict[str, Tensor], # by timm's names
+def fit_to_grid(state: dict[str, Tensor], # by timm's names
                  grid: tuple[int, int], # patches of the model, (h, w)
                  patch: tuple[int, int], # pixels of a patch, (h, w)
 ) -> dict[str, Tensor]: # as published adapters need them
     "Weights for a model's patches and grid. Positions of the right number are taken as they are."
     state = dict(state)
-    if PATCH in state: state[PATCH] = resample_patches(state[PATCH], patch)
+    if PATCH_WEIGHT in state: state[PATCH_WEIGHT] = resample_patch_filters(state[PATCH_WEIGHT], patch)
     if "pos_embed" in state and state["pos_embed"].shape[1] - math.prod(grid) not in (0, 1):
-        state["pos_embed"] = positions_for(state, grid)
+        state["pos_embed"] = published_positions(state, grid)
     return state
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #850059fe
-def check_fit(modules: dict[str, nn.Module], # by the prefix of their names
+def check_names_and_shapes(modules: dict[str, nn.Module], # by the prefix of their names
               states: dict[str, dict], # likewise
 ) -> None:
     "ValueError that lists what is missing, unknown or of another shape, by name."
@@ -296,15 +292,15 @@ def published_states(segmentor: Segmentor, # of the same sizes
     "What a checkpoint has for each part of a segmentor. ValueError without a backbone, or where names or shapes do not fit."
     parts = split_published(read_weights(path_or_state_dict))
     if parts["unknown"]: raise ValueError(f"Not of a published checkpoint: {', '.join(list(parts['unknown'])[:3])} "
-                                          f"({len(parts['unknown'])} in all); names begin with {', '.join(PARTS)}.")
+                                          f"({len(parts['unknown'])} in all); names begin with {', '.join(PUBLISHED_PREFIXES)}.")
     model = segmentor.backbone.model
     if not isinstance(model, (VisionTransformer, Eva)):
         raise ValueError(f"Published checkpoints are for plain vision transformers, not for a {type(model).__name__}.")
-    with foreign("The backbone"):
-        vit = whole_backbone(parts, backbone)
-        parts["backbone"] = fit_backbone(vit, model.patch_embed.grid_size, model.patch_embed.patch_size)
-    states = {p: {k: v for k, v in parts[part].items() if not _UNUSED.match(p + k)} for p, part in PARTS.items()}
-    check_fit(_modules(segmentor), states)
+    with loading_errors("The backbone"):
+        vit = complete_backbone(parts, backbone)
+        parts["backbone"] = fit_to_grid(vit, model.patch_embed.grid_size, model.patch_embed.patch_size)
+    states = {p: {k: v for k, v in parts[part].items() if not _UNUSED.match(p + k)} for p, part in PUBLISHED_PREFIXES.items()}
+    check_names_and_shapes(_modules(segmentor), states)
     for p in states: check_finite({p + name: v for name, v in states[p].items()}, "This checkpoint")
     return states
 
@@ -319,15 +315,15 @@ def load_published(segmentor: Segmentor, # of the same sizes
     return segmentor
 
 def _modules(segmentor): # by published prefix
-    return dict(zip(PARTS, (segmentor.adapter, segmentor.backbone.model, segmentor.head)))
+    return dict(zip(PUBLISHED_PREFIXES, (segmentor.adapter, segmentor.backbone.model, segmentor.head)))
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #f649f9f1
-def whole_backbone(parts, backbone=None) -> dict[str, Tensor]: # by timm's names
+def complete_backbone(parts, backbone=None) -> dict[str, Tensor]: # by timm's names
     "The backbone that is given, with what the checkpoint itself holds of it on top."
     vit = backbone_weights(backbone) if backbone is not None else {}
-    if any(".attn.q." in k for k in parts["backbone"]): vit = apart(vit) # SoMA's, trained on three maps
+    if any(".attn.q." in k for k in parts["backbone"]): vit = split_qkv(vit) # SoMA's, trained on three maps
     vit = vit | parts["backbone"]
-    if PATCH in vit: return timm_names(vit)
+    if PATCH_WEIGHT in vit: return to_timm_names(vit)
     raise ValueError("This checkpoint holds no backbone: adapter and head were trained on one and mean nothing without "
                      "it. Pass backbone='path/to/converted.pth'; convert_backbone makes that file.")
 
@@ -353,15 +349,15 @@ def published_eva(state: dict[str, Tensor], # by timm's names
                   img_size: int | tuple, # side, or (h, w), in pixels
 ) -> Eva: # of its sizes, with random weights
     "The EVA-02 that these weights belong to. Its rotations are those of 16 x 16 patches, stretched, as published."
-    width = len(state[PATCH])
+    width = len(state[PATCH_WEIGHT])
     hidden = len(state["blocks.0.mlp.fc1_g.weight"])
     return Eva(
-        pair(img_size), tuple(state[PATCH].shape[-2:]), num_classes=0, global_pool="", embed_dim=width, num_heads=num_heads,
-        depth=depth_of(state), mlp_ratio=(hidden + .5) / width, qkv_fused=False, swiglu_mlp=True,
+        to_hw(img_size), tuple(state[PATCH_WEIGHT].shape[-2:]), num_classes=0, global_pool="", embed_dim=width, num_heads=num_heads,
+        depth=count_blocks(state), mlp_ratio=(hidden + .5) / width, qkv_fused=False, swiglu_mlp=True,
         scale_mlp="blocks.0.mlp.norm.weight" in state, scale_attn_inner="blocks.0.attn.norm.weight" in state,
         use_rot_pos_emb=True, ref_feat_shape=(16, 16), dynamic_img_size=True, use_fc_norm=False, use_post_transformer_norm=False)
 
-def depth_of(state) -> int: return len({k.split(".")[1] for k in state if k.startswith("blocks.")}) # number of blocks
+def count_blocks(state) -> int: return len({k.split(".")[1] for k in state if k.startswith("blocks.")}) # number of blocks
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #52b38071
 def published_vit(state: dict[str, Tensor], # by timm's names
@@ -369,16 +365,16 @@ def published_vit(state: dict[str, Tensor], # by timm's names
                   img_size: int | tuple, # side, or (h, w), in pixels
 ) -> PublishedViT | Eva: # of its sizes, with random weights
     "The transformer that these weights belong to; ValueError where `num_heads` does not divide its width."
-    width = len(state[PATCH])
-    patch = tuple(state[PATCH].shape[-2:])
+    width = len(state[PATCH_WEIGHT])
+    patch = tuple(state[PATCH_WEIGHT].shape[-2:])
     registers = state.get("reg_token")
     if width % num_heads: raise ValueError(f"num_heads={num_heads} does not divide the width {width}; a ViT-L has 16.")
     if is_eva(state): return published_eva(state, num_heads, img_size)
     hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
     gated = state["blocks.0.mlp.fc2.weight"].shape[1] < hidden
     return PublishedViT(
-        pair(img_size), patch, num_classes=0, embed_dim=width, num_heads=num_heads, dynamic_img_size=True,
-        depth=depth_of(state), mlp_ratio=(hidden + .5) / width,
+        to_hw(img_size), patch, num_classes=0, embed_dim=width, num_heads=num_heads, dynamic_img_size=True,
+        depth=count_blocks(state), mlp_ratio=(hidden + .5) / width,
         init_values=1e-5 if "blocks.0.ls1.gamma" in state else None, qkv_bias="blocks.0.attn.qkv.bias" in state,
         reg_tokens=0 if registers is None else registers.shape[1], no_embed_class=registers is not None,
         **dict(mlp_layer=SwiGLUPacked, act_layer=nn.SiLU) if gated else {}, **_CLIP_ALONE if is_clip(state) else {})
@@ -427,7 +423,7 @@ def _segmentor_like(parts, vit, num_heads, img_size, decoder_heads, out_layers, 
     head = Mask2Former(made.channels, num_heads=decoder_heads, **head)
     head.uses_queries = head.linked # some were trained beside an adapter that links no queries
     segmentor = Segmentor(made, head, head.num_classes)
-    segmentor.window = pair(img_size)
+    segmentor.window = to_hw(img_size)
     return segmentor
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #62b05683
@@ -443,14 +439,14 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
     "The model that a published checkpoint belongs to, from its names and shapes. ValueError as in `load_published`."
     state = read_weights(state_dict)
     parts = split_published(state)
-    with foreign("This checkpoint"):
-        vit = whole_backbone(parts, backbone)
-        if PATCH not in parts["backbone"]: # not the checkpoint's own, so perhaps not converted
-            vit = fit_backbone(vit, tuple(s // 16 for s in pair(img_size)), (16, 16))
+    with loading_errors("This checkpoint"):
+        vit = complete_backbone(parts, backbone)
+        if PATCH_WEIGHT not in parts["backbone"]: # not the checkpoint's own, so perhaps not converted
+            vit = fit_to_grid(vit, tuple(s // 16 for s in to_hw(img_size)), (16, 16))
         make = partial(_segmentor_like, parts, vit, num_heads, img_size, decoder_heads, out_layers, adapter, options)
         with torch.device("meta"): shapes = make()
         filled = parts | dict(backbone=vit)
-        whole = parts["unknown"] | {p + k: v for p, part in PARTS.items() for k, v in filled[part].items()}
+        whole = parts["unknown"] | {p + k: v for p, part in PUBLISHED_PREFIXES.items() for k, v in filled[part].items()}
         published_states(shapes, whole)
         return load_published(make(), whole).eval()
 
@@ -489,32 +485,32 @@ def open_published(recipe: Recipe, # says how the checkpoint was trained and is 
     return segmentor, segmentor.recipe, CITYSCAPES.classes
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #68aad018
-TERMS = { # of data sets, in short; the text at the source counts
+DATASET_TERMS = { # of data sets, in short; the text at the source counts
     "toyscapes": "Apache-2.0", "camvid": "for research, see the CamVid page of the University of Cambridge",
     "cityscapes": "non-commercial, not to be passed on", "cityscapes_c": "those of Cityscapes: non-commercial, not to be passed on",
     "acdc": "non-commercial research", "gta": "research and education, non-commercial",
     "bdd100k": "see its download page; commercial use needs another agreement", "mapillary": "research edition, non-commercial",
     "folder": "own data, its terms are not known here", "own": "own data, its terms are not known here"}
-LICENCES = { # of backbones' weights, by timm's names
+BACKBONE_LICENCES = { # of backbones' weights, by timm's names
     "toy_vit": "Apache-2.0", "*dinov2*": "Apache-2.0", "*dinov3*": "DINOv3 licence, gated", "eva02*": "MIT", "*clip*.openai": "MIT",
     "samvit*": "Apache-2.0", "*siglip*": "Apache-2.0"}
 
-def licence_of(backbone: str # a preset, or timm's name
+def backbone_licence(backbone: str # a preset, or timm's name
 ) -> str:
     "The licence of a backbone's weights, in short."
     name = PRESETS.get(backbone, (backbone,))[0]
-    return next((licence for pattern, licence in LICENCES.items() if fnmatch(name, pattern)), f"see the page of {name}")
+    return next((licence for pattern, licence in BACKBONE_LICENCES.items() if fnmatch(name, pattern)), f"see the page of {name}")
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #838eb009
-def bare(spec: str # of a data set
+def strip_folders(spec: str # of a data set
 ) -> str:
     "A descriptor without the folders of its absolute paths."
     return re.sub(r"(?<==)(?:/|~|[A-Za-z]:)[^,]*[/\\](?=[^,])", "", spec)
 
-def without_folders(recipe: Recipe) -> Recipe:
+def recipe_without_folders(recipe: Recipe) -> Recipe:
     "A recipe as it is handed on."
     weights = Path(recipe.weights).name if Path(recipe.weights).is_absolute() else recipe.weights
-    specs = dict(train=bare(recipe.train), validate=bare(recipe.validate), targets=tuple(map(bare, recipe.targets)))
+    specs = dict(train=strip_folders(recipe.train), validate=strip_folders(recipe.validate), targets=tuple(map(strip_folders, recipe.targets)))
     return replace(recipe, **specs, weights=weights)
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #dfcd1e1b
@@ -523,23 +519,23 @@ def markdown_table(head: list[str], rows) -> list[str]: # lines
     cells = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in cells]
 
-def results_of(rows: list[dict] # from `report_on`
+def results_section(rows: list[dict] # from `report_on`
 ) -> list[str]: # lines
     "What was measured, as a table. ValueError for what are no rows of results."
-    try: measured = [[row["domain"], *(f"{100 * row[k]:.1f}" for k in ("miou", "aacc", "macc")), f"`{bare(row['data'])}`"] for row in rows]
+    try: measured = [[row["domain"], *(f"{100 * row[k]:.1f}" for k in ("miou", "aacc", "macc")), f"`{strip_folders(row['data'])}`"] for row in rows]
     except (TypeError, KeyError) as error:
-        raise ValueError(f"results={shown(rows)}: give the rows of `report_on`; {type(error).__name__} {error} came up.") from None
+        raise ValueError(f"results={short_repr(rows)}: give the rows of `report_on`; {type(error).__name__} {error} came up.") from None
     if not measured: return ["None were given when this folder was written."]
     return [*markdown_table(["domain", "mIoU", "aAcc", "mAcc", "data"], measured), "",
             "In percent: the mean of the classes' intersection over union, and the accuracy of all pixels and of the mean class."]
 
-def terms_of(recipe: Recipe, licence: str | None, whole: bool) -> list[str]: # lines
+def terms_section(recipe: Recipe, licence: str | None, whole: bool) -> list[str]: # lines
     "The terms under which a model's parts stand."
     data = dict.fromkeys(parse_spec(spec)[0] for spec in (recipe.train, recipe.validate) if spec)
     part = "in this folder" if whole else "not in this folder"
     return [f"- weights of adapter and head: {licence or 'not stated by whoever wrote this folder'}",
-            f"- weights of the backbone `{recipe.backbone}`, {part}: {licence_of(recipe.backbone)}",
-            *(f"- trained on `{name}`: {TERMS.get(name, 'see its page')}" for name in data), "- code: Apache-2.0"]
+            f"- weights of the backbone `{recipe.backbone}`, {part}: {backbone_licence(recipe.backbone)}",
+            *(f"- trained on `{name}`: {DATASET_TERMS.get(name, 'see its page')}" for name in data), "- code: Apache-2.0"]
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #c5918294
 def model_card(recipe: Recipe, # the model was trained by
@@ -556,15 +552,15 @@ def model_card(recipe: Recipe, # the model was trained by
     about = (f"A segmentor of {len(space)} classes: `{recipe.adapter}` adapter and `{recipe.head}` head on `{recipe.backbone}`, "
              f"trained on `{recipe.train}`.")
     classes = [[i, name, "#" + bytes(rgb.tolist()).hex()] for i, (name, rgb) in enumerate(zip(space.classes, space.palette))]
-    parts = {f"# {recipe.name}": [about, "", *use], "## Results": results_of(results),
-             "## Protocol": markdown_table(["field", "value"], [(k, f"`{v}`") for k, v in set_fields(recipe).items()]),
-             "## Classes": markdown_table(["id", "name", "colour"], classes), "## Terms": terms_of(recipe, licence, whole)}
+    parts = {f"# {recipe.name}": [about, "", *use], "## Results": results_section(results),
+             "## Protocol": markdown_table(["field", "value"], [(k, f"`{v}`") for k, v in nonempty_fields(recipe).items()]),
+             "## Classes": markdown_table(["id", "name", "colour"], classes), "## Terms": terms_section(recipe, licence, whole)}
     return "\n".join([*head, *(f"\n{title}\n\n" + "\n".join(lines) for title, lines in parts.items()), ""])
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #064b0905
-FILES = "model.safetensors", "config.json", "README.md" # of a folder that is passed on
+FOLDER_FILES = "model.safetensors", "config.json", "README.md" # of a folder that is passed on
 
-def can_be_rebuilt(segmentor: Segmentor, state: dict) -> None: # its weights, as `trained_state`
+def check_rebuildable(segmentor: Segmentor, state: dict) -> None: # its weights, as `trained_state`
     "ValueError for a segmentor that its recipe would not make again."
     recipe = segmentor.recipe
     if recipe is None or segmentor.space is None:
@@ -574,9 +570,9 @@ def can_be_rebuilt(segmentor: Segmentor, state: dict) -> None: # its weights, as
         raise ValueError("A published checkpoint is passed on as it was published: by its own files.")
     if len(segmentor.space) != segmentor.num_classes:
         raise ValueError(f"The label space has {len(segmentor.space)} classes, the segmentor {segmentor.num_classes}.")
-    with torch.device("meta"): again = build(recipe, segmentor.num_classes, pretrained=False)
+    with torch.device("meta"): again = build_segmentor(recipe, segmentor.num_classes, pretrained=False)
     again.check_trained(state)
-    check_fit({"backbone.": again.backbone.model}, {"backbone.": segmentor.backbone.model.state_dict()})
+    check_names_and_shapes({"backbone.": again.backbone.model}, {"backbone.": segmentor.backbone.model.state_dict()})
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #fada32c3
 @patch
@@ -587,18 +583,18 @@ def save_pretrained(self:Segmentor, folder, # is made; files of an earlier call 
 ) -> Path: # the folder
     "Write a folder to pass on: weights, configuration, card. ValueError for a segmentor that nobody could build again from it."
     parts = self.trained_state()
-    can_be_rebuilt(self, parts)
+    check_rebuildable(self, parts)
     if backbone: parts["backbone"] = self.backbone.model.state_dict()
     state = {f"{part}.{name}": x.detach().cpu().clone().contiguous() for part, tensors in parts.items() for name, x in tensors.items()}
-    recipe = without_folders(self.recipe)
-    config = dict(format="causal_tune", version=causal_tune.__version__, recipe=to_dict(recipe), space=space_to_dict(self.space),
+    recipe = recipe_without_folders(self.recipe)
+    config = dict(format="causal_tune", version=causal_tune.__version__, recipe=recipe_to_dict(recipe), space=space_to_dict(self.space),
                   whole=backbone)
     card = model_card(recipe, self.space, results, licence, backbone)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / FILES[0]) as unfinished: save_file(state, unfinished)
-    with whole_file(folder / FILES[1]) as unfinished: unfinished.write_text(json.dumps(config, indent=1), encoding="utf-8")
-    with whole_file(folder / FILES[2]) as unfinished: unfinished.write_text(card, encoding="utf-8")
+    with atomic_write(folder / FOLDER_FILES[0]) as unfinished: save_file(state, unfinished)
+    with atomic_write(folder / FOLDER_FILES[1]) as unfinished: unfinished.write_text(json.dumps(config, indent=1), encoding="utf-8")
+    with atomic_write(folder / FOLDER_FILES[2]) as unfinished: unfinished.write_text(card, encoding="utf-8")
     return folder
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #4e415ed5
@@ -606,30 +602,30 @@ def read_config(path: Path # config.json
 ) -> dict: # recipe, space, classes, whole
     "The configuration of a folder. FileNotFoundError where there is none, ValueError where it is another or damaged."
     if not path.is_file():
-        raise FileNotFoundError(f"{line_of(path.parent)} holds no config.json: give a folder that `save_pretrained` wrote.")
+        raise FileNotFoundError(f"{display_path(path.parent)} holds no config.json: give a folder that `save_pretrained` wrote.")
     try: config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError): raise ValueError(f"{line_of(path)} is no JSON; write or fetch the folder again.") from None
+    except (ValueError, RecursionError): raise ValueError(f"{display_path(path)} is no JSON; write or fetch the folder again.") from None
     if not isinstance(config, dict) or config.get("format") != "causal_tune" or not isinstance(config.get("whole"), bool):
-        raise ValueError(f"{line_of(path)} was not written by `save_pretrained`: it is of another library, or damaged.")
+        raise ValueError(f"{display_path(path)} was not written by `save_pretrained`: it is of another library, or damaged.")
     try: return config | dict(classes=list(space_from_dict(config.get("space")).classes))
-    except ValueError as error: raise ValueError(f"{line_of(path)}: {error}") from None
+    except ValueError as error: raise ValueError(f"{display_path(path)}: {error}") from None
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #e2b5c7d0
-def read_folder(folder: Path, # from `save_pretrained`
+def load_folder(folder: Path, # from `save_pretrained`
                 **options # of `create_backbone`, such as pretrained="a file"
 ) -> Segmentor: # in eval mode
-    "The segmentor of a folder. Errors as `read_config`, `read_tensors` and `segmentor_of`."
-    saved = read_config(folder / FILES[1])
+    "The segmentor of a folder. Errors as `read_config`, `read_tensors` and `segmentor_from_saved`."
+    saved = read_config(folder / FOLDER_FILES[1])
     parts = dict(adapter={}, head={}, backbone={})
-    for name, tensor in read_tensors(folder / FILES[0]).items():
+    for name, tensor in read_tensors(folder / FOLDER_FILES[0]).items():
         part, _, rest = name.partition(".")
-        if part not in parts: raise ValueError(f"{line_of(folder / FILES[0])} holds {shown(name)}: it is another model's.")
+        if part not in parts: raise ValueError(f"{display_path(folder / FOLDER_FILES[0])} holds {short_repr(name)}: it is another model's.")
         parts[part][rest] = tensor
     own = dict(pretrained=False) if saved["whole"] else {}
-    segmentor = segmentor_of(saved | parts, line_of(folder), **own | options)
+    segmentor = segmentor_from_saved(saved | parts, display_path(folder), **own | options)
     if not saved["whole"]: return segmentor
-    check_fit({"backbone.": segmentor.backbone.model}, {"backbone.": parts["backbone"]})
-    check_finite(parts["backbone"], f"{line_of(folder)}: the backbone")
+    check_names_and_shapes({"backbone.": segmentor.backbone.model}, {"backbone.": parts["backbone"]})
+    check_finite(parts["backbone"], f"{display_path(folder)}: the backbone")
     segmentor.backbone.model.load_state_dict(parts["backbone"])
     return segmentor
 
@@ -645,16 +641,16 @@ class HubSegmentor(ModelHubMixin, library_name="causal_tune", tags=["semantic-se
     def _from_pretrained(cls, *, model_id, revision, cache_dir, force_download, local_files_only, token, **options):
         fetch = dict(revision=revision, cache_dir=cache_dir, force_download=force_download,
                      local_files_only=local_files_only, token=token)
-        folder = model_id if Path(model_id).is_dir() else fetched(model_id, **fetch)
-        return cls(read_folder(Path(folder), **options))
+        folder = model_id if Path(model_id).is_dir() else fetch_from_hub(model_id, **fetch)
+        return cls(load_folder(Path(folder), **options))
 
-def fetched(name: str, # of the hub, "owner/model"
+def fetch_from_hub(name: str, # of the hub, "owner/model"
             **options # of huggingface_hub's `snapshot_download`
 ) -> str: # a folder
     "A model of the hub. FileNotFoundError where it cannot be fetched."
-    try: return snapshot_download(name, allow_patterns=list(FILES), **options)
+    try: return snapshot_download(name, allow_patterns=list(FOLDER_FILES), **options)
     except Exception as error: # of a dozen kinds
-        raise FileNotFoundError(f"No folder {line_of(name)} here, nor can such a model be fetched from the hub ({type(error).__name__}): "
+        raise FileNotFoundError(f"No folder {display_path(name)} here, nor can such a model be fetched from the hub ({type(error).__name__}): "
                                 "give a folder that `save_pretrained` wrote, or look at the name and the network.") from error
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #4a21b1cf
@@ -664,7 +660,7 @@ def from_pretrained(cls:Segmentor, folder, # that `save_pretrained` wrote; or a 
 ) -> Segmentor: # in eval mode; it knows its recipe and label space
     "The segmentor of a folder, or of the hub. FileNotFoundError where there is none, ValueError where its files do not fit."
     path = Path(folder)
-    if path.is_dir(): return read_folder(path, **options)
+    if path.is_dir(): return load_folder(path, **options)
     names_model = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(folder)) and not path.parent.is_dir()
-    if names_model: return read_folder(Path(fetched(str(folder))), **options)
-    raise FileNotFoundError(f"No folder {line_of(folder)}: give one that `save_pretrained` wrote, or a model of the hub as owner/model.")
+    if names_model: return load_folder(Path(fetch_from_hub(str(folder))), **options)
+    raise FileNotFoundError(f"No folder {display_path(folder)}: give one that `save_pretrained` wrote, or a model of the hub as owner/model.")

@@ -11,21 +11,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from packaging.version import Version
-from ..core.registry import shown, unknown
-from ..core.files import whole_file
+from ..core.registry import short_repr, unknown_name
+from ..core.files import atomic_write
 from ..data.labels import LabelSpace
-from ..data.images import line_of, pair, read_image, windows
-from ..training.recipe import Recipe, from_dict, to_dict
+from ..data.images import display_path, to_hw, read_image, sliding_windows
+from ..training.recipe import Recipe, recipe_from_dict, recipe_to_dict
 
 # %% auto #0
-__all__ = ['WRITES', 'LEAST', 'FRONT', 'KEY', 'TRAVELS', 'TOO_LARGE', 'FORMATS', 'lacks', 'need', 'by_patches', 'traced',
-           'framed', 'luggage', 'ready', 'fixed_size', 'export_onnx', 'opened', 'OnnxFile', 'unlike', 'check_size',
-           'graph_scores', 'resampled', 'OnnxSegmentor', 'best_class', 'difference', 'check_difference', 'export_run']
+__all__ = ['MAX_FILE_BYTES', 'EXPORT_FORMATS', 'export_onnx', 'OnnxSegmentor', 'export_run']
 
 # %% ../../nbs/09_published/02_export.ipynb #da4c9193
-WRITES = "torch>=2.13", "onnx", "onnxscript>=0.7", "onnxruntime>=1.24"
+EXPORT_REQUIREMENTS = "torch>=2.13", "onnx", "onnxscript>=0.7", "onnxruntime>=1.24"
 
-def lacks(requirement: str # a module and perhaps its oldest version, such as "torch>=2.13"
+def is_missing(requirement: str # a module and perhaps its oldest version, such as "torch>=2.13"
 ) -> bool:
     "Is a module not there, or too old?"
     name, _, least = requirement.partition(">=")
@@ -33,14 +31,14 @@ def lacks(requirement: str # a module and perhaps its oldest version, such as "t
     except ImportError: return True
     return bool(least) and Version(module.__version__) < Version(least)
 
-def need(*requirements: str): # see `lacks`
+def require(*requirements: str): # see `is_missing`
     "The first of these modules. ValueError that says what to install where one is missing or too old."
-    missing = [requirement for requirement in requirements if lacks(requirement)]
+    missing = [requirement for requirement in requirements if is_missing(requirement)]
     if missing: raise ValueError(f"This needs {' and '.join(missing)}: pip install {' '.join(map(repr, missing))}")
     return importlib.import_module(requirements[0].partition(">=")[0])
 
 # %% ../../nbs/09_published/02_export.ipynb #6089d877
-def by_patches(segmentor): # a torch module of images as (b, 3, h, p, w, q)
+def with_patch_input(segmentor): # a torch module of images as (b, 3, h, p, w, q)
     "A segmentor for images that are cut into patches, so that its sizes are those of the grid."
     from torch import nn
     class ByPatches(nn.Module):
@@ -51,7 +49,7 @@ def by_patches(segmentor): # a torch module of images as (b, 3, h, p, w, q)
     return ByPatches()
 
 # %% ../../nbs/09_published/02_export.ipynb #dba28c62
-LEAST = 5 # patches along a side; dpt and mask2former halve the grid, and a side of one would be another graph
+MIN_PATCHES = 5 # patches along a side; dpt and mask2former halve the grid, and a side of one would be another graph
 
 @contextmanager
 def _quietly(): # exporters speak of every node that they could not simplify
@@ -63,24 +61,24 @@ def _quietly(): # exporters speak of every node that they could not simplify
             yield
     finally: logging.disable(level)
 
-def traced(segmentor, # on the CPU, float32
+def trace(segmentor, # on the CPU, float32
            size: tuple | None = None, # (height, width) in pixels; None: any
 ): # onnx.ModelProto with input "patches" and output "scores"
     "What a segmentor computes, as a graph. Errors as torch raises them."
     import torch
     from torch.export import Dim, export
     p, q = segmentor.backbone.patch_size
-    h, w = (-(-size[0] // p), -(-size[1] // q)) if size else (LEAST + 1, LEAST + 3)
+    h, w = (-(-size[0] // p), -(-size[1] // q)) if size else (MIN_PATCHES + 1, MIN_PATCHES + 3)
     example = torch.rand(2, 3, h, p, w, q)
     symbols = {0: Dim("batch", min=1, max=4096)}
-    if not size: symbols |= {2: Dim("rows", min=LEAST, max=4096), 4: Dim("columns", min=LEAST, max=4096)}
+    if not size: symbols |= {2: Dim("rows", min=MIN_PATCHES, max=4096), 4: Dim("columns", min=MIN_PATCHES, max=4096)}
     with torch.no_grad(), _quietly():
-        program = export(by_patches(segmentor), (example,), dynamic_shapes=(symbols,), prefer_deferred_runtime_asserts_over_guards=True)
+        program = export(with_patch_input(segmentor), (example,), dynamic_shapes=(symbols,), prefer_deferred_runtime_asserts_over_guards=True)
         names = dict(input_names=["patches"], output_names=["scores"])
         return torch.onnx.export(program, (example,), dynamo=True, opset_version=18, verbose=False, **names).model_proto
 
 # %% ../../nbs/09_published/02_export.ipynb #80676a3d
-FRONT = """<ir_version: 10, opset_import: ["": 18]>
+PREPROCESSING = """<ir_version: 10, opset_import: ["": 18]>
 front (float[batch, 3, {height}, {width}] images) => (float[batch, 3, rows, {p}, columns, {q}] patches)
 <float[3, 1, 1] front_mean = {{{mean}}}, float[3, 1, 1] front_std = {{{std}}},
  int64[2] front_patch = {{{p}, {q}}}, int64[1] front_p = {{{p}}}, int64[1] front_q = {{{q}}},
@@ -101,7 +99,7 @@ front (float[batch, 3, {height}, {width}] images) => (float[batch, 3, rows, {p},
 }}"""
 
 # %% ../../nbs/09_published/02_export.ipynb #4a6037e2
-def framed(model, # onnx.ModelProto, see `traced`
+def with_pre_and_postprocessing(model, # onnx.ModelProto, see `trace`
            backbone, # whose normalisation and patches it has
            size: tuple | None, # (height, width) in pixels; None: any
 ): # the same model with input "images" (b, 3, H, W) in 0..255 and output "logits" (b, k, H, W)
@@ -111,7 +109,7 @@ def framed(model, # onnx.ModelProto, see `traced`
     height, width = size or ("height", "width")
     p, q = backbone.patch_size
     as_text = lambda values: ", ".join(f"{float(v):.9g}" if float(v) % 1 else f"{float(v):.1f}" for v in np.float32(values))
-    text = FRONT.format(height=height, width=width, p=p, q=q, mean=as_text(backbone.mean), std=as_text(backbone.std))
+    text = PREPROCESSING.format(height=height, width=width, p=p, q=q, mean=as_text(backbone.mean), std=as_text(backbone.std))
     front = onnx.parser.parse_model(text).graph
     crop = [helper.make_node("Slice", ["scores", "front_same", "front_size", "back_axes"], ["logits"], "crop")]
     graph = model.graph
@@ -125,21 +123,21 @@ def framed(model, # onnx.ModelProto, see `traced`
     return model
 
 # %% ../../nbs/09_published/02_export.ipynb #e4205c3c
-KEY = "causal_tune" # of the metadata
-TRAVELS = "name", "backbone", "adapter", "head", "eval_size", "window", "stride", "antialias"
+METADATA_KEY = "causal_tune" # of the metadata
+EXPORTED_FIELDS = "name", "backbone", "adapter", "head", "eval_size", "window", "stride", "antialias"
 
-def luggage(space: LabelSpace, recipe: Recipe, # says how images are looked at
+def metadata(space: LabelSpace, recipe: Recipe, # says how images are looked at
             patch: tuple, # (height, width) of a patch, in pixels
             size: tuple | None, # (height, width) that the graph takes; None: any
 ) -> str: # JSON
     "What a file has to know beside its graph. A graph of one size looks through windows of it, if the recipe says nothing else."
     if size and not recipe.window and tuple(recipe.eval_size) != tuple(size): recipe = replace(recipe, window=tuple(size), stride=())
-    fields = {name: value for name, value in to_dict(recipe).items() if name in TRAVELS}
+    fields = {name: value for name, value in recipe_to_dict(recipe).items() if name in EXPORTED_FIELDS}
     return json.dumps(dict(version=1, space=space.name, classes=space.classes, palette=space.palette.tolist(), recipe=fields,
                            patch=patch, size=size))
 
 # %% ../../nbs/09_published/02_export.ipynb #16866eb8
-def ready(segmentor): # a copy: float32, on the CPU, evaluated, merged where its adapter can be
+def prepare_for_export(segmentor): # a copy: float32, on the CPU, evaluated, merged where its adapter can be
     "A segmentor as it leaves."
     import copy
     leaving = copy.deepcopy(segmentor).float().cpu().eval()
@@ -153,111 +151,111 @@ def fixed_size(segmentor, recipe: Recipe) -> tuple | None: # (height, width); No
     return tuple(recipe.window or recipe.crop) if bound else None
 
 # %% ../../nbs/09_published/02_export.ipynb #13121353
-TOO_LARGE = 2 ** 31 - 2 ** 20 # bytes that one file of ONNX can hold
+MAX_FILE_BYTES = 2 ** 31 - 2 ** 20 # bytes that one file of ONNX can hold
 
 def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
                 path: str | Path, # .onnx
                 space: LabelSpace, # of its classes
                 recipe: Recipe = Recipe(), # how images are looked at
                 size: int | tuple | None = None, # the only size it is to take, in pixels; any by default, where the adapter allows it
-) -> dict: # `difference` from the segmentor
+) -> dict: # `output_difference` from the segmentor
     "Write a segmentor as ONNX. ValueError where it cannot be, FloatingPointError where the file computes something else."
-    need(*WRITES)
-    leaving = ready(segmentor)
-    size = pair(size) if size else fixed_size(leaving, recipe)
-    try: model = traced(leaving, size)
+    require(*EXPORT_REQUIREMENTS)
+    leaving = prepare_for_export(segmentor)
+    size = to_hw(size) if size else fixed_size(leaving, recipe)
+    try: model = trace(leaving, size)
     except ValueError: raise
     except Exception as error:
         way = "this size" if size else "any size; give it one, such as size=(512, 512) or --size 512x512"
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ValueError(f"This model cannot be exported for {way} ({said}).") from error
-    model = framed(model, leaving.backbone, size)
-    model.metadata_props.add(key=KEY, value=luggage(space, recipe, leaving.backbone.patch_size, size))
-    if model.ByteSize() > TOO_LARGE: raise ValueError(
-        f"{line_of(path)} would hold {model.ByteSize() / 1e9:.1f} GB, and ONNX takes 2 GB in one file; export a smaller backbone.")
-    with whole_file(path) as unfinished:
+    model = with_pre_and_postprocessing(model, leaving.backbone, size)
+    model.metadata_props.add(key=METADATA_KEY, value=metadata(space, recipe, leaving.backbone.patch_size, size))
+    if model.ByteSize() > MAX_FILE_BYTES: raise ValueError(
+        f"{display_path(path)} would hold {model.ByteSize() / 1e9:.1f} GB, and ONNX takes 2 GB in one file; export a smaller backbone.")
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(model.SerializeToString())
-        return check_difference(difference(leaving, OnnxSegmentor(unfinished)), path)
+        return check_difference(output_difference(leaving, OnnxSegmentor(unfinished)), path)
 
 # %% ../../nbs/09_published/02_export.ipynb #60d7d4d3
-def opened(path: Path): # session of onnxruntime
+def open_session(path: Path): # session of onnxruntime
     "An ONNX file, ready to run. FileNotFoundError where there is none, ValueError for one that cannot be run."
-    runtime = need("onnxruntime")
-    if not path.is_file(): raise FileNotFoundError(f"No model at {line_of(path)}; `causal-tune export` writes one.")
+    runtime = require("onnxruntime")
+    if not path.is_file(): raise FileNotFoundError(f"No model at {display_path(path)}; `causal-tune export` writes one.")
     options = runtime.SessionOptions()
     options.log_severity_level = 4 # what goes wrong is raised, too
     devices = [d for d in ("CUDAExecutionProvider", "CPUExecutionProvider") if d in runtime.get_available_providers()]
     try: return runtime.InferenceSession(str(path), options, providers=devices)
     except Exception as error: # of a dozen kinds
         said = " ".join(str(error).split())[:200]
-        raise ValueError(f"{line_of(path)} is no model that onnxruntime can run ({said}).") from error
+        raise ValueError(f"{display_path(path)} is no model that onnxruntime can run ({said}).") from error
 
 # %% ../../nbs/09_published/02_export.ipynb #3f2a83e4
 class OnnxFile:
     "A file that `export_onnx` wrote, opened. FileNotFoundError where there is none, ValueError for one that is another."
     def __init__(self, path: str | Path): # .onnx
         self.path = Path(path)
-        self.session = opened(self.path)
-        told = self.session.get_modelmeta().custom_metadata_map.get(KEY)
-        if told is None: raise ValueError(f"{line_of(path)} was not written by `causal-tune export`: it does not name its classes.")
+        self.session = open_session(self.path)
+        told = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        if told is None: raise ValueError(f"{display_path(path)} was not written by `causal-tune export`: it does not name its classes.")
         self.read(told)
-        if wrong := unlike(self.session, len(self.space), self.size): raise ValueError(
-            f"{line_of(path)} holds another graph than `causal-tune export` writes ({wrong}); export the run again.")
+        if wrong := signature_mismatch(self.session, len(self.space), self.size): raise ValueError(
+            f"{display_path(path)} holds another graph than `causal-tune export` writes ({wrong}); export the run again.")
 
-    def read(self, told: str): # see `luggage`
+    def read(self, told: str): # see `metadata`
         try: self.unpack(json.loads(told))
         except Exception as error: # whatever a damaged or made-up file leads to
-            raise ValueError(f"{line_of(self.path)} does not say how its scores are to be read ({shown(str(error))}); "
+            raise ValueError(f"{display_path(self.path)} does not say how its scores are to be read ({short_repr(str(error))}); "
                              "export the run again.") from error
 
-    def unpack(self, told: dict): # see `luggage`
+    def unpack(self, told: dict): # see `metadata`
         self.space = LabelSpace(told["space"], tuple(told["classes"]), np.array(told["palette"], np.uint8))
-        self.recipe = from_dict(told["recipe"])
+        self.recipe = recipe_from_dict(told["recipe"])
         self.patch = tuple(told["patch"])
         self.size = tuple(told["size"]) if told["size"] else None
 
 # %% ../../nbs/09_published/02_export.ipynb #d14b5f1e
-def unlike(session, # of onnxruntime
+def signature_mismatch(session, # of onnxruntime
            k: int, # classes
            size: tuple | None, # (height, width) that the graph takes; None: any
 ) -> str | None: # what is wrong; None where nothing is
-    "Whether a graph takes images and gives scores as `framed` makes it."
+    "Whether a graph takes images and gives scores as `with_pre_and_postprocessing` makes it."
     height, width = size or ("height", "width")
     wanted = {"images": ["batch", 3, height, width], "logits": ["batch", k, height, width]}
     found = {node.name: node for node in [*session.get_inputs(), *session.get_outputs()]}
-    if found.keys() != wanted.keys(): return f"it has {shown(', '.join(found))}, not images and logits"
+    if found.keys() != wanted.keys(): return f"it has {short_repr(', '.join(found))}, not images and logits"
     for name, shape in wanted.items():
         given = found[name]
         if given.type != "tensor(float)" or given.shape != shape:
-            return f"{name} are {given.type} of {shown(given.shape)}, not float of {shape}"
+            return f"{name} are {given.type} of {short_repr(given.shape)}, not float of {shape}"
     return None
 
 # %% ../../nbs/09_published/02_export.ipynb #83e9a28c
-def check_size(model: OnnxFile, h: int, w: int) -> None:
-    "ValueError for images that a graph does not take: of another size than its own, or of less than `LEAST` patches."
+def check_graph_size(model: OnnxFile, h: int, w: int) -> None:
+    "ValueError for images that a graph does not take: of another size than its own, or of less than `MIN_PATCHES` patches."
     fixed = "x".join(map(str, model.size or ()))
-    least = [LEAST * side for side in model.patch]
+    least = [MIN_PATCHES * side for side in model.patch]
     way = f"export the run again with --size {h}x{w}."
     if fixed and (h, w) != model.size: raise ValueError(
-        f"{line_of(model.path)} takes {fixed} pixels only, not {h}x{w}: give larger images and --window {fixed}, or {way}")
+        f"{display_path(model.path)} takes {fixed} pixels only, not {h}x{w}: give larger images and --window {fixed}, or {way}")
     if not fixed and (h <= least[0] - model.patch[0] or w <= least[1] - model.patch[1]): raise ValueError(
-        f"{line_of(model.path)} takes {least[0]}x{least[1]} pixels or more, not {h}x{w}: enlarge the image, or {way}")
+        f"{display_path(model.path)} takes {least[0]}x{least[1]} pixels or more, not {h}x{w}: enlarge the image, or {way}")
 
 # %% ../../nbs/09_published/02_export.ipynb #05e40596
-def graph_scores(model: OnnxFile, images: np.ndarray, # (b, 3, h, w) in 0..255, RGB
+def run_graph(model: OnnxFile, images: np.ndarray, # (b, 3, h, w) in 0..255, RGB
 ) -> np.ndarray: # (b, k, h, w) float32
     "What a graph answers. ValueError for sizes that it does not take, and where it cannot, or gives scores of another shape."
-    check_size(model, *images.shape[-2:])
+    check_graph_size(model, *images.shape[-2:])
     try: scores = model.session.run(["logits"], {"images": np.ascontiguousarray(images, np.float32)})[0]
     except Exception as error: # of onnxruntime's own kinds; too little memory is told apart by its words
         said = " ".join(str(error).split())[:200]
         if "allocate memory" in said: raise
-        raise ValueError(f"{line_of(model.path)} does not run on images of {images.shape[-2:]} ({said}); export the run again.") from error
+        raise ValueError(f"{display_path(model.path)} does not run on images of {images.shape[-2:]} ({said}); export the run again.") from error
     if scores.shape == (len(images), len(model.space), *images.shape[-2:]): return scores
-    raise ValueError(f"{line_of(model.path)} gives scores of {scores.shape} for images of {images.shape}; export the run again.")
+    raise ValueError(f"{display_path(model.path)} gives scores of {scores.shape} for images of {images.shape}; export the run again.")
 
 # %% ../../nbs/09_published/02_export.ipynb #344bffb2
-def resampled(x: np.ndarray, # (c, h, w)
+def resize_maps(x: np.ndarray, # (c, h, w)
               size: tuple, # (height, width)
               antialias: bool, # average pixels where images shrink
 ) -> np.ndarray: # (c, height, width) float32
@@ -274,13 +272,13 @@ class OnnxSegmentor(OnnxFile):
     "Predicts as a `Segmentor` does, without torch."
     def __call__(self, images: np.ndarray # (b, 3, h, w) in 0..255, RGB
     ) -> np.ndarray: # (b, k, h, w) scores, float32
-        return graph_scores(self, images)
+        return run_graph(self, images)
 
     def slide(self, images, window=None, stride=None): # as `Segmentor.slide`
         if window is None: return self(images)
         total = 0
         count = np.zeros(images.shape[-2:], np.float32)
-        for place in windows(images.shape[-2:], window, stride):
+        for place in sliding_windows(images.shape[-2:], window, stride):
             part = self(images[place])
             if not np.any(total): total = np.zeros((*part.shape[:2], *count.shape), np.float32)
             total[place] += part
@@ -291,12 +289,12 @@ class OnnxSegmentor(OnnxFile):
         "As `Segmentor.predict`: (H, W) uint8 class ids. Also ValueError for a size that the graph does not take."
         rgb = read_image(image)
         x = rgb.transpose(2, 0, 1)
-        scores = self.slide((resampled(x, pair(size), antialias) if size else x)[None], window, stride)[0]
-        if size: scores = resampled(scores, rgb.shape[:2], antialias=False)
-        return best_class(scores, name or (line_of(image) if isinstance(image, (str, Path)) else "The image"))
+        scores = self.slide((resize_maps(x, to_hw(size), antialias) if size else x)[None], window, stride)[0]
+        if size: scores = resize_maps(scores, rgb.shape[:2], antialias=False)
+        return argmax_labels(scores, name or (display_path(image) if isinstance(image, (str, Path)) else "The image"))
 
 # %% ../../nbs/09_published/02_export.ipynb #a62cbec4
-def best_class(scores: np.ndarray, # (k, h, w)
+def argmax_labels(scores: np.ndarray, # (k, h, w)
                name: str, # of the image, for the error
 ) -> np.ndarray: # (h, w) uint8
     "The class with the highest score. FloatingPointError where that is not finite, for then there is none."
@@ -306,13 +304,13 @@ def best_class(scores: np.ndarray, # (k, h, w)
     return scores.argmax(0).astype(np.uint8)
 
 # %% ../../nbs/09_published/02_export.ipynb #0306b902
-def difference(segmentor, # what was written: float32, on the CPU
+def output_difference(segmentor, # what was written: float32, on the CPU
                model: OnnxSegmentor, # the file
 ) -> dict: # "scores": largest difference; "pixels": share of pixels of equal class
     "How far a file is from its model."
     import torch
     p, q = model.patch
-    sizes = [model.size] if model.size else [((LEAST + 1) * p - 3, (LEAST + 3) * q), ((LEAST + 4) * p, (LEAST + 2) * q - 1)]
+    sizes = [model.size] if model.size else [((MIN_PATCHES + 1) * p - 3, (MIN_PATCHES + 3) * q), ((MIN_PATCHES + 4) * p, (MIN_PATCHES + 2) * q - 1)]
     apart, alike = [], []
     for batch, size in enumerate([*sizes, sizes[0]], 1):
         images = 255 * np.random.default_rng(batch).random((batch, 3, *size), np.float32)
@@ -325,22 +323,22 @@ def difference(segmentor, # what was written: float32, on the CPU
 def check_difference(found: dict, path) -> dict: # the same
     "FloatingPointError where a file is not what its model is, up to a thousandth."
     if found["scores"] <= 1e-3 and found["pixels"] >= .999: return found
-    raise FloatingPointError(f"{line_of(path)} would differ from its model, by {found['scores']:.2g} in scores and in "
+    raise FloatingPointError(f"{display_path(path)} would differ from its model, by {found['scores']:.2g} in scores and in "
                              f"{100 * (1 - found['pixels']):.1f} % of pixels; it is not kept. Are the weights finite?")
 
 # %% ../../nbs/09_published/02_export.ipynb #0eeb330a
-FORMATS = {"onnx": export_onnx} # name -> function that writes it
+EXPORT_FORMATS = {"onnx": export_onnx} # name -> function that writes it
 
 def export_run(run: str | Path, # folder of a run, or its checkpoint.pt
-               format: str = "onnx", # one of `FORMATS`
+               format: str = "onnx", # one of `EXPORT_FORMATS`
                out: str | Path | None = None, # file to write; model.onnx beside the checkpoint by default
                size: tuple | None = None, # see `export_onnx`
 ) -> tuple[Path, dict]: # the file, and how far it is from the model
     "Write a trained run as one file. Errors as `load_checkpoint` and `export_onnx`."
-    if format not in FORMATS: raise unknown("format", format, FORMATS)
-    need(*WRITES)
-    from causal_tune.training.loop import checkpoint_of, load_checkpoint
-    checkpoint = checkpoint_of(run)
+    if format not in EXPORT_FORMATS: raise unknown_name("format", format, EXPORT_FORMATS)
+    require(*EXPORT_REQUIREMENTS)
+    from causal_tune.training.loop import checkpoint_path, load_checkpoint
+    checkpoint = checkpoint_path(run)
     segmentor, recipe, _ = load_checkpoint(checkpoint)
     path = Path(out) if out else checkpoint.with_name(f"model.{format}")
-    return path, FORMATS[format](segmentor, path, segmentor.space, recipe, size)
+    return path, EXPORT_FORMATS[format](segmentor, path, segmentor.space, recipe, size)

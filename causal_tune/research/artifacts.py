@@ -14,15 +14,15 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 from ..spectra.bands import create_band, gain_like
 from ..data.labels import domain_color
-from .figures import MARKS, number_panels, styled
-from ..spectra.energy import by_zone, suppressed
-from .observation import outliers, robust
+from .figures import MARKERS, number_panels, apply_style
+from ..spectra.energy import zone_shares, suppressed_share
+from .observation import outlier_tokens, median_and_mad
 from ..spectra.dct import dct2, dct_matrix, idct2
 
 # %% auto #0
-__all__ = ['FilteredNorms', 'filtered_norms', 'FeatureStatistics', 'feature_statistics', 'outlier_table', 'blank_features',
-           'clean_energy', 'zone_sums', 'zero_table', 'Spike', 'spike_kept', 'excess_kept', 'filter_table', 'plant',
-           'artifact_report', 'compare', 'outlier_figure', 'zero_figure']
+__all__ = ['FeatureStatistics', 'feature_statistics', 'outlier_table', 'blank_features', 'clean_energy', 'zone_sums',
+           'blank_table', 'SpikeRetention', 'spike_retention', 'outlier_retention', 'filter_table', 'plant_outliers',
+           'artifact_report', 'compare_artifacts', 'outlier_figure', 'blank_figure']
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #ad81a0fb
 class FilteredNorms(NamedTuple):
@@ -103,9 +103,9 @@ def _outlier_row(norms, k): # (n, h, w)
     unknown = dict.fromkeys(["share", "deviations", "ratio", "place", "there", "chance"], np.nan)
     row = dict(images=len(norms)) | unknown | dict(place="")
     if not len(norms): return row
-    found = outliers(norms, k)
+    found = outlier_tokens(norms, k)
     if not found.any(): return row | dict(share=0., there=0., chance=0.)
-    median, deviation = robust(norms)
+    median, deviation = median_and_mad(norms)
     often = found.mean(0)
     i, j = np.unravel_index(often.argmax(), often.shape)
     return row | dict(share=found.mean(),
@@ -156,15 +156,15 @@ def _without_dc(x):
 
 def zone_sums(energy # (..., h, w)
 ) -> dict[str, np.ndarray]: # "dc", "low", "mid", "high" -> (...)
-    "Energy at DC and in the zones of `by_zone`."
+    "Energy at DC and in the zones of `zone_shares`."
     rest = np.array(energy)
     rest[..., 0, 0] = 0
     total = rest.sum((-2, -1))
-    zones = {zone: np.nan_to_num(share) * total for zone, share in by_zone(rest).items()}
+    zones = {zone: np.nan_to_num(share) * total for zone, share in zone_shares(rest).items()}
     return dict(dc=energy[..., 0, 0]) | zones
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #c0b7e65e
-def zero_table(seen: FeatureStatistics,
+def blank_table(seen: FeatureStatistics,
                blank: Mapping, # from `blank_features`
 ) -> pd.DataFrame: # probe, domain, layer, energy (of all, by zone), shares of the probe's energy, cosines
     "Images of nothing against real ones, by layer; ratios and shares between 0 and 1 (ratios may exceed 1)."
@@ -183,28 +183,28 @@ def _zero_columns(features, real, mean): # (l, c, h, w) of nothing; energy (l, h
         columns = dict(layer=range(len(own)), energy=total / real.sum((1, 2)))
         for zone, energy in zone_sums(own).items(): columns[f"energy_{zone}"] = energy / in_real[zone]
         columns["dc"] = own[:, 0, 0] / total
-    columns |= by_zone(own)
+    columns |= zone_shares(own)
     columns["cosine"] = _cosine(features, mean)
     columns["cosine_rest"] = _cosine(_without_dc(features), _without_dc(mean))
     return columns
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #57d6c4ef
-class Spike(NamedTuple):
+class SpikeRetention(NamedTuple):
     "What a band keeps of a single outlying token, by its position."
     energy: Tensor # (h, w) share of its energy, 0 to 1
     height: Tensor # (h, w) share of its height that stays on its own token
 
-def spike_kept(band, # a band or a spec
+def spike_retention(band, # a band or a spec
                h: int, w: int, # the patch grid
-) -> Spike:
+) -> SpikeRetention:
     "In closed form: sum(gain^2 phi_k(i)^2 phi_l(j)^2), and the same with gain; the means are mean(gain^2), mean(gain)."
     rows = dct_matrix(h, dtype=torch.float64).square()
     columns = dct_matrix(w, dtype=torch.float64).square()
     with torch.no_grad(): gain = create_band(band)(h, w).double().cpu()
-    return Spike(rows.T @ gain.square() @ columns, rows.T @ gain @ columns)
+    return SpikeRetention(rows.T @ gain.square() @ columns, rows.T @ gain @ columns)
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #365cf14b
-def excess_kept(norms, # (n, h, w) of the features
+def outlier_retention(norms, # (n, h, w) of the features
                 kept, # (n, h, w) of their kept part
                 k: float = 5., # robust deviations above the median
 ) -> dict[str, float]: # outliers, outliers_kept, excess_kept, typical_kept
@@ -215,12 +215,12 @@ def excess_kept(norms, # (n, h, w) of the features
     if not good.any(): return dict.fromkeys(("outliers", "outliers_kept", "excess_kept", "typical_kept"), np.nan)
     norms = norms[good]
     kept = kept[good]
-    found = outliers(norms, k)
-    median, _ = robust(norms)
-    median_kept, _ = robust(kept)
+    found = outlier_tokens(norms, k)
+    median, _ = median_and_mad(norms)
+    median_kept, _ = median_and_mad(kept)
     before = (norms - median)[found].sum()
     after = (kept - median_kept)[found].sum()
-    return dict(outliers=found.mean(), outliers_kept=outliers(kept, k).mean(),
+    return dict(outliers=found.mean(), outliers_kept=outlier_tokens(kept, k).mean(),
                 excess_kept=after / before if found.any() else np.nan,
                 typical_kept=_middle_of(_ratio(median_kept, median)))
 
@@ -231,10 +231,10 @@ def filter_table(seen: FeatureStatistics, # of the same band
                  k: float = 5., # robust deviations above the median
 ) -> pd.DataFrame: # domain, layer, and what is kept and removed, as shares
     "What a band leaves of outliers, and what it removes of an image of nothing and of real ones."
-    rows = [dict(domain=d, layer=i) | excess_kept(x[:, i], seen.kept[d][:, i], k)
+    rows = [dict(domain=d, layer=i) | outlier_retention(x[:, i], seen.kept[d][:, i], k)
             for d, x in seen.norms.items() for i in range(x.shape[1])]
-    of_nothing = suppressed(clean_energy(blank["mean image"]), band)
-    of_real = [suppressed(energy, band) for energy in seen.energy.values()]
+    of_nothing = suppressed_share(clean_energy(blank["mean image"]), band)
+    of_real = [suppressed_share(energy, band) for energy in seen.energy.values()]
     table = pd.DataFrame(rows)
     table["nothing_removed"] = np.tile(of_nothing, len(of_real))
     table["real_removed"] = np.concatenate(of_real)
@@ -242,7 +242,7 @@ def filter_table(seen: FeatureStatistics, # of the same band
     return table
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #8a2985f2
-def plant(backbone, # ViT, Eva or SAM, from `create_backbone`
+def plant_outliers(backbone, # ViT, Eva or SAM, from `create_backbone`
           layer: int, # block number from 0, after which it is added
           places: Mapping[tuple[int, int], float], # (row, column) of a patch -> L2 norm of what is added
           seed: int = 0, # of the direction, the same for all places
@@ -257,7 +257,7 @@ def plant(backbone, # ViT, Eva or SAM, from `create_backbone`
         spikes = torch.zeros(len(direction), h, w)
         for (row, column), size in places.items(): spikes[:, row, column] = size * direction / direction.norm()
         return x + spikes.to(x)
-    return backbone.changed(add, layers=[layer])
+    return backbone.intervene(add, layers=[layer])
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #57c3d978
 def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
@@ -269,10 +269,10 @@ def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
     "The tables of this chapter: tokens that stand out, images of nothing, and what a band does to both."
     seen = feature_statistics(backbone, images_by_domain, band, batch)
     blank = blank_features(backbone, seen.size)
-    return dict(outliers=outlier_table(seen.norms, k), zero=zero_table(seen, blank), filter=filter_table(seen, blank, band, k))
+    return dict(outliers=outlier_table(seen.norms, k), zero=blank_table(seen, blank), filter=filter_table(seen, blank, band, k))
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #897552d0
-def compare(backbones: Mapping, # name -> backbone
+def compare_artifacts(backbones: Mapping, # name -> backbone
             images_by_domain: Mapping, # as in `artifact_report`
             **options, # band, k, batch
 ) -> dict[str, pd.DataFrame]: # as `artifact_report`, with columns model and prefix first
@@ -288,7 +288,7 @@ def compare(backbones: Mapping, # name -> backbone
     return {kind: pd.concat(parts, ignore_index=True) for kind, parts in tables.items()}
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #c9cadbbb
-def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report` or `compare`
+def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report` or `compare_artifacts`
                    title: str = "Tokens of outlying norm", # above the figure
 ) -> go.Figure:
     "Share of outliers by layer and domain, in the features and in the part that the filter keeps."
@@ -304,20 +304,20 @@ def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report` or `comp
     fig.update_xaxes(dtick=1)
     fig.update_xaxes(title_text="block (from 0)", row=len(models))
     panels = 250 * len(models)   # pixels
-    return styled(fig, title, 150 + panels, margin_t=110, legend_y=1 + 40 / panels)
+    return apply_style(fig, title, 150 + panels, margin_t=110, legend_y=1 + 40 / panels)
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #fc8b4d73
 def _outlier_lines(fig, table, model, side, row, col): # a line for each domain
     for i, domain in enumerate(table.domain.unique()):
         t = table[(table.model == model) & (table.domain == domain)]
         if t.empty: continue
-        mark = dict(symbol=MARKS[i % len(MARKS)], size=8, line=dict(width=1, color="#333"))
+        mark = dict(symbol=MARKERS[i % len(MARKERS)], size=8, line=dict(width=1, color="#333"))
         known = any(trace.name == domain for trace in fig.data)   # once in the legend
         fig.add_scatter(x=t.layer, y=100 * t[side], name=domain, legendgroup=domain, showlegend=not known, row=row, col=col,
                         mode="lines+markers", line=dict(color=domain_color(domain), width=2), marker=mark)
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #36eea589
-def zero_figure(table: pd.DataFrame, # "zero" of `artifact_report` or `compare`
+def blank_figure(table: pd.DataFrame, # "zero" of `artifact_report` or `compare_artifacts`
                 probe: str = "mean image", # or "black"
                 title: str = "Energy of an image of nothing, against real images", # above the figure
 ) -> go.Figure:

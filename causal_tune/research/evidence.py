@@ -12,35 +12,36 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
-from ..models.backbones import named_bar
-from ..spectra.bands import radius
-from ..core.registry import unknown
+from ..models.backbones import progress_bar
+from ..spectra.bands import radial_frequency
+from ..core.registry import unknown_name
 from ..training.evaluation import evaluate
-from .observation import Gathered, Row, in_a_row
-from .probe import Score, mean_score, predict_held_out, probe, score
-from .statistics import middle, redrawn_scores
+from .observation import DomainImages, LabelledImages, concatenate
+from .probe import ProbeScore, mean_probe_score, predict_held_out, linear_probe, score_predictions
+from .statistics import percentile_interval, bootstrap_scores
 from ..spectra.dct import dct2, dct2_tokens, grid_to_tokens, idct2
 
 # %% auto #0
-__all__ = ['EDGES', 'WIDE', 'FEWEST', 'FED', 'rings', 'edges_for', 'band_table', 'thinned', 'band_energies', 'band_tokens',
-           'patch_labels', 'layer_spectra', 'one_grid', 'random_halves', 'domain_scores', 'class_scores', 'frequent',
-           'energy_change', 'Evidence', 'Question', 'shuffled_labels', 'fed_spectra', 'evidence_by_layer',
-           'joined_evidence', 'band_evidence', 'skill_curves', 'Relative', 'relative_skill', 'relative_evidence',
-           'without_band', 'removed', 'band_removal']
+__all__ = ['BAND_EDGES', 'WIDE_BAND_EDGES', 'MIN_RING_COEFFICIENTS', 'PROBE_INPUTS', 'ring_map', 'edges_for_grid', 'band_table',
+           'subsample_rings', 'band_energies', 'band_tokens', 'patch_labels', 'layer_spectra', 'single_grid_layers',
+           'random_halves', 'domain_scores', 'class_scores', 'drop_rare_classes', 'energy_change', 'Evidence',
+           'ProbeTask', 'shuffled_labels', 'input_spectra', 'evidence_by_layer', 'concat_evidence', 'band_evidence',
+           'skill_curves', 'RelativeSkill', 'relative_skill', 'relative_evidence', 'remove_band', 'band_removed',
+           'band_removal']
 
 # %% ../../nbs/06_research/06_evidence.ipynb #248f78bb
-EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
-WIDE = (0., *EDGES[2:]) # the lowest two rings as one, so that none is as good as empty
+BAND_EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
+WIDE_BAND_EDGES = (0., *BAND_EDGES[2:]) # the lowest two rings as one, so that none is as good as empty
 
-def rings(h: int, w: int, # the patch grid
-          edges: Sequence[float] = EDGES, # radii, ascending from 0
+def ring_map(h: int, w: int, # the patch grid
+          edges: Sequence[float] = BAND_EDGES, # radii, ascending from 0
 ) -> Tensor: # (h, w) int64: 0 is DC, i is edges[i - 1] <= r < edges[i]
     "The band that each coefficient lies in. ValueError for edges that leave a ring empty or a coefficient out."
     if len(edges) < 2 or edges[0] != 0 or any(a >= b for a, b in zip(edges, edges[1:])):
-        raise ValueError(f"edges={tuple(edges)}: give radii that ascend from 0, such as {EDGES[:4]} and so on.")
-    ring = torch.bucketize(radius(h, w), torch.tensor(edges, dtype=torch.float32), right=True)
+        raise ValueError(f"edges={tuple(edges)}: give radii that ascend from 0, such as {BAND_EDGES[:4]} and so on.")
+    ring = torch.bucketize(radial_frequency(h, w), torch.tensor(edges, dtype=torch.float32), right=True)
     if ring.max() == len(edges): raise ValueError(
-        f"edges end at {edges[-1]:.3f}, but the radii of a {h} x {w} grid reach {radius(h, w).max():.3f}; end with 2 ** .5.")
+        f"edges end at {edges[-1]:.3f}, but the radii of a {h} x {w} grid reach {radial_frequency(h, w).max():.3f}; end with 2 ** .5.")
     ring[0, 0] = 0
     empty = sorted(set(range(1, len(edges))) - set(ring.unique().tolist()))
     if empty: raise ValueError(
@@ -49,22 +50,22 @@ def rings(h: int, w: int, # the patch grid
     return ring
 
 # %% ../../nbs/06_research/06_evidence.ipynb #5be0c1d8
-def edges_for(h: int, w: int) -> tuple[float, ...]: # the patch grid -> radii
-    "`EDGES`, wider where a ring would hold no coefficient."
-    r = radius(h, w)
+def edges_for_grid(h: int, w: int) -> tuple[float, ...]: # the patch grid -> radii
+    "`BAND_EDGES`, wider where a ring would hold no coefficient."
+    r = radial_frequency(h, w)
     edges = [0.]
-    for edge in EDGES[1:]:
+    for edge in BAND_EDGES[1:]:
         if ((r > 0) & (r >= edges[-1]) & (r < edge)).any(): edges.append(edge)
-    return (*edges[:-1], EDGES[-1])
+    return (*edges[:-1], BAND_EDGES[-1])
 
 # %% ../../nbs/06_research/06_evidence.ipynb #ae7daf7a
 def band_table(h: int, w: int, # the patch grid
-               edges: Sequence[float] = EDGES, # see `rings`
+               edges: Sequence[float] = BAND_EDGES, # see `ring_map`
 ) -> pd.DataFrame: # band, name, low, high, radius, coefficients
     "The bands of a grid: their edges, the mean radius of their coefficients, and how many there are."
-    ring = rings(h, w, edges).flatten()
+    ring = ring_map(h, w, edges).flatten()
     count = torch.bincount(ring)
-    mean = torch.bincount(ring, radius(h, w).flatten().double()) / count
+    mean = torch.bincount(ring, radial_frequency(h, w).flatten().double()) / count
     low = [0., *edges[:-1]]
     high = [0., *edges[1:]]
     names = ["DC"] + [f"{a:.3g}–{b:.3g}" for a, b in zip(low[1:], high[1:])]
@@ -72,7 +73,7 @@ def band_table(h: int, w: int, # the patch grid
                              radius=mean.numpy(), coefficients=count.numpy()))
 
 # %% ../../nbs/06_research/06_evidence.ipynb #cba7eb50
-def thinned(ring: Tensor, # (h, w) from `rings`
+def subsample_rings(ring: Tensor, # (h, w) from `ring_map`
             seed: int = 0, # of the draw
 ) -> Tensor: # (h, w) like it; -1: not drawn
     "As many coefficients of every ring as the smallest one has, and DC."
@@ -87,12 +88,12 @@ def thinned(ring: Tensor, # (h, w) from `rings`
 
 # %% ../../nbs/06_research/06_evidence.ipynb #6db983b5
 def band_energies(features: Tensor, # (b, c, h, w)
-                  edges: Sequence[float] = EDGES, # see `rings`
+                  edges: Sequence[float] = BAND_EDGES, # see `ring_map`
 ) -> Tensor: # (b, n, c) float64, bands from DC upwards
     "Mean squared DCT coefficient of each band and channel. ValueError for NaN or infinite features."
     h, w = features.shape[-2:]
     spectrum = dct2_tokens(grid_to_tokens(features.double()), (h, w))
-    return _energies(spectrum, rings(h, w, edges))
+    return _energies(spectrum, ring_map(h, w, edges))
 
 def _energies(spectrum, ring): # (b, h*w, c) coefficients, (h, w) bands -> (b, n, c)
     if not spectrum.isfinite().all():
@@ -102,11 +103,11 @@ def _energies(spectrum, ring): # (b, h*w, c) coefficients, (h, w) bands -> (b, n
 
 def band_tokens(features: Tensor, # (b, c, h, w)
                 band: int, # number of the band, 0 is DC
-                edges: Sequence[float] = EDGES, # see `rings`
+                edges: Sequence[float] = BAND_EDGES, # see `ring_map`
 ) -> Tensor: # (b, h*w, c)
     "What one band contributes to each patch: the inverse DCT of its coefficients alone."
     h, w = features.shape[-2:]
-    return _part(dct2_tokens(grid_to_tokens(features), (h, w)), rings(h, w, edges) == band)
+    return _part(dct2_tokens(grid_to_tokens(features), (h, w)), ring_map(h, w, edges) == band)
 
 def _part(spectrum, mask): # (b, h*w, c) coefficients -> patches, from those in the mask (h, w)
     return dct2_tokens(spectrum * mask.flatten()[:, None], tuple(mask.shape), inverse=True)
@@ -153,12 +154,12 @@ def layer_spectra(backbone, # from `create_backbone`
         for layer in part: yield layer, (h, w), kept.pop(layer)
 
 # %% ../../nbs/06_research/06_evidence.ipynb #709c2bfd
-FEWEST = 4 # coefficients of a ring on a grid that is chosen
+MIN_RING_COEFFICIENTS = 4 # coefficients of a ring on a grid that is chosen
 
-def one_grid(backbone, # from `create_backbone`
+def single_grid_layers(backbone, # from `create_backbone`
              size: tuple[int, int], # (height, width) of the images in pixels
-             edges: Sequence[float] = EDGES, # see `rings`
-             stage: int | None = None, # number from 0; None: the last one with `FEWEST` in every ring
+             edges: Sequence[float] = BAND_EDGES, # see `ring_map`
+             stage: int | None = None, # number from 0; None: the last one with `MIN_RING_COEFFICIENTS` in every ring
 ) -> list[int]: # block numbers from 0
     "The blocks of one stage; all of a transformer's. ValueError for a stage that the model does not have."
     blocks = backbone.stage_blocks()
@@ -168,7 +169,7 @@ def one_grid(backbone, # from `create_backbone`
     return blocks[stage]
 
 def _fills(grid, edges): # are there enough coefficients in every ring?
-    try: return band_table(*grid, edges).coefficients[1:].min() >= FEWEST
+    try: return band_table(*grid, edges).coefficients[1:].min() >= MIN_RING_COEFFICIENTS
     except ValueError: return False
 
 # %% ../../nbs/06_research/06_evidence.ipynb #07394db0
@@ -190,15 +191,15 @@ def domain_scores(energies, # (n, c) energy of each channel in one band
                   reference: int = 0, # number of the domain that the others are compared with
                   pairs: bool = True, # also each domain against the reference, and the controls
                   folds: int = 4, seed: int = 0, # see `predict_held_out`
-) -> dict[tuple[str, str], Score]: # (kind, task) -> score
+) -> dict[tuple[str, str], ProbeScore]: # (kind, task) -> score
     "Can the domain be told from one band's energies? With the control."
     x = torch.as_tensor(energies).double().clamp_min(1e-20).log()
-    scores = {("domain", "all"): probe(x, domain, scene, folds=folds, seed=seed)}
+    scores = {("domain", "all"): linear_probe(x, domain, scene, folds=folds, seed=seed)}
     if not pairs: return scores
     for d, name in enumerate(names):
         if d == reference: continue
         two = np.isin(domain, (reference, d))
-        scores["domain", name] = probe(x[two], (domain == d)[two].astype(int), scene[two], folds=folds, seed=seed)
+        scores["domain", name] = linear_probe(x[two], (domain == d)[two].astype(int), scene[two], folds=folds, seed=seed)
     for d, name in enumerate(names):
         own = domain == d
         scores["control", name] = _control(x[own], scene[own], folds, seed, seed + d)
@@ -207,7 +208,7 @@ def domain_scores(energies, # (n, c) energy of each channel in one band
 def _control(x, scene, folds, seed, half_seed):
     halves = random_halves(scene, seed=half_seed)
     told = [predict_held_out(x, half, scene, folds=folds, seed=seed) for half in halves]
-    return score(np.concatenate(halves), np.concatenate(told), np.tile(scene, len(halves)))
+    return score_predictions(np.concatenate(halves), np.concatenate(told), np.tile(scene, len(halves)))
 
 # %% ../../nbs/06_research/06_evidence.ipynb #d566e679
 def class_scores(tokens, # (n, h*w, c) one band's part of the features
@@ -218,7 +219,7 @@ def class_scores(tokens, # (n, h*w, c) one band's part of the features
                  source: int = 0, # number of the domain that is trained on
                  magnitude: bool = False, # absolute values as further channels
                  folds: int = 4, seed: int = 0, # see `predict_held_out`
-) -> dict[tuple[str, str], Score]: # ("class", domain) -> score
+) -> dict[tuple[str, str], ProbeScore]: # ("class", domain) -> score
     "Can the class of a patch be told from one band? Learned on the source domain, asked in all."
     labels = np.asarray(labels)
     image, patch = np.nonzero(labels >= 0)
@@ -231,11 +232,11 @@ def class_scores(tokens, # (n, h*w, c) one band's part of the features
     scores = {}
     for d, name in enumerate(names):
         own = domain == d
-        if own.any(): scores["class", name] = score(y[own], predicted[own], scene[own])
+        if own.any(): scores["class", name] = score_predictions(y[own], predicted[own], scene[own])
     return scores
 
 # %% ../../nbs/06_research/06_evidence.ipynb #6a8e1272
-def frequent(labels, # (n, h*w) classes of patches, -1: left out
+def drop_rare_classes(labels, # (n, h*w) classes of patches, -1: left out
              scene, # (n,) scenes of the images
              among, # (n,) bool: images that are counted
              patches: int = 30, # a class needs at least so many
@@ -271,7 +272,7 @@ def energy_change(energy, # (d, n) mean energy per coefficient, by domain and ba
 # %% ../../nbs/06_research/06_evidence.ipynb #4e15adb4
 class Evidence(NamedTuple):
     "What every band of every layer tells."
-    scores: pd.DataFrame # layer, band, kind (domain, control, class), task, then the fields of `Score` and skill
+    scores: pd.DataFrame # layer, band, kind (domain, control, class), task, then the fields of `ProbeScore` and skill
     energies: pd.DataFrame # layer, and the columns of `energy_change`
     bands: pd.DataFrame # from `band_table`
     grid: tuple[int, int] # (h, w) features of an image
@@ -281,23 +282,23 @@ class Evidence(NamedTuple):
 
 def _score_table(layer, scores): # scores: one dict (kind, task) -> Score per band
     rows = [(layer, band, *key, *s[:7], s.skill) for band, some in enumerate(scores) for key, s in some.items()]
-    return pd.DataFrame(rows, columns=["layer", "band", "kind", "task", *Score._fields[:7], "skill"])
+    return pd.DataFrame(rows, columns=["layer", "band", "kind", "task", *ProbeScore._fields[:7], "skill"])
 
 # %% ../../nbs/06_research/06_evidence.ipynb #f2afdba2
-class Question(NamedTuple):
+class ProbeTask(NamedTuple):
     "What probes are asked about the images of a grid."
     grid: tuple[int, int] # (h, w) patches
     labels: np.ndarray # (n, h*w) class of each patch, -1: not asked
     classes: tuple[str, ...] # names
     who: tuple # domain (n,) and scene (n,) of the images, names of the domains, number of the source
 
-def _question(row: Row, source, names, grid, patch, classes): # source: its number among the names of domains
+def _question(row: LabelledImages, source, names, grid, patch, classes): # source: its number among the names of domains
     who = row.domain, row.scene, names, source
     labels = patch_labels(row.labels, grid, patch, len(classes)).numpy()
     of_source = row.domain == source
-    if not (labels[of_source] >= 0).any(): return Question(grid, np.full_like(labels, -1), (), who)
-    labels, kept = frequent(labels, row.scene, of_source)
-    return Question(grid, labels, tuple(classes[k] for k in kept), who)
+    if not (labels[of_source] >= 0).any(): return ProbeTask(grid, np.full_like(labels, -1), (), who)
+    labels, kept = drop_rare_classes(labels, row.scene, of_source)
+    return ProbeTask(grid, labels, tuple(classes[k] for k in kept), who)
 
 def _patch(backbone, size, grid): # pixels of a patch; in a model with stages those of the layer
     padded = [-(-side // p) * p for side, p in zip(size, backbone.patch_size)]
@@ -332,20 +333,20 @@ def _band_scores(spectrum, ring, question, pairs=True, shuffled=False, magnitude
     return scores
 
 def _mean_scores(repeated): # per draw of coefficients: one dict (kind, task) -> Score per band
-    return [{key: mean_score([scores[key] for scores in same]) for key in same[0]} for same in zip(*repeated)]
+    return [{key: mean_probe_score([scores[key] for scores in same]) for key in same[0]} for same in zip(*repeated)]
 
 # %% ../../nbs/06_research/06_evidence.ipynb #ee9877b6
-FED = ("features", "labels", "pixels") # what probes read
+PROBE_INPUTS = ("features", "labels", "pixels") # what probes read
 
-def fed_spectra(fed: str, # one of `FED`
+def input_spectra(fed: str, # one of `PROBE_INPUTS`
                 backbone, # from `create_backbone`
-                row: Row, # the images
-                question: Question, # with the labels
+                row: LabelledImages, # the images
+                question: ProbeTask, # with the labels
                 layers, # block numbers from 0
                 **reading, # of `layer_spectra`: budget, batch
 ):
     "Yields layer (-1: none) and DCT coefficients (n, h*w, c). ValueError for labels where there are none."
-    if fed not in FED: raise unknown("input of the probes", fed, FED)
+    if fed not in PROBE_INPUTS: raise unknown_name("input of the probes", fed, PROBE_INPUTS)
     if fed == "labels" and not question.classes: raise ValueError("No labels in the source: there is no class to ask about.")
     if fed == "features": yield from ((layer, found) for layer, _, found in layer_spectra(backbone, row.images, layers, **reading))
     if fed == "labels": yield -1, dct2_tokens(F.one_hot(torch.as_tensor(question.labels) + 1)[..., 1:].float(), question.grid)
@@ -359,23 +360,23 @@ def _pixels(backbone, images, grid): # (n, h*w, 3 * p * q) DCT within each patch
 
 # %% ../../nbs/06_research/06_evidence.ipynb #d92d2e13
 def evidence_by_layer(backbone, # from `create_backbone`
-                      frames: Gathered, # as in `band_evidence`, and so are all others
-                      source: str | None = None, edges: Sequence[float] = EDGES, layers=None, stage=None, fed="features", **options):
+                      frames: DomainImages, # as in `band_evidence`, and so are all others
+                      source: str | None = None, edges: Sequence[float] = BAND_EDGES, layers=None, stage=None, fed="features", **options):
     "Yields the `Evidence` of one layer after the other; errors as in `band_evidence`."
     source = source or frames.domains[0]
-    if source not in frames.domains: raise unknown("domain", source, frames.domains)
-    row = in_a_row(frames)
+    if source not in frames.domains: raise unknown_name("domain", source, frames.domains)
+    row = concatenate(frames)
     reading = {key: options.pop(key) for key in ("budget", "batch") if key in options}
-    layers = one_grid(backbone, frames.size, edges, stage) if layers is None else list(layers)
+    layers = single_grid_layers(backbone, frames.size, edges, stage) if layers is None else list(layers)
     _, grid, _ = next(layer_spectra(backbone, row.images[:1], layers))
     patch = _patch(backbone, frames.size, grid)
     question = _question(row, frames.domains.index(source), frames.domains, grid, patch, frames.classes)
-    for layer, spectrum in fed_spectra(fed, backbone, row, question, layers, **reading):
+    for layer, spectrum in input_spectra(fed, backbone, row, question, layers, **reading):
         yield _evidence(layer, spectrum, question, edges, **options)
 
 def _evidence(layer, spectrum, question, edges, repeats=0, seed=0, **options):
-    ring = rings(*question.grid, edges)
-    asked = [thinned(ring, seed + i) for i in range(repeats)] or [ring]
+    ring = ring_map(*question.grid, edges)
+    asked = [subsample_rings(ring, seed + i) for i in range(repeats)] or [ring]
     scores = _mean_scores([_band_scores(spectrum, some, question, seed=seed, **options) for some in asked])
     domain, _, names, source = question.who
     bands = band_table(*question.grid, edges)
@@ -385,7 +386,7 @@ def _evidence(layer, spectrum, question, edges, repeats=0, seed=0, **options):
     return Evidence(_score_table(layer, scores), moved, bands, question.grid, question.classes, names[source], draws)
 
 # %% ../../nbs/06_research/06_evidence.ipynb #46e7aae8
-def joined_evidence(parts: Sequence[Evidence] # of one layer each, from `evidence_by_layer`
+def concat_evidence(parts: Sequence[Evidence] # of one layer each, from `evidence_by_layer`
 ) -> Evidence:
     "Evidence of several layers as one."
     scores = pd.concat([part.scores for part in parts], ignore_index=True)
@@ -393,20 +394,20 @@ def joined_evidence(parts: Sequence[Evidence] # of one layer each, from `evidenc
     return parts[0]._replace(scores=scores, energies=energies, draws=np.concatenate([part.draws for part in parts]))
 
 def band_evidence(backbone, # from `create_backbone`
-                  frames: Gathered, # from `gather`; there need be no labels
+                  frames: DomainImages, # from `gather_images`; there need be no labels
                   source: str | None = None, # the reference; the first domain by default
-                  edges: Sequence[float] = EDGES, # see `rings`
+                  edges: Sequence[float] = BAND_EDGES, # see `ring_map`
                   layers=None, # block numbers from 0, of one stage; all of `stage` by default
-                  stage: int | None = None, # see `one_grid`
-                  fed: str = "features", # what the probes read, one of `FED`
-                  repeats: int = 0, # draws of equally many coefficients per ring, see `thinned`; 0: all coefficients, once
+                  stage: int | None = None, # see `single_grid_layers`
+                  fed: str = "features", # what the probes read, one of `PROBE_INPUTS`
+                  repeats: int = 0, # draws of equally many coefficients per ring, see `subsample_rings`; 0: all coefficients, once
                   shuffled: bool = False, # also the control of `shuffled_labels`
                   **options, # of `domain_scores` and `class_scores`: pairs, magnitude, folds, seed; of `layer_spectra`
 ) -> Evidence:
     "Domain and class information by layer and band. ValueError for unknown domains and for too few scenes or classes."
-    layers = one_grid(backbone, frames.size, edges, stage) if layers is None else list(layers)
+    layers = single_grid_layers(backbone, frames.size, edges, stage) if layers is None else list(layers)
     parts = evidence_by_layer(backbone, frames, source, edges, layers, fed=fed, repeats=repeats, shuffled=shuffled, **options)
-    return joined_evidence(list(tqdm(parts, fed, len(layers) if fed == "features" else 1)))
+    return concat_evidence(list(tqdm(parts, fed, len(layers) if fed == "features" else 1)))
 
 # %% ../../nbs/06_research/06_evidence.ipynb #1083ec28
 def _curves(e): # mean skills and (rows, 1000) those of resampled scenes, by layer, band, what
@@ -423,11 +424,11 @@ def skill_curves(e: Evidence # from `band_evidence`
 ) -> pd.DataFrame: # layer, band, what, skill, lower, upper
     "Mean skill by layer and band: domain (all), control, class in the source and in the other domains."
     means, draws = _curves(e)
-    low, high = middle(draws.values, 1)
+    low, high = percentile_interval(draws.values, 1)
     return means.to_frame("skill").assign(lower=low, upper=high).reset_index()
 
 # %% ../../nbs/06_research/06_evidence.ipynb #832715db
-class Relative(NamedTuple):
+class RelativeSkill(NamedTuple):
     "Skills as shares of what the same probe reads from an oracle."
     table: pd.DataFrame # layer, band, what, skill, oracle, relative, lower, upper (of relative)
     draws: np.ndarray # (rows, 1000) relative skills of resampled scenes
@@ -435,18 +436,18 @@ class Relative(NamedTuple):
 def relative_skill(features: Evidence, # from `band_evidence`
                    labels: Evidence, # the same of fed="labels": the oracle of class skills
                    pixels: Evidence, # the same of fed="pixels": that of domain skills
-) -> Relative:
+) -> RelativeSkill:
     "Mean skill by layer and band, beside the oracle's and as a share of it; NaN where that is not above 0 beyond doubt."
     means, draws = _curves(features)
     kept = means.index.get_level_values("what").isin(["domain", "class, source", "class, other domains"])
     best, best_draws = _oracle(means.index[kept], labels, pixels)
-    lowest, _ = middle(best_draws, 1)
+    lowest, _ = percentile_interval(best_draws, 1)
     unknown_there = np.where(lowest > 0, 0, np.nan)   # added to what must not be divided
     relative = draws[kept].values / np.maximum(best_draws, .01) + unknown_there[:, None]
-    lower, upper = middle(relative, 1)
+    lower, upper = percentile_interval(relative, 1)
     table = means[kept].to_frame("skill").assign(oracle=best, lower=lower, upper=upper)
     table.insert(2, "relative", table.skill / np.maximum(best, .01) + unknown_there)
-    return Relative(table.reset_index(), relative)
+    return RelativeSkill(table.reset_index(), relative)
 
 def _oracle(rows, labels, pixels): # (layer, band, what) -> skills, and (rows, 1000) those of resampled scenes
     found = [_curves(e) for e in (labels, pixels)]
@@ -457,49 +458,49 @@ def _oracle(rows, labels, pixels): # (layer, band, what) -> skills, and (rows, 1
 
 # %% ../../nbs/06_research/06_evidence.ipynb #5c8c3b0b
 def relative_evidence(backbone, # from `create_backbone`
-                      frames: Gathered, # from `gather`, with labels in the source
+                      frames: DomainImages, # from `gather_images`, with labels in the source
                       source: str | None = None, # the reference; the first domain by default
-                      edges: Sequence[float] = WIDE, # see `rings`
+                      edges: Sequence[float] = WIDE_BAND_EDGES, # see `ring_map`
                       layers=None, # block numbers from 0, of one stage; those of `stage` that a head reads by default
-                      stage: int | None = None, # see `one_grid`
-                      repeats: int = 4, # draws of coefficients, see `thinned`
+                      stage: int | None = None, # see `single_grid_layers`
+                      repeats: int = 4, # draws of coefficients, see `subsample_rings`
                       pixel_classes: bool = False, # ask pixels for the class, too
                       **options, # of `band_evidence`
-) -> tuple[Relative, dict[str, Evidence]]: # what was fed -> its evidence
+) -> tuple[RelativeSkill, dict[str, Evidence]]: # what was fed -> its evidence
     "Domain and class information in relation to what there is to read; errors as in `band_evidence`, and ValueError without labels."
     if layers is None:
-        blocks = one_grid(backbone, frames.size, edges, stage)
+        blocks = single_grid_layers(backbone, frames.size, edges, stage)
         layers = [i for i in blocks if i in backbone.out_layers] or blocks[-1:]
     options |= dict(source=source, edges=edges, layers=layers, repeats=repeats)
     blind = frames if pixel_classes else frames._replace(labels=dict.fromkeys(frames.domains))
     given = dict(features=frames, labels=frames, pixels=blind)
-    found = {fed: band_evidence(backbone, given[fed], fed=fed, **options) for fed in FED}
+    found = {fed: band_evidence(backbone, given[fed], fed=fed, **options) for fed in PROBE_INPUTS}
     return relative_skill(found["features"], found["labels"], found["pixels"]), found
 
 # %% ../../nbs/06_research/06_evidence.ipynb #98259ddf
-_PLACES = dict(head="output", blocks="adapter") # where a band is removed -> the place of `Backbone.changed`
+_PLACES = dict(head="output", blocks="adapter") # where a band is removed -> the place of `Backbone.intervene`
 
-def without_band(x: Tensor, # (b, c, h, w)
+def remove_band(x: Tensor, # (b, c, h, w)
                  band: int, # number of a band
-                 edges: Sequence[float] = EDGES, # see `rings`
+                 edges: Sequence[float] = BAND_EDGES, # see `ring_map`
 ) -> Tensor: # (b, c, h, w)
     "Features with all coefficients of a band at zero."
-    return idct2(dct2(x) * (rings(*x.shape[-2:], edges) != band).to(x))
+    return idct2(dct2(x) * (ring_map(*x.shape[-2:], edges) != band).to(x))
 
-def removed(segmentor,
+def band_removed(segmentor,
             band: int, # number of a band
-            edges: Sequence[float] = EDGES, # see `rings`
+            edges: Sequence[float] = BAND_EDGES, # see `ring_map`
             where: str = "head", # or "blocks"
 ): # a context, after which the segmentor is as it was
     "While it lasts the segmentor works without a band. ValueError for another place."
-    if where not in _PLACES: raise unknown("place", where, _PLACES)
-    def change(x, layer): return without_band(x, band, edges)
-    return segmentor.backbone.changed(change, _PLACES[where])
+    if where not in _PLACES: raise unknown_name("place", where, _PLACES)
+    def change(x, layer): return remove_band(x, band, edges)
+    return segmentor.backbone.intervene(change, _PLACES[where])
 
 # %% ../../nbs/06_research/06_evidence.ipynb #1d6a1cf4
 def band_removal(segmentor, # trained
                  data: Mapping, # domain -> data set
-                 edges: Sequence[float] = EDGES, # see `rings`
+                 edges: Sequence[float] = BAND_EDGES, # see `ring_map`
                  where: str = "head", # or "blocks": after every block
                  bands=None, # numbers of bands to remove in turn; all by default
                  draws: int = 1000, # of the bootstrap over images
@@ -511,13 +512,13 @@ def band_removal(segmentor, # trained
     for domain, images in data.items():
         whole = _percent(evaluate(segmentor, images, **options), draws)
         rows.append(dict(domain=domain, band=-1, miou=whole[0]))
-        for band in named_bar(f"without a band: {domain}", bands):
-            with removed(segmentor, band, edges, where): cms = evaluate(segmentor, images, **options)
+        for band in progress_bar(f"without a band: {domain}", bands):
+            with band_removed(segmentor, band, edges, where): cms = evaluate(segmentor, images, **options)
             less = _percent(cms, draws)
             change = less - whole
-            lower, upper = middle(change[1:])
+            lower, upper = percentile_interval(change[1:])
             rows.append(dict(domain=domain, band=band, miou=less[0], change=change[0], lower=lower, upper=upper))
     return pd.DataFrame(rows)
 
 def _percent(cms, draws): # (1 + draws,) mIoU of the images as they are, then of redrawn ones
-    return 100 * redrawn_scores([cms], block=1, draws=draws).scores[:, 0]
+    return 100 * bootstrap_scores([cms], block=1, draws=draws).scores[:, 0]

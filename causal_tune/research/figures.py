@@ -21,24 +21,24 @@ from einops import rearrange
 from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
-from ..core.registry import unknown
+from ..core.registry import unknown_name
 from ..data.labels import LabelSpace, domain_color
-from ..spectra.energy import removed_share
-from .statistics import check_rows, direction, summary
+from ..spectra.energy import removed_fraction
+from .statistics import check_rows, significant_direction, summary
 
 # %% auto #0
-__all__ = ['PALETTE', 'DASHES', 'MARKS', 'OUTLINE', 'RADIUS', 'VERTICAL', 'TEMPLATE', 'TOLD', 'styled', 'find_browser', 'static',
-           'gain_curve', 'filter_curve', 'spectrum_curves', 'text_color', 'number_panels', 'layer_domain_heatmap',
-           'cutoff_line', 'difference_plane', 'data_uri', 'pca_picture', 'picture_row', 'information_figure',
+__all__ = ['PALETTE', 'DASHES', 'MARKERS', 'MARK_OUTLINE', 'RADIUS_LABEL', 'VERTICAL_LABEL', 'TEMPLATE', 'apply_style',
+           'find_browser', 'static', 'gain_curve', 'filter_curve', 'spectrum_curves', 'number_panels',
+           'layer_domain_heatmap', 'difference_plane', 'data_uri', 'pca_picture', 'picture_row', 'information_figure',
            'result_bars', 'difference_plot', 'Html', 'html_table', 'swatch', 'prediction_grid']
 
 # %% ../../nbs/06_research/02_figures.ipynb #f4ed4890
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("solid", "dash", "dot", "dashdot")
-MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
-OUTLINE = dict(width=1, color="#333")  # of marks and bars
-RADIUS = "radial frequency (share of Nyquist)"
-VERTICAL = "vertical frequency (half-cycles)"
+MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
+MARK_OUTLINE = dict(width=1, color="#333")  # of marks and bars
+RADIUS_LABEL = "radial frequency (share of Nyquist)"
+VERTICAL_LABEL = "vertical frequency (half-cycles)"
 
 # %% ../../nbs/06_research/02_figures.ipynb #fcbbf212
 _title = dict(font_size=16, x=0, xref="paper", xanchor="left", y=1, yref="container", yanchor="top", pad_t=14)
@@ -56,7 +56,7 @@ TEMPLATE = go.layout.Template(layout=dict(
     hoverlabel_font_size=13,
     colorway=PALETTE))
 
-def styled(fig: go.Figure, # any figure
+def apply_style(fig: go.Figure, # any figure
            title: str, # above it
            height: int = 380, # pixels; the width is that of the page
            **layout, # further plotly layout
@@ -93,7 +93,7 @@ def gain_curve(band, # any band
         if not hasattr(band, "of_radius"): return np.arange(n) / n, band(n, n)[0].cpu().numpy()
         device = band(1, 1).device  # where the parameters of a learnable band live
         r = torch.linspace(0, 2 ** .5, n, device=device)
-        return r.cpu().numpy(), band.of_radius(r).cpu().numpy()
+        return r.cpu().numpy(), band.radial_gain(r).cpu().numpy()
 
 # %% ../../nbs/06_research/02_figures.ipynb #947eb407
 def filter_curve(bands: Mapping # name -> band
@@ -105,12 +105,12 @@ def filter_curve(bands: Mapping # name -> band
         r, gain = gain_curve(band)
         line = dict(width=2.5, color=PALETTE[i % len(PALETTE)], dash=DASHES[i % len(DASHES)])
         fig.add_scatter(x=r, y=gain, name=label, mode="lines", line=line)
-    fig.update_xaxes(title_text=RADIUS, range=[0, 2 ** .5], dtick=.2)
+    fig.update_xaxes(title_text=RADIUS_LABEL, range=[0, 2 ** .5], dtick=.2)
     fig.update_yaxes(title_text="gain", range=[-.02, 1.05])
-    return styled(fig, "What the filters keep", showlegend=True)
+    return apply_style(fig, "What the filters keep", showlegend=True)
 
 # %% ../../nbs/06_research/02_figures.ipynb #4af7f7ec
-def _shade(band):
+def _gain_traces(band):
     "Traces: a ceiling, the gain filled up to it, the cut-offs."
     r, gain = gain_curve(band)
     line = dict(type="scatter", mode="lines", hoverinfo="skip", yaxis="y2", line_width=2)
@@ -129,18 +129,18 @@ def _domain_curve(radii, energy, name, symbol):
         type="scatter", mode="lines+markers", name=name,
         x=radii, y=energy,
         line_color=color, line_width=2,
-        marker=dict(symbol=symbol, size=8, color=color, line=OUTLINE))
+        marker=dict(symbol=symbol, size=8, color=color, line=MARK_OUTLINE))
 
 def _dc_marks(dc):
     colors = [domain_color(name) for name in dc]
-    symbols = [symbol for _, symbol in zip(dc, cycle(MARKS))]
+    symbols = [symbol for _, symbol in zip(dc, cycle(MARKERS))]
     return dict(
         type="scatter", mode="markers", name="DC", showlegend=False,
         x=[0] * len(dc),
         y=list(dc.values()),
         text=list(dc),
         hovertemplate="DC of %{text}: %{y:.3g}<extra></extra>",
-        marker=dict(symbol=symbols, size=9, color=colors, line=OUTLINE))
+        marker=dict(symbol=symbols, size=9, color=colors, line=MARK_OUTLINE))
 
 # %% ../../nbs/06_research/02_figures.ipynb #62fc97b7
 _ENERGY = dict(title_text="energy per coefficient", type="log", dtick=1, exponentformat="power")
@@ -155,14 +155,14 @@ def spectrum_curves(radii, # (r,) from `frequency.radial_profile`
                     share: bool = False, # energies are shares, on a linear axis
 ) -> go.Figure:
     "Energy by radius and domain, with a filter's gain over it, what it suppresses shaded."
-    traces = [] if band is None else _shade(band)
-    for (name, energy), symbol in zip(energies.items(), cycle(MARKS)):
+    traces = [] if band is None else _gain_traces(band)
+    for (name, energy), symbol in zip(energies.items(), cycle(MARKERS)):
         traces.append(_domain_curve(radii, energy, name, symbol))
     if dc: traces.append(_dc_marks(dc))
-    xaxis = dict(title_text=RADIUS, range=[-.03, 2 ** .5], dtick=.2)
+    xaxis = dict(title_text=RADIUS_LABEL, range=[-.03, 2 ** .5], dtick=.2)
     yaxis = _SHARE if share else _ENERGY
     fig = go.Figure(dict(data=traces, layout=dict(xaxis=xaxis, yaxis=yaxis, yaxis2=_GAIN)))
-    return styled(fig, title, 420)
+    return apply_style(fig, title, 420)
 
 # %% ../../nbs/06_research/02_figures.ipynb #77b4ae16
 def _luminance(color): # WCAG 2.1
@@ -197,10 +197,10 @@ def _scale_of(z, change):
 def _text_colors(scale): # black or white on 256 steps of a colour scale
     return np.array([text_color(c) for c in sample_colorscale(scale, np.linspace(0, 1, 256))])
 
-def _written(value, form): # no sign before a zero
+def _format_number(value, form): # no sign before a zero
     return re.sub(r"^[+-](0|0\.0)$", r"\1", form.format(value))
 
-def _numbers(z, scale, change):
+def _number_trace(z, scale, change):
     "A trace of numbers that contrast with their cells."
     there = np.isfinite(z)
     rows, columns = np.nonzero(there)
@@ -212,7 +212,7 @@ def _numbers(z, scale, change):
     return dict(
         type="scatter", mode="text", hoverinfo="skip",
         x=columns, y=rows,
-        text=[_written(v, form) for v in values],
+        text=[_format_number(v, form) for v in values],
         textfont_size=12 if z.shape[1] <= 16 else 10,
         textfont_color=colors.tolist())
 
@@ -222,7 +222,7 @@ def _check_shapes(panels, rows, columns):
         if np.shape(z) == (rows, columns): continue
         raise ValueError(f"{name} has shape {np.shape(z)}, but there are {rows} rows and {columns} columns.")
 
-def _stacked(panels, columns): # in percent; one heatmap with empty rows is drawn faster than many
+def _stack_panels(panels, columns): # in percent; one heatmap with empty rows is drawn faster than many
     gap = np.full((1, columns), np.nan)
     parts = [part for panel in panels.values() for part in (panel, gap)]
     return 100 * np.concatenate(parts[:-1]).astype(float)
@@ -263,7 +263,7 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
 ) -> go.Figure:
     "Heatmaps under each other with a number in each cell, in percent (in points where they are changes)."
     _check_shapes(panels, len(rows), len(columns))
-    z = _stacked(panels, len(columns))
+    z = _stack_panels(panels, len(columns))
     scale = _scale_of(z, change)
     names = np.array([*rows, ""] * len(panels))[:-1]
     heat = dict(
@@ -274,8 +274,8 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
         hovertemplate=f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>")
     layout = _panel_layout(panels, rows, columns, xaxis)
     if chosen: layout["shapes"] = [_frame(start + chosen[0], chosen[1]) for start in range(0, len(z), len(rows) + 1)]
-    fig = go.Figure(dict(data=[heat, _numbers(z, scale, change)], layout=layout))
-    return styled(fig, title, 110 + 30 * len(z))
+    fig = go.Figure(dict(data=[heat, _number_trace(z, scale, change)], layout=layout))
+    return apply_style(fig, title, 110 + 30 * len(z))
 
 # %% ../../nbs/06_research/02_figures.ipynb #3e7c897c
 def layer_domain_heatmap(shares: Mapping, # heading -> (d, l) fractions: "all", or "all", "low", "mid", "high"
@@ -319,7 +319,7 @@ def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or d
     change = np.asarray(change, float)
     h, w = change.shape
     planes = {"change": change}
-    if band is not None: planes["of which the filter removes"] = change * removed_share(band, h, w)
+    if band is not None: planes["of which the filter removes"] = change * removed_fraction(band, h, w)
     fig = make_subplots(1, len(planes), subplot_titles=list(planes), shared_yaxes=True, horizontal_spacing=.04)
     hover = f"vertical %{{y}}, horizontal %{{x}}: %{{z:.3g}} {unit}<extra></extra>"
     for col, z in enumerate(planes.values(), 1):
@@ -327,7 +327,7 @@ def difference_plane(change, # (h, w): dB from `frequency.relative_change`, or d
         if band is not None: _draw_cuts(fig, band, h, w, col)
     if chosen: fig.add_shape(_frame(*chosen, "black"), row=1, col="all")
     reach = np.abs(change[np.isfinite(change)]).max(initial=1e-9)
-    return styled(_difference_axes(fig, h, w, reach, unit), title, 440, margin_t=72)
+    return apply_style(_difference_axes(fig, h, w, reach, unit), title, 440, margin_t=72)
 
 # %% ../../nbs/06_research/02_figures.ipynb #12c15c67
 def _draw_cuts(fig, band, h, w, col):
@@ -342,7 +342,7 @@ def _difference_axes(fig, h, w, reach, unit):
     fig.update_coloraxes(cmin=-reach, cmax=reach, colorscale="RdBu_r", colorbar=colorbar)
     fig.update_xaxes(title_text="horizontal frequency", range=[-.5, w - .5], showgrid=False)
     fig.update_yaxes(range=[h - .5, -.5], showgrid=False)
-    fig.update_yaxes(title_text=VERTICAL, col=1)
+    fig.update_yaxes(title_text=VERTICAL_LABEL, col=1)
     return fig.update_annotations(font_size=13)
 
 # %% ../../nbs/06_research/02_figures.ipynb #e079469c
@@ -392,19 +392,19 @@ def picture_row(pictures: Mapping, # heading -> (H, W, 3) uint8, of any sizes
     fig.update_xaxes(visible=False, constrain="domain")
     fig.update_yaxes(visible=False, constrain="domain")
     fig.update_annotations(font_size=13)
-    return styled(fig, title, height, showlegend=False, margin=dict(l=8, r=8, t=62, b=8))
+    return apply_style(fig, title, height, showlegend=False, margin=dict(l=8, r=8, t=62, b=8))
 
 # %% ../../nbs/06_research/02_figures.ipynb #84215d77
-TOLD = {  # curve -> colour, mark, dash
+INFORMATION_CURVES = {  # curve -> colour, mark, dash
     "domain": ("#d55e00", "circle", "solid"),
     "class, source": ("#0072b2", "square", "solid"),
     "class, other domains": ("#56b4e9", "diamond", "dash"),
     "control": ("#666666", "x", "dot")}
 
-def _told(fig, curve, radii, name, first, place):
+def _add_information_curve(fig, curve, radii, name, first, place):
     "The curve over the rings with its intervals, and DC as a mark of its own."
-    color, symbol, dash = TOLD[name]
-    shift = .008 * (list(TOLD).index(name) - 1.5)  # or the intervals would cover each other
+    color, symbol, dash = INFORMATION_CURVES[name]
+    shift = .008 * (list(INFORMATION_CURVES).index(name) - 1.5)  # or the intervals would cover each other
     for mode, part in (("markers", curve[curve.band == 0]), ("lines+markers", curve[curve.band > 0])):
         fig.add_scatter(
             mode=mode, name=name, legendgroup=name,
@@ -435,15 +435,15 @@ def _information_axes(fig, curves, rows, columns, title, measure):
     texts = ["DC", ".2", ".4", ".6", ".8", "1", "1.2"]
     fig.update_xaxes(range=[-.22, 1.25], tickangle=0, tickvals=ticks, ticktext=texts)
     fig.update_yaxes(range=[min(-12, 100 * curves.lower.min() - 4), max(106, 100 * curves.upper.max() + 4)], dtick=25)
-    fig.update_xaxes(title_text=RADIUS if columns < 3 else "radial frequency", row=rows)
+    fig.update_xaxes(title_text=RADIUS_LABEL if columns < 3 else "radial frequency", row=rows)
     fig.update_yaxes(title_text=f"{measure} (%)", col=1)
     fig.update_annotations(font_size=13)
     height = 160 + 220 * rows
     above = 1 + 30 / (height - 164)
-    return styled(fig, title, height, margin_t=100, margin_b=64, legend_y=above)
+    return apply_style(fig, title, height, margin_t=100, margin_b=64, legend_y=above)
 
 # %% ../../nbs/06_research/02_figures.ipynb #daaff6d4
-def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), skill, lower, upper: `evidence.skill_curves`
+def information_figure(curves: pd.DataFrame, # layer, band, what (see `INFORMATION_CURVES`), skill, lower, upper: `evidence.skill_curves`
                        bands: pd.DataFrame, # band, radius: `evidence.band_table`
                        cuts: Sequence[float] = (.2, .7), # radii to mark
                        band=None, # a filter to shade, as far as its gain exceeds half its peak
@@ -453,7 +453,7 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), s
 ) -> go.Figure:
     "Domain information beside class information, by frequency and block. ValueError for unknown curves."
     for name in curves.what.unique():
-        if name not in TOLD: raise unknown("curve", name, TOLD)
+        if name not in INFORMATION_CURVES: raise unknown_name("curve", name, INFORMATION_CURVES)
     layers = sorted(curves.layer.unique())
     radii = bands.set_index("band").radius.where(lambda r: r > 0, -.14)  # DC stands apart
     columns = min(columns, len(layers))
@@ -462,9 +462,9 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `TOLD`), s
                         horizontal_spacing=.015, vertical_spacing=.27 / rows)
     for i, layer in enumerate(layers):
         place = dict(row=i // columns + 1, col=i % columns + 1)
-        for name in TOLD:
+        for name in INFORMATION_CURVES:
             curve = curves[(curves.layer == layer) & (curves.what == name)].sort_values("band")
-            _told(fig, curve, radii, name, i == 0, place)
+            _add_information_curve(fig, curve, radii, name, i == 0, place)
         _mark_radii(fig, cuts, band, place)  # plotly draws no shapes on panels that are empty
     return _information_axes(fig, curves, rows, columns, title, measure)
 
@@ -486,7 +486,7 @@ def _panel(fig, col, seeds, means, rank, color, baseline):
         hovertemplate="%{text}: %{x:.2f} % (mean of seeds)<extra></extra>",
         error_x_array=100 * means.sd.fillna(0),
         error_x=dict(color="#333", thickness=1.5, width=4),
-        marker=dict(size=12, color=color, line=OUTLINE), **place)
+        marker=dict(size=12, color=color, line=MARK_OUTLINE), **place)
     base = means[means.adapter == baseline]["mean"]
     if len(base):
         fig.add_vline(100 * base.item(), line_color="#555", line_width=1, line_dash="dash", **place)
@@ -500,14 +500,14 @@ def _half_width(table, means): # the middle of each panel, and what the widest n
     reach += 100 * own.sd.fillna(0)
     return center, max(1., 55 * scores.agg(np.ptp).max(), 1.05 * reach.max())
 
-def _name_lines(fig, names, space): # adapters at the left, the first on top
+def _label_rows(fig, names, space): # adapters at the left, the first on top
     fig.update_yaxes(
         range=[len(names) - space, space - 1],
         tickvals=list(range(len(names))),
         ticktext=list(names),
         ticks="")
 
-def _below(fig, text): # one title for the axes of all panels
+def _shared_axis_title(fig, text): # one title for the axes of all panels
     fig.add_annotation(
         text=text, font_size=14, showarrow=False,
         x=.5, xref="paper",
@@ -539,10 +539,10 @@ def result_bars(rows: Sequence[Mapping], # results
         _panel(fig, col, seeds, means[means.domain == d], rank, domain_color(d), baseline)
         fig.update_xaxes(range=[center[d] - half, center[d] + half], nticks=5, showline=True, col=col)
         if d in held_out: _shade_panel(fig, col)
-    _name_lines(fig, rank, .4)
+    _label_rows(fig, rank, .4)
     fig.update_annotations(font_size=13)
-    _below(fig, "mIoU (%)")
-    return styled(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
+    _shared_axis_title(fig, "mIoU (%)")
+    return apply_style(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
 
 # %% ../../nbs/06_research/02_figures.ipynb #3ec79707
 class _Marks(NamedTuple):
@@ -566,7 +566,7 @@ def _marks(t, edge):
 # %% ../../nbs/06_research/02_figures.ipynb #9af51f1e
 def _difference_panel(fig, col, t, names, edge, color):
     marks = _marks(t, edge)
-    sure = direction(t.difference, t.get("holm", np.nan)) != "open"
+    sure = significant_direction(t.difference, t.get("holm", np.nan)) != "open"
     value = "%{customdata[1]:+.2f} [%{customdata[2]:+.2f}, %{customdata[3]:+.2f}]"
     fig.add_scatter(
         mode="markers+text",
@@ -600,9 +600,9 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
     for col, domain in enumerate(domains, 1):
         _difference_panel(fig, col, table[table.domain == domain], names, 1.08 * reach, domain_color(domain))
         fig.update_xaxes(range=[-1.25 * reach, 1.25 * reach], nticks=5, showline=True, col=col)
-    _name_lines(fig, names, .5)
-    _below(fig, f"difference to {reference} (points of mIoU)")
-    return styled(fig, title, 160 + 30 * len(names), showlegend=False, margin=dict(l=24, r=24, t=82, b=64))
+    _label_rows(fig, names, .5)
+    _shared_axis_title(fig, f"difference to {reference} (points of mIoU)")
+    return apply_style(fig, title, 160 + 30 * len(names), showlegend=False, margin=dict(l=24, r=24, t=82, b=64))
 
 # %% ../../nbs/06_research/02_figures.ipynb #135e7995
 class Html(str):

@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 from ..data.labels import LabelSpace
-from ..spectra.energy import Spectra, plane_energy
-from ..data.images import image_files, line_of, read_image, resize
+from ..spectra.energy import DomainSpectra, dct_energy
+from ..data.images import image_files, display_path, read_image, resize
 
 # %% auto #0
-__all__ = ['Gathered', 'Row', 'in_a_row', 'Item', 'scene_numbers', 'gather', 'spectra', 'principal_directions', 'directions',
-           'keep_count', 'Glimpse', 'glimpse', 'Observation', 'observe', 'joined', 'some_blocks', 'robust', 'outliers']
+__all__ = ['DomainImages', 'LabelledImages', 'concatenate', 'gather_images', 'domain_spectra', 'pca_directions', 'Observation',
+           'observe', 'join_observations', 'select_blocks', 'median_and_mad', 'outlier_tokens']
 
 # %% ../../nbs/06_research/03_observation.ipynb #ee2d8ea7
-class Gathered(NamedTuple):
+class DomainImages(NamedTuple):
     "Images of several domains, ready for a backbone; all mappings have the domains in one order."
     images: dict[str, Tensor] # domain -> (n, 3, H, W) uint8, one size for all
     labels: dict[str, list | None] # domain -> n class id maps (h, w) at their own size, None without labels
@@ -39,19 +39,19 @@ class Gathered(NamedTuple):
         return self.space.classes if self.space else tuple(map(str, range(255)))
 
 # %% ../../nbs/06_research/03_observation.ipynb #81f63cbe
-class Row(NamedTuple):
+class LabelledImages(NamedTuple):
     "The images of all domains, one after the other."
     images: Tensor # (n, 3, H, W) uint8
     labels: Tensor # (n, H, W) int64, 255 where there is none
     domain: np.ndarray # (n,) number of its domain
     scene: np.ndarray # (n,) number of its scene
 
-def in_a_row(data: Gathered) -> Row:
+def concatenate(data: DomainImages) -> LabelledImages:
     "All images, and their labels at the size of the images."
     counts = [len(x) for x in data.images.values()]
     blank = np.full(data.size, 255)
     labels = [label for d, n in zip(data.domains, counts) for label in data.labels[d] or [blank] * n]
-    return Row(torch.cat(list(data.images.values())), torch.stack([_label_like(y, data.size) for y in labels]),
+    return LabelledImages(torch.cat(list(data.images.values())), torch.stack([_label_like(y, data.size) for y in labels]),
                np.arange(len(counts)).repeat(counts), np.concatenate(list(data.scenes.values())))
 
 def _label_like(label, size): # the nearest pixel, so that no class is made up
@@ -59,21 +59,21 @@ def _label_like(label, size): # the nearest pixel, so that no class is made up
     return F.interpolate(pixels, size=size, mode="nearest-exact")[0, 0].long()
 
 # %% ../../nbs/06_research/03_observation.ipynb #9d33f6f5
-class Item(NamedTuple):
+class _Item(NamedTuple):
     "An image as it was given, with what is known of it."
     image: Tensor | str # (3, H, W) uint8, or what is wrong with it
     label: object = None # (h, w) class ids
     name: str | None = None # of the scene
 
 def _item(given): # from an item of a data set, a tensor, a path, a picture or an array
-    if isinstance(given, Mapping): return Item(given["image"], given.get("label"), given.get("name"))
-    if isinstance(given, Tensor): return Item(given)
-    try: return Item(torch.from_numpy(rearrange(read_image(given), "h w c -> c h w").copy()))
-    except (OSError, ValueError) as err: return Item(_without_folder(str(err), given))
+    if isinstance(given, Mapping): return _Item(given["image"], given.get("label"), given.get("name"))
+    if isinstance(given, Tensor): return _Item(given)
+    try: return _Item(torch.from_numpy(rearrange(read_image(given), "h w c -> c h w").copy()))
+    except (OSError, ValueError) as err: return _Item(_without_folder(str(err), given))
 
 def _without_folder(text, given): # what is said of an image goes into pages that are handed on
     if not isinstance(given, (str, Path)): return text
-    return text.replace(line_of(given), line_of(Path(given).name))
+    return text.replace(display_path(given), display_path(Path(given).name))
 
 def _items(given): # of a domain, one after the other
     if isinstance(given, (str, Path)): given = image_files(given)
@@ -81,7 +81,7 @@ def _items(given): # of a domain, one after the other
     return [_item(x) for x in given]
 
 # %% ../../nbs/06_research/03_observation.ipynb #9af1d5a8
-def scene_numbers(names: Mapping, # domain -> list of names, None for an image without one
+def scene_ids(names: Mapping, # domain -> list of names, None for an image without one
                   block: int = 1, # consecutive images of a domain that are one scene
 ) -> dict[str, np.ndarray]: # domain -> (n,) numbers
     "Which images show the same scene: those of one name, or at one position where any image lacks a name."
@@ -95,10 +95,10 @@ def scene_numbers(names: Mapping, # domain -> list of names, None for an image w
     return dict(zip(names, np.split(numbers, ends[:-1])))
 
 # %% ../../nbs/06_research/03_observation.ipynb #93aaa98b
-def gather(images_by_domain: Mapping, # domain -> tensor (n, 3, H, W) uint8, data set, folder, or list of paths, pictures, arrays
+def gather_images(images_by_domain: Mapping, # domain -> tensor (n, 3, H, W) uint8, data set, folder, or list of paths, pictures, arrays
            size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
            block: int = 1, # consecutive images of a domain that count as one scene; for video
-) -> Gathered:
+) -> DomainImages:
     "Images of several domains at one size. ValueError where there is none, and for labels of different kinds."
     if not images_by_domain or not isinstance(images_by_domain, Mapping):
         raise ValueError("No domains: give a mapping such as {'fog': images}.")
@@ -115,7 +115,7 @@ def gather(images_by_domain: Mapping, # domain -> tensor (n, 3, H, W) uint8, dat
         names[domain] = [item.name for item in items]
     if not images: raise ValueError(f"No image could be read; give at least one. {' '.join(notes[-3:])}")
     space = _common_space([images_by_domain[domain] for domain in images])
-    return Gathered(images, labels, scene_numbers(names, block), space, notes)
+    return DomainImages(images, labels, scene_ids(names, block), space, notes)
 
 # %% ../../nbs/06_research/03_observation.ipynb #098ef373
 def _readable(domain, items, notes): # those with an image; says what is left out
@@ -149,22 +149,22 @@ def _common_space(data): # the label space of data sets, None where none has one
     return next(iter(spaces.values()), None)
 
 # %% ../../nbs/06_research/03_observation.ipynb #9b4db762
-def spectra(backbone, # from `create_backbone`
+def domain_spectra(backbone, # from `create_backbone`
             images: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; all of one size
             layers=None, # block numbers from 0; all by default
             batch: int = 8, # images at a time
-) -> Spectra:
+) -> DomainSpectra:
     "Energy per domain, layer and coefficient. ValueError for unknown layers, NaN features and sizes that differ."
     if not images: raise ValueError("No domains: give a mapping such as {'fog': images}.")
     layers = tuple(range(backbone.num_layers) if layers is None else layers)
     planes = [_mean_energy(backbone, x, layers, batch, f"spectra of {domain}") for domain, x in images.items()]
     if len({plane.shape for plane in planes}) > 1: raise ValueError("Domains with images of different size; resize them first.")
-    return Spectra(np.stack(planes), tuple(images), layers, tuple(len(x) for x in images.values()))
+    return DomainSpectra(np.stack(planes), tuple(images), layers, tuple(len(x) for x in images.values()))
 
 def _mean_energy(backbone, images, layers, batch, desc): # (l, h, w)
     total = 0.
     for features in backbone.feature_batches(images, layers, batch, desc):
-        total = total + len(features[0]) * torch.stack([plane_energy(f) for f in features])
+        total = total + len(features[0]) * torch.stack([dct_energy(f) for f in features])
     return (total / len(images)).cpu().numpy()
 
 # %% ../../nbs/06_research/03_observation.ipynb #e41e321c
@@ -181,7 +181,7 @@ def principal_directions(tokens: Tensor # (n, c), NaN rows are left out
     return mean, top * largest.sign()
 
 # %% ../../nbs/06_research/03_observation.ipynb #9add98e7
-def directions(backbones, # from `create_backbone`; a list of several of one width, for directions that they share
+def pca_directions(backbones, # from `create_backbone`; a list of several of one width, for directions that they share
                images: Mapping, # domain -> (n, 3, H, W) uint8
                samples: int = 1, # images per domain that the directions are taken from
                layers=None, # block numbers from 0, of one grid; all by default
@@ -200,7 +200,7 @@ def _some_tokens(features): # (b, c, h, w) -> (n, c), evenly spaced, 4096 to 819
     return tokens[::max(1, len(tokens) // 4096)]
 
 # %% ../../nbs/06_research/03_observation.ipynb #4d25089d
-def keep_count(shape, # (l, h, w)
+def images_to_keep(shape, # (l, h, w)
                counts, # images of each domain
                budget: float, # bytes
 ) -> int: # images per domain whose maps and norms fit
@@ -209,34 +209,34 @@ def keep_count(shape, # (l, h, w)
     return max(1, min(max(counts), int(budget / each / len(counts))))
 
 # %% ../../nbs/06_research/03_observation.ipynb #6508d936
-class Glimpse(NamedTuple):
+class ImageFeatures(NamedTuple):
     "What is taken of the features of a batch."
     energy: np.ndarray # (b, l, h, w) float64, NaN for an image with a value that is not finite
     maps: np.ndarray # (b, l, 3, h, w) float16: projections
     norms: np.ndarray # (b, l, h, w) float32
 
-def glimpse(features, # one (b, c, h, w) per layer
-            chosen, # from `directions`
-) -> Glimpse:
+def image_features(features, # one (b, c, h, w) per layer
+            chosen, # from `pca_directions`
+) -> ImageFeatures:
     "Energy, projections on the chosen directions, and norms."
     energy, maps, norms = [], [], []
     for f, (mean, top) in zip(features, chosen):
         energy.append(torch.stack([_energy_of(x) for x in f]))
         maps.append(torch.einsum("b c h w, c k -> b k h w", f.float() - mean[:, None, None], top))
         norms.append(f.float().norm(dim=1))
-    maps = _array(maps).clip(-65504, 65504).astype(np.float16)   # the range of float16
-    return Glimpse(_array(energy), maps, _array(norms))
+    maps = _stack_layers(maps).clip(-65504, 65504).astype(np.float16)   # the range of float16
+    return ImageFeatures(_stack_layers(energy), maps, _stack_layers(norms))
 
-def _array(of_layers): return torch.stack(of_layers, 1).cpu().numpy()
+def _stack_layers(of_layers): return torch.stack(of_layers, 1).cpu().numpy()
 
 def _energy_of(x): # (c, h, w) -> (h, w)
-    if x.isfinite().all(): return plane_energy(x[None])
+    if x.isfinite().all(): return dct_energy(x[None])
     return torch.full(x.shape[-2:], torch.nan).double()
 
 # %% ../../nbs/06_research/03_observation.ipynb #d7b8c22a
 class Observation(NamedTuple):
     "What is kept of a backbone's features."
-    spectra: Spectra # mean energy by domain, layer and coefficient
+    spectra: DomainSpectra # mean energy by domain, layer and coefficient
     maps: dict[str, np.ndarray] # domain -> (n, l, 3, h, w) float16: projections on three directions per layer
     norms: dict[str, np.ndarray] # domain -> (n, l, h, w) float32: L2 norm of each token
     limits: np.ndarray # (l,) size of a projection that few exceed, for painting
@@ -251,12 +251,12 @@ def observe(backbone, # from `create_backbone`
             images: Mapping, # domain -> (n, 3, H, W) uint8, all of one size
             budget: float = 500e6, # bytes for maps and norms; beyond it only the first images of a domain are kept
             batch: int = 4, # images at a time
-            axes=None, # from `directions`; of these images by default
+            axes=None, # from `pca_directions`; of these images by default
             layers=None, # block numbers from 0, of one grid; all by default
 ) -> Observation:
-    "Energy, projections and norms of layers; see `gather` for images of several sizes. ValueError for layers on several grids."
-    layers = backbone.chosen_layers(layers)
-    axes = axes or directions(backbone, images, layers=layers)
+    "Energy, projections and norms of layers; see `gather_images` for images of several sizes. ValueError for layers on several grids."
+    layers = backbone.check_layers(layers)
+    axes = axes or pca_directions(backbone, images, layers=layers)
     chosen = dict(zip(layers, axes))
     counts = tuple(len(x) for x in images.values())
     seen = {d: _observe_domain(backbone, x, chosen, counts, budget, batch, d) for d, x in images.items()}
@@ -266,10 +266,10 @@ def observe(backbone, # from `create_backbone`
     keep = max(len(x) for x in maps.values())
     if keep < max(counts): notes.append(f"Pictures of the first {keep} images of each domain are kept.")
     energy = np.stack([one.energy for one in seen.values()])
-    return Observation(Spectra(energy, tuple(images), tuple(layers), counts), maps, norms, _limits(maps), notes)
+    return Observation(DomainSpectra(energy, tuple(images), tuple(layers), counts), maps, norms, _limits(maps), notes)
 
 # %% ../../nbs/06_research/03_observation.ipynb #6737aa23
-class _Seen(NamedTuple): # of a domain
+class _DomainObservation(NamedTuple): # of a domain
     energy: np.ndarray # (l, h, w)
     maps: np.ndarray
     norms: np.ndarray
@@ -280,10 +280,10 @@ def _observe_domain(backbone, images, chosen, counts, budget, batch, domain): # 
     finite = 0
     kept = []
     for features in backbone.feature_batches(images, chosen, batch, f"features of {domain}"):
-        part = glimpse(features, chosen.values())
+        part = image_features(features, chosen.values())
         total = total + np.nan_to_num(part.energy).sum(0)
         finite = finite + np.isfinite(part.energy).sum(0)
-        keep = keep_count(part.energy.shape[1:], counts, budget)
+        keep = images_to_keep(part.energy.shape[1:], counts, budget)
         there = sum(len(part.norms) for part in kept)
         if there < keep: kept.append(part)
     energy = np.where(finite > 0, total / np.maximum(finite, 1), np.nan)
@@ -292,7 +292,7 @@ def _observe_domain(backbone, images, chosen, counts, budget, batch, domain): # 
     n = len(images)
     notes = [f"{domain}, block {i}: NaN or infinite features in {n - good} of {n} images."
              for i, good in zip(chosen, finite[:, 0, 0]) if good < n]
-    return _Seen(energy, maps[:keep], norms[:keep], notes)
+    return _DomainObservation(energy, maps[:keep], norms[:keep], notes)
 
 # %% ../../nbs/06_research/03_observation.ipynb #dd3702f1
 def _limits(maps): # (l,) the 99th percentile of the projections of a few images
@@ -302,33 +302,33 @@ def _limits(maps): # (l,) the 99th percentile of the projections of a few images
     return np.nanpercentile(sizes, 99, (0, 2, 3, 4))
 
 # %% ../../nbs/06_research/03_observation.ipynb #5be0c1d5
-def joined(a: Observation, b: Observation) -> Observation: # of other domains, along the same directions
+def join_observations(a: Observation, b: Observation) -> Observation: # of other domains, along the same directions
     "Two observations as one."
-    spectra = Spectra(np.concatenate([a.spectra.energy, b.spectra.energy]), a.spectra.domains + b.spectra.domains,
+    spectra = DomainSpectra(np.concatenate([a.spectra.energy, b.spectra.energy]), a.spectra.domains + b.spectra.domains,
                       a.spectra.layers, a.spectra.counts + b.spectra.counts)
     return Observation(spectra, a.maps | b.maps, a.norms | b.norms, a.limits, a.notes + b.notes)
 
-def some_blocks(seen: Observation,
+def select_blocks(seen: Observation,
             keep: list[int], # places of blocks, from 0
 ) -> Observation:
     "Some of the blocks."
     energy, domains, layers, counts = seen.spectra
-    spectra = Spectra(energy[:, keep], domains, tuple(layers[i] for i in keep), counts)
+    spectra = DomainSpectra(energy[:, keep], domains, tuple(layers[i] for i in keep), counts)
     maps, norms = ({domain: x[:, keep] for domain, x in arrays.items()} for arrays in (seen.maps, seen.norms))
     return Observation(spectra, maps, norms, seen.limits[keep], seen.notes)
 
 # %% ../../nbs/06_research/03_observation.ipynb #a14d211b
-def robust(norms: np.ndarray # (..., h, w)
+def median_and_mad(norms: np.ndarray # (..., h, w)
 ) -> tuple[np.ndarray, np.ndarray]: # (..., 1, 1) each
     "Median, and 1.4826 * MAD: the deviation that a few outliers cannot move."
     median = np.median(norms, (-2, -1), keepdims=True)
     deviation = np.median(np.abs(norms - median), (-2, -1), keepdims=True)
     return median, 1.4826 * deviation
 
-def outliers(norms, # (..., h, w)
+def outlier_tokens(norms, # (..., h, w)
              k: float = 5., # how many deviations above the median
 ) -> np.ndarray: # (..., h, w) bool
     "Tokens whose norm exceeds median + k * 1.4826 * MAD of their image and layer."
     norms = np.asarray(norms, float)
-    median, deviation = robust(norms)
+    median, deviation = median_and_mad(norms)
     return norms > median + k * np.maximum(deviation, 1e-6 * np.abs(median))

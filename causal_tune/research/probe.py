@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from ..core.registry import check_range
-from .statistics import middle, redraws
-from ..models.segmentor import labels_of
+from .statistics import percentile_interval, bootstrap_weights
+from ..models.segmentor import labels_from_scores
 
 # %% auto #0
-__all__ = ['STRENGTHS', 'class_sums', 'Discriminant', 'discriminant', 'standardised', 'balanced_accuracy', 'scene_folds',
-           'predict_held_out', 'Score', 'score', 'probe', 'mean_score']
+__all__ = ['STRENGTHS', 'class_sums', 'Discriminant', 'discriminant', 'standardize', 'balanced_accuracy', 'scene_folds',
+           'predict_held_out', 'ProbeScore', 'score_predictions', 'linear_probe', 'mean_probe_score']
 
 # %% ../../nbs/06_research/05_probe.ipynb #a630f99a
 def class_sums(x: Tensor, # (n, c) samples
@@ -30,7 +30,7 @@ class Discriminant(NamedTuple):
     weights: Tensor # (c, k) float64
     offsets: Tensor # (k,) float64, -inf for a class without samples
     def predict(self, x): # (n, c) -> (n,) labels
-        return labels_of(x @ self.weights.float() + self.offsets.float()).numpy()
+        return labels_from_scores(x @ self.weights.float() + self.offsets.float()).numpy()
 
 def discriminant(sums: Tensor, # (k, c + 1, c + 1), from `class_sums`
                  strength: float, # lambda
@@ -46,7 +46,7 @@ def discriminant(sums: Tensor, # (k, c + 1, c + 1), from `class_sums`
     return Discriminant(weights, offsets)
 
 # %% ../../nbs/06_research/05_probe.ipynb #f1eee493
-def standardised(x: Tensor # (n, c) samples
+def standardize(x: Tensor # (n, c) samples
 ) -> Tensor: # (n, c), or (n, n) where n <= c
     "Channels of mean 0 and variance 1 (0 where they are constant), turned where that makes them fewer; knows no labels."
     x = x - x.mean(0)
@@ -99,7 +99,7 @@ def predict_held_out(x, # (n, c) samples
     y = np.asarray(y)
     train = np.ones(len(y), bool) if train is None else np.asarray(train)
     if len(np.unique(y[train])) < 2: raise ValueError("A probe needs samples of two classes or more to learn from.")
-    x = standardised(torch.as_tensor(x).float())
+    x = standardize(torch.as_tensor(x).float())
     fold = scene_folds(np.asarray(groups), y, folds, seed)
     learn = [np.flatnonzero(train & (fold == f)) for f in range(folds)]
     k = int(y.max()) + 1
@@ -115,7 +115,7 @@ def predict_held_out(x, # (n, c) samples
 
 
 # %% ../../nbs/06_research/05_probe.ipynb #56eb50ca
-class Score(NamedTuple):
+class ProbeScore(NamedTuple):
     "How well a probe did on held-out scenes."
     accuracy: float # balanced, 0 to 1
     lower: float # of the 95 % interval over scenes
@@ -129,12 +129,12 @@ class Score(NamedTuple):
     def skill(self): return (self.accuracy - self.chance) / (1 - self.chance)
 
 # %% ../../nbs/06_research/05_probe.ipynb #13760648
-def score(y, # (n,) labels
+def score_predictions(y, # (n,) labels
           predicted, # (n,) labels
           groups, # (n,) scene of each sample
           draws: int = 1000, # of the bootstrap
           seed: int = 0, # of the same
-) -> Score:
+) -> ProbeScore:
     "Balanced accuracy with a bootstrap interval over scenes."
     y = np.asarray(y)
     scenes, scene = np.unique(groups, return_inverse=True)
@@ -144,31 +144,31 @@ def score(y, # (n,) labels
     np.add.at(count, (scene, label), 1)
     np.add.at(right, (scene, label), y == np.asarray(predicted))
     accuracy = _mean_share(np.ones(len(scenes)), right, count)
-    drawn = _mean_share(redraws(len(scenes), draws, seed), right, count)
-    lower, upper = middle(drawn).tolist()
-    return Score(float(accuracy), lower, upper, 1 / len(classes), len(classes), len(y), len(scenes), drawn)
+    drawn = _mean_share(bootstrap_weights(len(scenes), draws, seed), right, count)
+    lower, upper = percentile_interval(drawn).tolist()
+    return ProbeScore(float(accuracy), lower, upper, 1 / len(classes), len(classes), len(y), len(scenes), drawn)
 
 def _mean_share(weights, right, count): # (..., s) weights of scenes -> (...) mean over the classes that are there
     share = weights @ right / np.maximum(weights @ count, 1e-9)
     return np.nanmean(np.where(weights @ count > 0, share, np.nan), -1)
 
 # %% ../../nbs/06_research/05_probe.ipynb #d86e2167
-def probe(x, # (n, c) samples
+def linear_probe(x, # (n, c) samples
           y, # (n,) labels from 0
           groups, # (n,) scene of each sample
           **options, # of `predict_held_out`: train, folds, seed
-) -> Score:
+) -> ProbeScore:
     "Can a linear probe tell the labels, on scenes that it has not seen?"
-    return score(y, predict_held_out(x, y, groups, **options), groups)
+    return score_predictions(y, predict_held_out(x, y, groups, **options), groups)
 
 # %% ../../nbs/06_research/05_probe.ipynb #5b0bbdd5
-def mean_score(scores: Sequence[Score] # of the same samples and scenes
-) -> Score:
+def mean_probe_score(scores: Sequence[ProbeScore] # of the same samples and scenes
+) -> ProbeScore:
     "Mean accuracy of several probes, with an interval over scenes and over probes."
     if len(scores) == 1: return scores[0]
     by_probe = np.stack([s.draws for s in scores], 1)
-    weights = redraws(len(scores), len(by_probe), seed=1) / len(scores)
+    weights = bootstrap_weights(len(scores), len(by_probe), seed=1) / len(scores)
     draws = (weights * by_probe).sum(1)
-    lower, upper = middle(draws).tolist()
+    lower, upper = percentile_interval(draws).tolist()
     accuracy = float(np.mean([s.accuracy for s in scores]))
     return scores[0]._replace(accuracy=accuracy, lower=lower, upper=upper, draws=draws)

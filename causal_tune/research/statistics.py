@@ -12,15 +12,16 @@ from typing import Mapping, NamedTuple, Sequence
 import numpy as np, pandas as pd
 from scipy.optimize import brentq
 from scipy.special import stdtrit
-from ..core.registry import check_value, code_version, shown
-from ..core.files import whole_file
+from ..core.registry import check_value, code_version, short_repr
+from ..core.files import atomic_write
 from ..training.evaluation import miou
 
 # %% auto #0
-__all__ = ['LEAST', 'NAMES', 'POINTS', 'check_rows', 'summary', 'collapsed', 'redraws', 'middle', 'block_sums', 'Redrawn',
-           'redrawn_scores', 'reach', 'chance', 'Interval', 'interval', 'holm', 'direction', 'write_counts',
-           'counts_in', 'read_counts', 'together', 'scores_of', 'differences', 'write_table', 'read_table', 'keep_row',
-           'read_differences', 'read_results']
+__all__ = ['NAMES', 'POINTS', 'check_rows', 'summary', 'mean_over_groups', 'bootstrap_weights', 'percentile_interval',
+           'block_sums', 'BootstrapScores', 'bootstrap_scores', 'Interval', 't_interval', 'holm_adjust',
+           'significant_direction', 'write_counts', 'parse_counts', 'read_counts', 'mean_over_domains',
+           'bootstrap_runs', 'paired_differences', 'write_table', 'read_table', 'append_row', 'read_differences',
+           'read_results']
 
 # %% ../../nbs/06_research/01_statistics.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results
@@ -35,11 +36,11 @@ def check_rows(rows: Sequence[Mapping] # results
     return table
 
 def _check_row(row, keys):
-    if not isinstance(row, Mapping): raise ValueError(f"A result row is a mapping, not {shown(row)}.")
+    if not isinstance(row, Mapping): raise ValueError(f"A result row is a mapping, not {short_repr(row)}.")
     lost = set(keys) - set(row)
-    if lost: raise ValueError(f"A result row lacks {sorted(lost)}; it has {shown(list(row))}.")
+    if lost: raise ValueError(f"A result row lacks {sorted(lost)}; it has {short_repr(list(row))}.")
     for key, kind in dict(adapter="str", seed="int", domain="str", miou="float").items(): check_value(key, row[key], kind)
-    if not 0 <= row["miou"] <= 1: raise ValueError(f"miou={row['miou']} is no fraction between 0 and 1 in {shown(dict(row))}.")
+    if not 0 <= row["miou"] <= 1: raise ValueError(f"miou={row['miou']} is no fraction between 0 and 1 in {short_repr(dict(row))}.")
 
 # %% ../../nbs/06_research/01_statistics.ipynb #de539d24
 def summary(rows: Sequence[Mapping], # results
@@ -59,7 +60,7 @@ def summary(rows: Sequence[Mapping], # results
     return out.reindex(order[order.isin(out.index)]).reset_index()
 
 # %% ../../nbs/06_research/01_statistics.ipynb #8684edc7
-def collapsed(rows: list[dict], # results with their `iou`
+def mean_over_groups(rows: list[dict], # results with their `iou`
               groups: dict, # name -> domains that are put together
 ) -> list[dict]: # rows in which the domains of a group are one
     "Means over the domains of each group, run by run."
@@ -75,14 +76,14 @@ def _mean_row(adapter, seed, domain, rows):
     return dict(adapter=adapter, seed=seed, domain=domain, miou=float(np.mean([r["miou"] for r in rows])), iou=iou)
 
 # %% ../../nbs/06_research/01_statistics.ipynb #c0e2eac3
-def redraws(n: int, # things to draw from
+def bootstrap_weights(n: int, # things to draw from
             draws: int, # how often
             seed: int = 0,
 ) -> np.ndarray: # (draws, n) how often each thing was drawn; rows add up to n
     "Weights of bootstrap samples; they depend on nothing but the arguments."
     return np.random.default_rng(seed).multinomial(n, np.ones(n) / n, size=draws)
 
-def middle(drawn: np.ndarray, # values computed from draws
+def percentile_interval(drawn: np.ndarray, # values computed from draws
            axis: int | None = None, # of the draws
 ) -> np.ndarray: # lower and upper end, stacked first
     "The ends of the middle 95 %."
@@ -96,24 +97,24 @@ def block_sums(cms: np.ndarray, # (n, k, k), frames in order
     return np.add.reduceat(cms, np.arange(0, len(cms), block))
 
 @dataclass(frozen=True)
-class Redrawn:
+class BootstrapScores:
     "Scores of several seeds on the same frames, as they are and redrawn."
     scores: np.ndarray # (1 + draws, seeds) mIoU: first of the frames as they are, then of redrawn ones
     blocks: int        # of frames, that were drawn from
 
-def redrawn_scores(runs: list, # per seed: (n, k, k) of the same frames
+def bootstrap_scores(runs: list, # per seed: (n, k, k) of the same frames
                    block: int = 10, # consecutive frames per block
                    draws: int = 2000, seed: int = 0,
-) -> Redrawn:
+) -> BootstrapScores:
     "Block bootstrap of mIoU (Kuensch 1989, with blocks that do not overlap)."
     sums = [block_sums(cms, block) for cms in runs]
     n = len(sums[0])
-    weights = np.vstack([np.ones(n), redraws(n, draws, seed)])
+    weights = np.vstack([np.ones(n), bootstrap_weights(n, draws, seed)])
     drawn = [(weights @ s.reshape(n, -1)).reshape(-1, *s.shape[1:]) for s in sums]
-    return Redrawn(np.stack([miou(cms) for cms in drawn], 1), n)
+    return BootstrapScores(np.stack([miou(cms) for cms in drawn], 1), n)
 
 # %% ../../nbs/06_research/01_statistics.ipynb #b2911bdd
-def reach(p: float, # probability of missing the truth, both sides together
+def half_width(p: float, # probability of missing the truth, both sides together
           variances: Sequence[float], # of the mean, from each source of luck
           freedom: Sequence[int], # degrees of freedom of each
 ) -> float: # half of an interval
@@ -121,15 +122,15 @@ def reach(p: float, # probability of missing the truth, both sides together
     squares = [variance * stdtrit(degrees, p / 2) ** 2 for variance, degrees in zip(variances, freedom)]
     return float(np.sqrt(sum(squares)))
 
-LEAST = 1e-12 # no smaller probability is told apart
+MIN_P = 1e-12 # no smaller probability is told apart
 
-def chance(distance: float, # of a mean from zero, not negative
-           variances: Sequence[float], freedom: Sequence[int], # as in `reach`
-) -> float: # from `LEAST` to 1
-    "The probability of a mean so far from zero, or farther, where the truth is zero: `reach` turned round."
+def p_value(distance: float, # of a mean from zero, not negative
+           variances: Sequence[float], freedom: Sequence[int], # as in `half_width`
+) -> float: # from `MIN_P` to 1
+    "The probability of a mean so far from zero, or farther, where the truth is zero: `half_width` turned round."
     if distance == 0: return 1.
-    if reach(LEAST, variances, freedom) <= distance: return LEAST
-    return brentq(lambda p: reach(p, variances, freedom) - distance, LEAST, 1, xtol=LEAST / 10)
+    if half_width(MIN_P, variances, freedom) <= distance: return MIN_P
+    return brentq(lambda p: half_width(p, variances, freedom) - distance, MIN_P, 1, xtol=MIN_P / 10)
 
 # %% ../../nbs/06_research/01_statistics.ipynb #ec5ae54d
 class Interval(NamedTuple):
@@ -139,7 +140,7 @@ class Interval(NamedTuple):
     high: float
     p: float    # two-sided, of a mean of zero
 
-def interval(difference: Redrawn # paired, of two variants
+def t_interval(difference: BootstrapScores # paired, of two variants
 ) -> Interval:
     "Mean of paired differences with its t interval over frames and seeds."
     by_seed = difference.scores[0]
@@ -149,11 +150,11 @@ def interval(difference: Redrawn # paired, of two variants
     over_frames = difference.scores[1:].mean(1).var(ddof=1)
     variances = by_seed.var(ddof=1) / seeds, over_frames * blocks / (blocks - 1)
     freedom = seeds - 1, blocks - 1
-    half = reach(.05, variances, freedom)
-    return Interval(mean, mean - half, mean + half, chance(abs(mean), variances, freedom))
+    half = half_width(.05, variances, freedom)
+    return Interval(mean, mean - half, mean + half, p_value(abs(mean), variances, freedom))
 
 # %% ../../nbs/06_research/01_statistics.ipynb #4dcbc07c
-def holm(p: Sequence[float] # of one family of comparisons; NaN where there is none
+def holm_adjust(p: Sequence[float] # of one family of comparisons; NaN where there is none
 ) -> np.ndarray: # adjusted, NaN where p is
     "Probabilities adjusted for being looked at together (Holm 1979)."
     p = np.asarray(p, float)
@@ -163,8 +164,8 @@ def holm(p: Sequence[float] # of one family of comparisons; NaN where there is n
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * left))
     return adjusted
 
-def direction(difference, # numbers, arrays or columns
-              holm, # probabilities adjusted by `holm`
+def significant_direction(difference, # numbers, arrays or columns
+              holm, # probabilities adjusted by `holm_adjust`
 ) -> np.ndarray: # of "higher", "lower", "open"
     "Higher or lower where the adjusted probability is below 5 %, else open, as it is without a probability."
     sure = np.asarray(holm) < .05
@@ -175,37 +176,37 @@ def write_counts(path, # of counts.npz
                  counts: dict, # domain -> (n, k, k)
 ) -> None:
     "Keep the confusion matrices of a run."
-    with whole_file(path) as unfinished, open(unfinished, "wb") as file: np.savez_compressed(file, **counts)
+    with atomic_write(path) as unfinished, open(unfinished, "wb") as file: np.savez_compressed(file, **counts)
 
-def counts_in(content: bytes # of counts.npz
+def parse_counts(content: bytes # of counts.npz
 ) -> dict: # domain -> (n, k, k)
     "What `write_counts` wrote. A damaged file raises whatever it leads to; ValueError where it holds no counts."
     with np.load(BytesIO(content)) as arrays: counts = dict(arrays)
     for domain, cms in counts.items():
         square = cms.ndim == 3 and cms.shape[1] == cms.shape[2] and cms.size
-        if not square or cms.dtype.kind not in "iu": raise ValueError(f"{shown(domain)} holds no confusion matrices")
+        if not square or cms.dtype.kind not in "iu": raise ValueError(f"{short_repr(domain)} holds no confusion matrices")
     return counts
 
 def read_counts(path: Path # of counts.npz
 ) -> dict: # domain -> (n, k, k)
     "The counts of a finished run. FileNotFoundError, or ValueError where the file is damaged."
-    try: return counts_in(path.read_bytes())
+    try: return parse_counts(path.read_bytes())
     except FileNotFoundError: raise FileNotFoundError(f"No counts at {path}: run the grid again, which makes them again.") from None
     except Exception as error:
-        raise ValueError(f"{path} is damaged ({shown(str(error))}): run the grid again, which makes it again.") from error
+        raise ValueError(f"{path} is damaged ({short_repr(str(error))}): run the grid again, which makes it again.") from error
 
 # %% ../../nbs/06_research/01_statistics.ipynb #104679bb
-def together(parts: Sequence[Redrawn] # scores on several domains
-) -> Redrawn:
+def mean_over_domains(parts: Sequence[BootstrapScores] # scores on several domains
+) -> BootstrapScores:
     "Their mean, as if they were one domain; of blocks it has as few as the one with the fewest."
-    return Redrawn(np.mean([part.scores for part in parts], 0), min(part.blocks for part in parts))
+    return BootstrapScores(np.mean([part.scores for part in parts], 0), min(part.blocks for part in parts))
 
 # %% ../../nbs/06_research/01_statistics.ipynb #1d8241a6
-def scores_of(folder, # of the grid
+def bootstrap_runs(folder, # of the grid
               rows: list[dict], # of its runs, with adapter and seed
               block=10, # consecutive frames per block; or domain -> that, 1 if not named
               groups: dict | None = None, # name -> domains whose mean is a further domain
-) -> dict[tuple, Redrawn]: # (label, domain) ->
+) -> dict[tuple, BootstrapScores]: # (label, domain) ->
     "Redrawn scores of all finished runs. Errors as `read_counts`, and ValueError where runs are not of the same images."
     seeds = sorted({r["seed"] for r in rows})
     scores = {}
@@ -217,19 +218,19 @@ def scores_of(folder, # of the grid
         for path, run in zip(paths, counts): _check_alike(path, _shapes(run), wanted)
         for domain in counts[0]:
             length = block.get(domain, 1) if isinstance(block, dict) else block
-            scores[label, domain] = redrawn_scores([run[domain] for run in counts], length)
+            scores[label, domain] = bootstrap_scores([run[domain] for run in counts], length)
         for name, domains in (groups or {}).items():
-            scores[label, name] = together([scores[label, domain] for domain in domains])
+            scores[label, name] = mean_over_domains([scores[label, domain] for domain in domains])
     return scores
 
 def _shapes(counts): return {domain: cms.shape for domain, cms in counts.items()}
 
 def _check_alike(path, shapes, wanted): # frames are compared one by one
     if shapes != wanted: raise ValueError(
-        f"{path} counts {shown(shapes)}, the first run {shown(wanted)}: remove it and run the grid again, which makes it again.")
+        f"{path} counts {short_repr(shapes)}, the first run {short_repr(wanted)}: remove it and run the grid again, which makes it again.")
 
 # %% ../../nbs/06_research/01_statistics.ipynb #a11df354
-def differences(scores: dict[tuple, Redrawn], # from `scores_of`
+def paired_differences(scores: dict[tuple, BootstrapScores], # from `bootstrap_runs`
                 reference: str = "none", # label to compare with
                 family: Sequence[str] | None = None, # domains that are looked at together; all by default
 ) -> pd.DataFrame: # adapter, domain, difference, sd_over_seeds, low, high in points of mIoU, p, holm; a line per label and domain
@@ -238,13 +239,13 @@ def differences(scores: dict[tuple, Redrawn], # from `scores_of`
     table = []
     for (label, domain), redrawn in scores.items():
         if label == reference: continue
-        change = Redrawn(100 * (redrawn.scores - scores[reference, domain].scores), redrawn.blocks)
-        mean, low, high, p = interval(change)
+        change = BootstrapScores(100 * (redrawn.scores - scores[reference, domain].scores), redrawn.blocks)
+        mean, low, high, p = t_interval(change)
         spread = change.scores[0].std(ddof=1) if change.scores.shape[1] > 1 else np.nan
         table.append([label, domain, mean, spread, low, high, p])
     table = pd.DataFrame(table, columns=columns)
     looked_at = table.domain.isin(table.domain if family is None else family)
-    table["holm"] = holm(table.p.where(looked_at))
+    table["holm"] = holm_adjust(table.p.where(looked_at))
     for name in ("p", "holm"): table[name] = table[name].map("{:.3g}".format).astype(float)  # three digits, however small
     return table.round(dict.fromkeys(columns[2:6], 2))
 
@@ -254,7 +255,7 @@ def write_table(path, # the .csv file
                 command: str, # that made it
 ) -> None:
     "A CSV file whose first line says how it was made."
-    with whole_file(path) as unfinished, open(unfinished, "w") as f:
+    with atomic_write(path) as unfinished, open(unfinished, "w") as f:
         f.write(f"# {command}; causal_tune {code_version()}\n")
         table.to_csv(f, index=False)
 
@@ -262,9 +263,9 @@ def read_table(path) -> pd.DataFrame:
     "What `write_table` wrote. ValueError for a damaged file."
     try: return pd.read_csv(path, skiprows=1)
     except OSError: raise
-    except Exception as error: raise ValueError(f"{path} cannot be read as a table ({shown(str(error))}); write it again.") from error
+    except Exception as error: raise ValueError(f"{path} cannot be read as a table ({short_repr(str(error))}); write it again.") from error
 
-def keep_row(path, # of lines of JSON, to which one is added
+def append_row(path, # of lines of JSON, to which one is added
              row: dict, # see `evaluation.result_row`
              **facts, # how it came about
 ) -> None:

@@ -18,14 +18,14 @@ from ..spectra.bands import create_band
 from ..core.registry import format_spec
 from ..data.corruptions import CORRUPTIONS, corrupt
 from ..data.datasets import PhotometricDistort
-from .evidence import EDGES, WIDE, Evidence, Relative, relative_evidence, rings
-from .observation import Gathered, gather
-from .statistics import middle
+from .evidence import BAND_EDGES, WIDE_BAND_EDGES, Evidence, RelativeSkill, relative_evidence, ring_map
+from .observation import DomainImages, gather_images
+from .statistics import percentile_interval
 from ..data.styles import create_style
 
 # %% auto #0
-__all__ = ['stand_ins', 'corruption_stand_ins', 'perturbed', 'longest_best', 'band_rule', 'run_spec', 'BandSkills', 'mean_skills',
-           'Suggestion', 'suggest_band']
+__all__ = ['stand_ins', 'corruption_stand_ins', 'perturb', 'max_sum_run', 'select_band', 'ideal_band_spec', 'BandSkills',
+           'mean_skills', 'BandSuggestion', 'suggest_band']
 
 # %% ../../nbs/06_research/07_suggest.ipynb #83f38a3c
 def _as_image(transform, x): return transform(tv_tensors.Image(x)).as_subclass(Tensor)
@@ -56,10 +56,10 @@ def _corrupted(name, severity, x):
     return torch.from_numpy(rearrange(changed, "h w c -> c h w").copy())
 
 # %% ../../nbs/06_research/07_suggest.ipynb #00a833dc
-def perturbed(frames: Gathered, # of one source domain
+def perturb(frames: DomainImages, # of one source domain
               changes: Mapping[str, Callable], # name -> function of an image (3, H, W) uint8
               seed: int = 0, # of what the changes draw from torch
-) -> Gathered: # domains "source" and the names of the changes; the same scenes and labels in each
+) -> DomainImages: # domains "source" and the names of the changes; the same scenes and labels in each
     "The source beside its stand-ins. ValueError where a change returns another kind of image."
     domain, = frames.domains
     images = frames.images[domain]
@@ -78,7 +78,7 @@ def _check_kind(name, made, given): # a change keeps the kind and size of images
     raise ValueError(f"The change {name!r} makes {made.dtype} {tuple(made.shape[1:])} of {given.dtype} {tuple(given.shape[1:])}.")
 
 # %% ../../nbs/06_research/07_suggest.ipynb #81e49e7b
-def longest_best(values) -> tuple[int, int]: # first and last position
+def max_sum_run(values) -> tuple[int, int]: # first and last position
     "The run of neighbours with the largest sum; the longest of equals, and of those the first."
     n = len(values)
     sums = np.concatenate([[0.], np.cumsum(np.asarray(values, float))])
@@ -87,14 +87,14 @@ def longest_best(values) -> tuple[int, int]: # first and last position
     return -first, length - first
 
 # %% ../../nbs/06_research/07_suggest.ipynb #0f0c987c
-def band_rule(class_skill, domain_skill, # (n,) by band, DC first; in `suggest_band` relative ones
+def select_band(class_skill, domain_skill, # (n,) by band, DC first; in `suggest_band` relative ones
               class_draws, domain_draws, # (draws, n) the same for resampled scenes, paired
               keep_dc: bool = False, # let DC follow its neighbour
 ) -> pd.DataFrame: # band, score, lower, upper, kept
     "Score of each ring and the run that is kept: `score` is class share minus domain share, in units of a mean ring."
     value = _shares(class_skill) - _shares(domain_skill)
-    lower, upper = middle(_shares(class_draws) - _shares(domain_draws), 0)
-    first, last = longest_best(upper)
+    lower, upper = percentile_interval(_shares(class_draws) - _shares(domain_draws), 0)
+    first, last = max_sum_run(upper)
     kept = np.array([first <= i <= last for i in range(len(value))])
     dc = kept.all() or (keep_dc and kept[0])
     table = pd.DataFrame(dict(score=value, lower=lower, upper=upper, kept=kept))
@@ -108,15 +108,15 @@ def _shares(skill): # (..., n) skills by band -> (..., n - 1) those of rings, in
     return np.where(unknown, 1., rings / np.maximum(mean, .01))
 
 # %% ../../nbs/06_research/07_suggest.ipynb #6a8d87c0
-def run_spec(kept, # (n,) bool by band, one run
+def ideal_band_spec(kept, # (n,) bool by band, one run
              h: int, w: int, # the patch grid
-             edges: Sequence[float] = EDGES, # see `rings`
+             edges: Sequence[float] = BAND_EDGES, # see `ring_map`
 ) -> str: # "none", or such as "ideal:low=0.2,high=0.7"
     "The ideal band that keeps exactly these bands of a grid. ValueError where they are no neighbours."
     kept = np.asarray(kept, bool)
     if kept.all(): return "none"
     low, high = _cut_offs(kept, edges)
-    wanted = torch.tensor(kept)[rings(h, w, edges)]
+    wanted = torch.tensor(kept)[ring_map(h, w, edges)]
     for top in (high, high - 1e-4):  # an ideal band includes its upper end, a ring does not
         spec = format_spec("ideal", dict(low=round(low, 4), high=round(top, 4)))
         if torch.equal(create_band(spec)(h, w) > 0, wanted): return spec
@@ -134,12 +134,12 @@ def _cut_offs(kept, edges): # radii around the run
 
 # %% ../../nbs/06_research/07_suggest.ipynb #df87f717
 class BandSkills(NamedTuple):
-    "Mean skills by band, over layers and tasks, and the draws that `band_rule` takes."
+    "Mean skills by band, over layers and tasks, and the draws that `select_band` takes."
     table: pd.DataFrame # band, class_skill, class_oracle, class_relative, domain_skill, domain_oracle, domain_relative
     class_draws: np.ndarray # (1000, n) of the relative skill
     domain_draws: np.ndarray # (1000, n)
 
-def mean_skills(relative: Relative) -> BandSkills:
+def mean_skills(relative: RelativeSkill) -> BandSkills:
     "How well each band tells the class in domains other than the source, and how well the domain."
     classes, class_draws = _by_band(relative, "class, other domains", "class")
     domains, domain_draws = _by_band(relative, "domain", "domain")
@@ -152,11 +152,11 @@ def _by_band(relative, what, name): # means over layers: (n bands) table, (1000,
     return table, pd.DataFrame(relative.draws[rows]).groupby(bands.values).mean().values.T
 
 # %% ../../nbs/06_research/07_suggest.ipynb #82fea072
-class Suggestion(NamedTuple):
+class BandSuggestion(NamedTuple):
     "A band chosen from evidence; as text its spec."
     band: object # from `create_band`
     spec: str # for `create_band` and a recipe's field `band`
-    table: pd.DataFrame # absolute, oracle and relative skills, from `band_rule` the rest, with the names and sizes of the bands
+    table: pd.DataFrame # absolute, oracle and relative skills, from `select_band` the rest, with the names and sizes of the bands
     evidence: dict[str, Evidence] # what it was taken from, by what the probes were fed
     def __str__(self): return self.spec
 
@@ -164,21 +164,21 @@ class Suggestion(NamedTuple):
 def suggest_band(model, # a backbone or a segmentor
                  data, # data set of the source domain, with labels, at the size the model sees
                  changes: Mapping[str, Callable] | None = None, # stand-ins for unseen domains; `stand_ins()` by default
-                 keep_dc: bool = False, # see `band_rule`
-                 edges: Sequence[float] = WIDE, # see `rings`
+                 keep_dc: bool = False, # see `select_band`
+                 edges: Sequence[float] = WIDE_BAND_EDGES, # see `ring_map`
                  layers=None, # block numbers from 0, of one stage; those of `stage` that a head reads by default
-                 stage: int | None = None, # of a model that has stages, see `one_grid`
+                 stage: int | None = None, # of a model that has stages, see `single_grid_layers`
                  block: int = 1, # consecutive frames that count as one scene; for video
                  seed: int = 0, # of stand-ins, folds and coefficients
                  **options, # of `relative_evidence`: repeats, magnitude, folds, budget, batch
-) -> Suggestion:
+) -> BandSuggestion:
     "Cut-offs chosen from source images and their labels alone. ValueError for a mapping, no labels, or an unknown stage."
     if isinstance(data, Mapping): raise ValueError("suggest_band takes the source data set alone, no mapping of domains.")
-    frames = perturbed(gather({"source": data}, block=block), stand_ins() if changes is None else changes, seed)
+    frames = perturb(gather_images({"source": data}, block=block), stand_ins() if changes is None else changes, seed)
     backbone = getattr(model, "backbone", model)
     relative, evidence = relative_evidence(backbone, frames, "source", edges, layers, stage, pairs=False, seed=seed, **options)
     skills = mean_skills(relative)
-    rule = band_rule(skills.table.class_relative, skills.table.domain_relative, skills.class_draws, skills.domain_draws, keep_dc)
+    rule = select_band(skills.table.class_relative, skills.table.domain_relative, skills.class_draws, skills.domain_draws, keep_dc)
     features = evidence["features"]
-    spec = run_spec(rule.kept, *features.grid, edges)
-    return Suggestion(create_band(spec), spec, features.bands.merge(skills.table).merge(rule), evidence)
+    spec = ideal_band_spec(rule.kept, *features.grid, edges)
+    return BandSuggestion(create_band(spec), spec, features.bands.merge(skills.table).merge(rule), evidence)

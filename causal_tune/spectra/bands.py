@@ -9,21 +9,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from ..core.registry import Registry, check_range, check_value, parse_spec
-from .dct import dct2, exporting, idct2, made_once
+from .dct import dct2, is_exporting, idct2, cached_unless_exporting
 
 # %% auto #0
-__all__ = ['BANDS', 'CONTROLS', 'radius', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand',
-           'AllPass', 'ButterworthBand', 'LearnableBand', 'FlatFilter', 'ShuffledFilter', 'RandomFilter', 'NotchFilter',
-           'create_band', 'bands_for', 'gain_like', 'reach', 'split']
+__all__ = ['BANDS', 'CONTROL_FILTERS', 'radial_frequency', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand',
+           'IdealBand', 'AllPass', 'ButterworthBand', 'LearnableBand', 'FlatFilter', 'ShuffledFilter', 'RandomFilter',
+           'NotchFilter', 'create_band', 'create_bands', 'gain_like', 'support', 'split_by_band']
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #f6e0af88
-def radius(h: int, w: int, # the patch grid
+def radial_frequency(h: int, w: int, # the patch grid
            device=None, # where to make it
 ) -> Tensor: # (h, w), 0 at DC, up to (not including) sqrt 2
     "Normalised radial frequency r = sqrt((k/h)^2 + (l/w)^2) of every DCT coefficient."
     u = torch.arange(h, device=device) / h
     v = torch.arange(w, device=device) / w
-    if exporting(): return torch.sqrt(u.double()[:, None] ** 2 + v.double() ** 2).float()  # ONNX has no hypot
+    if is_exporting(): return torch.sqrt(u.double()[:, None] ** 2 + v.double() ** 2).float()  # ONNX has no hypot
     return torch.hypot(u[:, None], v[None])
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #945778e3
@@ -36,8 +36,8 @@ def _check_cutoffs(low, high, top=2 ** .5):
     if low >= top: raise ValueError(f"low={low} lies above every frequency of the grid; radii end at {top:.3f}.")
 
 class RadialBand:
-    "A band whose gain depends on the radius alone: `of_radius` gives it. A base class."
-    def __call__(self, h, w): return self.of_radius(radius(h, w))
+    "A band whose gain depends on the radius alone: `radial_gain` gives it. A base class."
+    def __call__(self, h, w): return self.radial_gain(radial_frequency(h, w))
 
     @property
     def cutoffs(self) -> tuple[float, ...]: # none, one or two radii, ascending
@@ -56,7 +56,7 @@ class DifferenceOfGaussians(RadialBand):
         _check_cutoffs(self.low, self.high)
         check_range("low", self.low, 1e-6, 2 ** .5) # a Gaussian of no width is undefined
 
-    def of_radius(self, r):
+    def radial_gain(self, r):
         return torch.exp(-r ** 2 / (2 * self.high ** 2)) - torch.exp(-r ** 2 / (2 * self.low ** 2))
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #ddaee424
@@ -71,7 +71,7 @@ class GaussianBand(RadialBand):
         check_range("center", self.center, -1e6, 1e6)
         check_range("width", self.width, 1e-6, 1e6)
 
-    def of_radius(self, r): return torch.exp(-(r - self.center) ** 2 / (2 * self.width ** 2))
+    def radial_gain(self, r): return torch.exp(-(r - self.center) ** 2 / (2 * self.width ** 2))
 
     @property
     def cutoffs(self): # those within the plane
@@ -114,7 +114,7 @@ class IdealBand(RadialBand):
     @property
     def end(self) -> float: return self.high # radius beyond which nothing is kept
 
-    def of_radius(self, r): return ((r >= self.low) & (r <= self.high)).float()
+    def radial_gain(self, r): return ((r >= self.low) & (r <= self.high)).float()
 
 @BANDS.register("none")
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class AllPass(RadialBand):
     "Gain 1 everywhere: no filter."
     cutoffs = ()
 
-    def of_radius(self, r): return torch.ones_like(r)
+    def radial_gain(self, r): return torch.ones_like(r)
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #7b4c0eb0
 @BANDS.register("butterworth")
@@ -137,7 +137,7 @@ class ButterworthBand(RadialBand):
         _check_cutoffs(self.low, self.high)
         check_range("order", self.order, 1, 100)
 
-    def of_radius(self, r):
+    def radial_gain(self, r):
         n = 2 * self.order
         rise = 1. if self.low == 0 else torch.rsqrt(1 + (self.low / r) ** n)
         return rise * torch.rsqrt(1 + (r / self.high) ** n)
@@ -165,15 +165,15 @@ class LearnableBand(nn.Module):
     @property
     def cutoffs(self): return self.low.item(), self.high.item()
 
-    def of_radius(self, r):
+    def radial_gain(self, r):
         return torch.sigmoid((r - self.low) / self.slope) * torch.sigmoid((self.high - r) / self.slope)
 
-    def forward(self, h, w): return self.of_radius(radius(h, w, self.raw_low.device))
+    def forward(self, h, w): return self.radial_gain(radial_frequency(h, w, self.raw_low.device))
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #c0ffee21
-CONTROLS = Registry("filter to compare with")
+CONTROL_FILTERS = Registry("filter to compare with")
 
-@CONTROLS.register("flat")
+@CONTROL_FILTERS.register("flat")
 @dataclass(frozen=True)
 class FlatFilter(RadialBand):
     "One gain everywhere."
@@ -182,14 +182,14 @@ class FlatFilter(RadialBand):
 
     def __post_init__(self): check_range("gain", self.gain, 0., 1.)
 
-    def of_radius(self, r): return torch.full_like(r, self.gain)
+    def radial_gain(self, r): return torch.full_like(r, self.gain)
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #c0ffee23
 def _generator(kind, seed): # of the numbers of a filter
-    if exporting(): raise ValueError(f"A {kind} filter is another for each grid, so its model cannot be exported.")
+    if is_exporting(): raise ValueError(f"A {kind} filter is another for each grid, so its model cannot be exported.")
     return torch.Generator().manual_seed(seed)
 
-@CONTROLS.register("shuffled")
+@CONTROL_FILTERS.register("shuffled")
 @dataclass(frozen=True)
 class ShuffledFilter:
     "The gains of `DifferenceOfGaussians` in a random order, the same for a seed and a grid. ValueError in an export."
@@ -207,7 +207,7 @@ class ShuffledFilter:
         return DifferenceOfGaussians(self.low, self.high)(h, w).flatten()[order].reshape(h, w)
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #c0ffee25
-@CONTROLS.register("random")
+@CONTROL_FILTERS.register("random")
 @dataclass(frozen=True)
 class RandomFilter:
     "A gain u^power for every coefficient, u uniform in 0..1, the same for a seed and a grid. ValueError in an export."
@@ -222,11 +222,11 @@ class RandomFilter:
     def __call__(self, h, w): return torch.rand(h, w, generator=_generator("random", self.seed)) ** self.power
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #c0ffee27
-@CONTROLS.register("notch")
+@CONTROL_FILTERS.register("notch")
 @dataclass(frozen=True)
 class NotchFilter(GaussianBand):
     "All but a bell: 1 - exp(-(r - center)^2 / (2 width^2)); ValueError unless width > 0."
-    def of_radius(self, r): return 1 - super().of_radius(r)
+    def radial_gain(self, r): return 1 - super().radial_gain(r)
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #fd3044cf
 def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, which is handed back; None: "none"
@@ -235,10 +235,10 @@ def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, 
     if callable(spec): return spec
     if spec is None: spec = "none" # as band=none in the spec of an adapter is read
     name, _ = parse_spec(check_value("band", spec, "str", "dog:low=.2"))
-    return (CONTROLS if name in CONTROLS else BANDS).create(spec)
+    return (CONTROL_FILTERS if name in CONTROL_FILTERS else BANDS).create(spec)
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #c0ffee2a
-def bands_for(spec, # of a band, or one spec for each place with spaces between; or a band
+def create_bands(spec, # of a band, or one spec for each place with spaces between; or a band
               places: int, # how many
 ) -> list: # of as many bands
     "A band for each place. ValueError where there are neither one nor as many specs, and as `create_band`."
@@ -253,25 +253,25 @@ def gain_like(band, # any band, or any function (h, w) -> gain
               like: Tensor, # features
 ) -> Tensor: # (h, w) on the features' device, in their precision
     "A band's gain, ready to be multiplied with features."
-    if type(band) in [*BANDS.values(), *CONTROLS.values()] and not isinstance(band, nn.Module):
+    if type(band) in [*BANDS.values(), *CONTROL_FILTERS.values()] and not isinstance(band, nn.Module):
         return _fixed_gain(band, h, w, like.device, like.dtype)
     return torch.as_tensor(band(h, w)).to(like)  # learnable, or somebody's own function: asked every time
 
-@made_once(maxsize=256)
+@cached_unless_exporting(maxsize=256)
 def _fixed_gain(band, h, w, device, dtype):
     with torch.inference_mode(False): return band(h, w).to(device, dtype)
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #7f089a59
-def reach(band, # any band, or any function (h, w) -> gain
+def support(band, # any band, or any function (h, w) -> gain
           h: int, w: int, # the patch grid
 ) -> tuple[int, int]: # (k, l), from (1, 1) to (h, w)
     "The first rows and columns of the spectrum, beyond which a band keeps nothing: those up to its `end`, if it has one."
     end = getattr(band, "end", None)
-    if end is None or exporting(): return h, w
+    if end is None or is_exporting(): return h, w
     return tuple(min(side, math.floor(end * side + 1e-3) + 1) for side in (h, w)) # a little more, as radii are rounded
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #0f0a6f67
-def split(x: Tensor, # (..., h, w) features on their grid
+def split_by_band(x: Tensor, # (..., h, w) features on their grid
           band, # any band, its spec, or a function (h, w) -> gain
 ) -> tuple[Tensor, Tensor]: # kept, removed, both like x
     "Features inside and outside a band: kept = iDCT2(gain * DCT2(x)), removed = x - kept."

@@ -10,25 +10,26 @@ from torch import Tensor
 from einops import rearrange
 
 # %% auto #0
-__all__ = ['exporting', 'made_once', 'dct_matrix', 'dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
+__all__ = ['is_exporting', 'cached_unless_exporting', 'dct_matrix', 'dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens',
+           'dct2_tokens']
 
 # %% ../../nbs/01_spectra/01_dct.ipynb #5b86d466
-def exporting() -> bool:
+def is_exporting() -> bool:
     "Is a model being exported at the moment? Sizes are symbols then, and tensors hold no numbers."
     return getattr(torch.compiler, "is_exporting", lambda: False)()  # torch knows it from 2.7 on
 
-def made_once(maxsize: int # results that are kept
+def cached_unless_exporting(maxsize: int # results that are kept
 ):
     "`lru_cache`, but while a model is exported everything is made anew and nothing kept."
     def enter(make):
         kept = lru_cache(maxsize)(make)
         @wraps(make)
-        def ask(*args, **options): return (make if exporting() else kept)(*args, **options)
+        def ask(*args, **options): return (make if is_exporting() else kept)(*args, **options)
         return ask
     return enter
 
 # %% ../../nbs/01_spectra/01_dct.ipynb #ee9db792
-@made_once(maxsize=64)
+@cached_unless_exporting(maxsize=64)
 def dct_matrix(n: int, # length of the transform
                device: torch.device = torch.device("cpu"), # where the matrix lives
                dtype: torch.dtype = torch.float32, # its precision

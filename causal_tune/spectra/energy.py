@@ -10,15 +10,15 @@ import pandas as pd
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
-from .bands import create_band, radius
+from .bands import create_band, radial_frequency
 from .dct import dct2
 
 # %% auto #0
-__all__ = ['ZONES', 'plane_energy', 'Spectra', 'Profile', 'radial_profile', 'removed_share', 'suppressed', 'by_zone',
-           'suppressed_table', 'spectrum_table', 'relative_change']
+__all__ = ['ZONES', 'dct_energy', 'DomainSpectra', 'RadialProfile', 'radial_profile', 'removed_fraction', 'suppressed_share',
+           'zone_shares', 'suppressed_table', 'spectrum_table', 'energy_change_db']
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #ce53d92b
-def plane_energy(features: Tensor # (b, c, h, w)
+def dct_energy(features: Tensor # (b, c, h, w)
 ) -> Tensor: # (h, w) float64
     "Mean squared DCT coefficient over images and channels. ValueError for features that are NaN or infinite."
     if not features.isfinite().all():
@@ -26,7 +26,7 @@ def plane_energy(features: Tensor # (b, c, h, w)
     return reduce(dct2(features.double()).square(), "b c h w -> h w", "mean")
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #19b9cf0e
-class Spectra(NamedTuple):
+class DomainSpectra(NamedTuple):
     "Mean squared DCT coefficients of a backbone's features."
     energy: np.ndarray # (d, l, h, w) float64: domains, layers, coefficients
     domains: tuple[str, ...] # names, in the order of the first axis
@@ -34,7 +34,7 @@ class Spectra(NamedTuple):
     counts: tuple[int, ...] # images per domain
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #acd59e2a
-class Profile(NamedTuple):
+class RadialProfile(NamedTuple):
     "A spectrum by radius, without DC."
     radii: np.ndarray # (r,) mean radius of the coefficients in each ring
     energy: np.ndarray # (..., r) mean energy per coefficient
@@ -42,18 +42,18 @@ class Profile(NamedTuple):
 
 def radial_profile(energy, # (..., h, w)
                    bins: int = 16, # rings of equal width between 0 and sqrt 2; empty ones are left out
-) -> Profile:
+) -> RadialProfile:
     "Mean energy per coefficient in rings of equal width around DC, DC itself left out. ValueError without rings or without coefficients."
     energy = np.asarray(energy, float)
     h, w = energy.shape[-2:]
-    r = radius(h, w).double().numpy().ravel()[1:]
+    r = radial_frequency(h, w).double().numpy().ravel()[1:]
     if bins < 1 or not r.size: raise ValueError(f"Need bins >= 1 and more than DC, not {bins} and {(h, w)}.")
     ring = np.minimum((r / 2 ** .5 * bins).astype(int), bins - 1)
     member = np.eye(bins)[ring]   # (h*w - 1, bins): 1 where a coefficient lies in a ring
     member = member[:, member.any(0)]
     count = member.sum(0)
     flat = rearrange(energy, "... h w -> ... (h w)")[..., 1:]
-    return Profile(r @ member / count, flat @ member / count, count.astype(int))
+    return RadialProfile(r @ member / count, flat @ member / count, count.astype(int))
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #cb505cff
 def _weights(energy, dc): # energies as shares of their plane; NaN where it has none
@@ -63,50 +63,50 @@ def _weights(energy, dc): # energies as shares of their plane; NaN where it has 
     return np.divide(energy, total, out=np.full_like(energy, np.nan), where=total > 0)
 
 @torch.no_grad()
-def removed_share(band, # a band or a spec
+def removed_fraction(band, # a band or a spec
                   h: int, w: int, # the patch grid
 ) -> np.ndarray: # (h, w), 0 to 1
     "Share of each coefficient's energy that a filter removes, (1 - gain)^2."
     gain = create_band(band)(h, w)
     return ((1 - gain).double() ** 2).cpu().numpy()
 
-def suppressed(energy, # (..., h, w)
+def suppressed_share(energy, # (..., h, w)
                band, # a band, or a spec such as "dog:low=.2,high=.7"
                dc: bool = False, # count DC too
 ) -> np.ndarray: # (...), 0 to 1; NaN where there is no energy
     "Share of energy that a filter removes: sum((1 - gain)^2 E) / sum(E)."
     weights = _weights(energy, dc)
-    removed = removed_share(band, *weights.shape[-2:])
+    removed = removed_fraction(band, *weights.shape[-2:])
     return (weights * removed).sum((-2, -1))
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #f2850b77
 ZONES = ("low", "mid", "high")
 
-def by_zone(energy, # (..., h, w)
+def zone_shares(energy, # (..., h, w)
             band=None, # count what this band removes; None counts all energy
             cuts: tuple[float, float] = (.2, .7), # radii where mid begins and where high begins
 ) -> dict[str, np.ndarray]: # zone -> (...) share of all energy without DC
     "Shares of energy (or of energy removed) below, between and above two radii."
     weights = _weights(energy, dc=False)
     h, w = weights.shape[-2:]
-    if band is not None: weights = weights * removed_share(band, h, w)
-    zone = np.digitize(radius(h, w).numpy(), cuts)
+    if band is not None: weights = weights * removed_fraction(band, h, w)
+    zone = np.digitize(radial_frequency(h, w).numpy(), cuts)
     return {name: (weights * (zone == i)).sum((-2, -1)) for i, name in enumerate(ZONES)}
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #70794bb9
-def suppressed_table(s: Spectra,
+def suppressed_table(s: DomainSpectra,
                      band, # a band or a spec
 ) -> pd.DataFrame: # one row per domain and layer; shares between 0 and 1
     "Shares of energy that a band removes, by domain and layer, without DC; `dc` is DC's share of all energy."
     total = s.energy.sum((-2, -1))
-    shares = dict(dc=s.energy[..., 0, 0] / total, suppressed=suppressed(s.energy, band))
-    for zone, share in by_zone(s.energy, band).items(): shares[f"suppressed_{zone}"] = share
+    shares = dict(dc=s.energy[..., 0, 0] / total, suppressed=suppressed_share(s.energy, band))
+    for zone, share in zone_shares(s.energy, band).items(): shares[f"suppressed_{zone}"] = share
     index = pd.MultiIndex.from_product([s.domains, s.layers], names=["domain", "layer"])
     columns = {name: share.ravel() for name, share in shares.items()}
     return pd.DataFrame(columns, index).reset_index()
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #5be0c1d2
-def spectrum_table(s: Spectra) -> pd.DataFrame: # one row per domain, layer and ring
+def spectrum_table(s: DomainSpectra) -> pd.DataFrame: # one row per domain, layer and ring
     "Energy per coefficient by radius."
     rings = radial_profile(s.energy)
     places = dict(domain=s.domains, layer=s.layers, radius=rings.radii)
@@ -114,7 +114,7 @@ def spectrum_table(s: Spectra) -> pd.DataFrame: # one row per domain, layer and 
     return pd.DataFrame(dict(energy=rings.energy.ravel()), index).reset_index()
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #7e896174
-def relative_change(energy, # (..., h, w)
+def energy_change_db(energy, # (..., h, w)
                     reference, # (..., h, w), broadcast against energy
 ) -> np.ndarray: # (..., h, w) in dB; NaN where either energy is 0
     "Change of energy per coefficient against a reference domain, 10 log10(E / E_ref)."

@@ -12,15 +12,16 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
-from ..models.backbones import named_bar
-from ..core.files import end_with
+from ..models.backbones import progress_bar
+from ..core.files import exit_with_parent
 from .recipe import check_precision
-from ..models.segmentor import Segmentor, labels_of, no_class
+from ..models.segmentor import Segmentor, labels_from_scores, non_finite_error
 
 # %% auto #0
-__all__ = ['READ', 'confusion', 'iou', 'miou', 'accuracy', 'same_size', 'scores_at', 'classify', 'check_classes', 'Elsewhere',
-           'place', 'from_all', 'begin_sum', 'begin_worker', 'end_workers', 'next_batches', 'occurrences', 'tally',
-           'matrices', 'per_image', 'loaded', 'counted', 'evaluate', 'result_row']
+__all__ = ['SYNC_EVERY', 'confusion', 'iou', 'miou', 'accuracy', 'group_by_size', 'logits_at', 'predict_labels', 'check_classes',
+           'RemoteRankError', 'rank_and_world_size', 'gather_from_all', 'all_reduce_async', 'init_worker',
+           'shutdown_workers', 'next_batches', 'count_values', 'count_pixels', 'read_counts', 'count_batch',
+           'iterate_batches', 'collect_counts', 'evaluate', 'result_row']
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors
@@ -66,14 +67,14 @@ def accuracy(cm: np.ndarray # (..., k, k)
     return of_pixels, of_classes
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #6dd4ca0c
-def same_size(items: list[dict] # of a data set
+def group_by_size(items: list[dict] # of a data set
 ) -> list[list[dict]]: # the same, in the same order
     "Runs of neighbours whose images and labels have one size."
     def shapes(item): return item["image"].shape, item["label"].shape
     return [list(group) for _, group in groupby(items, shapes)]
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #dcdb952e
-def scores_at(segmentor: Segmentor,
+def logits_at(segmentor: Segmentor,
               images: torch.Tensor, # (b, 3, H, W) uint8
               label_size: tuple, # (h, w)
               size: tuple | None = None, # (h, w) the model sees; that of the images by default
@@ -81,14 +82,14 @@ def scores_at(segmentor: Segmentor,
               at_once: int = 1, # windows of an image that the model sees together
 ) -> torch.Tensor: # (b, k, h, w)
     "Scores at the size of the labels."
-    logits = segmentor.slide(segmentor.prepared(images, size), window or None, stride or None, at_once)
+    logits = segmentor.slide(segmentor.preprocess(images, size), window or None, stride or None, at_once)
     return F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False)
 
-def classify(segmentor: Segmentor, images: torch.Tensor, label_size: tuple, size=None, window=None, stride=None, # as for `scores_at`
+def predict_labels(segmentor: Segmentor, images: torch.Tensor, label_size: tuple, size=None, window=None, stride=None, # as for `logits_at`
              names=(), # of the images, for errors
 ) -> torch.Tensor: # (b, h, w)
     "Class ids at the size of the labels. FloatingPointError for scores that are not finite."
-    return labels_of(scores_at(segmentor, images, label_size, size, window, stride), names)
+    return labels_from_scores(logits_at(segmentor, images, label_size, size, window, stride), names)
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #3819ec2c
 def check_classes(segmentor: Segmentor,
@@ -105,10 +106,10 @@ def check_classes(segmentor: Segmentor,
                                            "give labels of its classes, in its order.")
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #772a793e
-class Elsewhere(RuntimeError):
+class RemoteRankError(RuntimeError):
     "Another process of a run has failed, and says itself why."
 
-def place() -> tuple[int, int]: # which one this is, from 0; how many there are
+def rank_and_world_size() -> tuple[int, int]: # which one this is, from 0; how many there are
     "This process among those of its run."
     if not (dist.is_available() and dist.is_initialized()): return 0, 1
     return dist.get_rank(), dist.get_world_size()
@@ -117,9 +118,9 @@ def place() -> tuple[int, int]: # which one this is, from 0; how many there are
 def _by_processors(world): # the group that exchanges what is no tensor on a device
     return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
 
-def from_all(find) -> list: # what it gave in each process, in their order
-    "Call a function in all processes of a run. An error in one of them is raised there, and `Elsewhere` in the others."
-    count = place()[1]
+def gather_from_all(find) -> list: # what it gave in each process, in their order
+    "Call a function in all processes of a run. An error in one of them is raised there, and `RemoteRankError` in the others."
+    count = rank_and_world_size()[1]
     if count == 1: return [find()]
     error = found = None
     try: found = find()
@@ -127,26 +128,26 @@ def from_all(find) -> list: # what it gave in each process, in their order
     told = [None] * count
     dist.all_gather_object(told, (error is None, found), _by_processors(dist.group.WORLD))
     if error: raise error
-    if not all(went_well for went_well, _ in told): raise Elsewhere("Another process of this run has failed; it says why.")
+    if not all(went_well for went_well, _ in told): raise RemoteRankError("Another process of this run has failed; it says why.")
     return [value for _, value in told]
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #d3f26c51
-def begin_sum(numbers: torch.Tensor # in the processor's memory; becomes that of all processes
+def all_reduce_async(numbers: torch.Tensor # in the processor's memory; becomes that of all processes
 ): # `wait` of it ends when it has; None where there is one process
     "Begin to add up numbers over all processes of a run, by the processors."
-    if place()[1] == 1: return None
+    if rank_and_world_size()[1] == 1: return None
     return dist.all_reduce(numbers, group=_by_processors(dist.group.WORLD), async_op=True)
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #c0fe0092
-def begin_worker(parent: int, # the process that asks for images
+def init_worker(parent: int, # the process that asks for images
                  number: int, # of this one, from 0
 ) -> None:
     "What a process does before it loads its first image."
-    end_with(parent)
+    exit_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20)) # long enough for the step that is made
 
-def end_workers(loader) -> None: # iterator over batches
+def shutdown_workers(loader) -> None: # iterator over batches
     "Let the processes that load images end now, and not when the last error that mentions them is forgotten."
     if hasattr(loader, "_shutdown_workers"): loader._shutdown_workers()
 
@@ -167,9 +168,9 @@ def next_batches(loader, # iterator over batches
         raise type(error)(reason) from error
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #7a0d5dae
-READ = 50 # batches between two readings of what a device counted
+SYNC_EVERY = 50 # batches between two readings of what a device counted
 
-def occurrences(numbers: torch.Tensor, # integers from 0 to n - 1
+def count_values(numbers: torch.Tensor, # integers from 0 to n - 1
                 n: int,
                 waiting: bool, # whether the device may be waited for, as `bincount` does: it looks for the largest number
 ) -> torch.Tensor: # (n,) int64
@@ -178,7 +179,7 @@ def occurrences(numbers: torch.Tensor, # integers from 0 to n - 1
     none = torch.zeros(n, dtype=torch.int64, device=numbers.device)
     return none.scatter_add_(0, numbers.long(), torch.ones_like(numbers, dtype=torch.int64))
 
-def tally(scores: torch.Tensor, # (b, k, h, w)
+def count_pixels(scores: torch.Tensor, # (b, k, h, w)
           labels: torch.Tensor, # (b, h, w) integers, on the same device
 ) -> torch.Tensor: # (b, k * k + 2) int64: of [true, predicted] in rows, of pixels without a label, without a class
     "Count without waiting for a device."
@@ -188,60 +189,60 @@ def tally(scores: torch.Tensor, # (b, k, h, w)
     cells = torch.where((labels >= 0) & (labels < k), k * labels + found.int(), k * k)
     cells = torch.where(best.isfinite(), cells, k * k + 1)
     rows = (k * k + 2) * torch.arange(b, dtype=torch.int32, device=cells.device)
-    counts = occurrences((cells.flatten(1) + rows[:, None]).flatten(), b * (k * k + 2), waiting=cells.device.type == "cpu")
+    counts = count_values((cells.flatten(1) + rows[:, None]).flatten(), b * (k * k + 2), waiting=cells.device.type == "cpu")
     return counts.view(b, -1)
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #6e6fd885
-def matrices(tallies: list[torch.Tensor], # of some batches
+def read_counts(tallies: list[torch.Tensor], # of some batches
              names: list[str], # of their images
 ) -> np.ndarray: # (n, k, k)
     "Read tallies as confusion matrices. FloatingPointError where pixels have no class."
     counts = torch.cat(tallies).cpu().numpy()
     without = counts[:, -1]
-    if without.any(): raise no_class([name for name, wrong in zip(names, without) if wrong], without.sum(), counts.sum(), "not finite")
+    if without.any(): raise non_finite_error([name for name, wrong in zip(names, without) if wrong], without.sum(), counts.sum(), "not finite")
     k = round((counts.shape[1] - 2) ** .5)
     return counts[:, :-2].reshape(-1, k, k)
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #3c667add
-def per_image(segmentor, batch: list[dict], # items of a data set
+def count_batch(segmentor, batch: list[dict], # items of a data set
               size, window, stride, precision, # see `evaluate`
               at_once: int = 1, # windows of an image
-) -> torch.Tensor: # (n, k * k + 2), see `tally`; on the model's device
+) -> torch.Tensor: # (n, k * k + 2), see `count_pixels`; on the model's device
     "What each image of a batch counts."
     device = next(segmentor.parameters()).device
     tallies = []
-    for group in same_size(batch):
+    for group in group_by_size(batch):
         images, labels = (torch.stack([item[key].to(device, non_blocking=True) for item in group]) for key in ("image", "label"))
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            scores = scores_at(segmentor, images, labels.shape[1:], size, window, stride, at_once)
-        tallies.append(tally(scores, labels))
+            scores = logits_at(segmentor, images, labels.shape[1:], size, window, stride, at_once)
+        tallies.append(count_pixels(scores, labels))
     return torch.cat(tallies)
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #c0fe0096
-def loaded(dataset, # from `load_dataset`
+def iterate_batches(dataset, # from `load_dataset`
            batches: list, # of numbers of images
            workers: int = 0, # processes that load them
            silent: bool = False, # without a progress bar
 ): # yields lists of items
     "The items of a data set, batch by batch. Errors in one line, see `next_batches`."
     loader = iter(DataLoader(dataset, batch_sampler=batches, collate_fn=list, num_workers=workers,
-                             worker_init_fn=partial(begin_worker, os.getpid()), pin_memory=torch.cuda.is_available()))
+                             worker_init_fn=partial(init_worker, os.getpid()), pin_memory=torch.cuda.is_available()))
     quiet = dict(disable=True) if silent else {} # disable=False would overrule TQDM_DISABLE
     try:
-        for _ in named_bar(f"evaluating {dataset.domain}", batches, **quiet): yield next_batches(loader, 1)[0]
-    finally: end_workers(loader)
+        for _ in progress_bar(f"evaluating {dataset.domain}", batches, **quiet): yield next_batches(loader, 1)[0]
+    finally: shutdown_workers(loader)
 
 # %% ../../nbs/05_training/02_evaluation.ipynb #3453b56a
-def counted(batches, # lists of items
+def collect_counts(batches, # lists of items
             count, # (batch) -> its tallies
             every: int, # batches after which they are read
 ) -> list[np.ndarray]: # of each batch (n, k, k)
-    "The confusion matrices of batches. Errors as `matrices`."
+    "The confusion matrices of batches. Errors as `read_counts`."
     found = []
     waiting = []
     def read():
         sizes = np.cumsum([len(names) for _, names in waiting])
-        some = matrices([tallies for tallies, _ in waiting], [name for _, names in waiting for name in names])
+        some = read_counts([tallies for tallies, _ in waiting], [name for _, names in waiting for name in names])
         found.extend(np.split(some, sizes[:-1]))
         waiting.clear()
     for batch in batches:
@@ -261,19 +262,19 @@ def evaluate(segmentor: Segmentor,
              together: bool = False, # whether all processes of a run ask this: each takes its share of the batches
              workers: int = 0, # processes that load images
 ) -> np.ndarray: # (n, k, k): one confusion matrix per image, in the order of the data set
-    "Confusion matrices of a segmentor on a data set, labels at their own size. Errors as `classify`."
+    "Confusion matrices of a segmentor on a data set, labels at their own size. Errors as `predict_labels`."
     device = next(segmentor.parameters()).device.type
     check_precision(precision, device)
     check_classes(segmentor, dataset.space)
     training = segmentor.training
     segmentor.eval()
-    rank, world = place() if together else (0, 1)
+    rank, world = rank_and_world_size() if together else (0, 1)
     images = 1 if window else batch_size # at a time: scores of whole images are large
     starts = range(0, len(dataset), images)
     mine = [range(at, min(at + images, len(dataset))) for at in starts[rank::world]] # the same batches, however many processes
-    def count(batch): return per_image(segmentor, batch, size, window, stride, precision, batch_size)
-    def share(): return counted(loaded(dataset, mine, workers, silent=rank > 0), count, 1 if device == "cpu" else READ)
-    shares = from_all(share) if together else [share()]
+    def count(batch): return count_batch(segmentor, batch, size, window, stride, precision, batch_size)
+    def share(): return collect_counts(iterate_batches(dataset, mine, workers, silent=rank > 0), count, 1 if device == "cpu" else SYNC_EVERY)
+    shares = gather_from_all(share) if together else [share()]
     segmentor.train(training)
     return np.concatenate([shares[i % world][i // world] for i in range(len(starts))])
 

@@ -16,28 +16,31 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
-from ..core.registry import check_value, parse_spec, seed_of
-from ..core.files import disk_is_full, held, no_room, remove_unfinished, set_aside, whole_file
+from ..core.registry import check_value, parse_spec, derive_seed
+from ..core.files import is_disk_full, folder_lock, disk_full_error, remove_partial_files, quarantine, atomic_write
 from ..core.tensors import check_finite, read_tensors
 from ..spectra.bands import LearnableBand
-from .recipe import Recipe, check_precision, changed_fields, from_dict, to_dict
+from .recipe import Recipe, check_precision, changed_fields, recipe_from_dict, recipe_to_dict
 from ..models.backbones import compile_blocks
 from ..models.mask2former import mean_over_processes
 from ..models.segmentor import Segmentor, create_segmentor
 from ..data.labels import LabelSpace, own_space, space_from_dict, space_to_dict
-from ..data.datasets import Scenes, enter_data, load_dataset, train_transform
-from .evaluation import (Elsewhere, begin_sum, begin_worker, check_classes, end_workers, evaluate, from_all, miou, next_batches,
-                                   place, result_row)
+from ..data.datasets import SegmentationDataset, register_data, load_dataset, train_transform
+from .evaluation import (RemoteRankError, all_reduce_async, init_worker, check_classes, shutdown_workers, evaluate, gather_from_all, miou, next_batches,
+                                   rank_and_world_size, result_row)
 
 # %% auto #0
-__all__ = ['NO_DECAY', 'NORMS', 'COLUMNS', 'LOOK', 'SLOWER', 'lr_factor', 'is_exempt', 'parameter_groups', 'decay_at', 'Average',
-           'draw_seed', 'Stream', 'Batch', 'stack_items', 'Positions', 'batches', 'build', 'training_data',
-           'save_checkpoint', 'Damaged', 'read_own', 'checkpoint_of', 'read_checkpoint', 'space_in', 'segmentor_of',
-           'load_checkpoint', 'read_line', 'kept_lines', 'cutoffs_of', 'edges_of', 'read_cutoffs', 'written_to', 'Log',
-           'steps_a_look', 'make_optimizer', 'step', 'Loss', 'SharedNorm', 'share_norms', 'finite', 'first_broken',
-           'diagnosis', 'Terminated', 'interruptions_held', 'refuse_other', 'finished', 'make_accelerator', 'Made',
-           'Run', 'evaluate_on', 'open_data', 'first_frames', 'Taken', 'agreed', 'fits', 'read_state', 'restore',
-           'unless_damaged', 'alike', 'go_on', 'with_data', 'train', 'report_on']
+__all__ = ['NO_DECAY_NAMES', 'NORM_LAYERS', 'LOG_COLUMNS', 'LOSS_CHECK_EVERY', 'LOWER_LR_ADVICE', 'lr_factor',
+           'skips_weight_decay', 'parameter_groups', 'weight_decay_at', 'EMA', 'draw_seed', 'Stream', 'Batch',
+           'collate', 'Positions', 'make_loader', 'build_segmentor', 'training_data', 'save_checkpoint',
+           'DamagedFileError', 'read_run_file', 'checkpoint_path', 'read_checkpoint', 'saved_label_space',
+           'segmentor_from_saved', 'load_checkpoint', 'parse_log_line', 'log_lines_before', 'learned_cutoffs',
+           'cutoff_columns', 'read_cutoffs', 'name_full_disk', 'Log', 'loss_check_interval', 'make_optimizer',
+           'train_step', 'LossModule', 'CrossProcessBatchNorm', 'sync_batch_norms', 'all_finite',
+           'first_nonfinite_module', 'diagnose_nonfinite', 'Terminated', 'defer_signals', 'check_same_run',
+           'load_finished', 'make_accelerator', 'PendingStep', 'Run', 'evaluate_on', 'open_targets', 'sample_frames',
+           'PrefetchedBatch', 'agree_on_batch', 'state_matches', 'read_resume_state', 'restore_run',
+           'read_or_quarantine', 'check_ranks_agree', 'train_from_state', 'recipe_with_data', 'train', 'report_on']
 
 # %% ../../nbs/05_training/03_loop.ipynb #c6ece525
 def lr_factor(t: int, # iteration, from 0
@@ -50,15 +53,15 @@ def lr_factor(t: int, # iteration, from 0
     return max(0., 1 - (t - warmup) / max(iterations - warmup - 1, 1)) ** power
 
 # %% ../../nbs/05_training/03_loop.ipynb #d6cfcab6
-NO_DECAY = ("learnable_tokens", "scale", "query_embed", "query_feat", "level_embed", "raw_low", "raw_gap",
+NO_DECAY_NAMES = ("learnable_tokens", "scale", "query_embed", "query_feat", "level_embed", "raw_low", "raw_gap",
             "pos_embed", "rel_pos", "cls_token", "reg_token", "gamma")
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
-def is_exempt(name: str # of a parameter, such as "backbone.adapter.scale"
+def skips_weight_decay(name: str # of a parameter, such as "backbone.adapter.scale"
 ) -> bool:
     "Whether a parameter's name says that it must not decay."
     parts = name.split(".")[-2:]
-    return any(part.startswith(NO_DECAY) and not part.startswith("level_encoding") for part in parts)
+    return any(part.startswith(NO_DECAY_NAMES) and not part.startswith("level_encoding") for part in parts)
 
 # %% ../../nbs/05_training/03_loop.ipynb #0cd03f11
 def parameter_groups(model: nn.Module,
@@ -66,17 +69,17 @@ def parameter_groups(model: nn.Module,
                      adapter_lr: float = 1., backbone_lr: float = 1., # multiples of the learning rate
 ) -> list[dict]: # for AdamW; trained parameters only, with `rate`, their multiple
     "Groups of one rate, with and without decay, by the published rules."
-    norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters()}
+    norms = {id(p) for m in model.modules() if isinstance(m, NORM_LAYERS) for p in m.parameters()}
     rates = {"backbone.adapter.": adapter_lr, "backbone.model.": backbone_lr}
     groups = {(1., False): [], (1., True): []} # of rate, exempt
     for name, p in model.named_parameters():
         if not p.requires_grad: continue
         rate = next((r for start, r in rates.items() if name.startswith(start)), 1.)
-        groups.setdefault((rate, id(p) in norms or is_exempt(name)), []).append(p)
+        groups.setdefault((rate, id(p) in norms or skips_weight_decay(name)), []).append(p)
     return [dict(params=params, weight_decay=0. if exempt else weight_decay, rate=rate) for (rate, exempt), params in groups.items()]
 
 # %% ../../nbs/05_training/03_loop.ipynb #60317ac0
-def decay_at(t: int, # iteration, from 0
+def weight_decay_at(t: int, # iteration, from 0
              recipe: Recipe) -> float: # weight decay of what decays
     "Constant, or half a cosine from `weight_decay` to `decay_end`, which would be reached one iteration after the last."
     if recipe.decay_end is None: return recipe.weight_decay
@@ -84,7 +87,7 @@ def decay_at(t: int, # iteration, from 0
     return recipe.decay_end + (recipe.weight_decay - recipe.decay_end) * share
 
 # %% ../../nbs/05_training/03_loop.ipynb #6b7ba7b2
-class Average:
+class EMA:
     "The exponential moving average of a model's trained parameters."
     def __init__(self, model: nn.Module, # it has been said what of it is trained
                  start: int | None, # iterations after which it begins; None: never
@@ -107,7 +110,7 @@ class Average:
 # %% ../../nbs/05_training/03_loop.ipynb #2d9ea0cb
 @patch
 @torch.no_grad()
-def swap(self:Average) -> None:
+def swap(self:EMA) -> None:
     "Exchange the model's weights and their average."
     for name, value in self.values.items():
         newest = self.parameters[name].clone()
@@ -116,14 +119,14 @@ def swap(self:Average) -> None:
 
 @patch
 @contextmanager
-def shown(self:Average):
+def shown(self:EMA):
     "Inside, the model has its average for weights."
     self.swap()
     try: yield
     finally: self.swap()
 
 @patch
-def settle(self:Average) -> None:
+def commit(self:EMA) -> None:
     "The average takes the weights' place for good."
     self.swap()
     self.values = {}
@@ -132,7 +135,7 @@ def settle(self:Average) -> None:
 def draw_seed(seed: int, p: int # of the run; image of its stream
 ) -> int:
     "Where the numbers start that a model draws for an image; the 1 keeps them apart from those the image itself is made with."
-    return seed_of(seed, p, 1)
+    return derive_seed(seed, p, 1)
 
 class Stream(Dataset):
     "The images of a run, one after the other: item p is the p-th image that is ever shown."
@@ -146,7 +149,7 @@ class Stream(Dataset):
     def __getitem__(self, p):
         epoch, at = divmod(p, len(self.dataset))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
-        torch.manual_seed(seed_of(self.seed, p))  # transforms draw from torch
+        torch.manual_seed(derive_seed(self.seed, p))  # transforms draw from torch
         return self.dataset[int(order[at])] | dict(seed=draw_seed(self.seed, p))
 
 # %% ../../nbs/05_training/03_loop.ipynb #8112e2a9
@@ -157,7 +160,7 @@ class Batch(NamedTuple):
     names: list # which frames they are
     seeds: list # of what a model draws for each
 
-def stack_items(items: list[dict] # of a data set, of one size
+def collate(items: list[dict] # of a data set, of one size
 ) -> Batch:
     "A batch of items."
     return Batch(torch.stack([item["image"] for item in items]), torch.stack([item["label"] for item in items]),
@@ -179,7 +182,7 @@ class Positions:
             yield range(start, start + size)
 
 # %% ../../nbs/05_training/03_loop.ipynb #faba7b65
-def batches(recipe: Recipe,
+def make_loader(recipe: Recipe,
             dataset, # with an augmenting transform
             first: int, # iteration to begin with
             rank: int, # this process, from 0
@@ -188,11 +191,11 @@ def batches(recipe: Recipe,
     "What process `rank` of `world` sees from iteration `first` on."
     images = recipe.iterations * recipe.batch_size * recipe.accumulate * world
     return DataLoader(Stream(dataset, images, recipe.seed), batch_sampler=Positions(recipe, first, rank, world),
-                      num_workers=recipe.workers, collate_fn=stack_items, worker_init_fn=partial(begin_worker, os.getpid()),
+                      num_workers=recipe.workers, collate_fn=collate, worker_init_fn=partial(init_worker, os.getpid()),
                       pin_memory=torch.cuda.is_available())
 
 # %% ../../nbs/05_training/03_loop.ipynb #a14fd930
-def build(recipe: Recipe, # names the backbone, adapter and head
+def build_segmentor(recipe: Recipe, # names the backbone, adapter and head
           num_classes: int, # k
           **options, # of `create_backbone`, such as pretrained=False
 ) -> Segmentor:
@@ -207,7 +210,7 @@ def build(recipe: Recipe, # names the backbone, adapter and head
 
 def training_data(recipe: Recipe,
                   root=None, # folder of the data sets, see `load_dataset`
-) -> Scenes:
+) -> SegmentationDataset:
     "The augmented training set of a recipe."
     transform = train_transform(recipe.crop, recipe.scale, color=recipe.color, style=recipe.style,
                                 cat_max_ratio=recipe.cat_max_ratio, antialias=recipe.antialias)
@@ -222,9 +225,9 @@ def save_checkpoint(path, # file to write
 ) -> None:
     "Adapter, head, recipe and label space as plain tensors, numbers and strings."
     space = own_space(classes)
-    facts = dict(recipe=to_dict(recipe), classes=list(space.classes), space=space_to_dict(space), iteration=iteration,
-                 processes=place()[1], version=causal_tune.__version__)
-    with whole_file(path) as unfinished: torch.save(facts | segmentor.trained_state(), unfinished)
+    facts = dict(recipe=recipe_to_dict(recipe), classes=list(space.classes), space=space_to_dict(space), iteration=iteration,
+                 processes=rank_and_world_size()[1], version=causal_tune.__version__)
+    with atomic_write(path) as unfinished: torch.save(facts | segmentor.trained_state(), unfinished)
 
 # %% ../../nbs/05_training/03_loop.ipynb #d1170a07
 def _torn(path): # a part of it with another checksum, which torch itself does not compare
@@ -233,22 +236,22 @@ def _torn(path): # a part of it with another checksum, which torch itself does n
     except Exception: return "its table of contents"
 
 # %% ../../nbs/05_training/03_loop.ipynb #b08b55c9
-class Damaged(ValueError):
+class DamagedFileError(ValueError):
     "A file does not hold what a run writes into it."
 
-def read_own(path, # file that `torch.save` wrote for us
+def read_run_file(path, # file that `torch.save` wrote for us
              what: str, # what it should be
              advice: str, # what to do where it is not
 ) -> dict:
-    "The contents of a run's file; `Damaged` where it cannot be read or a bit of it is not as it was written."
+    "The contents of a run's file; `DamagedFileError` where it cannot be read or a bit of it is not as it was written."
     with open(path, "rb"): pass # an OSError says nothing about what is in it
     try: content = read_tensors(path, what, advice)
-    except ValueError as error: raise Damaged(str(error)) from error
-    if torn := _torn(path): raise Damaged(f"{path} cannot be read as {what}: the checksum of {torn} is another; {advice}.")
+    except ValueError as error: raise DamagedFileError(str(error)) from error
+    if torn := _torn(path): raise DamagedFileError(f"{path} cannot be read as {what}: the checksum of {torn} is another; {advice}.")
     return content
 
 # %% ../../nbs/05_training/03_loop.ipynb #310b2271
-def checkpoint_of(run # folder of a run, or its checkpoint.pt
+def checkpoint_path(run # folder of a run, or its checkpoint.pt
 ) -> Path: # its checkpoint.pt
     "Where a run's checkpoint is. FileNotFoundError if there is none, ValueError if the run is not finished."
     path = Path(run)/"checkpoint.pt" if Path(run).is_dir() else Path(run)
@@ -259,19 +262,19 @@ def checkpoint_of(run # folder of a run, or its checkpoint.pt
 
 def read_checkpoint(run # folder of a run, or its checkpoint.pt
 ) -> dict: # what `save_checkpoint` wrote
-    "The contents of a checkpoint. Errors as `checkpoint_of`, and `Damaged` (a ValueError) if it is something else."
-    path = checkpoint_of(run)
-    saved = read_own(path, "a checkpoint of this package", "train again, or fetch it again")
+    "The contents of a checkpoint. Errors as `checkpoint_path`, and `DamagedFileError` (a ValueError) if it is something else."
+    path = checkpoint_path(run)
+    saved = read_run_file(path, "a checkpoint of this package", "train again, or fetch it again")
     kinds = dict(recipe=dict, adapter=dict, head=dict, classes=list)
     if any(not isinstance(saved.get(name), kind) for name, kind in kinds.items()):
-        raise Damaged(f"{path} is no checkpoint of this package: it has no recipe, adapter, head and classes.")
+        raise DamagedFileError(f"{path} is no checkpoint of this package: it has no recipe, adapter, head and classes.")
     check_value(f"{path}: classes", tuple(saved["classes"]), "tuple[str, ...]", ("road", "car"))
     tensors = [v for part in (saved["adapter"], saved["head"]) for v in part.values()]
-    if not all(isinstance(v, torch.Tensor) for v in tensors): raise Damaged(f"{path}: adapter and head hold more than tensors.")
+    if not all(isinstance(v, torch.Tensor) for v in tensors): raise DamagedFileError(f"{path}: adapter and head hold more than tensors.")
     return saved
 
 # %% ../../nbs/05_training/03_loop.ipynb #a307b0e5
-def space_in(saved: dict # a checkpoint; those of older versions hold names of classes only
+def saved_label_space(saved: dict # a checkpoint; those of older versions hold names of classes only
 ) -> LabelSpace:
     "The label space of a checkpoint. ValueError where it is damaged."
     if "space" not in saved: return own_space(dict(enumerate(saved["classes"])))
@@ -279,19 +282,19 @@ def space_in(saved: dict # a checkpoint; those of older versions hold names of c
     if list(space.classes) == saved["classes"]: return space
     raise ValueError(f"its {len(saved['classes'])} classes are not the {len(space)} of its label space; fetch it again, or train again.")
 
-def segmentor_of(saved: dict, # recipe, classes, perhaps a label space; weights of adapter and head
+def segmentor_from_saved(saved: dict, # recipe, classes, perhaps a label space; weights of adapter and head
                  whose, # file, for errors
                  **options # of `create_backbone`
 ) -> Segmentor: # in eval mode; it knows its recipe and label space
     "The segmentor that something saved belongs to. ValueError where its parts do not fit, before anything large is made."
     classes = len(saved["classes"])
     try:
-        recipe = replace(from_dict(saved["recipe"]), cache="") # which is a folder of another machine
-        space = space_in(saved)
-        with torch.device("meta"): shapes = build(recipe, classes, **options | dict(pretrained=False))
+        recipe = replace(recipe_from_dict(saved["recipe"]), cache="") # which is a folder of another machine
+        space = saved_label_space(saved)
+        with torch.device("meta"): shapes = build_segmentor(recipe, classes, **options | dict(pretrained=False))
         shapes.check_trained(saved)
     except ValueError as error: raise ValueError(f"{whose}: {error}") from None
-    segmentor = build(recipe, classes, **options).load_trained(saved).eval()
+    segmentor = build_segmentor(recipe, classes, **options).load_trained(saved).eval()
     segmentor.space = space
     segmentor.recipe = recipe
     return segmentor
@@ -300,33 +303,33 @@ def segmentor_of(saved: dict, # recipe, classes, perhaps a label space; weights 
 def load_checkpoint(path, # folder of a run, or its checkpoint.pt
                     **options # of `create_backbone`, such as pretrained="a file"
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
-    "The segmentor of a checkpoint. Errors as `read_checkpoint` and `segmentor_of`."
+    "The segmentor of a checkpoint. Errors as `read_checkpoint` and `segmentor_from_saved`."
     saved = read_checkpoint(path)
-    segmentor = segmentor_of(saved, path, **options)
+    segmentor = segmentor_from_saved(saved, path, **options)
     return segmentor, segmentor.recipe, saved["classes"]
 
 # %% ../../nbs/05_training/03_loop.ipynb #18f4b750
-COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
+LOG_COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
 
-def read_line(line: str, # of log.csv
-              columns=COLUMNS, # of the file; an older line may lack those behind
+def parse_log_line(line: str, # of log.csv
+              columns=LOG_COLUMNS, # of the file; an older line may lack those behind
 ) -> int | None: # its iteration; None for a line that is no row
     iteration, *values = line.split(",")
-    if not re.fullmatch(r"\d{1,18}", iteration) or len(values) + 1 not in (len(COLUMNS), len(columns)): return None
+    if not re.fullmatch(r"\d{1,18}", iteration) or len(values) + 1 not in (len(LOG_COLUMNS), len(columns)): return None
     try: [float(value) for value in values if value]
     except ValueError: return None
     return int(iteration)
 
-def kept_lines(path: Path, # log.csv, if it is there
+def log_lines_before(path: Path, # log.csv, if it is there
                first: int, # the iteration that comes next
-               columns=COLUMNS, # of the file
+               columns=LOG_COLUMNS, # of the file
 ) -> list[str]: # the lines of iterations before it, in order
     "What a run that goes on keeps of its log. Damaged lines are moved to log.csv.damaged, with a note."
     content = path.read_bytes().decode(errors="replace") if path.exists() else ""
     lines = [line.rstrip("\r") for line in content.split("\n")[:-1]] # what follows the last end of a line was being written
-    rows = {read_line(line, columns): line for line in lines}
-    heads = [",".join(COLUMNS), ",".join(columns)]
-    damaged = [line for line in lines if read_line(line, columns) is None and line not in heads]
+    rows = {parse_log_line(line, columns): line for line in lines}
+    heads = [",".join(LOG_COLUMNS), ",".join(columns)]
+    damaged = [line for line in lines if parse_log_line(line, columns) is None and line not in heads]
     if damaged:
         aside = path.with_name(f"{path.name}.damaged")
         with aside.open("a") as file: file.writelines(f"{line}\n" for line in damaged)
@@ -334,13 +337,13 @@ def kept_lines(path: Path, # log.csv, if it is there
     return [rows[i] for i in sorted(i for i in rows if i is not None and i < first)]
 
 # %% ../../nbs/05_training/03_loop.ipynb #c9d1e0f2
-def cutoffs_of(model: nn.Module) -> dict[str, tuple[float, float]]: # name of a band in it -> low and high, radii
+def learned_cutoffs(model: nn.Module) -> dict[str, tuple[float, float]]: # name of a band in it -> low and high, radii
     "Where the filters that are learnt begin and end; empty where none is."
     return {name: band.cutoffs for name, band in model.named_modules() if isinstance(band, LearnableBand)}
 
-def edges_of(model: nn.Module) -> dict[str, float]: # column of the log -> radius
+def cutoff_columns(model: nn.Module) -> dict[str, float]: # column of the log -> radius
     "The same, edge by edge."
-    return {f"{name}.{edge}": r for name, cuts in cutoffs_of(model).items() for edge, r in zip(("low", "high"), cuts)}
+    return {f"{name}.{edge}": r for name, cuts in learned_cutoffs(model).items() for edge, r in zip(("low", "high"), cuts)}
 
 def read_cutoffs(folder # of a run
 ) -> dict[str, list]: # name of a band -> rows of iterations made, low, high; empty without a log
@@ -348,7 +351,7 @@ def read_cutoffs(folder # of a run
     path = Path(folder) / "log.csv"
     lines = path.read_bytes().decode(errors="replace").split("\n") if path.is_file() else [""]
     columns = lines[0].rstrip("\r").split(",")
-    rows = [dict(zip(columns, line.split(","))) for line in lines[1:] if read_line(line.rstrip("\r"), columns) is not None]
+    rows = [dict(zip(columns, line.split(","))) for line in lines[1:] if parse_log_line(line.rstrip("\r"), columns) is not None]
     paths = {}
     for name in [column.removesuffix(".low") for column in columns if column.endswith(".low")]:
         edges = [[row.get(f"{name}.{edge}") or "nan" for edge in ("low", "high")] for row in rows]
@@ -358,29 +361,29 @@ def read_cutoffs(folder # of a run
 
 # %% ../../nbs/05_training/03_loop.ipynb #754839d1
 @contextmanager
-def written_to(path: Path): # a file that grows
+def name_full_disk(path: Path): # a file that grows
     "Inside, an error that says the disk is full becomes one that names the file."
     try: yield
     except OSError as error:
-        if not disk_is_full(error): raise
-        raise no_room(path) from error
+        if not is_disk_full(error): raise
+        raise disk_full_error(path) from error
 
 class Log:
     "Loss per iteration, as CSV and for TensorBoard."
     def __init__(self, folder: Path, # where log.csv is
                  first: int, # the iteration that comes next
-                 more=()): # columns beside `COLUMNS`
+                 more=()): # columns beside `LOG_COLUMNS`
         self.path = folder / "log.csv"
-        columns = *COLUMNS, *more
-        lines = [",".join(columns), *kept_lines(self.path, first, columns)]
-        with whole_file(self.path) as unfinished: unfinished.write_text("".join(f"{line}\n" for line in lines))
-        with written_to(self.path):
+        columns = *LOG_COLUMNS, *more
+        lines = [",".join(columns), *log_lines_before(self.path, first, columns)]
+        with atomic_write(self.path) as unfinished: unfinished.write_text("".join(f"{line}\n" for line in lines))
+        with name_full_disk(self.path):
             from torch.utils.tensorboard import SummaryWriter
             self.file = self.path.open("a", newline="")
             self.csv = csv.DictWriter(self.file, columns, lineterminator="\n")
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first)
     def write(self, iteration, **values):
-        with written_to(self.path):
+        with name_full_disk(self.path):
             self.csv.writerow(dict(iteration=iteration, **{k: f"{v:.6g}" for k, v in values.items()}))
             for k, v in values.items(): self.board.add_scalar(k, v, iteration)
 
@@ -388,7 +391,7 @@ class Log:
 @patch
 def flush(self:Log) -> None:
     "Bring all lines to the disk."
-    with written_to(self.path):
+    with name_full_disk(self.path):
         self.file.flush()
         os.fsync(self.file.fileno())
         self.board.flush()
@@ -400,24 +403,24 @@ def close(self:Log) -> None:
         with suppress(OSError): file.close()
 
 # %% ../../nbs/05_training/03_loop.ipynb #91039685
-LOOK = 20 # steps between two looks at the losses, where a look makes a device wait
+LOSS_CHECK_EVERY = 20 # steps between two looks at the losses, where a look makes a device wait
 
-def steps_a_look(device: torch.device) -> int:
+def loss_check_interval(device: torch.device) -> int:
     "After how many steps losses are looked at: at once on a processor, where it costs nothing."
-    return LOOK if device.type == "cuda" else 1
+    return LOSS_CHECK_EVERY if device.type == "cuda" else 1
 
 def make_optimizer(groups: list[dict], # from `parameter_groups`
                    lr: float, device: torch.device, # that it will work on
-) -> tuple[torch.optim.AdamW, Tensor | None]: # and what halts it, see `step`; None where losses are looked at at once
+) -> tuple[torch.optim.AdamW, Tensor | None]: # and what halts it, see `train_step`; None where losses are looked at at once
     "AdamW as published."
-    late = steps_a_look(device) > 1
+    late = loss_check_interval(device) > 1
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(.9, .999), fused=late or None)
     if not late: return optimizer, None
     optimizer.found_inf = torch.zeros((), device=device) # which is what torch calls it
     return optimizer, optimizer.found_inf
 
 # %% ../../nbs/05_training/03_loop.ipynb #262f505b
-def step(accelerator, # from `make_accelerator`
+def train_step(accelerator, # from `make_accelerator`
          model, # gives the loss of (images, labels, seeds)
          normalise, # of a segmentor
          optimizer,
@@ -442,7 +445,7 @@ def step(accelerator, # from `make_accelerator`
     return losses
 
 # %% ../../nbs/05_training/03_loop.ipynb #d545f351
-class Loss(nn.Module):
+class LossModule(nn.Module):
     "A segmentor whose forward is its loss, the form in which several processes can share it."
     def __init__(self, segmentor: Segmentor):
         super().__init__()
@@ -456,16 +459,16 @@ class _Mean(torch.autograd.Function): # over processes
     @staticmethod
     def backward(ctx, gradient): return mean_over_processes(gradient)
 
-class SharedNorm(nn.BatchNorm2d):
+class CrossProcessBatchNorm(nn.BatchNorm2d):
     "Batch norm over the images of all processes, which have as many each."
     def forward(self, x: Tensor # (b, c, h, w)
     ) -> Tensor: # like x
-        if not (self.training and torch.is_grad_enabled()): return super().forward(x) # `diagnosis` looks at one process's images
+        if not (self.training and torch.is_grad_enabled()): return super().forward(x) # `diagnose_nonfinite` looks at one process's images
         values = x.float()
         mean = _Mean.apply(values.mean((0, 2, 3)))
         centred = values - mean[:, None, None]
         variance = _Mean.apply(centred.square().mean((0, 2, 3)))
-        self._note(mean, variance, x[:, 0].numel() * place()[1])
+        self._note(mean, variance, x[:, 0].numel() * rank_and_world_size()[1])
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
     @torch.no_grad()
@@ -475,17 +478,17 @@ class SharedNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance * (n / (n - 1)), self.momentum)
 
 # %% ../../nbs/05_training/03_loop.ipynb #6dacc6c5
-def share_norms(model: nn.Module) -> None:
+def sync_batch_norms(model: nn.Module) -> None:
     "Let the batch norms of a model see the images of all processes."
     for module in model.modules():
-        if type(module) is nn.BatchNorm2d: module.__class__ = SharedNorm
+        if type(module) is nn.BatchNorm2d: module.__class__ = CrossProcessBatchNorm
 
 # %% ../../nbs/05_training/03_loop.ipynb #0509bf34
-def finite(x: Tensor) -> bool: # whether all numbers in it are
+def all_finite(x: Tensor) -> bool: # whether all numbers in it are
     return not x.is_floating_point() or bool(x.isfinite().all())
 
 @torch.no_grad()
-def first_broken(segmentor: Segmentor,
+def first_nonfinite_module(segmentor: Segmentor,
                  images: Tensor, # (b, 3, h, w) normalised
 ) -> tuple[str, float]: # the first module whose output is not finite, empty if none; the largest number before it
     "Where in a segmentor the numbers end."
@@ -495,7 +498,7 @@ def first_broken(segmentor: Segmentor,
     def look(module, _, out):
         if found: return
         tensors = [x for x in (out if isinstance(out, (list, tuple)) else [out]) if isinstance(x, Tensor) and x.numel()]
-        if all(map(finite, tensors)): sizes.extend(x.abs().max().item() for x in tensors)
+        if all(map(all_finite, tensors)): sizes.extend(x.abs().max().item() for x in tensors)
         else: found.append(names[module])
     watched = [module.register_forward_hook(look) for module in names]
     try: segmentor.head(*segmentor.features(images))
@@ -504,19 +507,19 @@ def first_broken(segmentor: Segmentor,
     return "".join(found), max(sizes)
 
 # %% ../../nbs/05_training/03_loop.ipynb #fc90e8ca
-SLOWER = "Take a lower lr, or a longer warmup."
+LOWER_LR_ADVICE = "Take a lower lr, or a longer warmup."
 
-def diagnosis(segmentor: Segmentor, # whose loss is not finite
+def diagnose_nonfinite(segmentor: Segmentor, # whose loss is not finite
               images: Tensor, # (b, 3, h, w) normalised, that it was computed from
               precision: str = "no", # or bf16, fp16, under which this is called
 ) -> str:
     "Where the numbers end, and what can be done about it."
     for name, p in segmentor.named_parameters():
-        if finite(p): continue
-        if p.requires_grad: return f"The weights {name} are not finite, as the steps before were too large. {SLOWER}"
+        if all_finite(p): continue
+        if p.requires_grad: return f"The weights {name} are not finite, as the steps before were too large. {LOWER_LR_ADVICE}"
         return f"The frozen weights {name} are not finite: get the file they come from again."
-    module, largest = first_broken(segmentor, images)
-    advice = SLOWER if module else f"Look at the labels of these frames. {SLOWER}"
+    module, largest = first_nonfinite_module(segmentor, images)
+    advice = LOWER_LR_ADVICE if module else f"Look at the labels of these frames. {LOWER_LR_ADVICE}"
     if precision == "fp16": advice = "fp16 ends at 65504: take precision=bf16."
     if not module: return f"All features are finite, the largest is {largest:.3g}. {advice}"
     return f"{module} is the first to give numbers that are not finite; before it the largest is {largest:.3g}. {advice}"
@@ -527,7 +530,7 @@ class Terminated(KeyboardInterrupt):
     status = 143 # of the command
 
 @contextmanager
-def interruptions_held(): # yields a list of the signals that came
+def defer_signals(): # yields a list of the signals that came
     "Note Ctrl-C and SIGTERM instead of letting them break in; the second one does."
     asked = []
     if threading.current_thread() is not threading.main_thread():
@@ -546,30 +549,30 @@ def interruptions_held(): # yields a list of the signals that came
         for number in replaced: signal.signal(number, before[number])
 
 # %% ../../nbs/05_training/03_loop.ipynb #46df4e5e
-def refuse_other(path: Path, # of the file
+def check_same_run(path: Path, # of the file
                  old: dict, # the recipe in it
                  recipe: Recipe, # the one that is asked for
                  processes: int = 1, # that it was made by, each with a batch of its own
 ) -> None:
     "ValueError where a file belongs to a run with other weights. What is only evaluated may differ."
-    if processes != place()[1]:
-        raise ValueError(f"{path} belongs to a run of {processes} processes, and this one has {place()[1]}: start as many, use another "
+    if processes != rank_and_world_size()[1]:
+        raise ValueError(f"{path} belongs to a run of {processes} processes, and this one has {rank_and_world_size()[1]}: start as many, use another "
                          "folder, or remove the file to start again.")
     changed = changed_fields(old, recipe, ["weights"])
     if changed:
         raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
                          "use another folder, or remove the file to start again.")
 
-def finished(path: Path, # of a checkpoint
+def load_finished(path: Path, # of a checkpoint
              recipe: Recipe, # the one that is asked for
              **options) -> Segmentor:
-    "The segmentor of a finished run; ValueError if the run was another, `Damaged` if the file is."
+    "The segmentor of a finished run; ValueError if the run was another, `DamagedFileError` if the file is."
     saved = read_checkpoint(path)
-    refuse_other(path, saved["recipe"], recipe, saved.get("processes", 1))
+    check_same_run(path, saved["recipe"], recipe, saved.get("processes", 1))
     segmentor, _, _ = load_checkpoint(path, **options)
     segmentor.recipe = recipe # what is reported on may be another
     path.with_name("resume.pt").unlink(missing_ok=True) # there, if the run was killed at its very end
-    if place()[0] == 0: print(f"{path} is finished; nothing to train.")
+    if rank_and_world_size()[0] == 0: print(f"{path} is finished; nothing to train.")
     return segmentor
 
 # %% ../../nbs/05_training/03_loop.ipynb #7546a312
@@ -583,10 +586,10 @@ def make_accelerator(recipe: Recipe):
     return Accelerator(cpu=alone, mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
 
 # %% ../../nbs/05_training/03_loop.ipynb #97d6dadb
-class Made(NamedTuple):
+class PendingStep(NamedTuple):
     "A step that was made."
     t: int # iteration
-    losses: list[Tensor] # from `step`
+    losses: list[Tensor] # from `train_step`
     values: dict # for its line in the log
 
 @dataclass
@@ -603,20 +606,20 @@ class Run:
     done: int | None = 0 # iterations that were made; None within one
     kept: int = 0 # those it was last tried to keep
     noted: bool = False # whether it was said that a batch has no labels
-    average: Average | None = None # of its weights; one that never begins by default
+    average: EMA | None = None # of its weights; one that never begins by default
     again: object = None # (iteration) -> its batches, made once more
     made: list = field(default_factory=list) # steps whose losses were not looked at
     loss: float | None = None # the last one that was
-    def __post_init__(self): self.average = self.average or Average(self.segmentor, None)
+    def __post_init__(self): self.average = self.average or EMA(self.segmentor, None)
 
 # %% ../../nbs/05_training/03_loop.ipynb #251e48a6
 @patch
 def save(self:Run) -> None:
     "Write resume.pt."
     scaler = self.accelerator.scaler # of fp16
-    state = dict(recipe=to_dict(self.recipe), iteration=self.done, processes=place()[1], optimizer=self.optimizer.state_dict(),
+    state = dict(recipe=recipe_to_dict(self.recipe), iteration=self.done, processes=rank_and_world_size()[1], optimizer=self.optimizer.state_dict(),
                  scaler=scaler.state_dict() if scaler else {}, average={k: v.cpu() for k, v in self.average.values.items()})
-    with whole_file(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
+    with atomic_write(self.folder / "resume.pt") as path: torch.save(state | self.segmentor.trained_state(), path)
 
 @patch
 def finish(self:Run) -> None:
@@ -632,30 +635,30 @@ def keep(self:Run, log: Log | None # None in processes that do not write
     self.look(log)
     self.kept = self.done
     ended = self.done == self.recipe.iterations
-    if ended: self.average.settle()
+    if ended: self.average.commit()
     if not log: return
     for name, p in self.segmentor.named_parameters():
-        if not p.requires_grad or finite(p): continue
-        raise FloatingPointError(f"After {self.done} iterations the weights {name} are not finite; they are not saved. {SLOWER}")
+        if not p.requires_grad or all_finite(p): continue
+        raise FloatingPointError(f"After {self.done} iterations the weights {name} are not finite; they are not saved. {LOWER_LR_ADVICE}")
     log.flush()
     self.finish() if ended else self.save()
 
 # %% ../../nbs/05_training/03_loop.ipynb #e8858a61
 def evaluate_on(segmentor: Segmentor,
                 recipe: Recipe, # says how
-                data: str | Scenes, # descriptor of the data set, or what `open_data` made of it
+                data: str | SegmentationDataset, # descriptor of the data set, or what `open_targets` made of it
                 root=None, # folder of the data sets
-) -> tuple[Scenes, np.ndarray]: # data set, (n, k, k) confusion matrices per image
+) -> tuple[SegmentationDataset, np.ndarray]: # data set, (n, k, k) confusion matrices per image
     "A segmentor on one data set, the way its recipe says; by all processes of its run together."
     if isinstance(data, str): data = load_dataset(data, root, label_size="original", cache=recipe.cache)
     return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None, recipe.eval_batch,
                           recipe.eval_precision or recipe.precision, together=True, workers=recipe.eval_workers)
 
-def open_data(specs, # descriptors of data sets
+def open_targets(specs, # descriptors of data sets
               k: int, # classes of the model
               root=None, # folder of the data sets
               cache=None, # folder of frames, see `load_dataset`
-) -> dict[str, Scenes]: # by what results call them
+) -> dict[str, SegmentationDataset]: # by what results call them
     "Data sets to evaluate on. ValueError where two are called the same, or have other classes; errors of `load_dataset`."
     opened = {}
     for spec in specs:
@@ -668,13 +671,13 @@ def open_data(specs, # descriptors of data sets
     return opened
 
 # %% ../../nbs/05_training/03_loop.ipynb #66c75188
-def first_frames(recipe: Recipe, # names the data sets that are watched and reported on
+def sample_frames(recipe: Recipe, # names the data sets that are watched and reported on
                  k: int, # classes of the model
                  root=None, # folder of the data sets
-) -> list[Scenes]: # of one frame each
-    "Open all that a model will be evaluated on, and take a frame of each data set and size. Errors as `open_data` has them."
+) -> list[SegmentationDataset]: # of one frame each
+    "Open all that a model will be evaluated on, and take a frame of each data set and size. Errors as `open_targets` has them."
     watched = [recipe.validate] if recipe.validate else []
-    opened = [data for specs in (recipe.targets, watched) for data in open_data(specs, k, root, recipe.cache).values()]
+    opened = [data for specs in (recipe.targets, watched) for data in open_targets(specs, k, root, recipe.cache).values()]
     frames = {}
     for spec, data in zip([*recipe.targets, *watched], opened):
         name, options = parse_spec(spec)
@@ -705,7 +708,7 @@ def watch(self:Run, t: int # iteration
     r = self.recipe
     found = {}
     if (t + 1) % max(1, r.iterations // 100) == 0:
-        with self.average.shown(): found = edges_of(self.segmentor)
+        with self.average.shown(): found = cutoff_columns(self.segmentor)
     if r.validate and r.eval_every and (t + 1) % r.eval_every == 0: found["validation_miou"] = self.validate()
     return found
 
@@ -715,7 +718,7 @@ def set_decay(self:Run, t: int # iteration
 ) -> None:
     "Give the optimiser the weight decay of a step, but none to what has none."
     for group in self.optimizer.param_groups:
-        if group["weight_decay"]: group["weight_decay"] = decay_at(t, self.recipe)
+        if group["weight_decay"]: group["weight_decay"] = weight_decay_at(t, self.recipe)
 
 # %% ../../nbs/05_training/03_loop.ipynb #bb8130f5
 @patch
@@ -735,19 +738,19 @@ def broken(self:Run, t: int, # iteration
            batch: Batch, # the one it happened with
            loss: float, # which is not finite
 ) -> Exception: # to be raised by the caller
-    "What is known about a loss that is not finite; `Elsewhere` where it is, and another process's is not."
-    if math.isfinite(loss): return Elsewhere("The loss of another process is not finite; it says more.")
+    "What is known about a loss that is not finite; `RemoteRankError` where it is, and another process's is not."
+    if math.isfinite(loss): return RemoteRankError("The loss of another process is not finite; it says more.")
     lr = self.set_rate(t) # of that step, as others may have followed
     with self.accelerator.autocast():
         images = self.segmentor.normalise(batch.images.to(self.accelerator.device))
-        found = diagnosis(self.segmentor, images, self.recipe.precision)
+        found = diagnose_nonfinite(self.segmentor, images, self.recipe.precision)
     return FloatingPointError(f"The loss of iteration {t} is {loss} (lr {lr:.3g}, frames {', '.join(batch.names)}). {found}")
 
 # %% ../../nbs/05_training/03_loop.ipynb #4804b73b
 @patch
 def look(self:Run, log: Log | None # None in processes that do not write
 ) -> None:
-    "Wait for the losses of the steps that were made, and log them. FloatingPointError or `Elsewhere` for one that is not finite."
+    "Wait for the losses of the steps that were made, and log them. FloatingPointError or `RemoteRankError` for one that is not finite."
     made = self.made
     self.made = []
     if not made: return
@@ -766,7 +769,7 @@ def look(self:Run, log: Log | None # None in processes that do not write
 @patch
 def advance(self:Run, t: int, # iteration
             given: list[Batch], # its batches
-            one_step, # (iteration, batches) -> their losses, from `step`
+            one_step, # (iteration, batches) -> their losses, from `train_step`
             log: Log | None, # None in processes that do not write
 ) -> None:
     "Step t with its learning rate. Errors as `look`, where that is due."
@@ -777,10 +780,10 @@ def advance(self:Run, t: int, # iteration
     self.average.update(t + 1)
     self.done = t + 1
     values = dict(lr=lr, seconds=time.time() - self.start)
-    self.made.append(Made(t, losses, values))
+    self.made.append(PendingStep(t, losses, values))
     try: values |= self.watch(t)
     finally:
-        if self.done % steps_a_look(self.accelerator.device) == 0: self.look(log)
+        if self.done % loss_check_interval(self.accelerator.device) == 0: self.look(log)
 
 # %% ../../nbs/05_training/03_loop.ipynb #32c1c5cd
 @patch
@@ -791,16 +794,16 @@ def progress(self:Run, steps: range # the iterations to come
     return tqdm(steps, f"{self.recipe.name} {self.recipe.adapter}", self.recipe.iterations, initial=steps.start, **silent)
 
 @patch
-def heed(self:Run, asked: list # signals that came to this process
+def raise_if_interrupted(self:Run, asked: list # signals that came to this process
 ) -> None:
     "KeyboardInterrupt, or `Terminated`, where one came to any process."
-    came = sum(from_all(lambda: list(asked)), [])
+    came = sum(gather_from_all(lambda: list(asked)), [])
     if not came: return
     kind = Terminated if signal.SIGTERM in came else KeyboardInterrupt
     raise kind(f"Stopped after {self.done} of {self.recipe.iterations} iterations; run again to go on.")
 
 # %% ../../nbs/05_training/03_loop.ipynb #abee5b3b
-class Taken(NamedTuple):
+class PrefetchedBatch(NamedTuple):
     "The batches of a step, as one of several processes has them."
     given: list[Batch] # none where an error came up
     error: Exception | None # of this process
@@ -810,7 +813,7 @@ class Taken(NamedTuple):
 @patch
 def take(self:Run, loader, # iterator over batches
          asked: list, # signals that came to this process
-) -> Taken:
+) -> PrefetchedBatch:
     "The next batches, as soon as they are here; and what is told to other processes, which is on its way."
     given = []
     error = None
@@ -818,16 +821,16 @@ def take(self:Run, loader, # iterator over batches
         if not asked: given += next_batches(loader, self.recipe.accumulate)
     except Exception as problem: error = problem
     told = torch.tensor([bool(asked), error is not None], dtype=torch.int32)
-    return Taken(given, error, told, begin_sum(told))
+    return PrefetchedBatch(given, error, told, all_reduce_async(told))
 
 # %% ../../nbs/05_training/03_loop.ipynb #e7b7b7b4
-def agreed(taken: Taken) -> list[Batch]: # of the next step; none if any process was asked to stop
-    "What all processes go on with. Errors as `next_batches`; `Elsewhere` where another process had one."
+def agree_on_batch(taken: PrefetchedBatch) -> list[Batch]: # of the next step; none if any process was asked to stop
+    "What all processes go on with. Errors as `next_batches`; `RemoteRankError` where another process had one."
     if taken.arriving: taken.arriving.wait()
     stop, failed = taken.told.tolist()
     if stop: return []
     if taken.error: raise taken.error
-    if failed: raise Elsewhere("Another process of this run has failed; it says why.")
+    if failed: raise RemoteRankError("Another process of this run has failed; it says why.")
     return taken.given
 
 @patch
@@ -836,11 +839,11 @@ def steps(self:Run, bar, # over iterations
           loader, # iterator over batches
           asked: list, # signals that came to this process
 ): # yields iterations, and their batches
-    "The steps to make, until any process is asked to stop. Errors as `agreed`."
-    ahead = place()[1] > 1
+    "The steps to make, until any process is asked to stop. Errors as `agree_on_batch`."
+    ahead = rank_and_world_size()[1] > 1
     taken = None
     for t in bar:
-        given = agreed(taken or self.take(loader, asked))
+        given = agree_on_batch(taken or self.take(loader, asked))
         if not given: return
         taken = self.take(loader, asked) if ahead and t + 1 < last else None
         yield t, given
@@ -849,15 +852,15 @@ def steps(self:Run, bar, # over iterations
 @patch
 def loop(self:Run, first: int, # iteration to begin with
          last: int, # iteration to stop before
-         loader: DataLoader, # from `batches`
+         loader: DataLoader, # from `make_loader`
          one_step, # (iteration, batches) -> their losses
 ) -> None:
     "Steps `first` to `last`; saves every `save_every` steps, at an interruption, at the end, and at an error between two steps."
     self.done = self.kept = first
-    log = Log(self.folder, first, edges_of(self.segmentor)) if self.accelerator.is_main_process else None
+    log = Log(self.folder, first, cutoff_columns(self.segmentor)) if self.accelerator.is_main_process else None
     bar = self.progress(range(first, last))
     batches = iter(loader)
-    with interruptions_held() as asked: # until the workers have ended, whose death would break in anywhere
+    with defer_signals() as asked: # until the workers have ended, whose death would break in anywhere
         try:
             for t, given in self.steps(bar, last, batches, asked):
                 self.advance(t, given, one_step, log)
@@ -868,13 +871,13 @@ def loop(self:Run, first: int, # iteration to begin with
             if self.done and self.done > self.kept: self.keep(log)
             raise
         finally:
-            end_workers(batches)
+            shutdown_workers(batches)
             if log: log.close()
-    self.heed(asked)
+    self.raise_if_interrupted(asked)
 
 # %% ../../nbs/05_training/03_loop.ipynb #e02ba20c
-def fits(state: dict, # of resume.pt
-         segmentor: Segmentor, optimizer, average: Average) -> bool:
+def state_matches(state: dict, # of resume.pt
+         segmentor: Segmentor, optimizer, average: EMA) -> bool:
     "Whether a state has the tensors of this segmentor, its optimiser and its average, by their names and shapes."
     def shapes(tensors): return {name: (x.shape, x.dtype) for name, x in tensors.items()}
     trained = segmentor.trained_state()
@@ -888,32 +891,32 @@ def fits(state: dict, # of resume.pt
                     for i, s in saved["state"].items()))
 
 # %% ../../nbs/05_training/03_loop.ipynb #1375c75f
-def read_state(path: Path, # resume.pt
-               segmentor: Segmentor, optimizer, average: Average, # that it should fit
+def read_resume_state(path: Path, # resume.pt
+               segmentor: Segmentor, optimizer, average: EMA, # that it should fit
                recipe: Recipe, # the one that is asked for
 ) -> dict:
-    "The state of a run. ValueError if it belongs to another recipe, `Damaged` if it is none."
-    state = read_own(path, "the state of a run", "remove it to start again")
-    if not isinstance(state.get("recipe"), dict): raise Damaged(f"{path} holds no recipe; remove it to start again.")
-    refuse_other(path, state["recipe"], recipe, state.get("processes", 1))
+    "The state of a run. ValueError if it belongs to another recipe, `DamagedFileError` if it is none."
+    state = read_run_file(path, "the state of a run", "remove it to start again")
+    if not isinstance(state.get("recipe"), dict): raise DamagedFileError(f"{path} holds no recipe; remove it to start again.")
+    check_same_run(path, state["recipe"], recipe, state.get("processes", 1))
     with suppress(LookupError, TypeError, AttributeError, RuntimeError, ValueError): # the last for numbers that are not finite
-        if 0 <= state["iteration"] <= recipe.iterations and fits(state, segmentor, optimizer, average):
+        if 0 <= state["iteration"] <= recipe.iterations and state_matches(state, segmentor, optimizer, average):
             segmentor.check_trained(state)
             check_finite(state.get("average", {}), "The average")
             return state
-    raise Damaged(f"{path} holds other tensors than this model, or numbers that are not finite; remove it to start again.")
+    raise DamagedFileError(f"{path} holds other tensors than this model, or numbers that are not finite; remove it to start again.")
 
 # %% ../../nbs/05_training/03_loop.ipynb #0509ac38
-def restore(path: Path, # resume.pt
+def restore_run(path: Path, # resume.pt
             segmentor: Segmentor, # gets its weights
             optimizer, # gets its state
             recipe: Recipe, # the one that is asked for
             scaler=None, # of fp16, gets its scale
-            average: Average | None = None, # gets its values; one that never begins by default
+            average: EMA | None = None, # gets its values; one that never begins by default
 ) -> int: # iteration to go on with
-    "Load the state of a run. Errors as `read_state`, before anything is changed."
-    average = average or Average(segmentor, None)
-    state = read_state(path, segmentor, optimizer, average, recipe)
+    "Load the state of a run. Errors as `read_resume_state`, before anything is changed."
+    average = average or EMA(segmentor, None)
+    state = read_resume_state(path, segmentor, optimizer, average, recipe)
     segmentor.load_trained(state)
     groups = optimizer.state_dict()["param_groups"] # what they hold follows from the recipe
     optimizer.load_state_dict(dict(state=state["optimizer"]["state"], param_groups=groups))
@@ -922,68 +925,68 @@ def restore(path: Path, # resume.pt
     return state["iteration"]
 
 # %% ../../nbs/05_training/03_loop.ipynb #2dafd9f3
-def unless_damaged(accelerator, # from `make_accelerator`
+def read_or_quarantine(accelerator, # from `make_accelerator`
                    path: Path, # file of a run
-                   read, # (path) -> what is in it, or `Damaged`
+                   read, # (path) -> what is in it, or `DamagedFileError`
 ): # None if there is no such file, or a damaged one, which is set aside
     "What a file of a run holds."
     if not path.exists(): return None
     try: return read(path)
-    except Damaged as why:
+    except DamagedFileError as why:
         accelerator.wait_for_everyone() # until all have read it
         reason = str(why).removeprefix(f"{path} ").partition(";")[0]
-        if accelerator.is_main_process: set_aside(path, reason)
+        if accelerator.is_main_process: quarantine(path, reason)
     return None
 
 # %% ../../nbs/05_training/03_loop.ipynb #aa45e62f
-def alike(found, # by this process: iteration to go on with, whether the run is finished
+def check_ranks_agree(found, # by this process: iteration to go on with, whether the run is finished
           folder: Path) -> None:
     "ValueError where the processes of a run do not find the same in its folder."
-    said = from_all(lambda: found)
+    said = gather_from_all(lambda: found)
     if any(other != found for other in said):
         raise ValueError(f"The processes of this run do not find the same in {folder}: give a folder on a disk that all of them share.")
 
 # %% ../../nbs/05_training/03_loop.ipynb #16c1d938
-def go_on(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor: # see `train`
+def train_from_state(accelerator, recipe, folder, root, resume, stop, options) -> Segmentor: # see `train`
     "Train from what resume.pt holds, or from the beginning."
     data = training_data(recipe, root)
-    frames = first_frames(recipe, len(data.space.classes), root)
-    segmentor = build(recipe, len(data.space.classes), **options).train()
+    frames = sample_frames(recipe, len(data.space.classes), root)
+    segmentor = build_segmentor(recipe, len(data.space.classes), **options).train()
     if recipe.compile: compile_blocks(segmentor.backbone.model, accelerator.device)
     segmentor.space = data.space
     segmentor.recipe = recipe
     groups = parameter_groups(segmentor, recipe.weight_decay, recipe.adapter_lr, recipe.backbone_lr)
     optimizer, halt = make_optimizer(groups, recipe.lr, accelerator.device)
-    average = Average(segmentor, recipe.ema_from, recipe.ema_momentum)
-    read = partial(restore, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler, average=average)
-    first = unless_damaged(accelerator, folder / "resume.pt", read) or 0 if resume else 0
-    alike(first, folder)
-    if accelerator.num_processes > 1: share_norms(segmentor.head)
-    model, optimizer = accelerator.prepare(Loss(segmentor), optimizer)
+    average = EMA(segmentor, recipe.ema_from, recipe.ema_momentum)
+    read = partial(restore_run, segmentor=segmentor, optimizer=optimizer, recipe=recipe, scaler=accelerator.scaler, average=average)
+    first = read_or_quarantine(accelerator, folder / "resume.pt", read) or 0 if resume else 0
+    check_ranks_agree(first, folder)
+    if accelerator.num_processes > 1: sync_batch_norms(segmentor.head)
+    model, optimizer = accelerator.prepare(LossModule(segmentor), optimizer)
     for frame in frames: evaluate_on(segmentor, recipe, frame)
     run = Run(recipe, folder, segmentor, optimizer, data.space, root, accelerator, average=average)
-    def loader(t): return batches(recipe, data, t, *place())
+    def loader(t): return make_loader(recipe, data, t, *rank_and_world_size())
     run.again = lambda t: next_batches(iter(loader(t)), recipe.accumulate)
     def one_step(t, given):
-        return step(accelerator, model, segmentor.normalise, optimizer, given, partial(run.broken, t), halt)
+        return train_step(accelerator, model, segmentor.normalise, optimizer, given, partial(run.broken, t), halt)
     last = recipe.iterations if stop is None else min(stop, recipe.iterations)
     run.loop(first, last, loader(first), one_step)
     return segmentor.eval()
 
 # %% ../../nbs/05_training/03_loop.ipynb #401e8901
-def with_data(recipe: Recipe,
+def recipe_with_data(recipe: Recipe,
               data=None, # what to train on: a data set for `own_data`, or a descriptor
               classes=None, # what ids mean in all data sets that are given, see `own_space`
               targets: dict | None = None, # name -> what to report on, likewise; none if only `data` is given
 ) -> Recipe: # names these data sets
-    "A recipe for data sets of a program. ValueError as `enter_data`, and for what does not belong together."
+    "A recipe for data sets of a program. ValueError as `register_data`, and for what does not belong together."
     if data is None and targets is None:
         if classes is None: return recipe
         raise ValueError("classes= says what the ids of data= or targets= mean: give one of these too, or leave it out.")
     targets = targets or {}
     if not isinstance(targets, dict): raise ValueError(f"targets= is a {type(targets).__name__}: give a dict such as {{'night': other}}.")
     if "train" in targets: raise ValueError("A target is called 'train', as the data to train on is: give it another name.")
-    def named(name, given): return given if isinstance(given, str) else enter_data(name, given, classes)
+    def named(name, given): return given if isinstance(given, str) else register_data(name, given, classes)
     trained = {} if data is None else dict(train=named("train", data), validate="") # which has other classes
     return replace(recipe, **trained, targets=tuple(named(*target) for target in targets.items()))
 
@@ -993,22 +996,22 @@ def train(recipe: Recipe, # what to do
           root=None, # folder of the data sets, see `load_dataset`
           resume: bool = True, # go on from what the folder holds; False starts again
           stop: int | None = None, # leave off before this iteration, as an interruption would
-          data=None, classes=None, targets=None, # of your own, in place of those that the recipe names: see `with_data`
+          data=None, classes=None, targets=None, # of your own, in place of those that the recipe names: see `recipe_with_data`
           **options, # of `create_backbone`, such as pretrained=False
 ) -> Segmentor: # trained, in eval mode
     """Train a recipe's adapter and head; writes checkpoint.pt, log.csv and TensorBoard files into `folder`.
     ValueError for a recipe or data that cannot be run, OSError where another process trains in the folder or the disk is full,
-    FloatingPointError for a loss that is not finite; `Elsewhere` where another process of the run has one of these."""
-    recipe = with_data(recipe, data, classes, targets)
+    FloatingPointError for a loss that is not finite; `RemoteRankError` where another process of the run has one of these."""
+    recipe = recipe_with_data(recipe, data, classes, targets)
     folder = Path(folder)
     accelerator = make_accelerator(recipe)
-    with held(folder) if accelerator.is_main_process else nullcontext():
-        if accelerator.is_main_process: remove_unfinished(folder)
-        read = partial(finished, recipe=recipe, **options)
-        done = unless_damaged(accelerator, folder / "checkpoint.pt", read) if resume else None
-        alike(bool(done), folder)
+    with folder_lock(folder) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process: remove_partial_files(folder)
+        read = partial(load_finished, recipe=recipe, **options)
+        done = read_or_quarantine(accelerator, folder / "checkpoint.pt", read) if resume else None
+        check_ranks_agree(bool(done), folder)
         if done: return done.to(accelerator.device) # where it would have been trained
-        return go_on(accelerator, recipe, folder, root, resume, stop, options)
+        return train_from_state(accelerator, recipe, folder, root, resume, stop, options)
 
 # %% ../../nbs/05_training/03_loop.ipynb #bdca0301
 def report_on(segmentor: Segmentor,
@@ -1017,12 +1020,12 @@ def report_on(segmentor: Segmentor,
               label: str | None = None, # what the rows call the adapter; its name by default
               each=lambda row: None, # called with each row when it is there
 ) -> tuple[list[dict], dict]: # rows, see `result_row`; and per domain the confusion matrices of its images
-    "Evaluate a segmentor on all of its recipe's targets, which are all opened first. Errors as `open_data`; ValueError without a recipe."
+    "Evaluate a segmentor on all of its recipe's targets, which are all opened first. Errors as `open_targets`; ValueError without a recipe."
     recipe = recipe or segmentor.recipe
     if recipe is None: raise ValueError("This segmentor has no recipe, which says what to report on: give one.")
     rows = []
     counts = {}
-    opened = open_data(recipe.targets, segmentor.num_classes, root, recipe.cache)
+    opened = open_targets(recipe.targets, segmentor.num_classes, root, recipe.cache)
     for data in opened.values(): check_classes(segmentor, data.space)
     for spec, (domain, data) in zip(recipe.targets, opened.items()):
         _, cms = evaluate_on(segmentor, recipe, data)

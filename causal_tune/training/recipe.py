@@ -7,16 +7,16 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from ..core.registry import Registry, check_range, check_value, format_spec, shown, unknown
+from ..core.registry import Registry, check_range, check_value, format_spec, short_repr, unknown_name
 from ..data.corruptions import CORRUPTIONS
 
 # %% auto #0
-__all__ = ['COUNT', 'SIDES', 'STEP', 'RECIPES', 'option', 'check', 'run_name', 'check_precision', 'Recipe', 'list_recipes',
-           'get_recipe', 'toy_targets', 'corruption_targets', 'sized', 'read_field', 'to_dict', 'set_fields',
-           'from_dict', 'changed_fields']
+__all__ = ['COUNT_RANGE', 'SIDE_RANGE', 'MAX_STEP_PIXELS', 'RECIPES', 'recipe_field', 'check_recipe', 'run_name',
+           'check_precision', 'Recipe', 'list_recipes', 'get_recipe', 'toy_targets', 'corruption_targets', 'with_size',
+           'parse_field', 'recipe_to_dict', 'nonempty_fields', 'recipe_from_dict', 'changed_fields']
 
 # %% ../../nbs/05_training/01_recipe.ipynb #58f49bfa
-def option(default, # of the field
+def recipe_field(default, # of the field
            help: str, # one line that says what it is
            within: tuple | None = None, # smallest and largest number; or the texts that it may be
            *, group: str, # "data", "model", "training" or "evaluation"
@@ -26,12 +26,12 @@ def option(default, # of the field
     return field(default=default, metadata=dict(help=help, within=within, group=group, decides=decides))
 
 # %% ../../nbs/05_training/01_recipe.ipynb #c28042f2
-COUNT = (1, 10 ** 9) # how often something is done
-SIDES = (8, 16_384) # of what a model sees, in pixels
-STEP = 10 ** 9 # pixels of the images of a step, which with their labels take 11 bytes each
+COUNT_RANGE = (1, 10 ** 9) # how often something is done
+SIDE_RANGE = (8, 16_384) # of what a model sees, in pixels
+MAX_STEP_PIXELS = 10 ** 9 # pixels of the images of a step, which with their labels take 11 bytes each
 _PAIRS = "crop", "scale", "img_size", "eval_size", "window", "stride" # the first two must be there
 
-def check(r: Recipe) -> Recipe: # the same, if its values make sense
+def check_recipe(r: Recipe) -> Recipe: # the same, if its values make sense
     "ValueError for values that no run can have."
     for f in fields(r):
         value = check_value(f.name, getattr(r, f.name), f.type, f.default)
@@ -50,19 +50,19 @@ def check(r: Recipe) -> Recipe: # the same, if its values make sense
 # %% ../../nbs/05_training/01_recipe.ipynb #4175c144
 def _check_within(name, value, within):
     if isinstance(within[0], str):
-        if value not in within: raise unknown(name, value, within)
+        if value not in within: raise unknown_name(name, value, within)
         return
     for number in value if isinstance(value, tuple) else [value]: check_range(name, number, *within)
 
 def _check_step(r): # a process loads it whole
     pixels = r.crop[0] * r.crop[1] * r.batch_size * r.accumulate
-    if pixels > STEP:
+    if pixels > MAX_STEP_PIXELS:
         raise ValueError(f"crop={r.crop}, batch_size={r.batch_size} and accumulate={r.accumulate} make {pixels:.2g} pixels a step; "
-                         f"give smaller ones, for at most {STEP:.2g}.")
+                         f"give smaller ones, for at most {MAX_STEP_PIXELS:.2g}.")
 
 def _check_run_name(name): # it becomes that of a folder
     if not re.fullmatch(r"[\w+=,()-][\w .+=,()-]{0,79}", name):
-        raise ValueError(f"name={shown(name)}: give 1 to 80 letters, digits and signs of . _ - + = , ( ) as the name of a run's folder.")
+        raise ValueError(f"name={short_repr(name)}: give 1 to 80 letters, digits and signs of . _ - + = , ( ) as the name of a run's folder.")
 
 def run_name(r: Recipe) -> str: # such as "demo-rein-42"
     "What the folder of a run is called if nobody says."
@@ -85,7 +85,7 @@ def check_precision(precision: str, # of a recipe
         raise ValueError("precision='fp16' needs a GPU, and this runs on the processor; give bf16 or no.")
 
 # %% ../../nbs/05_training/01_recipe.ipynb #741c273b
-_data = partial(option, group="data")
+_data = partial(recipe_field, group="data")
 
 @dataclass(frozen=True)
 class _Data:
@@ -97,14 +97,14 @@ class _Data:
     cache: str = _data("", "folder in which frames of files are kept decoded; none if empty", decides="nothing")
 
 # %% ../../nbs/05_training/01_recipe.ipynb #0145cd91
-_model = partial(option, group="model")
+_model = partial(recipe_field, group="model")
 
 @dataclass(frozen=True)
 class _Model(_Data):
     "What is frozen and what is tuned."
     backbone: str = _model("toy_vit", "frozen model: a preset, or timm's name")
     weights: str = _model("", "file of backbone weights, or random; found if empty")
-    img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty", SIDES)
+    img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty", SIDE_RANGE)
     attention: str = _model("sdpa", "or xformers, on CUDA", ("sdpa", "xformers"), decides="nothing")
     head: str = _model("dpt", "segmentation head")
     adapter: str = _model("none", "what is tuned in the backbone")
@@ -122,7 +122,7 @@ class _Model(_Data):
         return {name: value for name, value in values.items() if value is not None}
 
 # %% ../../nbs/05_training/01_recipe.ipynb #31b3a627
-_training = partial(option, group="training")
+_training = partial(recipe_field, group="training")
 
 @dataclass(frozen=True)
 class _Images(_Model):
@@ -138,7 +138,7 @@ class _Images(_Model):
 @dataclass(frozen=True)
 class _Training(_Images):
     "By which steps the weights move."
-    iterations: int = _training(1000, "optimiser steps", COUNT)
+    iterations: int = _training(1000, "optimiser steps", COUNT_RANGE)
     batch_size: int = _training(8, "images per step and process", (1, 65_536))
     accumulate: int = _training(1, "batches per optimiser step", (1, 65_536))
     lr: float = _training(1e-4, "peak learning rate, of the head", (1e-12, 1e3))
@@ -155,23 +155,23 @@ class _Training(_Images):
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
     checkpointing: bool = _training(False, "compute blocks again on the way back: less memory, more time", decides="nothing")
     compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
-    save_every: int = _training(200, "steps between resumable checkpoints", COUNT, decides="nothing")
+    save_every: int = _training(200, "steps between resumable checkpoints", COUNT_RANGE, decides="nothing")
 
 # %% ../../nbs/05_training/01_recipe.ipynb #5ab0f994
-_evaluation = partial(option, group="evaluation", decides="scores")
+_evaluation = partial(recipe_field, group="evaluation", decides="scores")
 
 @dataclass(frozen=True)
 class Recipe(_Training):
     "All that determines a run, in one flat object; ValueError for values that no run can have."
     eval_every: int = _evaluation(0, "steps between validations, 0: never", (0, 10 ** 9), decides="nothing")
-    eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", SIDES)
-    window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image", SIDES)
+    eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", SIDE_RANGE)
+    window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image", SIDE_RANGE)
     stride: tuple[int, ...] = _evaluation((), "step of the window; two thirds if empty", (1, 16_384))
     eval_batch: int = _evaluation(8, "images that the model sees together, or windows of one", (1, 4096), decides="nothing")
     eval_workers: int = _evaluation(0, "processes that load images", (0, 512), decides="nothing")
     eval_precision: str = _evaluation("", "no or bf16; that of the training if empty", ("", "no", "bf16"))
 
-    def __post_init__(self): check(self)
+    def __post_init__(self): check_recipe(self)
 
 # %% ../../nbs/05_training/01_recipe.ipynb #bd6fa8a1
 RECIPES = Registry("recipe")
@@ -193,7 +193,7 @@ def get_recipe(name: str, # one of `RECIPES`
 def _check_names(names) -> None:
     known = [f.name for f in fields(Recipe)]
     for name in names:
-        if name not in known: raise unknown("recipe field", name, known)
+        if name not in known: raise unknown_name("recipe field", name, known)
 
 # %% ../../nbs/05_training/01_recipe.ipynb #033e775e
 def toy_targets(n: int, # scenes of each weather
@@ -249,36 +249,36 @@ _few_queries = dict(width=64, num_queries=24, num_heads=4, encoder_layers=1, dec
 _derive("bench_camvid", "bench_camvid_mask2former", head=format_spec("mask2former", _few_queries), targets=_two)
 
 # %% ../../nbs/05_training/01_recipe.ipynb #c35af48c
-def sized(size: str, # height x width
+def with_size(size: str, # height x width
           *specs: str) -> tuple[str, ...]: # data sets, seen at that size
     return tuple(f"{spec},size={size}" for spec in specs)
 
 _ACDC = [f"acdc:split=val,condition={c}" for c in ("night", "snow", "fog", "rain")]
-_BDD = sized("720x1280", "bdd100k:split=val")
+_BDD = with_size("720x1280", "bdd100k:split=val")
 _CITY = "cityscapes:split=val"
 _VISTAS = "mapillary:split=val"
 
 # %% ../../nbs/05_training/01_recipe.ipynb #ebafdf62
 RECIPES["c2acdc_512"] = Recipe(
-    "c2acdc_512", train="cityscapes:split=train", validate=sized("512x1024", _CITY)[0], targets=sized("540x960", *_ACDC),
+    "c2acdc_512", train="cityscapes:split=train", validate=with_size("512x1024", _CITY)[0], targets=with_size("540x960", *_ACDC),
     backbone="dinov2_l", weights="checkpoints/dinov2_converted.pth", img_size=(512, 512), head="mask2former",
     adapter="causal_tune", crop=(512, 512), antialias=False, iterations=40_000, batch_size=4, workers=4,
     save_every=4000, eval_every=10_000, window=(512, 512), stride=(341, 341))
-_derive("c2acdc_512", "c2bm_512", targets=_BDD + sized("512x1024", _VISTAS))
-_derive("c2bm_512", "g2cbm_512", train="gta:split=train", validate="", targets=sized("512x1024", _CITY, _VISTAS) + _BDD)
+_derive("c2acdc_512", "c2bm_512", targets=_BDD + with_size("512x1024", _VISTAS))
+_derive("c2bm_512", "g2cbm_512", train="gta:split=train", validate="", targets=with_size("512x1024", _CITY, _VISTAS) + _BDD)
 
 # %% ../../nbs/05_training/01_recipe.ipynb #2ba02a33
 _large = dict(weights="checkpoints/dinov2_converted_1024x1024.pth", img_size=(1024, 1024), crop=(1024, 1024), batch_size=2,
               accumulate=4, lr=6e-5, warmup=10_000, window=(1024, 1024), stride=(683, 683))
-_derive("c2acdc_512", "c2acdc_1024", validate=sized("1024x2048", _CITY)[0], targets=sized("1080x1920", *_ACDC), **_large)
-_derive("c2acdc_1024", "c2bm_1024", targets=_BDD + sized("1024x2048", _VISTAS))
-_derive("c2bm_1024", "g2cbm_1024", train="gta:split=train", validate="", targets=sized("1024x2048", _CITY, _VISTAS) + _BDD)
+_derive("c2acdc_512", "c2acdc_1024", validate=with_size("1024x2048", _CITY)[0], targets=with_size("1080x1920", *_ACDC), **_large)
+_derive("c2acdc_1024", "c2bm_1024", targets=_BDD + with_size("1024x2048", _VISTAS))
+_derive("c2bm_1024", "g2cbm_1024", train="gta:split=train", validate="", targets=with_size("1024x2048", _CITY, _VISTAS) + _BDD)
 
 # %% ../../nbs/05_training/01_recipe.ipynb #1d9d64ac
 _derive("g2cbm_512", "soma_g2cbm_512", adapter="soma:bias=true", adapter_lr=.5, decay_end=1e-5, ema_from=12_000, eval_every=4000)
 
 # %% ../../nbs/05_training/01_recipe.ipynb #b49ba6ab
-_derive("c2acdc_1024", "c2cityscapes_c", targets=sized("1024x2048", *corruption_targets(_CITY)))
+_derive("c2acdc_1024", "c2cityscapes_c", targets=with_size("1024x2048", *corruption_targets(_CITY)))
 
 # %% ../../nbs/05_training/01_recipe.ipynb #c0febc89
 for _name in [f"{task}_{side}" for side in (512, 1024) for task in ("c2acdc", "c2bm", "g2cbm")]:
@@ -302,7 +302,7 @@ _READERS = { # type of a field -> what reads it, what it expects
     "tuple[float, ...]": (partial(_numbers, kind=float), "sizes such as 96x128")}
 
 # %% ../../nbs/05_training/01_recipe.ipynb #3b977db4
-def read_field(name: str, # of a recipe field
+def parse_field(name: str, # of a recipe field
                text: str, # as typed, such as "2e-4", "96x128", "off"
 ): # the value in the field's type
     "A field's value from text; ValueError says what kind of value is expected."
@@ -310,20 +310,20 @@ def read_field(name: str, # of a recipe field
     kinds = {f.name: f.type.removesuffix(" | None") for f in fields(Recipe)}
     reader, expected = _READERS[kinds[name]]
     try: return reader(text)
-    except (ValueError, KeyError): raise ValueError(f"{name}={shown(text)}: expected {expected}.") from None
+    except (ValueError, KeyError): raise ValueError(f"{name}={short_repr(text)}: expected {expected}.") from None
 
 # %% ../../nbs/05_training/01_recipe.ipynb #a1d27fc3
-def to_dict(r: Recipe) -> dict: # plain values, lists for tuples
+def recipe_to_dict(r: Recipe) -> dict: # plain values, lists for tuples
     "A recipe as plain values."
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(r).items()}
 
-def set_fields(r: Recipe) -> dict: # plain values
+def nonempty_fields(r: Recipe) -> dict: # plain values
     "The fields of a recipe that say something, for printing beside a result."
-    return {name: value for name, value in to_dict(r).items() if value not in (None, "", [])}
+    return {name: value for name, value in recipe_to_dict(r).items() if value not in (None, "", [])}
 
-def from_dict(d: dict) -> Recipe:
-    "The recipe `to_dict` was made from; ValueError for fields or values that this version does not know."
-    if not isinstance(d, dict): raise ValueError(f"A recipe is a dict of fields, not {shown(d)}.")
+def recipe_from_dict(d: dict) -> Recipe:
+    "The recipe `recipe_to_dict` was made from; ValueError for fields or values that this version does not know."
+    if not isinstance(d, dict): raise ValueError(f"A recipe is a dict of fields, not {short_repr(d)}.")
     _check_names(d)
     return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in d.items()})
 
@@ -333,9 +333,9 @@ def changed_fields(old: dict, # plain values, perhaps of a version that had fewe
             decides=("weights", "scores"), # the fields to compare
 ) -> list[str]: # names of fields
     "The fields of a recipe that had another value, among those which decide something."
-    old = to_dict(Recipe()) | old
+    old = recipe_to_dict(Recipe()) | old
     compared = [f.name for f in fields(Recipe) if f.metadata["decides"] in decides]
-    new = to_dict(recipe)
+    new = recipe_to_dict(recipe)
     return [name for name in compared if not _same(old[name], new[name])]
 
 def _same(old, new): # a damaged file holds anything in the place of a value

@@ -49,8 +49,8 @@ def images(folder):
     seeds = make.images()
     return Reader(seeds, files(seeds), dict(
         read_image=lambda path: checked(images.read_image(path)),
-        gather=lambda path: observation.gather({"a": [whole, path]}, (8, 8)),
-        halve=converters.halve,
+        gather=lambda path: observation.gather_images({"a": [whole, path]}, (8, 8)),
+        halve=converters.halve_image,
         read_pair=lambda path: datasets.read_pair(path, label, SAME)), SUFFIXES)
 
 
@@ -65,15 +65,15 @@ def labels(folder):
     seeds = make.labels()
     return Reader(seeds, files(seeds + make.images()), dict(
         read_label=lambda path: checked(images.read_label(path)),
-        halve=lambda path: converters.halve(path, "ids"),
-        train_ids=lambda path: converters.train_ids(path, domains.CITYSCAPES_IDS, 66),
+        halve=lambda path: converters.halve_image(path, "ids"),
+        train_ids=lambda path: converters.to_train_ids(path, domains.CITYSCAPES_IDS, 66),
         read_pair=lambda path: datasets.read_pair(image, path, SAME)), SUFFIXES)
 
 
 def polygons(folder):
     from causal_tune.data import converters
     def painted(path):
-        converters.paint_file(path)
+        converters.draw_polygon_file(path)
         shapes = [item["polygon"] for item in json.loads(path.read_text())["objects"] if not item.get("deleted")]
         corners = [shape[key] for shape, key in damage.places(shapes)]
         assert all(math.isfinite(x) for x in corners if type(x) is float), "a corner that is not finite"
@@ -166,18 +166,18 @@ def weights(folder):
 def run_of():
     "A recipe of seconds, its segmentor and its optimizer."
     from causal_tune.training.recipe import get_recipe
-    from causal_tune.training.loop import build, parameter_groups
+    from causal_tune.training.loop import build_segmentor, parameter_groups
     recipe = get_recipe("demo", weights="random", head="linear", adapter="rein", rank=1, num_tokens=2, crop=(32, 48), batch_size=2,
                         precision="no", iterations=9, train="toyscapes:domain=clear,split=train,n=4",
                         targets=("toyscapes:domain=fog,split=test,n=1",))
-    segmentor = build(recipe, 19)
+    segmentor = build_segmentor(recipe, 19)
     return recipe, segmentor, torch.optim.AdamW(parameter_groups(segmentor, .05), lr=recipe.lr)
 
 
 def checkpoint_of(recipe, segmentor):
-    from causal_tune.training.recipe import to_dict
+    from causal_tune.training.recipe import recipe_to_dict
     from causal_tune.data.labels import CITYSCAPES
-    facts = dict(recipe=to_dict(recipe), classes=list(CITYSCAPES.classes), iteration=9, version="0.1.0")
+    facts = dict(recipe=recipe_to_dict(recipe), classes=list(CITYSCAPES.classes), iteration=9, version="0.1.0")
     return facts | segmentor.trained_state()
 
 
@@ -221,7 +221,7 @@ def pretraining(folder):
     net = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(net.parameters())
     content = dict(net=net.state_dict(), opt=optimizer.state_dict(), step=10, log=[(0, 1., 1., 1., 1.)], made=dict(steps=20, seed=0))
-    def resumed(path): return toyvit.resume(path.with_suffix(".safetensors"), net, optimizer, dict(steps=20, seed=0))
+    def resumed(path): return toyvit.resume_pretraining(path.with_suffix(".safetensors"), net, optimizer, dict(steps=20, seed=0))
     return Reader([content] * 60 + make.hostile(), stored, dict(resume=resumed), (".ckpt",), "toy")
 
 
@@ -236,9 +236,9 @@ def logs(folder):
 def results(folder):
     "What a finished run of a comparison leaves."
     from causal_tune.compare import grid as benchmark
-    from causal_tune.training.recipe import to_dict
+    from causal_tune.training.recipe import recipe_to_dict
     recipe, *_ = run_of()
-    seeds = [as_json(dict(recipe=to_dict(recipe), options={}, rows=make.ROWS))]
+    seeds = [as_json(dict(recipe=recipe_to_dict(recipe), options={}, rows=make.ROWS))]
     return Reader(seeds, files(seeds), dict(read_run=lambda path: benchmark.read_run(path, recipe, {})), (".json",), "results")
 
 
@@ -246,11 +246,11 @@ def measured(folder):
     "A measured band; one that cannot be read may be measured again, which is cut off."
     from causal_tune.spectra import bands
     from causal_tune.compare import experiments as quality
-    from causal_tune.training.recipe import to_dict
+    from causal_tune.training.recipe import recipe_to_dict
     recipe, *_ = run_of()
     quality.suggest_band = quality.load_dataset = quality.build = reached
-    seeds = [as_json(dict(band="ideal:low=0.2,high=0.7", recipe=to_dict(recipe)))]
-    def band(path): return bands.create_band(quality.measured_band(recipe, path.parent).spec)
+    seeds = [as_json(dict(band="ideal:low=0.2,high=0.7", recipe=recipe_to_dict(recipe)))]
+    def band(path): return bands.create_band(quality.measure_band(recipe, path.parent).spec)
     return Reader(seeds, files(seeds), dict(measured_band=band), (".json",), "band")
 
 
@@ -261,7 +261,7 @@ def counts(folder):
     rows = [dict(adapter="none", seed=1), dict(adapter="rein", seed=1)]
     def scored(path):
         path.replace(folder / "rein-1" / "counts.npz")
-        return results.differences(results.scores_of(folder, rows, 2))
+        return results.paired_differences(results.bootstrap_runs(folder, rows, 2))
     seeds = [make.counts()] * 5 + make.strange_arrays() + make.hostile()[:10]
     return Reader(seeds, files(seeds), dict(scores_of=scored), (".npz",), "counts")
 
@@ -298,8 +298,8 @@ def specs(folder):
         made = bands.create_band(spec)
         assert made(3, 4).isfinite().all(), made
     return Reader(list(make.SPECS), text, dict(
-        parse_spec=core.parse_spec, create_band=band, read_spec=datasets.read_spec, create_style=styles.create_style,
-        read_corruption=corruptions.read_corruption, load_dataset=lambda spec: datasets.load_dataset(spec, folder / "none"),
+        parse_spec=core.parse_spec, create_band=band, read_spec=datasets.parse_dataset_spec, create_style=styles.create_style,
+        read_corruption=corruptions.parse_corruption, load_dataset=lambda spec: datasets.load_dataset(spec, folder / "none"),
         create_adapter=lambda spec: adapters.create_adapter(spec, 2, 16, query_dim=8),
         create_head=lambda spec: heads.create_head(spec, 16, 3)))
 
