@@ -96,7 +96,7 @@ def world(tmp_path_factory):
 def smaller(world, monkeypatch):
     "In that folder, with the recipes and models above."
     from causal_tune.models import backbones
-    from causal_tune.cli.commands import commands as cli
+    from causal_tune.cli import commands as cli
     from causal_tune.training.loop import recipe as recipes
     asked = recipes.get_recipe
     def fewer(name, /, **overrides):
