@@ -6,6 +6,7 @@
 from __future__ import annotations
 import difflib, importlib, os, re, reprlib, sys
 from functools import lru_cache
+from importlib.metadata import entry_points
 from importlib.machinery import PathFinder, SourceFileLoader
 from numbers import Integral, Real
 from pathlib import Path
@@ -114,16 +115,21 @@ class Registry(dict):
     "Names to factories of one kind; an unknown name raises `unknown_name`'s ValueError, and so does taking another's name."
     def __init__(self, kind: str, # what the entries are, for error messages
                  hint: str = "", # how to add an entry of one's own, for error messages
-                 modules: tuple[str, ...] = ()): # modules that register entries; imported when an unknown name, or all names, are asked for
+                 modules: tuple[str, ...] = (), # modules that register entries; imported when an unknown name, or all names, are asked for
+                 group: str | None = None): # entry points through which other packages offer entries, such as "causal_tune.adapters"
         super().__init__()
         self.kind = kind
         self.hint = hint
         self.modules = modules
+        self.group = group
 
     def names(self) -> list[str]:
-        "All names, in the order in which their modules register them."
+        "All names, in the order in which their modules register them; those that other installed packages offer come last."
         for module in self.modules: importlib.import_module(module)
-        return list(self)
+        return list(dict.fromkeys([*self, *self._offered()]))
+
+    def _offered(self): # name -> entry point of an installed package
+        return {entry.name: entry for entry in entry_points(group=self.group)} if self.group else {}
 
     def register(self, name: str): # decorator that enters a class or function under `name`
         def enter(factory):
@@ -135,9 +141,18 @@ class Registry(dict):
         return enter
 
     def __missing__(self, name):
-        if name not in self.names() and not (import_user_modules() and name in self):
-            raise ValueError(f"{unknown_name(self.kind, name, self)} {self.hint}".strip())
+        known = self.names()
+        if name not in self and name in known: self[name] = self._load(name)
+        if name not in self and not (import_user_modules() and name in self):
+            raise ValueError(f"{unknown_name(self.kind, name, self.names())} {self.hint}".strip())
         return self[name]
+
+    def _load(self, name): # what an installed package offers
+        entry = self._offered()[name]
+        try: return entry.load()
+        except Exception as error:
+            raise ValueError(f"{self.kind} {name!r} is an entry point of an installed package ({entry.value}) and cannot be "
+                             f"imported: {type(error).__name__}: {error}") from error
 
     def create(self, spec: str, *args, **options): # "name:key=value"; positional arguments and further options
         "What the entry makes of them; ValueError for an option that it does not take, or a value that the option cannot have."
