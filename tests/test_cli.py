@@ -276,8 +276,8 @@ def test_the_published_order_of_words(acdc, published, capsys):
 
 
 def test_rows_before_an_error_are_printed_and_kept(run, cli, tmp_path, monkeypatch, capsys):
-    from causal_tune.cli.commands import commands as C
-    from causal_tune.training.loop import loop as training
+    from causal_tune.cli import commands as C
+    from causal_tune.training import loop as training
     from causal_tune.training.evaluation import evaluate
     def evaluate_once(segmentor, data, *options, **more):
         if data.domain == "snow": raise OSError("the disk is gone")
