@@ -5,7 +5,8 @@ costs milliseconds.
 """
 __version__ = "0.2.0"
 
-from .core.registry import lazy_names, repair_torchvision
+from .core.registry import lazy_names
+from .core.torchvision import repair_torchvision
 
 _homes = {
     **dict.fromkeys(["dct2", "idct2"], "spectra.dct"),

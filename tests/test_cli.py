@@ -303,7 +303,7 @@ def test_a_failed_submission_refuses_no_other(acdc, published, capsys):
 def test_any_image_by_default(acdc, published):
     "Without a word of windows or sizes, smaller and larger than what it was trained on."
     import causal_tune as ct
-    from causal_tune.data.converters import acdc_submission
+    from causal_tune.published.submission import acdc_submission
     segmentor = ct.segmentor_from_published("iter_40000.pth", num_heads=3, img_size=64, backbone="converted.pth")
     for size in ((36, 48), (75, 101)): assert segmentor.predict(np.zeros((*size, 3), np.uint8)).shape == size
     assert acdc_submission(segmentor, "upload.zip", acdc).exists()

@@ -97,7 +97,7 @@ def smaller(world, monkeypatch):
     "In that folder, with the recipes and models above."
     from causal_tune.models import backbones
     from causal_tune.cli import commands as cli
-    from causal_tune.training import recipe as recipes
+    from causal_tune.training.loop import recipe as recipes
     asked = recipes.get_recipe
     def fewer(name, /, **overrides):
         recipe = replace(asked(name, **overrides), **FEWER)

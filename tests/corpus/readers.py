@@ -305,7 +305,7 @@ def specs(folder):
 
 
 def recipes(folder):
-    from causal_tune.training import recipe as R
+    from causal_tune.training.loop import recipe as R
     plain = R.to_dict(R.Recipe())
     whole = [R.to_dict(r) for r in R.RECIPES.values()]
     changes = [{name: v for name, v in r.items() if v != plain[name]} for r in whole]
@@ -316,7 +316,7 @@ def recipes(folder):
 
 
 def fields(folder):
-    from causal_tune.training import recipe as R
+    from causal_tune.training.loop import recipe as R
     names = [f.name for f in R.fields(R.Recipe)]
     def read(line):
         name, _, value = line.partition(" ")
