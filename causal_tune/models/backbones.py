@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Callable, NamedTuple
 import numpy as np, torch
-import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
+import causal_tune  # noqa: F401  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
