@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ENV, ROOT, trained
-from causal_tune.training.loop import loop as training
+from causal_tune.training import loop as training
 from causal_tune.adapters.base import list_adapters
 from causal_tune.cli.commands import main
 from causal_tune.data.datasets import load_dataset

@@ -10,17 +10,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, example, given, settings, strategies as st
 from causal_tune.spectra import bands as B
-from causal_tune.training.loop import evaluation as E
+from causal_tune.training import evaluation as E
 from causal_tune.spectra import energy as F
-from causal_tune.training.loop import recipe as R
+from causal_tune.training import recipe as R
 from causal_tune.spectra import dct as S
 from causal_tune.data import converters
 from causal_tune.data import corruptions
 from causal_tune.data import datasets
 from causal_tune.data import labels as domains
 from causal_tune.data import images
-from causal_tune.adapters.base import peers
-from causal_tune.adapters.base import released
+from causal_tune.adapters import peers
+from causal_tune.adapters import released
 from causal_tune.research import statistics as results
 from causal_tune.adapters.base import ADAPTERS, create_adapter
 from causal_tune.models.backbones import create_backbone

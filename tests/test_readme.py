@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
+import causal_tune  # noqa: F401  # before timm: repairs torchvision beside a CPU-only torch
 from timm.models import VisionTransformer, build_model_with_cfg, register_model
 from conftest import ROOT
 from test_cli import paint
@@ -96,7 +96,7 @@ def world(tmp_path_factory):
 def smaller(world, monkeypatch):
     "In that folder, with the recipes and models above."
     from causal_tune.models import backbones
-    from causal_tune.cli.commands import commands as cli
+    from causal_tune.cli import commands as cli
     from causal_tune.training.loop import recipe as recipes
     asked = recipes.get_recipe
     def fewer(name, /, **overrides):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ENV, trained
-from causal_tune.core.registry import files
+from causal_tune.core import files
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import Segmentor
 from causal_tune.training.loop import EMA, Log, Run, Stream, Terminated, weight_decay_at, train, training_data

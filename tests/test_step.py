@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import trained
 from causal_tune.models import backbones
-from causal_tune.training.loop import loop as training
+from causal_tune.training import loop as training
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import Segmentor
 from causal_tune.training.loop import Run, Stream, train, training_data

@@ -191,7 +191,7 @@ def small(content): # without its large tensors
     return {k: {n: v for n, v in part.items() if v.numel() < 9000} if k in ("adapter", "head") else part for k, part in content.items()}
 
 def checkpoints(folder):
-    from causal_tune.training.loop import loop as training
+    from causal_tune.training import loop as training
     recipe, segmentor, _ = run_of()
     content = small(checkpoint_of(recipe, segmentor))
     seeds = [content] * 60 + make.hostile() + make.old()
@@ -200,7 +200,7 @@ def checkpoints(folder):
 
 def models(folder):
     "Checkpoints that are made into models."
-    from causal_tune.training.loop import loop as training
+    from causal_tune.training import loop as training
     recipe, segmentor, _ = run_of()
     seeds = [checkpoint_of(recipe, segmentor)] * 100 + make.hostile()
     return Reader(seeds, recipe_first, dict(
@@ -208,7 +208,7 @@ def models(folder):
 
 
 def resumed(folder):
-    from causal_tune.training.loop import loop as training
+    from causal_tune.training import loop as training
     recipe, segmentor, optimizer = run_of()
     content = checkpoint_of(recipe, segmentor) | dict(optimizer=optimizer.state_dict())
     del content["classes"]
@@ -267,7 +267,7 @@ def counts(folder):
 
 
 def tables(folder):
-    from causal_tune.lab.widget import widget as lab
+    from causal_tune.lab import widget as lab
     from causal_tune.research import statistics as results
     def shown(path): # as the lab does
         for name, table in lab.read_results(path.parent).items():
@@ -286,10 +286,10 @@ def rows(folder):
 # --- words and values --------------------------------------------------------------------------------------------------
 
 def specs(folder):
-    import causal_tune.models.backbones  # registers all adapters
-    from causal_tune.adapters.base import base as adapters
+    import causal_tune.models.backbones  # noqa: F401  # registers all adapters
+    from causal_tune.adapters import base as adapters
     from causal_tune.spectra import bands
-    from causal_tune.core.registry import registry as core
+    from causal_tune.core import registry as core
     from causal_tune.data import corruptions
     from causal_tune.data import datasets
     from causal_tune.models import heads
@@ -344,7 +344,7 @@ def labs(folder):
 
 def notebooks(folder):
     "The notebook that an earlier `causal-tune lab` wrote."
-    from causal_tune.lab.widget import widget as lab
+    from causal_tune.lab import widget as lab
     whole = lab.lab_notebook(folder / "made", {})
     seeds = [whole.read_bytes()]
     def opened(path):
@@ -360,12 +360,12 @@ VALUES = [*make.FIELDS, *make.SPECS, "demo", "camvid_day2dusk", "toyscapes", "ca
 
 def words(folder):
     "Words of the command line, whose work is cut off where it would begin."
-    from causal_tune.cli.commands import commands as cli
+    from causal_tune.cli import commands as cli
     from causal_tune.compare import demo
-    from causal_tune.lab.widget import widget as lab
+    from causal_tune.lab import widget as lab
     from causal_tune.compare import experiments as quality
     from causal_tune.toyscapes import vit as toyvit
-    from causal_tune.training.loop import loop as training
+    from causal_tune.training import loop as training
     for module, name in ((training.Run, "loop"), (training, "evaluate"), (demo, "run_grid"), (quality, "run_grid"), (lab, "open_lab"),
                          (quality, "measured_band"), (toyvit, "pretext_sample"), (subprocess, "call")): setattr(module, name, reached)
     recipe, segmentor, _ = run_of()
@@ -387,7 +387,7 @@ def words(folder):
 
 def called(line):
     "The command line; AssertionError where it does not end with 0, 1 (what it found is wrong) or 2 and one line."
-    from causal_tune.cli.commands import commands as cli
+    from causal_tune.cli import commands as cli
     with said() as errors:
         try: status = cli.main(line)
         except SystemExit as stop: status = stop.code or 0
