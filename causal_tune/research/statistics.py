@@ -12,7 +12,8 @@ from typing import Mapping, NamedTuple, Sequence
 import numpy as np, pandas as pd
 from scipy.optimize import brentq
 from scipy.special import stdtrit
-from ..core.registry import check_value, code_version, short_repr
+from ..core.reproducibility import code_version
+from ..core.registry import check_value, short_repr
 from ..core.files import atomic_write
 from ..training.evaluation import miou
 
