@@ -3,7 +3,7 @@
 The names below are all a first user needs; each is imported when it is first used, so that `import causal_tune`
 costs milliseconds.
 """
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from .core.registry import lazy_names
 from .core.torchvision import repair_torchvision

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
+import causal_tune  # noqa: F401  # before timm: repairs torchvision beside a CPU-only torch
 from timm.models import VisionTransformer, build_model_with_cfg, register_model
 from conftest import ROOT
 from test_cli import paint

@@ -286,7 +286,7 @@ def rows(folder):
 # --- words and values --------------------------------------------------------------------------------------------------
 
 def specs(folder):
-    import causal_tune.models.backbones  # registers all adapters
+    import causal_tune.models.backbones  # noqa: F401  # registers all adapters
     from causal_tune.adapters import base as adapters
     from causal_tune.spectra import bands
     from causal_tune.core import registry as core
