@@ -611,7 +611,7 @@ class Stub:
     "In the place of a segmentor: some function of the images."
     num_classes = 3
     window = None # none of its own
-    adapter = SimpleNamespace(square=False)
+    adapter = SimpleNamespace(needs_square_grid=False)
     def __init__(self, function): self.function = function
     def __call__(self, images): return self.function(images)
 

@@ -540,7 +540,7 @@ def _layers_read(stages, out_layers): # block numbers from 0
 # %% ../../nbs/04_models/01_backbones.ipynb #c0fe0051
 def _adapter_for(stages, spec, query_dim, options): # one for each stage, unless one serves all
     factory = ADAPTERS[parse_spec(spec)[0]]
-    if getattr(factory, "whole", False):
+    if getattr(factory, "spans_all_stages", False):
         blocks = [block for stage in stages for block in stage.blocks]
         stages = [stages[-1]._replace(blocks=blocks)]
     bands = create_bands(options.get("band"), len(stages)) # one for all, or one for each stage
@@ -737,7 +737,7 @@ def _check_copies(b, other, x): # saved and loaded, copied, merged
     twin = copy.deepcopy(b)
     for p in twin.parameters(): p.data.zero_()
     assert _near(b(x), y) and not _near(twin(x), y), "a copy is not independent"
-    if b.adapter.whole: assert _near(other.merge()(x), y), "merged it computes something else"
+    if b.adapter.spans_all_stages: assert _near(other.merge()(x), y), "merged it computes something else"
 
 # %% ../../nbs/04_models/01_backbones.ipynb #d7afedcc
 def _check_learning(b, x):
