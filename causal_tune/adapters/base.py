@@ -136,7 +136,8 @@ class LearnableTokens(nn.Module):
         if hasattr(self, "learnable_tokens"): return None
         A = self.learnable_tokens_a[layer]
         B = self.learnable_tokens_b[layer]
-        return None if A.shape[1] + RANK_PADDING >= min(len(A), B.shape[1]) else (A, B)
+        (m, r), c = A.shape, B.shape[1]
+        return (A, B) if (r + RANK_PADDING) * (m + c) < m * c else None
 
 # %% ../../nbs/02_adapters/01_base.ipynb #287ea002
 def attend(x: Tensor, # (b, n, c) queries
