@@ -112,7 +112,7 @@ def load_everything() -> None:
 # --- a call, and how it is killed -------------------------------------------------------------------------------------
 
 POINTS = ("os.fsync", "os.replace", "os.unlink", "Path.replace", "Path.unlink", "Path.write_text", "torch.save", "np.savez", "AdamW.step",
-          "Segmentor.predict", "Image.save", "writerow", "lockf")
+          "Segmentor.predict", "Image.save", "writerow", "flock")
 calls = RawArray(c_long, len(POINTS)) # of all processes of one call; two that count at once may lose one, which does no harm
 fired = RawArray(c_long, 1)
 
@@ -158,7 +158,7 @@ def watch(kill: Kill | None, leader: int) -> None:
         return call
     for at, point in enumerate(POINTS):
         owner, _, name = point.rpartition(".")
-        owner = owners.get(owner, fcntl if name == "lockf" else csv.DictWriter)
+        owner = owners.get(owner, fcntl if name == "flock" else csv.DictWriter)
         name = dict(savez="savez_compressed").get(name, name)
         setattr(owner, name, counted(at, getattr(owner, name)))
 
@@ -249,7 +249,7 @@ def call(name: str, folder: Path, kill: Kill | None = None, lasts: float = 0. # 
 
 # --- what has to be equal ---------------------------------------------------------------------------------------------
 
-IGNORED = re.compile(r"tensorboard/|/.lock$") # events with their times; what a lock leaves behind
+IGNORED = re.compile(r"tensorboard/|/\.lock(\.holder)?$") # events with their times; what a lock leaves behind
 
 
 def content(path: Path):
@@ -293,7 +293,7 @@ def held_locks(folder: Path) -> list[str]:
     held = []
     for path in folder.rglob(".lock"):
         with path.open("r+") as file:
-            try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError: held.append(f"{path} is locked")
     return held
 
