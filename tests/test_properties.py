@@ -231,11 +231,11 @@ def test_wavelets_and_phases_there_and_back(h, w, seed):
     close(peers.inverse_haar(low, high, h), x, scale=5)
     assert (low.square().sum() + high.square().sum()).item() == pytest.approx(x.square().sum().item(), rel=1e-4)
     tokens = normal(seed, 2, h * w, 3)
-    amplitude, phase = peers.apart(tokens, (h, w))
+    amplitude, phase = peers.to_polar(tokens, (h, w))
     own = peers._own_mirrors((h, w), phase)
     waves = amplitude, own * phase, ~own * phase
-    close(peers.from_half_spectrum(*peers.from_waves(*waves), (h, w)), tokens, scale=5)
-    close(peers.together(tokens, *waves, 1., (amplitude, phase), (h, w)), tokens, scale=5)
+    close(peers.irfft2_tokens(*peers.refined_parts(*waves), (h, w)), tokens, scale=5)
+    close(peers.from_polar(tokens, *waves, 1., (amplitude, phase), (h, w)), tokens, scale=5)
     assert (amplitude >= 0).all() and phase.abs().max() <= np.pi + 1e-6
 
 
