@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MAPILLARY_CLASSES', 'MAPILLARY_IDS', 'CONVERTERS', 'to_train_ids', 'polygon_train_id', 'draw_polygons',
            'draw_polygon_file', 'halve_image', 'Job', 'gta_jobs', 'cityscapes_jobs', 'prepare', 'PartReport',
-           'DatasetReport', 'DatasetReports', 'check_folder', 'check_data', 'class_shares', 'acdc_submission']
+           'DatasetReport', 'DatasetReports', 'check_folder', 'check_data', 'class_shares']
 
 # %% ../../nbs/03_data/06_converters.ipynb #d1d65c4c
-import json, os, re, shlex, zipfile, zlib
+import json, os, shlex
 from collections import Counter
 from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,7 +18,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Callable, NamedTuple
 import numpy as np
-import torch
 from fastcore.basics import patch
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
@@ -462,79 +461,3 @@ def __str__(self:DatasetReport):
     if len(self.problems) > 8: lines.append(f"  ... and {len(self.problems) - 8} more problems")
     lines += [f"  note: {note}" for note in self.notes]
     return "\n".join(lines + [f"  next: {command}" for command in self.next])
-
-# %% ../../nbs/03_data/06_converters.ipynb #f28fb030
-def fingerprint(segmentor: torch.nn.Module, # any model
-                *options, # whatever else changes its predictions
-) -> str: # the same for the same weights and options
-    "A short code for a model's weights and how it is used."
-    code = zlib.crc32(repr(options).encode())
-    for name, value in segmentor.state_dict().items():
-        values = value.detach().cpu().reshape(-1).view(torch.uint8).numpy()
-        code = zlib.crc32(values, zlib.crc32(name.encode(), code))
-    return f"{code:08x}"
-
-# %% ../../nbs/03_data/06_converters.ipynb #6fa0c70c
-def unlabelled_images(base: Path # ACDC's folder
-) -> list[Path]: # of all four conditions
-    "The images whose labels are secret. FileNotFoundError for what is missing."
-    layout = LAYOUTS["acdc"]
-    return [pair.image for d in layout.domains for pair in pair_files(base/f"rgb_anon/{d}/test", None, layout)]
-
-def unique_names(images: list[Path] # from several folders
-) -> dict[str, Path]: # name in the archive -> image
-    "Images by name. ValueError for two of one name, and for a name that could lead out of the folder it is unpacked in."
-    named = {}
-    for image in images:
-        if not re.fullmatch(r"\w[\w.-]*", image.name):
-            raise ValueError(f"{display_path(image)}: an archive takes names of letters, digits, dots, _ and -; rename it")
-        if image.name in named:
-            raise ValueError(f"{display_path(named[image.name])} and {display_path(image)} share a name; an archive can hold one of them")
-        named[image.name] = image
-    return named
-
-# %% ../../nbs/03_data/06_converters.ipynb #618bd124
-def prediction_folder(folder: Path, # where predictions are kept
-               code: str, # fingerprint of the model
-) -> Path: # the folder of the images in it
-    "A folder for the predictions of one model. ValueError if it holds those of another."
-    note = folder/"model.txt"
-    begun = next((folder/"labelTrainIds").glob("*"), None) # a model that predicted nothing is no other model
-    if begun and note.exists() and note.read_bytes() != code.encode():
-        raise ValueError(f"{folder} holds predictions of another model or other options; remove it, or choose another out_zip")
-    (folder/"labelTrainIds").mkdir(parents=True, exist_ok=True)
-    with atomic_write(note) as unfinished: unfinished.write_text(code)
-    return folder/"labelTrainIds"
-
-# %% ../../nbs/03_data/06_converters.ipynb #029023e0
-def predict_missing(segmentor, # from `create_segmentor`
-                images: dict[str, Path], # name -> image
-                folder: Path, # where predictions of these names go
-                **options, # of `Segmentor.predict`
-) -> None:
-    "Predict what is not there yet. SomeFailed at the end that lists images which cannot be read."
-    reasons = []
-    for name, path in tqdm(images.items(), "predicting"):
-        if (folder/name).exists(): continue
-        try: image = read_image(path)
-        except (OSError, ValueError) as error: reasons.append(describe_failure(error, path))
-        else: write_image(Image.fromarray(segmentor.predict(image, name=display_path(path), **options)), folder/name)
-    if reasons: raise PartialFailure(failure_report(reasons, len(images), "predicted"))
-
-# %% ../../nbs/03_data/06_converters.ipynb #5d1a6025
-def acdc_submission(segmentor, # from `create_segmentor`, with the 19 classes of Cityscapes
-                    out_zip: str | Path, # the file to write; predictions are kept in the folder of that name
-                    root: str | Path | None = None, # as in `load_dataset`
-                    size: tuple | None = None, # (h, w) the model sees: published (540, 960) or (1080, 1920)
-                    **options, # of `Segmentor.predict`: window, stride, antialias
-) -> Path: # the zip file
-    "Predict ACDC's test images and pack them for its server. ValueError for another model's predictions, errors as `predict_missing`."
-    out = Path(out_zip)
-    if out.suffix != ".zip": raise ValueError(f"out_zip={out_zip}: give a name that ends in .zip")
-    if segmentor.num_classes != 19: raise ValueError(f"ACDC has 19 classes, this model {segmentor.num_classes}")
-    images = unique_names(unlabelled_images(find_root("acdc", root)))
-    folder = prediction_folder(out.with_suffix(""), fingerprint(segmentor, size, options))
-    predict_missing(segmentor, images, folder, size=size, **options)
-    with atomic_write(out) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
-        for name in images: archive.write(folder/name, f"labelTrainIds/{name}")
-    return out
