@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 import causal_tune  # noqa: F401  # before timm
 import timm
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from causal_tune.models.backbones import (PRESETS, model_class, create_backbone, create_model, find_weights, list_backbones,
-                                   load_weights, model_stages, use_attention, xformers_attention)
+from causal_tune.models.acceleration import use_attention, xformers_attention
+from causal_tune.models.backbones import create_backbone, list_backbones
+from causal_tune.models.pretrained import PRESETS, create_model, find_weights, load_weights, model_class, model_stages
 
 NAMES = [n for n in PRESETS if n != "toy_vit"]
 VIT = dict(depth=3, embed_dim=48, num_heads=3)
@@ -278,7 +279,7 @@ def test_missing_weights_name_the_file(name, monkeypatch, tmp_path):
         if pretrained: raise OSError("no network")
         return real(*args, **options)
     monkeypatch.setattr(timm, "create_model", offline)
-    monkeypatch.setattr("causal_tune.models.backbones.find_spec", lambda package: None) # nor are weights installed
+    monkeypatch.setattr("causal_tune.models.pretrained.find_spec", lambda package: None) # nor are weights installed
     with pytest.raises(FileNotFoundError) as err: create_backbone(name)
     hub = timm.get_pretrained_cfg(PRESETS[name][0]).hf_hub_id
     assert f"huggingface.co/{hub}" in str(err.value) and hub == f"timm/{PRESETS[name][0].replace('_quickgelu', '')}"

@@ -33,7 +33,8 @@ from ..data.labels import LABEL_SPACES, LabelSpace, domain_color
 from ..spectra.bands import BANDS, LearnableBand, split_by_band
 from ..spectra.energy import radial_profile, spectrum_table, suppressed_table
 from ..adapters.base import Adapter
-from ..models.backbones import Backbone, StageAdapters, create_backbone, model_stages
+from ..models.backbones import Backbone, StageAdapters, create_backbone
+from ..models.pretrained import model_stages
 from ..models.segmentor import Segmentor
 from ..data.datasets import evenly_spaced, load_dataset
 from ..training.evaluation import predict_labels, confusion, iou as class_iou

@@ -144,7 +144,7 @@ HEAD = "mask2former:width=32,num_heads=2,encoder_layers=1,decoder_layers=1,encod
 
 def weights(folder):
     from causal_tune.published import checkpoints as C
-    from causal_tune.models.backbones import load_weights
+    from causal_tune.models.pretrained import load_weights
     from causal_tune.models.segmentor import create_segmentor
     model = vit()
     plain = dict(model.state_dict())
