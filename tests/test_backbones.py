@@ -148,7 +148,7 @@ def test_changed_is_what_hooks_do(name, layers):
         assert all(map(torch.equal, b(x), before[0]))
 
 
-def test_changes_nest_and_end_with_an_error():
+def test_interventions_nest_and_end_with_an_error():
     b = create_backbone("toy_vit", "rein", pretrained=False, num_tokens=6, rank=2)
     x = torch.randn(1, 3, 40, 64)
     plain = b(x)[-1]
@@ -160,7 +160,7 @@ def test_changes_nest_and_end_with_an_error():
         assert torch.equal(b(x)[-1], plain + 1)
     assert torch.equal(b(x)[-1], plain)
     with torch.no_grad(), b.intervene(plus, "output"): assert not b(x)[-1].requires_grad
-    for place, layers, said in (("head", None, "Allowed: adapter, block, output"), ("block", [3, 8], r"\[8\]; this backbone has blocks 0 to 7")):
+    for place, layers, said in (("head", None, "Allowed: block, adapter, output"), ("block", [3, 8], r"\[8\]; this backbone has blocks 0 to 7")):
         with pytest.raises(ValueError, match=said):
             with b.intervene(plus, place, layers): pass
 
