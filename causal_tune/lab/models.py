@@ -12,7 +12,8 @@ import torch
 from ..adapters.base import Adapter
 from ..data.labels import LABEL_SPACES, LabelSpace
 from .filters import stage_adapter, use_filter
-from ..models.backbones import Backbone, create_backbone, model_stages
+from ..models.backbones import Backbone, create_backbone
+from ..models.pretrained import model_stages
 from ..models.segmentor import Segmentor
 from ..research.evidence import single_grid_layers
 from ..research.observation import DomainImages, Observation, observe, pca_directions
