@@ -15,7 +15,7 @@ _homes = {
     **dict.fromkeys(["create_backbone", "list_backbones"], "models.backbones"),
     "list_heads": "models.heads",
     **dict.fromkeys(["Segmentor", "create_segmentor"], "models.segmentor"),
-    **dict.fromkeys(["load_dataset", "list_datasets", "own_data"], "data.datasets"),
+    **dict.fromkeys(["load_dataset", "list_datasets"], "data.datasets"),
     **dict.fromkeys(["prepare", "check_data"], "data.converters"),
     **dict.fromkeys(["Recipe", "get_recipe", "list_recipes"], "training.recipe"),
     **dict.fromkeys(["train", "load_checkpoint", "report_on"], "training.loop"),
