@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo test test-browser lab docs dist check-dist
+.PHONY: .venv demo check test test-browser lab docs dist check-dist
 
 # The stamp is written last, so an installation that was interrupted is taken up again.
 .venv: .venv/installed
@@ -14,16 +14,23 @@ BIN := .venv/bin
 demo: .venv
 	$(BIN)/causal-tune demo
 
-# Two notebooks at a time with one thread each; more threads only get into each other's way.
+# Before each commit, in under a minute: are the modules what the notebooks export, is the style kept, do the quick tests pass?
+check: export OMP_NUM_THREADS ?= 1
+check: .venv
+	$(BIN)/ruff check
+	$(BIN)/python -m pytest -q -m 'not slow and not browser'
+
+# Everything. Two notebooks at a time with one thread each; more threads only get into each other's way.
 test: export OMP_NUM_THREADS ?= 1
 test: .venv
+	$(BIN)/ruff check
 	$(BIN)/nbdev_test --n_workers 2 --do_print --timing
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 # Only what differs where there is a browser: notebooks that draw static pictures, tests that open pages.
 test-browser: export OMP_NUM_THREADS ?= 1
 test-browser: .venv
-	$(BIN)/nbdev_test --file_re '^(30_figures|41_offline|quality_.*)\.ipynb$$' --n_workers 2 --do_print --timing
+	$(BIN)/nbdev_test --file_re '^(0._figures|0._page|quality_.*)\.ipynb$$' --n_workers 2 --do_print --timing
 	$(BIN)/python -m pytest -m browser
 
 lab: .venv

@@ -28,10 +28,10 @@ setup(
         *(f"Programming Language :: Python :: {version}" for version in ["3", *(f"3.{minor}" for minor in range(oldest, newest + 1))]),
         "Topic :: Scientific/Engineering :: Image Recognition"],
     python_requires=f">={cfg['min_python']}",
-    packages=find_packages(include=[f"{cfg['lib_name']}*"]),
-    package_data={cfg["lib_name"]: ["assets/*"]},
+    packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
+    package_data={"": ["assets/*", "assets/*/*", "py.typed"]},
     install_requires=cfg["requirements"].split(),
-    extras_require={extra: cfg[f"{extra}_requirements"].split() for extra in ("dev", "docs", "lite", "xformers", "corruptions", "export", "cluster")},
+    extras_require={key.removesuffix("_requirements"): cfg[key].split() for key in cfg if key.endswith("_requirements")},
     entry_points={"console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,
 )

@@ -3,9 +3,10 @@
 The names below are all a first user needs; each is imported when it is first used, so that `import causal_tune`
 costs milliseconds.
 """
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-from .core.registry import lazy_names, repair_torchvision
+from .core.registry import lazy_names
+from .core.torchvision import repair_torchvision
 
 _homes = {
     **dict.fromkeys(["dct2", "idct2"], "spectra.dct"),

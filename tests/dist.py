@@ -1,7 +1,7 @@
 """Is what we hand out whole? Uses the wheel alone, in an environment of its own and an empty folder, as somebody does who has only that.
 
     make check-dist                                    # builds it, then runs this
-    python tests/dist.py dist/causal_tune-0.1.0-py3-none-any.whl [--python PATH] [--folder DIR]
+    python tests/dist.py dist/causal_tune_toolkit-0.2.0-py3-none-any.whl [--python PATH] [--folder DIR]
 
 Each command is timed, and the first that fails is shown whole. It fetches what the package needs, so it needs a network (or pip's cache)
 and some minutes; with constraints.txt torch is the one that the tests run with."""
@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = """
 import importlib, pathlib, pkgutil, sys
 import causal_tune
-names = [module.name for module in pkgutil.iter_modules(causal_tune.__path__)]
-for name in names: importlib.import_module(f"causal_tune.{name}")
+names = [m.name for m in pkgutil.walk_packages(causal_tune.__path__, "causal_tune.") if not m.name.endswith("__main__")]
+for name in names: importlib.import_module(name)
 for name in causal_tune.__all__: getattr(causal_tune, name)
 home = pathlib.Path(causal_tune.__file__)
 assert pathlib.Path(sys.prefix) in home.parents, f"{home} is not the installed package"

@@ -91,15 +91,12 @@ def load_everything() -> None:
     import cv2, torch
     import accelerate, torch.utils.tensorboard  # noqa: F401
     from causal_tune.compare import grid as benchmark
-    from causal_tune.cli.commands import commands as cli
-    from causal_tune.data import converters
-    from causal_tune.data import datasets
-    from causal_tune.compare import demo
-    from causal_tune.lab.widget import widget as lab
-    from causal_tune.lab.widget import page as offline
-    from causal_tune.compare import experiments as quality
+    from causal_tune.cli import commands  # noqa: F401
+    from causal_tune.compare import demo, experiments  # noqa: F401
+    from causal_tune.data import converters, datasets  # noqa: F401
+    from causal_tune.lab import page, widget  # noqa: F401
     from causal_tune.research import statistics as results
-    from causal_tune.training.loop import loop as training  # noqa: F401
+    from causal_tune.training import loop  # noqa: F401
     from multiprocessing import get_context
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -115,7 +112,7 @@ def load_everything() -> None:
 # --- a call, and how it is killed -------------------------------------------------------------------------------------
 
 POINTS = ("os.fsync", "os.replace", "os.unlink", "Path.replace", "Path.unlink", "Path.write_text", "torch.save", "np.savez", "AdamW.step",
-          "Segmentor.predict", "Image.save", "writerow", "lockf")
+          "Segmentor.predict", "Image.save", "writerow", "flock")
 calls = RawArray(c_long, len(POINTS)) # of all processes of one call; two that count at once may lose one, which does no harm
 fired = RawArray(c_long, 1)
 
@@ -161,7 +158,7 @@ def watch(kill: Kill | None, leader: int) -> None:
         return call
     for at, point in enumerate(POINTS):
         owner, _, name = point.rpartition(".")
-        owner = owners.get(owner, fcntl if name == "lockf" else csv.DictWriter)
+        owner = owners.get(owner, fcntl if name == "flock" else csv.DictWriter)
         name = dict(savez="savez_compressed").get(name, name)
         setattr(owner, name, counted(at, getattr(owner, name)))
 
@@ -252,7 +249,7 @@ def call(name: str, folder: Path, kill: Kill | None = None, lasts: float = 0. # 
 
 # --- what has to be equal ---------------------------------------------------------------------------------------------
 
-IGNORED = re.compile(r"tensorboard/|/.lock$") # events with their times; what a lock leaves behind
+IGNORED = re.compile(r"tensorboard/|/\.lock(\.holder)?$") # events with their times; what a lock leaves behind
 
 
 def content(path: Path):
@@ -296,7 +293,7 @@ def held_locks(folder: Path) -> list[str]:
     held = []
     for path in folder.rglob(".lock"):
         with path.open("r+") as file:
-            try: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError: held.append(f"{path} is locked")
     return held
 

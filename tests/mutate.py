@@ -52,15 +52,19 @@ def read_table(path: Path) -> list[Mutation]:
     return table
 
 
+def source_of(root: Path, module: str) -> Path:
+    "The file of a module, spectra.bands."
+    return root.joinpath("causal_tune", *module.split(".")).with_suffix(".py")
+
+
 def notebook_of(root: Path, module: str) -> Path:
     "The chapter that a module is made from."
-    path = root / "causal_tune" / f"{module.replace('.', '/')}.py"
-    head = path.read_text(encoding="utf-8")
-    return path.parent / re.search(r"File to edit: (\S+)\.$", head, re.M)[1]
+    source = source_of(root, module)
+    return source.parent / re.search(r"File to edit: (\S+)\.$", source.read_text(encoding="utf-8"), re.M)[1]
 
 
 def exported(cell: dict) -> bool:
-    return cell["cell_type"] == "code" and bool(re.search(r"^#\s*\|\s*exports?\b", "".join(cell["source"]), re.M))
+    return cell["cell_type"] == "code" and bool(re.search(r"^#\s*\|\s*export[si]?\b", "".join(cell["source"]), re.M))
 
 
 def replaced_once(text: str, old: str, new: str, where) -> str:

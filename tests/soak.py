@@ -18,7 +18,6 @@ from causal_tune.adapters.base import list_adapters
 from causal_tune.models.backbones import create_backbone
 from causal_tune.models.heads import HEADS
 from causal_tune.training.recipe import Recipe, get_recipe
-from causal_tune.models.segmentor import create_segmentor  # registers all heads
 from causal_tune.training.loop import evaluate_on, load_checkpoint, train
 
 WARM_UP = 2 # turns through all pairs, at least

@@ -2,7 +2,7 @@
 import pytest
 torch = pytest.importorskip("torch")
 import numpy as np
-import causal_tune  # before timm
+import causal_tune  # noqa: F401  # before timm
 from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from causal_tune.research.artifacts import artifact_report, blank_features, compare_artifacts, feature_statistics, outlier_table, plant_outliers
 from causal_tune.models.backbones import PRESETS, model_class, create_backbone, create_model

@@ -5,7 +5,7 @@ from functools import partial
 from types import SimpleNamespace
 import pytest
 torch = pytest.importorskip("torch")
-import causal_tune  # before timm
+import causal_tune  # noqa: F401  # before timm
 import timm
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from causal_tune.models.backbones import (PRESETS, model_class, create_backbone, create_model, find_weights, list_backbones,

@@ -276,8 +276,8 @@ def test_the_published_order_of_words(acdc, published, capsys):
 
 
 def test_rows_before_an_error_are_printed_and_kept(run, cli, tmp_path, monkeypatch, capsys):
-    from causal_tune.cli.commands import commands as C
-    from causal_tune.training.loop import loop as training
+    from causal_tune.cli import commands as C
+    from causal_tune.training import loop as training
     from causal_tune.training.evaluation import evaluate
     def evaluate_once(segmentor, data, *options, **more):
         if data.domain == "snow": raise OSError("the disk is gone")
@@ -303,7 +303,7 @@ def test_a_failed_submission_refuses_no_other(acdc, published, capsys):
 def test_any_image_by_default(acdc, published):
     "Without a word of windows or sizes, smaller and larger than what it was trained on."
     import causal_tune as ct
-    from causal_tune.data.converters import acdc_submission
+    from causal_tune.published.submission import acdc_submission
     segmentor = ct.segmentor_from_published("iter_40000.pth", num_heads=3, img_size=64, backbone="converted.pth")
     for size in ((36, 48), (75, 101)): assert segmentor.predict(np.zeros((*size, 3), np.uint8)).shape == size
     assert acdc_submission(segmentor, "upload.zip", acdc).exists()

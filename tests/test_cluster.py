@@ -57,7 +57,7 @@ def test_a_machine_dies_in_the_middle(grid, expected, cluster, tmp_path):
     def kill():
         while not killed:
             time.sleep(.02)
-            at_work = {parent(run.with_name(".lock")): run.parent.name for run in tmp_path.glob("*/resume.pt")}
+            at_work = {parent(run.with_name(".lock.holder")): run.parent.name for run in tmp_path.glob("*/resume.pt")}
             for machine in cluster.workers:
                 name = at_work.get(machine.all_processes["raylet"][0].process.pid)
                 with suppress(ValueError): # the one that this process speaks to may not be removed

@@ -1,64 +1,80 @@
-"""What keeps the notebooks readable: short cells and lines, methods where their class is, chapters that build on earlier ones only."""
-import ast
-import pytest
+"""How the package is put together: folders, imports, names. What ruff can say is left to ruff (`make check`)."""
+import ast, importlib, inspect, json, pkgutil, types
+import causal_tune
 from conftest import ROOT
-from house import filled, imports, late, notebooks, packed
-from mutate import read_table
+from house import ORDER, cycles, import_graph, imported, is_progress_bar, progress_bars, read_modules, read_notebooks, upward
+from mutate import read_table, source_of
 
-CHAPTERS = notebooks(ROOT / "nbs")
-UPWARDS = {("lab", "offline")}  # FrequencyLab.export_html hands over to the chapter that is about this class
-NUMBERS = {n.module: int(n.path.name[:2]) for n in CHAPTERS}
-chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda n: n.path.stem)
-
-
-@chapters
-def test_cells_and_lines_are_short(chapter):
-    long = [s.split("\n")[0] for s in chapter.exported if filled(s) > 25]
-    wide = [line for s in chapter.exported for line in s.split("\n") if len(line) > 140]
-    assert long == [] and wide == []
+NOTEBOOKS = read_notebooks()
+GRAPH = import_graph(read_modules())
+CHAPTERS = [n for n in NOTEBOOKS if n.exports]
 
 
-def test_lines_of_scripts_are_short():
-    scripts = list((ROOT / "causal_tune" / "assets").glob("*.js"))
-    assert scripts and [line for path in scripts for line in path.read_text(encoding="utf-8").split("\n") if len(line) > 140] == []
+def test_packages_are_the_notebook_folders():
+    "One to one: nbs/03_data holds what causal_tune/data is made of, and nothing else is exported there."
+    homes = {n.exports: n.path.parent.name.partition("_")[2] for n in CHAPTERS}
+    assert {module: folder for module, folder in homes.items() if module.partition(".")[0] != folder} == {}
+    packages = {path.parent.name for path in (ROOT / "causal_tune").glob("*/__init__.py")}
+    assert packages == set(homes.values()) == set(ORDER)
+    assert len(homes) == len(CHAPTERS), "two notebooks export the same module"
 
 
-@chapters
-def test_methods_are_where_their_class_is(chapter):
-    assert [name for s in chapter.exported for name in late(s)] == []
+def test_packages_build_on_earlier_ones():
+    assert len(GRAPH) > 20 and sum(map(len, GRAPH.values())) > 100
+    assert upward(GRAPH) == []
 
 
-@chapters
-def test_chapters_build_on_earlier_ones(chapter):
-    used = {m for s in [*chapter.exported, *chapter.tests] for m in imports(s)} & set(NUMBERS)
-    later = {(chapter.module, m) for m in used if NUMBERS[m] > NUMBERS[chapter.module]}
-    assert later - UPWARDS == set()
+def test_no_import_cycle():
+    "Inside functions neither."
+    assert cycles(GRAPH) == []
 
 
-def unused(text):
-    "What a module imports at its top and never names; a comment in the line says why it is imported all the same."
-    tree = ast.parse(text)
-    lines = text.splitlines()
-    imported = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) and "#" not in lines[node.end_lineno - 1]]
-    names = {(alias.asname or alias.name).split(".")[0] for node in imported for alias in node.names}
-    return names - {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {"annotations"}
+def import_all() -> list[types.ModuleType]:
+    found = [m.name for m in pkgutil.walk_packages(causal_tune.__path__, "causal_tune.") if not m.name.endswith("__main__")]
+    return [importlib.import_module(name) for name in found]
 
 
-def test_every_import_is_used():
-    files = [*(ROOT / "causal_tune").glob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "docs").glob("*.py")]
-    found = {path.name: unused(path.read_text(encoding="utf-8")) for path in files if path.name != "__init__.py"}
-    assert {name: names for name, names in found.items() if names} == {}
+def test_no_name_is_hidden_by_a_module():
+    "A package that bears the name of a public function takes its place as soon as it is imported."
+    hidden = [f"{package.__name__}.{name}" for package in (*import_all(), causal_tune) if hasattr(package, "__path__")
+              for name in getattr(package, "__all__", []) if isinstance(getattr(package, name), types.ModuleType)]
+    assert hidden == []
+    assert [name for name in causal_tune.__all__ if not callable(getattr(causal_tune, name))] == []
+
+
+def test_saved_outputs_are_small_and_hold_no_progress_bars():
+    sizes = {n.path.name: len(json.dumps([c["outputs"] for c in n.cells if c.get("outputs")])) for n in NOTEBOOKS}
+    assert {name: size for name, size in sizes.items() if size > 100_000} == {}
+    assert [n.path.name for n in NOTEBOOKS if progress_bars(n)] == [], "run python tests/clean.py"
 
 
 def test_every_place_to_break_is_there():
     table = read_table(ROOT / "tests/mutations.txt")
-    sources = {m.module: (ROOT / f"causal_tune/{m.module}.py").read_text(encoding="utf-8") for m in table}
+    sources = {m.module: source_of(ROOT, m.module).read_text(encoding="utf-8") for m in table}
     assert [(m.module, m.old) for m in table if sources[m.module].count(m.old) != 1] == []
+
+
+def test_every_public_name_has_a_docstring():
+    "Functions and classes of every module's __all__, and of the package's own."
+    silent = []
+    for module in import_all():
+        if hasattr(module, "__path__"): continue
+        for name in getattr(module, "__all__", []):
+            o = getattr(module, name)
+            if not (inspect.isfunction(o) or inspect.isclass(o)) or o.__module__ != module.__name__: continue
+            own = vars(o).get("__doc__") if inspect.isclass(o) else o.__doc__
+            if not own or own.startswith(f"{name}("): silent.append(f"{module.__name__}.{name}")
+    assert silent == []
 
 
 def test_the_measure_itself():
     "A ruler that always says zero would let everything pass."
-    assert unused("import a, b.c\nfrom d import (e,\n f as g)\nimport h  # registers\nb.c(e)") == {"a", "g"}
-    assert packed("a, b = 1, 2\nc, d = e\nf = 1, 2") == 1
-    assert late("Segmentor.loss = loss\nx.y = 1") == ["Segmentor.loss"]
-    assert imports("def f():\n    from causal_tune.lab.widget import x\n    from causal_tune import y\n    import causal_tune.z") == {"lab", "y", "z"}
+    known = {"", "a", "a.x", "a.y", "b", "b.z"}
+    source = "from .y import f\nfrom ..b import z\ndef g():\n    import causal_tune.b.z\n    from causal_tune.a import nothing\nimport os"
+    assert imported(ast.parse(source), "a.x", False, known) == {"a.y", "b.z", "a"}
+    assert imported(ast.parse("from .x import f"), "a", True, known) == {"a.x"}
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert upward({"core.files": {"spectra.dct"}, "cli.x": {"core.files"}}) == [("core.files", "spectra.dct")]
+    bar = dict(data={"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"})
+    assert is_progress_bar(bar) and is_progress_bar(dict(output_type="stream", name="stderr", text="0%"))
+    assert not is_progress_bar(dict(data={"image/png": "", **bar["data"]})) and not is_progress_bar(dict(name="stdout", text="1"))

@@ -32,7 +32,7 @@ def test_what_is_lost_is_seen(tmp_path):
     (made / "log.csv").write_text("iteration,loss,lr,seconds\n0,1,.1,5\n0,1,.1,5\n1,1,.1,6\n")
     (made / "a.png").rename(made / "c.png")
     assert kills.compare(whole, kills.result(tmp_path)) == ["out/c.png is there too", "out/a.png is missing", "out/log.csv differs"]
-    holder = "import sys, time; from causal_tune.core.files import held\nwith held(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    holder = "import sys, time; from causal_tune.core.files import folder_lock\nwith folder_lock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", holder, made], stdout=subprocess.PIPE, env=ENV | dict(PYTHONPATH=str(ROOT)))
     other.stdout.readline()
     assert kills.held_locks(tmp_path) == [f"{made / '.lock'} is locked"]
@@ -75,7 +75,7 @@ def test_workers_that_are_killed_and_workers_whose_parent_is(tiny, tmp_path):
                         r"0 of 3 runs are finished and kept: run the command again to go on, with fewer jobs if it happens again\.", line)
 
     second = begin(words)
-    assert until(lambda: len(workers(second)) == 2 and (tmp_path / "demo/.lock").read_text().startswith(f"{second.pid}\n"))
+    assert until(lambda: len(workers(second)) == 2 and (tmp_path / "demo/.lock.holder").read_text().startswith(f"{second.pid}\n"))
     third = subprocess.run([COMMAND, *map(str, words)], env=ENV, capture_output=True, text=True, timeout=120)
     assert third.returncode == 2 and f"demo is in use by process {second.pid} since" in third.stderr
     second.kill()

@@ -9,7 +9,7 @@ import json, math, os
 from pathlib import Path
 import pytest
 import torch
-import causal_tune  # before timm
+import causal_tune  # noqa: F401  # before timm
 from conftest import ROOT
 from causal_tune.models import mask2former as m2f
 from causal_tune.models.backbones import create_backbone
@@ -214,7 +214,7 @@ def in_their_words(state, norms): # names of transformers, whose self-attention 
 @pytest.mark.parametrize("grid", [(2, 6), (4, 4), (7, 10)])
 def test_transformers_agrees(grid):
     "A second implementation, at sizes and weights that nobody recorded; its names differ, its numbers must not."
-    import torchvision  # noqa: F401, before transformers, which only looks whether it is there
+    import torchvision  # noqa: F401  # before transformers, which only looks whether it is there
     hf = pytest.importorskip("transformers.models.mask2former.modeling_mask2former")
     config = hf.Mask2FormerConfig(feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=64, num_queries=8,
                                   encoder_layers=1, decoder_layers=4, num_attention_heads=4, dim_feedforward=64, dropout=0.)

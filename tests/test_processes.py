@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ENV, ROOT, trained
-from causal_tune.training.loop import loop as training
+from causal_tune.training import loop as training
 from causal_tune.adapters.base import list_adapters
 from causal_tune.cli.commands import main
 from causal_tune.data.datasets import load_dataset
@@ -52,7 +52,7 @@ def gradients(recipe, folder):
         patch.setattr(Stream, "__getitem__", partly_labelled)
         patch.setattr(torch.optim.AdamW, "step", noted)
         patch.setattr(Segmentor, "loss", named)
-        if recipe.accumulate > 1: patch.setattr(training, "steps_a_look", lambda device: 2)  # as on a device
+        if recipe.accumulate > 1: patch.setattr(training, "loss_check_interval", lambda device: 2)  # as on a device
         train(recipe, folder)
     return seen
 

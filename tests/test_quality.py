@@ -78,7 +78,7 @@ def test_stopped_and_started_again(script, tmp_path):
 ENDLESS = """
 import sys
 from dataclasses import replace
-from causal_tune.compare.grid import grid, run_grid
+from causal_tune.compare import grid, run_grid
 from causal_tune.compare.experiments import EXPERIMENTS
 
 recipe = replace(EXPERIMENTS["toyscapes"].recipe, train="toyscapes:domain=clear,split=train,n=4", targets=(), validate="", head="linear",

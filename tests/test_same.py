@@ -12,8 +12,6 @@ from causal_tune.adapters.base import list_adapters
 from causal_tune.models.heads import HEADS
 from causal_tune.training.recipe import get_recipe
 from causal_tune.training.loop import train
-from causal_tune.models import backbones
-from causal_tune.models import segmentor  # all adapters and heads are registered
 
 SMALL = dict(linear="linear", dpt="dpt:width=8",
              mask2former="mask2former:width=32,num_queries=4,encoder_layers=1,decoder_layers=1,num_heads=4,points=16,decoder_hidden=32")

@@ -21,7 +21,8 @@ __all__ = ['ADAPTERS', 'RANK_PADDING', 'Adapter', 'list_adapters', 'create_adapt
 
 # %% ../../nbs/02_adapters/01_base.ipynb #5d8ec42c
 ADAPTERS = Registry("adapter", "One of your own has to be imported: causal-tune --import MODULE, or `import MODULE` in Python.",
-                    modules=tuple(f"causal_tune.adapters.{name}" for name in ("causal", "peers", "tuning")))
+                    modules=tuple(f"causal_tune.adapters.{name}" for name in ("base", "causal", "peers", "tuning")),
+                    group="causal_tune.adapters")
 
 @ADAPTERS.register("none")
 class Adapter(nn.Module):

@@ -537,7 +537,7 @@ def run_export(args):
 @command("predict ACDC's test images for its server", *MODEL_OPTIONS, CHECKPOINT_ARG, ROOT_OPTION, out_option("acdc_test.zip", "zip file to write"),
          takes=("targets", *INFERENCE_FIELDS))
 def run_predict_acdc(args):
-    from causal_tune.data.converters import acdc_submission
+    from causal_tune.published.submission import acdc_submission
     segmentor, recipe, _ = open_model(args)
     options = dict(window=recipe.window or None, stride=recipe.stride or None, antialias=recipe.antialias)
     print(acdc_submission(segmentor, args.out, args.root, acdc_size(recipe), **options))
@@ -654,7 +654,7 @@ PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "pl
 def installed_versions(root) -> dict[str, str]: # of `doctor`
     "What is installed."
     from importlib.metadata import PackageNotFoundError, version
-    from causal_tune.core.registry import code_version
+    from causal_tune.core.reproducibility import code_version
     found = dict(causal_tune=code_version(), Python=platform.python_version(), system=platform.platform())
     for name in PACKAGES:
         try: found[name] = version(name)

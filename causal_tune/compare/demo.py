@@ -17,7 +17,8 @@ from ..training.recipe import Recipe, get_recipe, nonempty_fields
 from ..training.loop import load_checkpoint
 from ..spectra.energy import DomainSpectra, zone_shares, radial_profile, suppressed_share
 from ..research.statistics import paired_differences, bootstrap_runs, summary
-from ..research.figures import Html, filter_curve, layer_domain_heatmap, prediction_grid, spectrum_curves
+from ..research.figures import filter_curve, layer_domain_heatmap, spectrum_curves
+from ..research.result_figures import Html, prediction_grid
 from ..research.observation import gather_images, domain_spectra
 from .grid import make_grid, run_grid
 from .report import write_report

@@ -32,7 +32,7 @@ __all__ = ['WORKER_ENV', 'TIMED_ADAPTERS', 'ADAPTER_SIZES', 'TIMED_STEPS', 'CONV
 from ..adapters.base import TokenAdapter, create_adapter
 from ..models.backbones import compile_blocks, model_stages
 from ..data.converters import CONVERTERS, Job, run_jobs
-from ..core.registry import code_version
+from ..core.reproducibility import code_version
 from ..data.datasets import load_dataset
 from ..data.labels import CITYSCAPES, CITYSCAPES_IDS, id_colors
 from ..core.files import exit_with_parent, folder_lock, load_cached, atomic_write

@@ -16,7 +16,8 @@ import causal_tune
 from ..core.files import atomic_write
 from ..data.labels import LabelSpace
 from ..research.statistics import check_rows, significant_direction, summary
-from ..research.figures import Html, data_uri, html_table, result_bars, swatch
+from ..research.figures import data_uri
+from ..research.result_figures import Html, html_table, result_bars, swatch
 
 # %% auto #0
 __all__ = ['SCORES', 'verdict', 'score_table', 'class_tables', 'write_report']

@@ -42,7 +42,8 @@ from ..training.loop import checkpoint_path, learned_cutoffs, load_checkpoint, r
 from ..research.observation import DomainImages, Observation, pca_directions, gather_images, join_observations, observe, outlier_tokens as outlying, select_blocks
 from ..research.artifacts import artifact_report, outlier_figure
 from ..research.evidence import edges_for_grid, evidence_by_layer, concat_evidence, single_grid_layers, skill_curves
-from ..research.figures import data_uri, difference_plot, information_figure
+from ..research.figures import data_uri, information_figure
+from ..research.result_figures import difference_plot
 
 # %% ../../nbs/08_lab/01_widget.ipynb #7a9d086a
 FILTER_NAMES = dict(dog="difference of Gaussians", gaussian="Gaussian bell", piecewise="piecewise (released code)", ideal="ideal",

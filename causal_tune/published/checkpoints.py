@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import torch
-import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
+import causal_tune  # noqa: F401  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from timm.layers import LayerNorm, SwiGLUPacked, resample_patch_embed
@@ -22,7 +22,7 @@ from ..core.files import atomic_write
 from ..core.tensors import check_finite, loading_errors, named_tensors, read_tensors
 from ..data.labels import CITYSCAPES
 from ..adapters.base import create_adapter
-import causal_tune.adapters.peers, causal_tune.adapters.released  # checkpoints of SET and Causal-Tune are of their released variants
+import causal_tune.adapters.peers, causal_tune.adapters.released  # noqa: F401  # checkpoints of SET and Causal-Tune are of their released variants
 from ..models.backbones import create_backbone, use_attention
 from ..models.mask2former import Mask2Former
 from ..data.images import to_hw

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os, re
 from base64 import b64encode
 from functools import lru_cache
-from html import escape
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
@@ -22,15 +21,14 @@ from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
 from ..core.registry import unknown_name
-from ..data.labels import LabelSpace, domain_color
+from ..data.labels import domain_color
 from ..spectra.energy import removed_fraction
-from .statistics import check_rows, significant_direction, summary
+
 
 # %% auto #0
 __all__ = ['PALETTE', 'DASHES', 'MARKERS', 'MARK_OUTLINE', 'RADIUS_LABEL', 'VERTICAL_LABEL', 'TEMPLATE', 'apply_style',
            'find_browser', 'static', 'gain_curve', 'filter_curve', 'spectrum_curves', 'number_panels',
-           'layer_domain_heatmap', 'difference_plane', 'data_uri', 'pca_picture', 'picture_row', 'information_figure',
-           'result_bars', 'difference_plot', 'Html', 'html_table', 'swatch', 'prediction_grid']
+           'layer_domain_heatmap', 'difference_plane', 'data_uri', 'pca_picture', 'picture_row', 'information_figure']
 
 # %% ../../nbs/06_research/02_figures.ipynb #f4ed4890
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -90,7 +88,7 @@ def gain_curve(band, # any band
 ) -> tuple[np.ndarray, np.ndarray]: # radii, gains
     "A band's gain over the radius; along one axis of the plane where it does not depend on the radius alone."
     with torch.no_grad():
-        if not hasattr(band, "of_radius"): return np.arange(n) / n, band(n, n)[0].cpu().numpy()
+        if not hasattr(band, "radial_gain"): return np.arange(n) / n, band(n, n)[0].cpu().numpy()
         device = band(1, 1).device  # where the parameters of a learnable band live
         r = torch.linspace(0, 2 ** .5, n, device=device)
         return r.cpu().numpy(), band.radial_gain(r).cpu().numpy()
@@ -101,7 +99,7 @@ def filter_curve(bands: Mapping # name -> band
     "Gain of one or more filters over the radius."
     fig = go.Figure()
     for i, (name, band) in enumerate(bands.items()):
-        label = name if hasattr(band, "of_radius") else f"{name} (along an axis)"
+        label = name if hasattr(band, "radial_gain") else f"{name} (along an axis)"
         r, gain = gain_curve(band)
         line = dict(width=2.5, color=PALETTE[i % len(PALETTE)], dash=DASHES[i % len(DASHES)])
         fig.add_scatter(x=r, y=gain, name=label, mode="lines", line=line)
@@ -292,7 +290,7 @@ def cutoff_line(band, cut: float, # one of its cut-offs
                 h: int, w: int, # the patch grid
 ) -> tuple[np.ndarray, np.ndarray]: # x, y in half-cycles, cut where the plane ends
     "The line of coefficients at a cut-off: an ellipse, or a square where the filter's distance is max(k, l)."
-    if hasattr(band, "of_radius"):
+    if hasattr(band, "radial_gain"):
         angle = np.linspace(0, np.pi / 2, 181)
         x = w * cut * np.cos(angle)
         y = h * cut * np.sin(angle)
@@ -467,193 +465,3 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (see `INFORMATI
             _add_information_curve(fig, curve, radii, name, i == 0, place)
         _mark_radii(fig, cuts, band, place)  # plotly draws no shapes on panels that are empty
     return _information_axes(fig, curves, rows, columns, title, measure)
-
-# %% ../../nbs/06_research/02_figures.ipynb #ec2017aa
-def _panel(fig, col, seeds, means, rank, color, baseline):
-    place = dict(row=1, col=col)
-    fig.add_scatter(
-        mode="markers",
-        x=100 * seeds.miou,
-        y=seeds.adapter.map(rank) + .24,
-        text=seeds.adapter, customdata=seeds.seed,
-        hovertemplate="%{text}, seed %{customdata}: %{x:.2f} %<extra></extra>",
-        marker_size=6, marker_color="#777", **place)
-    fig.add_scatter(
-        mode="markers",
-        x=100 * means["mean"],
-        y=means.adapter.map(rank),
-        text=means.adapter,
-        hovertemplate="%{text}: %{x:.2f} % (mean of seeds)<extra></extra>",
-        error_x_array=100 * means.sd.fillna(0),
-        error_x=dict(color="#333", thickness=1.5, width=4),
-        marker=dict(size=12, color=color, line=MARK_OUTLINE), **place)
-    base = means[means.adapter == baseline]["mean"]
-    if len(base):
-        fig.add_vline(100 * base.item(), line_color="#555", line_width=1, line_dash="dash", **place)
-
-# %% ../../nbs/06_research/02_figures.ipynb #47f4bfdb
-def _half_width(table, means): # the middle of each panel, and what the widest needs at its sides, in points
-    scores = table.groupby("domain").miou
-    center = scores.agg(lambda x: 50 * (x.min() + x.max()))
-    own = means[means.domain.isin(center.index)].set_index("domain")
-    reach = (100 * own["mean"] - center[own.index]).abs()
-    reach += 100 * own.sd.fillna(0)
-    return center, max(1., 55 * scores.agg(np.ptp).max(), 1.05 * reach.max())
-
-def _label_rows(fig, names, space): # adapters at the left, the first on top
-    fig.update_yaxes(
-        range=[len(names) - space, space - 1],
-        tickvals=list(range(len(names))),
-        ticktext=list(names),
-        ticks="")
-
-def _shared_axis_title(fig, text): # one title for the axes of all panels
-    fig.add_annotation(
-        text=text, font_size=14, showarrow=False,
-        x=.5, xref="paper",
-        y=0, yref="paper", yshift=-50)
-
-def _shade_panel(fig, col):
-    fig.add_shape(
-        type="rect", layer="below", fillcolor="#f1f1f1", line_width=0,
-        x0=0, x1=1, xref="x domain",
-        y0=0, y1=1, yref="y domain",
-        row=1, col=col)
-
-# %% ../../nbs/06_research/02_figures.ipynb #89eaf7a4
-def result_bars(rows: Sequence[Mapping], # results
-                held_out: Sequence[str] = (), # domains no part of the system has seen before the test
-                baseline: str = "none", # the adapter whose mean is drawn as a line
-                title: str = "mIoU by adapter and domain", # above the figure
-) -> go.Figure:
-    "Mean and standard deviation over seeds by adapter and domain, with the seeds as small marks."
-    table = check_rows(rows)
-    means = summary(rows)
-    domains = list(table.domain.unique())
-    rank = {a: i for i, a in enumerate(table.adapter.unique())}
-    center, half = _half_width(table, means)
-    titles = [d + ("<br>(held out)" if d in held_out else "") for d in domains]
-    fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=.02)
-    for col, d in enumerate(domains, 1):
-        seeds = table[table.domain == d]
-        _panel(fig, col, seeds, means[means.domain == d], rank, domain_color(d), baseline)
-        fig.update_xaxes(range=[center[d] - half, center[d] + half], nticks=5, showline=True, col=col)
-        if d in held_out: _shade_panel(fig, col)
-    _label_rows(fig, rank, .4)
-    fig.update_annotations(font_size=13)
-    _shared_axis_title(fig, "mIoU (%)")
-    return apply_style(fig, title, 180 + 44 * len(rank), showlegend=False, margin=dict(l=24, r=24, t=92, b=64))
-
-# %% ../../nbs/06_research/02_figures.ipynb #3ec79707
-class _Marks(NamedTuple):
-    "How the differences of a panel are drawn: within its edges."
-    x: pd.Series
-    up: pd.Series       # length of the interval to the right
-    down: pd.Series     # and to the left
-    symbol: np.ndarray
-    text: np.ndarray    # the value of those that lie outside
-
-def _marks(t, edge):
-    x = t.difference.clip(-edge, edge)
-    off = t.difference.abs() > edge
-    up = t.high.clip(-edge, edge) - x
-    down = x - t.low.clip(-edge, edge)
-    pointing = np.where(t.difference < 0, "triangle-left", "triangle-right")
-    text = t.difference.map("{:+.1f}".format).where(off, "")
-    symbol = np.where(off, pointing, "circle")
-    return _Marks(x, up.clip(0).mask(off, 0), down.clip(0).mask(off, 0), symbol, text)
-
-# %% ../../nbs/06_research/02_figures.ipynb #9af51f1e
-def _difference_panel(fig, col, t, names, edge, color):
-    marks = _marks(t, edge)
-    sure = significant_direction(t.difference, t.get("holm", np.nan)) != "open"
-    value = "%{customdata[1]:+.2f} [%{customdata[2]:+.2f}, %{customdata[3]:+.2f}]"
-    fig.add_scatter(
-        mode="markers+text",
-        x=marks.x,
-        y=t.adapter.map(names.index),
-        error_x=dict(symmetric=False, array=marks.up, arrayminus=marks.down),
-        error_x_color="#555", error_x_thickness=1.4, error_x_width=4,
-        marker=dict(size=11, symbol=marks.symbol, color=np.where(sure, color, "white")),
-        marker_line=dict(width=1.5, color="#333"),
-        text=marks.text,
-        textposition=np.where(t.difference < 0, "middle right", "middle left"),
-        textfont_size=11,
-        customdata=t[["adapter", "difference", "low", "high"]],
-        hovertemplate=f"%{{customdata[0]}}: {value}<extra></extra>",
-        row=1, col=col)
-    # after the trace: empty panels get no line
-    fig.add_vline(0, line_color="#333", line_width=1, line_dash="dot", row=1, col=col)
-
-# %% ../../nbs/06_research/02_figures.ipynb #82c6402c
-def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, holm, as `results.differences` makes it
-                    reference: str = "none", # what the differences are to
-                    domains: Sequence[str] | None = None, # one panel each; all by default
-                    title: str = "", # above the figure
-) -> go.Figure:
-    "Paired differences of mIoU with their intervals, one line per adapter and one panel per domain."
-    domains = list(domains or table.domain.unique())
-    names = list(table.adapter.unique())
-    ends = table[["difference", "low", "high"]].abs().max(axis=1)  # one seed gives no interval
-    reach = min(ends.max(), max(1., 2.2 * ends.median()))
-    fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=domains, horizontal_spacing=.03)
-    for col, domain in enumerate(domains, 1):
-        _difference_panel(fig, col, table[table.domain == domain], names, 1.08 * reach, domain_color(domain))
-        fig.update_xaxes(range=[-1.25 * reach, 1.25 * reach], nticks=5, showline=True, col=col)
-    _label_rows(fig, names, .5)
-    _shared_axis_title(fig, f"difference to {reference} (points of mIoU)")
-    return apply_style(fig, title, 160 + 30 * len(names), showlegend=False, margin=dict(l=24, r=24, t=82, b=64))
-
-# %% ../../nbs/06_research/02_figures.ipynb #135e7995
-class Html(str):
-    "Text that is HTML already; a notebook shows what it says."
-    def _repr_html_(self): return str(self)
-
-def _escaped(x): return x if isinstance(x, Html) else escape(str(x))
-
-def html_table(head: Sequence, # column headings
-               body: Sequence[Sequence], # rows; the first cell of each is its heading
-               caption: str = "", # above the table
-) -> Html:
-    "A semantic table that scrolls where the page is narrower."
-    headings = "".join(f'<th scope="col">{_escaped(x)}</th>' for x in head)
-    lines = []
-    for first, *rest in body:
-        cells = "".join(f"<td>{_escaped(x)}</td>" for x in rest)
-        lines.append(f'<tr><th scope="row">{_escaped(first)}</th>{cells}</tr>\n')
-    title = f"<caption>{_escaped(caption)}</caption>" if caption else ""
-    return Html(f'<div class="scroll"><table>{title}<thead><tr>{headings}</tr></thead>'
-                f'<tbody>{"".join(lines)}</tbody></table></div>')
-
-# %% ../../nbs/06_research/02_figures.ipynb #5a7c4e10
-def swatch(name: str, # a class
-           space: LabelSpace, # its colours
-) -> Html | str:
-    "A class with a patch of its colour; a name that is none stays as it is."
-    if name not in space.classes: return name
-    color = "#%02x%02x%02x" % tuple(space.palette[space.classes.index(name)])
-    return Html(f'<span class="swatch" style="background:{color}"></span>{escape(name)}')
-
-def _picture(pixels, alt, width):
-    return Html(f'<img alt="{escape(alt)}" width="{width}" src="{data_uri(pixels, optimize=True)}">')
-
-# %% ../../nbs/06_research/02_figures.ipynb #cb672772
-def prediction_grid(images, # b images (3, H, W) uint8
-                    labels, # b class id maps (H, W)
-                    predictions: Mapping, # adapter -> b class id maps
-                    space: LabelSpace, # names and colours
-                    captions: Sequence[str], # b names of the rows, such as the domains
-                    width: int = 200, # of each picture in pixels
-) -> Html:
-    "What each adapter made of some images, side by side. ValueError where there are not as many of one as of another."
-    maps = {"label": labels, **predictions}
-    given = {"images": images, "captions": captions, **maps}
-    wrong = [name for name, some in given.items() if len(some) != len(labels)]
-    if wrong: raise ValueError(f"{', '.join(wrong)} must have {len(labels)} entries, one per label.")
-    body = []
-    for i, caption in enumerate(captions):
-        painted = [_picture(space.colorize(some[i]), name, width) for name, some in maps.items()]
-        body.append([caption, _picture(np.asarray(images[i]).transpose(1, 2, 0), "image", width), *painted])
-    present = {i for some in maps.values() for x in some for i in np.unique(x).tolist()}
-    key = " ".join(f'<span class="key">{swatch(name, space)}</span>' for i, name in enumerate(space.classes) if i in present)
-    return Html(f'<div class="pictures">{html_table(["", "image", *maps], body)}<p>{key}</p></div>')

@@ -6,62 +6,40 @@
 from __future__ import annotations
 from typing import NamedTuple, Sequence
 import numpy as np
-import torch
-from torch import Tensor
 from ..core.registry import check_range
-from .statistics import percentile_interval, bootstrap_weights
-from ..models.segmentor import labels_from_scores
+from .statistics import bootstrap_weights, percentile_interval
 
 # %% auto #0
-__all__ = ['STRENGTHS', 'class_sums', 'Discriminant', 'discriminant', 'standardize', 'balanced_accuracy', 'scene_folds',
-           'predict_held_out', 'ProbeScore', 'score_predictions', 'linear_probe', 'mean_probe_score']
+__all__ = ['predict_held_out', 'ProbeScore', 'score_predictions', 'linear_probe', 'mean_probe_score']
 
 # %% ../../nbs/06_research/05_probe.ipynb #a630f99a
-def class_sums(x: Tensor, # (n, c) samples
-               y: Tensor, # (n,) labels from 0
-               k: int, # classes
-) -> Tensor: # (k, c + 1, c + 1) float64
-    "Per class, the sums of products of its samples with a 1 appended: second moments, sums, and the count in the corner."
-    z = torch.cat([x, x.new_ones(len(x), 1)], 1)
-    return torch.stack([z[y == i].T @ z[y == i] for i in range(k)]).double()
+STRENGTHS = (1e-2, 1e-1, 1.) # values of lambda that are tried, in units of a channel's variance
 
-class Discriminant(NamedTuple):
-    "A linear classifier."
-    weights: Tensor # (c, k) float64
-    offsets: Tensor # (k,) float64, -inf for a class without samples
-    def predict(self, x): # (n, c) -> (n,) labels
-        return labels_from_scores(x @ self.weights.float() + self.offsets.float()).numpy()
-
-def discriminant(sums: Tensor, # (k, c + 1, c + 1), from `class_sums`
-                 strength: float, # lambda
-) -> Discriminant:
-    "Linear discriminant analysis with equal priors (Hastie et al., section 4.3), regularised."
-    count = sums[:, -1, -1]
-    seen = count > 0
-    mean = sums[:, -1, :-1] / count.clamp_min(1)[:, None]
-    spread = sums[:, :-1, :-1] / count.clamp_min(1)[:, None, None] - torch.einsum("k c, k d -> k c d", mean, mean)
-    within = spread[seen].mean(0)
-    weights = torch.linalg.solve(within + strength * torch.eye(len(within), dtype=within.dtype), mean.T)
-    offsets = torch.where(seen, -.5 * (mean.T * weights).sum(0), -torch.inf)
-    return Discriminant(weights, offsets)
-
-# %% ../../nbs/06_research/05_probe.ipynb #f1eee493
-def standardize(x: Tensor # (n, c) samples
-) -> Tensor: # (n, c), or (n, n) where n <= c
-    "Channels of mean 0 and variance 1 (0 where they are constant), turned where that makes them fewer; knows no labels."
+def standardize(x # (n, c) samples
+) -> np.ndarray: # (n, c) float32, or (n, n) where n <= c
+    "Scale channels to mean 0 and variance 1 (constant ones to 0); rotate into the span of the samples where there are few."
+    x = np.asarray(x, np.float32)
     x = x - x.mean(0)
-    x = x / x.std(0).clamp_min(1e-9 * x.std(0).max() + 1e-30)
+    deviation = x.std(0, ddof=1)
+    x = x / np.maximum(deviation, 1e-9 * deviation.max() + 1e-30)
     if len(x) > x.shape[1]: return x
-    u, s, _ = torch.linalg.svd(x, full_matrices=False)  # few samples span few directions: nothing is lost
+    u, s, _ = np.linalg.svd(x, full_matrices=False)
     return u * s
 
-def balanced_accuracy(y, predicted, # (n,) labels from 0
-                      k: int, # classes
-) -> float: # 0 to 1
-    "Mean over the classes that occur of the share of their samples that was recognised."
-    count = np.bincount(y, minlength=k)
-    right = np.bincount(y[y == predicted], minlength=k)
-    return (right / np.maximum(count, 1))[count > 0].mean()
+def fit_lda(x, y, # (n, c) standardized samples, (n,) labels
+            strength: float, # lambda
+): # fitted classifier with `predict`
+    "Linear discriminant analysis with equal priors (Hastie et al., The Elements of Statistical Learning, 4.3) and shrinkage."
+    try: from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    except ImportError: raise ImportError("Probes need scikit-learn: pip install '.[research]', or pip install scikit-learn.") from None
+    classes = np.unique(y)
+    variance = np.mean([x[y == k].var(0).mean() for k in classes])  # tr W / c
+    shrinkage = float(strength / (strength + variance))
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=np.full(len(classes), 1 / len(classes))).fit(x, y)
+
+def balanced_accuracy(y, predicted) -> float: # (n,) labels each -> 0 to 1
+    "Mean recall over the classes that occur (scikit-learn's `balanced_accuracy_score`, also where other classes are predicted)."
+    return float(np.mean([np.mean(predicted[y == k] == k) for k in np.unique(y)]))
 
 # %% ../../nbs/06_research/05_probe.ipynb #1fe6b4ca
 def scene_folds(groups, # (n,) scene of each sample
@@ -69,50 +47,38 @@ def scene_folds(groups, # (n,) scene of each sample
                 folds: int, # how many
                 seed: int, # of the order
 ) -> np.ndarray: # (n,) fold of each sample
-    "Whole scenes in folds, those of one label spread evenly. ValueError where there are fewer scenes than folds."
+    "Whole scenes in folds, those of one label spread evenly. Raises ValueError where there are fewer scenes than folds."
     names, first, of = np.unique(groups, return_index=True, return_inverse=True)
-    if len(names) < folds: raise ValueError(
-        f"{len(names)} scenes cannot fill {folds} folds; give more images or fewer folds.")
-    shuffled = np.random.default_rng(seed).random(len(names))
-    order = np.lexsort((shuffled, np.asarray(y)[first]))
+    if len(names) < folds: raise ValueError(f"{len(names)} scenes cannot fill {folds} folds; give more images or fewer folds.")
+    order = np.lexsort((np.random.default_rng(seed).random(len(names)), np.asarray(y)[first]))
     fold = np.empty(len(names), int)
     fold[order] = np.arange(len(names)) % folds
     return fold[of]
 
-# %% ../../nbs/06_research/05_probe.ipynb #bf47f883
-STRENGTHS = (1e-2, 1e-1, 1.) # lambda: what is tried as regularisation, in units of a channel's variance
-
-def _best_strength(sums, x, y): # trained on the sums, tried on the samples
-    right = [balanced_accuracy(y, discriminant(sums, strength).predict(x), len(sums)) for strength in STRENGTHS]
-    return STRENGTHS[int(np.argmax(right))]
-
 # %% ../../nbs/06_research/05_probe.ipynb #ba11614c
-def predict_held_out(x, # (n, c) samples
+def predict_held_out(x, # (n, c) samples, array or tensor
                      y, # (n,) labels from 0
                      groups, # (n,) scene of each sample
-                     train=None, # (n,) bool: samples that may be trained on; all by default
-                     folds: int = 4, # parts that the scenes are dealt into
+                     train=None, # (n,) bool: samples that may be trained on; default: all
+                     folds: int = 4, # number of folds, at least 3
                      seed: int = 0, # of the folds
-) -> np.ndarray: # (n,) predicted labels, each by a probe that knew nothing of the sample's scene
-    "Cross-validated predictions of the linear probe. ValueError where there is only one class to learn, or fewer than 3 folds."
-    check_range("folds", folds, 3, 1000) # one is held out, one chooses the strength, one at least is learnt from
+) -> np.ndarray: # (n,) predicted labels, each by a probe that has not seen the sample's scene
+    "Cross-validated predictions of the linear probe. Raises ValueError with only one class to learn or fewer than 3 folds."
+    check_range("folds", folds, 3, 1000) # one is held out, one chooses the strength, the rest trains
     y = np.asarray(y)
     train = np.ones(len(y), bool) if train is None else np.asarray(train)
     if len(np.unique(y[train])) < 2: raise ValueError("A probe needs samples of two classes or more to learn from.")
-    x = standardize(torch.as_tensor(x).float())
+    x = standardize(x)
+    if not np.isfinite(x).all(): raise FloatingPointError(f"{(~np.isfinite(x).all(1)).sum()} of {len(x)} samples are NaN or infinite.")
     fold = scene_folds(np.asarray(groups), y, folds, seed)
-    learn = [np.flatnonzero(train & (fold == f)) for f in range(folds)]
-    k = int(y.max()) + 1
-    sums = [class_sums(x[rows], torch.from_numpy(y[rows]), k) for rows in learn]
     predicted = np.empty(len(y), int)
     for f in range(folds):
-        inner = (f + 1) % folds
-        others = sum(sums) - sums[f]
-        strength = _best_strength(others - sums[inner], x[learn[inner]], y[learn[inner]])
-        predicted[fold == f] = discriminant(others, strength).predict(x[np.flatnonzero(fold == f)])
+        learn, inner = train & (fold != f), train & (fold == (f + 1) % folds)
+        first = learn & ~inner
+        right = [balanced_accuracy(y[inner], fit_lda(x[first], y[first], strength).predict(x[inner])) for strength in STRENGTHS]
+        best = STRENGTHS[int(np.argmax(right))]
+        predicted[fold == f] = fit_lda(x[learn], y[learn], best).predict(x[fold == f])
     return predicted
-
-
 
 # %% ../../nbs/06_research/05_probe.ipynb #56eb50ca
 class ProbeScore(NamedTuple):
@@ -120,22 +86,21 @@ class ProbeScore(NamedTuple):
     accuracy: float # balanced, 0 to 1
     lower: float # of the 95 % interval over scenes
     upper: float # of the same
-    chance: float # what guessing scores
+    chance: float # chance level: 1 / classes
     classes: int # that occur
-    samples: int # scored
+    samples: int # that were scored
     scenes: int # that they belong to
-    draws: np.ndarray # (1000,) accuracies of resampled scenes, alike for scores on the same scenes
+    draws: np.ndarray # (1000,) accuracies of bootstrap samples of scenes; the same draws for all scores on the same scenes
     @property
     def skill(self): return (self.accuracy - self.chance) / (1 - self.chance)
 
-# %% ../../nbs/06_research/05_probe.ipynb #13760648
 def score_predictions(y, # (n,) labels
-          predicted, # (n,) labels
-          groups, # (n,) scene of each sample
-          draws: int = 1000, # of the bootstrap
-          seed: int = 0, # of the same
+                      predicted, # (n,) labels
+                      groups, # (n,) scene of each sample
+                      draws: int = 1000, # bootstrap samples
+                      seed: int = 0, # of the bootstrap
 ) -> ProbeScore:
-    "Balanced accuracy with a bootstrap interval over scenes."
+    "Balanced accuracy with a bootstrap interval over scenes. A class that no drawn scene contains is left out of that draw's mean."
     y = np.asarray(y)
     scenes, scene = np.unique(groups, return_inverse=True)
     classes, label = np.unique(y, return_inverse=True)
@@ -143,22 +108,18 @@ def score_predictions(y, # (n,) labels
     right = np.zeros_like(count)
     np.add.at(count, (scene, label), 1)
     np.add.at(right, (scene, label), y == np.asarray(predicted))
-    accuracy = _mean_share(np.ones(len(scenes)), right, count)
-    drawn = _mean_share(bootstrap_weights(len(scenes), draws, seed), right, count)
-    lower, upper = percentile_interval(drawn).tolist()
-    return ProbeScore(float(accuracy), lower, upper, 1 / len(classes), len(classes), len(y), len(scenes), drawn)
+    weights = np.vstack([np.ones(len(scenes)), bootstrap_weights(len(scenes), draws, seed)])
+    recall = np.where(weights @ count > 0, weights @ right / np.maximum(weights @ count, 1e-9), np.nan)
+    accuracy, *drawn = np.nanmean(recall, 1)
+    lower, upper = percentile_interval(np.array(drawn)).tolist()
+    return ProbeScore(float(accuracy), lower, upper, 1 / len(classes), len(classes), len(y), len(scenes), np.array(drawn))
 
-def _mean_share(weights, right, count): # (..., s) weights of scenes -> (...) mean over the classes that are there
-    share = weights @ right / np.maximum(weights @ count, 1e-9)
-    return np.nanmean(np.where(weights @ count > 0, share, np.nan), -1)
-
-# %% ../../nbs/06_research/05_probe.ipynb #d86e2167
 def linear_probe(x, # (n, c) samples
-          y, # (n,) labels from 0
-          groups, # (n,) scene of each sample
-          **options, # of `predict_held_out`: train, folds, seed
+                 y, # (n,) labels from 0
+                 groups, # (n,) scene of each sample
+                 **options, # of `predict_held_out`: train, folds, seed
 ) -> ProbeScore:
-    "Can a linear probe tell the labels, on scenes that it has not seen?"
+    "Cross-validated score of a linear probe on scenes that it has not seen. Raises as `predict_held_out`."
     return score_predictions(y, predict_held_out(x, y, groups, **options), groups)
 
 # %% ../../nbs/06_research/05_probe.ipynb #5b0bbdd5

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from einops import rearrange
 from torch import Tensor
-import causal_tune  # before torchvision: repairs it beside a CPU-only torch
+import causal_tune  # noqa: F401  # before torchvision: repairs it beside a CPU-only torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from ..spectra.bands import create_band

@@ -94,7 +94,9 @@ class PiecewiseBand:
 
     def __call__(self, h, w):
         d = torch.maximum(torch.arange(h)[:, None], torch.arange(w)[None]).float()
-        s = torch.sym_min(h, w)  # in an export sizes are symbols
+        return self.distance_gain(d, torch.sym_min(h, w))  # in an export sizes are symbols
+
+    def distance_gain(self, d, s): # max(k, l), min(h, w)
         v1 = torch.sym_int(self.low * s)
         v2 = torch.sym_int(self.high * s)
         mask = torch.where(d <= v1, 1 - .95 * d / torch.sym_max(v1, 1), torch.full_like(d, .01))

@@ -96,11 +96,14 @@ def zone_shares(energy, # (..., h, w)
 # %% ../../nbs/01_spectra/03_energy.ipynb #70794bb9
 def suppressed_table(s: DomainSpectra,
                      band, # a band or a spec
+                     cuts: tuple[float, float] | None = None, # radii between low, mid and high; the band's own cut-offs by default
 ) -> pd.DataFrame: # one row per domain and layer; shares between 0 and 1
     "Shares of energy that a band removes, by domain and layer, without DC; `dc` is DC's share of all energy."
+    if cuts is None: cuts = create_band(band).cutoffs
+    if len(cuts) != 2: cuts = (.2, .7) # a filter without two cut-offs has no zones of its own
     total = s.energy.sum((-2, -1))
     shares = dict(dc=s.energy[..., 0, 0] / total, suppressed=suppressed_share(s.energy, band))
-    for zone, share in zone_shares(s.energy, band).items(): shares[f"suppressed_{zone}"] = share
+    for zone, share in zone_shares(s.energy, band, cuts).items(): shares[f"suppressed_{zone}"] = share
     index = pd.MultiIndex.from_product([s.domains, s.layers], names=["domain", "layer"])
     columns = {name: share.ravel() for name, share in shares.items()}
     return pd.DataFrame(columns, index).reset_index()

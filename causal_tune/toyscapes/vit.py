@@ -8,7 +8,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 import cv2, numpy as np, torch
-import causal_tune  # before timm: repairs torchvision beside a CPU-only torch
+import causal_tune  # noqa: F401  # before timm: repairs torchvision beside a CPU-only torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from einops import rearrange

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 import causal_tune
-from ..core.registry import check_value, parse_spec, derive_seed
+from ..core.reproducibility import derive_seed
+from ..core.registry import check_value, parse_spec
 from ..core.files import is_disk_full, folder_lock, disk_full_error, remove_partial_files, quarantine, atomic_write
 from ..core.tensors import check_finite, read_tensors
 from ..spectra.bands import LearnableBand

@@ -1,0 +1,24 @@
+"""Make notebooks ready to be committed: `python tests/clean.py [NOTEBOOK ...]` does what nbdev_clean does, and drops progress bars.
+
+Without names it cleans all of nbs/. What notebooks wrote to stderr and widgets that only live in a kernel are removed from their
+outputs; figures and tables stay. The pre-commit hook calls it.
+"""
+import sys
+from pathlib import Path
+from execnb.nbio import read_nb, write_nb
+from nbdev.clean import clean_nb
+from house import ROOT, is_progress_bar
+
+
+def clean(path: Path) -> None:
+    notebook = read_nb(path)
+    clean_nb(notebook)
+    for cell in notebook.cells:
+        if "outputs" in cell: cell["outputs"] = [output for output in cell["outputs"] if not is_progress_bar(output)]
+    notebook.metadata.pop("widgets", None)
+    write_nb(notebook, path)
+
+
+if __name__ == "__main__":
+    paths = [Path(word) for word in sys.argv[1:]] or [p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
+    for path in paths: clean(path)
