@@ -8,10 +8,12 @@ import sys
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 from ..core.registry import check_range, short_repr
 from ..core.files import atomic_write
+if TYPE_CHECKING: import torch
 
 # %% auto #0
 __all__ = ['IMAGE_FORMATS', 'IMAGE_SUFFIXES', 'MEAN_COLOR', 'UNREAD_SUFFIXES', 'display_path', 'image_errors', 'readable_formats',
@@ -196,10 +198,10 @@ def to_hw(size: int | tuple # side, or (height, width), in pixels
     if len(sides) != 2: raise ValueError(f"{short_repr(size)}: give a side, or height and width, in pixels.")
     return tuple(check_range("size in pixels", side, 1, 100_000) for side in sides)
 
-def resize(images: Tensor, # (b, 3, H, W) float
+def resize(images: "torch.Tensor", # (b, 3, H, W) float
            size: int | tuple, # side, or (h, w)
            antialias: bool = True, # average pixels where images shrink; published: False
-) -> Tensor: # (b, 3, h, w)
+) -> "torch.Tensor": # (b, 3, h, w)
     "Images at the size the model is to see, bilinear."
     import torch.nn.functional as F  # here, as an exported model is run without torch
     return F.interpolate(images, size=to_hw(size), mode="bilinear", antialias=antialias, align_corners=False)

@@ -155,7 +155,7 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
         picture = open_image(label)
     else: return _array_to_ids(to_numpy(label), coding, name)
     try: return picture_to_ids(picture, coding)
-    except ValueError as err: raise ValueError(f"{name}: {err}" if ":" in str(err) else f"{name} {err}") from None
+    except ValueError as err: raise ValueError(f"{name} {err}" if str(err).startswith(("has ", "holds ")) else f"{name}: {err}") from None
 
 def _array_to_ids(ids, coding, name):
     if ids.ndim == 3: ids = ids[0] if ids.shape[0] == 1 else ids[..., 0] if ids.shape[2] == 1 else ids

@@ -35,7 +35,8 @@ from ..spectra.energy import radial_profile, spectrum_table, suppressed_table
 from ..adapters.base import Adapter
 from ..models.backbones import Backbone, StageAdapters, create_backbone, model_stages
 from ..models.segmentor import Segmentor
-from ..data.datasets import evenly_spaced, load_dataset
+from ..data.frames import evenly_spaced
+from ..data.datasets import load_dataset
 from ..training.evaluation import predict_labels, confusion, iou as class_iou
 from ..research.statistics import read_results
 from ..training.loop import checkpoint_path, learned_cutoffs, load_checkpoint, read_cutoffs

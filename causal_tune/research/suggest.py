@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from ..spectra.bands import create_band
 from ..core.registry import format_spec
 from ..data.corruptions import CORRUPTIONS, corrupt
-from ..data.datasets import PhotometricDistort
+from ..data.augment import PhotometricDistort
 from .evidence import BAND_EDGES, WIDE_BAND_EDGES, Evidence, RelativeSkill, relative_evidence, ring_map
 from .observation import DomainImages, gather_images
 from .statistics import percentile_interval
