@@ -302,7 +302,7 @@ def test_scores_that_are_no_numbers_end_predict_eval_and_export(run, capsys, tmp
 
 
 def test_a_lab_leaves_out_what_it_cannot_read(tmp_path, weights):
-    from causal_tune.lab.widget import open_lab
+    from causal_tune.lab.launch import open_lab
     for domain in ("day", "night"):
         (tmp_path / domain).mkdir()
         for i in range(2): Image.fromarray(RNG.integers(0, 256, (32, 48, 3), dtype=np.uint8)).save(tmp_path / domain / f"{i}.png")

@@ -53,7 +53,7 @@ def test_folders_from_training_to_prediction(run, folders, capsys, tmp_path):
 
 
 def test_the_lab_knows_the_classes(run, tmp_path):
-    from causal_tune.lab.widget import open_lab
+    from causal_tune.lab.launch import open_lab
     lab = open_lab(tmp_path / "day/images", checkpoint=tmp_path / "run/checkpoint.pt", size=(32, 48), n=1)
     assert lab.space.classes == ("road", "sky") and lab.space.palette[1].tolist() == [70, 130, 180]
 

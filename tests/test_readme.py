@@ -97,7 +97,7 @@ def world(tmp_path_factory):
 @pytest.fixture
 def smaller(world, monkeypatch):
     "In that folder, with the recipes and models above."
-    from causal_tune.models import backbones
+    from causal_tune.models import pretrained
     from causal_tune.cli import commands as cli
     from causal_tune.training import recipe as recipes
     asked = recipes.get_recipe
@@ -106,7 +106,7 @@ def smaller(world, monkeypatch):
         head = HEAD if recipe.head == "mask2former" else "linear"
         return replace(recipe, head=head, targets=recipe.targets[:1])
     for module in (cli, recipes): monkeypatch.setattr(module, "get_recipe", fewer)
-    for name in ("dinov2_s", "dinov2_l", ORIGINAL): monkeypatch.setitem(backbones.PRESETS, name, ("stand_in", backbones.PATCH_16))
+    for name in ("dinov2_s", "dinov2_l", ORIGINAL): monkeypatch.setitem(pretrained.PRESETS, name, ("stand_in", pretrained.PATCH_16))
     opened = []
     monkeypatch.setattr(cli, "exec_replace", opened.append)
     monkeypatch.delenv("CAUSAL_TUNE_DATA", raising=False)

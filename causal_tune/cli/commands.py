@@ -696,7 +696,7 @@ def found_datasets(root) -> dict[str, str]: # of `doctor`
 
 def found_weights(root=None) -> dict[str, str]: # of `doctor`; preset -> file
     "Which backbones have their weights on the disk."
-    from causal_tune.models.backbones import PRESETS, find_weights
+    from causal_tune.models.pretrained import PRESETS, find_weights
     found = {name: find_weights(name) for name in PRESETS}
     return {name: str(path) for name, path in found.items() if path}
 
@@ -731,7 +731,7 @@ def run_doctor(args):
 # %% ../../nbs/10_cli/01_commands.ipynb #acc55d86
 def lab_arguments(args) -> dict: # arguments of `lab.open_lab`
     "What a lab is to show. ValueError or FileNotFoundError for what cannot be."
-    from causal_tune.models.backbones import find_weights
+    from causal_tune.models.pretrained import find_weights
     from causal_tune.data.images import domain_folders
     if args.checkpoint and (args.backbone or args.weights):
         raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
@@ -776,7 +776,7 @@ def exec_replace(words: list[str]): # a program and what follows it
 def run_lab(args):
     if args.export and args.rest: raise unknown_option(COMMANDS["lab"], args.rest[0])
     chosen = lab_arguments(args)
-    from causal_tune.lab.widget import lab_notebook, open_lab
+    from causal_tune.lab.launch import lab_notebook, open_lab
     if args.export:
         from causal_tune.lab.page import MODEL_NOTE
         lab = open_lab(**chosen)

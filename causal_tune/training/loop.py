@@ -22,7 +22,7 @@ from ..core.files import is_disk_full, folder_lock, disk_full_error, remove_part
 from ..core.tensors import check_finite, read_tensors
 from ..spectra.bands import LearnableBand
 from .recipe import Recipe, check_precision, changed_fields, recipe_from_dict, recipe_to_dict
-from ..models.backbones import compile_blocks
+from ..models.acceleration import compile_blocks
 from ..models.mask2former import mean_over_processes
 from ..models.segmentor import Segmentor, create_segmentor
 from ..data.labels import LabelSpace, space_from_dict, space_to_dict

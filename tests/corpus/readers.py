@@ -143,7 +143,7 @@ HEAD = "mask2former:width=32,num_heads=2,encoder_layers=1,decoder_layers=1,encod
 
 def weights(folder):
     from causal_tune.published import checkpoints as C
-    from causal_tune.models.backbones import load_weights
+    from causal_tune.models.pretrained import load_weights
     from causal_tune.models.segmentor import create_segmentor
     model = vit()
     plain = dict(model.state_dict())
@@ -266,7 +266,7 @@ def counts(folder):
 
 
 def tables(folder):
-    from causal_tune.lab import widget as lab
+    from causal_tune.lab import launch as lab
     from causal_tune.research import statistics as results
     def shown(path): # as the lab does
         for name, table in lab.read_results(path.parent).items():
@@ -343,7 +343,7 @@ def labs(folder):
 
 def notebooks(folder):
     "The notebook that an earlier `causal-tune lab` wrote."
-    from causal_tune.lab import widget as lab
+    from causal_tune.lab import launch as lab
     whole = lab.lab_notebook(folder / "made", {})
     seeds = [whole.read_bytes()]
     def opened(path):
@@ -361,7 +361,7 @@ def words(folder):
     "Words of the command line, whose work is cut off where it would begin."
     from causal_tune.cli import commands as cli
     from causal_tune.compare import demo
-    from causal_tune.lab import widget as lab
+    from causal_tune.lab import launch as lab
     from causal_tune.compare import experiments as quality
     from causal_tune.toyscapes import vit as toyvit
     from causal_tune.training import loop as training
