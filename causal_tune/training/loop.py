@@ -1036,6 +1036,6 @@ def report_on(segmentor: Segmentor,
         _, cms = evaluate_on(segmentor, recipe, data)
         counts[domain] = cms
         rows.append(result_row(cms, data.space.classes, adapter=label or recipe.adapter, seed=recipe.seed,
-                               domain=domain, data=spec))
+                               domain=domain, data=spec, protocol=recipe.protocol))
         each(rows[-1])
     return rows, counts
