@@ -14,7 +14,7 @@ from api import modules, page
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md", "checkpoints/README.md")
+PAGES = ("docs/command_line.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md", "checkpoints/README.md")
 FOLDERS = {"01_spectra": "Spectra", "02_adapters": "Adapters", "03_data": "Data", "04_models": "Models", "05_training": "Training",
            "06_research": "Research", "07_compare": "Comparisons", "08_lab": "The lab", "09_published": "Published weights", "10_cli": "Command line",
            "11_toyscapes": "Appendix: Toyscapes", "12_core": "Appendix: files, names, tensors"}
@@ -130,7 +130,7 @@ def start_page(source: Path) -> str:
 
 def lab_page(target: Path) -> None:
     "A small lab as a page of its own."
-    from causal_tune.lab.widget import open_lab
+    from causal_tune.lab.launch import open_lab
     open_lab(n=2).export_html(target)
 
 

@@ -91,15 +91,12 @@ def load_everything() -> None:
     import cv2, torch
     import accelerate, torch.utils.tensorboard  # noqa: F401
     from causal_tune.compare import grid as benchmark
-    from causal_tune.cli import commands as cli
-    from causal_tune.data import converters
-    from causal_tune.data import datasets
-    from causal_tune.compare import demo
-    from causal_tune.lab import widget as lab
-    from causal_tune.lab.widget import page as offline
-    from causal_tune.compare import experiments as quality
+    from causal_tune.cli import commands  # noqa: F401
+    from causal_tune.compare import demo, experiments  # noqa: F401
+    from causal_tune.data import converters, datasets  # noqa: F401
+    from causal_tune.lab import page, widget  # noqa: F401
     from causal_tune.research import statistics as results
-    from causal_tune.training import loop as training  # noqa: F401
+    from causal_tune.training import loop  # noqa: F401
     from multiprocessing import get_context
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import trained
-from causal_tune.models import backbones
+from causal_tune.models import acceleration
 from causal_tune.training import loop as training
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import Segmentor
@@ -36,7 +36,7 @@ def recipe(weights):
 
 
 @pytest.fixture
-def late(monkeypatch): monkeypatch.setattr(training, "steps_a_look", lambda device: 3)
+def late(monkeypatch): monkeypatch.setattr(training, "loss_check_interval", lambda device: 3)
 
 
 def losses(folder): return [float(row["loss"]) for row in csv.DictReader((folder / "log.csv").open())]
@@ -132,19 +132,19 @@ def test_frames_are_kept_decoded(recipe, tmp_path):
 
 def test_compiled_is_the_same_run(recipe, tmp_path, monkeypatch):
     "But for rounding; with the same names in its checkpoint; and whether it is decides nothing."
-    monkeypatch.setattr(backbones, "COMPILE_BACKEND", "aot_eager")
+    monkeypatch.setattr(acceleration, "COMPILE_BACKEND", "aot_eager")
     recipe = replace(recipe, iterations=2, checkpointing=True)
     for name, compiled in (("plain", False), ("compiled", True)): train(replace(recipe, compile=compiled), tmp_path / name)
     plain, compiled = (trained(tmp_path / name / "checkpoint.pt") for name in ("plain", "compiled"))
     assert list(plain) == list(compiled) and all(torch.allclose(plain[k], compiled[k], atol=1e-6) for k in plain)
-    monkeypatch.setattr(backbones, "COMPILE_BACKEND", "none")
+    monkeypatch.setattr(acceleration, "COMPILE_BACKEND", "none")
     train(replace(recipe, compile=True), tmp_path / "plain")  # it is finished, so nothing is compiled
     with pytest.raises(ValueError, match="compile=on cannot run here"): train(replace(recipe, compile=True), tmp_path / "new")
 
 
 def test_processes_are_asked_for_objects_once(recipe, tmp_path, monkeypatch):
     "Before the first step and after the last, and not at each: that would wait for all of them."
-    asked, ask = [], training.from_all
-    monkeypatch.setattr(training, "from_all", lambda find: asked.append(1) or ask(find))
+    asked, ask = [], training.gather_from_all
+    monkeypatch.setattr(training, "gather_from_all", lambda find: asked.append(1) or ask(find))
     train(replace(recipe, iterations=4), tmp_path)
     assert len(asked) == 3  # is it finished, where does it go on, was anyone asked to stop

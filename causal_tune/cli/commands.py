@@ -255,7 +255,8 @@ def print_row(row: dict) -> None: # see `evaluation.result_row`
 
 def source_domains(recipe: Recipe) -> list[str]: # domains
     "Which domains a recipe trains on, by their names in results."
-    from causal_tune.data.datasets import dataset_options, folder_domain, parse_dataset_spec
+    from causal_tune.data.datasets import dataset_options, parse_dataset_spec
+    from causal_tune.data.own import folder_domain
     name, options = parse_dataset_spec(recipe.train)
     if name == "folder": return [str(options.get("domain") or folder_domain(options["images"]))]
     domain = options.get("domain", "all")
@@ -633,7 +634,7 @@ def run_convert_backbone(args):
 @command("say what is there of the data sets, what is missing and what is wrong",
          argument("name", nargs="?", metavar="NAME", help="one data set, or folder:images=DIR,labels=DIR,classes=FILE (default: all)"), ROOT_OPTION)
 def run_check_data(args):
-    from causal_tune.data.converters import check_data
+    from causal_tune.data.check import check_data
     checks = check_data(args.name, args.root)
     print(checks)
     return int(checks.wrong)
@@ -695,7 +696,7 @@ def found_datasets(root) -> dict[str, str]: # of `doctor`
 
 def found_weights(root=None) -> dict[str, str]: # of `doctor`; preset -> file
     "Which backbones have their weights on the disk."
-    from causal_tune.models.backbones import PRESETS, find_weights
+    from causal_tune.models.pretrained import PRESETS, find_weights
     found = {name: find_weights(name) for name in PRESETS}
     return {name: str(path) for name, path in found.items() if path}
 
@@ -730,7 +731,7 @@ def run_doctor(args):
 # %% ../../nbs/10_cli/01_commands.ipynb #acc55d86
 def lab_arguments(args) -> dict: # arguments of `lab.open_lab`
     "What a lab is to show. ValueError or FileNotFoundError for what cannot be."
-    from causal_tune.models.backbones import find_weights
+    from causal_tune.models.pretrained import find_weights
     from causal_tune.data.images import domain_folders
     if args.checkpoint and (args.backbone or args.weights):
         raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
@@ -775,7 +776,7 @@ def exec_replace(words: list[str]): # a program and what follows it
 def run_lab(args):
     if args.export and args.rest: raise unknown_option(COMMANDS["lab"], args.rest[0])
     chosen = lab_arguments(args)
-    from causal_tune.lab.widget import lab_notebook, open_lab
+    from causal_tune.lab.launch import lab_notebook, open_lab
     if args.export:
         from causal_tune.lab.page import MODEL_NOTE
         lab = open_lab(**chosen)

@@ -49,6 +49,7 @@ class Experiment:
     groups: dict = field(default_factory=dict) # name -> domains reported as one mean
     block: dict = field(default_factory=dict)  # domain -> consecutive frames per block of the bootstrap, 1 if not named
     rates_of: str = ""        # the experiment whose rates, and search, are taken; its own if empty
+    multiples: tuple = ()     # of the head's rate, at which the search begins; `LR_MULTIPLES` if empty
     headroom: str = ""        # data set of the target to train on, as an upper bound
     @property
     def crowds(self) -> dict: # name -> domains
@@ -97,6 +98,14 @@ def _like_camvid(name, compared, rates_of=""): # another regime of it
 
 for _name in ("swapped", "short", "long", "large"): _like_camvid(f"camvid_{_name}", REGIME_VARIANTS, "camvid")
 _like_camvid("camvid_mask2former", ("none", *HIGH_LR_VARIANTS[:4]))
+
+# On a real vision foundation model, which falls apart at an adapter rate ten times the head's: the search begins lower.
+_dinov2 = replace(_camvid, name="bench_camvid_dinov2", backbone="dinov2_s_focus", crop=(126, 168), eval_size=(168, 224), iterations=250,
+                  targets=(*_camvid.targets[:2], *(t for t in _camvid.targets[2:] if domain_label(t).split(":")[0] in
+                           ("gaussian_noise", "motion_blur", "fog", "brightness", "contrast"))))
+EXPERIMENTS["camvid_dinov2"] = Experiment(
+    _dinov2, "day", EXPERIMENTS["camvid"].search, ("none", "rein zero", "causal_tune zero", "no filter zero", "flat filter zero",
+    "shuffled filter zero", "random backbone"), {"corruptions": _rows(_dinov2, 2)}, _FRAMES, multiples=(.01, .1, 1.))
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0ffee32
 _driving = replace(RECIPES["c2acdc_512"], targets=(*RECIPES["c2acdc_512"].targets, *RECIPES["c2bm_512"].targets))
@@ -215,7 +224,7 @@ def search_learning_rates(e: Experiment, recipe: Recipe, # what is searched for,
     recipe = replace(recipe, lr=float(of_head.value[of_head.best].item()))
     families = lr_families(compared)
     if not families: return of_head
-    return pd.concat([of_head, search_lr(recipe, families, LR_MULTIPLES, folder, root, jobs)], ignore_index=True)
+    return pd.concat([of_head, search_lr(recipe, families, e.multiples or LR_MULTIPLES, folder, root, jobs)], ignore_index=True)
 
 # %% ../../nbs/07_compare/03_experiments.ipynb #c0fe0061
 def apply_learning_rates(compared: dict, # label -> recipe fields, of `comparison_variants`

@@ -30,7 +30,8 @@ __all__ = ['WORKER_ENV', 'TIMED_ADAPTERS', 'ADAPTER_SIZES', 'TIMED_STEPS', 'CONV
 
 # %% ../../nbs/07_compare/02_grid.ipynb #83fc0450
 from ..adapters.base import TokenAdapter, create_adapter
-from ..models.backbones import compile_blocks, model_stages
+from ..models.acceleration import compile_blocks
+from ..models.pretrained import model_stages
 from ..data.converters import CONVERTERS, Job, run_jobs
 from ..core.reproducibility import code_version
 from ..data.datasets import load_dataset
