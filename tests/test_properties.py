@@ -247,8 +247,8 @@ WEIGHTS = ("lora", "soma", "full")
 tokenwise = st.sampled_from(TOKEN)
 
 def test_every_adapter_is_looked_at():
-    assert {spec.partition(":")[0] for spec in TOKEN} | set(WEIGHTS) == set(ADAPTERS)
-    assert {"described", "released"} == set(ADAPTERS["causal_tune"])
+    assert {spec.partition(":")[0] for spec in TOKEN} | set(WEIGHTS) == set(ADAPTERS.names())
+    assert {"described", "released"} == set(ADAPTERS["causal_tune"].names())
 
 def adapter_of(spec, seed, **options):
     torch.manual_seed(seed)
