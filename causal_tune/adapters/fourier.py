@@ -6,7 +6,8 @@
 from __future__ import annotations
 import torch
 from torch import Tensor
-from ..spectra.dct import cached_unless_exporting, grid_to_tokens, is_exporting, tokens_to_grid
+from ..core.caching import cached_unless_exporting, is_exporting
+from ..spectra.dct import grid_to_tokens, tokens_to_grid
 
 # %% auto #0
 __all__ = []

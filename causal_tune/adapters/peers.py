@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from ..core.registry import Registry
-from ..spectra.dct import is_exporting
+from ..core.caching import is_exporting
 from .base import ADAPTERS, LearnableTokens, TokenAdapter, attend, refine, zero_init
 from .fourier import from_polar, mirror_counts, own_mirrors, to_polar
 from .lowrank import lowrank_attention

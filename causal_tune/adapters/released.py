@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from ..core.checks import short_repr
-from ..spectra.dct import dct2, is_exporting
+from ..core.caching import is_exporting
+from ..spectra.dct import dct2
 from ..spectra.bands import PiecewiseBand, gain_like
 from .base import LearnableTokens, TokenAdapter, attend, refine, zero_init
 from .causal import CAUSAL_TUNE_VARIANTS
