@@ -8,10 +8,9 @@ import math
 from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
-from ..core.caching import cached_unless_exporting, is_exporting
 from ..core.checks import check_range, check_value
 from ..core.registry import Registry, parse_spec
-from .dct import dct2, idct2
+from .dct import cached_unless_exporting, dct2, idct2, is_exporting
 
 # %% auto #0
 __all__ = ['BANDS', 'radial_frequency', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand',

@@ -4,13 +4,29 @@
 
 # %% ../../nbs/01_spectra/01_dct.ipynb #9732bf84
 from __future__ import annotations
+from functools import lru_cache, wraps
 import torch
 from torch import Tensor
 from einops import rearrange
-from ..core.caching import cached_unless_exporting, is_exporting
 
 # %% auto #0
 __all__ = ['dct_matrix', 'dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
+
+# %% ../../nbs/01_spectra/01_dct.ipynb #5b86d466
+#| code-fold: true
+def is_exporting() -> bool:
+    "Whether a model is being exported: sizes are symbols then, and tensors hold no numbers."
+    return getattr(torch.compiler, "is_exporting", lambda: False)()  # torch knows it from 2.7 on
+
+def cached_unless_exporting(maxsize: int # results that are kept
+):
+    "Decorator: `lru_cache`, but while a model is exported everything is made anew and nothing kept."
+    def decorate(make):
+        cached = lru_cache(maxsize)(make)
+        @wraps(make)
+        def call(*args, **options): return (make if is_exporting() else cached)(*args, **options)
+        return call
+    return decorate
 
 # %% ../../nbs/01_spectra/01_dct.ipynb #ee9db792
 @cached_unless_exporting(maxsize=64)
