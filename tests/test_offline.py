@@ -83,12 +83,12 @@ def numbers(page, **state): # gain, shares, radial curve of a state
 @pytest.mark.parametrize("name", ["dog", "gaussian", "piecewise", "ideal", "butterworth", "learnable", "none"])
 def test_numbers_are_those_of_python(page, lab, name, cuts, keep_dc):
     from causal_tune.research.figures import gain_curve
-    from causal_tune.spectra.energy import by_zone, suppressed
-    from causal_tune.lab.widget import band_of
-    band, energy = band_of(name, cuts, 3, keep_dc), lab.seen.spectra.energy
+    from causal_tune.spectra.energy import zone_shares, suppressed_share
+    from causal_tune.lab.widget import make_band
+    band, energy = make_band(name, cuts, 3, keep_dc), lab.seen.spectra.energy
     gain, shares, curve, profile = numbers(page, filter=name, cuts=list(cuts), order=3, keep_dc=keep_dc)
     np.testing.assert_allclose(np.reshape(gain, lab.grid), band(*lab.grid).detach().numpy(), atol=2e-6)
-    ours = np.stack([suppressed(energy, band), *by_zone(energy, band).values()])
+    ours = np.stack([suppressed_share(energy, band), *zone_shares(energy, band).values()])
     np.testing.assert_allclose(shares, ours, atol=2e-4)
     r, y = gain_curve(band)
     np.testing.assert_allclose(curve["x"], r, atol=1e-6)
@@ -103,11 +103,11 @@ def shares_without_dc(energy):
 
 @pytest.mark.browser
 def test_differences_are_those_of_python(page, lab):
-    from causal_tune.spectra.energy import relative_change
+    from causal_tune.spectra.energy import energy_change_db
     a, b = lab.seen.spectra.energy[2, 5], lab.seen.spectra.energy[0, 5]
     page.evaluate("lab.set({ domain: 'night', reference: 'clear', layer: 5 })")
     decibels, points = (np.reshape(page.evaluate(f"lab.change({share})"), lab.grid) for share in ("false", "true"))
-    np.testing.assert_allclose(decibels, relative_change(a, b), atol=2e-3)
+    np.testing.assert_allclose(decibels, energy_change_db(a, b), atol=2e-3)
     np.testing.assert_allclose(points, 100 * (shares_without_dc(a) - shares_without_dc(b)), atol=.01)
 
 
@@ -115,13 +115,13 @@ def test_differences_are_those_of_python(page, lab):
 def test_kept_features_are_those_of_python(page, lab):
     import base64, io, torch
     from PIL import Image
-    from causal_tune.spectra.bands import split
+    from causal_tune.spectra.bands import split_by_band
     from causal_tune.research.figures import pca_picture
     page.evaluate("lab.set({ filter: 'dog', cuts: [.2, .7], domain: 'night', layer: 4, image: 1 })")
     page.wait_for_timeout(400)
     sources = page.evaluate("[...document.querySelectorAll('[data-view=features] canvas')].map(c => c.toDataURL())")
     z = torch.from_numpy(lab.seen.maps["night"][1, 4].astype(np.float32))
-    for source, part in zip(sources, (z, *split(z, lab.band)), strict=False):
+    for source, part in zip(sources, (z, *split_by_band(z, lab.band)), strict=False):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))).convert("RGB"), float)
         assert np.abs(shown - pca_picture(part, lab.seen.limits[4])).max() <= 8  # of 255
     assert len(sources) == 4  # before, kept, removed, norms
@@ -221,14 +221,14 @@ def test_everything_answers_to_a_keyboard(page):
 
 @pytest.mark.browser
 def test_the_last_domain_stays_and_wrong_edges_are_explained(page):
-    from causal_tune.lab.widget import band_of
+    from causal_tune.lab.widget import make_band
     page.evaluate("lab.set({ domains: ['fog'] })")
     page.wait_for_timeout(100)
     page.get_by_role("button", name="fog", exact=True).click()
     assert page.evaluate("lab.S.domains") == ["fog"]
     before = page.evaluate("lab.gain()")
     page.evaluate("lab.set({ filter: 'piecewise', cuts: [1.1, 1.2] })")
-    with pytest.raises(ValueError) as said: band_of("piecewise", (1.1, 1.2))
+    with pytest.raises(ValueError) as said: make_band("piecewise", (1.1, 1.2))
     assert page.locator(".ct-about.ct-wrong").inner_text() == str(said.value) and page.evaluate("lab.gain()") == before
     page.evaluate("lab.set({ filter: 'dog', cuts: [.2, .7] })")
     assert "coefficients" in page.locator(".ct-about:not(.ct-wrong)").inner_text()

@@ -52,7 +52,7 @@ def gradients(recipe, folder):
         patch.setattr(Stream, "__getitem__", partly_labelled)
         patch.setattr(torch.optim.AdamW, "step", noted)
         patch.setattr(Segmentor, "loss", named)
-        if recipe.accumulate > 1: patch.setattr(training, "steps_a_look", lambda device: 2)  # as on a device
+        if recipe.accumulate > 1: patch.setattr(training, "loss_check_interval", lambda device: 2)  # as on a device
         train(recipe, folder)
     return seen
 

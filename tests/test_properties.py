@@ -231,11 +231,11 @@ def test_wavelets_and_phases_there_and_back(h, w, seed):
     close(peers.inverse_haar(low, high, h), x, scale=5)
     assert (low.square().sum() + high.square().sum()).item() == pytest.approx(x.square().sum().item(), rel=1e-4)
     tokens = normal(seed, 2, h * w, 3)
-    amplitude, phase = peers.apart(tokens, (h, w))
+    amplitude, phase = peers.to_polar(tokens, (h, w))
     own = peers._own_mirrors((h, w), phase)
     waves = amplitude, own * phase, ~own * phase
-    close(peers.from_half_spectrum(*peers.from_waves(*waves), (h, w)), tokens, scale=5)
-    close(peers.together(tokens, *waves, 1., (amplitude, phase), (h, w)), tokens, scale=5)
+    close(peers.irfft2_tokens(*peers.refined_parts(*waves), (h, w)), tokens, scale=5)
+    close(peers.from_polar(tokens, *waves, 1., (amplitude, phase), (h, w)), tokens, scale=5)
     assert (amplitude >= 0).all() and phase.abs().max() <= np.pi + 1e-6
 
 
@@ -472,13 +472,13 @@ OF_FIELD = dict(
     targets=st.lists(st.sampled_from(R.toy_targets(3)), unique=True).map(tuple), eval_size=size, window=size)
 changes = st.fixed_dictionaries({}, optional=OF_FIELD)
 
-def recipe_of(changes): return R.check(dataclasses.replace(R.Recipe(), **changes))
+def recipe_of(changes): return R.check_recipe(dataclasses.replace(R.Recipe(), **changes))
 
 @given(changes)
 def test_recipes_there_and_back(changes):
     recipe = recipe_of(changes)
-    assert R.from_dict(R.to_dict(recipe)) == recipe
-    assert R.from_dict(json.loads(json.dumps(R.to_dict(recipe)))) == recipe
+    assert R.recipe_from_dict(R.recipe_to_dict(recipe)) == recipe
+    assert R.recipe_from_dict(json.loads(json.dumps(R.recipe_to_dict(recipe)))) == recipe
 
 
 def typed(value): # as somebody would type it
@@ -489,7 +489,7 @@ def typed(value): # as somebody would type it
 @given(changes)
 def test_fields_are_read_as_they_are_typed(changes):
     for name, value in changes.items():
-        if value is not None: assert R.read_field(name, typed(value)) == value
+        if value is not None: assert R.parse_field(name, typed(value)) == value
 
 
 FIELDS = [f.name for f in dataclasses.fields(R.Recipe)]
@@ -497,13 +497,13 @@ FIELDS = [f.name for f in dataclasses.fields(R.Recipe)]
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=5), anything, max_size=3))
 @settings(max_examples=8 * settings().max_examples)
 def test_any_dict_is_a_recipe_or_one_line(given):
-    recipe = in_one_line(R.from_dict, given)
-    if recipe is not None: assert R.from_dict(json.loads(json.dumps(R.to_dict(recipe)))) == recipe
+    recipe = in_one_line(R.recipe_from_dict, given)
+    if recipe is not None: assert R.recipe_from_dict(json.loads(json.dumps(R.recipe_to_dict(recipe)))) == recipe
 
 
 @given(st.sampled_from(FIELDS), known | st.text(max_size=9))
 @settings(max_examples=4 * settings().max_examples)
-def test_any_text_is_a_field_or_one_line(name, text): in_one_line(R.read_field, name, text)
+def test_any_text_is_a_field_or_one_line(name, text): in_one_line(R.parse_field, name, text)
 
 
 # --- scores ------------------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def smaller(world, monkeypatch):
     "In that folder, with the recipes and models above."
     from causal_tune.models import backbones
     from causal_tune.cli import commands as cli
-    from causal_tune.training.loop import recipe as recipes
+    from causal_tune.training import recipe as recipes
     asked = recipes.get_recipe
     def fewer(name, /, **overrides):
         recipe = replace(asked(name, **overrides), **FEWER)
@@ -108,7 +108,7 @@ def smaller(world, monkeypatch):
     for module in (cli, recipes): monkeypatch.setattr(module, "get_recipe", fewer)
     for name in ("dinov2_s", "dinov2_l", ORIGINAL): monkeypatch.setitem(backbones.PRESETS, name, ("stand_in", backbones.PATCH_16))
     opened = []
-    monkeypatch.setattr(cli, "become", opened.append)
+    monkeypatch.setattr(cli, "exec_replace", opened.append)
     monkeypatch.delenv("CAUSAL_TUNE_DATA", raising=False)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.chdir(world)

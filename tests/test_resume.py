@@ -306,18 +306,18 @@ def test_killed_at_any_time_and_taken_up_again(running, recipe, tmp_path):
     "Its folder is its own while it lives; its workers end with it; no line of the log before the state is missing, twice."
     with pytest.raises(OSError, match=f"run is in use by process {running.pid} since"): train(recipe, tmp_path / "run")
     workers = children(running.pid)
-    assert len(workers) == 2 and all(map(files.running, workers))
+    assert len(workers) == 2 and all(map(files.is_process_running, workers))
     running.kill()
     running.wait()
     limit = time.time() + 20
-    while any(map(files.running, workers)) and time.time() < limit: time.sleep(.1)
-    assert not any(map(files.running, workers))
+    while any(map(files.is_process_running, workers)) and time.time() < limit: time.sleep(.1)
+    assert not any(map(files.is_process_running, workers))
     for _ in range(2):
         at = saved_at(tmp_path / "run")
         assert iterations(tmp_path / "run")[:at] == [str(i) for i in range(at)]
         Log(tmp_path / "run", at)  # as a run that is killed before its first step
     assert iterations(tmp_path / "run") == [str(i) for i in range(at)]
-    with files.held(tmp_path / "run"): pass
+    with files.folder_lock(tmp_path / "run"): pass
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are listed by Linux")

@@ -36,7 +36,7 @@ def recipe(weights):
 
 
 @pytest.fixture
-def late(monkeypatch): monkeypatch.setattr(training, "steps_a_look", lambda device: 3)
+def late(monkeypatch): monkeypatch.setattr(training, "loss_check_interval", lambda device: 3)
 
 
 def losses(folder): return [float(row["loss"]) for row in csv.DictReader((folder / "log.csv").open())]
@@ -144,7 +144,7 @@ def test_compiled_is_the_same_run(recipe, tmp_path, monkeypatch):
 
 def test_processes_are_asked_for_objects_once(recipe, tmp_path, monkeypatch):
     "Before the first step and after the last, and not at each: that would wait for all of them."
-    asked, ask = [], training.from_all
-    monkeypatch.setattr(training, "from_all", lambda find: asked.append(1) or ask(find))
+    asked, ask = [], training.gather_from_all
+    monkeypatch.setattr(training, "gather_from_all", lambda find: asked.append(1) or ask(find))
     train(replace(recipe, iterations=4), tmp_path)
     assert len(asked) == 3  # is it finished, where does it go on, was anyone asked to stop

@@ -4,174 +4,144 @@
 
 # %% ../../nbs/05_training/01_recipe.ipynb #aa275579
 from __future__ import annotations
-import re
+import json, re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from ..core.registry import Registry, check_range, check_value, format_spec, short_repr, unknown_name
+from pathlib import Path
+from ..core.checks import check_range, check_value, short_repr, unknown_name
+from ..core.registry import Registry, format_spec
 from ..data.corruptions import CORRUPTIONS
 
 # %% auto #0
-__all__ = ['COUNT_RANGE', 'SIDE_RANGE', 'MAX_STEP_PIXELS', 'RECIPES', 'recipe_field', 'check_recipe', 'run_name',
-           'check_precision', 'Recipe', 'list_recipes', 'get_recipe', 'toy_targets', 'corruption_targets', 'with_size',
-           'parse_field', 'recipe_to_dict', 'nonempty_fields', 'recipe_from_dict', 'changed_fields']
+__all__ = ['COUNT_RANGE', 'SIDE_RANGE', 'MAX_STEP_PIXELS', 'RECIPES', 'recipe_field', 'Recipe', 'check_recipe', 'run_name',
+           'check_precision', 'list_recipes', 'get_recipe', 'toy_targets', 'corruption_targets', 'with_size',
+           'parse_field', 'recipe_to_yaml', 'recipe_from_yaml', 'read_recipe', 'recipe_to_dict', 'nonempty_fields',
+           'recipe_from_dict', 'changed_fields']
 
 # %% ../../nbs/05_training/01_recipe.ipynb #58f49bfa
 def recipe_field(default, # of the field
-           help: str, # one line that says what it is
-           within: tuple | None = None, # smallest and largest number; or the texts that it may be
-           *, group: str, # "data", "model", "training" or "evaluation"
-           decides: str = "weights", # what another value changes: "weights", "scores" alone, or "nothing"
-): # the field
-    "A field of a recipe, with what a command line says about it, and which values it can have."
+                 help: str, # one line that says what it is
+                 within: tuple | None = None, # smallest and largest number, or the allowed words
+                 *, group: str, # "data", "model", "training" or "evaluation": where it is displayed
+                 decides: str = "weights", # what another value changes: "weights", "scores" alone, or "nothing"
+): # a dataclass field
+    "A field of a recipe, with the description and the bounds that a command line shows."
     return field(default=default, metadata=dict(help=help, within=within, group=group, decides=decides))
 
-# %% ../../nbs/05_training/01_recipe.ipynb #c28042f2
-COUNT_RANGE = (1, 10 ** 9) # how often something is done
-SIDE_RANGE = (8, 16_384) # of what a model sees, in pixels
-MAX_STEP_PIXELS = 10 ** 9 # pixels of the images of a step, which with their labels take 11 bytes each
-_PAIRS = "crop", "scale", "img_size", "eval_size", "window", "stride" # the first two must be there
-
-def check_recipe(r: Recipe) -> Recipe: # the same, if its values make sense
-    "ValueError for values that no run can have."
-    for f in fields(r):
-        value = check_value(f.name, getattr(r, f.name), f.type, f.default)
-        if f.metadata["within"] and value is not None: _check_within(f.name, value, f.metadata["within"])
-    for name in _PAIRS:
-        value = getattr(r, name)
-        if len(value) != 2 and (value or name in _PAIRS[:2]): raise ValueError(f"{name}={value}: give two numbers, such as 96x128.")
-    if r.scale[0] > r.scale[1]: raise ValueError(f"scale={r.scale}: give the smaller number first, such as 0.5 2.")
-    if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
-        raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
-    _check_step(r)
-    _check_course(r)
-    _check_run_name(r.name)
-    return r
-
-# %% ../../nbs/05_training/01_recipe.ipynb #4175c144
-def _check_within(name, value, within):
-    if isinstance(within[0], str):
-        if value not in within: raise unknown_name(name, value, within)
-        return
-    for number in value if isinstance(value, tuple) else [value]: check_range(name, number, *within)
-
-def _check_step(r): # a process loads it whole
-    pixels = r.crop[0] * r.crop[1] * r.batch_size * r.accumulate
-    if pixels > MAX_STEP_PIXELS:
-        raise ValueError(f"crop={r.crop}, batch_size={r.batch_size} and accumulate={r.accumulate} make {pixels:.2g} pixels a step; "
-                         f"give smaller ones, for at most {MAX_STEP_PIXELS:.2g}.")
-
-def _check_run_name(name): # it becomes that of a folder
-    if not re.fullmatch(r"[\w+=,()-][\w .+=,()-]{0,79}", name):
-        raise ValueError(f"name={short_repr(name)}: give 1 to 80 letters, digits and signs of . _ - + = , ( ) as the name of a run's folder.")
-
-def run_name(r: Recipe) -> str: # such as "demo-rein-42"
-    "What the folder of a run is called if nobody says."
-    adapter = re.sub(r"[^\w.+=,-]", "_", r.adapter)[:80] # options may follow its name
-    return f"{r.name}-{adapter}-{r.seed}"
-
-# %% ../../nbs/05_training/01_recipe.ipynb #b2d0342a
-def _check_course(r): # of what changes while a run goes on
-    if r.decay_end is not None and r.decay_end > r.weight_decay: raise ValueError(
-        f"decay_end={r.decay_end}: weight decay can only fade, from weight_decay={r.weight_decay}; give at most that.")
-    if r.ema_from is not None and r.ema_from >= r.iterations: raise ValueError(
-        f"ema_from={r.ema_from}: the run ends after {r.iterations} iterations, so nothing would be averaged; give a smaller one.")
-
-# %% ../../nbs/05_training/01_recipe.ipynb #aa57bd61
-def check_precision(precision: str, # of a recipe
-                    device: str, # "cpu", "cuda", ...
-) -> None:
-    "ValueError where a device cannot compute in a precision."
-    if precision == "fp16" and device == "cpu":
-        raise ValueError("precision='fp16' needs a GPU, and this runs on the processor; give bf16 or no.")
-
-# %% ../../nbs/05_training/01_recipe.ipynb #741c273b
 _data = partial(recipe_field, group="data")
+_model = partial(recipe_field, group="model")
+_training = partial(recipe_field, group="training")
+_evaluation = partial(recipe_field, group="evaluation", decides="scores")
+
+COUNT_RANGE = (1, 10 ** 9) # of iterations
+SIDE_RANGE = (8, 16_384) # of images that a model sees, in pixels
+MAX_STEP_PIXELS = 10 ** 9 # of the images of one step; with their labels each pixel takes 11 bytes
 
 @dataclass(frozen=True)
-class _Data:
-    "Which images are trained on, watched and reported on."
+class Recipe:
+    "Everything that determines a run. Raises ValueError for values that no run can have."
     name: str = _data("custom", "what the run is called", decides="nothing")
     train: str = _data("toyscapes:domain=clear,split=train,n=256", "data set to train on")
-    validate: str = _data("", "source data set to watch, never a target", decides="nothing")
+    validate: str = _data("", "source data set to validate on, never a target", decides="nothing")
     targets: tuple[str, ...] = _data((), "data sets to report on", decides="scores")
     cache: str = _data("", "folder in which frames of files are kept decoded; none if empty", decides="nothing")
 
-# %% ../../nbs/05_training/01_recipe.ipynb #0145cd91
-_model = partial(recipe_field, group="model")
-
-@dataclass(frozen=True)
-class _Model(_Data):
-    "What is frozen and what is tuned."
     backbone: str = _model("toy_vit", "frozen model: a preset, or timm's name")
     weights: str = _model("", "file of backbone weights, or random; found if empty")
     img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty", SIDE_RANGE)
-    attention: str = _model("sdpa", "or xformers, on CUDA", ("sdpa", "xformers"), decides="nothing")
+    attention: str = _model("sdpa", "attention kernel: sdpa, or xformers (CUDA only)", ("sdpa", "xformers"), decides="nothing")
     head: str = _model("dpt", "segmentation head")
     adapter: str = _model("none", "what is tuned in the backbone")
     init: str | None = _model(None, "start of the adapter: scale, zero")
-    band: str | None = _model(None, "filter of causal_tune, such as dog:low=.2; or one for each stage, with spaces between")
-    head_band: str | None = _model(None, "filter of what the head reads; or one for each of its four levels")
+    band: str | None = _model(None, "filter of causal_tune, such as dog:low=.2; or one for each stage, separated by spaces")
+    head_band: str | None = _model(None, "filter of the features that the head reads; or one for each of its four levels")
     variant: str | None = _model(None, "causal_tune, set: described or released")
     residual: str | None = _model(None, "causal_tune: add or replace")
     num_tokens: int | None = _model(None, "learnable tokens of each block", (2, 10_000))
     rank: int | None = _model(None, "rank of the learnable tokens", (1, 10_000))
 
-    def adapter_options(self) -> dict: # those that the recipe sets
-        names = "variant", "init", "band", "residual", "num_tokens", "rank"
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
-
-# %% ../../nbs/05_training/01_recipe.ipynb #31b3a627
-_training = partial(recipe_field, group="training")
-
-@dataclass(frozen=True)
-class _Images(_Model):
-    "How training images are augmented."
     crop: tuple[int, ...] = _training((96, 128), "height, width of training images", (16, 8192))
-    scale: tuple[float, ...] = _training((.5, 2.), "short side, as multiple of the crop's", (.01, 100.))
-    antialias: bool = _training(True, "average pixels where training images shrink")
-    cat_max_ratio: float = _training(.75, "another crop while a class has this share", (0., 1.))
+    scale: tuple[float, ...] = _training((.5, 2.), "range of the short side, as multiple of the crop's", (.01, 100.))
+    antialias: bool = _training(True, "average pixels when training images are reduced")
+    cat_max_ratio: float = _training(.75, "draw another crop while a class covers this share", (0., 1.))
     color: bool = _training(True, "photometric distortion of training images")
     style: str | None = _training(None, "frequency augmentation of training images: spurious, amplitude")
-
-# %% ../../nbs/05_training/01_recipe.ipynb #c0ffee12
-@dataclass(frozen=True)
-class _Training(_Images):
-    "By which steps the weights move."
     iterations: int = _training(1000, "optimiser steps", COUNT_RANGE)
     batch_size: int = _training(8, "images per step and process", (1, 65_536))
     accumulate: int = _training(1, "batches per optimiser step", (1, 65_536))
     lr: float = _training(1e-4, "peak learning rate, of the head", (1e-12, 1e3))
-    adapter_lr: float = _training(1., "rate of the adapter, as multiple of lr", (1e-6, 1e6))
-    backbone_lr: float = _training(1., "rate of the backbone's own weights where they are trained, as multiple of lr", (1e-6, 1e6))
-    weight_decay: float = _training(.05, "but none for norms and tokens", (0., 1e3))
+    adapter_lr: float = _training(1., "learning rate of the adapter, as multiple of lr", (1e-6, 1e6))
+    backbone_lr: float = _training(1., "learning rate of the backbone's own weights where they are trained, as multiple of lr", (1e-6, 1e6))
+    weight_decay: float = _training(.05, "weight decay; none for norms and tokens", (0., 1e3))
     warmup: int = _training(0, "steps of linear warm-up", (0, 10 ** 9))
-    power: float = _training(.9, "of the polynomial decay to zero", (.001, 100.))
-    decay_end: float | None = _training(None, "weight decay at the end, on half a cosine; soma: 1e-5", (0., 1e3))
+    power: float = _training(.9, "power of the polynomial decay to zero", (.001, 100.))
+    decay_end: float | None = _training(None, "weight decay at the end, reached on half a cosine; soma: 1e-5", (0., 1e3))
     ema_from: int | None = _training(None, "steps after which weights are averaged; soma: 12000", (0, 10 ** 9))
     ema_momentum: float = _training(2e-4, "share of the newest weights in their average", (1e-6, 1.))
-    precision: str = _training("no", "or bf16, fp16: mixed precision", ("no", "bf16", "fp16"))
+    precision: str = _training("no", "mixed precision: no, bf16 or fp16", ("no", "bf16", "fp16"))
     seed: int = _training(42, "of initial weights and training data", (0, 2 ** 32 - 1))
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
-    checkpointing: bool = _training(False, "compute blocks again on the way back: less memory, more time", decides="nothing")
+    checkpointing: bool = _training(False, "gradient checkpointing: less memory, more time", decides="nothing")
     compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
     save_every: int = _training(200, "steps between resumable checkpoints", COUNT_RANGE, decides="nothing")
 
-# %% ../../nbs/05_training/01_recipe.ipynb #5ab0f994
-_evaluation = partial(recipe_field, group="evaluation", decides="scores")
-
-@dataclass(frozen=True)
-class Recipe(_Training):
-    "All that determines a run, in one flat object; ValueError for values that no run can have."
-    eval_every: int = _evaluation(0, "steps between validations, 0: never", (0, 10 ** 9), decides="nothing")
+    eval_every: int = _evaluation(0, "steps between validations; 0: never", (0, 10 ** 9), decides="nothing")
     eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", SIDE_RANGE)
     window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image", SIDE_RANGE)
     stride: tuple[int, ...] = _evaluation((), "step of the window; two thirds if empty", (1, 16_384))
-    eval_batch: int = _evaluation(8, "images that the model sees together, or windows of one", (1, 4096), decides="nothing")
+    eval_batch: int = _evaluation(8, "images per forward pass, or windows of one image", (1, 4096), decides="nothing")
     eval_workers: int = _evaluation(0, "processes that load images", (0, 512), decides="nothing")
     eval_precision: str = _evaluation("", "no or bf16; that of the training if empty", ("", "no", "bf16"))
 
     def __post_init__(self): check_recipe(self)
+
+    def adapter_options(self) -> dict: # without those that are None
+        "The options of the adapter that the recipe sets."
+        names = "variant", "init", "band", "residual", "num_tokens", "rank"
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+# %% ../../nbs/05_training/01_recipe.ipynb #c28042f2
+_SIZES = "crop", "scale", "img_size", "eval_size", "window", "stride" # two numbers each; all but the first two may be empty
+
+def check_recipe(r: Recipe) -> Recipe: # the same
+    "Raise ValueError for values that no run can have, alone or together."
+    for f in fields(r):
+        value = check_value(f.name, getattr(r, f.name), f.type, f.default)
+        within = f.metadata["within"]
+        if not within or value is None: continue
+        if isinstance(within[0], str):
+            if value not in within: raise unknown_name(f.name, value, within)
+        else:
+            for number in value if isinstance(value, tuple) else [value]: check_range(f.name, number, *within)
+    for name in _SIZES:
+        value = getattr(r, name)
+        if len(value) != 2 and (value or name in _SIZES[:2]): raise ValueError(f"{name}={value}: give two numbers, such as 96x128.")
+    if r.scale[0] > r.scale[1]: raise ValueError(f"scale={r.scale}: give the smaller number first, such as 0.5 2.")
+    if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
+        raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
+    pixels = r.crop[0] * r.crop[1] * r.batch_size * r.accumulate
+    if pixels > MAX_STEP_PIXELS:
+        raise ValueError(f"crop={r.crop}, batch_size={r.batch_size} and accumulate={r.accumulate} make {pixels:.2g} pixels a step; "
+                         f"give smaller ones, for at most {MAX_STEP_PIXELS:.2g}.")
+    if r.decay_end is not None and r.decay_end > r.weight_decay: raise ValueError(
+        f"decay_end={r.decay_end}: weight decay can only fade, from weight_decay={r.weight_decay}; give at most that.")
+    if r.ema_from is not None and r.ema_from >= r.iterations: raise ValueError(
+        f"ema_from={r.ema_from}: the run ends after {r.iterations} iterations, so nothing would be averaged; give a smaller one.")
+    if not re.fullmatch(r"[\w+=,()-][\w .+=,()-]{0,79}", r.name): # it becomes the name of a folder
+        raise ValueError(f"name={short_repr(r.name)}: give 1 to 80 letters, digits and signs of . _ - + = , ( ) as the name of a run's folder.")
+    return r
+
+def run_name(r: Recipe) -> str: # such as "demo-rein-42"
+    "The default name of a run's folder."
+    adapter = re.sub(r"[^\w.+=,-]", "_", r.adapter)[:80] # options may follow its name
+    return f"{r.name}-{adapter}-{r.seed}"
+
+def check_precision(precision: str, # of a recipe
+                    device: str, # "cpu", "cuda", ...
+) -> None:
+    "Raise ValueError if a device cannot compute in a precision. This is the one value that depends on the machine."
+    if precision == "fp16" and device == "cpu":
+        raise ValueError("precision='fp16' needs a GPU, and this runs on the CPU; give bf16 or no.")
 
 # %% ../../nbs/05_training/01_recipe.ipynb #bd6fa8a1
 RECIPES = Registry("recipe")
@@ -180,12 +150,13 @@ def list_recipes() -> list[str]:
     "Names that `get_recipe` knows."
     return list(RECIPES)
 
-def get_recipe(name: str, # one of `RECIPES`
-               /, **overrides, # fields to replace, its own name too
+def get_recipe(name: str, # one of `list_recipes()`, or the path of a .yaml file
+               /, **overrides, # fields to replace, even its own name
 ) -> Recipe:
-    "A named recipe with some of its fields replaced; ValueError for unknown names and fields."
+    "A named recipe with some of its fields replaced. Raises ValueError for unknown names and fields, FileNotFoundError for a missing file."
     _check_names(overrides)
-    recipe = RECIPES[check_value("recipe", name, "str", "demo")]
+    is_file = str(check_value("recipe", str(name), "str", "demo")).lower().endswith((".yaml", ".yml"))
+    recipe = read_recipe(name) if is_file else RECIPES[check_value("recipe", name, "str", "demo")]
     if overrides.get("backbone", recipe.backbone) != recipe.backbone:
         recipe = replace(recipe, weights="") # that file holds another model's
     return replace(recipe, **overrides)
@@ -198,7 +169,7 @@ def _check_names(names) -> None:
 # %% ../../nbs/05_training/01_recipe.ipynb #033e775e
 def toy_targets(n: int, # scenes of each weather
 ) -> tuple[str, ...]: # five data sets
-    "The toy world's test scenes in each weather."
+    "The toy world's test scenes in each of the five weathers."
     return tuple(f"toyscapes:domain={d},split=test,n={n}" for d in ("clear", "fog", "night", "rain", "snow"))
 
 RECIPES["demo"] = Recipe(
@@ -209,7 +180,6 @@ RECIPES["camvid_day2dusk"] = Recipe(
     targets=("camvid:split=test,domain=day", "camvid:split=all,domain=dusk"), iterations=1000, lr=1e-3,
     scale=(.75, 2.25), eval_size=(144, 192), precision="bf16")
 
-# %% ../../nbs/05_training/01_recipe.ipynb #f886251d
 def _derive(base: str, # one of `RECIPES`
             name: str, # of the new one
             **changes): # fields that differ
@@ -238,8 +208,6 @@ _derive("camvid_day2dusk", "bench_camvid", backbone="lite0", crop=(96, 128), ite
         targets=("camvid:split=test,domain=day,n=60", _dusk, *corruption_targets(_day, 3)), **_small)
 _derive("bench_camvid", "bench_camvid_swapped", train="camvid:split=test,domain=day",
         targets=("camvid:split=train,domain=day,sequence=0016E5,n=60", _dusk))
-
-# %% ../../nbs/05_training/01_recipe.ipynb #c0fe0041
 _two = RECIPES["bench_camvid"].targets[:2] # day and dusk
 _derive("bench_camvid", "bench_camvid_short", iterations=100, targets=_two)
 _derive("bench_camvid", "bench_camvid_long", iterations=1000, targets=_two)
@@ -258,7 +226,6 @@ _BDD = with_size("720x1280", "bdd100k:split=val")
 _CITY = "cityscapes:split=val"
 _VISTAS = "mapillary:split=val"
 
-# %% ../../nbs/05_training/01_recipe.ipynb #ebafdf62
 RECIPES["c2acdc_512"] = Recipe(
     "c2acdc_512", train="cityscapes:split=train", validate=with_size("512x1024", _CITY)[0], targets=with_size("540x960", *_ACDC),
     backbone="dinov2_l", weights="checkpoints/dinov2_converted.pth", img_size=(512, 512), head="mask2former",
@@ -288,6 +255,10 @@ for _name in [f"{task}_{side}" for side in (512, 1024) for task in ("c2acdc", "c
 # %% ../../nbs/05_training/01_recipe.ipynb #a3c3d9a6
 def _switch(text): return dict(on=True, true=True, yes=True, off=False, false=False, no=False)[text.lower()]
 
+def _whole(text): # "40000", "4e4"
+    number = float(text)
+    return int(text) if re.fullmatch(r"\s*[+-]?[\d_]+\s*", text) else int(number) if number.is_integer() else int(text)
+
 def _numbers(text, kind): # "96x128", "0.5 2"
     for sign in "x,": text = text.lower().replace(sign, " ")
     return tuple(kind(part) for part in text.split())
@@ -295,49 +266,109 @@ def _numbers(text, kind): # "96x128", "0.5 2"
 _READERS = { # type of a field -> what reads it, what it expects
     "str": (str, "text"),
     "bool": (_switch, "on or off"),
-    "int": (int, "a whole number"),
+    "int": (_whole, "a whole number"),
     "float": (float, "a number such as 2e-4"),
     "tuple[str, ...]": (lambda text: tuple(text.split()), "names"),
     "tuple[int, ...]": (partial(_numbers, kind=int), "sizes such as 96x128"),
     "tuple[float, ...]": (partial(_numbers, kind=float), "sizes such as 96x128")}
 
-# %% ../../nbs/05_training/01_recipe.ipynb #3b977db4
 def parse_field(name: str, # of a recipe field
-               text: str, # as typed, such as "2e-4", "96x128", "off"
+                text: str, # as typed, such as "2e-4", "96x128", "off"
 ): # the value in the field's type
-    "A field's value from text; ValueError says what kind of value is expected."
+    "A field's value from text. Raises ValueError that says what kind of value is expected."
     _check_names([name])
     kinds = {f.name: f.type.removesuffix(" | None") for f in fields(Recipe)}
     reader, expected = _READERS[kinds[name]]
     try: return reader(text)
-    except (ValueError, KeyError): raise ValueError(f"{name}={short_repr(text)}: expected {expected}.") from None
+    except (ValueError, KeyError, OverflowError): raise ValueError(f"{name}={short_repr(text)}: expected {expected}.") from None
+
+# %% ../../nbs/05_training/01_recipe.ipynb #e134c26e
+def recipe_to_yaml(r: Recipe, # to be read again by `read_recipe`
+) -> str:
+    "A recipe as YAML, with the fields in groups and what each means."
+    def plain(text): return re.fullmatch(r"[A-Za-z/][\w./=+-]*", text) and text.lower() not in ("on", "off", "yes", "no", "true", "false", "null", "y", "n")
+    def written(value):
+        if isinstance(value, tuple): return f"[{', '.join(map(written, value))}]"
+        if isinstance(value, str): return value if plain(value) else json.dumps(value, ensure_ascii=False)
+        if isinstance(value, float): return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value)) # other readers take 1e-05 for a word
+        return json.dumps(value)
+    lines = []
+    for f in fields(r):
+        if not lines or f.metadata["group"] != group:
+            group = f.metadata["group"]
+            lines += ["", f"# {group}"]
+        line = f"{f.name}: {written(getattr(r, f.name))}"
+        lines.append(line if len(line) > 36 else f"{line:36}  # {f.metadata['help']}")
+    return "\n".join(lines[1:]) + "\n"
+
+def recipe_from_yaml(text: str) -> Recipe:
+    "The recipe that a YAML text describes. Raises ValueError that names the line."
+    import yaml
+    try: root = yaml.compose(text, yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if getattr(error, "problem_mark", None) else ""
+        raise ValueError(f"{line}this is not YAML ({getattr(error, 'problem', None) or short_repr(str(error))}).") from None
+    except RecursionError: raise ValueError("it is nested too deeply for a recipe.") from None
+    if not isinstance(root, yaml.MappingNode): raise ValueError("a recipe is a file of lines such as `lr: 1e-4`.")
+    base, values = None, {}
+    for key, node in root.value:
+        name = str(key.value)
+        try:
+            if name in values or name == "base" and base: raise ValueError(f"{short_repr(name)} is given twice; leave one out.")
+            if name == "base": base = RECIPES[str(node.value)]
+            else: values[name] = _from_node(name, node)
+        except ValueError as error: raise ValueError(f"line {key.start_mark.line + 1}: {error}") from None
+    base = base or Recipe()
+    if values.get("backbone", base.backbone) != base.backbone: base = replace(base, weights="") # that file holds another model's
+    return replace(base, **values)
+
+def _from_node(name, node): # of one field
+    _check_names([name])
+    kind = next(f.type for f in fields(Recipe) if f.name == name)
+    items = node.value if isinstance(node.value, list) else [node]
+    if not all(isinstance(getattr(item, "value", None), str) for item in items): raise ValueError(f"{name}: give one value, or a list of values.")
+    if kind.endswith("| None") and node.value in ("null", "~", "") and not node.style: return None
+    if items == [node]: return parse_field(name, node.value)
+    if not kind.startswith("tuple"): raise ValueError(f"{name}: give one value, not a list.")
+    if kind == "tuple[str, ...]": return tuple(item.value for item in items)
+    return parse_field(name, " ".join(item.value for item in items))
+
+def read_recipe(path # of a .yaml file
+) -> Recipe: # called as the file if it has no name
+    "The recipe in a YAML file. Raises FileNotFoundError, or ValueError that names the file and the line."
+    path = Path(path)
+    if not path.is_file(): raise FileNotFoundError(f"No recipe at {path}; `causal-tune train demo --print-config` prints one to begin with.")
+    if path.stat().st_size > 10 ** 6: raise ValueError(f"{path}: a recipe has less than a megabyte.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        recipe = recipe_from_yaml(text)
+        named = re.search(r"^name *:", text, re.M) or not re.fullmatch(r"[\w+=,()-][\w .+=,()-]{0,79}", path.stem)
+        return recipe if named else replace(recipe, name=path.stem)
+    except ValueError as error: raise ValueError(f"{path}: {error}") from None
 
 # %% ../../nbs/05_training/01_recipe.ipynb #a1d27fc3
-def recipe_to_dict(r: Recipe) -> dict: # plain values, lists for tuples
+def recipe_to_dict(r: Recipe) -> dict: # field -> number, text, truth value, None or list
     "A recipe as plain values."
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(r).items()}
 
 def nonempty_fields(r: Recipe) -> dict: # plain values
-    "The fields of a recipe that say something, for printing beside a result."
+    "The fields of a recipe that are not empty, for printing beside a result."
     return {name: value for name, value in recipe_to_dict(r).items() if value not in (None, "", [])}
 
 def recipe_from_dict(d: dict) -> Recipe:
-    "The recipe `recipe_to_dict` was made from; ValueError for fields or values that this version does not know."
+    "The recipe that `recipe_to_dict` was made from. Raises ValueError for fields or values that this version does not know."
     if not isinstance(d, dict): raise ValueError(f"A recipe is a dict of fields, not {short_repr(d)}.")
     _check_names(d)
     return Recipe(**{name: tuple(value) if isinstance(value, list) else value for name, value in d.items()})
 
-# %% ../../nbs/05_training/01_recipe.ipynb #21a878f4
 def changed_fields(old: dict, # plain values, perhaps of a version that had fewer fields
-            recipe: Recipe,
-            decides=("weights", "scores"), # the fields to compare
+                   recipe: Recipe,
+                   decides=("weights", "scores"), # the fields to compare
 ) -> list[str]: # names of fields
-    "The fields of a recipe that had another value, among those which decide something."
+    "The fields in which two recipes differ, among those that change the weights or the scores."
+    def same(a, b): # a damaged file may hold anything in place of a value
+        try: return bool(a == b)
+        except Exception: return False
     old = recipe_to_dict(Recipe()) | old
-    compared = [f.name for f in fields(Recipe) if f.metadata["decides"] in decides]
     new = recipe_to_dict(recipe)
-    return [name for name in compared if not _same(old[name], new[name])]
-
-def _same(old, new): # a damaged file holds anything in the place of a value
-    try: return bool(old == new)
-    except Exception: return False
+    return [f.name for f in fields(Recipe) if f.metadata["decides"] in decides and not same(old[f.name], new[f.name])]

@@ -204,7 +204,7 @@ def models(folder):
     recipe, segmentor, _ = run_of()
     seeds = [checkpoint_of(recipe, segmentor)] * 100 + make.hostile()
     return Reader(seeds, recipe_first, dict(
-        load_checkpoint=training.load_checkpoint, finished=lambda path: training.finished(path, recipe)), (".pt",), "checkpoint")
+        load_checkpoint=training.load_checkpoint, finished=lambda path: training.load_finished(path, recipe)), (".pt",), "checkpoint")
 
 
 def resumed(folder):
@@ -212,7 +212,7 @@ def resumed(folder):
     recipe, segmentor, optimizer = run_of()
     content = checkpoint_of(recipe, segmentor) | dict(optimizer=optimizer.state_dict())
     del content["classes"]
-    def restored(path): return training.restore(path, segmentor, optimizer, recipe)
+    def restored(path): return training.restore_run(path, segmentor, optimizer, recipe)
     return Reader([content] * 60 + make.hostile(), recipe_first, dict(restore=restored), (".pt",), "resume")
 
 
@@ -248,7 +248,7 @@ def measured(folder):
     from causal_tune.compare import experiments as quality
     from causal_tune.training.recipe import recipe_to_dict
     recipe, *_ = run_of()
-    quality.suggest_band = quality.load_dataset = quality.build = reached
+    quality.suggest_band = quality.load_dataset = quality.build_segmentor = reached
     seeds = [as_json(dict(band="ideal:low=0.2,high=0.7", recipe=recipe_to_dict(recipe)))]
     def band(path): return bands.create_band(quality.measure_band(recipe, path.parent).spec)
     return Reader(seeds, files(seeds), dict(measured_band=band), (".json",), "band")
@@ -273,7 +273,7 @@ def tables(folder):
         for name, table in lab.read_results(path.parent).items():
             for reference in table.reference.unique():
                 part = table[table.reference == reference]
-                lab.difference_plot(part, reference, lab.panels(part.domain.unique()), name)
+                lab.difference_plot(part, reference, lab.domains_to_draw(part.domain.unique()), name)
     reads = dict(read_table=results.read_table, read_results=shown)
     return Reader([make.TABLE], files([make.TABLE, make.LOG]), reads, (".csv",), "quality_toy_differences")
 
@@ -305,22 +305,22 @@ def specs(folder):
 
 
 def recipes(folder):
-    from causal_tune.training.loop import recipe as R
-    plain = R.to_dict(R.Recipe())
-    whole = [R.to_dict(r) for r in R.RECIPES.values()]
+    from causal_tune.training import recipe as R
+    plain = R.recipe_to_dict(R.Recipe())
+    whole = [R.recipe_to_dict(r) for r in R.RECIPES.values()]
     changes = [{name: v for name, v in r.items() if v != plain[name]} for r in whole]
-    def again(r): assert R.from_dict(json.loads(json.dumps(R.to_dict(r)))) == r, "another recipe, written and read again"
+    def again(r): assert R.recipe_from_dict(json.loads(json.dumps(R.recipe_to_dict(r)))) == r, "another recipe, written and read again"
     def named(changes): again(R.get_recipe("demo", **changes) if isinstance(changes, dict) else R.Recipe())
     return Reader(whole + changes, lambda rng, given: damage.damage_tree(rng, given, tensors),
-                  dict(from_dict=lambda d: again(R.from_dict(d)), get_recipe=named))
+                  dict(from_dict=lambda d: again(R.recipe_from_dict(d)), get_recipe=named))
 
 
 def fields(folder):
-    from causal_tune.training.loop import recipe as R
+    from causal_tune.training import recipe as R
     names = [f.name for f in R.fields(R.Recipe)]
     def read(line):
         name, _, value = line.partition(" ")
-        R.get_recipe("demo", **{name: R.read_field(name, value)})
+        R.get_recipe("demo", **{name: R.parse_field(name, value)})
     return Reader([f"{name} {value}" for name in names for value in make.FIELDS], text, dict(read_field=read))
 
 
