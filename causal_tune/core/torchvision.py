@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['builds_differ', 'repair_torchvision', 'import_torchvision']
 
-# %% ../../nbs/12_core/05_torchvision.ipynb #43e210b8
+# %% ../../nbs/12_core/05_torchvision.ipynb #d324b68b
 import importlib.util, re, sys
 from pathlib import Path
+from types import ModuleType
 
-# %% ../../nbs/12_core/05_torchvision.ipynb #b6372051
-_declared = [] # a declared operator lives as long as its Library object
-
+# %% ../../nbs/12_core/05_torchvision.ipynb #3573cb97
 def builds_differ() -> bool:
     "Whether a CPU build of torch is installed beside a torchvision built for CUDA."
     def version(package):
@@ -22,16 +21,14 @@ def builds_differ() -> bool:
     return bool(for_cpu and re.search(r"^__version__ = '[^']*\+cu", version("torchvision"), re.M))
 
 def repair_torchvision() -> None:
-    """Declare the operators that torchvision lacks beside a CPU build of torch; does nothing where the builds match.
+    """Let torchvision be imported beside a CPU build of torch; does nothing where the builds match. Nothing is imported here.
     It also works after an import of timm or torchvision has failed: the half-imported parts are dropped."""
     for package in ("torchvision", "timm", "segmentation_models_pytorch"):
         if package in sys.modules: continue
         for name in [name for name in sys.modules if name.startswith(f"{package}.")]: del sys.modules[name]
-    if _declared or "torchvision" in sys.modules or not builds_differ(): return
-    import torch
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"): library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _declared.append(library)
+    if "torchvision" in sys.modules or not builds_differ(): return
+    name = "torchvision._meta_registrations"
+    sys.modules[name] = ModuleType(name, "Empty: the operators that it describes do not exist here.")
 
 # %% ../../nbs/12_core/05_torchvision.ipynb #d6ab3ea4
 def import_torchvision():

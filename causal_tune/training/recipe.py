@@ -282,7 +282,7 @@ def parse_field(name: str, # of a recipe field
     try: return reader(text)
     except (ValueError, KeyError, OverflowError): raise ValueError(f"{name}={short_repr(text)}: expected {expected}.") from None
 
-# %% ../../nbs/05_training/01_recipe.ipynb #e134c26e
+# %% ../../nbs/05_training/01_recipe.ipynb #3a7f921d
 def recipe_to_yaml(r: Recipe, # to be read again by `read_recipe`
 ) -> str:
     "A recipe as YAML, with the fields in groups and what each means."
@@ -292,9 +292,9 @@ def recipe_to_yaml(r: Recipe, # to be read again by `read_recipe`
         if isinstance(value, str): return value if plain(value) else json.dumps(value, ensure_ascii=False)
         if isinstance(value, float): return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value)) # other readers take 1e-05 for a word
         return json.dumps(value)
-    lines = []
+    lines, group = [], None
     for f in fields(r):
-        if not lines or f.metadata["group"] != group:
+        if f.metadata["group"] != group:
             group = f.metadata["group"]
             lines += ["", f"# {group}"]
         line = f"{f.name}: {written(getattr(r, f.name))}"
