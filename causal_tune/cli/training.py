@@ -86,7 +86,7 @@ def merge_corruptions(targets) -> list[str]:
     forms = Counter(re.sub(r"(?<=corruption=)\w+", "*", target) for target in targets)
     return [f"{form}, {n} corruptions" if n > 1 else form for form, n in forms.items()]
 
-# %% ../../nbs/10_cli/03_training.ipynb #71b7bd7c
+# %% ../../nbs/10_cli/03_training.ipynb #143877f2
 def changed_args(args) -> str: # such as "--seeds 2 --lr 1e-3"
     "The options that decide what a comparison computes, as they were typed."
     words = []
@@ -98,8 +98,8 @@ def changed_args(args) -> str: # such as "--seeds 2 --lr 1e-3"
 @command("compare adapters on Toyscapes and write a report; no download, a few minutes", out_option("runs/demo"),
          argument("--seeds", metavar="N", type=integer_between(1, 1000), default=3, help="number of seeds (default: 3)"), fields=RECIPE_FIELDS)
 def run_demo(args):
-    from causal_tune.compare.demo import demo
-    demo(args.out, range(args.seeds), command=f"causal-tune demo {changed_args(args)}".strip(), **args.changes)
+    from causal_tune.compare import demo
+    demo.run_demo(args.out, range(args.seeds), command=f"causal-tune demo {changed_args(args)}".strip(), **args.changes)
 
 @command("compare all adapters and controls; resumes after an interruption",
          argument("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both); before any --field"),
