@@ -130,7 +130,7 @@ def start_page(source: Path) -> str:
 
 def lab_page(target: Path) -> None:
     "A small lab as a page of its own."
-    from causal_tune.lab.widget import open_lab
+    from causal_tune.lab.launch import open_lab
     open_lab(n=2).export_html(target)
 
 

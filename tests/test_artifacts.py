@@ -5,7 +5,8 @@ import numpy as np
 import causal_tune  # noqa: F401  # before timm
 from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from causal_tune.research.artifacts import artifact_report, blank_features, compare_artifacts, feature_statistics, outlier_table, plant_outliers
-from causal_tune.models.backbones import PRESETS, model_class, create_backbone, create_model
+from causal_tune.models.backbones import create_backbone
+from causal_tune.models.pretrained import PRESETS, create_model, model_class
 from causal_tune.research.observation import outlier_tokens
 
 VIT = dict(depth=3, embed_dim=48, num_heads=3)

@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 import causal_tune  # noqa: F401  # before timm
 import timm
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from causal_tune.models.backbones import (PRESETS, model_class, create_backbone, create_model, find_weights, list_backbones,
-                                   load_weights, model_stages, use_attention, xformers_attention)
+from causal_tune.models.acceleration import use_attention, xformers_attention
+from causal_tune.models.backbones import create_backbone, list_backbones
+from causal_tune.models.pretrained import FOCUS, PRESETS, create_model, find_weights, load_weights, model_class, model_stages
 
 NAMES = [n for n in PRESETS if n != "toy_vit"]
 VIT = dict(depth=3, embed_dim=48, num_heads=3)
@@ -147,7 +148,7 @@ def test_changed_is_what_hooks_do(name, layers):
         assert all(map(torch.equal, b(x), before[0]))
 
 
-def test_changes_nest_and_end_with_an_error():
+def test_interventions_nest_and_end_with_an_error():
     b = create_backbone("toy_vit", "rein", pretrained=False, num_tokens=6, rank=2)
     x = torch.randn(1, 3, 40, 64)
     plain = b(x)[-1]
@@ -159,7 +160,7 @@ def test_changes_nest_and_end_with_an_error():
         assert torch.equal(b(x)[-1], plain + 1)
     assert torch.equal(b(x)[-1], plain)
     with torch.no_grad(), b.intervene(plus, "output"): assert not b(x)[-1].requires_grad
-    for place, layers, said in (("head", None, "Allowed: adapter, block, output"), ("block", [3, 8], r"\[8\]; this backbone has blocks 0 to 7")):
+    for place, layers, said in (("head", None, "Allowed: block, adapter, output"), ("block", [3, 8], r"\[8\]; this backbone has blocks 0 to 7")):
         with pytest.raises(ValueError, match=said):
             with b.intervene(plus, place, layers): pass
 
@@ -270,7 +271,7 @@ def test_weights_are_found_under_either_name(tmp_path):
     assert find_weights("clip_l", tmp_path).name == "vit_large_patch14_clip_224.openai.safetensors", "the name it has on the hub"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in NAMES if n != FOCUS])
 def test_missing_weights_name_the_file(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     real = timm.create_model
@@ -278,7 +279,7 @@ def test_missing_weights_name_the_file(name, monkeypatch, tmp_path):
         if pretrained: raise OSError("no network")
         return real(*args, **options)
     monkeypatch.setattr(timm, "create_model", offline)
-    monkeypatch.setattr("causal_tune.models.backbones.find_spec", lambda package: None) # nor are weights installed
+    monkeypatch.setattr("causal_tune.models.pretrained.find_spec", lambda package: None) # nor are weights installed
     with pytest.raises(FileNotFoundError) as err: create_backbone(name)
     hub = timm.get_pretrained_cfg(PRESETS[name][0]).hf_hub_id
     assert f"huggingface.co/{hub}" in str(err.value) and hub == f"timm/{PRESETS[name][0].replace('_quickgelu', '')}"

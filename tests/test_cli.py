@@ -83,7 +83,6 @@ train demo --precision fp16 | needs a GPU
 train demo --backbone hf-hub:somebody/model | Neither a preset
 demo --seeds 0 | --seeds
 bench-quality --jobs=-3 | --jobs
-pretrain --step 5 | '--steps'
 lab --export lab.html --sizes 96x128 | '--size'
 lab --n=-1 --export x.html | --n
 lab --size 0x0 --export x.html | eval_size=
@@ -337,9 +336,9 @@ def test_a_missing_conversion_is_told_how_to_make(size, name, acdc, published, c
 
 
 def test_another_backbone_asks_for_its_own_file(acdc, capsys, monkeypatch, tmp_path):
-    from causal_tune.models import backbones
+    from causal_tune.models import pretrained
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(backbones.timm, "create_model", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(pretrained.timm, "create_model", lambda *a, **k: 1 / 0)
     for d in ("train", "val"):
         paint(acdc / f"cityscapes/leftImg8bit/{d}/town/a_leftImg8bit.png")
         paint(acdc / f"cityscapes/gtFine/{d}/town/a_gtFine_labelTrainIds.png", ids=[0, 8])

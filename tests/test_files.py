@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from causal_tune.models.backbones import create_model, load_weights
+from causal_tune.models.pretrained import create_model, load_weights
 from causal_tune.published.checkpoints import convert_backbone, read_weights, segmentor_from_published
 from causal_tune.cli import main
 from causal_tune.core.tensors import read_tensors

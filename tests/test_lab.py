@@ -175,7 +175,7 @@ def test_hostile_names_are_text(tmp_path):
 
 @pytest.fixture(scope="module")
 def lab():
-    from causal_tune.lab.widget import open_lab
+    from causal_tune.lab.launch import open_lab
     return open_lab(n=1)
 
 
@@ -200,7 +200,7 @@ def test_without_a_browser_nothing_is_written(lab, tmp_path, monkeypatch):
 def test_ready_notebook_runs(tmp_path):
     import nbformat
     from nbclient import NotebookClient
-    from causal_tune.lab.widget import lab_notebook
+    from causal_tune.lab.launch import lab_notebook
     nb = nbformat.read(lab_notebook(tmp_path, dict(n=1)), 4)
     NotebookClient(nb, timeout=120, kernel_name="python3").execute()
     assert "application/vnd.jupyter.widget-view+json" in nb.cells[-1].outputs[-1].data

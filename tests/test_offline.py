@@ -84,7 +84,7 @@ def numbers(page, **state): # gain, shares, radial curve of a state
 def test_numbers_are_those_of_python(page, lab, name, cuts, keep_dc):
     from causal_tune.research.figures import gain_curve
     from causal_tune.spectra.energy import zone_shares, suppressed_share
-    from causal_tune.lab.widget import make_band
+    from causal_tune.lab.filters import make_band
     band, energy = make_band(name, cuts, 3, keep_dc), lab.seen.spectra.energy
     gain, shares, curve, profile = numbers(page, filter=name, cuts=list(cuts), order=3, keep_dc=keep_dc)
     np.testing.assert_allclose(np.reshape(gain, lab.grid), band(*lab.grid).detach().numpy(), atol=2e-6)
@@ -221,7 +221,7 @@ def test_everything_answers_to_a_keyboard(page):
 
 @pytest.mark.browser
 def test_the_last_domain_stays_and_wrong_edges_are_explained(page):
-    from causal_tune.lab.widget import make_band
+    from causal_tune.lab.filters import make_band
     page.evaluate("lab.set({ domains: ['fog'] })")
     page.wait_for_timeout(100)
     page.get_by_role("button", name="fog", exact=True).click()

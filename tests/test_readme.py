@@ -97,7 +97,7 @@ def world(tmp_path_factory):
 @pytest.fixture
 def smaller(world, monkeypatch):
     "In that folder, with the recipes and models above."
-    from causal_tune.models import backbones
+    from causal_tune.models import pretrained
     from causal_tune.cli import evaluation, tools
     from causal_tune.cli import training as train_commands
     from causal_tune.training import recipe as recipes
@@ -107,7 +107,7 @@ def smaller(world, monkeypatch):
         head = HEAD if recipe.head == "mask2former" else "linear"
         return replace(recipe, head=head, targets=recipe.targets[:1])
     for module in (evaluation, train_commands, recipes): monkeypatch.setattr(module, "get_recipe", fewer)
-    for name in ("dinov2_s", "dinov2_l", ORIGINAL): monkeypatch.setitem(backbones.PRESETS, name, ("stand_in", backbones.PATCH_16))
+    for name in ("dinov2_s", "dinov2_l", ORIGINAL): monkeypatch.setitem(pretrained.PRESETS, name, ("stand_in", pretrained.PATCH_16))
     opened = []
     monkeypatch.setattr(tools, "exec_replace", opened.append)
     monkeypatch.delenv("CAUSAL_TUNE_DATA", raising=False)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import trained
-from causal_tune.models import backbones
+from causal_tune.models import acceleration
 from causal_tune.training import loop as training
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import Segmentor
@@ -132,12 +132,12 @@ def test_frames_are_kept_decoded(recipe, tmp_path):
 
 def test_compiled_is_the_same_run(recipe, tmp_path, monkeypatch):
     "But for rounding; with the same names in its checkpoint; and whether it is decides nothing."
-    monkeypatch.setattr(backbones, "COMPILE_BACKEND", "aot_eager")
+    monkeypatch.setattr(acceleration, "COMPILE_BACKEND", "aot_eager")
     recipe = replace(recipe, iterations=2, checkpointing=True)
     for name, compiled in (("plain", False), ("compiled", True)): train(replace(recipe, compile=compiled), tmp_path / name)
     plain, compiled = (trained(tmp_path / name / "checkpoint.pt") for name in ("plain", "compiled"))
     assert list(plain) == list(compiled) and all(torch.allclose(plain[k], compiled[k], atol=1e-6) for k in plain)
-    monkeypatch.setattr(backbones, "COMPILE_BACKEND", "none")
+    monkeypatch.setattr(acceleration, "COMPILE_BACKEND", "none")
     train(replace(recipe, compile=True), tmp_path / "plain")  # it is finished, so nothing is compiled
     with pytest.raises(ValueError, match="compile=on cannot run here"): train(replace(recipe, compile=True), tmp_path / "new")
 

@@ -64,18 +64,10 @@ def with_legend(picture, # (h, w, 3) uint8
     width = max(picture.shape[1], legend.shape[1])
     return np.vstack([np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in (picture, legend)])
 
-# %% ../../nbs/10_cli/05_predict.ipynb #d295b8a2
+# %% ../../nbs/10_cli/05_predict.ipynb #1c162887
 def ids_name(space) -> str:
     "What the ids in files are called: train ids for the classes of Cityscapes, else the ids of the data set's label files."
     return "trainIds" if space.name == "cityscapes" else "ids"
-
-def file_ids(space, # the label space
-             labels): # (h, w) class ids -> (h, w) uint8, as in label files
-    "Class ids as the ids of a data set's label files; what is ignored stays 255."
-    import numpy as np
-    table = np.full(256, space.ignore, np.uint8)
-    table[:len(space)] = space.ids or range(len(space))
-    return table[labels]
 
 def predict_image(segmentor, recipe: Recipe, # says at which size, and through which windows
                   image, # (h, w, 3) uint8
@@ -96,7 +88,7 @@ def predict_image_file(segmentor, recipe: Recipe, space, # the label space
     from causal_tune.data.images import write_image
     labels = predict_image(segmentor, recipe, image, name)
     present = np.unique(labels).tolist()
-    written = {ids_name(space): file_ids(space, labels), "overview": with_legend(np.hstack([image, space.colorize(labels)]), present, space),
+    written = {ids_name(space): space.to_file_ids(labels), "overview": with_legend(np.hstack([image, space.colorize(labels)]), present, space),
                "overlay": with_legend(overlay_classes(image, labels, space), present, space)}
     for what, pixels in written.items(): write_image(Image.fromarray(pixels), target.with_name(f"{target.name}_{what}.png"))
     return 1
@@ -160,7 +152,7 @@ class OverlayWriter:
         raise OSError(f"{self.path} could not be written ({written} of {self.frames} frames): the disk may be full, or this opencv "
                       f"cannot encode mp4v{earlier}. The ids of all frames are there")
 
-# %% ../../nbs/10_cli/05_predict.ipynb #7d608dbc
+# %% ../../nbs/10_cli/05_predict.ipynb #aea666a6
 def predict_video(segmentor, recipe: Recipe, space, # the label space
                   video: Video, name: str, # of its file, for errors
                   target: Path # path and name of the predictions, without an ending
@@ -179,7 +171,7 @@ def predict_video(segmentor, recipe: Recipe, space, # the label space
         for image in with_progress(video):
             labels = predict_image(segmentor, recipe, image, f"{name}, frame {video.read}")
             present |= set(np.unique(labels).tolist())
-            write_image(Image.fromarray(file_ids(space, labels)), partial/f"{video.read:06d}.png")
+            write_image(Image.fromarray(space.to_file_ids(labels)), partial/f"{video.read:06d}.png")
             overlay.write(overlay_classes(image, labels, space))
         if not video.read: raise OSError(f"{name} holds no frames that can be read.")
         shutil.rmtree(ids, ignore_errors=True) # of an earlier prediction

@@ -88,7 +88,7 @@ def machine_info(root) -> dict[str, str]:
                 disk=f"{shutil.disk_usage('.').free / 1e9:.1f} GB free here", torchvision=torchvision_state(),
                 browser=find_browser() or "none; static pictures are left out")
 
-# %% ../../nbs/10_cli/06_tools.ipynb #e9a6080e
+# %% ../../nbs/10_cli/06_tools.ipynb #568ecb3a
 def found_datasets(root) -> dict[str, str]:
     "Which data sets are there; `check-data` reads them."
     from causal_tune.data.datasets import LAYOUTS, find_root
@@ -100,7 +100,7 @@ def found_datasets(root) -> dict[str, str]:
 
 def found_weights(root=None) -> dict[str, str]: # preset -> file
     "Which backbones have their weights on the disk."
-    from causal_tune.models.backbones import BACKBONE_NOTES, PRESETS, find_weights
+    from causal_tune.models.pretrained import BACKBONE_NOTES, PRESETS, find_weights
     found = {name: find_weights(name) for name in PRESETS}
     notes = {name: f"  ({note})" for name, note in BACKBONE_NOTES.items()}
     return {name: f"{path}{notes.get(name) or notes.get(PRESETS[name][0], '')}" for name, path in found.items() if path}
@@ -132,11 +132,11 @@ def run_doctor(args):
         except Exception as error: found = {"failed": f"{type(error).__name__}: {one_line(error)[:200]}"} # the other sections are printed
         for name, value in found.items(): print(f"  {name:<24} {value}")
 
-# %% ../../nbs/10_cli/06_tools.ipynb #d0ccf30b
+# %% ../../nbs/10_cli/06_tools.ipynb #06f91236
 def lab_arguments(args) -> dict: # arguments of `open_lab`
     "What a lab is to show. Raises ValueError or FileNotFoundError for what cannot be shown."
     from causal_tune.data.images import domain_folders
-    from causal_tune.models.backbones import find_weights
+    from causal_tune.models.pretrained import find_weights
     if args.checkpoint and (args.backbone or args.weights):
         raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
     if args.images: domain_folders(args.images)
@@ -165,7 +165,7 @@ def exec_replace(words: list[str]): # a program and its arguments
     status = subprocess.call(words)
     if status: raise OSError(f"{words[2]} ended with status {status}.")
 
-# %% ../../nbs/10_cli/06_tools.ipynb #c2e20c9e
+# %% ../../nbs/10_cli/06_tools.ipynb #a9ebec2e
 @command("open the frequency lab in JupyterLab, or write it as one offline page", out_option("runs/lab"),
          argument("--images", metavar="DIR", help="folder that holds a folder of images per domain (default: Toyscapes)"),
          argument("--backbone", metavar="NAME", help="timm name of the model to look into (default: toy_vit)"),
@@ -180,7 +180,7 @@ def exec_replace(words: list[str]): # a program and its arguments
 def run_lab(args):
     if args.export and args.rest: raise unknown_option(COMMANDS["lab"], args.rest[0])
     chosen = lab_arguments(args)
-    from causal_tune.lab.widget import lab_notebook, open_lab
+    from causal_tune.lab.launch import lab_notebook, open_lab
     if args.export:
         from causal_tune.lab.page import MODEL_NOTE
         lab = open_lab(**chosen)

@@ -15,7 +15,7 @@ from .entry import is_main_process, one_line
 # %% auto #0
 __all__ = ['report_scores']
 
-# %% ../../nbs/10_cli/03_training.ipynb #8a1a4391
+# %% ../../nbs/10_cli/03_training.ipynb #718d572a
 def print_row(row: dict) -> None: # see `evaluation.result_row`
     "Print the scores of one domain."
     score = lambda key: " n/a" if row[key] is None or row[key] != row[key] else f"{100 * row[key]:5.1f} %"
@@ -23,7 +23,8 @@ def print_row(row: dict) -> None: # see `evaluation.result_row`
 
 def source_domains(recipe: Recipe) -> list[str]: # names of domains, as results have them
     "The domains that a recipe trains on."
-    from causal_tune.data.datasets import dataset_options, folder_domain, parse_dataset_spec
+    from causal_tune.data.datasets import dataset_options, parse_dataset_spec
+    from causal_tune.data.own import folder_domain
     name, options = parse_dataset_spec(recipe.train)
     if name == "folder": return [str(options.get("domain") or folder_domain(options["images"]))]
     domain = options.get("domain", "all")
@@ -86,7 +87,7 @@ def merge_corruptions(targets) -> list[str]:
     forms = Counter(re.sub(r"(?<=corruption=)\w+", "*", target) for target in targets)
     return [f"{form}, {n} corruptions" if n > 1 else form for form, n in forms.items()]
 
-# %% ../../nbs/10_cli/03_training.ipynb #143877f2
+# %% ../../nbs/10_cli/03_training.ipynb #ff252e93
 def changed_args(args) -> str: # such as "--seeds 2 --lr 1e-3"
     "The options that decide what a comparison computes, as they were typed."
     words = []
@@ -125,11 +126,3 @@ def run_bench_speed(args):
     table = bench_speed(args.out, args.quick)
     print(table[["size", "name", "what", "value", "unit"]].round(2).to_string(index=False))
     print(f"{args.out}/speed.csv and {args.out}/speed.html written")
-
-@command("pre-train toy_vit again, step by step as it was", out_option("runs/toy_vit/toy_vit.safetensors", "file to write"),
-         argument("--steps", metavar="N", type=integer_between(1, 10 ** 9), default=2000, help="optimiser steps (default: 2000)"),
-         argument("--scenes", metavar="N", type=integer_between(1, 10 ** 9), default=3000, help="scenes to train on (default: 3000)"),
-         argument("--seed", metavar="N", type=integer_between(0, 2 ** 32 - 1), default=0, help="random seed (default: 0)"))
-def run_pretrain(args):
-    from causal_tune.toyscapes.vit import pretrain
-    pretrain(args.out, args.steps, args.scenes, seed=args.seed)

@@ -30,7 +30,8 @@ __all__ = ['WORKER_ENV', 'TIMED_ADAPTERS', 'ADAPTER_SIZES', 'TIMED_STEPS', 'CONV
 
 # %% ../../nbs/07_compare/02_grid.ipynb #83fc0450
 from ..adapters.base import TokenAdapter, create_adapter
-from ..models.backbones import compile_blocks, model_stages
+from ..models.acceleration import compile_blocks
+from ..models.pretrained import model_stages
 from ..data.converters import CONVERTERS, Job, run_jobs
 from ..core.reproducibility import code_version
 from ..data.datasets import load_dataset
@@ -563,7 +564,7 @@ def convert_by_loop(job: Job # of a converter that looks ids up in a table
 ) -> None:
     "Convert a file the plain way, one id after the other: what converters are measured against."
     path, table = job.make.args[:2]
-    ids = np.array(Image.open(path))
+    ids = np.array(Image.open(path, formats=["PNG"]))
     labels = np.full_like(ids, 255)
     for old, new in table.items(): labels[ids == old] = new
     Image.fromarray(labels).save(job.target)

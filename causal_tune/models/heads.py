@@ -4,7 +4,9 @@
 
 # %% ../../nbs/04_models/02_heads.ipynb #f6fb9b4e
 from __future__ import annotations
-import causal_tune  # noqa: F401  # before smp: repairs torchvision beside a CPU-only torch
+from typing import NamedTuple
+from ..core.torchvision import import_torchvision
+import_torchvision() # before smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
@@ -12,7 +14,7 @@ from ..core.registry import Registry, check_range, parse_spec, short_repr
 from ..spectra.bands import AllPass, create_bands, split_by_band
 
 # %% auto #0
-__all__ = ['HEADS', 'level_channels', 'LinearHead', 'DPTHead', 'list_heads', 'create_head']
+__all__ = ['HEADS', 'level_channels', 'LinearHead', 'DPTHead', 'list_heads', 'HeadFactory', 'head_factory', 'create_head']
 
 # %% ../../nbs/04_models/02_heads.ipynb #6f2dbbad
 def resize_bilinear(scores: Tensor, # (b, k, h, w)
@@ -92,14 +94,33 @@ def list_heads() -> list[str]:
     "Names that `create_head` knows."
     return HEADS.names()
 
-def create_head(name: str, # "linear", "dpt" or "mask2former"; options may follow: "dpt:width=128"
+class HeadFactory(NamedTuple):
+    "Makes heads of one kind; from `head_factory`."
+    spec: str # name and options
+    band: object # filter of what the head reads, or None
+    uses_queries: bool # does it take the queries of an adapter?
+    width: int # of those queries
+    def __call__(self, channels, # width of the backbone's features, or of each level's
+                 num_classes: int, # k
+                 linked: bool = False, # does the adapter have queries for it?
+    ) -> nn.Module:
+        options = dict(linked=linked) if self.uses_queries else {}
+        head = HEADS.create(self.spec, channels, num_classes, **options)
+        head.filters = LevelFilters(self.band, getattr(head, "reads", range(4))) if self.band else None
+        return head
+
+def head_factory(spec: str, # "linear", "dpt" or "mask2former"; options may follow: "dpt:width=128"
+                 band=None, # filter of what the head reads, or one for each level: see `LevelFilters`
+) -> HeadFactory:
+    "What makes heads of a kind, read once from its name and options. ValueError for unknown names."
+    name, options = parse_spec(spec)
+    return HeadFactory(spec, band, HEADS[name].uses_queries, options.get("width", 256))
+
+def create_head(name: str, # see `head_factory`
                 channels: int, # width of the backbone's features
                 num_classes: int, # k
                 linked: bool = False, # does the adapter have queries for it? Heads that use none ignore it
-                band=None, # filter of what it reads, or one for each level: `LevelFilters`, to be asked before the head is
+                band=None, # filter of what it reads, or one for each level
 ) -> nn.Module:
-    "A head by its spec; ValueError for unknown names and options."
-    options = dict(linked=linked) if HEADS[parse_spec(name)[0]].uses_queries else {}
-    head = HEADS.create(name, channels, num_classes, **options)
-    head.filters = LevelFilters(band, getattr(head, "reads", range(4))) if band else None
-    return head
+    "A head by name. ValueError for unknown names and options."
+    return head_factory(name, band)(channels, num_classes, linked)

@@ -4,147 +4,24 @@
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #9300bf9f
 from __future__ import annotations
+import copy
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
-from fastcore.basics import patch
 from ..core.reproducibility import derive_seed
-from ..core.registry import check_range, parse_spec
+from ..core.registry import check_range
 from ..core.tensors import check_finite
 from ..data.images import display_path, to_hw, read_image, resize, sliding_windows
 from .backbones import Backbone, create_backbone
-from .heads import HEADS, resize_bilinear, create_head
+from .pretrained import in_plain_context
+from .heads import head_factory, resize_bilinear
 from .mask2former import mean_over_processes  # and its head is registered
 
 # %% auto #0
-__all__ = ['Segmentor', 'create_segmentor']
-
-# %% ../../nbs/04_models/04_segmentor.ipynb #5cf5a03d
-class Segmentor(nn.Module):
-    "Backbone, adapter and head in one; normalised images in, scores of their size out."
-    def __init__(self, backbone: Backbone, # frozen, with its adapter
-                 head: nn.Module, # from `create_head`
-                 num_classes: int): # k
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-        self.num_classes = num_classes
-        self.space = None # the label space of its classes, and
-        self.recipe = None # how it was trained: both are set by training, and where a checkpoint is read
-        self.window = None # (h, w) in pixels, through which it looks where nothing else is said
-        if not head.uses_queries: # nothing would ever train the adapter's query link
-            for p in backbone.adapter.query_parameters(): p.requires_grad_(False)
-    @property
-    def adapter(self): return self.backbone.adapter
-    def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
-        queries = self.adapter.queries() if self.head.uses_queries else None
-        filtered = getattr(self.head, "filters", None) or list # as they are
-        return filtered(self.backbone(images)), queries
-    def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
-    ) -> Tensor: # (b, k, H, W) logits, or scores of semantic inference
-        (H, W), (p, q) = images.shape[-2:], self.backbone.patch_size
-        padded = [H + -H % p, W + -W % q]
-        return self.head(*self.features(images), padded)[..., :H, :W].float()
-
-# %% ../../nbs/04_models/04_segmentor.ipynb #5c688f8f
-@patch
-def loss(self:Segmentor, images: Tensor, # (b, 3, H, W) normalised
-         labels: Tensor, # (b, h, w) int64 of any size, 255 ignored
-         seeds=(), # one per image, from which a head's loss may draw; torch's own numbers by default
-) -> Tensor: # scalar; 0, with all gradients 0, where every label is ignored
-    "The head's own loss, or cross-entropy. Averaged over processes it is the loss of all their images."
-    labelled = mean_over_processes((labels != 255).sum().float()) # pixels
-    if not hasattr(self.head, "loss"):
-        scores = resize_bilinear(self(images), labels.shape[-2:])
-        return F.cross_entropy(scores, labels, ignore_index=255, reduction="sum") / labelled.clamp(min=1e-9)
-    (H, W), (h, w), (p, q) = images.shape[-2:], labels.shape[-2:], self.backbone.patch_size
-    bottom = round(-H % p * h / H)  # rows that padding adds, in label pixels
-    right = round(-W % q * w / W)
-    value = self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255), seeds)
-    return value * labelled.sign()  # computed all the same: other processes may wait for this one's share
-
-# %% ../../nbs/04_models/04_segmentor.ipynb #c0ffee10
-def seed_weights(seed: int | None, # of a model; None leaves torch's state as it is
-               part: int, # 1: backbone and adapter, 2: head
-) -> None:
-    "Let a part of a model draw its initial weights from numbers of its own, whatever the other part drew."
-    if seed is not None: torch.manual_seed(derive_seed(seed, part, 0))
-
-# %% ../../nbs/04_models/04_segmentor.ipynb #eb85e5aa
-def create_segmentor(backbone="toy_vit", # timm name, timm model or a `Backbone`
-                     adapter="none", # one of `list_adapters()`
-                     head: str = "dpt", # "linear", "dpt" or "mask2former", options may follow: "dpt:width=128"
-                     num_classes: int = 19, # k
-                     seed: int | None = None, # of initial weights; None: torch's own state decides
-                     head_band=None, # filter of what the head reads, see `create_head`
-                     **options, # of `create_backbone` (pretrained, img_size, ...) and of the adapter
-) -> Segmentor:
-    "Backbone, adapter and head by name; see `create_backbone` for weights and errors."
-    if num_classes == 1: raise ValueError("num_classes=1: give one from 2 to 255; one class and all the rest are 2.")
-    check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
-    name, given = parse_spec(head)
-    if not isinstance(backbone, Backbone):
-        seed_weights(seed, 1)
-        if HEADS[name].uses_queries: options.setdefault("query_dim", given.get("width", 256))
-        backbone = create_backbone(backbone, adapter, **options)
-    elif adapter != "none" or options:
-        raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
-    linked = backbone.adapter.queries() is not None
-    seed_weights(seed, 2)
-    return Segmentor(backbone, create_head(head, backbone.channels, num_classes, linked, head_band), num_classes)
-
-# %% ../../nbs/04_models/04_segmentor.ipynb #5234a7b1
-@patch
-def normalise(self:Segmentor, images: Tensor # (b, 3, H, W) uint8 or float in 0..255, RGB
-) -> Tensor: # (b, 3, H, W) float32
-    "What the backbone was trained to see: (image - mean) / std. ValueError for floats of 0..1 and other values."
-    return self.backbone.normalise(images)
-
-@patch
-def preprocess(self:Segmentor, images: Tensor, # (b, 3, H, W) uint8, RGB
-             size: int | tuple | None = None, # side or (h, w) that the model is to see; that of the images by default
-             antialias: bool = True, # see `resize`
-) -> Tensor: # (b, 3, h, w) float32
-    "What the model is shown of images of bytes: resized and normalised. ValueError for other images."
-    if images.dtype != torch.uint8: raise ValueError(f"Images of {images.dtype}: give uint8.")
-    x = images.float()
-    if size: x = resize(x, size, antialias)
-    return self.backbone.standardise(x)
-
-# %% ../../nbs/04_models/04_segmentor.ipynb #c0fe0071
-def pad_to(images: Tensor, # (b, 3, H, W), normalised
-             size: tuple[int, int], # (h, w)
-) -> Tensor: # (b, 3, max(H, h), max(W, w))
-    "Images padded with the mean colour at the right and the bottom, up to a size."
-    H, W = images.shape[-2:]
-    return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
-
-# %% ../../nbs/04_models/04_segmentor.ipynb #e38f7039
-@patch
-@torch.no_grad()
-def slide(self:Segmentor, images: Tensor, # (b, 3, H, W), normalised
-          window: int | tuple | None = None, # side or (h, w) in pixels; None: its own, or else the whole image at once
-          stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
-          at_once: int = 1, # windows of an image that the model sees together: faster where there is memory
-) -> Tensor: # (b, k, H, W) scores, averaged where windows overlap
-    "Scores through sliding windows; ValueError where the stride would leave gaps."
-    window = window or self.window
-    if window is None: return self(images)
-    H, W = images.shape[-2:]
-    if self.window or self.adapter.square: images = pad_to(images, to_hw(window))
-    total = images.new_zeros(len(images), self.num_classes, *images.shape[-2:])
-    count = images.new_zeros(images.shape[-2:])
-    places = sliding_windows(count.shape, window, stride)
-    for start in range(0, len(places), at_once):
-        some = places[start:start + at_once]
-        scores = self(torch.cat([images[place] for place in some])).split(len(images))
-        for place, of_window in zip(some, scores):
-            total[place] += of_window
-            count[place] += 1
-    return (total / count)[..., :H, :W]
-
+__all__ = ['eval_view', 'Segmentor', 'create_segmentor']
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #0073b15d
 def non_finite_error(names, # of images
@@ -167,65 +44,197 @@ def labels_from_scores(scores: Tensor, # (b, k, ...)
     named = [name for name, bad in zip(names, wrong) if bad]
     raise non_finite_error(named, (~finite).sum(), finite.numel(), best[~finite][0].item())
 
-# %% ../../nbs/04_models/04_segmentor.ipynb #11b16631
-@patch
-def image_scores(self:Segmentor, rgb: np.ndarray, # (H, W, 3) uint8
-              size, window, stride, antialias, # as for `predict`
-) -> Tensor: # (1, k, H, W), on the model's device
-    "The scores of one image, in evaluation mode."
-    channels_first = rgb.transpose(2, 0, 1).copy() # Pillow's cannot be written, which torch warns of
-    x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device)
-    was_training = self.training
-    self.eval()
-    logits = self.slide(self.preprocess(x, size, antialias), window, stride)
-    self.train(was_training)
-    return F.interpolate(logits, size=rgb.shape[:2], mode="bilinear", align_corners=False) if size else logits
+# %% ../../nbs/04_models/04_segmentor.ipynb #c0fe0071
+def pad_to(images: Tensor, # (b, 3, H, W), normalised
+             size: tuple[int, int], # (h, w)
+) -> Tensor: # (b, 3, max(H, h), max(W, w))
+    "Images padded with the mean colour at the right and the bottom, up to a size."
+    H, W = images.shape[-2:]
+    return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
 
-# %% ../../nbs/04_models/04_segmentor.ipynb #cb3024b7
-@patch
-@torch.no_grad()
-def predict(self:Segmentor, image, # path, PIL image, array (H, W, 3), tensor (3, H, W) of uint8; or a list of such, or a batch (b, ...)
-            size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
-            window=None, stride=None, # see `slide`
-            antialias: bool = True, # see `resize`
-            name: str | None = None, # of the image, for errors; its path by default
-            scores: bool = False, # give those of all classes instead
-) -> np.ndarray: # (H, W) uint8 class ids, or (k, H, W) float32 scores; of a list a list, of a batch (b, ...)
-    "The class of every pixel of images of any size. Errors as `read_image`, `slide` and `labels_from_scores`."
-    several = isinstance(image, (list, tuple))
-    if several or getattr(image, "ndim", 0) == 4:
-        found = [self.predict(one, size, window, stride, antialias, name, scores) for one in image]
-        return found if several or not found else np.stack(found)
-    rgb = read_image(image)
-    if name is None and isinstance(image, (str, Path)): name = display_path(image)
-    found = self.image_scores(rgb, size, window, stride, antialias)
-    labels = labels_from_scores(found, [name] if name else ())
-    return found[0].float().cpu().numpy() if scores else labels[0].to(torch.uint8).cpu().numpy()
+# %% ../../nbs/04_models/04_segmentor.ipynb #40c26971
+def eval_view(model: nn.Module # in any mode
+) -> nn.Module: # in evaluation mode, with the same parameters and buffers; the model itself if it is in that mode
+    "A model in evaluation mode whose original keeps its own mode: a copy of its modules that shares all parameters and buffers."
+    if not any(module.training for module in model.modules()): return model
+    shared = {id(x): x for x in (*model.parameters(), *model.buffers())}
+    shared |= {id(m.identity): m.identity for m in model.modules() if isinstance(m, Backbone)} # interventions find it
+    return copy.deepcopy(model, shared).eval()
 
-# %% ../../nbs/04_models/04_segmentor.ipynb #84567e04
-@patch
-def trained_state(self:Segmentor) -> dict[str, dict]: # {"adapter": ..., "head": ...}, tensors on the CPU
-    "Weights of adapter and head, the parts that training changes."
-    parts = dict(adapter=self.adapter, head=self.head)
-    return {name: {k: v.detach().cpu() for k, v in part.state_dict().items()} for name, part in parts.items()}
+# %% ../../nbs/04_models/04_segmentor.ipynb #5cf5a03d
+class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tags=["semantic-segmentation", "domain-generalization"]):
+    """Backbone, adapter and head in one: normalised images in, scores of their size out.
 
-@patch
-def load_trained(self:Segmentor, state: dict) -> Segmentor: # itself
-    "Put weights from `trained_state` back; ValueError where they belong to another adapter or head, and then all stays."
-    self.check_trained(state)
-    for name, part in dict(adapter=self.adapter, head=self.head).items(): part.load_state_dict(state[name])
-    return self
+    `predict` may be called from several threads at once. It never changes the mode of the model."""
+    def __init__(self, backbone: Backbone, # frozen, with its adapter
+                 head: nn.Module, # from `create_head`
+                 num_classes: int): # k
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.num_classes = num_classes
+        self.space = None # label space of its classes and
+        self.recipe = None # how it was trained; both are set by training, and where a checkpoint is read
+        self.architecture = None # arguments of `create_segmentor`; None where an object was given instead of a name
+        self.window = None # (h, w) in pixels of the sliding window used where none is given
+        if not head.uses_queries: # nothing would ever train the adapter's query link
+            for p in backbone.adapter.query_parameters(): p.requires_grad_(False)
 
-@patch
-def check_trained(self:Segmentor, state: dict) -> None: # as for `load_trained`
-    "ValueError where weights do not fit, or are not finite. Costs nothing where the segmentor is made of shapes alone."
-    for name, part in dict(adapter=self.adapter, head=self.head).items():
-        given = state.get(name)
-        if not isinstance(given, dict): raise ValueError(f"There are no weights of the {name}, but a {type(given).__name__}.")
-        own = part.state_dict()
-        other = [str(k) for k in own.keys() ^ given.keys()]
-        other += [f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}"
-                  for k in own.keys() & given.keys() if given[k].shape != own[k].shape]
-        if other: raise ValueError(f"These weights do not fit this {name} ({type(part).__name__}): {len(other)} are missing, unknown "
-                                   f"or of another shape, such as {', '.join(sorted(other)[:3])}.")
-        check_finite(given, f"The {name}")
+    @property
+    def adapter(self): return self.backbone.adapter
+
+    def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
+        queries = self.adapter.queries() if self.head.uses_queries else None
+        band_filter = getattr(self.head, "filters", None) or list # unfiltered
+        return band_filter(self.backbone(images)), queries
+
+    def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
+    ) -> Tensor: # (b, k, H, W) logits, or scores of semantic inference
+        (H, W), (p, q) = images.shape[-2:], self.backbone.patch_size
+        padded = [H + -H % p, W + -W % q]
+        return self.head(*self.features(images), padded)[..., :H, :W].float()
+
+    def loss(self, images: Tensor, # (b, 3, H, W) normalised
+             labels: Tensor, # (b, h, w) int64 of any size, 255 ignored
+             seeds=(), # one per image, from which a head's loss may draw; torch's own numbers by default
+    ) -> Tensor: # scalar; 0, with all gradients 0, where every label is ignored
+        "The head's own loss, or cross-entropy. Averaged over processes it is the loss of all their images."
+        labelled = mean_over_processes((labels != 255).sum().float()) # pixels
+        if not hasattr(self.head, "loss"):
+            scores = resize_bilinear(self(images), labels.shape[-2:])
+            return F.cross_entropy(scores, labels, ignore_index=255, reduction="sum") / labelled.clamp(min=1e-9)
+        (H, W), (h, w), (p, q) = images.shape[-2:], labels.shape[-2:], self.backbone.patch_size
+        bottom = round(-H % p * h / H)  # rows that padding adds, in label pixels
+        right = round(-W % q * w / W)
+        value = self.head.loss(*self.features(images), F.pad(labels, (0, right, 0, bottom), value=255), seeds)
+        return value * labelled.sign()  # computed in any case: other processes may wait for this one's share
+
+    def normalise(self, images: Tensor # (b, 3, H, W) RGB: uint8, other numbers in 0..255, or floats in 0..1
+    ) -> Tensor: # (b, 3, H, W) float32
+        "What the backbone was trained to see: (image - mean) / std, see `Backbone.normalise`."
+        return self.backbone.normalise(images)
+
+    def preprocess(self, images: Tensor, # (b, 3, H, W) uint8, RGB
+                   size: int | tuple | None = None, # side or (h, w) that the model is to see; that of the images by default
+                   antialias: bool = True, # see `resize`
+    ) -> Tensor: # (b, 3, h, w) float32
+        "Images of bytes, resized and normalised. ValueError for other images."
+        if images.dtype != torch.uint8: raise ValueError(f"Images of {images.dtype}: give uint8.")
+        x = images.float()
+        if size: x = resize(x, size, antialias)
+        return self.backbone.standardise(x)
+
+    @torch.no_grad()
+    def slide(self, images: Tensor, # (b, 3, H, W), normalised
+              window: int | tuple | None = None, # side or (h, w) in pixels; None: its own, or else the whole image at once
+              stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
+              at_once: int = 1, # windows of an image in one forward pass: faster where there is memory
+    ) -> Tensor: # (b, k, H, W) scores, averaged where windows overlap
+        "Scores through sliding windows. ValueError where the stride would leave gaps."
+        window = window or self.window
+        if window is None: return self(images)
+        H, W = images.shape[-2:]
+        if self.window or self.adapter.needs_square_grid: images = pad_to(images, to_hw(window))
+        total = images.new_zeros(len(images), self.num_classes, *images.shape[-2:])
+        count = images.new_zeros(images.shape[-2:])
+        places = sliding_windows(count.shape, window, stride)
+        for start in range(0, len(places), at_once):
+            some = places[start:start + at_once]
+            scores = self(torch.cat([images[place] for place in some])).split(len(images))
+            for place, of_window in zip(some, scores):
+                total[place] += of_window
+                count[place] += 1
+        return (total / count)[..., :H, :W]
+
+    @torch.no_grad()
+    def image_scores(self, rgb: np.ndarray, # (H, W, 3) uint8
+                     size=None, window=None, stride=None, antialias=True, # as for `predict`
+    ) -> Tensor: # (1, k, H, W), on the model's device
+        "The scores of one image, in evaluation mode."
+        model = eval_view(self)
+        channels_first = rgb.transpose(2, 0, 1).copy() # Pillow's cannot be written, which torch warns of
+        x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device)
+        scores = model.slide(model.preprocess(x, size, antialias), window, stride)
+        return F.interpolate(scores, size=rgb.shape[:2], mode="bilinear", align_corners=False) if size else scores
+
+    @torch.no_grad()
+    def predict(self, image, # path, PIL image, array (H, W, 3) or tensor (3, H, W) of uint8 or of floats in 0..1; or a list, or a batch (b, ...)
+                size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
+                window=None, stride=None, # see `slide`
+                antialias: bool = True, # see `resize`
+                name: str | None = None, # of the image, for errors; its path by default
+                scores: bool = False, # return the scores of all classes instead
+    ) -> np.ndarray: # (H, W) uint8 class ids, or (k, H, W) float32 scores; for a list a list, for a batch (b, ...)
+        "The class of every pixel of images of any size. Raises as `read_image`, `slide` and `labels_from_scores`."
+        model = eval_view(self)
+        several = isinstance(image, (list, tuple))
+        if several or getattr(image, "ndim", 0) == 4:
+            found = [model.predict(one, size, window, stride, antialias, name, scores) for one in image]
+            return found if several or not found else np.stack(found)
+        rgb = read_image(image)
+        if name is None and isinstance(image, (str, Path)): name = display_path(image)
+        found = model.image_scores(rgb, size, window, stride, antialias)
+        labels = labels_from_scores(found, [name] if name else ())
+        return found[0].float().cpu().numpy() if scores else labels[0].to(torch.uint8).cpu().numpy()
+
+    def trained_state(self) -> dict[str, dict]: # {"adapter": ..., "head": ...}, tensors on the CPU
+        "Weights of adapter and head, the parts that training changes."
+        parts = dict(adapter=self.adapter, head=self.head)
+        return {name: {k: v.detach().cpu() for k, v in part.state_dict().items()} for name, part in parts.items()}
+
+    def load_trained(self, state: dict) -> Segmentor: # itself
+        "Load weights from `trained_state`. ValueError where they belong to another adapter or head; then nothing is changed."
+        self.check_trained(state)
+        for name, part in dict(adapter=self.adapter, head=self.head).items(): part.load_state_dict(state[name])
+        return self
+
+    def check_trained(self, state: dict) -> None: # as for `load_trained`
+        "ValueError where weights do not fit, or are not finite. Costs nothing where the segmentor is on the meta device."
+        for name, part in dict(adapter=self.adapter, head=self.head).items():
+            given = state.get(name)
+            if not isinstance(given, dict): raise ValueError(f"There are no weights of the {name}, but a {type(given).__name__}.")
+            own = part.state_dict()
+            other = [str(k) for k in own.keys() ^ given.keys()]
+            other += [f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}"
+                      for k in own.keys() & given.keys() if given[k].shape != own[k].shape]
+            if other: raise ValueError(f"These weights do not fit this {name} ({type(part).__name__}): {len(other)} are missing, unknown "
+                                       f"or of another shape, such as {', '.join(sorted(other)[:3])}.")
+            check_finite(given, f"The {name}")
+
+# %% ../../nbs/04_models/04_segmentor.ipynb #c0ffee10
+def seed_weights(seed: int | None, # of a model; None leaves torch's state as it is
+               part: int, # 1: backbone and adapter, 2: head
+) -> None:
+    "Let a part of a model draw its initial weights from numbers of its own, whatever the other part drew."
+    if seed is not None: torch.manual_seed(derive_seed(seed, part, 0))
+
+# %% ../../nbs/04_models/04_segmentor.ipynb #eb85e5aa
+@in_plain_context
+def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `Backbone`
+                     adapter="none", # one of `list_adapters()`, an `Adapter`, or a factory from `adapter_factory`
+                     head="dpt", # "linear", "dpt" or "mask2former", options may follow: "dpt:width=128"; or a factory from `head_factory`
+                     num_classes: int = 19, # k
+                     seed: int | None = None, # of initial weights; None: torch's own state decides
+                     head_band=None, # filter of what the head reads, see `create_head`
+                     **options, # of `create_backbone` (weights, img_size, ...) and of the adapter
+) -> Segmentor:
+    "Backbone, adapter and head by name; see `create_backbone` for weights and what it raises."
+    if num_classes == 1: raise ValueError("num_classes=1: give one from 2 to 255; one class and all the rest are 2.")
+    check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
+    make_head = head_factory(head, head_band) if isinstance(head, str) else head
+    given = dict(backbone=backbone, adapter=adapter, head=head, num_classes=num_classes, head_band=head_band, **options)
+    if not isinstance(backbone, Backbone):
+        seed_weights(seed, 1)
+        if make_head.uses_queries: options.setdefault("query_dim", make_head.width)
+        backbone = create_backbone(backbone, adapter, **options)
+    elif adapter != "none" or options:
+        raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
+    linked = backbone.adapter.queries() is not None
+    seed_weights(seed, 2)
+    segmentor = Segmentor(backbone, make_head(backbone.channels, num_classes, linked), num_classes)
+    if all(map(_is_plain, given.values())): segmentor.architecture = given
+    return segmentor
+
+def _is_plain(value): # can be written to a file of JSON
+    if isinstance(value, (list, tuple)): return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float))

@@ -23,7 +23,8 @@ from ..core.tensors import check_finite, loading_errors, named_tensors, read_ten
 from ..data.labels import CITYSCAPES
 from ..adapters.base import create_adapter
 import causal_tune.adapters.peers, causal_tune.adapters.released  # noqa: F401  # checkpoints of SET and Causal-Tune are of their released variants
-from ..models.backbones import create_backbone, use_attention
+from ..models.acceleration import use_attention
+from ..models.backbones import create_backbone
 from ..models.mask2former import Mask2Former
 from ..data.images import to_hw
 from ..models.segmentor import Segmentor
@@ -43,7 +44,7 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from ..core.registry import short_repr
 from ..data.labels import LabelSpace, space_from_dict, space_to_dict
 from ..data.images import display_path
-from ..models.backbones import PRESETS
+from ..models.pretrained import PRESETS
 from ..training.recipe import nonempty_fields, recipe_to_dict
 from ..training.loop import build_segmentor, segmentor_from_saved
 

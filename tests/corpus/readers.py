@@ -33,13 +33,15 @@ def as_json(value): return json.dumps(value, indent=1).encode()
 
 # --- images and labels -------------------------------------------------------------------------------------------------
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-SAME = {i: i for i in range(19)}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif", ".avif")
+
+def coding():
+    from causal_tune.data.labels import CITYSCAPES
+    from causal_tune.data.masks import coding_of
+    return coding_of(CITYSCAPES)
 
 def images(folder):
-    from causal_tune.data import converters
-    from causal_tune.data import datasets
-    from causal_tune.data import images
+    from causal_tune.data import converters, frames, images
     from causal_tune.research import observation
     label, whole = folder / "whole_label.png", folder / "whole.png"
     label.write_bytes(make.labels()[0])
@@ -51,23 +53,20 @@ def images(folder):
         read_image=lambda path: checked(images.read_image(path)),
         gather=lambda path: observation.gather_images({"a": [whole, path]}, (8, 8)),
         halve=converters.halve_image,
-        read_pair=lambda path: datasets.read_pair(path, label, SAME)), SUFFIXES)
+        read_pair=lambda path: frames.read_pair(path, label, coding())), SUFFIXES)
 
 
 def labels(folder):
-    from causal_tune.data import converters
-    from causal_tune.data import datasets
-    from causal_tune.data import labels as domains
-    from causal_tune.data import images
+    from causal_tune.data import converters, frames, labels as domains, masks
     image = folder / "whole.png"
     image.write_bytes(make.picture(size=(12, 9)))
     def checked(ids): assert ids.ndim == 2 and ids.dtype.kind in "bui", (ids.shape, ids.dtype)
     seeds = make.labels()
     return Reader(seeds, files(seeds + make.images()), dict(
-        read_label=lambda path: checked(images.read_label(path)),
+        read_label=lambda path: checked(masks.read_label(path)),
         halve=lambda path: converters.halve_image(path, "ids"),
         train_ids=lambda path: converters.to_train_ids(path, domains.CITYSCAPES_IDS, 66),
-        read_pair=lambda path: datasets.read_pair(image, path, SAME)), SUFFIXES)
+        read_pair=lambda path: frames.read_pair(image, path, coding())), SUFFIXES)
 
 
 def polygons(folder):
@@ -83,7 +82,7 @@ def polygons(folder):
 
 def data_sets(folder):
     "Data sets with one damaged file."
-    from causal_tune.data import converters
+    from causal_tune.data import check, converters
     base = folder / "data"
     towns = "cityscapes/gtFine/train/a", "cityscapes/leftImg8bit/train/a"
     for place in ("gta/images", "gta/labels", *towns): (base / place).mkdir(parents=True)
@@ -98,7 +97,7 @@ def data_sets(folder):
         return read
     def checked(path):
         put("gta/labels/1_labelTrainIds.png", path)
-        return str(converters.check_data("gta", base))
+        return str(check.check_data("gta", base))
     seeds = make.labels() + [as_json(make.POLYGONS)] * 4
     return Reader(seeds, files(seeds), dict(
         gta=prepared("gta", "gta/labels/1.png", "gta/labels/1_labelTrainIds.png"),
@@ -144,7 +143,7 @@ HEAD = "mask2former:width=32,num_heads=2,encoder_layers=1,decoder_layers=1,encod
 
 def weights(folder):
     from causal_tune.published import checkpoints as C
-    from causal_tune.models.backbones import load_weights
+    from causal_tune.models.pretrained import load_weights
     from causal_tune.models.segmentor import create_segmentor
     model = vit()
     plain = dict(model.state_dict())
@@ -267,7 +266,7 @@ def counts(folder):
 
 
 def tables(folder):
-    from causal_tune.lab import widget as lab
+    from causal_tune.lab import launch as lab
     from causal_tune.research import statistics as results
     def shown(path): # as the lab does
         for name, table in lab.read_results(path.parent).items():
@@ -344,7 +343,7 @@ def labs(folder):
 
 def notebooks(folder):
     "The notebook that an earlier `causal-tune lab` wrote."
-    from causal_tune.lab import widget as lab
+    from causal_tune.lab import launch as lab
     whole = lab.lab_notebook(folder / "made", {})
     seeds = [whole.read_bytes()]
     def opened(path):
@@ -362,7 +361,7 @@ def words(folder):
     "Words of the command line, whose work is cut off where it would begin."
     from causal_tune.cli import parser as cli
     from causal_tune.compare import demo
-    from causal_tune.lab import widget as lab
+    from causal_tune.lab import launch as lab
     from causal_tune.compare import experiments as quality
     from causal_tune.toyscapes import vit as toyvit
     from causal_tune.training import loop as training
