@@ -24,7 +24,7 @@ _homes = {
     **dict.fromkeys(["train", "load_checkpoint", "report_on"], "training.loop"),
     "evaluate": "training.evaluation",
     "FrequencyLab": "lab.widget",
-    **dict.fromkeys(["load_published", "segmentor_from_published", "HubSegmentor"], "published.checkpoints"),
+    **dict.fromkeys(["load_published", "segmentor_from_published"], "published.checkpoints"),
 }
 __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)

@@ -97,7 +97,7 @@ def model_card(segmentor, # with `space`, and `recipe` or `architecture`
                 "## Classes": markdown_table(["id", "name", "colour"], classes) if classes else ["Not named."], "## Terms": terms}
     return "\n".join([*head, *(f"\n{title}\n\n" + "\n".join(lines) for title, lines in sections.items()), ""])
 
-# %% ../../nbs/04_models/07_sharing.ipynb #0fa7df4c
+# %% ../../nbs/04_models/07_sharing.ipynb #32defd6a
 FOLDER_FILES = "model.safetensors", "config.json", "README.md"
 
 def architecture_of_recipe(values: dict) -> dict: # plain values of a recipe
@@ -128,11 +128,12 @@ def write_folder(segmentor, # a `Segmentor`
 ) -> Path: # the folder
     "Write a model to pass on: weights, configuration, card. Raises ValueError for a segmentor that cannot be built again."
     recipe = recipe_values(segmentor.recipe) if segmentor.recipe else None
-    architecture = segmentor.architecture or (architecture_of_recipe(recipe) if recipe else None)
+    architecture = dict(segmentor.architecture or (architecture_of_recipe(recipe) if recipe else {})) or None
     if architecture is None: raise ValueError("This segmentor was made from objects, not from names, so a file cannot say how to make it again: "
                                               "create it by create_segmentor(NAME, ADAPTER, HEAD, ...), or set segmentor.recipe.")
+    if "pretrained" in architecture: architecture["weights"] = architecture.pop("pretrained") # timm's word for it
     check_rebuildable(segmentor, architecture, make)
-    whole = architecture.get("weights", True) is False if backbone is None else bool(backbone)
+    whole = architecture.get("weights", True) in (False, "random") if backbone is None else bool(backbone)
     parts = segmentor.trained_state() | (dict(backbone=segmentor.backbone.model.state_dict()) if whole else {})
     state = {f"{part}.{name}": x.detach().cpu().clone().contiguous() for part, tensors in parts.items() for name, x in tensors.items()}
     weights = architecture.get("weights")
