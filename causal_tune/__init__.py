@@ -30,3 +30,9 @@ __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)
 
 repair_torchvision()
+
+
+def load_ipython_extension(shell):
+    "`%load_ext causal_tune` in a notebook: `%lab MODEL IMAGES` opens the frequency lab."
+    from .lab.launch import load_magic
+    load_magic(shell)
