@@ -25,9 +25,15 @@ _homes = {
     "load_checkpoint": "training.checkpoint",
     "evaluate": "training.evaluation",
     "FrequencyLab": "lab.widget",
-    **dict.fromkeys(["load_published", "segmentor_from_published", "HubSegmentor"], "published.checkpoints"),
+    **dict.fromkeys(["load_published", "segmentor_from_published"], "published.checkpoints"),
 }
 __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)
 
 repair_torchvision()
+
+
+def load_ipython_extension(shell):
+    "`%load_ext causal_tune` in a notebook: `%lab MODEL IMAGES` opens the frequency lab."
+    from .lab.launch import load_magic
+    load_magic(shell)
