@@ -100,7 +100,7 @@ class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in INSTALLED - ALLOWED: raise ImportError(f"{name} is not installed here")
 sys.meta_path.insert(0, Missing())
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 status = main(sys.argv[1:])
 assert "torch" not in sys.modules
 sys.exit(status)

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from causal_tune.models.pretrained import create_model, load_weights
 from causal_tune.published.checkpoints import convert_backbone, read_weights, segmentor_from_published
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 from causal_tune.core.tensors import read_tensors
 from causal_tune.training.recipe import Recipe
 from causal_tune.training.loop import build_segmentor, load_checkpoint, read_checkpoint, save_checkpoint

@@ -10,7 +10,7 @@ import torch
 from conftest import ENV, ROOT, trained
 from causal_tune.training import loop as training
 from causal_tune.adapters.base import list_adapters
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 from causal_tune.data.datasets import load_dataset
 from causal_tune.training.evaluation import evaluate
 from causal_tune.training.recipe import Recipe, nonempty_fields

@@ -564,7 +564,7 @@ def convert_by_loop(job: Job # of a converter that looks ids up in a table
 ) -> None:
     "Convert a file the plain way, one id after the other: what converters are measured against."
     path, table = job.make.args[:2]
-    ids = np.array(Image.open(path))
+    ids = np.array(Image.open(path, formats=["PNG"]))
     labels = np.full_like(ids, 255)
     for old, new in table.items(): labels[ids == old] = new
     Image.fromarray(labels).save(job.target)

@@ -359,7 +359,7 @@ VALUES = [*make.FIELDS, *make.SPECS, "demo", "camvid_day2dusk", "toyscapes", "ca
 
 def words(folder):
     "Words of the command line, whose work is cut off where it would begin."
-    from causal_tune.cli import commands as cli
+    from causal_tune.cli import parser as cli
     from causal_tune.compare import demo
     from causal_tune.lab import launch as lab
     from causal_tune.compare import experiments as quality
@@ -371,8 +371,8 @@ def words(folder):
     (folder / "checkpoint.pt").write_bytes(make.saved(checkpoint_of(recipe, segmentor)))
     (folder / "image.png").write_bytes(make.picture())
     (folder / "cut.png").write_bytes(make.picture()[:60])
-    options = {name: [n for names, _ in c.options for n in names if n.startswith("--")] + [f"--{f}" for f in c.takes]
-               for name, c in cli.COMMANDS.items()}
+    options = {name: [n for names, _ in c.arguments for n in names if n.startswith("--")] + [f"--{f}" for f in c.fields]
+               for name, c in ((name, cli.COMMANDS[name]) for name in cli.COMMANDS.names())}
     def line(rng, command):
         given = [command, *FIRST.get(command, [])]
         for _ in range(rng.randrange(5)):
@@ -386,7 +386,7 @@ def words(folder):
 
 def called(line):
     "The command line; AssertionError where it does not end with 0, 1 (what it found is wrong) or 2 and one line."
-    from causal_tune.cli import commands as cli
+    from causal_tune import cli
     with said() as errors:
         try: status = cli.main(line)
         except SystemExit as stop: status = stop.code or 0
