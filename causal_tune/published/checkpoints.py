@@ -45,7 +45,8 @@ from ..data.labels import LabelSpace, space_from_dict, space_to_dict
 from ..data.images import display_path
 from ..models.pretrained import PRESETS
 from ..training.recipe import nonempty_fields, recipe_to_dict
-from ..training.loop import build_segmentor, segmentor_from_saved
+from ..training.build import build_segmentor
+from ..training.checkpoint import segmentor_from_saved
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #f5e5ae1d
 class Placeholder:
