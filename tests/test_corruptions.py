@@ -167,7 +167,8 @@ def test_report(weights, capsys):
     "Two corruptions, each a row of its own; the mean leaves the clean domain out, and an evaluation repeats exactly."
     from causal_tune.cli.training import print_mean
     from causal_tune.training.recipe import Recipe
-    from causal_tune.training.loop import build_segmentor, report_on
+    from causal_tune.training.build import build_segmentor
+    from causal_tune.training.loop import report_on
     torch.manual_seed(0)
     clear = TOY.replace("n=2", "n=3")
     recipe = Recipe(weights=str(weights), eval_size=(96, 128),

@@ -109,7 +109,7 @@ sys.exit(status)
 
 def test_without_torch(run, cli, tmp_path):
     from PIL import Image
-    from causal_tune.training.loop import load_checkpoint
+    from causal_tune.training.checkpoint import load_checkpoint
     from causal_tune.data.images import fit_size
     done = cli("export", run, "--out", tmp_path / "model.onnx", timeout=400)
     assert done.returncode == 0, done.stderr

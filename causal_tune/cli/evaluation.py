@@ -38,7 +38,7 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         recipe = get_recipe(args.model, **args.changes)
         segmentor, recipe, classes = open_published(recipe, args.checkpoint, args.backbone)
     else:
-        from causal_tune.training.loop import checkpoint_path, load_checkpoint
+        from causal_tune.training.checkpoint import checkpoint_path, load_checkpoint
         args.model = checkpoint_path(args.model)
         attention = {k: v for k, v in args.changes.items() if k == "attention"}
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)

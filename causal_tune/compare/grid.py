@@ -4,7 +4,7 @@
 
 # %% ../../nbs/07_compare/02_grid.ipynb #83fc044d
 from __future__ import annotations
-import json, os, platform, re, signal, subprocess, sys, time
+import json, math, os, platform, re, signal, subprocess, sys, time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -38,10 +38,15 @@ from ..data.datasets import load_dataset
 from ..data.labels import CITYSCAPES, CITYSCAPES_IDS, id_colors
 from ..core.files import exit_with_parent, folder_lock, load_cached, atomic_write
 from ..training.recipe import Recipe, changed_fields, get_recipe, recipe_to_dict
-from ..training.evaluation import confusion, iterate_batches, next_batches, count_batch, result_row
+from ..training.evaluation import confusion, iterate_batches, count_batch, result_row
+from ..training.stream import next_batches
 from ..research.statistics import parse_counts, write_counts
-from ..training.loop import (LossModule, make_loader, build_segmentor, sample_frames, make_accelerator, make_optimizer, parameter_groups, check_same_run,
-                                  report_on, train_step, train, training_data)
+from ..training.build import build_segmentor, resolve, training_data
+from ..training.checkpoint import check_same_run
+from ..training.distributed import LossModule, make_accelerator
+from ..training.loop import report_on, train_step, train
+from ..training.optim import make_optimizer, parameter_groups
+from ..training.stream import make_loader
 
 # %% ../../nbs/07_compare/02_grid.ipynb #0001c187
 def make_grid(recipe: Recipe, # what all runs have in common
@@ -53,7 +58,8 @@ def make_grid(recipe: Recipe, # what all runs have in common
 
 # %% ../../nbs/07_compare/02_grid.ipynb #460e5699
 def _scores(row): # what follows from the counts
-    return [row["miou"], row["aacc"], row["macc"], *row["iou"].values()]
+    scores = [row["miou"], row["aacc"], row["macc"], *row["iou"].values()]
+    return [math.nan if score is None else score for score in scores] # None: nothing is labelled
 
 def parse_result(content: bytes # of results.json
 ) -> dict: # with recipe and rows
@@ -276,9 +282,7 @@ def check_recipes(recipes, # of the runs
     "Find all data sets that runs need, and build their models once, before the first one begins. Errors as `open_targets` and `build_segmentor`."
     different = {replace(r, seed=0, lr=1e-4): r for r in recipes}
     for r in different.values():
-        k = len(training_data(r, root).space.classes)
-        sample_frames(r, k, root)
-        build_segmentor(r, k, **options)
+        resolve(r, root).build(**options)
 
 def _in_turn(run, recipes): # name -> rows
     with single_threaded(): return {name: run(name, recipe) for name, recipe in recipes.items()}

@@ -15,7 +15,7 @@ from ..data.datasets import load_dataset
 from ..data.images import domain_folders, image_files
 from .widget import FrequencyLab
 from ..models.backbones import create_backbone
-from ..training.loop import checkpoint_path, load_checkpoint
+from ..training.checkpoint import checkpoint_path, load_checkpoint
 
 # %% auto #0
 __all__ = ['INTRODUCTION', 'open_lab', 'lab_from_line', 'load_magic', 'lab_notebook', 'launch_lab', 'jupyter_command']

@@ -165,7 +165,8 @@ def weights(folder):
 def run_of():
     "A recipe of seconds, its segmentor and its optimizer."
     from causal_tune.training.recipe import get_recipe
-    from causal_tune.training.loop import build_segmentor, parameter_groups
+    from causal_tune.training.build import build_segmentor
+    from causal_tune.training.optim import parameter_groups
     recipe = get_recipe("demo", weights="random", head="linear", adapter="rein", rank=1, num_tokens=2, crop=(32, 48), batch_size=2,
                         precision="no", iterations=9, train="toyscapes:domain=clear,split=train,n=4",
                         targets=("toyscapes:domain=fog,split=test,n=1",))
@@ -190,7 +191,7 @@ def small(content): # without its large tensors
     return {k: {n: v for n, v in part.items() if v.numel() < 9000} if k in ("adapter", "head") else part for k, part in content.items()}
 
 def checkpoints(folder):
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, _ = run_of()
     content = small(checkpoint_of(recipe, segmentor))
     seeds = [content] * 60 + make.hostile() + make.old()
@@ -199,7 +200,7 @@ def checkpoints(folder):
 
 def models(folder):
     "Checkpoints that are made into models."
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, _ = run_of()
     seeds = [checkpoint_of(recipe, segmentor)] * 100 + make.hostile()
     return Reader(seeds, recipe_first, dict(
@@ -207,11 +208,11 @@ def models(folder):
 
 
 def resumed(folder):
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, optimizer = run_of()
     content = checkpoint_of(recipe, segmentor) | dict(optimizer=optimizer.state_dict())
     del content["classes"]
-    def restored(path): return training.restore_run(path, segmentor, optimizer, recipe)
+    def restored(path): return training.load_resume(path, segmentor, optimizer, recipe)
     return Reader([content] * 60 + make.hostile(), recipe_first, dict(restore=restored), (".pt",), "resume")
 
 
@@ -225,7 +226,7 @@ def pretraining(folder):
 
 
 def logs(folder):
-    from causal_tune.training.loop import Log
+    from causal_tune.training.log import Log
     def opened(path): Log(path.parent, 8).close()
     return Reader([make.LOG], files([make.LOG, make.TABLE]), dict(Log=opened), (".csv",), "log")
 
