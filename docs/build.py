@@ -66,9 +66,21 @@ def readable(cell: dict) -> dict | None: # None for a cell that says nothing to 
     return cell | dict(source=source, outputs=[with_readable_table(with_html(o)) for o in without_widgets(cell["outputs"])])
 
 
+def collapse_checks(cells: list[dict]) -> list[dict]:
+    "Imports, and what stands under the heading Checks, are folded away: they are for those who change the code."
+    checks, out = False, []
+    for cell in cells:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown" and text.startswith("## "): checks = text.startswith("## Checks")
+        imports = cell["cell_type"] == "code" and text.startswith("from __future__") and "\ndef " not in text
+        tag = "hide-cell" if checks else "hide-input" if imports else None
+        out.append(cell | dict(metadata=cell["metadata"] | dict(tags=[tag])) if tag and cell["cell_type"] == "code" else cell)
+    return out
+
+
 def stage_notebook(source: Path, target: Path) -> None:
     notebook = json.loads(source.read_text(encoding="utf-8"))
-    notebook["cells"] = [cell for cell in map(readable, notebook["cells"]) if cell]
+    notebook["cells"] = collapse_checks([cell for cell in map(readable, notebook["cells"]) if cell])
     notebook["metadata"].setdefault("kernelspec", dict(name="python3", display_name="Python 3", language="python"))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(notebook), encoding="utf-8")
@@ -177,7 +189,7 @@ def card(path: Path, site: Path) -> str: # HTML; site: where the pages are stage
     if pictures:
         (site / "_static" / f"{path.stem}.png").write_bytes(base64.b64decode("".join(pictures[0])))
         image = f'<img alt="" src="_static/{path.stem}.png">'
-    return f'<a class="card" href="nbs/tutorials/{path.stem}.html">{image}<b>{escape(title)}</b><span>{escape(question)}</span></a>'
+    return f'<a class="card" href="nbs/tutorials/{path.stem}.html">{image}<b>{escape(title)}</b><span>{escape(question.replace("`", ""))}</span></a>'
 
 
 def start_page(source: Path) -> str:
@@ -189,7 +201,7 @@ def start_page(source: Path) -> str:
     about = [name for name in PAGES if (source / name).exists()]
     page = START.replace("CARDS", "\n".join(card(path, source) for path in lessons))
     if not (source / "nbs/07_compare/05_leaderboard.ipynb").exists(): page = "\n".join(line for line in page.split("\n") if "05_leaderboard" not in line)
-    start = [toctree("Start", ["README", "lab-page"]), toctree("Tutorials", [p.relative_to(source).as_posix() for p in lessons])]
+    start = [toctree("Start", ["Install and first steps <README>", "lab-page"]), toctree("Tutorials", [p.relative_to(source).as_posix() for p in lessons])]
     end = [toctree("Experiments", [*experiments, "tables"]), toctree("API", [f"api/{name}" for name in modules()]), toctree("About", about)]
     return "\n".join([page, *start, *trees, *end])
 
