@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import causal_tune as ct
-from causal_tune.data import datasets as D
+from causal_tune.data import augment as D, frames
 from causal_tune.published.checkpoints import PUBLISHED_PREFIXES, load_published, published_state, segmentor_from_published
 from causal_tune.training.evaluation import accuracy, confusion, miou
 from causal_tune.training.recipe import RECIPES, Recipe
@@ -112,7 +112,7 @@ def test_sizes_of_training_images():
 def test_the_size_of_a_target():
     aug = misc("aug")
     load = lambda: (aug["img"].numpy(), aug["lab"].numpy())
-    image, label = D.fit_pair(load, (50, 100), "original")
+    image, label = frames.fit_pair(load, (50, 100), "original")
     assert np.array_equal(image, aug["test_resize"].numpy()) and label.shape == (96, 160)
 
 

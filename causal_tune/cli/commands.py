@@ -255,7 +255,8 @@ def print_row(row: dict) -> None: # see `evaluation.result_row`
 
 def source_domains(recipe: Recipe) -> list[str]: # domains
     "Which domains a recipe trains on, by their names in results."
-    from causal_tune.data.datasets import dataset_options, folder_domain, parse_dataset_spec
+    from causal_tune.data.datasets import dataset_options, parse_dataset_spec
+    from causal_tune.data.own import folder_domain
     name, options = parse_dataset_spec(recipe.train)
     if name == "folder": return [str(options.get("domain") or folder_domain(options["images"]))]
     domain = options.get("domain", "all")
@@ -633,7 +634,7 @@ def run_convert_backbone(args):
 @command("say what is there of the data sets, what is missing and what is wrong",
          argument("name", nargs="?", metavar="NAME", help="one data set, or folder:images=DIR,labels=DIR,classes=FILE (default: all)"), ROOT_OPTION)
 def run_check_data(args):
-    from causal_tune.data.converters import check_data
+    from causal_tune.data.check import check_data
     checks = check_data(args.name, args.root)
     print(checks)
     return int(checks.wrong)

@@ -4,18 +4,23 @@
 
 # %% ../../nbs/03_data/01_images.ipynb #5bc4e9ba
 from __future__ import annotations
+import sys
 from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 from ..core.registry import check_range, short_repr
 from ..core.files import atomic_write
+if TYPE_CHECKING: import torch
 
 # %% auto #0
-__all__ = ['MEAN_COLOR', 'IMAGE_SUFFIXES', 'display_path', 'image_errors', 'open_image', 'to_8bit_gray', 'flatten_alpha',
-           'to_numpy', 'channels_last', 'read_image', 'unique_ids', 'picture_to_ids', 'read_label', 'image_files',
-           'domain_folders', 'to_hw', 'resize', 'fit_size', 'window_starts', 'sliding_windows', 'encode_gray_png',
-           'write_image', 'PartialFailure', 'describe_failure', 'failure_report']
+__all__ = ['IMAGE_FORMATS', 'IMAGE_SUFFIXES', 'MEAN_COLOR', 'UNREAD_SUFFIXES', 'display_path', 'image_errors', 'readable_formats',
+           'opened_image', 'open_image', 'image_size', 'to_8bit_gray', 'flatten_alpha', 'to_numpy', 'channels_last',
+           'read_image', 'warn_once', 'is_hidden', 'describe_left_out', 'list_images', 'image_files', 'domain_folders',
+           'to_hw', 'resize', 'fit_size', 'window_starts', 'sliding_windows', 'encode_gray_png', 'write_image',
+           'PartialFailure', 'describe_failure', 'failure_report']
 
 # %% ../../nbs/03_data/01_images.ipynb #12955c0e
 def display_path(path) -> str:
@@ -34,16 +39,42 @@ def image_errors(name: str): # of the picture, as errors show it
         raise OSError(f"cannot read {name} ({reason}); is the file complete? Copy or unpack it again") from err
 
 # %% ../../nbs/03_data/01_images.ipynb #12941c7a
-def open_image(given # a path or a picture of PIL
-) -> Image.Image: # all of it in memory, upright
-    "A picture, turned as its EXIF orientation says. FileNotFoundError where there is none, OSError for what cannot be read."
-    if isinstance(given, Image.Image):
-        with image_errors("the picture"): return ImageOps.exif_transpose(given)
-    path = Path(given)
+IMAGE_FORMATS = { # suffix of a file -> Pillow's name of the format
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF",
+    ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM", ".gif": "GIF", ".avif": "AVIF"}
+IMAGE_SUFFIXES = tuple(IMAGE_FORMATS)
+
+@cache
+def readable_formats(formats: tuple[str, ...] | None = None, # Pillow's names; all of `IMAGE_FORMATS` by default
+) -> tuple[str, ...]:
+    "The formats of these that the installed Pillow can read."
+    Image.init()
+    return tuple(name for name in dict.fromkeys(formats or IMAGE_FORMATS.values()) if name in Image.OPEN)
+
+@contextmanager
+def opened_image(path: str | Path, # of an image file, whatever its name ends in
+                 formats: tuple[str, ...] | None = None, # Pillow's names of the formats that are tried; see `readable_formats`
+): # a picture of Pillow whose pixels are not decoded yet
+    "Context manager: an image file, opened. Raises FileNotFoundError where there is none, OSError where it cannot be read."
+    path = Path(path)
     if not path.is_file():
         why = ": it is a folder" if path.is_dir() else ": the link leads nowhere" if path.is_symlink() else ""
         raise FileNotFoundError(f"No image at {display_path(path)}{why}.")
-    with image_errors(display_path(path)), Image.open(path) as file: return ImageOps.exif_transpose(file)
+    with image_errors(display_path(path)), Image.open(path, formats=readable_formats(formats)) as picture: yield picture
+
+def open_image(given # a path or a picture of Pillow
+) -> Image.Image: # all of it in memory, upright
+    "Decode a picture and turn it as its EXIF orientation says. Raises FileNotFoundError, or OSError for what cannot be read."
+    if isinstance(given, Image.Image):
+        with image_errors("the picture"): return ImageOps.exif_transpose(given)
+    with opened_image(given) as picture: return ImageOps.exif_transpose(picture)
+
+def image_size(path: str | Path # of an image file
+) -> tuple[int, int]: # (width, height), upright
+    "Read the size of a picture from its header. Raises as `opened_image`."
+    with opened_image(path) as picture:
+        turned = "exif" in picture.info and picture.getexif().get(0x0112, 1) > 4
+        return picture.size[::-1] if turned else picture.size
 
 # %% ../../nbs/03_data/01_images.ipynb #1b07e5e1
 MEAN_COLOR = (124, 116, 104) # the mean colour of photos: behind what is transparent, and around what is padded
@@ -104,94 +135,57 @@ def read_image(image # a path, a PIL image, an array (h, w, 3), (3, h, w) or (h,
         "normalised.")
     return array
 
-# %% ../../nbs/03_data/01_images.ipynb #82cc4429
-def index_palettes(n: int) -> list[np.ndarray]: # (n, 3) each
-    "Tables of colours that mean nothing: grey i for number i, and the colours of PASCAL VOC."
-    i = np.arange(n)
-    voc = [sum((i >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)]
-    return [np.stack([i, i, i], 1), np.stack(voc, 1)]
+# %% ../../nbs/03_data/01_images.ipynb #55c0a002
+UNREAD_SUFFIXES = (".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".svg", ".eps", ".ps", ".pdf", ".exr", ".hdr", ".dng", ".raw", ".cr2",
+                   ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".ico", ".icns", ".pcx", ".xcf", ".apng")
 
-def is_index_palette(table: np.ndarray, # (n, 3) colours of a palette
-                largest: int, # number that is used
+@lru_cache(maxsize=1000)
+def warn_once(text: str) -> None:
+    "Print a line to stderr, the first time that it comes up."
+    print(text, file=sys.stderr)
+
+def is_hidden(path: Path, # of a file or a folder
+              root: Path, # folder above it, whose own name does not count
 ) -> bool:
-    "Whether a palette says no more than which number stands in a pixel."
-    table = table[:max(largest + 1, 3)]  # two colours alone might be anything
-    return len(table) > 2 and any((table == other).all() for other in index_palettes(len(table)))
+    "Whether a name on the way from `root` to `path` begins with a dot."
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
-# %% ../../nbs/03_data/01_images.ipynb #c7d4b4a8
-def unique_ids(labels: np.ndarray # integers of any shape
-) -> list[int]: # sorted
-    "Which ids occur."
-    if labels.dtype != np.uint8 or labels.size == 0: return np.unique(labels).tolist()
-    counts = Image.fromarray(labels.reshape(1, -1)).histogram()
-    return np.flatnonzero(counts).tolist()
+def describe_left_out(folder: Path, # that was searched
+                      left_out: list[Path], # files in it, hidden ones among them
+                      why: str, # which files count, said of those that are not hidden
+) -> str: # one line
+    "Say how many files of a folder are left out, and name some of them."
+    seen = [path for path in left_out if not is_hidden(path, folder)]
+    names = [display_path(path.relative_to(folder)) for path in seen[:3]] + ["..."] * (len(seen) > 3)
+    parts = [f"{len(seen)} left out ({', '.join(names)})"] if seen else []
+    hidden = len(left_out) - len(seen)
+    if hidden: parts.append(f"{hidden} whose name begins with a dot {'is' if hidden == 1 else 'are'} left out")
+    return f"{display_path(folder)}: {', '.join(parts)}." + f" {why}" * bool(seen)
 
-# %% ../../nbs/03_data/01_images.ipynb #bf62bd2e
-def palette_to_ids(numbers: np.ndarray, # (h, w) as stored
-                   table: np.ndarray, # (n, 3) colours of the palette
-                   colours: dict[int, tuple], # id -> RGB of the classes that the file may hold
-                   trusted: bool = False, # the publisher says that numbers are ids
-) -> np.ndarray: # (h, w) ids
-    "Ids of a palette image by its colours. ValueError for colours that are unknown, or contradict the numbers of a trusted file."
-    used = unique_ids(numbers)
-    if is_index_palette(table, max((i for i in used if i < 255), default=0)): return numbers
-    black = np.zeros((256, 3), int)  # what viewers show for numbers behind the table's end
-    seen = {i: tuple(np.concatenate([table, black])[i].tolist()) for i in used}
-    known = {rgb: i for i, rgb in reversed(colours.items())}
-    ids = {i: i if colours.get(i) == rgb else known.get(rgb) for i, rgb in seen.items()}
-    if trusted: wrong = [i for i in ids if i in colours and ids[i] not in (i, None)]
-    else: wrong = [i for i in ids if ids[i] is None]
-    why = "that of another class" if trusted else "no known one"
-    if wrong: raise ValueError(f"its palette gives number {wrong[0]} the colour {seen[wrong[0]]}, which is {why}: "
-                               "the ids cannot be told. Store them as grey of 8 bits")
-    return numbers if trusted else np.array([ids.get(i, 255) for i in range(256)], np.uint8)[numbers]
-
-# %% ../../nbs/03_data/01_images.ipynb #b56b0849
-def check_depth(path: str | Path) -> None:
-    "ValueError for a PNG of 2 or 4 bits of grey."
-    with open(path, "rb") as file: head = file.read(26)
-    if head.startswith(b"\x89PNG") and head[24] in (2, 4) and head[25] == 0:
-        raise ValueError(f"{display_path(path)} has {head[24]} bits a pixel, which are ids or shades; store ids as grey of 8 bits")
-
-# %% ../../nbs/03_data/01_images.ipynb #20d3ef29
-def picture_to_ids(picture: Image.Image, # in memory
-           name: str, # as errors show it
-           colours: dict[int, tuple] | None = None, # id -> RGB of the classes, for palette images
-           trusted: bool = False, # of a palette image the numbers count, as its publisher says
-) -> np.ndarray: # (h, w) integers
-    "The ids of a label picture. ValueError for colours, for floats and for an unknown palette."
-    ids = np.asarray(picture)
-    if ids.ndim != 2: raise ValueError(f"{name} has {ids.shape[-1]} channels, but a label holds one id per pixel; convert it first")
-    if ids.dtype.kind == "f": raise ValueError(f"{name} holds floats, but a label holds one id per pixel; store whole numbers of 8 bits")
-    if picture.mode == "1": return ids.astype(np.uint8)
-    if picture.mode != "P": return ids
-    table = np.array(picture.getpalette("RGB")).reshape(-1, 3)
-    try: return palette_to_ids(ids, table, colours or {}, trusted)
-    except ValueError as err: raise ValueError(f"{name}: {err}") from err
-
-def read_label(path: str | Path, # an image file with one id per pixel
-               colours: dict[int, tuple] | None = None, # id -> RGB of the classes, for palette images
-               trusted: bool = False, # of a palette image the numbers count, as its publisher says
-) -> np.ndarray: # (h, w) integers
-    "The ids of a label file. Errors as `open_image`, `picture_to_ids` and `check_depth`."
-    ids = picture_to_ids(open_image(path), display_path(path), colours, trusted)
-    check_depth(path)
-    return ids
-
-# %% ../../nbs/03_data/01_images.ipynb #d8db5b3b
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+def list_images(folder: str | Path
+) -> tuple[list[Path], list[Path]]: # images, and other pictures that are left out, both sorted by name
+    "The files of a folder that are images by their suffix, and the pictures that are hidden or of a format that is not read."
+    files = sorted(path for path in Path(folder).iterdir() if not path.is_dir())
+    pictures = [path for path in files if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES)]
+    images = [path for path in pictures if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    return images, [path for path in pictures if path not in images]
 
 def image_files(folder: str | Path) -> list[Path]: # sorted by name
-    "The files of a folder that look like images, by their endings; capital ones count as well, folders do not."
-    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+    "The images of a folder, see `list_images`. What is left out is said once on stderr."
+    images, left_out = list_images(folder)
+    if left_out: warn_once(describe_left_out(Path(folder), left_out, f"Images end in {', '.join(IMAGE_SUFFIXES)}."))
+    return images
 
 # %% ../../nbs/03_data/01_images.ipynb #acef9117
 def domain_folders(root: str | Path # holds one folder of images per domain, or images of a single domain
 ) -> dict[str, Path]: # domain -> folder
-    "The folders of a folder, by name. FileNotFoundError if it is not there, ValueError if there is no image in it."
+    "The folders of a folder, by name. Raises FileNotFoundError if it is not there, ValueError if there is no image in it."
     root = Path(root)
     if not root.is_dir(): raise FileNotFoundError(f"No folder {root}; give one that holds a folder of images per domain.")
-    found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and image_files(path)}
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    hidden = [image for path in folders if path.name.startswith(".") for image in list_images(path)[0]]
+    if hidden: warn_once(describe_left_out(root, hidden, ""))
+    found = {path.name: path for path in folders if not path.name.startswith(".") and image_files(path)}
     if found: return found
     if image_files(root): return {root.name: root}
     raise ValueError(f"{root} holds no folders with images ({', '.join(IMAGE_SUFFIXES)}); make one per domain.")
@@ -204,10 +198,10 @@ def to_hw(size: int | tuple # side, or (height, width), in pixels
     if len(sides) != 2: raise ValueError(f"{short_repr(size)}: give a side, or height and width, in pixels.")
     return tuple(check_range("size in pixels", side, 1, 100_000) for side in sides)
 
-def resize(images: Tensor, # (b, 3, H, W) float
+def resize(images: "torch.Tensor", # (b, 3, H, W) float
            size: int | tuple, # side, or (h, w)
            antialias: bool = True, # average pixels where images shrink; published: False
-) -> Tensor: # (b, 3, h, w)
+) -> "torch.Tensor": # (b, 3, h, w)
     "Images at the size the model is to see, bilinear."
     import torch.nn.functional as F  # here, as an exported model is run without torch
     return F.interpolate(images, size=to_hw(size), mode="bilinear", antialias=antialias, align_corners=False)

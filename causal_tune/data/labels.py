@@ -4,19 +4,18 @@
 
 # %% auto #0
 __all__ = ['CITYSCAPES', 'CAMVID', 'LABEL_SPACES', 'CITYSCAPES_IDS', 'CAMVID_IDS', 'DOMAIN_COLORS', 'LabelSpace',
-           'label_space_from_hex', 'own_space', 'space_to_dict', 'space_from_dict', 'remap', 'id_colors',
-           'domain_color', 'swatches']
+           'label_space_from_hex', 'default_class_color', 'ClassRow', 'build_label_space', 'space_to_dict',
+           'space_from_dict', 'unique_ids', 'remap', 'id_colors', 'domain_color', 'swatches']
 
 # %% ../../nbs/03_data/02_labels.ipynb #9b0bc296
 import colorsys, math, re, zlib
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Mapping
+from typing import Mapping, NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 from ..core.registry import check_value, is_single_line, short_repr
-from .images import unique_ids
 
 # %% ../../nbs/03_data/02_labels.ipynb #47bd1531
 @dataclass(frozen=True)
@@ -27,7 +26,9 @@ class LabelSpace:
     palette: np.ndarray = field(repr=False, compare=False) # (k, 3) uint8 RGB, one row per class
     ignore: int = 255 # the id that is neither trained on nor scored
     ids: tuple[int, ...] = field(default=(), compare=False) # of the classes in label files; their positions if empty
-    ignored: tuple[int, ...] = field(default=(), compare=False) # further ids in label files that are ignored
+    ignored: tuple[int, ...] = field(default=(), compare=False) # further ids in label files that are ignored; -1 occurs in arrays only
+    colors: Mapping[int, tuple] = field(default_factory=dict, repr=False, compare=False) # id in label files -> RGB that labels are painted in
+    color_coded: bool = field(default=False, compare=False) # colours say which class a pixel is, also in a palette
 
     def __post_init__(self):
         if np.shape(self.palette) != (len(self.classes), 3):
@@ -37,9 +38,24 @@ class LabelSpace:
     def __len__(self): return len(self.classes)
 
     @property
+    def file_ids(self) -> tuple[int, ...]: # of the classes
+        "The ids that the classes have in label files, in the order of the classes."
+        return self.ids or tuple(range(len(self)))
+
+    @property
     def table(self) -> dict[int, int]: # id in a label file -> class id
-        ids = self.ids or range(len(self))
-        return {old: new for new, old in enumerate(ids)} | dict.fromkeys(self.ignored, self.ignore)
+        "What the ids of label files become; those that are ignored become `ignore`."
+        return dict.fromkeys(self.ignored, self.ignore) | {old: new for new, old in enumerate(self.file_ids)}
+
+    def to_file_ids(self, labels: np.ndarray, # integers of any shape: class ids; what is no class of the space counts as ignored
+    ) -> np.ndarray: # uint8, same shape
+        "Translate class ids back into the ids of label files, so that a prediction can be read as a label of the same data set."
+        labels = np.asarray(labels)
+        rows = np.array([*self.file_ids, self.ignore], np.uint8)
+        known = (labels >= 0) & (labels < len(self))
+        if not known.all() and self.ignore in self.file_ids:
+            raise ValueError(f"In label files of {self.name!r} the id {self.ignore} is a class, so a pixel that is ignored has no id there.")
+        return rows[np.where(known, labels, len(self))]
 
     def colorize(self, labels: np.ndarray, # (h, w) integers or a tensor; what is no class of the space is painted black
     ) -> np.ndarray: # (h, w, 3) uint8 RGB
@@ -70,77 +86,51 @@ CAMVID = label_space_from_hex("camvid", {
 
 LABEL_SPACES = {space.name: space for space in (CITYSCAPES, CAMVID)}
 
-# %% ../../nbs/03_data/02_labels.ipynb #b5893ad6
-_CLASS = re.compile(r"(?:(\d{1,9})\s*:\s*)?(.*?)\s*(#[0-9a-f]{6})?", re.I)
-CLASS_LINE_HELP = "give a name a line, such as 'road', 'road #804080', '7: road', or '-' for an id that is ignored"
-
-def parse_class_lines(lines, # such as "road" and "7: car #00008e"
-) -> list[tuple]: # id, name, and "#rrggbb" or None
-    "The classes of a data set, line by line. ValueError for what is no line of this kind, and for ids that no label file holds."
-    rows = []
-    following = 0
-    for line in lines:
-        number, name, colour = _CLASS.fullmatch(line.strip()).groups() if is_single_line(line) else (None, "", None)
-        i = following if number is None else int(number)
-        if not name: raise ValueError(f"{short_repr(line)} names no class: {CLASS_LINE_HELP}.")
-        if i > 255 or i == 255 and name != "-": raise ValueError(f"{short_repr(line)} has the id {i}: ids go from 0 to 254; 255 is ignored.")
-        rows.append((i, name, colour))
-        following = i + 1
-    return rows
-
 # %% ../../nbs/03_data/02_labels.ipynb #3504cc72
 def default_class_color(name: str, # of a class
-                 i: int, # its place
+                        i: int, # its place
 ) -> tuple: # RGB
     "The colour of a class for which nobody has chosen one."
     if name in CITYSCAPES.classes: return tuple(CITYSCAPES.palette[CITYSCAPES.classes.index(name)].tolist())
     rgb = colorsys.hls_to_rgb(i * .618034 % 1, .35 + .1 * (i % 4), .65)
     return tuple(round(255 * value) for value in rgb)
 
-# %% ../../nbs/03_data/02_labels.ipynb #8a59a2d3
-def _lines(classes): # of a file, or as they are
-    if isinstance(classes, Mapping): return [f"{i}: {name}" for i, name in classes.items()]
-    if not isinstance(classes, (str, Path)): return list(classes)
-    path = Path(classes)
-    if not path.is_file(): raise FileNotFoundError(f"No file of classes at {classes}: write one, {CLASS_LINE_HELP.removeprefix('give ')}.")
-    try: text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError: raise ValueError(f"{path} is no text: {CLASS_LINE_HELP}.") from None
-    return [line for line in text.splitlines() if line.strip()]
+# %% ../../nbs/03_data/02_labels.ipynb #5a5b0003
+class ClassRow(NamedTuple):
+    "A line of a list of classes."
+    id: int # in label files
+    name: str # "-" for an id that is ignored
+    color: tuple | None = None # RGB that labels are painted in, where the list gives one
 
-def own_space(classes, # lines as above, a file of such lines, {id: name}, or a label space, which is handed back
-              name: str = "own", # what it is called; a file's own name goes before
+def build_label_space(rows: list[ClassRow], # of at least two classes; no id and no name twice
+                      name: str, # what the space is called
+                      color_coded: bool = False, # see `LabelSpace`
 ) -> LabelSpace: # one of `LABEL_SPACES`, where its classes and ids are the same
-    "The label space of data of your own. FileNotFoundError; ValueError for lines that cannot be read, too few classes, and what is twice."
-    if isinstance(classes, LabelSpace): return classes
-    if isinstance(classes, (str, Path)): name = Path(classes).stem
-    try: return _space(parse_class_lines(_lines(classes)), name)
-    except TypeError: raise ValueError(f"classes={short_repr(classes)}: {CLASS_LINE_HELP}.") from None
-    except ValueError as err: raise ValueError(f"{classes}: {err}" if isinstance(classes, (str, Path)) else f"classes: {err}") from None
-
-# %% ../../nbs/03_data/02_labels.ipynb #40eee03f
-def _space(rows, name): # from `parse_class_lines`
-    named = [row for row in rows if row[1] != "-"]
-    ids = tuple(i for i, _, _ in named)
-    names = tuple(name for _, name, _ in named)
+    "The label space of a list of classes. Raises ValueError for too few classes, and for an id or a name that is given twice."
+    named = [row for row in rows if row.name != "-"]
+    names = tuple(row.name for row in named)
     if len(names) < 2: raise ValueError(f"{len(names)} class{'es' * (not names)}: a segmentor tells two apart at least; "
                                         "give one more for all the rest, such as 'background'.")
-    for what, values in (("name", names), ("id", [i for i, _, _ in rows])):
-        twice = [value for value in values if values.count(value) > 1]
+    for what, values in (("name", names), ("id", [row.id for row in rows])):
+        twice = [value for value, n in Counter(values).items() if n > 1]
         if twice: raise ValueError(f"The {what} {short_repr(twice[0])} is given twice; leave one out.")
-    ignored = tuple(i for i, name, _ in rows if name == "-")
+    ids = tuple(row.id for row in named)
+    ignored = tuple(row.id for row in rows if row.name == "-")
     counted = ids == tuple(range(len(ids)))
+    colors = {row.id: row.color for row in rows if row.color}
     for known in LABEL_SPACES.values():
-        if known.classes == names and counted and not ignored and not any(colour for _, _, colour in named): return known
-    palette = [ImageColor.getrgb(colour) if colour else default_class_color(name, k) for k, (_, name, colour) in enumerate(named)]
-    return LabelSpace(name, names, np.array(palette, np.uint8), ids=() if counted else ids, ignored=ignored)
+        if known.classes == names and counted and not ignored and not colors: return known
+    palette = [row.color or default_class_color(row.name, k) for k, row in enumerate(named)]
+    return LabelSpace(name, names, np.array(palette, np.uint8), ids=() if counted else ids, ignored=ignored, colors=colors, color_coded=color_coded)
 
-# %% ../../nbs/03_data/02_labels.ipynb #d5356cb1
 def space_to_dict(space: LabelSpace) -> dict: # plain values
     "A label space as plain values, for files."
-    ids = space.ids or range(len(space))
-    colours = ["#" + bytes(rgb.tolist()).hex() for rgb in np.asarray(space.palette, np.uint8)]
-    lines = [f"{i}: {name} {colour}" for i, name, colour in zip(ids, space.classes, colours)]
-    return dict(name=space.name, classes=[*lines, *(f"{i}: -" for i in space.ignored)])
+    def color(rgb): return "#" + bytes(map(int, rgb)).hex()
+    lines = [f"{i}: {name} {color(rgb)}" for i, name, rgb in zip(space.file_ids, space.classes, space.palette)]
+    void = [f"{i}: - {color(space.colors[i])}" if i in space.colors else f"{i}: -" for i in space.ignored]
+    return dict(name=space.name, classes=[*lines, *void])
+
+_STORED = re.compile(r"(?:(-?\d{1,9})\s*:\s*)?(.*?)\s*(#[0-9a-f]{6})?", re.I)
 
 def space_from_dict(d: dict) -> LabelSpace:
     "The label space that `space_to_dict` was made from; ValueError for anything else."
@@ -148,18 +138,36 @@ def space_from_dict(d: dict) -> LabelSpace:
     name = check_value("name of the label space", d.get("name"), "str", "own")
     lines = d.get("classes")
     if not isinstance(lines, list): raise ValueError(f"The classes of a label space are a list of lines, not {short_repr(lines)}.")
-    return own_space(lines, name)
+    if len(lines) > 257: raise ValueError(f"A label space has at most 256 classes, not {len(lines)}.")
+    rows = []
+    for line in lines:
+        number, text, color = _STORED.fullmatch(line).groups() if is_single_line(line) else (None, "", None)
+        i = int(number) if number else rows[-1].id + 1 if rows else 0
+        if not text or not -1 <= i <= 255 or i == -1 and text != "-":
+            raise ValueError(f"classes: {short_repr(line)} is no line such as '7: road #804080'.")
+        rows.append(ClassRow(i, text, ImageColor.getrgb(color) if color else None))
+    try: return build_label_space(rows, name)
+    except ValueError as err: raise ValueError(f"classes: {err}") from None
 
 # %% ../../nbs/03_data/02_labels.ipynb #9d0c41ec
 def lookup_table(table: Mapping[int, int], # old id -> new id, both in 0..255
            default: int = 255, # what every id that the table lacks becomes
 ) -> np.ndarray: # (256,) uint8: entry i is what i becomes
     "A table of ids as an array to index with. Raises ValueError for ids outside 0..255."
+    table = {old: new for old, new in table.items() if old != -1}  # no byte is -1
     wrong = [i for i in [*table, *table.values()] if not 0 <= i <= 255]
     if wrong: raise ValueError(f"ids {wrong[:3]} do not fit into 0..255; leave out ids that are to be ignored")
     out = np.full(256, default, np.uint8)
     out[list(table)] = list(table.values())
     return out
+
+# %% ../../nbs/03_data/02_labels.ipynb #c7d4b4a8
+def unique_ids(labels: np.ndarray # integers of any shape
+) -> list[int]: # sorted
+    "The ids that occur."
+    if labels.dtype != np.uint8 or labels.size == 0: return np.unique(labels).tolist()
+    counts = Image.fromarray(labels.reshape(1, -1)).histogram()
+    return np.flatnonzero(counts).tolist()
 
 # %% ../../nbs/03_data/02_labels.ipynb #ac73e9e8
 def remap(labels: np.ndarray, # integers of any shape
@@ -186,9 +194,10 @@ def id_colors(space: LabelSpace, # whose palette counts
                table: Mapping[int, int], # id in the file -> class id
 ) -> dict[int, tuple]: # id in the file -> RGB
     "The colours of a data set's ids: those of their classes; black for the first void id and for 255."
-    colours = {i: tuple(space.palette[c].tolist()) for i, c in table.items() if c < len(space)}
+    colors = {i: tuple(space.palette[c].tolist()) for i, c in table.items() if c < len(space)}
     void = [i for i, c in table.items() if c == space.ignore]
-    return colours | {i: (0, 0, 0) for i in (*void[:1], space.ignore)}
+    colors |= space.colors
+    return colors | {i: (0, 0, 0) for i in (*void[:1], space.ignore) if i not in colors}
 
 # %% ../../nbs/03_data/02_labels.ipynb #100188c8
 DOMAIN_COLORS = {

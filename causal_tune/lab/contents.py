@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageColor
 from plotly.colors import get_colorscale, unlabel_rgb
 from plotly.offline import get_plotlyjs
-from ..data.datasets import evenly_spaced
+from ..data.frames import evenly_spaced
 from ..data.labels import domain_color
 from .filters import FILTER_PRESETS, adapter_filter, describe_filters, learned_filters
 from ..models.backbones import Backbone

@@ -10,7 +10,8 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 import nbformat
 from ..core.files import atomic_write
-from ..data.datasets import evenly_spaced, load_dataset
+from ..data.frames import evenly_spaced
+from ..data.datasets import load_dataset
 from ..data.images import domain_folders, image_files
 from .widget import FrequencyLab
 from ..models.backbones import create_backbone

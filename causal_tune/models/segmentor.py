@@ -134,7 +134,7 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         window = window or self.window
         if window is None: return self(images)
         H, W = images.shape[-2:]
-        if self.window or self.adapter.square: images = pad_to(images, to_hw(window))
+        if self.window or self.adapter.needs_square_grid: images = pad_to(images, to_hw(window))
         total = images.new_zeros(len(images), self.num_classes, *images.shape[-2:])
         count = images.new_zeros(images.shape[-2:])
         places = sliding_windows(count.shape, window, stride)

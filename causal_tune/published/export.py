@@ -141,7 +141,7 @@ def prepare_for_export(segmentor): # a copy: float32, on the CPU, evaluated, mer
     "A segmentor as it leaves."
     import copy
     leaving = copy.deepcopy(segmentor).float().cpu().eval()
-    if getattr(leaving.adapter, "whole", False): leaving.backbone.merge()
+    if getattr(leaving.adapter, "spans_all_stages", False): leaving.backbone.merge()
     return leaving
 
 def fixed_size(segmentor, recipe: Recipe) -> tuple | None: # (height, width); None: any

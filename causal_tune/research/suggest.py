@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from ..spectra.bands import create_band
 from ..core.registry import format_spec
 from ..data.corruptions import CORRUPTIONS, corrupt
-from ..data.datasets import PhotometricDistort
+from ..data.augment import PhotometricDistort
 from ..data.styles import create_style
 from .evidence import Evidence, RelativeSkill, relative_evidence
 from .observation import DomainImages, gather_images

@@ -25,8 +25,12 @@ from .recipe import Recipe, check_precision, changed_fields, recipe_from_dict, r
 from ..models.acceleration import compile_blocks
 from ..models.mask2former import mean_over_processes
 from ..models.segmentor import Segmentor, create_segmentor
-from ..data.labels import LabelSpace, own_space, space_from_dict, space_to_dict
-from ..data.datasets import SegmentationDataset, register_data, load_dataset, train_transform
+from ..data.labels import LabelSpace, space_from_dict, space_to_dict
+from ..data.classes import own_space
+from ..data.frames import SegmentationDataset
+from ..data.own import register_data
+from ..data.datasets import load_dataset
+from ..data.augment import train_transform
 from .evaluation import (RemoteRankError, all_reduce_async, init_worker, check_classes, shutdown_workers, evaluate, gather_from_all, miou, next_batches,
                                    rank_and_world_size, result_row)
 
@@ -1032,6 +1036,6 @@ def report_on(segmentor: Segmentor,
         _, cms = evaluate_on(segmentor, recipe, data)
         counts[domain] = cms
         rows.append(result_row(cms, data.space.classes, adapter=label or recipe.adapter, seed=recipe.seed,
-                               domain=domain, data=spec))
+                               domain=domain, data=spec, protocol=recipe.protocol))
         each(rows[-1])
     return rows, counts

@@ -33,13 +33,15 @@ def as_json(value): return json.dumps(value, indent=1).encode()
 
 # --- images and labels -------------------------------------------------------------------------------------------------
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-SAME = {i: i for i in range(19)}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif", ".avif")
+
+def coding():
+    from causal_tune.data.labels import CITYSCAPES
+    from causal_tune.data.masks import coding_of
+    return coding_of(CITYSCAPES)
 
 def images(folder):
-    from causal_tune.data import converters
-    from causal_tune.data import datasets
-    from causal_tune.data import images
+    from causal_tune.data import converters, frames, images
     from causal_tune.research import observation
     label, whole = folder / "whole_label.png", folder / "whole.png"
     label.write_bytes(make.labels()[0])
@@ -51,23 +53,20 @@ def images(folder):
         read_image=lambda path: checked(images.read_image(path)),
         gather=lambda path: observation.gather_images({"a": [whole, path]}, (8, 8)),
         halve=converters.halve_image,
-        read_pair=lambda path: datasets.read_pair(path, label, SAME)), SUFFIXES)
+        read_pair=lambda path: frames.read_pair(path, label, coding())), SUFFIXES)
 
 
 def labels(folder):
-    from causal_tune.data import converters
-    from causal_tune.data import datasets
-    from causal_tune.data import labels as domains
-    from causal_tune.data import images
+    from causal_tune.data import converters, frames, labels as domains, masks
     image = folder / "whole.png"
     image.write_bytes(make.picture(size=(12, 9)))
     def checked(ids): assert ids.ndim == 2 and ids.dtype.kind in "bui", (ids.shape, ids.dtype)
     seeds = make.labels()
     return Reader(seeds, files(seeds + make.images()), dict(
-        read_label=lambda path: checked(images.read_label(path)),
+        read_label=lambda path: checked(masks.read_label(path)),
         halve=lambda path: converters.halve_image(path, "ids"),
         train_ids=lambda path: converters.to_train_ids(path, domains.CITYSCAPES_IDS, 66),
-        read_pair=lambda path: datasets.read_pair(image, path, SAME)), SUFFIXES)
+        read_pair=lambda path: frames.read_pair(image, path, coding())), SUFFIXES)
 
 
 def polygons(folder):
@@ -83,7 +82,7 @@ def polygons(folder):
 
 def data_sets(folder):
     "Data sets with one damaged file."
-    from causal_tune.data import converters
+    from causal_tune.data import check, converters
     base = folder / "data"
     towns = "cityscapes/gtFine/train/a", "cityscapes/leftImg8bit/train/a"
     for place in ("gta/images", "gta/labels", *towns): (base / place).mkdir(parents=True)
@@ -98,7 +97,7 @@ def data_sets(folder):
         return read
     def checked(path):
         put("gta/labels/1_labelTrainIds.png", path)
-        return str(converters.check_data("gta", base))
+        return str(check.check_data("gta", base))
     seeds = make.labels() + [as_json(make.POLYGONS)] * 4
     return Reader(seeds, files(seeds), dict(
         gta=prepared("gta", "gta/labels/1.png", "gta/labels/1_labelTrainIds.png"),
