@@ -293,7 +293,6 @@ def fit_to_patches(recipe: Recipe, # of an experiment, made for patches of 8 pix
     recipe = replace(recipe, **overrides)
     frozen = backbone_on_meta(recipe)
     if frozen.staged or {"crop", "eval_size"} & set(overrides): return recipe
-    if recipe.backbone == "dinov2_s_focus" and "backbone" not in overrides: return recipe # its experiment is made for its patches
     p, q = frozen.patch_size
     def in_patches(size): return size[0] * p // 8, size[1] * q // 8
     return replace(recipe, crop=in_patches(recipe.crop), eval_size=in_patches(recipe.eval_size)) if recipe.eval_size else recipe
