@@ -20,7 +20,7 @@ from ..research.statistics import bootstrap_runs, paired_differences, summary
 from ..spectra.bands import create_band
 from ..spectra.energy import radial_profile, suppressed_share, zone_shares
 from ..toyscapes.vit import HELD_OUT_DOMAINS, SEEN_DOMAINS
-from ..training.loop import load_checkpoint
+from ..training.checkpoint import load_checkpoint
 from ..training.recipe import Recipe, get_recipe, nonempty_fields
 
 # %% auto #0

@@ -18,7 +18,10 @@ from ..models.backbones import uint8_batches
 from ..spectra.bands import create_band, gain_like
 from ..spectra.dct import dct2
 from ..training.evaluation import miou
-from ..training.loop import build_segmentor, evaluate_on, load_checkpoint, parameter_groups
+from ..training.build import build_segmentor
+from ..training.checkpoint import load_checkpoint
+from ..training.loop import evaluate_on
+from ..training.optim import parameter_groups
 from ..training.recipe import Recipe
 
 # %% auto #0

@@ -22,7 +22,8 @@ from ..research.statistics import bootstrap_runs, mean_over_domains, mean_over_g
 from ..research.suggest import suggest_band
 from ..spectra.bands import create_band
 from ..toyscapes.vit import HELD_OUT_DOMAINS, SEEN_DOMAINS
-from ..training.loop import build_segmentor, check_same_run
+from ..training.build import build_segmentor
+from ..training.checkpoint import check_same_run
 from ..training.recipe import RECIPES, Recipe, changed_fields, nonempty_fields, recipe_to_dict
 
 # %% auto #0

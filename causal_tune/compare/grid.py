@@ -4,7 +4,7 @@
 
 # %% ../../nbs/07_compare/02_grid.ipynb #83fc044d
 from __future__ import annotations
-import json, os, signal, sys, time
+import json, math, os, signal, sys, time
 from contextlib import contextmanager, suppress
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +19,9 @@ from ..core.files import atomic_write, exit_with_parent, folder_lock, load_cache
 from ..core.reproducibility import code_version
 from ..research.statistics import parse_counts, write_counts
 from ..training.evaluation import result_row
-from ..training.loop import build_segmentor, check_same_run, report_on, sample_frames, train, training_data
+from ..training.build import resolve
+from ..training.checkpoint import check_same_run
+from ..training.loop import report_on, train
 from ..training.recipe import Recipe, changed_fields, recipe_to_dict
 
 # %% auto #0
@@ -35,8 +37,9 @@ def make_grid(recipe: Recipe, # what all runs have in common
 
 # %% ../../nbs/07_compare/02_grid.ipynb #460e5699
 def all_scores(row) -> list: # what follows from the counts
-    "All scores of a row: mIoU, pixel accuracy, mean accuracy, IoU by class."
-    return [row["miou"], row["aacc"], row["macc"], *row["iou"].values()]
+    "All scores of a row: mIoU, pixel accuracy, mean accuracy, IoU by class; NaN where nothing is labelled."
+    scores = [row["miou"], row["aacc"], row["macc"], *row["iou"].values()]
+    return [math.nan if score is None else score for score in scores]
 
 def parse_result(content: bytes # of results.json
 ) -> dict: # with recipe and rows
@@ -259,10 +262,7 @@ def check_recipes(recipes, # of the runs
 ) -> None:
     "Open all data sets that runs need and build their models once. Raises what opening and building raise."
     different = {replace(r, seed=0, lr=1e-4): r for r in recipes}
-    for r in different.values():
-        k = len(training_data(r, root).space.classes)
-        sample_frames(r, k, root)
-        build_segmentor(r, k, **options)
+    for r in different.values(): resolve(r, root).build(**options)
 
 def default_jobs(runs: int # that are to be made
 ) -> int:

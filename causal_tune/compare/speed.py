@@ -21,7 +21,8 @@ from ..core.reproducibility import code_version
 from ..data.datasets import load_dataset
 from ..models.pretrained import model_stages
 from ..training.evaluation import confusion
-from ..training.loop import build_segmentor, parameter_groups, training_data
+from ..training.build import build_segmentor, training_data
+from ..training.optim import parameter_groups
 from ..training.recipe import Recipe, get_recipe
 
 # %% auto #0
