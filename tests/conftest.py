@@ -23,12 +23,22 @@ def missing():
     if find_browser() is None: return "no Chrome or Chromium was found"
 
 
+# Files whose tests take long: processes, kills, whole trainings, wheels. `make check` does not even import them.
+SLOW = {"test_cluster", "test_cli", "test_evidence", "test_export", "test_fuzz", "test_kills", "test_memory", "test_packaging", "test_processes",
+        "test_properties", "test_quality", "test_readme", "test_resume", "test_same"}
+
+
+def pytest_ignore_collect(collection_path, config):
+    "Files of slow tests, where those are not asked for."
+    if "not slow" in config.option.markexpr and collection_path.stem in SLOW: return True
+
+
 def pytest_collection_modifyitems(items):
-    "Tests marked `browser` are skipped where they cannot run, with the reason."
+    "Marks what is slow; tests marked `browser` are skipped where they cannot run, with the reason."
     reason = missing()
-    if reason is None: return
     for item in items:
-        if item.get_closest_marker("browser"): item.add_marker(pytest.mark.skip(reason=reason))
+        if item.path.stem in SLOW or "cli" in item.fixturenames: item.add_marker("slow")
+        if reason and item.get_closest_marker("browser"): item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 from causal_tune.compare.experiments import EXPERIMENTS
 from causal_tune.research.statistics import read_table
 from causal_tune.training.recipe import recipe_to_dict

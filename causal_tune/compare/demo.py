@@ -14,7 +14,7 @@ from ..toyscapes.vit import HELD_OUT_DOMAINS, SEEN_DOMAINS
 from ..models.backbones import create_backbone
 from ..data.datasets import load_dataset
 from ..training.recipe import Recipe, get_recipe, nonempty_fields
-from ..training.loop import load_checkpoint
+from ..training.checkpoint import load_checkpoint
 from ..spectra.energy import DomainSpectra, zone_shares, radial_profile, suppressed_share
 from ..research.statistics import paired_differences, bootstrap_runs, summary
 from ..research.figures import filter_curve, layer_domain_heatmap, spectrum_curves

@@ -21,7 +21,10 @@ from ..data.datasets import load_dataset
 from ..training.evaluation import miou
 from ..research.statistics import mean_over_groups, paired_differences, bootstrap_runs, mean_over_domains, write_table
 from ..models.backbones import uint8_batches
-from ..training.loop import build_segmentor, evaluate_on, load_checkpoint, parameter_groups, check_same_run
+from ..training.build import build_segmentor
+from ..training.checkpoint import load_checkpoint, check_same_run
+from ..training.loop import evaluate_on
+from ..training.optim import parameter_groups
 from ..research.result_figures import difference_plot, html_table
 from ..research.suggest import suggest_band
 from .grid import make_grid, time_in_rounds, check_recipes, default_jobs, run_grid, single_threaded

@@ -38,10 +38,15 @@ from ..data.datasets import load_dataset
 from ..data.labels import CITYSCAPES, CITYSCAPES_IDS, id_colors
 from ..core.files import exit_with_parent, folder_lock, load_cached, atomic_write
 from ..training.recipe import Recipe, changed_fields, get_recipe, recipe_to_dict
-from ..training.evaluation import confusion, iterate_batches, next_batches, count_batch, result_row
+from ..training.evaluation import confusion, iterate_batches, count_batch, result_row
+from ..training.stream import next_batches
 from ..research.statistics import parse_counts, write_counts
-from ..training.loop import (LossModule, make_loader, build_segmentor, sample_frames, make_accelerator, make_optimizer, parameter_groups, check_same_run,
-                                  report_on, train_step, train, training_data)
+from ..training.build import build_segmentor, resolve, training_data
+from ..training.checkpoint import check_same_run
+from ..training.distributed import LossModule, make_accelerator
+from ..training.loop import report_on, train_step, train
+from ..training.optim import make_optimizer, parameter_groups
+from ..training.stream import make_loader
 
 # %% ../../nbs/07_compare/02_grid.ipynb #0001c187
 def make_grid(recipe: Recipe, # what all runs have in common
@@ -276,9 +281,7 @@ def check_recipes(recipes, # of the runs
     "Find all data sets that runs need, and build their models once, before the first one begins. Errors as `open_targets` and `build_segmentor`."
     different = {replace(r, seed=0, lr=1e-4): r for r in recipes}
     for r in different.values():
-        k = len(training_data(r, root).space.classes)
-        sample_frames(r, k, root)
-        build_segmentor(r, k, **options)
+        resolve(r, root).build(**options)
 
 def _in_turn(run, recipes): # name -> rows
     with single_threaded(): return {name: run(name, recipe) for name, recipe in recipes.items()}
@@ -564,7 +567,7 @@ def convert_by_loop(job: Job # of a converter that looks ids up in a table
 ) -> None:
     "Convert a file the plain way, one id after the other: what converters are measured against."
     path, table = job.make.args[:2]
-    ids = np.array(Image.open(path))
+    ids = np.array(Image.open(path, formats=["PNG"]))
     labels = np.full_like(ids, 255)
     for old, new in table.items(): labels[ids == old] = new
     Image.fromarray(labels).save(job.target)

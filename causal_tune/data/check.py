@@ -62,7 +62,7 @@ def find_pairs(images: Path, labels: Path | None, # folders
     found = {name: path for name, path in whole.items() if in_sequence(name, layout.sequences, part.domain)}
     if left: part.notes.append(describe_skipped(images, left, layout.image))
     label_of, others = find_files(labels, layout.label_endings) if labels else (dict.fromkeys(found), [])
-    if hidden := [path for path in others if is_hidden(path, labels)]: part.notes.append(describe_left_out(labels, hidden, "Labels have the names of their images."))
+    if hidden := [path for path in others if is_hidden(path, labels)]: part.notes.append(describe_left_out(labels, hidden, ""))
     pairs = [(found[name], label_of[name]) for name in sorted(found) if name in label_of]
     part.images = len(found)
     part.pairs = len(pairs) if labels else 0

@@ -217,7 +217,7 @@ def pair_files(images: Path, # folder with images, searched with its sub-folders
     found, left = find_images(images, layout.image, layout.mask_suffix)
     if left: warn_once(describe_skipped(images, left, layout.image))
     label_of, others = find_files(labels, layout.label_endings) if labels else (dict.fromkeys(found), [])
-    if hidden := [path for path in others if is_hidden(path, labels)]: warn_once(describe_left_out(labels, hidden, "Labels have the names of their images."))
+    if hidden := [path for path in others if is_hidden(path, labels)]: warn_once(describe_left_out(labels, hidden, ""))
     lost = [name for name in sorted(found) if name not in label_of]
     if lost:
         what = describe_lost(images, labels, lost, len(found), layout)

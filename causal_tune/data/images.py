@@ -152,7 +152,7 @@ def is_hidden(path: Path, # of a file or a folder
 
 def describe_left_out(folder: Path, # that was searched
                       left_out: list[Path], # files in it, hidden ones among them
-                      why: str, # which files count
+                      why: str, # which files count, said of those that are not hidden
 ) -> str: # one line
     "Say how many files of a folder are left out, and name some of them."
     seen = [path for path in left_out if not is_hidden(path, folder)]
@@ -160,7 +160,7 @@ def describe_left_out(folder: Path, # that was searched
     parts = [f"{len(seen)} left out ({', '.join(names)})"] if seen else []
     hidden = len(left_out) - len(seen)
     if hidden: parts.append(f"{hidden} whose name begins with a dot {'is' if hidden == 1 else 'are'} left out")
-    return f"{display_path(folder)}: {', '.join(parts)}. {why}"
+    return f"{display_path(folder)}: {', '.join(parts)}." + f" {why}" * bool(seen)
 
 def list_images(folder: str | Path
 ) -> tuple[list[Path], list[Path]]: # images, and other pictures that are left out, both sorted by name
@@ -184,7 +184,7 @@ def domain_folders(root: str | Path # holds one folder of images per domain, or 
     if not root.is_dir(): raise FileNotFoundError(f"No folder {root}; give one that holds a folder of images per domain.")
     folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
     hidden = [image for path in folders if path.name.startswith(".") for image in list_images(path)[0]]
-    if hidden: warn_once(describe_left_out(root, hidden, "Give a domain's folder a name without one."))
+    if hidden: warn_once(describe_left_out(root, hidden, ""))
     found = {path.name: path for path in folders if not path.name.startswith(".") and image_files(path)}
     if found: return found
     if image_files(root): return {root.name: root}

@@ -145,6 +145,7 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
     coding = coding or LabelCoding({i: i for i in range(256)})
     if isinstance(label, (str, Path)):
         name = display_path(label)
+        if Path(label).suffix.lower() == ".npy": return _array_to_ids(_npy(Path(label), name), coding, name)
         with opened_image(label) as picture:
             try: check_storage(picture, name)
             except ValueError as err: problem = err
@@ -156,6 +157,11 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
     else: return _array_to_ids(to_numpy(label), coding, name)
     try: return picture_to_ids(picture, coding)
     except ValueError as err: raise ValueError(f"{name} {err}" if str(err).startswith(("has ", "holds ")) else f"{name}: {err}") from None
+
+def _npy(path, name): # as labelme exports them, besides pictures
+    try: return np.load(path, allow_pickle=False)
+    except FileNotFoundError: raise FileNotFoundError(f"No label at {name}.") from None
+    except Exception as err: raise OSError(f"cannot read {name} ({' '.join(str(err).split())[:200]}); is the file complete?") from err
 
 def _array_to_ids(ids, coding, name):
     if ids.ndim == 3: ids = ids[0] if ids.shape[0] == 1 else ids[..., 0] if ids.shape[2] == 1 else ids
@@ -217,8 +223,8 @@ def settle_binary(space: LabelSpace, # of a data set
     for n, load in enumerate(labels, 1):
         seen |= set(unique_ids(load()))
         if 1 in seen: return space
-        if 255 in seen and n >= enough: break
-    return replace(space, ids=(0, 255)) if 255 in seen else space
+        if {0, 255} <= seen and n >= enough: break
+    return replace(space, ids=(0, 255)) if {0, 255} <= seen else space
 
 def class_shares(counts: np.ndarray, # (256,) pixels per class id, 255 for those that are ignored
                  space: LabelSpace, # names the classes

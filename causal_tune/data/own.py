@@ -139,7 +139,7 @@ def own_samples(domain: str = "", n: int | None = None, classes: str | None = No
 # %% ../../nbs/03_data/09_own.ipynb #7672a9a6
 FOLDER_SPEC = "folder:images=DIR,labels=DIR,classes=FILE"
 MASK_SUFFIXES = ("", "_mask", "_L", "_label", "_segmentation", "_manual1") # what tools put between a frame's name and the ending of its label
-_ENDINGS = (".png", ".bmp", ".gif", ".tif", ".tiff")
+_ENDINGS = (".png", ".bmp", ".gif", ".tif", ".tiff", ".npy")
 
 def folder_domain(images: str | Path) -> str:
     "What a folder of images is called: by its name, or by the one above it if that says nothing."
