@@ -393,7 +393,7 @@ def _layers_read(stages, out_layers): # block numbers from 0
 
 def _adapter_for(stages, adapter, query_dim, options): # one for each stage, unless one spans them all
     factory = adapter if callable(adapter) else ADAPTERS[parse_spec(adapter)[0]]
-    if getattr(factory, "whole", False):
+    if getattr(factory, "spans_all_stages", False):
         blocks = [block for stage in stages for block in stage.blocks]
         stages = [stages[-1]._replace(blocks=blocks)]
     if callable(adapter): made = [adapter(len(stage.blocks), stage.width, stage.stride, query_dim) for stage in stages]
@@ -450,7 +450,7 @@ def _check_copies(b, other, x): # saved and loaded, copied, merged
     twin = copy.deepcopy(b)
     for p in twin.parameters(): p.data.zero_()
     assert _near(b(x), y) and not _near(twin(x), y), "a copy is not independent"
-    if b.adapter.whole: assert _near(other.merge()(x), y), "merged it computes something else"
+    if b.adapter.spans_all_stages: assert _near(other.merge()(x), y), "merged it computes something else"
 
 def _check_learning(b, x):
     trained = {n: p for n, p in b.named_parameters() if p.requires_grad}
