@@ -4,7 +4,7 @@
 
 # %% ../../nbs/07_compare/02_grid.ipynb #83fc044d
 from __future__ import annotations
-import json, os, platform, re, signal, subprocess, sys, time
+import json, math, os, platform, re, signal, subprocess, sys, time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -58,7 +58,8 @@ def make_grid(recipe: Recipe, # what all runs have in common
 
 # %% ../../nbs/07_compare/02_grid.ipynb #460e5699
 def _scores(row): # what follows from the counts
-    return [row["miou"], row["aacc"], row["macc"], *row["iou"].values()]
+    scores = [row["miou"], row["aacc"], row["macc"], *row["iou"].values()]
+    return [math.nan if score is None else score for score in scores] # None: nothing is labelled
 
 def parse_result(content: bytes # of results.json
 ) -> dict: # with recipe and rows
