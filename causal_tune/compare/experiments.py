@@ -93,7 +93,8 @@ for _name, _compared in (*((n, REGIME_VARIANTS) for n in ("swapped", "short", "l
     EXPERIMENTS[f"camvid_{_name}"] = Experiment(RECIPES[f"bench_camvid_{_name}"], "day", EXPERIMENTS["camvid"].search, _compared,
                                                 block=_FRAMES, rates_of="" if _name == "mask2former" else "camvid")
 
-_dinov2 = replace(_camvid, name="bench_camvid_dinov2", backbone="dinov2_s_focus", crop=(126, 168), eval_size=(168, 224), iterations=250,
+# Sizes are for patches of 8 pixels; with its patches of 14 it sees crops of 126 x 168 (see `fit_to_patches`).
+_dinov2 = replace(_camvid, name="bench_camvid_dinov2", backbone="dinov2_s_focus", crop=(72, 96), eval_size=(96, 128), iterations=250,
                   targets=(*_camvid.targets[:2], *(t for t in _camvid.targets[2:] if domain_label(t).split(":")[0] in
                            ("gaussian_noise", "motion_blur", "fog", "brightness", "contrast"))))
 EXPERIMENTS["camvid_dinov2"] = Experiment(
