@@ -6,10 +6,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from causal_tune.models.pretrained import create_model, load_weights
 from causal_tune.published.checkpoints import convert_backbone, read_weights, segmentor_from_published
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 from causal_tune.core.tensors import read_tensors
 from causal_tune.training.recipe import Recipe
-from causal_tune.training.loop import build_segmentor, load_checkpoint, read_checkpoint, save_checkpoint
+from causal_tune.training.build import build_segmentor
+from causal_tune.training.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 
 TINY_MODEL = dict(depth=1, embed_dim=24, num_heads=3, img_size=32)
 READERS = dict(tensors=read_tensors, weights=lambda path: load_weights(create_model("dinov2_s", pretrained=False, **TINY_MODEL), path),

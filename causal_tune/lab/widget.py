@@ -393,7 +393,7 @@ def _add_domains(self:FrequencyLab, new: DomainImages):
 @patch
 def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
     "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `benchmark`."
-    found = dict(suppressed=self._per_model(lambda seen: suppressed_table(seen.spectra, self.band)),
+    found = dict(suppressed=self._per_model(self._suppressed),
                  spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
     if self.predictions:
         for _ in self.predictions.count(self.data, self.domains, self.band, [self.state[n] for n in FILTER_CONTROLS]): pass
@@ -406,6 +406,10 @@ def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
         named = [table.assign(experiment=name) for name, table in self.results.items()]
         found["benchmark"] = pd.concat(named, ignore_index=True)
     return found
+
+@patch
+def _suppressed(self:FrequencyLab, seen): # zones as the browser has them: learned cut-offs come back from single precision
+    return suppressed_table(seen.spectra, self.band, tuple(round(float(cut), 6) for cut in self.band.cutoffs))
 
 @patch
 def _per_model(self:FrequencyLab, table): # with a column for the model where there are several
@@ -429,7 +433,7 @@ def save(self:FrequencyLab,
 @patch
 def _repr_mimebundle_(self:FrequencyLab, **kwargs):
     data, metadata = super(FrequencyLab, self)._repr_mimebundle_(**kwargs)
-    shares = self._per_model(lambda seen: suppressed_table(seen.spectra, self.band))
+    shares = self._per_model(self._suppressed)
     rows = [name for name in ("model", "domain") if name in shares]
     table = shares.pivot(index=rows, columns="layer", values="suppressed").mul(100).to_html(float_format="{:.0f}".format, na_rep="")
     return data | {"text/html": f"<p>Energy removed (%), by domain and block; {self.filter_name()}</p>{table}"}, metadata

@@ -190,7 +190,8 @@ def weights(folder):
 def run_of():
     "A recipe of seconds, its segmentor and its optimizer."
     from causal_tune.training.recipe import get_recipe
-    from causal_tune.training.loop import build_segmentor, parameter_groups
+    from causal_tune.training.build import build_segmentor
+    from causal_tune.training.optim import parameter_groups
     recipe = get_recipe("demo", weights="random", head="linear", adapter="rein", rank=1, num_tokens=2, crop=(32, 48), batch_size=2,
                         precision="no", iterations=9, train="toyscapes:domain=clear,split=train,n=4",
                         targets=("toyscapes:domain=fog,split=test,n=1",))
@@ -215,7 +216,7 @@ def small(content): # without its large tensors
     return {k: {n: v for n, v in part.items() if v.numel() < 9000} if k in ("adapter", "head") else part for k, part in content.items()}
 
 def checkpoints(folder):
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, _ = run_of()
     content = small(checkpoint_of(recipe, segmentor))
     seeds = [content] * 60 + make.hostile() + make.old()
@@ -224,7 +225,7 @@ def checkpoints(folder):
 
 def models(folder):
     "Checkpoints that are made into models."
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, _ = run_of()
     seeds = [checkpoint_of(recipe, segmentor)] * 100 + make.hostile()
     return Reader(seeds, recipe_first, dict(
@@ -232,11 +233,11 @@ def models(folder):
 
 
 def resumed(folder):
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, optimizer = run_of()
     content = checkpoint_of(recipe, segmentor) | dict(optimizer=optimizer.state_dict())
     del content["classes"]
-    def restored(path): return training.restore_run(path, segmentor, optimizer, recipe)
+    def restored(path): return training.load_resume(path, segmentor, optimizer, recipe)
     return Reader([content] * 60 + make.hostile(), recipe_first, dict(restore=restored), (".pt",), "resume")
 
 
@@ -250,7 +251,7 @@ def pretraining(folder):
 
 
 def logs(folder):
-    from causal_tune.training.loop import Log
+    from causal_tune.training.log import Log
     def opened(path): Log(path.parent, 8).close()
     return Reader([make.LOG], files([make.LOG, make.TABLE]), dict(Log=opened), (".csv",), "log")
 
@@ -384,7 +385,7 @@ VALUES = [*make.FIELDS, *make.SPECS, "demo", "camvid_day2dusk", "toyscapes", "ca
 
 def words(folder):
     "Words of the command line, whose work is cut off where it would begin."
-    from causal_tune.cli import commands as cli
+    from causal_tune.cli import parser as cli
     from causal_tune.compare import demo
     from causal_tune.lab import launch as lab
     from causal_tune.compare import experiments as quality
@@ -396,8 +397,8 @@ def words(folder):
     (folder / "checkpoint.pt").write_bytes(make.saved(checkpoint_of(recipe, segmentor)))
     (folder / "image.png").write_bytes(make.picture())
     (folder / "cut.png").write_bytes(make.picture()[:60])
-    options = {name: [n for names, _ in c.options for n in names if n.startswith("--")] + [f"--{f}" for f in c.takes]
-               for name, c in cli.COMMANDS.items()}
+    options = {name: [n for names, _ in c.arguments for n in names if n.startswith("--")] + [f"--{f}" for f in c.fields]
+               for name, c in ((name, cli.COMMANDS[name]) for name in cli.COMMANDS.names())}
     def line(rng, command):
         given = [command, *FIRST.get(command, [])]
         for _ in range(rng.randrange(5)):
@@ -411,7 +412,7 @@ def words(folder):
 
 def called(line):
     "The command line; AssertionError where it does not end with 0, 1 (what it found is wrong) or 2 and one line."
-    from causal_tune.cli import commands as cli
+    from causal_tune import cli
     with said() as errors:
         try: status = cli.main(line)
         except SystemExit as stop: status = stop.code or 0
