@@ -6,7 +6,7 @@ costs milliseconds.
 __version__ = "0.2.0"
 
 from .core.registry import lazy_names
-from .core.torchvision import repair_torchvision
+from .core.environment import repair_torchvision
 
 _homes = {
     **dict.fromkeys(["dct2", "idct2"], "spectra.dct"),
@@ -21,12 +21,19 @@ _homes = {
     "prepare": "data.converters",
     "check_data": "data.check",
     **dict.fromkeys(["Recipe", "get_recipe", "list_recipes"], "training.recipe"),
-    **dict.fromkeys(["train", "load_checkpoint", "report_on"], "training.loop"),
+    **dict.fromkeys(["train", "report_on"], "training.loop"),
+    "load_checkpoint": "training.checkpoint",
     "evaluate": "training.evaluation",
     "FrequencyLab": "lab.widget",
-    **dict.fromkeys(["load_published", "segmentor_from_published", "HubSegmentor"], "published.checkpoints"),
+    **dict.fromkeys(["load_published", "segmentor_from_published"], "published.checkpoints"),
 }
 __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)
 
 repair_torchvision()
+
+
+def load_ipython_extension(shell):
+    "`%load_ext causal_tune` in a notebook: `%lab MODEL IMAGES` opens the frequency lab."
+    from .lab.launch import load_magic
+    load_magic(shell)

@@ -46,7 +46,7 @@ BROKEN = broken()
 
 
 def call(*words):
-    from causal_tune.cli.commands import main
+    from causal_tune.cli import main
     return main([str(word) for word in words])
 
 

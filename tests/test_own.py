@@ -5,7 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 from causal_tune.data.own import OWN_DATASETS
 
 

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/08_lab/01_filters.ipynb #f3f08ee4
 from __future__ import annotations
-import operator, re
+import re
 from contextlib import contextmanager
 from functools import lru_cache
 from inspect import signature
@@ -15,7 +15,7 @@ from ..adapters.base import Adapter
 from ..models.backbones import Backbone, StageAdapters
 from ..models.segmentor import Segmentor
 from ..spectra.bands import BANDS, split_by_band
-from ..training.loop import learned_cutoffs, read_cutoffs
+from ..training.log import learned_cutoffs, read_cutoffs
 
 # %% auto #0
 __all__ = []

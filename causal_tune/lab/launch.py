@@ -15,7 +15,7 @@ from ..data.datasets import load_dataset
 from ..data.images import domain_folders, image_files
 from .widget import FrequencyLab
 from ..models.backbones import create_backbone
-from ..training.loop import checkpoint_path, load_checkpoint
+from ..training.checkpoint import checkpoint_path, load_checkpoint
 
 # %% auto #0
 __all__ = ['INTRODUCTION', 'open_lab', 'lab_from_line', 'load_magic', 'lab_notebook', 'launch_lab', 'jupyter_command']
@@ -72,7 +72,7 @@ def load_magic(shell # of IPython
 
 # %% ../../nbs/08_lab/06_launch.ipynb #bb65d392
 INTRODUCTION = ("# Frequency lab\n\n`lab.state`, `lab.tables()`, `lab.save(folder)` and `lab.export_html(path)` keep what you see. "
-                "Without a running kernel, run the cell below.")
+                "Without a running kernel, run the cell below (Shift + Enter).")
 
 def _sources(path): # of a notebook's cells; none of a damaged one, which stays as it is
     try: return [cell.source for cell in nbformat.read(path, 4).cells]
@@ -89,7 +89,7 @@ def lab_notebook(folder: Path, # where it is written
         if not path.exists(): break
         if code in _sources(path): return path
     v4 = nbformat.v4
-    nb = v4.new_notebook(cells=[v4.new_markdown_cell(INTRODUCTION), v4.new_code_cell(code)])
+    nb = v4.new_notebook(cells=[v4.new_markdown_cell(INTRODUCTION), v4.new_code_cell(code, metadata=dict(jupyter=dict(source_hidden=True)))])
     nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as unfinished: nbformat.write(nb, unfinished)
@@ -113,11 +113,19 @@ def launch_lab(notebook: Path, # from `lab_notebook`
 def jupyter_command(notebook: Path, words=()) -> list[str]:
     "JupyterLab on the notebook's folder: for this machine alone, unless the words say otherwise, without a question about news."
     given = {word.split("=")[0] for word in words}
-    defaults = ["--no-browser", "--LabApp.news_url=None", f"--ServerApp.root_dir={notebook.resolve().parent}"]
+    folder = notebook.resolve().parent
+    defaults = ["--no-browser", f"--ServerApp.root_dir={folder}", f"--LabApp.app_settings_dir={_quiet_settings(folder)}"]
     if not given & {"--ip", "--ServerApp.ip"}: defaults.append("--ip=127.0.0.1")
-    if not given & {"--log-level", "--debug"}: defaults.append("--log-level=WARN")
+    if not given & {"--log-level", "--debug"}: defaults += ["--ServerApp.log_level=WARN", "--LabApp.log_level=WARN"]
     if getattr(os, "geteuid", lambda: 1)() == 0: defaults.append("--allow-root") # as in a container
     return [sys.executable, "-m", "jupyterlab", *defaults, *words]
+
+def _quiet_settings(folder): # defaults of JupyterLab, which a user's own settings override: no question about news
+    settings = folder / ".jupyterlab"
+    settings.mkdir(parents=True, exist_ok=True)
+    with atomic_write(settings / "overrides.json") as unfinished:
+        unfinished.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": dict(fetchNews="false", checkForUpdates=False)}))
+    return settings
 
 # %% ../../nbs/08_lab/06_launch.ipynb #1678ba96
 def _running_server(token, pid, patience=90): # seconds; its description, as Jupyter writes it
@@ -146,8 +154,10 @@ def execute_notebook(server: dict, path: Path) -> str: # address of the executed
     nb = nbformat.read(path, 4)
     for number, cell in enumerate((c for c in nb.cells if c.cell_type == "code"), 1):
         cell.outputs = []
-        def keep(message, cell=cell): # those that a notebook holds
-            if message["msg_type"] in ("stream", "display_data", "execute_result", "error"): cell.outputs.append(nbformat.v4.output_from_msg(message))
+        def keep(message, cell=cell): # what a notebook holds, without progress bars, which end with the kernel's work
+            if message["msg_type"] not in ("stream", "display_data", "execute_result", "error"): return
+            bar = message["msg_type"] == "display_data" and "application/vnd.jupyter.widget-view+json" in message["content"]["data"]
+            if not bar and message["content"].get("name") != "stderr": cell.outputs.append(nbformat.v4.output_from_msg(message))
         reply = client.execute_interactive(cell.source, store_history=True, output_hook=keep, allow_stdin=False)
         cell.execution_count = reply["content"].get("execution_count", number)
         cell.metadata.trusted = True # so that the server signs what it is given, and the page shows the widget

@@ -13,12 +13,14 @@ import pandas as pd
 import traitlets
 from fastcore.basics import patch
 from ..core.checks import short_repr, unknown_name
-from .contents import CONTROL_LABELS, HIDDEN_VIEWS, OPTIONAL_VIEWS, PageContents, bundle_script, figure_json, gzipped_plotly, missing_for_probes, pack_lab, read_asset, thumbnail
+from .contents import (CONTROL_LABELS, HIDDEN_VIEWS, OPTIONAL_VIEWS, PageContents, bundle_script, figure_json, gzipped_plotly,
+                                      missing_for_probes, pack_lab, read_asset, thumbnail)
 from .filters import FILTER_NAMES, make_band
 from .models import FilteredPredictions, InspectedModel, find_label_space, inspect
 from .page import save_page, save_pictures
 from ..research.artifacts import artifact_report, outlier_figure
-from ..research.evidence import concat_evidence, edges_for_grid, evidence_by_layer, skill_curves
+from ..research.evidence import concat_evidence, evidence_by_layer, skill_curves
+from ..research.rings import edges_for_grid
 from ..research.figures import data_uri, information_figure
 from ..research.observation import DomainImages, gather_images, join_observations, observe
 from ..research.statistics import read_results
@@ -308,6 +310,7 @@ def _measure(self:FrequencyLab): # a generator; whatever happens, the button can
         yield  # the message goes out before the work begins
         yield from self._measure_blocks(self.models[model])
     except ValueError as error: why = f"{error} Where images are few, n=32 (--n 32) takes more of each domain."
+    except ImportError as error: why = str(error) # probes need scikit-learn
     if why: self._say(why, wrong=True, of="measure")
     else: self._say(self.about())
     self._figures = dict(self._figures, of=model)
@@ -393,7 +396,7 @@ def _add_domains(self:FrequencyLab, new: DomainImages):
 @patch
 def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
     "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `benchmark`."
-    found = dict(suppressed=self._per_model(lambda seen: suppressed_table(seen.spectra, self.band)),
+    found = dict(suppressed=self._per_model(self._suppressed),
                  spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
     if self.predictions:
         for _ in self.predictions.count(self.data, self.domains, self.band, [self.state[n] for n in FILTER_CONTROLS]): pass
@@ -406,6 +409,10 @@ def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
         named = [table.assign(experiment=name) for name, table in self.results.items()]
         found["benchmark"] = pd.concat(named, ignore_index=True)
     return found
+
+@patch
+def _suppressed(self:FrequencyLab, seen): # zones as the browser has them: learned cut-offs come back from single precision
+    return suppressed_table(seen.spectra, self.band, tuple(round(float(cut), 6) for cut in self.band.cutoffs))
 
 @patch
 def _per_model(self:FrequencyLab, table): # with a column for the model where there are several
@@ -429,7 +436,7 @@ def save(self:FrequencyLab,
 @patch
 def _repr_mimebundle_(self:FrequencyLab, **kwargs):
     data, metadata = super(FrequencyLab, self)._repr_mimebundle_(**kwargs)
-    shares = self._per_model(lambda seen: suppressed_table(seen.spectra, self.band))
+    shares = self._per_model(self._suppressed)
     rows = [name for name in ("model", "domain") if name in shares]
     table = shares.pivot(index=rows, columns="layer", values="suppressed").mul(100).to_html(float_format="{:.0f}".format, na_rep="")
     return data | {"text/html": f"<p>Energy removed (%), by domain and block; {self.filter_name()}</p>{table}"}, metadata

@@ -337,7 +337,7 @@ def export_run(run: str | Path, # folder of a run, or its checkpoint.pt
     "Write a trained run as one file. Errors as `load_checkpoint` and `export_onnx`."
     if format not in EXPORT_FORMATS: raise unknown_name("format", format, EXPORT_FORMATS)
     require(*EXPORT_REQUIREMENTS)
-    from causal_tune.training.loop import checkpoint_path, load_checkpoint
+    from causal_tune.training.checkpoint import checkpoint_path, load_checkpoint
     checkpoint = checkpoint_path(run)
     segmentor, recipe, _ = load_checkpoint(checkpoint)
     path = Path(out) if out else checkpoint.with_name(f"model.{format}")

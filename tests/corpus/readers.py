@@ -69,6 +69,31 @@ def labels(folder):
         read_pair=lambda path: frames.read_pair(image, path, coding())), SUFFIXES)
 
 
+def class_lists(folder):
+    import random
+    import label_cases
+    from causal_tune.data.classes import own_space
+    texts = [case.text for rng in [random.Random(0)] for made in label_cases.READ + [label_cases.wrong_list] * 3 for case in [made(rng) for _ in range(6)]]
+    seeds = [text if isinstance(text, bytes) else text.encode() for text in texts]
+    def checked(path):
+        space = own_space(path)
+        assert len(space) == len(set(space.classes)) >= 2 and set(space.table.values()) <= {*range(len(space)), 255}, space
+    return Reader(seeds, files(seeds), dict(own_space=checked), (".txt", ".csv", ".json"), "classes")
+
+
+def kept_sizes(folder):
+    from causal_tune.data.frames import SizeCache
+    image = folder / "whole.png"
+    image.write_bytes(make.picture(size=(12, 9)))
+    def checked(path):
+        path.replace(folder / ".causal_tune_sizes.json")
+        size = SizeCache(folder)(image)
+        assert size == (12, 9), size
+    stamp = [image.stat().st_mtime_ns, image.stat().st_size]
+    seeds = [as_json({"whole.png": [5, stamp[1], 12, 9], "b.png": [1, 2, 3, 4]}), b"{}", b"[1, 2]"]
+    return Reader(seeds, files(seeds), dict(SizeCache=checked), (".json",), "sizes")
+
+
 def polygons(folder):
     from causal_tune.data import converters
     def painted(path):
@@ -165,7 +190,8 @@ def weights(folder):
 def run_of():
     "A recipe of seconds, its segmentor and its optimizer."
     from causal_tune.training.recipe import get_recipe
-    from causal_tune.training.loop import build_segmentor, parameter_groups
+    from causal_tune.training.build import build_segmentor
+    from causal_tune.training.optim import parameter_groups
     recipe = get_recipe("demo", weights="random", head="linear", adapter="rein", rank=1, num_tokens=2, crop=(32, 48), batch_size=2,
                         precision="no", iterations=9, train="toyscapes:domain=clear,split=train,n=4",
                         targets=("toyscapes:domain=fog,split=test,n=1",))
@@ -190,7 +216,7 @@ def small(content): # without its large tensors
     return {k: {n: v for n, v in part.items() if v.numel() < 9000} if k in ("adapter", "head") else part for k, part in content.items()}
 
 def checkpoints(folder):
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, _ = run_of()
     content = small(checkpoint_of(recipe, segmentor))
     seeds = [content] * 60 + make.hostile() + make.old()
@@ -199,7 +225,7 @@ def checkpoints(folder):
 
 def models(folder):
     "Checkpoints that are made into models."
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, _ = run_of()
     seeds = [checkpoint_of(recipe, segmentor)] * 100 + make.hostile()
     return Reader(seeds, recipe_first, dict(
@@ -207,11 +233,11 @@ def models(folder):
 
 
 def resumed(folder):
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, optimizer = run_of()
     content = checkpoint_of(recipe, segmentor) | dict(optimizer=optimizer.state_dict())
     del content["classes"]
-    def restored(path): return training.restore_run(path, segmentor, optimizer, recipe)
+    def restored(path): return training.load_resume(path, segmentor, optimizer, recipe)
     return Reader([content] * 60 + make.hostile(), recipe_first, dict(restore=restored), (".pt",), "resume")
 
 
@@ -225,7 +251,7 @@ def pretraining(folder):
 
 
 def logs(folder):
-    from causal_tune.training.loop import Log
+    from causal_tune.training.log import Log
     def opened(path): Log(path.parent, 8).close()
     return Reader([make.LOG], files([make.LOG, make.TABLE]), dict(Log=opened), (".csv",), "log")
 
@@ -359,7 +385,7 @@ VALUES = [*make.FIELDS, *make.SPECS, "demo", "camvid_day2dusk", "toyscapes", "ca
 
 def words(folder):
     "Words of the command line, whose work is cut off where it would begin."
-    from causal_tune.cli import commands as cli
+    from causal_tune.cli import parser as cli
     from causal_tune.compare import demo
     from causal_tune.lab import launch as lab
     from causal_tune.compare import experiments as quality
@@ -371,8 +397,8 @@ def words(folder):
     (folder / "checkpoint.pt").write_bytes(make.saved(checkpoint_of(recipe, segmentor)))
     (folder / "image.png").write_bytes(make.picture())
     (folder / "cut.png").write_bytes(make.picture()[:60])
-    options = {name: [n for names, _ in c.options for n in names if n.startswith("--")] + [f"--{f}" for f in c.takes]
-               for name, c in cli.COMMANDS.items()}
+    options = {name: [n for names, _ in c.arguments for n in names if n.startswith("--")] + [f"--{f}" for f in c.fields]
+               for name, c in ((name, cli.COMMANDS[name]) for name in cli.COMMANDS.names())}
     def line(rng, command):
         given = [command, *FIRST.get(command, [])]
         for _ in range(rng.randrange(5)):
@@ -386,7 +412,7 @@ def words(folder):
 
 def called(line):
     "The command line; AssertionError where it does not end with 0, 1 (what it found is wrong) or 2 and one line."
-    from causal_tune.cli import commands as cli
+    from causal_tune import cli
     with said() as errors:
         try: status = cli.main(line)
         except SystemExit as stop: status = stop.code or 0
@@ -407,7 +433,7 @@ def said():
         sys.stderr = before
 
 
-READERS = dict(images=images, labels=labels, polygons=polygons, datasets=data_sets, weights=weights, checkpoints=checkpoints,
+READERS = dict(images=images, labels=labels, classes=class_lists, sizes=kept_sizes, polygons=polygons, datasets=data_sets, weights=weights, checkpoints=checkpoints,
                models=models, resume=resumed, pretraining=pretraining, log=logs, results=results, band=measured, counts=counts,
                tables=tables, rows=rows, specs=specs, recipes=recipes, fields=fields, lab=labs, notebooks=notebooks, words=words)
 SLOW = dict(datasets=.3, checkpoints=.5, models=.1, resume=.3, pretraining=.5, log=.3, counts=.5, tables=.15, lab=.1, notebooks=.5,

@@ -15,9 +15,9 @@ const constant = v => Object.assign(() => v, { constant: true });
 export function compile(formula, fixed) { // a function of the one variable that is not fixed; what does not need it is computed once
   if (typeof formula === "number") return constant(formula);
   if (typeof formula === "string") return formula in fixed ? constant(fixed[formula]) : x => x;
-  const act = OPERATIONS[formula[0]], [a, b, c] = formula.slice(1).map(part => compile(part, fixed));
+  const act = OPERATIONS[formula[0]], parts = formula.slice(1).map(part => compile(part, fixed)), [a, b, c] = parts;
   if (!act) throw new Error(`Unknown operation ${formula[0]} in a filter's formula.`);
-  if ([a, b, c].every(part => !part || part.constant)) return constant(act(a(), b?.(), c?.()));
+  if (parts.every(part => part.constant)) return constant(act(...parts.map(part => part())));
   if (c) return x => act(a(x), b(x), c(x));
   return b ? x => act(a(x), b(x)) : x => act(a(x));
 }

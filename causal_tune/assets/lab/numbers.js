@@ -17,7 +17,7 @@ export function numbersOf(data) {
   const energies = unpackEnergy(data.energy); // (models, domains, blocks, height, width)
   const rowOf = (domain, model = data.models[0]) => data.models.indexOf(model) * data.domains.length + data.domains.indexOf(domain);
   const energyOf = (domain, block, model) => energies.subarray((rowOf(domain, model) * blocks + block) * count).subarray(0, count);
-  if (largestError(data.filters) > 1e-5) throw new Error("The gains of this page differ from those that Python computed.");
+  if (!(largestError(data.filters) <= 1e-5)) throw new Error("The gains of this page differ from those that Python computed.");
 
   // radii in single precision, as Python compares them
   const f32 = Math.fround;
