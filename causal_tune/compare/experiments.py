@@ -102,8 +102,9 @@ def _like_camvid(name, compared, rates_of=""): # another regime of it
 for _name in ("swapped", "short", "long", "large"): _like_camvid(f"camvid_{_name}", REGIME_VARIANTS, "camvid")
 _like_camvid("camvid_mask2former", ("none", *HIGH_LR_VARIANTS[:4]))
 
-# On a real vision foundation model, which falls apart at an adapter rate ten times the head's: the search begins lower.
-_dinov2 = replace(_camvid, name="bench_camvid_dinov2", backbone="dinov2_s_focus", crop=(126, 168), eval_size=(168, 224), iterations=250,
+# On a real vision foundation model, which falls apart at an adapter rate ten times the head's: the search begins lower. Sizes are for patches of
+# 8 pixels; with its patches of 14 it sees crops of 126 x 168 (see `fit_to_patches`).
+_dinov2 = replace(_camvid, name="bench_camvid_dinov2", backbone="dinov2_s_focus", crop=(72, 96), eval_size=(96, 128), iterations=250,
                   targets=(*_camvid.targets[:2], *(t for t in _camvid.targets[2:] if domain_label(t).split(":")[0] in
                            ("gaussian_noise", "motion_blur", "fog", "brightness", "contrast"))))
 EXPERIMENTS["camvid_dinov2"] = Experiment(

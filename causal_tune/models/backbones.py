@@ -73,7 +73,7 @@ class _Intervention(NamedTuple):
 class _Identity: # tells backbones apart; a copy gets one of its own
     pass
 
-HOOK_POINTS = ("block", "adapter", "output")
+HOOK_POINTS = ("block", "adapter", "output", "prefix")
 # context variables: threads, and passes within passes, have their own
 _current_call: ContextVar = ContextVar("current_call", default=None)
 _last_grid: ContextVar = ContextVar("last_grid", default=None)
@@ -213,7 +213,8 @@ class Backbone(nn.Module):
         if layer in call.before: call.before[layer] = tokens_to_grid(tokens, grid)
         refined = self._intervened_tokens("adapter", layer, self._adapt(tokens, layer, grid), grid)
         if layer in call.after: call.after[layer] = tokens_to_grid(refined, grid)
-        return None if refined is features else self._with_patch_tokens(out, refined, grid)
+        unchanged = refined is features and not self._active("prefix", layer)
+        return None if unchanged else self._with_patch_tokens(out, refined, grid, layer)
 
     def _adapt(self, tokens, layer, grid):
         if not (self.grad_checkpointing and torch.is_grad_enabled()): return self.adapter(tokens, layer, grid)
@@ -224,10 +225,10 @@ class Backbone(nn.Module):
         if out.dim() == 4: return out.flatten(1, 2), tuple(out.shape[1:3])  # SAM has no prefix tokens
         return out[:, self.model.num_prefix_tokens:], grid
 
-    def _with_patch_tokens(self, out, tokens, grid): # what a block returns, with other patch tokens
+    def _with_patch_tokens(self, out, tokens, grid, layer): # what a block returns, with other patch tokens
         if self.staged: return tokens_to_grid(tokens, grid)
         if out.dim() == 4: return tokens.unflatten(1, grid)
-        prefix = out[:, :-tokens.shape[1]]
+        prefix = self._intervened("prefix", layer, out[:, :-tokens.shape[1]])
         return torch.cat([prefix, tokens], 1)
 
     def _active(self, where, layer):
@@ -247,7 +248,8 @@ class Backbone(nn.Module):
 
     @contextmanager
     def intervene(self, function: Callable, # of features (b, c, h, w) and the block's number; returns features of that shape
-                  where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns
+                  where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns;
+                  # "prefix": class and register tokens, (b, p, c), that a block hands on
                   layers=None, # block numbers from 0; all by default
     ):
         """Context manager: features are changed by a function while it lasts, in this thread alone. Contexts nest, the outer one acts first.
