@@ -66,7 +66,6 @@ train demo --lr fast | lr='fast'
 train demo --lr nan | lr=nan
 train demo --lr 0 | give one from 1e-12
 train demo --seed=-1 | seed=-1
-train demo --iterations 1e8 | a whole number
 train demo --batch_size 1000000 | batch_size=
 train demo --crop 1000000000 1000000000 | crop=
 train demo --crop 96 | crop=(96,)

@@ -102,8 +102,8 @@ def test_ctrl_c_to_the_parent_alone_stops_its_workers(tmp_path):
     assert process.returncode and all(log.with_name("resume.pt").exists() for log in logs)
 
 
-@pytest.mark.parametrize("words, said", [(["cityscapes"], "Unknown experiment"), (["--lr", "1"], "decides lr itself"),
-                                         (["toyscapes", "--lr", "1"], "decides lr itself"),
+@pytest.mark.parametrize("words, said", [(["cityscapes"], "Unknown experiment"), (["--lr", "1"], "sets lr itself"),
+                                         (["toyscapes", "--lr", "1"], "sets lr itself"),
                                          (["toyscapes", "--only", "reinn"], "Did you mean 'rein'"),
                                          (["toyscapes", "--iteration", "3"], "Did you mean 'iterations'")])
 def test_wrong_words(tmp_path, capsys, words, said):

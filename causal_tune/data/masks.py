@@ -61,6 +61,7 @@ def check_storage(picture: Image.Image, # as it was opened
     if picture.format == "PNG" and not how and picture.mode == "L": # decoded already: what 2 or 4 bits become
         used = unique_ids(np.asarray(picture))
         few = all(i % 17 == 0 for i in used) and not set(used) <= {0, 255}
+    if picture.format == "TIFF" and picture.mode == "L": few = few or picture.tag_v2.get(258, (8,))[0] in (2, 4)
     if few: raise ValueError(f"{name} has 2 or 4 bits a pixel, which are ids or shades; store ids as grey of 8 bits")
 
 # %% ../../nbs/03_data/04_masks.ipynb #82cc4429

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/08_lab/01_filters.ipynb #f3f08ee4
 from __future__ import annotations
-import operator, re
+import re
 from contextlib import contextmanager
 from functools import lru_cache
 from inspect import signature

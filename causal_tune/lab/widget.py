@@ -13,7 +13,8 @@ import pandas as pd
 import traitlets
 from fastcore.basics import patch
 from ..core.checks import short_repr, unknown_name
-from .contents import CONTROL_LABELS, HIDDEN_VIEWS, OPTIONAL_VIEWS, PageContents, bundle_script, figure_json, gzipped_plotly, missing_for_probes, pack_lab, read_asset, thumbnail
+from .contents import (CONTROL_LABELS, HIDDEN_VIEWS, OPTIONAL_VIEWS, PageContents, bundle_script, figure_json, gzipped_plotly,
+                                      missing_for_probes, pack_lab, read_asset, thumbnail)
 from .filters import FILTER_NAMES, make_band
 from .models import FilteredPredictions, InspectedModel, find_label_space, inspect
 from .page import save_page, save_pictures
@@ -308,6 +309,7 @@ def _measure(self:FrequencyLab): # a generator; whatever happens, the button can
         yield  # the message goes out before the work begins
         yield from self._measure_blocks(self.models[model])
     except ValueError as error: why = f"{error} Where images are few, n=32 (--n 32) takes more of each domain."
+    except ImportError as error: why = str(error) # probes need scikit-learn
     if why: self._say(why, wrong=True, of="measure")
     else: self._say(self.about())
     self._figures = dict(self._figures, of=model)
