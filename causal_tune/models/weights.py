@@ -41,7 +41,7 @@ _RENAMED = [
 _UNUSED = ("mask_token", "embeddings.mask_token", "rope_embeddings.", "rope_embed.") # of pre-training, or computed
 _OTHER_HEADS = ("classifier.", "decoder.", "decode_head.", "head.", "pooler.") # of a classifier or a saliency model around the encoder
 
-# %% ../../nbs/04_models/08_weights.ipynb #f34b3c89
+# %% ../../nbs/04_models/08_weights.ipynb #132e7adf
 def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformers names them, in a file or in memory; a prefix before all names is removed
 ) -> dict[str, Tensor]: # as timm names them; other weights are returned as they are
     "Weights of transformers' DINOv2, DINOv2 with registers and DINOv3, by timm's names. Raises ValueError for tensors that belong to none of them."
@@ -56,15 +56,16 @@ def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformer
         if not name or name.startswith(_UNUSED + _OTHER_HEADS): continue
         for pattern, replacement in _RENAMED: name = re.sub(pattern, replacement, name)
         found[name] = tensor
-    found = _gated_mlp(_stack_qkv(found), v3)
+    found = _gated_mlp(stack_qkv(found), v3)
     if v3: return _drop_zero_biases({re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", k): v for k, v in found.items()})
     if "reg_token" in found:
         position = found["pos_embed"]
         found |= dict(cls_token=found["cls_token"] + position[:, :1], pos_embed=position[:, 1:])
     return found
 
-# %% ../../nbs/04_models/08_weights.ipynb #84ccb18b
-def _stack_qkv(state): # three maps as one; DINOv3's biases, of which the key has none, stay apart
+# %% ../../nbs/04_models/08_weights.ipynb #7a7e1d86
+def stack_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    "Query, key and value as one map; DINOv3's biases, of which the key has none, stay apart as q_bias and v_bias."
     out = {k: v for k, v in state.items() if not re.search(r"\.attn\.[qkv]\.(weight|bias)$", k)}
     for name in [k for k in state if re.search(r"\.attn\.q\.(weight|bias)$", k)]:
         q, k, v = (name.replace(".attn.q.", f".attn.{part}.") for part in "qkv")
