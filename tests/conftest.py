@@ -1,5 +1,5 @@
 """What several tests need: the command line as a user calls it, and a toy_vit file that needs no pre-training."""
-import os, subprocess, sys
+import ctypes, os, signal, subprocess, sys
 from importlib.util import find_spec
 from pathlib import Path
 import pytest
@@ -9,6 +9,17 @@ COMMAND = Path(sys.executable).parent / "causal-tune"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; more threads are slower on models this small
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("TQDM")} # bars are read, and stopped at
 ENV |= dict(ACCELERATE_USE_CPU="true", PYTHONWARNINGS="ignore")
+
+
+def exit_with_pytest(start=subprocess.Popen.__init__):
+    "Processes that tests start are killed with pytest, however that ends (PR_SET_PDEATHSIG of Linux)."
+    if not sys.platform.startswith("linux"): return
+    libc = ctypes.CDLL(None)
+    def begin(process, *args, **options): start(process, *args, **dict(preexec_fn=lambda: libc.prctl(1, signal.SIGKILL)) | options)
+    subprocess.Popen.__init__ = begin
+
+
+exit_with_pytest()
 
 
 def pytest_report_header():

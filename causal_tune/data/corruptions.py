@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from ..core.registry import check_range, unknown_name
 
 # %% auto #0
-__all__ = ['CORRUPTIONS', 'SEVERITIES', 'parse_corruption', 'corruption_label', 'import_imagecorruptions', 'corrupt']
+__all__ = ['CORRUPTIONS', 'corrupt']
 
 # %% ../../nbs/03_data/05_corruptions.ipynb #c70793a6
 CORRUPTIONS = ("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
                "zoom_blur", "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
                "jpeg_compression")
+
+# %% ../../nbs/03_data/05_corruptions.ipynb #b65add61
 SEVERITIES = (1, 2, 3, 4, 5)
 
 # %% ../../nbs/03_data/05_corruptions.ipynb #a6de7c72

@@ -16,11 +16,8 @@ from ..core.files import atomic_write
 if TYPE_CHECKING: import torch
 
 # %% auto #0
-__all__ = ['IMAGE_FORMATS', 'IMAGE_SUFFIXES', 'MEAN_COLOR', 'UNREAD_SUFFIXES', 'display_path', 'image_errors', 'readable_formats',
-           'opened_image', 'open_image', 'image_size', 'to_8bit_gray', 'flatten_alpha', 'to_numpy', 'channels_last',
-           'read_image', 'warn_once', 'is_hidden', 'describe_left_out', 'list_images', 'image_files', 'domain_folders',
-           'to_hw', 'resize', 'fit_size', 'window_starts', 'sliding_windows', 'encode_gray_png', 'write_image',
-           'PartialFailure', 'describe_failure', 'failure_report']
+__all__ = ['IMAGE_SUFFIXES', 'display_path', 'to_numpy', 'read_image', 'image_files', 'domain_folders', 'to_hw', 'resize',
+           'fit_size', 'sliding_windows', 'write_image', 'PartialFailure', 'describe_failure', 'failure_report']
 
 # %% ../../nbs/03_data/01_images.ipynb #12955c0e
 def display_path(path) -> str:
@@ -28,6 +25,7 @@ def display_path(path) -> str:
     text = str(path)
     return text if text.isprintable() else repr(text)
 
+# %% ../../nbs/03_data/01_images.ipynb #d775f54d
 @contextmanager
 def image_errors(name: str): # of the picture, as errors show it
     "Whatever Pillow raises over a picture becomes an OSError of one line that names it."
@@ -42,8 +40,11 @@ def image_errors(name: str): # of the picture, as errors show it
 IMAGE_FORMATS = { # suffix of a file -> Pillow's name of the format
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF",
     ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM", ".gif": "GIF", ".avif": "AVIF"}
+
+# %% ../../nbs/03_data/01_images.ipynb #f7883ec7
 IMAGE_SUFFIXES = tuple(IMAGE_FORMATS)
 
+# %% ../../nbs/03_data/01_images.ipynb #eb763c37
 @cache
 def readable_formats(formats: tuple[str, ...] | None = None, # Pillow's names; all of `IMAGE_FORMATS` by default
 ) -> tuple[str, ...]:
@@ -115,6 +116,7 @@ def to_numpy(given # array, nested lists, or a tensor on any device
     tensor = given.detach().cpu()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy() # numpy has no bfloat16
 
+# %% ../../nbs/03_data/01_images.ipynb #b6390d92
 def channels_last(image # array or tensor
 ) -> np.ndarray: # (h, w, c) or (h, w), if it is an image
     "The axes of an image, as Pillow has them."
@@ -123,6 +125,7 @@ def channels_last(image # array or tensor
     if array.shape[0] in (1, 3) and (hasattr(image, "detach") or array.shape[2] not in (1, 3)): array = array.transpose(1, 2, 0)
     return array[..., 0] if array.shape[2] == 1 else array
 
+# %% ../../nbs/03_data/01_images.ipynb #e5f02a64
 def read_image(image # a path, a PIL image, an array (h, w, 3), (3, h, w) or (h, w) of uint8, or a tensor (3, h, w)
 ) -> np.ndarray: # (h, w, 3) uint8 RGB
     "An image as an array. FileNotFoundError, OSError for an unreadable file, ValueError for 32 bits and for other arrays."
@@ -170,6 +173,7 @@ def list_images(folder: str | Path
     images = [path for path in pictures if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
     return images, [path for path in pictures if path not in images]
 
+# %% ../../nbs/03_data/01_images.ipynb #83de5fdc
 def image_files(folder: str | Path) -> list[Path]: # sorted by name
     "The images of a folder, see `list_images`. What is left out is said once on stderr."
     images, left_out = list_images(folder)
@@ -220,6 +224,7 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
     last = max(size - window, 0)
     return sorted({min(start, last) for start in range(0, last + stride, stride)})
 
+# %% ../../nbs/03_data/01_images.ipynb #81d9cca8
 def sliding_windows(size: tuple[int, int], # (H, W) of images
             window: int | tuple, # side or (h, w), in pixels
             stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
@@ -242,6 +247,7 @@ def encode_gray_png(values: np.ndarray # (h, w) uint8
         how = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
     return cv2.imencode(".png", values, how)[1].tobytes()
 
+# %% ../../nbs/03_data/01_images.ipynb #9d4a5e52
 def write_image(image: Image.Image, # what to store
                 path: Path, # .png, or .jpg for a JPEG of quality 75
 ) -> None:

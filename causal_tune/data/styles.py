@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 # %% auto #0
-__all__ = ['STYLES', 'FrequencyJitter', 'SpuriousFrequencyJitter', 'AmplitudeJitter', 'create_style']
+__all__ = ['SpuriousFrequencyJitter', 'create_style']
 
 # %% ../../nbs/03_data/06_styles.ipynb #cb947107
 STYLES = Registry("style")

@@ -15,14 +15,14 @@ from tqdm.auto import tqdm
 from ..core.registry import unknown_name
 from .observation import DomainImages, LabelledImages, concatenate
 from .probe import ProbeScore, linear_probe, mean_probe_score, predict_held_out, score_predictions
-from .rings import (BAND_EDGES, WIDE_BAND_EDGES, MIN_RING_COEFFICIENTS, band_removal, band_removed, band_table, edges_for_grid,
-                                        energy_change, layer_spectra, ring_energies, ring_map, single_grid_layers, subsample_rings)
+from .rings import (BAND_EDGES, WIDE_BAND_EDGES, band_table, energy_change, layer_spectra, ring_energies, ring_map,
+                                        single_grid_layers, subsample_rings)
 from .statistics import percentile_interval
 from ..spectra.dct import dct2, dct2_tokens
 
 # %% auto #0
-__all__ = ['domain_scores', 'class_scores', 'Evidence', 'evidence_by_layer', 'concat_evidence', 'band_evidence', 'skill_curves',
-           'RelativeSkill', 'relative_skill', 'relative_evidence']
+__all__ = ['Evidence', 'evidence_by_layer', 'concat_evidence', 'band_evidence', 'skill_curves', 'RelativeSkill',
+           'relative_evidence']
 
 # %% ../../nbs/06_research/07_evidence.ipynb #59e418ed
 def patch_labels(labels: Tensor, # (b, H, W) class ids; 255 is ignored
@@ -253,6 +253,7 @@ class RelativeSkill(NamedTuple):
     table: pd.DataFrame # layer, band, what, skill, oracle, relative, lower, upper (of relative)
     draws: np.ndarray # (rows, 1000) relative skills of bootstrap samples of scenes
 
+# %% ../../nbs/06_research/07_evidence.ipynb #832715dz
 def relative_skill(features: Evidence, # from `band_evidence`
                    labels: Evidence, # the same with inputs="labels": the oracle of class skills
                    pixels: Evidence, # the same with inputs="pixels": that of domain skills
@@ -274,6 +275,7 @@ def relative_skill(features: Evidence, # from `band_evidence`
     table.insert(2, "relative", table.skill / np.maximum(best, .01) + readable)
     return RelativeSkill(table.reset_index(), relative)
 
+# %% ../../nbs/06_research/07_evidence.ipynb #832715dy
 def relative_evidence(backbone, # from `create_backbone`
                       data: DomainImages, # from `gather_images`, with labels in the source
                       source: str | None = None, # the reference; default: the first domain

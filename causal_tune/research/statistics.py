@@ -19,9 +19,9 @@ from ..training.evaluation import miou
 
 # %% auto #0
 __all__ = ['check_rows', 'summary', 'mean_over_groups', 'bootstrap_weights', 'percentile_interval', 'BootstrapScores',
-           'bootstrap_scores', 'Interval', 't_interval', 'holm_adjust', 'significant_direction', 'paired_differences',
-           'write_counts', 'parse_counts', 'read_counts', 'mean_over_domains', 'bootstrap_runs', 'write_table',
-           'read_table', 'append_row', 'read_differences', 'read_results']
+           'bootstrap_scores', 'holm_adjust', 'significant_direction', 'paired_differences', 'write_counts',
+           'parse_counts', 'read_counts', 'mean_over_domains', 'bootstrap_runs', 'write_table', 'read_table',
+           'append_row', 'read_results']
 
 # %% ../../nbs/06_research/01_statistics.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results: dict(adapter=, seed=, domain=, miou=)
@@ -66,7 +66,8 @@ def mean_over_groups(rows: list[dict], # results with their `iou`
     runs = {}
     for row in rows: runs.setdefault((row["adapter"], row["seed"], group_of.get(row["domain"], row["domain"])), []).append(row)
     return [dict(adapter=adapter, seed=seed, domain=domain, miou=float(np.mean([r["miou"] for r in same])),
-                 iou=pd.DataFrame([r["iou"] for r in same]).mean().to_dict()) for (adapter, seed, domain), same in runs.items()]
+                 iou=pd.DataFrame([r["iou"] for r in same]).mean().to_dict()) | {k: same[0][k] for k in ("protocol",) if k in same[0]}
+            for (adapter, seed, domain), same in runs.items()]
 
 # %% ../../nbs/06_research/01_statistics.ipynb #c0e2eac3
 def bootstrap_weights(n: int, # items to draw from
@@ -258,9 +259,13 @@ def append_row(path, # of a file with one line of JSON per row
     """Append a result to a JSON-lines file, with the version of the code. A last line that a full disk or a kill cut off is removed.
     Raises OSError if the row cannot be written; then nothing of it stays."""
     line = json.dumps(row | facts | dict(code=code_version()), allow_nan=False) + "\n"
+    if not Path(path).is_file(): # new, or no file, such as a terminal
+        with open(path, "a", encoding="utf-8") as file: file.write(line)
+        return
     with open(path, "ab+") as file:
-        file.seek(0)
-        end = file.read().rfind(b"\n") + 1 # of the last whole line
+        start = max(0, file.seek(0, 2) - 10 ** 6)
+        file.seek(start)
+        end = start + file.read().rfind(b"\n") + 1 # of the last whole line
         file.truncate(end)
         try:
             file.write(line.encode())
@@ -287,6 +292,7 @@ def read_differences(path # of quality_EXPERIMENT_differences.csv
         raise ValueError(f"{path} is damaged: {(~good).sum()} of its {len(table)} lines lack a name or a number; copy or write it again.")
     return table.assign(**numbers, **names)
 
+# %% ../../nbs/06_research/01_statistics.ipynb #5be0c1dz
 def read_results(folder # of `causal-tune bench-quality`, or its --tables
 ) -> dict[str, pd.DataFrame]: # experiment -> its differences
     "Read every quality_EXPERIMENT_differences.csv of a folder. Raises ValueError where there is none."
