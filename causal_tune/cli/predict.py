@@ -15,7 +15,7 @@ from .training import report_scores
 # %% auto #0
 __all__ = ['Video', 'capture_frame']
 
-# %% ../../nbs/10_cli/03_predict.ipynb #12205ed3
+# %% ../../nbs/10_cli/03_predict.ipynb #6c548b9e
 MODEL_OPTIONS = (argument("model", metavar="MODEL", help="folder of a run, or its checkpoint.pt; or the name of a recipe, followed by a published checkpoint"),
                  argument("--checkpoint", metavar="FILE.pth", help="published checkpoint of adapter and head, or of the whole model"),
                  argument("--backbone", metavar="FILE.pth", help="its backbone, as convert-backbone writes it"))
@@ -39,7 +39,7 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         recipe = get_recipe(args.model, **args.changes)
         segmentor, recipe, classes = open_published(recipe, args.checkpoint, args.backbone)
     else:
-        from causal_tune.training.loop import checkpoint_path, load_checkpoint
+        from causal_tune.training.checkpoint import checkpoint_path, load_checkpoint
         args.model = checkpoint_path(args.model)
         attention = {k: v for k, v in args.changes.items() if k == "attention"}
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)
