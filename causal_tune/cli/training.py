@@ -15,24 +15,16 @@ from .entry import (RECIPE_FIELDS, ROOT_OPTION, argument, command, integer_betwe
 # %% auto #0
 __all__ = ['report_scores']
 
-# %% ../../nbs/10_cli/02_training.ipynb #718d572a
+# %% ../../nbs/10_cli/02_training.ipynb #503f341f
 def print_row(row: dict) -> None: # see `evaluation.result_row`
     "Print the scores of one domain."
     score = lambda key: " n/a" if row[key] is None or row[key] != row[key] else f"{100 * row[key]:5.1f} %"
     print(f"{row['domain']:>20}  mIoU {score('miou')}   aAcc {score('aacc')}   mAcc {score('macc')}   {row['data']}", flush=True)
 
-def source_domains(recipe: Recipe) -> list[str]: # names of domains, as results have them
-    "The domains that a recipe trains on."
-    from causal_tune.data.datasets import dataset_options, parse_dataset_spec
-    from causal_tune.data.own import folder_domain
-    name, options = parse_dataset_spec(recipe.train)
-    if name == "folder": return [str(options.get("domain") or folder_domain(options["images"]))]
-    domain = options.get("domain", "all")
-    return [d for d in dataset_options(name)["domain"] if d != "all"] if domain == "all" else [domain]
-
 def print_mean(rows: list[dict], recipe: Recipe) -> None: # results, and how they came about
     "Print the mean over the domains that were not trained on, where there are several, and the recipe."
-    seen = source_domains(recipe)
+    from causal_tune.data.datasets import dataset_domains
+    seen = dataset_domains(recipe.train)
     others = [row for row in rows if row["domain"] not in seen and None not in (row["miou"], row["aacc"], row["macc"])]
     if len(others) > 1:
         print_row(dict(domain="mean", data="domains not trained on", **{k: sum(r[k] for r in others) / len(others) for k in ("miou", "aacc", "macc")}))

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..adapters.base import TokenAdapter, create_adapter
 from .grid import WORKER_ENV, single_threaded
 from ..core.files import atomic_write
-from ..core.reproducibility import code_version
+from ..core.environment import code_version
 from ..data.datasets import load_dataset
 from ..models.pretrained import model_stages
 from ..training.evaluation import confusion

@@ -5,7 +5,7 @@
 # %% ../../nbs/04_models/02_heads.ipynb #f6fb9b4e
 from __future__ import annotations
 from typing import NamedTuple
-from ..core.torchvision import import_torchvision
+from ..core.environment import import_torchvision
 import_torchvision() # before smp
 import torch.nn.functional as F
 from torch import Tensor, nn

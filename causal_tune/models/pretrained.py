@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 import torch
-from ..core.torchvision import import_torchvision
+from ..core.environment import import_torchvision
 import_torchvision() # before timm
 import timm
 from timm.layers import PatchEmbed

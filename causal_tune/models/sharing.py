@@ -55,7 +55,7 @@ def recipe_values(recipe) -> dict: # a recipe, or plain values of one
     weights = values.get("weights", "")
     return values | dict(cache="", weights=Path(weights).name if Path(weights).is_absolute() else weights)
 
-# %% ../../nbs/04_models/07_sharing.ipynb #48c893d5
+# %% ../../nbs/04_models/07_sharing.ipynb #ab979966
 def markdown_table(head: list[str], rows) -> list[str]: # lines
     "A table in Markdown."
     cells = [head, ["---"] * len(head), *rows]
@@ -65,7 +65,9 @@ def results_section(rows: list[dict] # from `report_on`
 ) -> list[str]: # lines
     "Scores as a table. Raises ValueError for other rows."
     percent = lambda value: "n/a" if value is None or value != value else f"{100 * value:.1f}"
-    try: measured = [[row["domain"], *(percent(row[k]) for k in ("miou", "aacc", "macc")), row.get("protocol") or "-", f"`{strip_folders(row['data'])}`"] for row in rows]
+    try:
+        measured = [[row["domain"], *(percent(row[k]) for k in ("miou", "aacc", "macc")), row.get("protocol") or "-", f"`{strip_folders(row['data'])}`"]
+                    for row in rows]
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"results={short_repr(rows)}: give the rows of `report_on`; {type(error).__name__}: {error}.") from None
     if not measured: return ["None were given when this folder was written."]

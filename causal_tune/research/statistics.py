@@ -12,7 +12,7 @@ from typing import Mapping, NamedTuple, Sequence
 import numpy as np, pandas as pd
 from scipy.optimize import brentq
 from scipy.special import stdtrit
-from ..core.reproducibility import code_version
+from ..core.environment import code_version
 from ..core.registry import check_value, short_repr
 from ..core.files import atomic_write
 from ..training.evaluation import miou

@@ -5,13 +5,11 @@
 # %% ../../nbs/05_training/10_loop.ipynb #4aebfe6e
 from __future__ import annotations
 import math, signal, sys, threading, time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 import numpy as np, torch
-from fastcore.basics import patch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from ..core.files import folder_lock, remove_partial_files
@@ -26,23 +24,23 @@ from .checkpoint import load_finished, load_resume, read_or_quarantine, save_che
 from .distributed import (LossModule, RemoteRankError, all_reduce_async, check_ranks_agree, gather_from_all, make_accelerator,
                                               rank_and_world_size, sync_batch_norms)
 from .evaluation import check_classes, evaluate, miou, result_row
-from .failures import LOWER_LR_ADVICE, Terminated, all_finite, defer_signals, diagnose_nonfinite
 from .log import Log, cutoff_columns
 from .optim import EMA, loss_check_interval, lr_factor, make_optimizer, parameter_groups, weight_decay_at
 from .recipe import Recipe
 from .stream import Batch, make_loader, next_batches, shutdown_workers
 
 # %% auto #0
-__all__ = ['train_step', 'PendingStep', 'Run', 'PrefetchedBatch', 'agree_on_batch', 'evaluate_on', 'start_run', 'train',
-           'report_on']
+__all__ = ['Terminated', 'evaluate_on', 'train', 'report_on']
 
 # %% ../../nbs/05_training/10_loop.ipynb #262f505b
+LOWER_LR_ADVICE = "Take a lower lr, or a longer warmup."
+
 def train_step(accelerator, # from `make_accelerator`
                model, # gives the loss of (images, labels, seeds)
                normalise, # of a segmentor
                optimizer,
                batches: list[Batch], # of the step
-               nonfinite_error=lambda batch, loss: FloatingPointError(f"The loss is {loss}."), # makes the error for a loss that is not finite
+               nonfinite_error=lambda frames, loss: FloatingPointError(f"The loss is {loss}."), # makes the error for a loss that is not finite
                halt: Tensor | None = None, # becomes 1 if a loss is not finite; None: look at once
 ) -> list[Tensor]: # for each batch (2,): its loss averaged over processes, and its own; on the device
     "One optimiser step. Without `halt` it raises FloatingPointError for a loss that is not finite."
@@ -54,20 +52,41 @@ def train_step(accelerator, # from `make_accelerator`
             with accelerator.autocast(): loss = model(normalise(images), labels, batch.seeds)
             mean = mean_over_processes(loss.detach())
             if halt is not None: halt.masked_fill_(~mean.isfinite(), 1.)
-            elif not torch.isfinite(mean): raise nonfinite_error(batch, loss.item())
+            elif not torch.isfinite(mean): raise nonfinite_error(batch.names, loss.item())
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
         losses.append(torch.stack([mean, loss.detach()]))
     return losses
 
-# %% ../../nbs/05_training/10_loop.ipynb #97d6dadb
-class PendingStep(NamedTuple):
-    "A step whose losses were not read yet."
-    t: int # iteration
-    losses: list[Tensor] # from `train_step`
-    values: dict # for its line in the log
+# %% ../../nbs/05_training/10_loop.ipynb #cfe1b030
+class Terminated(KeyboardInterrupt):
+    "A run was ended by SIGTERM or SIGHUP; its state is saved."
+    def __init__(self, message: str = "", number: int = signal.SIGTERM):
+        super().__init__(message)
+        self.status = 128 + number # exit status of the command
 
+# %% ../../nbs/05_training/10_loop.ipynb #cf5bfb33
+@contextmanager
+def defer_signals(): # yields a list of the signals that came
+    "Context manager: note SIGINT, SIGTERM and SIGHUP instead of being interrupted. A second SIGINT or SIGTERM interrupts."
+    came = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came  # only the main thread may handle signals
+        return
+    def note(number, _):
+        came.append(number)
+        if number != getattr(signal, "SIGHUP", None): signal.signal(number, before[number])
+    actions = {getattr(signal, name): note for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
+    if hasattr(signal, "SIGCHLD"): actions[signal.SIGCHLD] = signal.SIG_DFL
+    before = {number: signal.getsignal(number) for number in actions}
+    replaced = [number for number, handler in before.items() if handler not in (None, signal.SIG_IGN)] # nohup ignores SIGHUP
+    for number in replaced: signal.signal(number, actions[number])
+    try: yield came
+    finally:
+        for number in replaced: signal.signal(number, before[number])
+
+# %% ../../nbs/05_training/10_loop.ipynb #97d6dadb
 @dataclass
 class Run:
     "What a run carries from step to step."
@@ -83,27 +102,27 @@ class Run:
     start: float = field(default_factory=time.time)
     done: int | None = 0 # iterations completed; None within one
     saved: int = 0 # the same when the state was last saved
-    pending: list = field(default_factory=list) # steps whose losses were not read
-    loss: float | None = None # the last one that was
+    pending: list = field(default_factory=list) # of steps whose losses were not read: iteration, names of frames, losses, values for the log
+    loss: float | None = None # the last one that was read
     warned: bool = False # that a batch has no labels
 
     @property
     def recipe(self) -> Recipe: return self.resolved.recipe
 
-    def loop(self, first: int, # iteration to begin with
-             last: int, # iteration to stop before
-    ) -> None:
-        "Train from iteration `first` to `last`. Raises KeyboardInterrupt (`Terminated` for SIGTERM and SIGHUP) if it was asked to stop."
+    def loop(self, first: int, last: int) -> None:
+        "Train from iteration `first` until before `last`. Raises KeyboardInterrupt (`Terminated` for SIGTERM and SIGHUP) if it was asked to stop."
+        r = self.recipe
         self.done = self.saved = first
         if self.accelerator.is_main_process: self.log = Log(self.folder, first, cutoff_columns(self.segmentor))
-        loader = iter(self.loader(first))
-        bar = self.progress_bar(first, last)
+        loader = iter(make_loader(r, self.resolved.data, first, *rank_and_world_size()))
+        silent = {} if self.accelerator.is_main_process else dict(disable=True) # disable=False would overrule TQDM_DISABLE
+        bar = tqdm(range(first, last), f"{r.name} {r.adapter}", r.iterations, initial=first, **silent)
         with defer_signals() as signals:
             try:
                 for t, batches in self.steps(bar, last, loader, signals):
                     self.advance(t, batches)
                     if self.loss is not None: bar.set_postfix(loss=f"{self.loss:.3f}", refresh=False)
-                    if self.done % self.recipe.save_every == 0: self.save()
+                    if self.done % r.save_every == 0: self.save()
                 self.save()
             except BaseException:
                 if self.done and self.done > self.saved: self.save()
@@ -111,7 +130,31 @@ class Run:
             finally:
                 shutdown_workers(loader) # before signals are answered again
                 if self.log: self.log.close()
-        self.raise_if_interrupted(signals)
+        if came := sum(gather_from_all(lambda: list(signals)), []): # by any process
+            message = f"Stopped after {self.done} of {r.iterations} iterations; run again to continue."
+            ending = [number for number in came if number != signal.SIGINT]
+            raise Terminated(message, ending[0]) if ending else KeyboardInterrupt(message)
+
+    def steps(self, iterations, last: int, loader, signals: list): # yields iterations and their batches
+        "The steps to make, until any process is asked to stop. Raises this process's error, or `RemoteRankError` for another's."
+        def prefetch(): # batches, an error of this process; how many processes stop, and have an error
+            batches, error = [], None
+            try:
+                if not signals: batches = next_batches(loader, self.recipe.accumulate)
+            except Exception as problem: error = problem
+            counts = torch.tensor([bool(signals), error is not None], dtype=torch.int32)
+            return batches, error, counts, all_reduce_async(counts)
+        several = rank_and_world_size()[1] > 1
+        ahead = None
+        for t in iterations:
+            batches, error, counts, arriving = ahead or prefetch()
+            if arriving: arriving.wait()
+            stop, failed = counts.tolist()
+            if stop: return
+            if error: raise error
+            if failed: raise RemoteRankError("Another process of this run has failed; it says why.")
+            ahead = prefetch() if several and t + 1 < last else None
+            yield t, batches
 
     def advance(self, t: int, batches: list[Batch]) -> None:
         "Iteration t: a step, then what is due after it."
@@ -120,165 +163,73 @@ class Run:
         losses = train_step(self.accelerator, self.model, self.segmentor.normalise, self.optimizer, batches, partial(self.nonfinite_error, t), self.halt)
         self.ema.update(t + 1)
         self.done = t + 1
-        step = PendingStep(t, losses, dict(lr=lr, seconds=time.time() - self.start))
-        self.pending.append(step)
-        try: step.values.update(self.observe(t))
+        values = dict(lr=lr, seconds=time.time() - self.start)
+        self.pending.append((t, [batch.names for batch in batches], losses, values))
+        try: values.update(self.observe(t))
         finally:
             if self.done % loss_check_interval(self.accelerator.device) == 0: self.check_losses()
 
-    def loader(self, first: int): # iteration to begin with
-        return make_loader(self.recipe, self.resolved.data, first, *rank_and_world_size())
+    def set_schedules(self, t: int) -> float: # learning rate of the head
+        "Give the optimiser the learning rates and the weight decay of an iteration."
+        r = self.recipe
+        lr = r.lr * lr_factor(t, r.iterations, r.warmup, r.power)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["rate"]
+            if group["weight_decay"]: group["weight_decay"] = weight_decay_at(t, r)
+        return lr
 
-    def progress_bar(self, first, last):
-        silent = {} if self.accelerator.is_main_process else dict(disable=True) # disable=False would overrule TQDM_DISABLE
-        return tqdm(range(first, last), f"{self.recipe.name} {self.recipe.adapter}", self.recipe.iterations, initial=first, **silent)
+    def observe(self, t: int) -> dict: # for the log
+        "The cut-offs of learnable bands, a hundred times in a run, and the score on the validation set, each if due after an iteration."
+        r = self.recipe
+        found = {}
+        if (t + 1) % max(1, r.iterations // 100) == 0:
+            with self.ema.ema_weights(): found = cutoff_columns(self.segmentor)
+        if r.validate and r.eval_every and (t + 1) % r.eval_every == 0: found["validation_miou"] = self.validate()
+        return found
 
-# %% ../../nbs/05_training/10_loop.ipynb #251e48a6
-@patch
-def set_schedules(self:Run, t: int # iteration
-) -> float: # learning rate of the head
-    "Give the optimiser the learning rates and the weight decay of an iteration."
-    r = self.recipe
-    lr = r.lr * lr_factor(t, r.iterations, r.warmup, r.power)
-    for group in self.optimizer.param_groups:
-        group["lr"] = lr * group["rate"]
-        if group["weight_decay"]: group["weight_decay"] = weight_decay_at(t, r)
-    return lr
+    def validate(self) -> float: # mIoU
+        "Evaluate the averaged weights on the validation set; all processes share it."
+        with self.ema.ema_weights(): _, cms = evaluate_on(self.segmentor, self.recipe, self.resolved.validation)
+        return float(miou(cms.sum(0)))
 
-@patch
-def validate(self:Run) -> float: # mIoU
-    "Evaluate the averaged weights on the validation set; all processes share it."
-    with self.ema.ema_weights(): _, cms = evaluate_on(self.segmentor, self.recipe, self.resolved.validation)
-    return float(miou(cms.sum(0)))
+    def check_losses(self) -> None:
+        "Read and log the losses of pending steps. Raises FloatingPointError for one that is not finite, RemoteRankError if it is another process's."
+        pending, self.pending = self.pending, []
+        if not pending: return
+        found = torch.stack([torch.stack(losses) for _, _, losses, _ in pending]).tolist()
+        for (t, names, _, values), losses in zip(pending, found):
+            for frames, (mean, own) in zip(names, losses):
+                if not math.isfinite(mean):
+                    self.done = None # nothing after it counts
+                    raise self.nonfinite_error(t, frames, own)
+                if mean == 0 and self.log and not self.warned:
+                    print(f"Nothing is labelled in {', '.join(frames)}, so the loss of iteration {t} is 0, as for every such batch.", file=sys.stderr)
+                    self.warned = True
+            self.loss = sum(mean for mean, _ in losses) / len(losses)
+            if self.log: self.log.write(t, loss=self.loss, **values)
 
-@patch
-def observe(self:Run, t: int # iteration
-) -> dict: # for the log
-    "The cut-offs of learnable bands, a hundred times in a run, and the score on the validation set, each if due after an iteration."
-    r = self.recipe
-    found = {}
-    if (t + 1) % max(1, r.iterations // 100) == 0:
-        with self.ema.ema_weights(): found = cutoff_columns(self.segmentor)
-    if r.validate and r.eval_every and (t + 1) % r.eval_every == 0: found["validation_miou"] = self.validate()
-    return found
+    def nonfinite_error(self, t: int, frames: list, loss: float) -> Exception: # to be raised by the caller
+        "The error for a loss of this process that is not finite; `RemoteRankError` if it is another process's."
+        if math.isfinite(loss): return RemoteRankError("The loss of another process is not finite; it says more.")
+        advice = "fp16 ends at 65504: take precision=bf16." if self.recipe.precision == "fp16" else LOWER_LR_ADVICE
+        return FloatingPointError(f"The loss of iteration {t} is {loss} (lr {self.set_schedules(t):.3g}, frames {', '.join(frames)}). {advice}")
 
-@patch
-def save(self:Run) -> None:
-    "Write the log and the state to the disk, in this order; at the end the checkpoint. Raises FloatingPointError for weights that are not finite."
-    self.check_losses()
-    self.saved = self.done
-    ended = self.done == self.recipe.iterations
-    if ended: self.ema.commit()
-    if not self.log: return
-    for name, p in self.segmentor.named_parameters():
-        if not p.requires_grad or all_finite(p): continue
-        raise FloatingPointError(f"After {self.done} iterations the weights {name} are not finite; they are not saved. {LOWER_LR_ADVICE}")
-    self.log.flush()
-    resume = self.folder / "resume.pt"
-    if ended:
-        save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.resolved.data.space, self.done)
-        resume.unlink(missing_ok=True)
-    else: save_resume(resume, self.segmentor, self.optimizer, self.recipe, self.done, self.ema, self.accelerator.scaler)
-
-# %% ../../nbs/05_training/10_loop.ipynb #4804b73b
-@patch
-def check_losses(self:Run) -> None:
-    "Read and log the losses of pending steps. Raises FloatingPointError for one that is not finite, RemoteRankError if it is another process's."
-    pending, self.pending = self.pending, []
-    if not pending: return
-    found = torch.stack([torch.stack(step.losses) for step in pending]).tolist()
-    for step, losses in zip(pending, found):
-        for number, (mean, own) in enumerate(losses):
-            if math.isfinite(mean): continue
-            self.done = None # nothing after it counts
-            raise self.nonfinite_error(step.t, self.batches_again(step.t)[number], own)
-        means = [mean for mean, _ in losses]
-        if 0 in means: self.warn_if_unlabelled(step.t, means)
-        self.loss = sum(means) / len(means)
-        if self.log: self.log.write(step.t, loss=self.loss, **step.values)
-
-@patch
-def batches_again(self:Run, t: int) -> list[Batch]:
-    "The batches of an iteration, made once more."
-    return next_batches(iter(self.loader(t)), self.recipe.accumulate)
-
-@patch
-def warn_if_unlabelled(self:Run, t: int, # iteration
-                       losses: list[float], # of its batches
-) -> None:
-    "Print once that a batch has no labels, if its loss is 0 because of that."
-    if self.warned or not self.accelerator.is_main_process: return
-    for batch, loss in zip(self.batches_again(t), losses):
-        if self.warned or loss != 0 or (batch.labels != 255).any(): continue
-        print(f"Nothing is labelled in {', '.join(batch.names)}, so the loss of iteration {t} is 0, as for every such batch.", file=sys.stderr)
-        self.warned = True
-
-@patch
-def nonfinite_error(self:Run, t: int, # iteration
-                    batch: Batch, # whose loss is not finite
-                    loss: float,
-) -> Exception: # to be raised by the caller
-    "The error for a loss that is not finite, with a diagnosis; `RemoteRankError` if it is another process's."
-    if math.isfinite(loss): return RemoteRankError("The loss of another process is not finite; it says more.")
-    lr = self.set_schedules(t) # later steps may have followed
-    with self.accelerator.autocast():
-        images = self.segmentor.normalise(batch.images.to(self.accelerator.device))
-        found = diagnose_nonfinite(self.segmentor, images, self.recipe.precision)
-    return FloatingPointError(f"The loss of iteration {t} is {loss} (lr {lr:.3g}, frames {', '.join(batch.names)}). {found}")
-
-# %% ../../nbs/05_training/10_loop.ipynb #abee5b3b
-class PrefetchedBatch(NamedTuple):
-    "The batches of a step in one process, and what the processes exchange about it."
-    batches: list[Batch] # empty after an error
-    error: Exception | None # of this process
-    counts: Tensor # (2,): processes that were asked to stop, and that have an error
-    handle: object # `wait` of it ends when `counts` is the sum over all processes; None in a run of one process
-
-@patch
-def prefetch(self:Run, loader, # iterator over batches
-             signals: list, # that came to this process
-) -> PrefetchedBatch:
-    "Take the next batches, and begin to exchange whether this process can go on."
-    batches, error = [], None
-    try:
-        if not signals: batches = next_batches(loader, self.recipe.accumulate)
-    except Exception as problem: error = problem
-    counts = torch.tensor([bool(signals), error is not None], dtype=torch.int32)
-    return PrefetchedBatch(batches, error, counts, all_reduce_async(counts))
-
-def agree_on_batch(step: PrefetchedBatch) -> list[Batch]: # empty if any process was asked to stop
-    "The batches of the next step. Raises this process's error, or `RemoteRankError` if another process has one."
-    if step.handle: step.handle.wait()
-    stop, failed = step.counts.tolist()
-    if stop: return []
-    if step.error: raise step.error
-    if failed: raise RemoteRankError("Another process of this run has failed; it says why.")
-    return step.batches
-
-@patch
-def steps(self:Run, iterations, # to make
-          last: int, # iteration to stop before
-          loader, # iterator over batches
-          signals: list, # that came to this process
-): # yields iterations and their batches
-    "The steps to make, until any process is asked to stop."
-    several = rank_and_world_size()[1] > 1
-    ahead = None
-    for t in iterations:
-        batches = agree_on_batch(ahead or self.prefetch(loader, signals))
-        if not batches: return
-        ahead = self.prefetch(loader, signals) if several and t + 1 < last else None
-        yield t, batches
-
-@patch
-def raise_if_interrupted(self:Run, signals: list # that came to this process
-) -> None:
-    "Raise KeyboardInterrupt, or `Terminated`, if a signal came to any process."
-    came = sum(gather_from_all(lambda: list(signals)), [])
-    if not came: return
-    message = f"Stopped after {self.done} of {self.recipe.iterations} iterations; run again to continue."
-    ending = [number for number in came if number != signal.SIGINT]
-    raise Terminated(message, ending[0]) if ending else KeyboardInterrupt(message)
+    def save(self) -> None:
+        "Write the log and the state to the disk, in this order; at the end the checkpoint. Raises FloatingPointError for weights that are not finite."
+        self.check_losses()
+        self.saved = self.done
+        ended = self.done == self.recipe.iterations
+        if ended: self.ema.commit()
+        if not self.log: return
+        for name, p in self.segmentor.named_parameters():
+            if p.requires_grad and not p.isfinite().all():
+                raise FloatingPointError(f"After {self.done} iterations the weights {name} are not finite; they are not saved. {LOWER_LR_ADVICE}")
+        self.log.flush()
+        resume = self.folder / "resume.pt"
+        if ended:
+            save_checkpoint(self.folder / "checkpoint.pt", self.segmentor, self.recipe, self.resolved.data.space, self.done)
+            resume.unlink(missing_ok=True)
+        else: save_resume(resume, self.segmentor, self.optimizer, self.recipe, self.done, self.ema, self.accelerator.scaler)
 
 # %% ../../nbs/05_training/10_loop.ipynb #401e8901
 def evaluate_on(segmentor: Segmentor,
@@ -291,7 +242,7 @@ def evaluate_on(segmentor: Segmentor,
     return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None, recipe.eval_batch,
                           recipe.eval_precision or recipe.precision, together=True, workers=recipe.eval_workers)
 
-def start_run(resolved: ResolvedRecipe, folder: Path, accelerator, resume: bool, options: dict # of `create_backbone`
+def _start_run(resolved: ResolvedRecipe, folder: Path, accelerator, resume: bool, options: dict # of `create_backbone`
 ) -> tuple[Run, int]: # and the iteration to begin with
     "Build what a run needs, in the state that resume.pt holds, or at the beginning."
     recipe = resolved.recipe
@@ -335,7 +286,7 @@ def train(recipe: Recipe, # what to do
                 finished = read_or_quarantine(accelerator, folder / "checkpoint.pt", read) if resume else None
                 check_ranks_agree(bool(finished), folder)
                 if finished: return finished.to(accelerator.device)
-                run, first = start_run(resolve(recipe, root), folder, accelerator, resume, options)
+                run, first = _start_run(resolve(recipe, root), folder, accelerator, resume, options)
                 run.loop(first, recipe.iterations if stop is None else min(stop, recipe.iterations))
                 return run.segmentor.eval()
     finally: _training.release()

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/05_training/01_recipe.ipynb #aa275579
 from __future__ import annotations
-import json, re
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -288,64 +288,50 @@ def parse_field(name: str, # of a recipe field
 def recipe_to_yaml(r: Recipe, # to be read again by `read_recipe`
 ) -> str:
     "A recipe as YAML, with the fields in groups and what each means."
-    def plain(text): return re.fullmatch(r"[A-Za-z/][\w./=+-]*", text) and text.lower() not in ("on", "off", "yes", "no", "true", "false", "null", "y", "n")
-    def written(value):
-        if isinstance(value, tuple): return f"[{', '.join(map(written, value))}]"
-        if isinstance(value, str): return value if plain(value) else json.dumps(value, ensure_ascii=False)
-        if isinstance(value, float): return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value)) # other readers take 1e-05 for a word
-        return json.dumps(value)
+    import yaml
+    def written(value): # in one line
+        value = list(value) if isinstance(value, tuple) else value
+        return yaml.safe_dump(value, default_flow_style=True, width=10 ** 6, allow_unicode=True).partition("\n...")[0].strip()
     lines, group = [], None
     for f in fields(r):
-        if f.metadata["group"] != group:
-            group = f.metadata["group"]
-            lines += ["", f"# {group}"]
+        if f.metadata["group"] != group: lines += ["", f"# {(group := f.metadata['group'])}"]
         line = f"{f.name}: {written(getattr(r, f.name))}"
         lines.append(line if len(line) > 36 else f"{line:36}  # {f.metadata['help']}")
     return "\n".join(lines[1:]) + "\n"
 
-def recipe_from_yaml(text: str) -> Recipe:
+def recipe_from_yaml(text: str,
+                     name: str = "custom", # of the recipe, if the text gives none
+) -> Recipe:
     "The recipe that a YAML text describes. Raises ValueError that names the line."
     import yaml
     try: root = yaml.compose(text, yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if getattr(error, "problem_mark", None) else ""
-        raise ValueError(f"{line}this is not YAML ({getattr(error, 'problem', None) or short_repr(str(error))}).") from None
-    except RecursionError: raise ValueError("it is nested too deeply for a recipe.") from None
+    except (yaml.YAMLError, RecursionError) as error: raise ValueError(f"this is not YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(root, yaml.MappingNode): raise ValueError("a recipe is a file of lines such as `lr: 1e-4`.")
-    base, values = None, {}
+    values = {}
     for key, node in root.value:
-        name = str(key.value)
+        field_name = str(key.value)
         try:
-            if name in values or name == "base" and base: raise ValueError(f"{short_repr(name)} is given twice; leave one out.")
-            if name == "base": base = RECIPES[str(node.value)]
-            else: values[name] = _from_node(name, node)
+            if field_name in values: raise ValueError(f"{short_repr(field_name)} is given twice; leave one out.")
+            values[field_name] = RECIPES[str(node.value)].name if field_name == "base" else _from_node(field_name, node)
         except ValueError as error: raise ValueError(f"line {key.start_mark.line + 1}: {error}") from None
-    base = base or Recipe()
-    if values.get("backbone", base.backbone) != base.backbone: base = replace(base, weights="") # that file holds another model's
-    return replace(base, **values)
+    values = dict(name=name) | values
+    return get_recipe(values.pop("base"), **values) if "base" in values else Recipe(**values)
 
 def _from_node(name, node): # of one field
     _check_names([name])
     kind = next(f.type for f in fields(Recipe) if f.name == name)
-    items = node.value if isinstance(node.value, list) else [node]
-    if not all(isinstance(getattr(item, "value", None), str) for item in items): raise ValueError(f"{name}: give one value, or a list of values.")
+    several = isinstance(node.value, list) and kind.startswith("tuple")
+    items = [item.value for item in node.value] if several else [node.value]
+    if not all(isinstance(item, str) for item in items): raise ValueError(f"{name}: give one value, or a list of values where the field has several.")
     if kind.endswith("| None") and node.value in ("null", "~", "") and not node.style: return None
-    if items == [node]: return parse_field(name, node.value)
-    if not kind.startswith("tuple"): raise ValueError(f"{name}: give one value, not a list.")
-    if kind == "tuple[str, ...]": return tuple(item.value for item in items)
-    return parse_field(name, " ".join(item.value for item in items))
+    return tuple(items) if several and "str" in kind else parse_field(name, " ".join(items))
 
 def read_recipe(path # of a .yaml file
 ) -> Recipe: # called as the file if it has no name
     "The recipe in a YAML file. Raises FileNotFoundError, or ValueError that names the file and the line."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"No recipe at {path}; `causal-tune train demo --print-config` prints one to begin with.")
-    if path.stat().st_size > 10 ** 6: raise ValueError(f"{path}: a recipe has less than a megabyte.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        recipe = recipe_from_yaml(text)
-        named = re.search(r"^name *:", text, re.M) or not re.fullmatch(r"[\w+=,()-][\w .+=,()-]{0,79}", path.stem)
-        return recipe if named else replace(recipe, name=path.stem)
+    try: return recipe_from_yaml(path.read_text(encoding="utf-8-sig"), path.stem)
     except ValueError as error: raise ValueError(f"{path}: {error}") from None
 
 # %% ../../nbs/05_training/01_recipe.ipynb #a1d27fc3
