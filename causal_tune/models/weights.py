@@ -15,9 +15,10 @@ from ..core.tensors import named_tensors, read_tensors
 __all__ = ['POSITION_GRID', 'timm_name', 'from_transformers', 'split_dinov3_biases', 'weight_files', 'read_backbone',
            'check_position_grid']
 
-# %% ../../nbs/04_models/08_weights.ipynb #189c5cc3
+# %% ../../nbs/04_models/08_weights.ipynb #910e7626
 _SIZES = dict(s="small", b="base", l="large", g="giant", small="small", base="base", large="large", giant="giant")
-_DINOV3 = dict(s16="small_patch16", s16plus="small_plus_patch16", b16="base_patch16", l16="large_patch16", h16plus="huge_plus_patch16", **{"7b16": "7b_patch16"})
+_DINOV3 = dict(s16="small_patch16", s16plus="small_plus_patch16", b16="base_patch16", l16="large_patch16", h16plus="huge_plus_patch16",
+               **{"7b16": "7b_patch16"})
 
 # %% ../../nbs/04_models/08_weights.ipynb #fd087e0d
 def timm_name(name: str # of a model, in whichever library

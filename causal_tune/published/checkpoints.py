@@ -140,7 +140,7 @@ def backbone_weights(source) -> dict[str, Tensor]: # path, or dict
     if PATCH_WEIGHT not in state: raise ValueError(f"No transformer in it: {PATCH_WEIGHT!r} is missing.")
     return state
 
-# %% ../../nbs/09_published/01_checkpoints.ipynb #a2d1b9e7
+# %% ../../nbs/09_published/01_checkpoints.ipynb #7e8fff59
 def resample_patch_filters(weight: Tensor, # (c, 3, h, w)
                            size: tuple[int, int], # new (h, w), in pixels
                            how: str = "bicubic", # or "pinv"
@@ -160,7 +160,8 @@ def resample_positions(pos: Tensor, # (1, n, c) for a square grid, with or witho
     side = math.isqrt(pos.shape[1])
     first = int(side ** 2 != pos.shape[1]) # one entry more than a square is the class token's
     side = math.isqrt(pos.shape[1] - first)
-    if side ** 2 + first != pos.shape[1]: raise ValueError(f"{pos.shape[1]} positions make no square grid; they have been converted before. Take the original file.")
+    if side ** 2 + first != pos.shape[1]:
+        raise ValueError(f"{pos.shape[1]} positions make no square grid; they have been converted before. Take the original file.")
     if (side, side) == tuple(grid): return pos
     return _stretch(pos, first, (side, side), tuple(grid), antialias=how == "pinv", mode="bilinear" if how == "bilinear" else "bicubic")
 
@@ -203,7 +204,7 @@ def convert_backbone(src, # path or state dict of original weights, by the names
         else: torch.save(state, unfinished)
     return out
 
-# %% ../../nbs/09_published/01_checkpoints.ipynb #6679bab1
+# %% ../../nbs/09_published/01_checkpoints.ipynb #6df0086a
 _UNUSED = re.compile(r"decode_head\.conv_seg\.|backbone\.(head|fc_norm)\.") # classifiers of a framework's base class, and of pre-training
 
 def fit_to_grid(state: dict[str, Tensor], # by timm's names
@@ -242,7 +243,8 @@ def published_states(segmentor, path_or_state_dict, backbone=None) -> dict[str, 
     given = {p + k: v for p, part in PUBLISHED_PREFIXES.items() for k, v in parts[part].items() if not _UNUSED.match(p + k)}
     own = {p + k: v for p, module in _modules(segmentor).items() for k, v in module.state_dict().items()}
     wrong = {"missing": [k for k in own if k not in given], "unknown": [k for k in given if k not in own],
-             "of another shape": [f"{k} {tuple(given[k].shape)} instead of {tuple(v.shape)}" for k, v in own.items() if k in given and given[k].shape != v.shape]}
+             "of another shape": [f"{k} {tuple(given[k].shape)} instead of {tuple(v.shape)}"
+                                  for k, v in own.items() if k in given and given[k].shape != v.shape]}
     listed = [f"{len(names)} {kind}: {names[0][:120]}{', ...' * (len(names) > 1)}" for kind, names in wrong.items() if names]
     if listed: raise ValueError(f"These weights do not fit this segmentor. {'; '.join(listed)}. For the one that they fit, see segmentor_from_published.")
     check_finite(given, "This checkpoint")
@@ -362,7 +364,7 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
         with torch.device("meta"): published_states(make(), whole) # sizes that fit nothing are found before memory is needed
         return load_published(make(), whole).eval()
 
-# %% ../../nbs/09_published/01_checkpoints.ipynb #5916464f
+# %% ../../nbs/09_published/01_checkpoints.ipynb #705a2677
 def open_published(recipe: Recipe, # says how the checkpoint was trained and is evaluated
                    checkpoint, # iter_40000.pth or the like
                    backbone=None, # converted weights of the frozen model
@@ -379,6 +381,7 @@ def open_published(recipe: Recipe, # says how the checkpoint was trained and is 
     if tuned: adapter, sizes = "soma", dict(rank=tuned[0]) # part of the backbone by now
     name, options = parse_spec(adapter)
     source = backbone or checkpoint
-    told = dict(variant=None, weights="" if isinstance(source, dict) else str(source)) | options | {field: sizes.get(field) for field in ("init", "num_tokens", "rank")}
-    segmentor.space, segmentor.recipe = CITYSCAPES, replace(recipe, adapter=name, **told)
+    found = dict(variant=None, weights="" if isinstance(source, dict) else str(source)) | options
+    found |= {field: sizes.get(field) for field in ("init", "num_tokens", "rank")}
+    segmentor.space, segmentor.recipe = CITYSCAPES, replace(recipe, adapter=name, **found)
     return segmentor, segmentor.recipe, CITYSCAPES.classes
