@@ -13,7 +13,7 @@ from .entry import COMMANDS, EVALUATION_FIELDS, INFERENCE_FIELDS, ROOT_OPTION, a
 from .training import report_scores
 
 # %% auto #0
-__all__ = ['Video', 'capture_frame']
+__all__ = []
 
 # %% ../../nbs/10_cli/03_predict.ipynb #6c548b9e
 MODEL_OPTIONS = (argument("model", metavar="MODEL", help="folder of a run, or its checkpoint.pt; or the name of a recipe, followed by a published checkpoint"),
@@ -45,14 +45,25 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         segmentor, recipe, classes = load_checkpoint(args.model, **attention)
     return segmentor.to(device), replace(recipe, **args.changes), classes
 
-# %% ../../nbs/10_cli/03_predict.ipynb #0d66aa4b
+# %% ../../nbs/10_cli/03_predict.ipynb #8481ab88
 @command("evaluate a checkpoint on its recipe's targets, or on --targets SPEC ...", *MODEL_OPTIONS, CHECKPOINT_ARG, ROOT_OPTION,
+         argument("--protocol", nargs="+", metavar="NAME", default=(), help="evaluate under these protocols, such as rein_512 soma_512 (default: the recipe)"),
          out_option(None, "file to which each row is appended (default: scores.jsonl beside the checkpoint)"), fields=EVALUATION_FIELDS)
 def run_eval(args):
-    segmentor, recipe, classes = open_model(args)
+    segmentor, recipe, _ = open_model(args)
     if not recipe.targets: raise ValueError(f"{args.model} names no targets: give --targets SPEC ...")
+    from causal_tune.training.protocols import under_protocol
     beside = Path(args.checkpoint or args.model).with_name("scores.jsonl")
-    report_scores(segmentor, recipe, args.root, args.out or beside)
+    for variant in [under_protocol(recipe, name) for name in args.protocol] or [recipe]:
+        report_scores(segmentor, variant, args.root, args.out or beside)
+
+@command("print published scores by protocol, beside your own", argument("task", metavar="TASK", help="g2cbm, c2bm or c2acdc"),
+         argument("--own", nargs="+", metavar="FILE", default=(), help="scores.jsonl of your own runs"),
+         argument("--unchecked", action="store_true", help="also numbers that were read in a secondary source only"),
+         argument("--format", default="text", help="text (default), markdown, csv or latex"))
+def run_leaderboard(args):
+    from causal_tune.compare.leaderboard import format_leaderboard, leaderboard
+    print(format_leaderboard(leaderboard(args.task, args.own, args.unchecked), args.format))
 
 # %% ../../nbs/10_cli/03_predict.ipynb #61932a71
 @command("write a run as one file that runs without torch", argument("run", metavar="RUN", help="folder of a run, or its checkpoint.pt"),
@@ -144,7 +155,7 @@ def predict_image_file(segmentor, recipe: Recipe, space, # the label space
     for what, pixels in written.items(): write_image(Image.fromarray(pixels), target.with_name(f"{target.name}_{what}.png"))
     return 1
 
-# %% ../../nbs/10_cli/03_predict.ipynb #b1c1a907
+# %% ../../nbs/10_cli/03_predict.ipynb #91f4c27f
 class Video:
     "The frames of a video, one after the other. Raises OSError for a file that cannot be read as one."
     def __init__(self, path: Path):

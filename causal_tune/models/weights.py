@@ -12,8 +12,7 @@ from ..core.checks import short_repr
 from ..core.tensors import named_tensors, read_tensors
 
 # %% auto #0
-__all__ = ['POSITION_GRID', 'timm_name', 'from_transformers', 'split_dinov3_biases', 'weight_files', 'read_backbone',
-           'check_position_grid']
+__all__ = ['POSITION_GRID', 'timm_name', 'from_transformers', 'weight_files', 'read_backbone', 'check_position_grid']
 
 # %% ../../nbs/04_models/08_weights.ipynb #910e7626
 _SIZES = dict(s="small", b="base", l="large", g="giant", small="small", base="base", large="large", giant="giant")
@@ -88,7 +87,7 @@ def _drop_zero_biases(state): # of DINOv3's queries and values, where all are ze
     biases = [k for k in state if k.endswith((".q_bias", ".v_bias"))]
     return state if any(state[k].abs().max() >= 1e-6 for k in biases) else {k: v for k, v in state.items() if k not in biases}
 
-# %% ../../nbs/04_models/08_weights.ipynb #b01a32fb
+# %% ../../nbs/04_models/08_weights.ipynb #797af04e
 def split_dinov3_biases(state: dict[str, Tensor] # Meta's DINOv3; other weights are returned as they are
 ) -> dict[str, Tensor]: # with q_bias and v_bias where they are not zero
     "Meta's DINOv3 weights with the biases of queries and values apart."

@@ -31,8 +31,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 # %% auto #0
-__all__ = ['PATCH_WEIGHT', 'PUBLISHED_PREFIXES', 'to_timm_names', 'read_weights', 'split_published', 'resample_patch_filters',
-           'resample_positions', 'convert_backbone', 'load_published', 'published_state', 'published_adapter',
+__all__ = ['read_weights', 'split_published', 'convert_backbone', 'load_published', 'published_state', 'published_adapter',
            'segmentor_from_published', 'open_published']
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #57e60c7f
@@ -97,7 +96,7 @@ def split_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     parts = {k: dict(zip("qkv", v.chunk(3))) for k, v in state.items() if ".attn.qkv." in k}
     return {k: v for k, v in state.items() if k not in parts} | {k.replace(".qkv.", f".{name}."): x for k, three in parts.items() for name, x in three.items()}
 
-# %% ../../nbs/09_published/01_checkpoints.ipynb #9658294f
+# %% ../../nbs/09_published/01_checkpoints.ipynb #8a4cb6d7
 def to_timm_names(state: dict[str, Tensor] # a transformer's weights, by the names of Meta, EVA, SoMA or timm
 ) -> dict[str, Tensor]:
     "The weights as timm's `VisionTransformer` or `Eva` holds them."
@@ -111,10 +110,11 @@ def to_timm_names(state: dict[str, Tensor] # a transformer's weights, by the nam
         state |= dict(reg_token=state.pop("register_tokens"), cls_token=state["cls_token"] + position[:, :1], pos_embed=position[:, 1:])
     return state
 
-# %% ../../nbs/09_published/01_checkpoints.ipynb #3e731bad
+# %% ../../nbs/09_published/01_checkpoints.ipynb #d1681370
 PATCH_WEIGHT = "patch_embed.proj.weight" # the patch filters: every transformer has them
 PUBLISHED_PREFIXES = {"backbone.reins.": "adapter", "backbone.": "backbone", "decode_head.": "head"} # the longer prefix first
 
+# %% ../../nbs/09_published/01_checkpoints.ipynb #92be481f
 def read_weights(source # path, or a dict as such a file holds
 ) -> dict[str, Tensor]: # named tensors
     "The tensors of a published file, whatever they are wrapped in; nothing in it is run. Raises FileNotFoundError, or ValueError where there are none."
@@ -140,7 +140,7 @@ def backbone_weights(source) -> dict[str, Tensor]: # path, or dict
     if PATCH_WEIGHT not in state: raise ValueError(f"No transformer in it: {PATCH_WEIGHT!r} is missing.")
     return state
 
-# %% ../../nbs/09_published/01_checkpoints.ipynb #7e8fff59
+# %% ../../nbs/09_published/01_checkpoints.ipynb #2d354bba
 def resample_patch_filters(weight: Tensor, # (c, 3, h, w)
                            size: tuple[int, int], # new (h, w), in pixels
                            how: str = "bicubic", # or "pinv"
