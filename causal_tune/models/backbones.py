@@ -73,7 +73,7 @@ class _Intervention(NamedTuple):
 class _Identity: # tells backbones apart; a copy gets one of its own
     pass
 
-HOOK_POINTS = ("block", "adapter", "output")
+HOOK_POINTS = ("block", "adapter", "output", "prefix")
 # context variables: threads, and passes within passes, have their own
 _current_call: ContextVar = ContextVar("current_call", default=None)
 _last_grid: ContextVar = ContextVar("last_grid", default=None)
@@ -208,12 +208,14 @@ class Backbone(nn.Module):
 
     def _after_block(self, layer, block, args, out):
         call = self._call() or _ForwardCall(self.identity, _last_grid.get(), {}, {})
-        features, grid = self._patch_tokens(out, call.grid)
+        handed_on = self._with_prefix_intervened(layer, out)
+        features, grid = self._patch_tokens(handed_on, call.grid)
         tokens = self._intervened_tokens("block", layer, features, grid)
         if layer in call.before: call.before[layer] = tokens_to_grid(tokens, grid)
         refined = self._intervened_tokens("adapter", layer, self._adapt(tokens, layer, grid), grid)
         if layer in call.after: call.after[layer] = tokens_to_grid(refined, grid)
-        return None if refined is features else self._with_patch_tokens(out, refined, grid)
+        if refined is not features: handed_on = self._with_patch_tokens(handed_on, refined, grid)
+        return None if handed_on is out else handed_on # None: PyTorch lets the block's own output stand
 
     def _adapt(self, tokens, layer, grid):
         if not (self.grad_checkpointing and torch.is_grad_enabled()): return self.adapter(tokens, layer, grid)
@@ -245,13 +247,19 @@ class Backbone(nn.Module):
         if not self._active(where, layer): return tokens
         return grid_to_tokens(self._intervened(where, layer, tokens_to_grid(tokens, grid)))
 
+    def _with_prefix_intervened(self, layer, out):
+        p = 0 if self.staged or out.dim() == 4 else self.model.num_prefix_tokens
+        if not p or not self._active("prefix", layer): return out
+        return torch.cat([self._intervened("prefix", layer, out[:, :p]), out[:, p:]], 1)
+
     @contextmanager
     def intervene(self, function: Callable, # of features (b, c, h, w) and the block's number; returns features of that shape
-                  where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns
+                  where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns; "prefix": see below
                   layers=None, # block numbers from 0; all by default
     ):
         """Context manager: features are changed by a function while it lasts, in this thread alone. Contexts nest, the outer one acts first.
 
+        At "prefix" the function gets the prefix tokens (b, p, c) as the block computed them, never where a model has none.
         Raises ValueError for an unknown place or layers, and, when the model runs, for a function that changes the shape."""
         if where not in HOOK_POINTS: raise unknown_name("place", where, HOOK_POINTS)
         entered = _Intervention(self.identity, function, where, self.check_layers(layers))
