@@ -182,9 +182,9 @@ def test_recorded_segmentor(tmp_path):
     with torch.no_grad():
         scores, slid = segmentor(case["input"]), segmentor.slide(case["slide"]["input"], 128, 85)
         features, queries = segmentor.features(case["input"])
-        answers = segmentor.head.answers(features, queries)
+        predictions = zip(*(x.unbind(1) for x in segmentor.head.predictions(features, queries)))
     assert max(map(apart, features, case["features_raw"])) < 1e-4 and apart(queries, case["querys"]) < 1e-4
-    for (classes, masks), c, m in zip(answers, case["cls_pred_list"], case["mask_pred_list"]):
+    for (classes, masks), c, m in zip(predictions, case["cls_pred_list"], case["mask_pred_list"]):
         assert apart(classes[:len(c)], c) < 1e-4 and apart(masks[:len(m)], m) < 1e-3
     assert apart(scores[0], case["seg_logits_img0"]) < 1e-4
     assert apart(scores[..., ::2, ::2], case["seg_logits_stride2"]) < 1e-4
