@@ -16,15 +16,24 @@ _homes = {
     **dict.fromkeys(["create_backbone", "list_backbones"], "models.backbones"),
     "list_heads": "models.heads",
     **dict.fromkeys(["Segmentor", "create_segmentor"], "models.segmentor"),
-    **dict.fromkeys(["load_dataset", "list_datasets", "own_data"], "data.datasets"),
-    **dict.fromkeys(["prepare", "check_data"], "data.converters"),
+    **dict.fromkeys(["load_dataset", "list_datasets"], "data.datasets"),
+    "own_data": "data.own",
+    "prepare": "data.converters",
+    "check_data": "data.check",
     **dict.fromkeys(["Recipe", "get_recipe", "list_recipes"], "training.recipe"),
-    **dict.fromkeys(["train", "load_checkpoint", "report_on"], "training.loop"),
+    **dict.fromkeys(["train", "report_on"], "training.loop"),
+    "load_checkpoint": "training.checkpoint",
     "evaluate": "training.evaluation",
     "FrequencyLab": "lab.widget",
-    **dict.fromkeys(["load_published", "segmentor_from_published", "HubSegmentor"], "published.checkpoints"),
+    **dict.fromkeys(["load_published", "segmentor_from_published"], "published.checkpoints"),
 }
 __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)
 
 repair_torchvision()
+
+
+def load_ipython_extension(shell):
+    "`%load_ext causal_tune` in a notebook: `%lab MODEL IMAGES` opens the frequency lab."
+    from .lab.launch import load_magic
+    load_magic(shell)

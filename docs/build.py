@@ -3,7 +3,8 @@
 Chapters with their saved figures, the API, the benchmark's tables, and the lab as a page of its own. It stops at a broken
 link, at a public name without a word, and at a figure that no browser could show.
 """
-import json, shutil, subprocess, sys
+import base64, json, re, shutil, subprocess, sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -36,6 +37,17 @@ def without_widgets(outputs: list[dict]) -> list[dict]:
     return [o for o in outputs if widget not in o.get("data", {}) or set(o["data"]) & {"image/png", "text/html"}]
 
 
+def readable_table(html: str) -> str:
+    "A table of pandas in which nothing is missing as NaN and no zero has a sign."
+    html = re.sub(r"(<td[^>]*>)\s*(?:NaN|nan|None|&lt;NA&gt;)\s*(</td>)", r"\1–\2", html)
+    return re.sub(r"(<td[^>]*>)\s*[-−](0(?:\.0*)?)\s*(</td>)", r"\1\2\3", html)
+
+
+def with_readable_table(output: dict) -> dict:
+    html = "".join(output.get("data", {}).get("text/html", ""))
+    return output | dict(data=output["data"] | {"text/html": readable_table(html)}) if "<table" in html else output
+
+
 def with_html(output: dict) -> dict:
     "An interactive figure as a piece of page."
     data = output.get("data", {})
@@ -51,12 +63,24 @@ def readable(cell: dict) -> dict | None: # None for a cell that says nothing to 
     directives = [line for line in lines if line.startswith("#|")]
     if any(line.split()[1] in ("default_exp", "hide") for line in directives): return None
     source = "\n".join(line for line in lines if line not in directives)
-    return cell | dict(source=source, outputs=[with_html(o) for o in without_widgets(cell["outputs"])])
+    return cell | dict(source=source, outputs=[with_readable_table(with_html(o)) for o in without_widgets(cell["outputs"])])
+
+
+def collapse_checks(cells: list[dict]) -> list[dict]:
+    "Imports, and what stands under the heading Checks, are folded away: they are for those who change the code."
+    checks, out = False, []
+    for cell in cells:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown" and text.startswith("## "): checks = text.startswith("## Checks")
+        imports = cell["cell_type"] == "code" and text.startswith("from __future__") and "\ndef " not in text
+        tag = "hide-cell" if checks else "hide-input" if imports else None
+        out.append(cell | dict(metadata=cell["metadata"] | dict(tags=[tag])) if tag and cell["cell_type"] == "code" else cell)
+    return out
 
 
 def stage_notebook(source: Path, target: Path) -> None:
     notebook = json.loads(source.read_text(encoding="utf-8"))
-    notebook["cells"] = [cell for cell in map(readable, notebook["cells"]) if cell]
+    notebook["cells"] = collapse_checks([cell for cell in map(readable, notebook["cells"]) if cell])
     notebook["metadata"].setdefault("kernelspec", dict(name="python3", display_name="Python 3", language="python"))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(notebook), encoding="utf-8")
@@ -73,7 +97,12 @@ def table_of(path: Path) -> list[str]: # pieces of Markdown
     table = pd.read_csv(path, skiprows=int(noted), keep_default_na=False)
     said = [f"`{first[1:].strip()}`"] if noted else []
     rest = [f"The first 40 of {len(table)} rows."] if len(table) > 40 else []
-    return [f"## {path.stem}", *said, f'<div class="table-wrapper">{table.head(40).to_html(index=False, border=0, classes="docutils")}</div>', *rest]
+    html = readable_table(table.head(40).map(short_number).to_html(index=False, border=0, classes="docutils"))
+    return [f"## {path.stem}", *said, f'<div class="table-wrapper">{html}</div>', *rest]
+
+
+def short_number(value): # four digits are enough to read; the file has them all
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def stage(source: Path) -> None:
@@ -84,6 +113,7 @@ def stage(source: Path) -> None:
     for name in PAGES:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).exists(): shutil.copy(ROOT / name, source / name)
+    shutil.copy(ROOT / "README.md", source / "README.md")
     (source / "_static").mkdir()
     shutil.copy(HERE / "style.css", source / "_static")
     (source / "_static" / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
@@ -94,7 +124,7 @@ def write_pages(source: Path) -> list[str]: # public names without a word
     results = source / "nbs" / "experiments" / "results"
     tables = [piece for path in sorted(results.glob("*.csv")) for piece in table_of(path)]
     (source / "tables.md").write_text("\n\n".join(["# Tables", "What the experiments wrote.", *tables]), encoding="utf-8")
-    (source / "lab.md").write_text(LAB, encoding="utf-8")
+    (source / "lab-page.md").write_text(LAB, encoding="utf-8")
     homes = {json_module(p): p.relative_to(source) for p in (source / "nbs").rglob("[0-9][0-9]_*.ipynb")}
     (source / "api").mkdir()
     pages = [page(name, f"../{homes[name].as_posix()}") for name in modules()]
@@ -117,20 +147,68 @@ The page below is what `causal-tune lab --export lab.html` writes: streets of th
 """
 
 
+START = """# causal_tune
+
+<p class="lead">See which frequencies of a vision foundation model belong to the scene and which to the weather, and fine-tune a
+segmentor that holds up in domains it never saw.</p>
+
+```{image} nbs/images/frequency_lab.jpg
+:alt: The frequency lab: what a filter keeps of a model's features, the energy it removes by block and domain, one image's features
+:target: lab.html
+:class: hero
+```
+
+<div class="cards three">
+<a class="card" href="lab-page.html"><b>Look</b><span>Move a filter over the features of a small model, here in the browser.</span></a>
+<a class="card" href="nbs/tutorials/first_look.html"><b>Learn</b><span>Eight tutorials, from a first spectrum to a cluster; then a chapter for every part of the package.</span></a>
+<a class="card" href="README.html"><b>Use</b><span>Install it, run the demo, train and evaluate an adapter on your own images.</span></a>
+</div>
+
+## Tutorials
+
+<div class="cards">
+CARDS
+</div>
+
+## Further
+
+- [Which numbers can be compared](nbs/07_compare/05_leaderboard.ipynb), and what the protocols behind them are
+- [The equations of the paper beside the code](nbs/tutorials/equations.ipynb)
+- [Tables of all experiments](tables.md), [the command line](docs/command_line.md), [changes](CHANGELOG.md)
+"""
+
+
+def card(path: Path, site: Path) -> str: # HTML; site: where the pages are staged
+    "A tutorial: its title, its question, and its first figure where it has one."
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "".join(cells[0]["source"])
+    title = text.split("\n")[0].lstrip("# ")
+    question = " ".join(line.lstrip("> ") for line in text.split("\n") if line.startswith(">"))
+    pictures = [o["data"]["image/png"] for c in cells for o in c.get("outputs", []) if "image/png" in o.get("data", {})]
+    image = ""
+    if pictures:
+        (site / "_static" / f"{path.stem}.png").write_bytes(base64.b64decode("".join(pictures[0])))
+        image = f'<img alt="" src="_static/{path.stem}.png">'
+    return f'<a class="card" href="nbs/tutorials/{path.stem}.html">{image}<b>{escape(title)}</b><span>{escape(question.replace("`", ""))}</span></a>'
+
+
 def start_page(source: Path) -> str:
-    "The README, and the way to everything else."
+    "A picture, three ways in, the tutorials, and the way to everything else."
     trees = [toctree(FOLDERS[folder.name], [p.relative_to(source).as_posix() for p in chapters(folder)])
              for folder in sorted((source / "nbs").iterdir()) if folder.name in FOLDERS]
-    lessons = [p.relative_to(source).as_posix() for p in tutorials(source / "nbs" / "tutorials")]
+    lessons = tutorials(source / "nbs" / "tutorials")
     experiments = [p.relative_to(source).as_posix() for p in chapters(source / "nbs" / "experiments")]
     about = [name for name in PAGES if (source / name).exists()]
-    return "\n".join([(ROOT / "README.md").read_text(encoding="utf-8"), toctree("Look", ["lab"]), toctree("Tutorials", lessons), *trees, toctree("Experiments", [*experiments, "tables"]),
-                      toctree("API", [f"api/{name}" for name in modules()]), toctree("About", about)])
+    page = START.replace("CARDS", "\n".join(card(path, source) for path in lessons))
+    if not (source / "nbs/07_compare/05_leaderboard.ipynb").exists(): page = "\n".join(line for line in page.split("\n") if "05_leaderboard" not in line)
+    start = [toctree("Start", ["Install and first steps <README>", "lab-page"]), toctree("Tutorials", [p.relative_to(source).as_posix() for p in lessons])]
+    end = [toctree("Experiments", [*experiments, "tables"]), toctree("API", [f"api/{name}" for name in modules()]), toctree("About", about)]
+    return "\n".join([page, *start, *trees, *end])
 
 
 def lab_page(target: Path) -> None:
     "A small lab as a page of its own."
-    from causal_tune.lab.widget import open_lab
+    from causal_tune.lab.launch import open_lab
     open_lab(n=2).export_html(target)
 
 
@@ -166,7 +244,8 @@ def build(out: Path) -> list[str]: # what is wrong
     source.mkdir(parents=True)
     stage(source)
     wrong = [f"no word about {name}" for name in write_pages(source)]
-    words = ["--quiet", "--fail-on-warning", "--keep-going", "-j", "auto", "-c", str(HERE), "-D", f"html_static_path={source / '_static'}", str(source), str(site)]
+    words = ["--quiet", "--fail-on-warning", "--keep-going", "-j", "auto", "-c", str(HERE), "-D", f"html_static_path={source / '_static'}",
+             str(source), str(site)]
     if subprocess.call([sys.executable, "-m", "sphinx", *words]): wrong.append("Sphinx warned, see above")
     lab_page(site / "lab.html")
     return wrong + [f"broken link in {line}" for line in broken_links(site)]

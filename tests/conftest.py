@@ -1,5 +1,5 @@
 """What several tests need: the command line as a user calls it, and a toy_vit file that needs no pre-training."""
-import os, subprocess, sys
+import ctypes, os, signal, subprocess, sys
 from importlib.util import find_spec
 from pathlib import Path
 import pytest
@@ -9,6 +9,17 @@ COMMAND = Path(sys.executable).parent / "causal-tune"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; more threads are slower on models this small
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("TQDM")} # bars are read, and stopped at
 ENV |= dict(ACCELERATE_USE_CPU="true", PYTHONWARNINGS="ignore")
+
+
+def exit_with_pytest(start=subprocess.Popen.__init__):
+    "Processes that tests start are killed with pytest, however that ends (PR_SET_PDEATHSIG of Linux)."
+    if not sys.platform.startswith("linux"): return
+    libc = ctypes.CDLL(None)
+    def begin(process, *args, **options): start(process, *args, **dict(preexec_fn=lambda: libc.prctl(1, signal.SIGKILL)) | options)
+    subprocess.Popen.__init__ = begin
+
+
+exit_with_pytest()
 
 
 def pytest_report_header():
@@ -23,12 +34,22 @@ def missing():
     if find_browser() is None: return "no Chrome or Chromium was found"
 
 
+# Files whose tests take long: processes, kills, whole trainings, wheels. `make check` does not even import them.
+SLOW = {"test_cluster", "test_cli", "test_evidence", "test_export", "test_fuzz", "test_kills", "test_memory", "test_packaging", "test_processes",
+        "test_properties", "test_quality", "test_readme", "test_resume", "test_same"}
+
+
+def pytest_ignore_collect(collection_path, config):
+    "Files of slow tests, where those are not asked for."
+    if "not slow" in config.option.markexpr and collection_path.stem in SLOW: return True
+
+
 def pytest_collection_modifyitems(items):
-    "Tests marked `browser` are skipped where they cannot run, with the reason."
+    "Marks what is slow; tests marked `browser` are skipped where they cannot run, with the reason."
     reason = missing()
-    if reason is None: return
     for item in items:
-        if item.get_closest_marker("browser"): item.add_marker(pytest.mark.skip(reason=reason))
+        if item.path.stem in SLOW or "cli" in item.fixturenames: item.add_marker("slow")
+        if reason and item.get_closest_marker("browser"): item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

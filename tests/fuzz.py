@@ -101,7 +101,7 @@ def faults(err, message: str, path: Path | None, many: bool) -> str:
 
 def place(err) -> str:
     "The innermost function of the package that an error came through."
-    frames = [f for f in traceback.extract_tb(err.__traceback__) if Path(f.filename).parent == PACKAGE]
+    frames = [f for f in traceback.extract_tb(err.__traceback__) if PACKAGE in Path(f.filename).parents]
     return f"{Path(frames[-1].filename).stem}.{frames[-1].name}" if frames else "outside"
 
 

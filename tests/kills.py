@@ -91,7 +91,7 @@ def load_everything() -> None:
     import cv2, torch
     import accelerate, torch.utils.tensorboard  # noqa: F401
     from causal_tune.compare import grid as benchmark
-    from causal_tune.cli import commands  # noqa: F401
+    from causal_tune.cli import entry, predict, tools  # noqa: F401
     from causal_tune.compare import demo, experiments  # noqa: F401
     from causal_tune.data import converters, datasets  # noqa: F401
     from causal_tune.lab import page, widget  # noqa: F401
@@ -179,7 +179,7 @@ def begin(words: list[str], folder: Path, kill: Kill | None) -> int: # process i
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
         watch(kill, os.getpid())
-        from causal_tune.cli.commands import main
+        from causal_tune.cli import main
         status = main(words)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         leave()

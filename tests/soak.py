@@ -18,7 +18,8 @@ from causal_tune.adapters.base import list_adapters
 from causal_tune.models.backbones import create_backbone
 from causal_tune.models.heads import HEADS
 from causal_tune.training.recipe import Recipe, get_recipe
-from causal_tune.training.loop import evaluate_on, load_checkpoint, train
+from causal_tune.training.checkpoint import load_checkpoint
+from causal_tune.training.loop import evaluate_on, train
 
 WARM_UP = 2 # turns through all pairs, at least
 SMALL = dict(soma="soma:first_layer=4", mask2former="mask2former:width=64,encoder_layers=2,decoder_layers=3,points=1024") # as specs

@@ -39,7 +39,8 @@ def test_predict_and_evaluate():
     from causal_tune.data.datasets import load_dataset
     from causal_tune.training.evaluation import miou
     from causal_tune.training.recipe import get_recipe
-    from causal_tune.training.loop import build_segmentor, evaluate_on
+    from causal_tune.training.build import build_segmentor
+    from causal_tune.training.loop import evaluate_on
     recipe, spec = get_recipe("camvid_day2dusk", adapter="causal_tune"), "camvid:split=train,domain=dusk,n=3"
     segmentor = build_segmentor(recipe, 11, pretrained=False).eval()
     data, cms = evaluate_on(segmentor, recipe, spec)

@@ -9,68 +9,39 @@ import torch
 from PIL import Image
 from conftest import COMMAND, ENV, trained
 
-COMMANDS = ("demo", "bench-quality", "bench-speed", "train", "eval", "predict", "predict-acdc", "convert-backbone", "check-data", "prepare",
-            "recipes", "doctor", "lab", "pretrain")
+def test_help_and_version_import_no_model():
+    "Help of the command line and of every command comes at once: neither torch nor numpy is imported. A bare command prints the help."
+    code = """if True:
+        import sys
+        from causal_tune.cli import main
+        from causal_tune.cli.parser import COMMANDS
+        assert main([]) == main(["--version"]) == main(["recipes"]) == 0
+        for name in COMMANDS.names(): assert main([name, "--help"]) == 0, name
+        assert not {'torch', 'numpy', 'cv2', 'pandas'} & set(sys.modules), list(sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], env=ENV, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("train", "eval", "predict", "lab", "convert-backbone", "compare-weights", "doctor"):
+        assert f"usage: causal-tune {name} " in done.stdout and re.search(rf"^    {name} ", done.stdout, re.M), name
 
 
-def test_help_names_every_command(cli):
-    done = cli("--help")
-    assert done.returncode == 0
-    for name in COMMANDS: assert re.search(rf"^\s+{name}\b", done.stdout, re.M), name
+def test_help_of_train_lists_every_field(monkeypatch, capsys):
+    "By its group, with what it is, its default and its choices."
+    from dataclasses import fields
+    from causal_tune.cli import main
+    from causal_tune.training.recipe import Recipe
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["train", "--help"]) == 0
+    _, *groups = re.split(r"^recipe: (\w+):$", capsys.readouterr().out, flags=re.M)
+    listed = {group: " ".join(text.split()) for group, text in zip(groups[::2], groups[1::2])}
+    for f in fields(Recipe): assert f"--{f.name} " in listed[f.metadata["group"]] and f.metadata["help"] in listed[f.metadata["group"]], f.name
+    assert "one of no, bf16, fp16; default: no" in listed["training"] and "1e-12 to 1000; default: 0.0001" in listed["training"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command(cli, command):
-    done = cli(command, "--help")
-    assert done.returncode == 0 and f"causal-tune {command}" in done.stdout
-
-
-def test_recipes_are_listed(cli):
-    from causal_tune.training.recipe import RECIPES
-    done = cli("recipes")
-    assert done.returncode == 0
-    for name in RECIPES: assert name in done.stdout
-
-
-@pytest.mark.parametrize("words, expected", [
-    (["train", "demoo"], "'demo'"),
-    (["train", "demo", "--iteratoins", "5"], "'iterations'"),
-    (["train", "demo", "--lr", "fast"], "lr='fast'"),
-    (["train", "demo", "--lr", "0"], "give one from 1e-12"),
-    (["train", "demo", "--lr"], "needs a value"),
-    (["train", "demo", "--adapter", "causal_tun", "--weights", "WEIGHTS"], "'causal_tune'"),
-    (["train", "demo", "--train", "toyscape:n=4"], "'toyscapes'"),
-    (["train", "demo", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
-    (["train", "camvid_day2dusk", "--root", "nowhere"], "nowhere"),
-    (["eval", "missing.pt"], "missing.pt"),
-    (["predict", "missing.pt", "image.png"], "missing.pt"),
-    (["trian", "demo"], "Did you mean 'train'?"),
-    (["train", "demo", "--outt", "run"], "'--out'"),
-    (["train", "demo", "lr", "1"], "options are written --field value"),
-    (["recipes", "--all"], "'all'"),
-    (["pretrain", "--step", "5"], "'--steps'"),
-    (["lab", "--export", "lab.html", "--sizes", "96x128"], "'--size'"),
-    (["eval", "c2acdc_512"], "--checkpoint"),
-    (["eval", "missing.pt", "--backbone", "b.pth"], "--checkpoint"),
-    (["eval", "c2acdc_521", "--checkpoint", "iter_40000.pth"], "'c2acdc_512'"),
-    (["eval", "c2acdc_512", "--checkpoint", "iter_40000.pth"], "iter_40000.pth"),
-    (["eval", "c2acdc_512", "--checkpoint", "iter_40000.pth", "--lr", "1"], "fixed by training"),
-    (["train", "demo", "--attention", "xformer"], "'xformers'"),
-    (["predict-acdc", "missing.pt"], "missing.pt"),
-    (["convert-backbone", "missing.pth", "out.pth", "--height", "512", "--width", "512"], "missing.pth"),
-    (["convert-backbone", "missing.pth", "out.pth", "--height", "500", "--width", "512"], "multiples"),
-    (["convert-backbone", "missing.pth", "out.pth", "--height", "512"], "--width"),
-    (["check-data", "acdcs"], "'acdc'"),
-    (["prepare", "gtaa"], "'gta'"),
-    (["prepare", "gta", "--root", "nowhere"], "nowhere"),
-    (["prepare", "gta", "--worker", "2"], "--workers"),
-])
-def test_wrong_input_is_one_message(words, expected, weights, tmp_path, monkeypatch, capsys):
-    from causal_tune.cli.commands import main
-    monkeypatch.chdir(tmp_path)
-    try: status = main([str(weights) if w == "WEIGHTS" else w for w in words])
-    except SystemExit as stop: status = stop.code  # of argparse
-    assert status == 2 and expected in capsys.readouterr().err
+def test_completion():
+    "A script that completes commands, recipe fields and their choices, where shtab is installed."
+    pytest.importorskip("shtab", reason="shtab is not installed")
+    done = subprocess.run([COMMAND, "--print-completion", "bash"], env=ENV, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0 and all(word in done.stdout for word in ("convert-backbone", "--eval_size", "xformers")), done.stderr
 
 
 def test_wrong_input_shows_no_traceback(cli):
@@ -78,37 +49,82 @@ def test_wrong_input_shows_no_traceback(cli):
     assert done.returncode == 2 and "'iterations'" in done.stderr and "Traceback" not in done.stderr
 
 
+LINES = """
+train demoo | Did you mean 'demo'?
+train nothing-like-it | 'demo'
+trian demo | Did you mean 'train'?
+train demo lr 1 | options are written --field value
+train demo --adapter causal_tun --weights WEIGHTS | 'causal_tune'
+train demo --train toyscape:n=4 | 'toyscapes'
+train demo --weights nowhere.safetensors | nowhere.safetensors
+train camvid_day2dusk --root nowhere | nowhere
+train nowhere.yaml | nowhere.yaml
+train demo --attention xformer | 'xformers'
+train demo --name ../../x | name=
+train demo --name | --name needs a value
+train demo --lr fast | lr='fast'
+train demo --lr nan | lr=nan
+train demo --lr 0 | give one from 1e-12
+train demo --seed=-1 | seed=-1
+train demo --batch_size 1000000 | batch_size=
+train demo --crop 1000000000 1000000000 | crop=
+train demo --crop 96 | crop=(96,)
+train demo --crop 8192x8192 --batch_size 65536 | pixels a step
+train demo --scale 2 1 | scale=
+train demo --window 64x64 --stride 65x64 | stride=
+train demo --cat_max_ratio inf | cat_max_ratio=inf
+train demo --color 2 | on or off
+train demo --adapter rein:rank= | key=value
+train demo --adapter causal_tune --band dog:low=.2,low=.3 | twice
+train demo --head dpt:width=1.5 | width=1.5
+train demo --style spurious:p=2 | p=2
+train demo --precision fp16 | needs a GPU
+train demo --backbone hf-hub:somebody/model | Neither a preset
+demo --seeds 0 | --seeds
+bench-quality --jobs=-3 | --jobs
+lab --export lab.html --sizes 96x128 | '--size'
+lab --n=-1 --export x.html | --n
+lab --size 0x0 --export x.html | eval_size=
+recipes --all | 'all'
+eval | MODEL
+eval missing.pt | missing.pt
+eval missing.pt --backbone b.pth | --checkpoint
+eval c2acdc_512 | --checkpoint
+eval c2acdc_521 --checkpoint iter_40000.pth | 'c2acdc_512'
+eval c2acdc_512 --checkpoint iter_40000.pth | iter_40000.pth
+eval c2acdc_512 --checkpoint iter_40000.pth --lr 1 | fixed by training
+eval c2acdc_512 --checkpoint x.pth --window 0x0 | window=
+predict missing.pt image.png | missing.pt
+predict x.pt | IMAGE
+predict-acdc missing.pt | missing.pt
+convert-backbone missing.pth out.pth --height 512 --width 512 | missing.pth
+convert-backbone a b --height 512 | --width
+convert-backbone a b --height 512 --width 1000000 | --width
+convert-backbone a b --how nearest | --how
+compare-weights missing.pth other.pth | missing.pth
+prepare gta --root nowhere | nowhere
+prepare gta --worker 2 | --workers
+"""
+
+def test_wrong_input_is_one_line(weights, tmp_path, monkeypatch, capfd):
+    "That names what was given or what is allowed; nothing is written. All lines that fail are listed."
+    from causal_tune.cli import main
+    monkeypatch.chdir(tmp_path)
+    failed = []
+    for line, expected in (line.split(" | ") for line in LINES.strip().splitlines()):
+        if "needs a GPU" in expected and torch.cuda.is_available(): continue
+        status = main([str(weights) if word == "WEIGHTS" else word for word in line.split()])
+        said = capfd.readouterr().err
+        if status != 2 or said.count("\n") != 1 or not said.startswith("causal-tune: ") or expected not in said: failed.append((line, status, said))
+    assert not failed
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
 def test_options_are_not_abbreviated():
     "`demo --seed 7` is the recipe's seed, not `--seeds 7`."
-    from causal_tune.cli.commands import parse
+    from causal_tune.cli.parser import parse
     args = parse(["demo", "--seed", "7"])
     assert args.changes == dict(seed=7) and args.seeds == 3
-
-
-def test_help_of_train_lists_every_field_by_group(cli):
-    from dataclasses import fields
-    from causal_tune.training.recipe import Recipe
-    _, *groups = re.split(r"^(data|model|training|evaluation):$", cli("train", "--help").stdout, flags=re.M)
-    listed = dict(zip(groups[::2], groups[1::2]))
-    for f in fields(Recipe):
-        assert re.search(rf"^  --{f.name} +{re.escape(f.metadata['help'])}$", listed[f.metadata["group"]], re.M), f.name
-
-
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["recipes"]])
-def test_help_needs_no_model(words):
-    "Help comes at once: neither torch nor numpy is loaded for it."
-    code = ("import sys\nfrom causal_tune.cli.commands import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
-            "assert not {'torch', 'numpy', 'cv2', 'pandas'} & set(sys.modules), list(sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code, *words], env=ENV, timeout=60, capture_output=True, text=True)
-    assert done.returncode == 0 and "train" in done.stdout, done.stderr
-
-
-def test_eval_takes_what_training_left_open(cli):
-    from causal_tune.cli.commands import EVALUATION_FIELDS, parse
-    said = cli("eval", "--help").stdout
-    assert all(f"--{name}" in said for name in EVALUATION_FIELDS) and "--lr" not in said
-    args = parse(["eval", "run.pt", "--eval-size", "96", "128", "--window=32x32"])
-    assert args.changes == dict(eval_size=(96, 128), window=(32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +166,7 @@ def test_predict_writes_labels_of_the_images_size(run, cli, tmp_path):
 
 def test_predict_a_folder_a_video_and_the_camera(run, tmp_path, capsys, monkeypatch):
     import cv2
-    from causal_tune.cli.commands import main
+    from causal_tune.cli import main
     (tmp_path / "street").mkdir()
     for name in ("a.png", "b.jpg"): Image.new("RGB", (51, 70), "grey").save(tmp_path / "street" / name)
     writer = cv2.VideoWriter(str(tmp_path / "street/drive.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
@@ -243,7 +259,7 @@ def published(tmp_path, monkeypatch):
 
 
 def call(*words):
-    from causal_tune.cli.commands import main
+    from causal_tune.cli import main
     return main([str(w) for w in words])
 
 
@@ -276,7 +292,7 @@ def test_the_published_order_of_words(acdc, published, capsys):
 
 
 def test_rows_before_an_error_are_printed_and_kept(run, cli, tmp_path, monkeypatch, capsys):
-    from causal_tune.cli import commands as C
+    from causal_tune.cli import main
     from causal_tune.training import loop as training
     from causal_tune.training.evaluation import evaluate
     def evaluate_once(segmentor, data, *options, **more):
@@ -285,7 +301,7 @@ def test_rows_before_an_error_are_printed_and_kept(run, cli, tmp_path, monkeypat
     monkeypatch.setattr(training, "evaluate", evaluate_once)
     out = tmp_path / "kept.jsonl"
     targets = [f"toyscapes:domain={d},split=test,n=1" for d in ("night", "snow")]
-    assert C.main(["eval", str(run[0] / "checkpoint.pt"), "--out", str(out), "--targets", *targets]) == 2
+    assert main(["eval", str(run[0] / "checkpoint.pt"), "--out", str(out), "--targets", *targets]) == 2
     said = capsys.readouterr()
     assert "night  mIoU" in said.out and "the disk is gone" in said.err and out.read_text().count("\n") == 1
 

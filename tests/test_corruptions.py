@@ -150,7 +150,7 @@ def test_real_folders(tmp_path):
 
 
 def test_check_data(tmp_path, capsys):
-    from causal_tune.cli.commands import main
+    from causal_tune.cli import main
     assert main(["check-data", "cityscapes_c", "--root", str(tmp_path)]) == 1 # it was asked for
     absent = capsys.readouterr().out
     assert absent.startswith("cityscapes_c: not there") and len(absent.splitlines()) == 2
@@ -165,9 +165,10 @@ def test_check_data(tmp_path, capsys):
 
 def test_report(weights, capsys):
     "Two corruptions, each a row of its own; the mean leaves the clean domain out, and an evaluation repeats exactly."
-    from causal_tune.cli.commands import print_mean
+    from causal_tune.cli.training import print_mean
     from causal_tune.training.recipe import Recipe
-    from causal_tune.training.loop import build_segmentor, report_on
+    from causal_tune.training.build import build_segmentor
+    from causal_tune.training.loop import report_on
     torch.manual_seed(0)
     clear = TOY.replace("n=2", "n=3")
     recipe = Recipe(weights=str(weights), eval_size=(96, 128),

@@ -100,7 +100,7 @@ class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in INSTALLED - ALLOWED: raise ImportError(f"{name} is not installed here")
 sys.meta_path.insert(0, Missing())
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 status = main(sys.argv[1:])
 assert "torch" not in sys.modules
 sys.exit(status)
@@ -109,7 +109,7 @@ sys.exit(status)
 
 def test_without_torch(run, cli, tmp_path):
     from PIL import Image
-    from causal_tune.training.loop import load_checkpoint
+    from causal_tune.training.checkpoint import load_checkpoint
     from causal_tune.data.images import fit_size
     done = cli("export", run, "--out", tmp_path / "model.onnx", timeout=400)
     assert done.returncode == 0, done.stderr

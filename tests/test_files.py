@@ -1,15 +1,17 @@
 """Files of tensors from elsewhere: whatever is in them, nothing runs, and the answer is one line that names the file."""
 import os, random
+from itertools import product
 from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from causal_tune.models.pretrained import create_model, load_weights
 from causal_tune.published.checkpoints import convert_backbone, read_weights, segmentor_from_published
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 from causal_tune.core.tensors import read_tensors
 from causal_tune.training.recipe import Recipe
-from causal_tune.training.loop import build_segmentor, load_checkpoint, read_checkpoint, save_checkpoint
+from causal_tune.training.build import build_segmentor
+from causal_tune.training.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 
 TINY_MODEL = dict(depth=1, embed_dim=24, num_heads=3, img_size=32)
 READERS = dict(tensors=read_tensors, weights=lambda path: load_weights(create_model("dinov2_s", pretrained=False, **TINY_MODEL), path),
@@ -68,25 +70,25 @@ def test_a_damaged_file_is_one_line(good, tmp_path, name):
         for read in readers: one_line(read, path)
 
 
-@pytest.mark.parametrize("reader", READERS)
-def test_nothing_runs(tmp_path, reader):
+def test_nothing_runs(tmp_path):
     trace = tmp_path / "trace"
-    for zipped in (True, False):
+    for reader, zipped in product(READERS, (True, False)):
         for content in (Runs(trace), dict(state_dict=dict(a=Runs(trace))), dict(recipe=Runs(trace), adapter={}, head={}, classes=["a", "b"])):
             torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
-            assert one_line(READERS[reader], tmp_path / "x.pth") is None or reader == "published"
-            assert not trace.exists()
+            assert one_line(READERS[reader], tmp_path / "x.pth") is None or reader == "published", reader
+            assert not trace.exists(), reader
 
 
-@pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"PK\x03\x04" + b"\0" * 60, b"(" * 30_000, b"<!DOCTYPE html><html>", b"\x89PNG\r\n\x1a\n", b"version https://git-lfs",
-                                     (2 ** 63).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"{}", b"\x80\x02]" + b"]" * 20_000 + b".",
-                                     b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."], ids=lambda b: repr(b[:12]))
-def test_what_is_no_file_of_tensors(tmp_path, reader, content):
-    for ending in (".pth", ".safetensors", ".bin"):
+NO_TENSORS = [b"", b"\0" * 64, b"PK\x03\x04" + b"\0" * 60, b"(" * 30_000, b"<!DOCTYPE html><html>", b"\x89PNG\r\n\x1a\n", b"version https://git-lfs",
+            (2 ** 63).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"{}", b"\x80\x02]" + b"]" * 20_000 + b".",
+            b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."]
+
+
+def test_what_is_no_file_of_tensors(tmp_path):
+    for content, ending in product(NO_TENSORS, (".pth", ".safetensors", ".bin")):
         path = tmp_path / f"x{ending}"
         path.write_bytes(content)
-        assert not one_line(READERS[reader], path)
+        for name, read in READERS.items(): assert not one_line(read, path), (name, content[:12])
 
 
 def test_what_is_no_file(tmp_path):
@@ -102,27 +104,33 @@ def with_changes(good, path, **changes):
     return path
 
 
-@pytest.mark.parametrize("changes, named", [
+HOSTILE = [
     (dict(backbone="hf-hub:somebody/model"), "Neither a preset nor a timm model"), (dict(backbone="https://x.y/z.pth"), "Neither a preset"),
     (dict(backbone="local-dir:/"), "Neither a preset"), (dict(backbone=5), "backbone=5"), (dict(backbone="resnet50.nosuch"), "resnet50.nosuch"),
     (dict(num_tokens=10 ** 9), "num_tokens="), (dict(num_tokens=9999), "do not fit"), (dict(rank=-1), "rank="), (dict(head="dpt:width=8192"), "do not fit"),
     (dict(head=["linear"]), "head="), (dict(adapter="rein:softmax=x"), "softmax"), (dict(seed=-1), "seed="), (dict(crop=[1, 1]), "crop="), (dict(lr=float("nan")), "lr=nan"),
     (dict(iterations=True), "iterations=True"), (dict(targets=5), "targets=5"), (dict(name="../../x"), "name="), (dict(nosuch=1), "nosuch"),
-    (dict(img_size=[10 ** 6, 10 ** 6]), "img_size="), (dict(band="dog:low=[["), "band"), (dict(attention="flash"), "attention")], ids=str)
-def test_a_hostile_recipe_is_refused_before_anything_is_built(good, tmp_path, monkeypatch, changes, named):
+    (dict(img_size=[10 ** 6, 10 ** 6]), "img_size="), (dict(band="dog:low=[["), "band"), (dict(attention="flash"), "attention")]
+
+
+def test_a_hostile_recipe_is_refused_before_anything_is_built(good, tmp_path, monkeypatch):
     monkeypatch.setattr("timm.models._hub.load_state_dict_from_hf", lambda *a, **k: pytest.fail("something is downloaded"))
-    path = with_changes(good, tmp_path / "x.pt", recipe=changes)
-    with pytest.raises(ValueError, match="x.pt") as refused: load_checkpoint(path)
-    assert named in str(refused.value) and "\n" not in str(refused.value)
+    for changes, named in HOSTILE:
+        path = with_changes(good, tmp_path / "x.pt", recipe=changes)
+        with pytest.raises(ValueError, match="x.pt") as refused: load_checkpoint(path)
+        assert named in str(refused.value) and "\n" not in str(refused.value), changes
 
 
-@pytest.mark.parametrize("changes", [dict(recipe=None), dict(adapter=None), dict(adapter=dict(a=5)), dict(adapter={}), dict(head=[]), dict(head={"classify.weight": torch.ones(1)}),
-                                     dict(classes=5), dict(classes=["a"] * 300), dict(classes=["a"]), dict(classes=[]), dict(classes=[1, 2, 3]), dict(classes=["a", "b\nc", "d"])], ids=str)
-def test_a_checkpoint_of_other_contents(good, tmp_path, changes):
+OTHER_CONTENTS = [dict(recipe=None), dict(adapter=None), dict(adapter=dict(a=5)), dict(adapter={}), dict(head=[]), dict(head={"classify.weight": torch.ones(1)}),
+                                     dict(classes=5), dict(classes=["a"] * 300), dict(classes=["a"]), dict(classes=[]), dict(classes=[1, 2, 3]), dict(classes=["a", "b\nc", "d"])]
+
+
+def test_a_checkpoint_of_other_contents(good, tmp_path):
     saved = torch.load(good / "checkpoint.pt", weights_only=True)
-    torch.save(saved | changes, tmp_path / "x.pt")
-    with pytest.raises(ValueError) as refused: load_checkpoint(tmp_path / "x.pt")
-    assert "x.pt" in str(refused.value) and "\n" not in str(refused.value)
+    for changes in OTHER_CONTENTS:
+        torch.save(saved | changes, tmp_path / "x.pt")
+        with pytest.raises(ValueError) as refused: load_checkpoint(tmp_path / "x.pt")
+        assert "x.pt" in str(refused.value) and "\n" not in str(refused.value), changes
 
 
 def test_numbers_that_are_none(good, tmp_path):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from causal_tune.data.images import MEAN_COLOR, open_image, read_image, read_label
+from causal_tune.data.images import MEAN_COLOR, open_image, read_image
+from causal_tune.data.masks import read_label
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (12, 16, 3), dtype=np.uint8)
@@ -45,7 +46,7 @@ BROKEN = broken()
 
 
 def call(*words):
-    from causal_tune.cli.commands import main
+    from causal_tune.cli import main
     return main([str(word) for word in words])
 
 
@@ -209,7 +210,7 @@ VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128, 0, 12
 
 
 def test_an_unknown_palette_is_refused(tmp_path):
-    from causal_tune.data.converters import check_data
+    from causal_tune.data.check import check_data
     label = Image.fromarray(np.zeros((12, 16), np.uint8))
     label.putpalette([7, 7, 7])
     with pytest.raises(ValueError, match=r"0006R0_1.png: its palette gives number 0 the colour \(7, 7, 7\), which is no known one"):
@@ -235,7 +236,7 @@ def io_file(folder, content):
 
 
 def test_one_frame_twice_is_trained_on_once(tmp_path, capsys):
-    from causal_tune.data.converters import check_data
+    from causal_tune.data.check import check_data
     from causal_tune.data.datasets import load_dataset
     label = Image.new("L", (16, 12), 3)
     pair(tmp_path, Image.new("RGB", (16, 12), "red"), label, end=".PNG")
@@ -252,7 +253,7 @@ def test_one_frame_twice_is_trained_on_once(tmp_path, capsys):
 def test_ids_in_few_bits_are_refused(tmp_path):
     for bits, rows in ((2, b"\0\x10"), (4, b"\0\x01\x20")): # 0 1 0 and 0 1 2
         (tmp_path / "few.png").write_bytes(png(3, 1, bits, 0, rows))
-        with pytest.raises(ValueError, match=f"few.png has {bits} bits a pixel"): read_label(tmp_path / "few.png")
+        with pytest.raises(ValueError, match="few.png has 2 or 4 bits a pixel"): read_label(tmp_path / "few.png")
         assert read_image(tmp_path / "few.png")[0, :, 0].tolist() == ([0, 85, 0] if bits == 2 else [0, 17, 34])
 
 
@@ -301,7 +302,7 @@ def test_scores_that_are_no_numbers_end_predict_eval_and_export(run, capsys, tmp
 
 
 def test_a_lab_leaves_out_what_it_cannot_read(tmp_path, weights):
-    from causal_tune.lab.widget import open_lab
+    from causal_tune.lab.launch import open_lab
     for domain in ("day", "night"):
         (tmp_path / domain).mkdir()
         for i in range(2): Image.fromarray(RNG.integers(0, 256, (32, 48, 3), dtype=np.uint8)).save(tmp_path / domain / f"{i}.png")

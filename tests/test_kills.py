@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 import pytest
 from conftest import COMMAND, ENV, ROOT
+from causal_tune.core.files import is_process_running
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
 sys.path.insert(0, str(ROOT / "tests"))
@@ -39,6 +40,19 @@ def test_what_is_lost_is_seen(tmp_path):
     other.kill()
     other.wait()
     assert kills.held_locks(tmp_path) == []
+
+
+def test_processes_of_tests_end_with_pytest(tmp_path):
+    (tmp_path / "test_sleeps.py").write_text("import subprocess, sys, time\ndef test_it():\n"
+        "    process = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "    open('pid', 'w').write(f'{process.pid}\\n')\n    time.sleep(600)\n")
+    env = ENV | dict(PYTHONPATH=os.pathsep.join([str(ROOT / "tests"), *sys.path]))
+    inner = subprocess.Popen([sys.executable, "-m", "pytest", "-q", "-p", "conftest", "test_sleeps.py"], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
+    pid = tmp_path / "pid"
+    assert until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+    inner.kill()
+    inner.wait()
+    assert until(lambda: not is_process_running(int(pid.read_text())), 10)
 
 
 # --- workers, as they are started where nothing is forked ---------------------------------------------------------------

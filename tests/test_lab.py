@@ -1,6 +1,7 @@
 """The frequency lab in JupyterLab in a real Chromium: what a mouse does to a slider, a chip and a cell reaches the figures."""
+import json, os, subprocess, sys, time, urllib.request
 import pytest
-from browser import HOSTILE, TOY, boxes, figures, jupyter, opened
+from browser import CHROMIUM, FLAGS, HOSTILE, TOY, boxes, figures, free_port, jupyter, opened
 
 def drag(page, handle, by):
     box = handle.bounding_box()
@@ -175,7 +176,7 @@ def test_hostile_names_are_text(tmp_path):
 
 @pytest.fixture(scope="module")
 def lab():
-    from causal_tune.lab.widget import open_lab
+    from causal_tune.lab.launch import open_lab
     return open_lab(n=1)
 
 
@@ -197,10 +198,49 @@ def test_without_a_browser_nothing_is_written(lab, tmp_path, monkeypatch):
     assert not (tmp_path / "views").exists()
 
 
+@pytest.mark.browser
+def test_launched_without_a_click(tmp_path):
+    "The command starts JupyterLab, runs the notebook and prints its address last; the page shows the lab and answers a key."
+    from playwright.sync_api import sync_playwright
+    code = ("from pathlib import Path; from causal_tune.lab.launch import *; "
+            f"launch_lab(lab_notebook(Path({str(tmp_path)!r}), dict(n=1)), False, ['--port={free_port()}'])")
+    env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(tmp_path / "settings"), JUPYTERLAB_WORKSPACES_DIR=str(tmp_path / "workspaces"))
+    env.pop("JUPYTER_TOKEN", None)
+    with (tmp_path / "log").open("w") as log: server = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=subprocess.STDOUT, env=env)
+    try:
+        for _ in range(480):
+            lines = (tmp_path / "log").read_text().split("\n")
+            if any("/doc/tree/frequency_lab.ipynb?token=" in line for line in lines): break
+            time.sleep(.25)
+        address = [line for line in lines if line][-1]
+        with sync_playwright() as p:
+            browser = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+            page, errors = browser.new_page(), []
+            page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+            page.goto(address)
+            page.wait_for_selector(".ct-lab [data-view=zones] svg text", timeout=60_000)
+            page.wait_for_timeout(1000)
+            page.locator("[data-of=layer] input").press("ArrowRight")
+            page.wait_for_timeout(500)
+            assert "block 5" in page.locator("[data-view=curves] h2").text_content() and page.locator(".jp-toastContainer, .Toastify__toast").count() == 0
+            kernels = json.loads(urllib.request.urlopen(f"{address.split('/doc/')[0]}/api/kernels?{address.split('?')[1]}").read())
+            request = urllib.request.Request(f"{address.split('/doc/')[0]}/api/kernels/{kernels[0]['id']}?{address.split('?')[1]}", method="DELETE")
+            urllib.request.urlopen(request)  # a lab whose kernel is gone says so, and its filters still move
+            page.locator(".ct-about", has_text="The kernel is gone").wait_for(timeout=30_000)
+            before = figures(page)["curves"]
+            page.locator(".ct-high").press("ArrowLeft")
+            page.wait_for_timeout(1000)
+            assert figures(page)["curves"] != before and page.get_by_role("button", name="evidence", exact=True).is_visible()
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
 def test_ready_notebook_runs(tmp_path):
     import nbformat
     from nbclient import NotebookClient
-    from causal_tune.lab.widget import lab_notebook
+    from causal_tune.lab.launch import lab_notebook
     nb = nbformat.read(lab_notebook(tmp_path, dict(n=1)), 4)
     NotebookClient(nb, timeout=120, kernel_name="python3").execute()
     assert "application/vnd.jupyter.widget-view+json" in nb.cells[-1].outputs[-1].data

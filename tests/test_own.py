@@ -5,8 +5,8 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from causal_tune.cli.commands import main
-from causal_tune.data.datasets import OWN_DATASETS
+from causal_tune.cli import main
+from causal_tune.data.own import OWN_DATASETS
 
 
 def street(i, shade=1.):
@@ -53,7 +53,7 @@ def test_folders_from_training_to_prediction(run, folders, capsys, tmp_path):
 
 
 def test_the_lab_knows_the_classes(run, tmp_path):
-    from causal_tune.lab.widget import open_lab
+    from causal_tune.lab.launch import open_lab
     lab = open_lab(tmp_path / "day/images", checkpoint=tmp_path / "run/checkpoint.pt", size=(32, 48), n=1)
     assert lab.space.classes == ("road", "sky") and lab.space.palette[1].tolist() == [70, 130, 180]
 
@@ -63,8 +63,8 @@ def test_the_lab_knows_the_classes(run, tmp_path):
     (lambda p: (p / "classes.txt").unlink(), "No file of classes at classes.txt"),
     (lambda p: (p / "classes.txt").write_text("sky\nroad\n"), "label ids [3] are not in the table, which knows [0, 1]"),
     (lambda p: (p / "day/labels/1.png").unlink(), "1 of 3 images in day/images lack a label *.png in day/labels: 1."),
-    (lambda p: Image.new("L", (5, 4)).save(p / "day/labels/1.png"), "day/images/1.jpg is 48 x 32 but its label day/labels/1.png is 5 x 4"),
-    (lambda p: Image.new("RGB", (48, 32)).save(p / "day/labels/1.png"), "1.png has 3 channels"),
+    (lambda p: Image.new("L", (5, 4)).save(p / "day/labels/1.png"), "day/labels: 1 of 3 labels have another size than their image (1.png)"),
+    (lambda p: Image.new("RGB", (48, 32)).save(p / "day/labels/1.png"), "1.png: 1536 of its 1536 pixels have a colour of no class, most of them (0, 0, 0) 1536 times"),
     (lambda p: [f.unlink() for f in (p / "day/images").iterdir()], "day/images holds no files"),
 ])
 def test_wrong_folders_are_one_line(folders, tiny, capsys, tmp_path, change, said):

@@ -60,7 +60,7 @@ def test_wheel_holds_every_module_and_the_command(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         entry = next(n for n in names if n.endswith("entry_points.txt"))
-        assert "causal-tune=causal_tune.cli.commands:main" in archive.read(entry).decode().replace(" ", "")
+        assert "causal-tune=causal_tune.cli:main" in archive.read(entry).decode().replace(" ", "")
     there = [path for path in (ROOT / "causal_tune").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     assert [path for path in there if path.relative_to(ROOT).as_posix() not in names] == [], "assets and py.typed too"
     assert not [n for n in names if n.startswith(("tests", "nbs", "data", "runs"))]

@@ -7,7 +7,9 @@ import pytest, torch
 from causal_tune import create_adapter, list_adapters
 from causal_tune.models.backbones import check_backbone_contract, create_backbone, create_model
 from causal_tune.training.recipe import Recipe
-from causal_tune.training.loop import build_segmentor, load_checkpoint, train
+from causal_tune.training.build import build_segmentor
+from causal_tune.training.checkpoint import load_checkpoint
+from causal_tune.training.loop import train
 
 VIT = dict(embed_dim=48, depth=2, num_heads=3)
 MODELS = {"dinov2_s": VIT | dict(img_size=64), "dinov2_s_reg": VIT | dict(img_size=64), "dinov3_s": VIT | dict(img_size=64),

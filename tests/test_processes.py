@@ -10,12 +10,14 @@ import torch
 from conftest import ENV, ROOT, trained
 from causal_tune.training import loop as training
 from causal_tune.adapters.base import list_adapters
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 from causal_tune.data.datasets import load_dataset
 from causal_tune.training.evaluation import evaluate
 from causal_tune.training.recipe import Recipe, nonempty_fields
 from causal_tune.models.segmentor import Segmentor, create_segmentor
-from causal_tune.training.loop import Stream, load_checkpoint, train
+from causal_tune.training.checkpoint import load_checkpoint
+from causal_tune.training.loop import train
+from causal_tune.training.stream import Stream
 
 M2F = "mask2former:width=32,points=64,encoder_layers=1,decoder_layers=2,num_queries=12"
 CASES = {"norms": dict(head="dpt:width=16"), "draws": dict(head=M2F, batch_size=1, iterations=2),

@@ -19,6 +19,7 @@ from causal_tune.data import corruptions
 from causal_tune.data import datasets
 from causal_tune.data import labels as domains
 from causal_tune.data import images
+from causal_tune.adapters import fourier
 from causal_tune.adapters import peers
 from causal_tune.adapters import released
 from causal_tune.research import statistics as results
@@ -231,11 +232,11 @@ def test_wavelets_and_phases_there_and_back(h, w, seed):
     close(peers.inverse_haar(low, high, h), x, scale=5)
     assert (low.square().sum() + high.square().sum()).item() == pytest.approx(x.square().sum().item(), rel=1e-4)
     tokens = normal(seed, 2, h * w, 3)
-    amplitude, phase = peers.to_polar(tokens, (h, w))
-    own = peers._own_mirrors((h, w), phase)
+    amplitude, phase = fourier.to_polar(tokens, (h, w))
+    own = fourier.own_mirrors((h, w), phase)
     waves = amplitude, own * phase, ~own * phase
-    close(peers.irfft2_tokens(*peers.refined_parts(*waves), (h, w)), tokens, scale=5)
-    close(peers.from_polar(tokens, *waves, 1., (amplitude, phase), (h, w)), tokens, scale=5)
+    close(fourier.irfft2_tokens(*fourier.refined_parts(*waves), (h, w)), tokens, scale=5)
+    close(fourier.from_polar(tokens, *waves, 1., (amplitude, phase), (h, w)), tokens, scale=5)
     assert (amplitude >= 0).all() and phase.abs().max() <= np.pi + 1e-6
 
 
@@ -246,8 +247,8 @@ WEIGHTS = ("lora", "soma", "full")
 tokenwise = st.sampled_from(TOKEN)
 
 def test_every_adapter_is_looked_at():
-    assert {spec.partition(":")[0] for spec in TOKEN} | set(WEIGHTS) == set(ADAPTERS)
-    assert {"described", "released"} == set(ADAPTERS["causal_tune"])
+    assert {spec.partition(":")[0] for spec in TOKEN} | set(WEIGHTS) == set(ADAPTERS.names())
+    assert {"described", "released"} == set(ADAPTERS["causal_tune"].names())
 
 def adapter_of(spec, seed, **options):
     torch.manual_seed(seed)
@@ -611,7 +612,7 @@ class Stub:
     "In the place of a segmentor: some function of the images."
     num_classes = 3
     window = None # none of its own
-    adapter = SimpleNamespace(square=False)
+    adapter = SimpleNamespace(needs_square_grid=False)
     def __init__(self, function): self.function = function
     def __call__(self, images): return self.function(images)
 

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 import causal_tune as ct
-from causal_tune.data import datasets as D
+from causal_tune.data import augment as D, frames
 from causal_tune.published.checkpoints import PUBLISHED_PREFIXES, load_published, published_state, segmentor_from_published
 from causal_tune.training.evaluation import accuracy, confusion, miou
 from causal_tune.training.recipe import RECIPES, Recipe
-from causal_tune.training.loop import build_segmentor, load_checkpoint, lr_factor, parameter_groups, report_on, train
+from causal_tune.training.build import build_segmentor
+from causal_tune.training.checkpoint import load_checkpoint
+from causal_tune.training.loop import report_on, train
+from causal_tune.training.optim import lr_factor, parameter_groups
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -112,7 +115,7 @@ def test_sizes_of_training_images():
 def test_the_size_of_a_target():
     aug = misc("aug")
     load = lambda: (aug["img"].numpy(), aug["lab"].numpy())
-    image, label = D.fit_pair(load, (50, 100), "original")
+    image, label = frames.fit_pair(load, (50, 100), "original")
     assert np.array_equal(image, aug["test_resize"].numpy()) and label.shape == (96, 160)
 
 

@@ -2,7 +2,7 @@
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 from causal_tune.compare.experiments import EXPERIMENTS
 from causal_tune.research.statistics import read_table
 from causal_tune.training.recipe import recipe_to_dict
@@ -102,8 +102,8 @@ def test_ctrl_c_to_the_parent_alone_stops_its_workers(tmp_path):
     assert process.returncode and all(log.with_name("resume.pt").exists() for log in logs)
 
 
-@pytest.mark.parametrize("words, said", [(["cityscapes"], "Unknown experiment"), (["--lr", "1"], "decides lr itself"),
-                                         (["toyscapes", "--lr", "1"], "decides lr itself"),
+@pytest.mark.parametrize("words, said", [(["cityscapes"], "Unknown experiment"), (["--lr", "1"], "sets lr itself"),
+                                         (["toyscapes", "--lr", "1"], "sets lr itself"),
                                          (["toyscapes", "--only", "reinn"], "Did you mean 'rein'"),
                                          (["toyscapes", "--iteration", "3"], "Did you mean 'iterations'")])
 def test_wrong_words(tmp_path, capsys, words, said):

@@ -98,17 +98,18 @@ def world(tmp_path_factory):
 def smaller(world, monkeypatch):
     "In that folder, with the recipes and models above."
     from causal_tune.models import pretrained
-    from causal_tune.cli import commands as cli
+    from causal_tune.cli import evaluation, tools
+    from causal_tune.cli import training as train_commands
     from causal_tune.training import recipe as recipes
     asked = recipes.get_recipe
     def fewer(name, /, **overrides):
         recipe = replace(asked(name, **overrides), **FEWER)
         head = HEAD if recipe.head == "mask2former" else "linear"
         return replace(recipe, head=head, targets=recipe.targets[:1])
-    for module in (cli, recipes): monkeypatch.setattr(module, "get_recipe", fewer)
+    for module in (evaluation, train_commands, recipes): monkeypatch.setattr(module, "get_recipe", fewer)
     for name in ("dinov2_s", "dinov2_l", ORIGINAL): monkeypatch.setitem(pretrained.PRESETS, name, ("stand_in", pretrained.PATCH_16))
     opened = []
-    monkeypatch.setattr(cli, "exec_replace", opened.append)
+    monkeypatch.setattr(tools, "exec_replace", opened.append)
     monkeypatch.delenv("CAUSAL_TUNE_DATA", raising=False)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.chdir(world)
@@ -116,7 +117,7 @@ def smaller(world, monkeypatch):
 
 
 def run(line, capsys):
-    from causal_tune.cli.commands import main
+    from causal_tune.cli import main
     name, *words = shlex.split(line)
     assert name == "causal-tune", f"{line}: only this command is known here"
     assert main(words) == 0, f"{line}\n{capsys.readouterr().err}"

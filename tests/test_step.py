@@ -13,7 +13,9 @@ from causal_tune.models import acceleration
 from causal_tune.training import loop as training
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import Segmentor
-from causal_tune.training.loop import Run, Stream, train, training_data
+from causal_tune.training.build import training_data
+from causal_tune.training.loop import Run, train
+from causal_tune.training.stream import Stream
 
 WAITS = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten._unique2, torch.ops.aten.equal, torch.ops.aten.bincount,
          torch.ops.aten.masked_select}  # what gives a number or a size to the program: item, bool, tolist of one, an index by a mask
@@ -109,7 +111,7 @@ def test_frames_are_kept_decoded(recipe, tmp_path):
     "By recipe; the weights are the same, frames are decoded once, and a checkpoint says nothing of a folder of this machine."
     from PIL import Image
     from causal_tune.data.datasets import toyscapes_pair
-    from causal_tune.training.loop import load_checkpoint
+    from causal_tune.training.checkpoint import load_checkpoint
     for i in range(3):
         for kind, array in zip(("images", "labels"), toyscapes_pair(i, "clear", (48, 64))):
             (tmp_path / kind).mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 import causal_tune
 from causal_tune.models.backbones import create_backbone
-from causal_tune.cli.commands import main
+from causal_tune.cli import main
 from causal_tune.lab.widget import FrequencyLab
 from causal_tune.data.images import image_files
 
@@ -77,7 +77,7 @@ def test_no_archive_is_unpacked():
 def test_the_lab_is_bound_to_this_machine(tmp_path, monkeypatch):
     calls = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(causal_tune.cli.commands, "exec_replace", calls.append) # which would put JupyterLab in the place of these tests
+    monkeypatch.setattr("causal_tune.cli.tools.exec_replace", calls.append) # which would put JupyterLab in the place of these tests
     assert not main(["lab", "--out", str(tmp_path)])
     words, = calls
     assert "--ip=127.0.0.1" in words and not any("token" in word or "password" in word for word in words)

@@ -1,6 +1,6 @@
 """The command line, `causal-tune`."""
+from ..core.registry import lazy_names
 
-
-def main(*args, **options): # as `commands.main`
-    from .commands import main
-    return main(*args, **options)
+_homes = {"main": "entry"}
+__all__ = list(_homes)
+__getattr__, __dir__ = lazy_names(__name__, _homes)

@@ -74,13 +74,17 @@ class Registry(dict):
             raise ValueError(f"{self.kind} {name!r} is an entry point of an installed package ({entry.value}) and cannot be "
                              f"imported: {type(error).__name__}: {error}") from error
 
+    def check(self, name: str, given: int, **options): # `given`: number of positional arguments it will be called with
+        "The entry of a name. Raises ValueError for an option that it does not take, or a value of another type."
+        factory = self[name]
+        _check_options(f"{self.kind} {name!r}", factory, given, options)
+        return factory
+
     def create(self, spec: str, *args, **options): # "name:key=value"; positional arguments and further options
         "Call the factory that a spec names. Raises ValueError for an option that it does not take, or a value of another type."
         name, inline = parse_spec(spec)
-        factory = self[name]
         options = inline | options
-        _check_options(f"{self.kind} {name!r}", factory, len(args), options)
-        return factory(*args, **options)
+        return self.check(name, len(args), **options)(*args, **options)
 
 # %% ../../nbs/12_core/02_registry.ipynb #2603a193
 def _check_options(whose, factory, given, options): # `given`: number of positional arguments

@@ -2,8 +2,10 @@
 from ..core.registry import lazy_names
 
 _homes = {
-    **dict.fromkeys(["load_dataset", "list_datasets", "own_data"], "datasets"),
-    **dict.fromkeys(["prepare", "check_data"], "converters"),
+    **dict.fromkeys(["load_dataset", "list_datasets"], "datasets"),
+    "own_data": "own",
+    "prepare": "converters",
+    "check_data": "check",
 }
 __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)

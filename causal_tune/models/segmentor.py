@@ -19,6 +19,8 @@ from .backbones import Backbone, create_backbone
 from .pretrained import in_plain_context
 from .heads import head_factory, resize_bilinear
 from .mask2former import mean_over_processes  # and its head is registered
+from fastcore.basics import patch
+from .sharing import find_folder, read_folder, write_folder
 
 # %% auto #0
 __all__ = ['eval_view', 'Segmentor', 'create_segmentor']
@@ -134,7 +136,7 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         window = window or self.window
         if window is None: return self(images)
         H, W = images.shape[-2:]
-        if self.window or self.adapter.square: images = pad_to(images, to_hw(window))
+        if self.window or self.adapter.needs_square_grid: images = pad_to(images, to_hw(window))
         total = images.new_zeros(len(images), self.num_classes, *images.shape[-2:])
         count = images.new_zeros(images.shape[-2:])
         places = sliding_windows(count.shape, window, stride)
@@ -238,3 +240,27 @@ def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `B
 def _is_plain(value): # can be written to a file of JSON
     if isinstance(value, (list, tuple)): return all(map(_is_plain, value))
     return value is None or isinstance(value, (str, int, float))
+
+# %% ../../nbs/04_models/04_segmentor.ipynb #144bee84
+@patch
+def save_pretrained(self:Segmentor, folder, # is made; files of an earlier call are replaced
+                    results=(), # rows of `report_on`, for the model card
+                    licence: str | None = None, # of the weights of adapter and head, such as "CC-BY-4.0"
+                    backbone: bool | None = None, # write the backbone's weights too; None: where they were drawn at random
+                    *, config=None, model_card_kwargs: dict | None = None, # given by `push_to_hub`; the second holds the arguments above
+                    push_to_hub: bool = False, repo_id: str | None = None, **options, # of `push_to_hub`
+) -> Path: # the folder
+    "Write a folder to pass on. Raises ValueError for a segmentor that cannot be built again from names."
+    card = dict(results=results, licence=licence, backbone=backbone) | (model_card_kwargs or {})
+    folder = write_folder(self, folder, create_segmentor, **card)
+    if push_to_hub: self.push_to_hub(repo_id or folder.name, model_card_kwargs=card, **options)
+    return folder
+
+@patch(cls_method=True)
+def from_pretrained(cls:Segmentor, folder, # that `save_pretrained` wrote; or a model of the hub, "owner/model"
+                    *, force_download: bool = False, token=None, cache_dir=None, local_files_only: bool = False, revision: str | None = None, # of the hub
+                    **options, # of `create_backbone`, such as weights="a file"
+) -> Segmentor: # in evaluation mode, with its label space and, if it has one, its recipe
+    "The segmentor of a folder or of the hub. Raises FileNotFoundError where there is none, ValueError where its files are damaged or do not fit."
+    hub = dict(force_download=force_download, token=token, cache_dir=cache_dir, local_files_only=local_files_only, revision=revision)
+    return read_folder(find_folder(folder, **hub), create_segmentor, **options)

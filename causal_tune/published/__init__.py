@@ -2,7 +2,7 @@
 from ..core.registry import lazy_names
 
 _homes = {
-    **dict.fromkeys(["load_published", "segmentor_from_published", "HubSegmentor"], "checkpoints"),
+    **dict.fromkeys(["load_published", "segmentor_from_published"], "checkpoints"),
     **dict.fromkeys(["convert_focus", "compare_weights"], "focus"),
 }
 __all__ = list(_homes)

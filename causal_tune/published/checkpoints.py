@@ -33,8 +33,7 @@ from ..training.recipe import Recipe
 # %% auto #0
 __all__ = ['PATCH_WEIGHT', 'PUBLISHED_PREFIXES', 'read_weights', 'backbone_weights', 'split_published', 'to_timm_names',
            'resample_patch_filters', 'resample_positions', 'convert_backbone', 'load_published', 'published_adapter',
-           'published_head', 'segmentor_from_published', 'published_state', 'open_published', 'model_card',
-           'HubSegmentor', 'fetch_from_hub']
+           'published_head', 'segmentor_from_published', 'published_state', 'open_published']
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #d347445c
 import json
@@ -46,7 +45,8 @@ from ..data.labels import LabelSpace, space_from_dict, space_to_dict
 from ..data.images import display_path
 from ..models.pretrained import PRESETS
 from ..training.recipe import nonempty_fields, recipe_to_dict
-from ..training.loop import build_segmentor, segmentor_from_saved
+from ..training.build import build_segmentor
+from ..training.checkpoint import segmentor_from_saved
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #f5e5ae1d
 class Placeholder:
@@ -484,184 +484,3 @@ def open_published(recipe: Recipe, # says how the checkpoint was trained and is 
     segmentor.space = CITYSCAPES
     segmentor.recipe = replace(recipe, adapter=name, **told)
     return segmentor, segmentor.recipe, CITYSCAPES.classes
-
-# %% ../../nbs/09_published/01_checkpoints.ipynb #68aad018
-DATASET_TERMS = { # of data sets, in short; the text at the source counts
-    "toyscapes": "Apache-2.0", "camvid": "for research, see the CamVid page of the University of Cambridge",
-    "cityscapes": "non-commercial, not to be passed on", "cityscapes_c": "those of Cityscapes: non-commercial, not to be passed on",
-    "acdc": "non-commercial research", "gta": "research and education, non-commercial",
-    "bdd100k": "see its download page; commercial use needs another agreement", "mapillary": "research edition, non-commercial",
-    "folder": "own data, its terms are not known here", "own": "own data, its terms are not known here"}
-BACKBONE_LICENCES = { # of backbones' weights, by timm's names
-    "toy_vit": "Apache-2.0", "*dinov2*": "Apache-2.0", "*dinov3*": "DINOv3 licence, gated", "eva02*": "MIT", "*clip*.openai": "MIT",
-    "samvit*": "Apache-2.0", "*siglip*": "Apache-2.0"}
-
-def backbone_licence(backbone: str # a preset, or timm's name
-) -> str:
-    "The licence of a backbone's weights, in short."
-    name = PRESETS.get(backbone, (backbone,))[0]
-    return next((licence for pattern, licence in BACKBONE_LICENCES.items() if fnmatch(name, pattern)), f"see the page of {name}")
-
-# %% ../../nbs/09_published/01_checkpoints.ipynb #838eb009
-def strip_folders(spec: str # of a data set
-) -> str:
-    "A descriptor without the folders of its absolute paths."
-    return re.sub(r"(?<==)(?:/|~|[A-Za-z]:)[^,]*[/\\](?=[^,])", "", spec)
-
-def recipe_without_folders(recipe: Recipe) -> Recipe:
-    "A recipe as it is handed on."
-    weights = Path(recipe.weights).name if Path(recipe.weights).is_absolute() else recipe.weights
-    specs = dict(train=strip_folders(recipe.train), validate=strip_folders(recipe.validate), targets=tuple(map(strip_folders, recipe.targets)))
-    return replace(recipe, **specs, weights=weights)
-
-# %% ../../nbs/09_published/01_checkpoints.ipynb #dfcd1e1b
-def markdown_table(head: list[str], rows) -> list[str]: # lines
-    "A table in Markdown."
-    cells = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in cells]
-
-def results_section(rows: list[dict] # from `report_on`
-) -> list[str]: # lines
-    "What was measured, as a table. ValueError for what are no rows of results."
-    try: measured = [[row["domain"], *(f"{100 * row[k]:.1f}" for k in ("miou", "aacc", "macc")), f"`{strip_folders(row['data'])}`"] for row in rows]
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"results={short_repr(rows)}: give the rows of `report_on`; {type(error).__name__} {error} came up.") from None
-    if not measured: return ["None were given when this folder was written."]
-    return [*markdown_table(["domain", "mIoU", "aAcc", "mAcc", "data"], measured), "",
-            "In percent: the mean of the classes' intersection over union, and the accuracy of all pixels and of the mean class."]
-
-def terms_section(recipe: Recipe, licence: str | None, whole: bool) -> list[str]: # lines
-    "The terms under which a model's parts stand."
-    data = dict.fromkeys(parse_spec(spec)[0] for spec in (recipe.train, recipe.validate) if spec)
-    part = "in this folder" if whole else "not in this folder"
-    return [f"- weights of adapter and head: {licence or 'not stated by whoever wrote this folder'}",
-            f"- weights of the backbone `{recipe.backbone}`, {part}: {backbone_licence(recipe.backbone)}",
-            *(f"- trained on `{name}`: {DATASET_TERMS.get(name, 'see its page')}" for name in data), "- code: Apache-2.0"]
-
-# %% ../../nbs/09_published/01_checkpoints.ipynb #c5918294
-def model_card(recipe: Recipe, # the model was trained by
-               space: LabelSpace, # of its classes
-               results=(), # rows of `report_on`
-               licence: str | None = None, # of the weights of adapter and head
-               whole: bool = False, # are the weights of the backbone in the folder?
-) -> str:
-    "What a stranger asks about a model, in Markdown. ValueError for other results."
-    head = ["---", "library_name: causal_tune", "pipeline_tag: image-segmentation", "tags: [semantic-segmentation, domain-generalization]",
-            *([f"license: {json.dumps(licence)}"] if licence else []), "---"]
-    use = ["```python", "import causal_tune as ct", "segmentor = ct.Segmentor.from_pretrained(\"this folder\")",
-           "labels = segmentor.predict(\"street.jpg\")   # (H, W) class ids", "```"]
-    about = (f"A segmentor of {len(space)} classes: `{recipe.adapter}` adapter and `{recipe.head}` head on `{recipe.backbone}`, "
-             f"trained on `{recipe.train}`.")
-    classes = [[i, name, "#" + bytes(rgb.tolist()).hex()] for i, (name, rgb) in enumerate(zip(space.classes, space.palette))]
-    parts = {f"# {recipe.name}": [about, "", *use], "## Results": results_section(results),
-             "## Protocol": markdown_table(["field", "value"], [(k, f"`{v}`") for k, v in nonempty_fields(recipe).items()]),
-             "## Classes": markdown_table(["id", "name", "colour"], classes), "## Terms": terms_section(recipe, licence, whole)}
-    return "\n".join([*head, *(f"\n{title}\n\n" + "\n".join(lines) for title, lines in parts.items()), ""])
-
-# %% ../../nbs/09_published/01_checkpoints.ipynb #064b0905
-FOLDER_FILES = "model.safetensors", "config.json", "README.md" # of a folder that is passed on
-
-def check_rebuildable(segmentor: Segmentor, state: dict) -> None: # its weights, as `trained_state`
-    "ValueError for a segmentor that its recipe would not make again."
-    recipe = segmentor.recipe
-    if recipe is None or segmentor.space is None:
-        raise ValueError("This segmentor knows no recipe or label space, as those from `train` and `load_checkpoint` do: "
-                         "set segmentor.recipe and segmentor.space = own_space([...]) to what it was made by.")
-    if isinstance(segmentor.backbone.model, PublishedViT):
-        raise ValueError("A published checkpoint is passed on as it was published: by its own files.")
-    if len(segmentor.space) != segmentor.num_classes:
-        raise ValueError(f"The label space has {len(segmentor.space)} classes, the segmentor {segmentor.num_classes}.")
-    with torch.device("meta"): again = build_segmentor(recipe, segmentor.num_classes, pretrained=False)
-    again.check_trained(state)
-    check_names_and_shapes({"backbone.": again.backbone.model}, {"backbone.": segmentor.backbone.model.state_dict()})
-
-# %% ../../nbs/09_published/01_checkpoints.ipynb #fada32c3
-@patch
-def save_pretrained(self:Segmentor, folder, # is made; files of an earlier call are replaced
-                    results=(), # rows of `report_on`, for the card
-                    licence: str | None = None, # of the weights of adapter and head, such as "CC-BY-4.0"
-                    backbone: bool = False, # write its weights too, so that the folder needs nothing else
-) -> Path: # the folder
-    "Write a folder to pass on: weights, configuration, card. ValueError for a segmentor that nobody could build again from it."
-    parts = self.trained_state()
-    check_rebuildable(self, parts)
-    if backbone: parts["backbone"] = self.backbone.model.state_dict()
-    state = {f"{part}.{name}": x.detach().cpu().clone().contiguous() for part, tensors in parts.items() for name, x in tensors.items()}
-    recipe = recipe_without_folders(self.recipe)
-    config = dict(format="causal_tune", version=causal_tune.__version__, recipe=recipe_to_dict(recipe), space=space_to_dict(self.space),
-                  whole=backbone)
-    card = model_card(recipe, self.space, results, licence, backbone)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / FOLDER_FILES[0]) as unfinished: save_file(state, unfinished)
-    with atomic_write(folder / FOLDER_FILES[1]) as unfinished: unfinished.write_text(json.dumps(config, indent=1), encoding="utf-8")
-    with atomic_write(folder / FOLDER_FILES[2]) as unfinished: unfinished.write_text(card, encoding="utf-8")
-    return folder
-
-# %% ../../nbs/09_published/01_checkpoints.ipynb #4e415ed5
-def read_config(path: Path # config.json
-) -> dict: # recipe, space, classes, whole
-    "The configuration of a folder. FileNotFoundError where there is none, ValueError where it is another or damaged."
-    if not path.is_file():
-        raise FileNotFoundError(f"{display_path(path.parent)} holds no config.json: give a folder that `save_pretrained` wrote.")
-    try: config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError): raise ValueError(f"{display_path(path)} is no JSON; write or fetch the folder again.") from None
-    if not isinstance(config, dict) or config.get("format") != "causal_tune" or not isinstance(config.get("whole"), bool):
-        raise ValueError(f"{display_path(path)} was not written by `save_pretrained`: it is of another library, or damaged.")
-    try: return config | dict(classes=list(space_from_dict(config.get("space")).classes))
-    except ValueError as error: raise ValueError(f"{display_path(path)}: {error}") from None
-
-# %% ../../nbs/09_published/01_checkpoints.ipynb #e2b5c7d0
-def load_folder(folder: Path, # from `save_pretrained`
-                **options # of `create_backbone`, such as pretrained="a file"
-) -> Segmentor: # in eval mode
-    "The segmentor of a folder. Errors as `read_config`, `read_tensors` and `segmentor_from_saved`."
-    saved = read_config(folder / FOLDER_FILES[1])
-    parts = dict(adapter={}, head={}, backbone={})
-    for name, tensor in read_tensors(folder / FOLDER_FILES[0]).items():
-        part, _, rest = name.partition(".")
-        if part not in parts: raise ValueError(f"{display_path(folder / FOLDER_FILES[0])} holds {short_repr(name)}: it is another model's.")
-        parts[part][rest] = tensor
-    own = dict(pretrained=False) if saved["whole"] else {}
-    segmentor = segmentor_from_saved(saved | parts, display_path(folder), **own | options)
-    if not saved["whole"]: return segmentor
-    check_names_and_shapes({"backbone.": segmentor.backbone.model}, {"backbone.": parts["backbone"]})
-    check_finite(parts["backbone"], f"{display_path(folder)}: the backbone")
-    segmentor.backbone.model.load_state_dict(parts["backbone"])
-    return segmentor
-
-# %% ../../nbs/09_published/01_checkpoints.ipynb #bfbd1456
-class HubSegmentor(ModelHubMixin, library_name="causal_tune", tags=["semantic-segmentation", "domain-generalization"]):
-    "For the hub: `HubSegmentor(segmentor, rows).push_to_hub('me/model')`, `HubSegmentor.from_pretrained('me/model').segmentor`."
-    def __init__(self, segmentor: Segmentor, # from `train`, or a checkpoint
-                 results=(), licence: str | None = None, backbone: bool = False): # see `Segmentor.save_pretrained`
-        self.segmentor = segmentor
-        self.told = dict(results=results, licence=licence, backbone=backbone)
-    def _save_pretrained(self, save_directory): self.segmentor.save_pretrained(save_directory, **self.told)
-    @classmethod
-    def _from_pretrained(cls, *, model_id, revision, cache_dir, force_download, local_files_only, token, **options):
-        fetch = dict(revision=revision, cache_dir=cache_dir, force_download=force_download,
-                     local_files_only=local_files_only, token=token)
-        folder = model_id if Path(model_id).is_dir() else fetch_from_hub(model_id, **fetch)
-        return cls(load_folder(Path(folder), **options))
-
-def fetch_from_hub(name: str, # of the hub, "owner/model"
-            **options # of huggingface_hub's `snapshot_download`
-) -> str: # a folder
-    "A model of the hub. FileNotFoundError where it cannot be fetched."
-    try: return snapshot_download(name, allow_patterns=list(FOLDER_FILES), **options)
-    except Exception as error: # of a dozen kinds
-        raise FileNotFoundError(f"No folder {display_path(name)} here, nor can such a model be fetched from the hub ({type(error).__name__}): "
-                                "give a folder that `save_pretrained` wrote, or look at the name and the network.") from error
-
-# %% ../../nbs/09_published/01_checkpoints.ipynb #4a21b1cf
-@patch(cls_method=True)
-def from_pretrained(cls:Segmentor, folder, # that `save_pretrained` wrote; or a model of the hub, "owner/model"
-                    **options # of `create_backbone`, such as pretrained="a file"
-) -> Segmentor: # in eval mode; it knows its recipe and label space
-    "The segmentor of a folder, or of the hub. FileNotFoundError where there is none, ValueError where its files do not fit."
-    path = Path(folder)
-    if path.is_dir(): return load_folder(path, **options)
-    names_model = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(folder)) and not path.parent.is_dir()
-    if names_model: return load_folder(Path(fetch_from_hub(str(folder))), **options)
-    raise FileNotFoundError(f"No folder {display_path(folder)}: give one that `save_pretrained` wrote, or a model of the hub as owner/model.")

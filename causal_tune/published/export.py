@@ -141,7 +141,7 @@ def prepare_for_export(segmentor): # a copy: float32, on the CPU, evaluated, mer
     "A segmentor as it leaves."
     import copy
     leaving = copy.deepcopy(segmentor).float().cpu().eval()
-    if getattr(leaving.adapter, "whole", False): leaving.backbone.merge()
+    if getattr(leaving.adapter, "spans_all_stages", False): leaving.backbone.merge()
     return leaving
 
 def fixed_size(segmentor, recipe: Recipe) -> tuple | None: # (height, width); None: any
@@ -337,7 +337,7 @@ def export_run(run: str | Path, # folder of a run, or its checkpoint.pt
     "Write a trained run as one file. Errors as `load_checkpoint` and `export_onnx`."
     if format not in EXPORT_FORMATS: raise unknown_name("format", format, EXPORT_FORMATS)
     require(*EXPORT_REQUIREMENTS)
-    from causal_tune.training.loop import checkpoint_path, load_checkpoint
+    from causal_tune.training.checkpoint import checkpoint_path, load_checkpoint
     checkpoint = checkpoint_path(run)
     segmentor, recipe, _ = load_checkpoint(checkpoint)
     path = Path(out) if out else checkpoint.with_name(f"model.{format}")

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 from ..core.files import atomic_write
-from ..data.datasets import LAYOUTS, find_root, pair_files
+from ..data.datasets import LAYOUTS, find_root
+from ..data.frames import pair_files
 from ..data.images import PartialFailure, describe_failure, display_path, failure_report, read_image, write_image
 
 # %% auto #0

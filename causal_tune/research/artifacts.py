@@ -20,9 +20,9 @@ from .observation import outlier_tokens, median_and_mad
 from ..spectra.dct import dct2, dct_matrix, idct2
 
 # %% auto #0
-__all__ = ['FeatureStatistics', 'feature_statistics', 'outlier_table', 'blank_features', 'clean_energy', 'zone_sums',
-           'blank_table', 'SpikeRetention', 'spike_retention', 'outlier_retention', 'filter_table', 'plant_outliers',
-           'artifact_report', 'compare_artifacts', 'outlier_figure', 'blank_figure']
+__all__ = ['FeatureStatistics', 'feature_statistics', 'outlier_table', 'blank_features', 'blank_table', 'SpikeRetention',
+           'spike_retention', 'filter_table', 'artifact_report', 'compare_artifacts', 'outlier_figure', 'blank_figure',
+           'plant_outliers']
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #ad81a0fb
 class FilteredNorms(NamedTuple):
@@ -35,13 +35,14 @@ def filtered_norms(features: Tensor, # (l, b, c, h, w)
                    band, # a band or a spec
 ) -> FilteredNorms:
     "Norms of tokens, norms of their kept part, and energy by coefficient."
-    features = features.where(_finite(features), torch.nan)
+    features = features.where(finite_images(features), torch.nan)
     spectrum = dct2(features)
     gain = gain_like(create_band(band), *features.shape[-2:], spectrum)
     planes = features.norm(dim=2), idct2(spectrum * gain).norm(dim=2), spectrum.square().mean(2)
     return FilteredNorms(*(rearrange(x, "l b h w -> b l h w").cpu() for x in planes))
 
-def _finite(features): # (l, b, c, h, w) -> (l, b, 1, 1, 1): no value of the image is NaN or infinite at that block
+def finite_images(features): # (l, b, c, h, w) -> (l, b, 1, 1, 1)
+    "Is every value of the image finite at that block?"
     return features.isfinite().flatten(2).all(2)[..., None, None, None]
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #c55f588e
@@ -59,46 +60,45 @@ def feature_statistics(backbone, # from `create_backbone`
                        band="dog", # a band or a spec
                        batch: int = 8, # images at a time
 ) -> FeatureStatistics:
-    "Norms, kept norms, energy and mean features. ValueError without domains, for several sizes, and for several grids."
+    "Norms, kept norms, energy and mean features. Raises ValueError without domains, for several sizes, and for several grids."
     if not images: raise ValueError("No domains: give a mapping such as {'fog': images}.")
-    found = {d: _of_domain(backbone, x, band, batch, f"artifacts of {d}") for d, x in images.items()}
-    sizes = {_size(x) for x in images.values()}
+    norms, kept, energy, mean = {}, {}, {}, {}
+    for domain, given in images.items():
+        found, total, count = [], 0., 0
+        for features in backbone.feature_batches(given, batch=batch, desc=f"artifacts of {domain}"):
+            features = torch.stack(features).double()   # (l, b, c, h, w)
+            found.append(filtered_norms(features, band))
+            good = finite_images(features)
+            total, count = total + features.where(good, 0).sum(1), count + good.sum(1)
+        norms[domain], kept[domain], energies = (np.concatenate(part) for part in zip(*found))
+        there = np.isfinite(energies).sum(0)            # NaN where there is nothing to average
+        energy[domain] = np.divide(np.nansum(energies, 0), there, out=np.full(there.shape, np.nan), where=there > 0)
+        mean[domain] = (total / count).cpu()
+    sizes = {tuple((x[0] if isinstance(x, Tensor) else x[0]["image"]).shape[-2:]) for x in images.values()}
     if len(sizes) > 1: raise ValueError(f"Images of several sizes, {sorted(sizes)}; resize them first.")
-    norms, kept, energy, mean = ({d: one[i] for d, one in found.items()} for i in range(4))
     return FeatureStatistics(norms, kept, energy, mean, *sizes)
 
-def _size(images): # height and width of the first, from a tensor or a data set
-    first = images[0] if isinstance(images, Tensor) else images[0]["image"]
-    return tuple(first.shape[-2:])
+# %% ../../nbs/06_research/04_artifacts.ipynb #f6b46608
+def safe_ratio(a, b):
+    "a / b, NaN where b is 0."
+    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
 
-# %% ../../nbs/06_research/04_artifacts.ipynb #78edb243
-def _of_domain(backbone, images, band, batch, desc): # norms, kept, energy, mean
-    found = []
-    total = 0.
-    there = 0
-    for features in backbone.feature_batches(images, batch=batch, desc=desc):
-        features = torch.stack(features).double()   # (l, b, c, h, w)
-        found.append(filtered_norms(features, band))
-        good = _finite(features)
-        total = total + features.where(good, 0).sum(1)
-        there = there + good.sum(1)
-    norms, kept, energy = (np.concatenate(part) for part in zip(*found))
-    return norms, kept, _mean_finite(energy), (total / there).cpu()
+def finite_median(x):
+    "Median of the finite values; NaN without any."
+    x = x[np.isfinite(x)]
+    return np.median(x) if len(x) else np.nan
 
-def _mean_finite(x): # over the first axis; NaN where there is nothing to average
-    there = np.isfinite(x).sum(0)
-    return np.divide(np.nansum(x, 0), there, out=np.full(there.shape, np.nan), where=there > 0)
+def chance_share(found, draws=20): # (n, h, w)
+    "Share of images at the most frequent place, if places were random."
+    random = np.random.default_rng(0)
+    often = []
+    for _ in range(draws):
+        shifted = [np.roll(x, random.integers(x.shape), (0, 1)) for x in found]
+        often.append(np.mean(shifted, 0).max())
+    return np.mean(often)
 
-# %% ../../nbs/06_research/04_artifacts.ipynb #3b639224
-def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `feature_statistics` or an `Observation`
-                  k: float = 5., # robust deviations above the median
-) -> pd.DataFrame: # domain, layer, images, share, deviations, ratio, place, there, chance
-    "How many tokens stand out, how far, and whether at fixed places; images that are not finite are left out."
-    rows = [dict(domain=d, layer=i) | _outlier_row(np.asarray(x[:, i], float), k)
-            for d, x in norms.items() for i in range(x.shape[1])]
-    return pd.DataFrame(rows)
-
-def _outlier_row(norms, k): # (n, h, w)
+def outlier_row(norms, k) -> dict: # (n, h, w)
+    "The columns of `outlier_table` for one domain and layer."
     norms = norms[np.isfinite(norms).all((1, 2))]
     unknown = dict.fromkeys(["share", "deviations", "ratio", "place", "there", "chance"], np.nan)
     row = dict(images=len(norms)) | unknown | dict(place="")
@@ -109,50 +109,37 @@ def _outlier_row(norms, k): # (n, h, w)
     often = found.mean(0)
     i, j = np.unravel_index(often.argmax(), often.shape)
     return row | dict(share=found.mean(),
-                      deviations=_middle_of(_ratio(norms - median, deviation)[found]),
-                      ratio=_middle_of(_ratio(norms, median)[found]),
-                      place=f"{i}, {j}", there=often.max(), chance=_chance(found))
+                      deviations=finite_median(safe_ratio(norms - median, deviation)[found]),
+                      ratio=finite_median(safe_ratio(norms, median)[found]),
+                      place=f"{i}, {j}", there=often.max(), chance=chance_share(found))
 
-# %% ../../nbs/06_research/04_artifacts.ipynb #f6b46608
-def _ratio(a, b): # NaN where b is 0
-    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
-
-def _middle_of(x): # median of what is finite
-    x = x[np.isfinite(x)]
-    return np.median(x) if len(x) else np.nan
-
-def _chance(found, draws=20): # (n, h, w) -> share of images at the most frequent place, by luck
-    random = np.random.default_rng(0)
-    often = []
-    for _ in range(draws):
-        shifted = [np.roll(x, random.integers(x.shape), (0, 1)) for x in found]
-        often.append(np.mean(shifted, 0).max())
-    return np.mean(often)
+# %% ../../nbs/06_research/04_artifacts.ipynb #3b639224
+def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `feature_statistics` or an `Observation`
+                  k: float = 5., # robust deviations above the median
+) -> pd.DataFrame: # domain, layer, images, share, deviations, ratio, place, there, chance
+    "How many tokens stand out, how far, and whether at fixed places; images that are not finite are left out."
+    rows = [dict(domain=d, layer=i) | outlier_row(np.asarray(x[:, i], float), k)
+            for d, x in norms.items() for i in range(x.shape[1])]
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #485f22d0
 @torch.no_grad()
 def blank_features(backbone, # from `create_backbone`
                    size: tuple[int, int], # height and width in pixels
 ) -> dict[str, Tensor]: # "mean image", "black" -> (l, c, h, w) float64
-    "Features of two images that show nothing: zero after, and zero before normalisation. ValueError for several grids."
+    "Features of two blank images: zero after, and zero before normalisation. Raises ValueError for several grids."
     black = torch.zeros(1, 3, *size, dtype=torch.uint8)
     of_black, = backbone.feature_batches(black)
     zero = torch.zeros(1, 3, *size, device=of_black[0].device)
     shown = {"mean image": backbone.block_features(zero), "black": of_black}
     return {name: torch.cat(features).double().cpu() for name, features in shown.items()}
 
+# %% ../../nbs/06_research/04_artifacts.ipynb #698a3c2d
 def clean_energy(features: Tensor # (..., c, h, w)
 ) -> np.ndarray: # (..., h, w)
     "Energy by coefficient; what is mere rounding of single precision (1e-11 of all, and less) is 0."
     energy = dct2(features.double()).square().mean(-3).numpy()
     return np.where(energy <= 1e-11 * energy.sum((-2, -1), keepdims=True), 0, energy)
-
-# %% ../../nbs/06_research/04_artifacts.ipynb #698a3c2d
-def _cosine(a, b): # (l, c, h, w) each -> (l,)
-    return torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1), dim=1).numpy()
-
-def _without_dc(x):
-    return x - x.mean((-2, -1), keepdim=True)
 
 def zone_sums(energy # (..., h, w)
 ) -> dict[str, np.ndarray]: # "dc", "low", "mid", "high" -> (...)
@@ -165,28 +152,24 @@ def zone_sums(energy # (..., h, w)
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #c0b7e65e
 def blank_table(seen: FeatureStatistics,
-               blank: Mapping, # from `blank_features`
+                blank: Mapping, # from `blank_features`
 ) -> pd.DataFrame: # probe, domain, layer, energy (of all, by zone), shares of the probe's energy, cosines
-    "Images of nothing against real ones, by layer; ratios and shares between 0 and 1 (ratios may exceed 1)."
+    "Blank images against real ones, by layer; shares lie between 0 and 1, ratios may exceed 1."
+    def cosine(a, b): return torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1), dim=1).numpy() # (l, c, h, w) each -> (l,)
+    def without_dc(x): return x - x.mean((-2, -1), keepdim=True)
     tables = []
     for probe, features in blank.items():
-        for domain, energy in seen.energy.items():
-            row = dict(probe=probe, domain=domain) | _zero_columns(features, energy, seen.mean[domain])
-            tables.append(pd.DataFrame(row))
+        own = clean_energy(features)
+        for domain, real in seen.energy.items():
+            mean, in_real = seen.mean[domain], zone_sums(real)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                columns = dict(probe=probe, domain=domain, layer=range(len(own)), energy=own.sum((1, 2)) / real.sum((1, 2)))
+                for zone, energy in zone_sums(own).items(): columns[f"energy_{zone}"] = energy / in_real[zone]
+                columns["dc"] = own[:, 0, 0] / own.sum((1, 2))
+            columns |= zone_shares(own)
+            columns |= dict(cosine=cosine(features, mean), cosine_rest=cosine(without_dc(features), without_dc(mean)))
+            tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
-
-def _zero_columns(features, real, mean): # (l, c, h, w) of nothing; energy (l, h, w) and mean features of real images
-    own = clean_energy(features)
-    total = own.sum((1, 2))
-    in_real = zone_sums(real)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        columns = dict(layer=range(len(own)), energy=total / real.sum((1, 2)))
-        for zone, energy in zone_sums(own).items(): columns[f"energy_{zone}"] = energy / in_real[zone]
-        columns["dc"] = own[:, 0, 0] / total
-    columns |= zone_shares(own)
-    columns["cosine"] = _cosine(features, mean)
-    columns["cosine_rest"] = _cosine(_without_dc(features), _without_dc(mean))
-    return columns
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #57d6c4ef
 class SpikeRetention(NamedTuple):
@@ -222,7 +205,7 @@ def outlier_retention(norms, # (n, h, w) of the features
     after = (kept - median_kept)[found].sum()
     return dict(outliers=found.mean(), outliers_kept=outlier_tokens(kept, k).mean(),
                 excess_kept=after / before if found.any() else np.nan,
-                typical_kept=_middle_of(_ratio(median_kept, median)))
+                typical_kept=finite_median(safe_ratio(median_kept, median)))
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #a0ea4f3c
 def filter_table(seen: FeatureStatistics, # of the same band
@@ -230,7 +213,7 @@ def filter_table(seen: FeatureStatistics, # of the same band
                  band="dog", # a band or a spec
                  k: float = 5., # robust deviations above the median
 ) -> pd.DataFrame: # domain, layer, and what is kept and removed, as shares
-    "What a band leaves of outliers, and what it removes of an image of nothing and of real ones."
+    "What a band leaves of outliers, and what it removes of a blank image and of real ones."
     rows = [dict(domain=d, layer=i) | outlier_retention(x[:, i], seen.kept[d][:, i], k)
             for d, x in seen.norms.items() for i in range(x.shape[1])]
     of_nothing = suppressed_share(clean_energy(blank["mean image"]), band)
@@ -241,24 +224,6 @@ def filter_table(seen: FeatureStatistics, # of the same band
     table["selectivity"] = table.nothing_removed / table.real_removed.where(table.real_removed > 0)
     return table
 
-# %% ../../nbs/06_research/04_artifacts.ipynb #8a2985f2
-def plant_outliers(backbone, # ViT, Eva or SAM, from `create_backbone`
-          layer: int, # block number from 0, after which it is added
-          places: Mapping[tuple[int, int], float], # (row, column) of a patch -> L2 norm of what is added
-          seed: int = 0, # of the direction, the same for all places
-): # a context
-    "Outlying tokens in every image while the context lasts. ValueError for a model with stages, or a place outside."
-    if backbone.staged: raise ValueError("This model has stages and no tokens to plant in; take a ViT, Eva or SAM.")
-    direction = torch.randn(backbone.channels, generator=torch.Generator().manual_seed(seed))
-    def add(x, layer):
-        h, w = x.shape[-2:]
-        wrong = [place for place in places if not (0 <= place[0] < h and 0 <= place[1] < w)]
-        if wrong: raise ValueError(f"No patch at {wrong}: the grid is {h} x {w}, rows and columns count from 0.")
-        spikes = torch.zeros(len(direction), h, w)
-        for (row, column), size in places.items(): spikes[:, row, column] = size * direction / direction.norm()
-        return x + spikes.to(x)
-    return backbone.intervene(add, layers=[layer])
-
 # %% ../../nbs/06_research/04_artifacts.ipynb #57c3d978
 def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
                     images_by_domain: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; all of one size
@@ -266,7 +231,7 @@ def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
                     k: float = 5., # robust deviations above the median
                     batch: int = 8, # images at a time
 ) -> dict[str, pd.DataFrame]: # "outliers", "zero", "filter"
-    "The tables of this chapter: tokens that stand out, images of nothing, and what a band does to both."
+    "The tables of this chapter: tokens that stand out, blank images, and what a band does to both."
     seen = feature_statistics(backbone, images_by_domain, band, batch)
     blank = blank_features(backbone, seen.size)
     return dict(outliers=outlier_table(seen.norms, k), zero=blank_table(seen, blank), filter=filter_table(seen, blank, band, k))
@@ -299,27 +264,23 @@ def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report` or `comp
     gap = .22 / max(len(models), 2)
     fig = make_subplots(len(models), 2, shared_yaxes=True, subplot_titles=heads, horizontal_spacing=.06, vertical_spacing=gap)
     for i, model in enumerate(models, 1):
-        for j, side in enumerate(sides, 1): _outlier_lines(fig, table, model, side, i, j)
+        for j, side in enumerate(sides, 1):
+            for d, domain in enumerate(table.domain.unique()):
+                t = table[(table.model == model) & (table.domain == domain)]
+                if t.empty: continue
+                fig.add_scatter(x=t.layer, y=100 * t[side], name=domain, legendgroup=domain, row=i, col=j, mode="lines+markers",
+                                showlegend=all(trace.name != domain for trace in fig.data), line=dict(color=domain_color(domain), width=2),
+                                marker=dict(symbol=MARKERS[d % len(MARKERS)], size=8, line=dict(width=1, color="#333")))
         fig.update_yaxes(title_text="outliers (% of tokens)", rangemode="tozero", row=i, col=1)
     fig.update_xaxes(dtick=1)
     fig.update_xaxes(title_text="block (from 0)", row=len(models))
     panels = 250 * len(models)   # pixels
     return apply_style(fig, title, 150 + panels, margin_t=110, legend_y=1 + 40 / panels)
 
-# %% ../../nbs/06_research/04_artifacts.ipynb #fc8b4d73
-def _outlier_lines(fig, table, model, side, row, col): # a line for each domain
-    for i, domain in enumerate(table.domain.unique()):
-        t = table[(table.model == model) & (table.domain == domain)]
-        if t.empty: continue
-        mark = dict(symbol=MARKERS[i % len(MARKERS)], size=8, line=dict(width=1, color="#333"))
-        known = any(trace.name == domain for trace in fig.data)   # once in the legend
-        fig.add_scatter(x=t.layer, y=100 * t[side], name=domain, legendgroup=domain, showlegend=not known, row=row, col=col,
-                        mode="lines+markers", line=dict(color=domain_color(domain), width=2), marker=mark)
-
 # %% ../../nbs/06_research/04_artifacts.ipynb #36eea589
 def blank_figure(table: pd.DataFrame, # "zero" of `artifact_report` or `compare_artifacts`
                 probe: str = "mean image", # or "black"
-                title: str = "Energy of an image of nothing, against real images", # above the figure
+                title: str = "Energy of a blank image, against real images", # above the figure
 ) -> go.Figure:
     "Energy of the probe as a share of real images', by zone and layer, mean over domains; a panel for each model."
     table = table if "model" in table else table.assign(model="")
@@ -330,3 +291,21 @@ def blank_figure(table: pd.DataFrame, # "zero" of `artifact_report` or `compare_
     layers = range(max(len(p.columns) for p in panels.values()))
     panels = {m: p.reindex(columns=layers).to_numpy() for m, p in panels.items()}   # shallower models end earlier
     return number_panels(panels, ["DC", "low", "mid", "high"], layers, title, "block (from 0)", unit="% of real<br>images'")
+
+# %% ../../nbs/06_research/04_artifacts.ipynb #8a2985f2
+def plant_outliers(backbone, # ViT, Eva or SAM, from `create_backbone`
+          layer: int, # block number from 0, after which it is added
+          places: Mapping[tuple[int, int], float], # (row, column) of a patch -> L2 norm of what is added
+          seed: int = 0, # of the direction, the same for all places
+): # a context
+    "Outlying tokens in every image while the context lasts. ValueError for a model with stages, or a place outside."
+    if backbone.staged: raise ValueError("This model has stages and no tokens to plant in; take a ViT, Eva or SAM.")
+    direction = torch.randn(backbone.channels, generator=torch.Generator().manual_seed(seed))
+    def add(x, layer):
+        h, w = x.shape[-2:]
+        wrong = [place for place in places if not (0 <= place[0] < h and 0 <= place[1] < w)]
+        if wrong: raise ValueError(f"No patch at {wrong}: the grid is {h} x {w}, rows and columns count from 0.")
+        spikes = torch.zeros(len(direction), h, w)
+        for (row, column), size in places.items(): spikes[:, row, column] = size * direction / direction.norm()
+        return x + spikes.to(x)
+    return backbone.intervene(add, layers=[layer])

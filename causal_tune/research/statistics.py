@@ -255,8 +255,23 @@ def append_row(path, # of a file with one line of JSON per row
                row: dict, # see `training.evaluation.result_row`
                **facts, # further entries
 ) -> None:
-    "Append a result to a JSON-lines file, with the version of the code. Raises OSError where it cannot be written."
-    with open(path, "a") as f: f.write(json.dumps(row | facts | dict(code=code_version())) + "\n")
+    """Append a result to a JSON-lines file, with the version of the code. A last line that a full disk or a kill cut off is removed.
+    Raises OSError if the row cannot be written; then nothing of it stays."""
+    line = json.dumps(row | facts | dict(code=code_version()), allow_nan=False) + "\n"
+    if not Path(path).is_file(): # new, or no file, such as a terminal
+        with open(path, "a", encoding="utf-8") as file: file.write(line)
+        return
+    with open(path, "ab+") as file:
+        start = max(0, file.seek(0, 2) - 10 ** 6)
+        file.seek(start)
+        end = start + file.read().rfind(b"\n") + 1 # of the last whole line
+        file.truncate(end)
+        try:
+            file.write(line.encode())
+            file.flush()
+        except OSError:
+            file.truncate(end)
+            raise
 
 # %% ../../nbs/06_research/01_statistics.ipynb #5be0c1db
 def read_differences(path # of quality_EXPERIMENT_differences.csv

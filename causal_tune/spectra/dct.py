@@ -90,10 +90,10 @@ def grid_to_tokens(x: Tensor # (b, c, h, w)
 def dct2_tokens(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
                 grid: tuple[int, int], # (h, w)
                 inverse: bool = False, # the inverse transform instead
-                kept: tuple[int, int] | None = None, # (k, l): the first rows and columns of the spectrum; the others count as zero
+                support: tuple[int, int] | None = None, # (k, l): the first rows and columns of the spectrum; the others count as zero
 ) -> Tensor: # (b, k*l, c): token i*l + j holds coefficient (i, j) of every channel; inverse: (b, h*w, c)
     "`dct2` (or `idct2`) of every channel over the grid, in token layout; ValueError where the tokens do not fill it."
-    (h, w), (k, l) = grid, kept or grid
+    (h, w), (k, l) = grid, support or grid
     filled = (k, l) if inverse else (h, w)
     if tokens.shape[1] != filled[0] * filled[1]: raise _not_filling(tokens.shape[1], filled)
     rows, cols = _bases(h, w, tokens, inverse=False)

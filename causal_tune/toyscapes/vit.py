@@ -7,24 +7,14 @@ from __future__ import annotations
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-import cv2, numpy as np, torch
 import causal_tune  # noqa: F401  # before timm: repairs torchvision beside a CPU-only torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from einops import rearrange
+from torch import nn
 from timm.layers import PatchEmbed
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
-from tqdm.auto import tqdm
-from ..core.registry import check_range, short_repr
-from ..core.files import folder_lock, atomic_write
-from ..core.tensors import loading_errors, read_tensors
-from .render import render_scene
-from .weather import apply_weather
 
 # %% auto #0
-__all__ = ['PATCH_SIZE', 'PRETRAIN_SIZE', 'TOY_VIT_WEIGHTS', 'default_cfgs', 'SEEN_DOMAINS', 'HELD_OUT_DOMAINS',
-           'FIRST_PRETRAIN_SEED', 'toy_vit', 'object_edges', 'pretrain']
+__all__ = ['TOY_VIT_WEIGHTS', 'SEEN_DOMAINS', 'HELD_OUT_DOMAINS', 'toy_vit']
 
 # %% ../../nbs/11_toyscapes/04_vit.ipynb #06284306
 class ConvStem(PatchEmbed):
@@ -39,12 +29,15 @@ class ConvStem(PatchEmbed):
             conv(widths[1], embed_dim))
 
 # %% ../../nbs/11_toyscapes/04_vit.ipynb #c9586a70
-PATCH_SIZE = 8
-PRETRAIN_SIZE = (96, 128)  # height and width it is pre-trained at
 TOY_VIT_WEIGHTS = Path(str(files("causal_tune"))) / "assets" / "toy_vit.safetensors"
+SEEN_DOMAINS = ("clear", "fog", "rain")  # in pre-training
+HELD_OUT_DOMAINS = ("night", "snow")
+
+# %% ../../nbs/11_toyscapes/04_vit.ipynb #vit-cfg01
+SIZE = (96, 128)  # height and width of the images in pre-training
 
 default_cfgs = generate_default_cfgs({"toy_vit": dict(
-    input_size=(3, *PRETRAIN_SIZE),
+    input_size=(3, *SIZE),
     num_classes=0,
     mean=(.485, .456, .406),
     std=(.229, .224, .225),
@@ -60,197 +53,9 @@ def toy_vit(pretrained: bool = False, # weights are loaded by `create_backbone`,
             **kwargs) -> VisionTransformer:
     "Width 192, depth 8, 3 heads, patches of 8 pixels; a stand-in for a vision foundation model."
     args = dict(
-        img_size=PRETRAIN_SIZE, patch_size=PATCH_SIZE,
+        img_size=SIZE, patch_size=8,
         embed_dim=192, depth=8, num_heads=3,
         num_classes=0, global_pool="",
         embed_layer=ConvStem,
         dynamic_img_size=True)
     return build_model_with_cfg(VisionTransformer, "toy_vit", False, **(args | kwargs))
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #c660f848
-SEEN_DOMAINS = ("clear", "fog", "rain")
-HELD_OUT_DOMAINS = ("night", "snow")
-FIRST_PRETRAIN_SEED = 1_000_000  # scenes of pre-training; no data split reaches as far
-
-def object_edges(objects: np.ndarray # (h, w) object ids
-) -> np.ndarray: # (h, w) uint8, 1 where a neighbour to the right or below is another object
-    "Outlines of objects. Ground surfaces share one id, so nothing shows where road meets pavement."
-    edges = np.zeros(objects.shape, np.uint8)
-    edges[:, :-1] |= objects[:, :-1] != objects[:, 1:]
-    edges[:-1] |= objects[:-1] != objects[1:]
-    return edges
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #8531f686
-def pretext_sample(seed: int # of the scene
-) -> dict: # arrays (h, w, ...): one image per seen weather, targets as (h, w, 8) float16
-    "Render a scene with its targets: clear RGB in 0..1, log inverse depth, three normals, object edges."
-    scene = render_scene(seed)
-    depth = np.clip(scene.depth, 1, 200)
-    targets = np.dstack([
-        scene.image / 255,
-        np.log(1 / depth),
-        scene.normals,
-        object_edges(scene.objects)])
-    return dict(inputs=[apply_weather(scene, domain) for domain in SEEN_DOMAINS],
-                targets=targets.astype(np.float16))
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #ab503a89
-CUTOUT_SIZE = 16  # pixels
-
-def random_crop(rng, h, w): # a window of the same shape as the frame, 45 to 100 % of its side
-    side = rng.uniform(.45, 1)
-    height = round(h * side)
-    width = round(w * side)
-    top = rng.integers(h - height + 1)
-    left = rng.integers(w - width + 1)
-    return slice(top, top + height), slice(left, left + width)
-
-def jitter_colors(rng, x): # (h, w, 3) in 0..1: gamma, gain per channel, contrast
-    gamma = rng.uniform(.6, 1.6)
-    gain = rng.uniform(.8, 1.2, 3)
-    x = np.clip(x, 0, 1) ** gamma * gain
-    contrast = rng.uniform(.6, 1.3)
-    return np.clip((x - .5) * contrast + .5, 0, 1)
-
-def cutout(rng, x, share=.3): # grey 16-pixel squares over about a share of the image
-    h, w, _ = x.shape
-    holes = rng.random((h // CUTOUT_SIZE, w // CUTOUT_SIZE)) < share * rng.random() * 2
-    holes = np.kron(holes, np.ones((CUTOUT_SIZE, CUTOUT_SIZE), bool))
-    return np.where(holes[..., None], .5, x)
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #19322e64
-_FLIP_SIGNS = np.float32([1, 1, 1, 1, -1, 1, 1, 1])  # a mirrored normal points the other way
-
-def _resize_to_input(x): # to the size of training, four channels at a time as OpenCV wants it
-    small = []
-    for group in np.split(x, range(4, x.shape[2], 4), axis=2):
-        group = np.ascontiguousarray(group)
-        small.append(cv2.resize(group, PRETRAIN_SIZE[::-1], interpolation=cv2.INTER_AREA))
-    return np.dstack(small)
-
-def training_sample(sample: dict, # from `pretext_sample`
-                    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]: # input (3, 96, 128) in 0..1 and targets (8, 96, 128), float32
-    "A random view of a scene in a random seen weather, and what is behind it."
-    image = sample["inputs"][rng.integers(len(SEEN_DOMAINS))]
-    window = random_crop(rng, *image.shape[:2])
-    x = _resize_to_input(image[window] / np.float32(255))
-    y = _resize_to_input(sample["targets"][window].astype(np.float32))
-    if rng.random() < .5:
-        x = x[:, ::-1]
-        y = y[:, ::-1] * _FLIP_SIGNS
-    x = cutout(rng, jitter_colors(rng, x))
-    x = x.transpose(2, 0, 1)
-    return x.astype(np.float32), y.transpose(2, 0, 1).copy()
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #a50af039
-class PretextModel(nn.Module):
-    "`toy_vit` and the linear map that is thrown away after pre-training."
-    def __init__(self):
-        super().__init__()
-        self.vit = toy_vit()
-        self.answer = nn.Linear(self.vit.embed_dim, 8 * PATCH_SIZE * PATCH_SIZE)
-        cfg = self.vit.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(cfg["mean"])[:, None, None])
-        self.register_buffer("std", torch.tensor(cfg["std"])[:, None, None])
-
-    def forward(self, x: Tensor # (b, 3, H, W) in 0..1
-    ) -> Tensor: # (b, 8, H, W)
-        tokens = self.vit.forward_features((x - self.mean) / self.std)[:, 1:]
-        return rearrange(self.answer(tokens), "b (h w) (c p q) -> b c (h p) (w q)",
-                         h=x.shape[-2] // PATCH_SIZE, p=PATCH_SIZE, q=PATCH_SIZE)
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #27db249d
-def pretext_loss(out: Tensor, y: Tensor # (b, 8, H, W) both
-) -> dict[str, Tensor]: # the four parts, to be summed
-    "Clear image (L1), log inverse depth (L1), normals (1 - cosine, where there is a surface), object edges (BCE)."
-    surface = y[:, 4:7].norm(dim=1) > .5
-    cosine = F.cosine_similarity(out[:, 4:7], y[:, 4:7], dim=1)
-    away = (1 - cosine) * surface
-    edges = F.binary_cross_entropy_with_logits(out[:, 7], y[:, 7].clamp(0, 1))
-    return dict(
-        image=4 * F.l1_loss(out[:, :3], y[:, :3]),
-        depth=F.l1_loss(out[:, 3], y[:, 3]),
-        normals=away.sum() / surface.sum().clamp(min=1),
-        edges=2 * edges)
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #5eb23f08
-def pretext_batch(step: int, # number of the step
-             pool: list, # of pretext samples
-             batch: int, seed: int,
-) -> tuple[Tensor, Tensor]: # inputs (b, 3, H, W), targets (b, 8, H, W)
-    "The batch of a step; depends on nothing but its arguments."
-    rng = np.random.default_rng([seed, step])
-    pairs = [training_sample(pool[i], rng) for i in rng.integers(len(pool), size=batch)]
-    return tuple(torch.from_numpy(np.stack(a)) for a in zip(*pairs))
-
-def cosine_schedule(step: int, steps: int, warmup: int = 100) -> float: # share of the peak learning rate
-    "Linear warm-up, then half a cosine to zero."
-    cosine = .5 + .5 * np.cos(np.pi * step / steps)
-    return min((step + 1) / warmup, float(cosine))
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #4d679923
-def pretrain_step(net, opt, x, y, lr) -> list[float]: # the parts of the loss
-    for group in opt.param_groups: group["lr"] = lr
-    with torch.autocast("cpu", torch.bfloat16): out = net(x)
-    parts = pretext_loss(out.float(), y)
-    opt.zero_grad()
-    sum(parts.values()).backward()
-    nn.utils.clip_grad_norm_(net.parameters(), 1.)
-    opt.step()
-    return [v.item() for v in parts.values()]
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #65e6ece1
-def save_pretraining(out, net, opt, step, log, made) -> None:
-    "Write weights, log and everything needed to go on; each file appears whole or not at all, and last what says how far it came."
-    from safetensors.torch import save_file
-    weights = {k: v.half().contiguous() for k, v in net.vit.state_dict().items()}
-    with atomic_write(out) as path: save_file(weights, path)
-    lines = ["step,image,depth,normals,edges", *(",".join(map(str, row)) for row in log)]
-    with atomic_write(out.with_suffix(".csv")) as path: path.write_text("\n".join(lines) + "\n")
-    state = dict(net=net.state_dict(), opt=opt.state_dict(), step=step, log=log, made=made)
-    with atomic_write(out.with_suffix(".ckpt")) as path: torch.save(state, path)
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #b4a18792
-def resume_pretraining(out, net, opt, made) -> tuple[int, list]: # first step to do, log so far
-    "Load the checkpoint beside `out` into net and opt, if there is one; ValueError where it is damaged or was made with other values."
-    path = out.with_suffix(".ckpt")
-    if not path.exists(): return 0, []
-    state = read_tensors(path, "the state of a pre-training", "remove it to begin again")
-    with loading_errors(path):
-        before = {name: state["made"][name] for name in made}
-        if before != made: raise ValueError(f"{path} was made with {_differing(before, made)}, not {_differing(made, before)}; "
-                                            "give these values again or another --out, or remove it to begin again.")
-        net.load_state_dict(state["net"])
-        try: opt.load_state_dict(state["opt"])
-        except ValueError as error: raise ValueError(f"{path} is of another optimizer ({error}); remove it to begin again.") from None
-        return check_range(f"{path}: step", state["step"], 0, 10 ** 9), list(state["log"])
-
-def _differing(values, others): # what differs
-    return ", ".join(f"{name}={short_repr(value)}" for name, value in values.items() if value != others[name])
-
-# %% ../../nbs/11_toyscapes/04_vit.ipynb #a69d62ae
-def pretrain(out: Path, # where the weights go, a .safetensors file
-             steps: int = 2400, # of training
-             scenes: int = 3000, # rendered once, at the start
-             batch: int = 32, lr: float = 1e-3, seed: int = 0,
-             stop: int | None = None, # leave off here, as an interruption would
-) -> list[tuple]: # (step, image, depth, normals, edges) of every tenth step
-    "Pre-train `toy_vit` on Toyscapes in the seen weathers; goes on from `out`'s checkpoint if there is one. ValueError for absurd numbers."
-    out = Path(out)
-    made = dict(steps=steps, scenes=scenes, batch=batch, lr=lr, seed=seed)
-    for name, value in dict(steps=steps, scenes=scenes, batch=batch).items(): check_range(name, value, 1, 10 ** 9)
-    check_range("seed", seed, 0, 2 ** 32 - 1)
-    with folder_lock(out.parent):
-        torch.manual_seed(seed)
-        net = PretextModel().train()
-        opt = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=.05)
-        first, log = resume_pretraining(out, net, opt, made)
-        pool = [pretext_sample(FIRST_PRETRAIN_SEED + i) for i in tqdm(range(scenes), desc="rendering")]
-        end = stop or steps
-        for step in tqdm(range(first, end), desc="pre-training", initial=first, total=steps):
-            x, y = pretext_batch(step, pool, batch, seed)
-            parts = pretrain_step(net, opt, x, y, lr * cosine_schedule(step, steps))
-            if step % 10 == 0: log.append((step, *(round(v, 4) for v in parts)))
-            if (step + 1) % 200 == 0 or step + 1 == end: save_pretraining(out, net, opt, step + 1, log, made)
-        return log

@@ -3,7 +3,8 @@ from ..core.registry import lazy_names
 
 _homes = {
     **dict.fromkeys(["Recipe", "get_recipe", "list_recipes"], "recipe"),
-    **dict.fromkeys(["train", "load_checkpoint", "report_on"], "loop"),
+    **dict.fromkeys(["train", "report_on"], "loop"),
+    "load_checkpoint": "checkpoint",
     **dict.fromkeys(["evaluate"], "evaluation"),
 }
 __all__ = list(_homes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..core.checks import check_range, check_value, short_repr, unknown_name
 from ..core.registry import Registry, format_spec
 from ..data.corruptions import CORRUPTIONS
+from .protocols import get_protocol
 
 # %% auto #0
 __all__ = ['COUNT_RANGE', 'SIDE_RANGE', 'MAX_STEP_PIXELS', 'RECIPES', 'recipe_field', 'Recipe', 'check_recipe', 'run_name',
@@ -44,6 +45,7 @@ class Recipe:
     train: str = _data("toyscapes:domain=clear,split=train,n=256", "data set to train on")
     validate: str = _data("", "source data set to validate on, never a target", decides="nothing")
     targets: tuple[str, ...] = _data((), "data sets to report on", decides="scores")
+    protocol: str = _data("", "protocol that scores belong to, such as rein_512; none if empty", decides="nothing")
     cache: str = _data("", "folder in which frames of files are kept decoded; none if empty", decides="nothing")
 
     backbone: str = _model("toy_vit", "frozen model: a preset, or timm's name")
@@ -116,6 +118,7 @@ def check_recipe(r: Recipe) -> Recipe: # the same
     for name in _SIZES:
         value = getattr(r, name)
         if len(value) != 2 and (value or name in _SIZES[:2]): raise ValueError(f"{name}={value}: give two numbers, such as 96x128.")
+    if r.protocol: get_protocol(r.protocol)
     if r.scale[0] > r.scale[1]: raise ValueError(f"scale={r.scale}: give the smaller number first, such as 0.5 2.")
     if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
         raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
@@ -159,6 +162,8 @@ def get_recipe(name: str, # one of `list_recipes()`, or the path of a .yaml file
     recipe = read_recipe(name) if is_file else RECIPES[check_value("recipe", name, "str", "demo")]
     if overrides.get("backbone", recipe.backbone) != recipe.backbone:
         recipe = replace(recipe, weights="") # that file holds another model's
+    if {"train", "targets", "eval_size", "window", "stride", "ema_from"} & set(overrides):
+        recipe = replace(recipe, protocol="") # its scores are no longer those of the protocol
     return replace(recipe, **overrides)
 
 def _check_names(names) -> None:
@@ -173,11 +178,11 @@ def toy_targets(n: int, # scenes of each weather
     return tuple(f"toyscapes:domain={d},split=test,n={n}" for d in ("clear", "fog", "night", "rain", "snow"))
 
 RECIPES["demo"] = Recipe(
-    "demo", train="toyscapes:domain=clear,split=train,n=192", targets=toy_targets(24), iterations=80, lr=1e-3,
+    "demo", train="toyscapes:domain=clear,split=train,n=192", targets=toy_targets(24), protocol="toyscapes", iterations=80, lr=1e-3,
     scale=(1., 2.), eval_size=(96, 128), precision="bf16")
 RECIPES["camvid_day2dusk"] = Recipe(
     "camvid_day2dusk", train="camvid:split=train,domain=day", validate="camvid:split=val,domain=day",
-    targets=("camvid:split=test,domain=day", "camvid:split=all,domain=dusk"), iterations=1000, lr=1e-3,
+    targets=("camvid:split=test,domain=day", "camvid:split=all,domain=dusk"), protocol="camvid", iterations=1000, lr=1e-3,
     scale=(.75, 2.25), eval_size=(144, 192), precision="bf16")
 
 def _derive(base: str, # one of `RECIPES`
@@ -228,6 +233,7 @@ _VISTAS = "mapillary:split=val"
 
 RECIPES["c2acdc_512"] = Recipe(
     "c2acdc_512", train="cityscapes:split=train", validate=with_size("512x1024", _CITY)[0], targets=with_size("540x960", *_ACDC),
+    protocol="rein_512",
     backbone="dinov2_l", weights="checkpoints/dinov2_converted.pth", img_size=(512, 512), head="mask2former",
     adapter="causal_tune", crop=(512, 512), antialias=False, iterations=40_000, batch_size=4, workers=4,
     save_every=4000, eval_every=10_000, window=(512, 512), stride=(341, 341))
@@ -237,12 +243,12 @@ _derive("c2bm_512", "g2cbm_512", train="gta:split=train", validate="", targets=w
 # %% ../../nbs/05_training/01_recipe.ipynb #2ba02a33
 _large = dict(weights="checkpoints/dinov2_converted_1024x1024.pth", img_size=(1024, 1024), crop=(1024, 1024), batch_size=2,
               accumulate=4, lr=6e-5, warmup=10_000, window=(1024, 1024), stride=(683, 683))
-_derive("c2acdc_512", "c2acdc_1024", validate=with_size("1024x2048", _CITY)[0], targets=with_size("1080x1920", *_ACDC), **_large)
+_derive("c2acdc_512", "c2acdc_1024", validate=with_size("1024x2048", _CITY)[0], targets=with_size("1080x1920", *_ACDC), protocol="rein_1024", **_large)
 _derive("c2acdc_1024", "c2bm_1024", targets=_BDD + with_size("1024x2048", _VISTAS))
 _derive("c2bm_1024", "g2cbm_1024", train="gta:split=train", validate="", targets=with_size("1024x2048", _CITY, _VISTAS) + _BDD)
 
 # %% ../../nbs/05_training/01_recipe.ipynb #1d9d64ac
-_derive("g2cbm_512", "soma_g2cbm_512", adapter="soma:bias=true", adapter_lr=.5, decay_end=1e-5, ema_from=12_000, eval_every=4000)
+_derive("g2cbm_512", "soma_g2cbm_512", protocol="soma_512", targets=with_size("1024x2048", _CITY, _VISTAS) + _BDD, adapter="soma:bias=true", adapter_lr=.5, decay_end=1e-5, ema_from=12_000, eval_every=4000)
 
 # %% ../../nbs/05_training/01_recipe.ipynb #b49ba6ab
 _derive("c2acdc_1024", "c2cityscapes_c", targets=with_size("1024x2048", *corruption_targets(_CITY)))
@@ -255,10 +261,6 @@ for _name in [f"{task}_{side}" for side in (512, 1024) for task in ("c2acdc", "c
 # %% ../../nbs/05_training/01_recipe.ipynb #a3c3d9a6
 def _switch(text): return dict(on=True, true=True, yes=True, off=False, false=False, no=False)[text.lower()]
 
-def _whole(text): # "40000", "4e4"
-    number = float(text)
-    return int(text) if re.fullmatch(r"\s*[+-]?[\d_]+\s*", text) else int(number) if number.is_integer() else int(text)
-
 def _numbers(text, kind): # "96x128", "0.5 2"
     for sign in "x,": text = text.lower().replace(sign, " ")
     return tuple(kind(part) for part in text.split())
@@ -266,7 +268,7 @@ def _numbers(text, kind): # "96x128", "0.5 2"
 _READERS = { # type of a field -> what reads it, what it expects
     "str": (str, "text"),
     "bool": (_switch, "on or off"),
-    "int": (_whole, "a whole number"),
+    "int": (int, "a whole number such as 1000"),
     "float": (float, "a number such as 2e-4"),
     "tuple[str, ...]": (lambda text: tuple(text.split()), "names"),
     "tuple[int, ...]": (partial(_numbers, kind=int), "sizes such as 96x128"),
@@ -280,7 +282,7 @@ def parse_field(name: str, # of a recipe field
     kinds = {f.name: f.type.removesuffix(" | None") for f in fields(Recipe)}
     reader, expected = _READERS[kinds[name]]
     try: return reader(text)
-    except (ValueError, KeyError, OverflowError): raise ValueError(f"{name}={short_repr(text)}: expected {expected}.") from None
+    except (ValueError, KeyError): raise ValueError(f"{name}={short_repr(text)}: expected {expected}.") from None
 
 # %% ../../nbs/05_training/01_recipe.ipynb #3a7f921d
 def recipe_to_yaml(r: Recipe, # to be read again by `read_recipe`

@@ -33,13 +33,15 @@ def as_json(value): return json.dumps(value, indent=1).encode()
 
 # --- images and labels -------------------------------------------------------------------------------------------------
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-SAME = {i: i for i in range(19)}
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif", ".avif")
+
+def coding():
+    from causal_tune.data.labels import CITYSCAPES
+    from causal_tune.data.masks import coding_of
+    return coding_of(CITYSCAPES)
 
 def images(folder):
-    from causal_tune.data import converters
-    from causal_tune.data import datasets
-    from causal_tune.data import images
+    from causal_tune.data import converters, frames, images
     from causal_tune.research import observation
     label, whole = folder / "whole_label.png", folder / "whole.png"
     label.write_bytes(make.labels()[0])
@@ -51,23 +53,45 @@ def images(folder):
         read_image=lambda path: checked(images.read_image(path)),
         gather=lambda path: observation.gather_images({"a": [whole, path]}, (8, 8)),
         halve=converters.halve_image,
-        read_pair=lambda path: datasets.read_pair(path, label, SAME)), SUFFIXES)
+        read_pair=lambda path: frames.read_pair(path, label, coding())), SUFFIXES)
 
 
 def labels(folder):
-    from causal_tune.data import converters
-    from causal_tune.data import datasets
-    from causal_tune.data import labels as domains
-    from causal_tune.data import images
+    from causal_tune.data import converters, frames, labels as domains, masks
     image = folder / "whole.png"
     image.write_bytes(make.picture(size=(12, 9)))
     def checked(ids): assert ids.ndim == 2 and ids.dtype.kind in "bui", (ids.shape, ids.dtype)
     seeds = make.labels()
     return Reader(seeds, files(seeds + make.images()), dict(
-        read_label=lambda path: checked(images.read_label(path)),
+        read_label=lambda path: checked(masks.read_label(path)),
         halve=lambda path: converters.halve_image(path, "ids"),
         train_ids=lambda path: converters.to_train_ids(path, domains.CITYSCAPES_IDS, 66),
-        read_pair=lambda path: datasets.read_pair(image, path, SAME)), SUFFIXES)
+        read_pair=lambda path: frames.read_pair(image, path, coding())), SUFFIXES)
+
+
+def class_lists(folder):
+    import random
+    import label_cases
+    from causal_tune.data.classes import own_space
+    texts = [case.text for rng in [random.Random(0)] for made in label_cases.READ + [label_cases.wrong_list] * 3 for case in [made(rng) for _ in range(6)]]
+    seeds = [text if isinstance(text, bytes) else text.encode() for text in texts]
+    def checked(path):
+        space = own_space(path)
+        assert len(space) == len(set(space.classes)) >= 2 and set(space.table.values()) <= {*range(len(space)), 255}, space
+    return Reader(seeds, files(seeds), dict(own_space=checked), (".txt", ".csv", ".json"), "classes")
+
+
+def kept_sizes(folder):
+    from causal_tune.data.frames import SizeCache
+    image = folder / "whole.png"
+    image.write_bytes(make.picture(size=(12, 9)))
+    def checked(path):
+        path.replace(folder / ".causal_tune_sizes.json")
+        size = SizeCache(folder)(image)
+        assert size == (12, 9), size
+    stamp = [image.stat().st_mtime_ns, image.stat().st_size]
+    seeds = [as_json({"whole.png": [5, stamp[1], 12, 9], "b.png": [1, 2, 3, 4]}), b"{}", b"[1, 2]"]
+    return Reader(seeds, files(seeds), dict(SizeCache=checked), (".json",), "sizes")
 
 
 def polygons(folder):
@@ -83,7 +107,7 @@ def polygons(folder):
 
 def data_sets(folder):
     "Data sets with one damaged file."
-    from causal_tune.data import converters
+    from causal_tune.data import check, converters
     base = folder / "data"
     towns = "cityscapes/gtFine/train/a", "cityscapes/leftImg8bit/train/a"
     for place in ("gta/images", "gta/labels", *towns): (base / place).mkdir(parents=True)
@@ -98,7 +122,7 @@ def data_sets(folder):
         return read
     def checked(path):
         put("gta/labels/1_labelTrainIds.png", path)
-        return str(converters.check_data("gta", base))
+        return str(check.check_data("gta", base))
     seeds = make.labels() + [as_json(make.POLYGONS)] * 4
     return Reader(seeds, files(seeds), dict(
         gta=prepared("gta", "gta/labels/1.png", "gta/labels/1_labelTrainIds.png"),
@@ -166,7 +190,8 @@ def weights(folder):
 def run_of():
     "A recipe of seconds, its segmentor and its optimizer."
     from causal_tune.training.recipe import get_recipe
-    from causal_tune.training.loop import build_segmentor, parameter_groups
+    from causal_tune.training.build import build_segmentor
+    from causal_tune.training.optim import parameter_groups
     recipe = get_recipe("demo", weights="random", head="linear", adapter="rein", rank=1, num_tokens=2, crop=(32, 48), batch_size=2,
                         precision="no", iterations=9, train="toyscapes:domain=clear,split=train,n=4",
                         targets=("toyscapes:domain=fog,split=test,n=1",))
@@ -191,7 +216,7 @@ def small(content): # without its large tensors
     return {k: {n: v for n, v in part.items() if v.numel() < 9000} if k in ("adapter", "head") else part for k, part in content.items()}
 
 def checkpoints(folder):
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, _ = run_of()
     content = small(checkpoint_of(recipe, segmentor))
     seeds = [content] * 60 + make.hostile() + make.old()
@@ -200,7 +225,7 @@ def checkpoints(folder):
 
 def models(folder):
     "Checkpoints that are made into models."
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, _ = run_of()
     seeds = [checkpoint_of(recipe, segmentor)] * 100 + make.hostile()
     return Reader(seeds, recipe_first, dict(
@@ -208,11 +233,11 @@ def models(folder):
 
 
 def resumed(folder):
-    from causal_tune.training import loop as training
+    from causal_tune.training import checkpoint as training
     recipe, segmentor, optimizer = run_of()
     content = checkpoint_of(recipe, segmentor) | dict(optimizer=optimizer.state_dict())
     del content["classes"]
-    def restored(path): return training.restore_run(path, segmentor, optimizer, recipe)
+    def restored(path): return training.load_resume(path, segmentor, optimizer, recipe)
     return Reader([content] * 60 + make.hostile(), recipe_first, dict(restore=restored), (".pt",), "resume")
 
 
@@ -226,7 +251,7 @@ def pretraining(folder):
 
 
 def logs(folder):
-    from causal_tune.training.loop import Log
+    from causal_tune.training.log import Log
     def opened(path): Log(path.parent, 8).close()
     return Reader([make.LOG], files([make.LOG, make.TABLE]), dict(Log=opened), (".csv",), "log")
 
@@ -267,7 +292,7 @@ def counts(folder):
 
 
 def tables(folder):
-    from causal_tune.lab import widget as lab
+    from causal_tune.lab import launch as lab
     from causal_tune.research import statistics as results
     def shown(path): # as the lab does
         for name, table in lab.read_results(path.parent).items():
@@ -344,7 +369,7 @@ def labs(folder):
 
 def notebooks(folder):
     "The notebook that an earlier `causal-tune lab` wrote."
-    from causal_tune.lab import widget as lab
+    from causal_tune.lab import launch as lab
     whole = lab.lab_notebook(folder / "made", {})
     seeds = [whole.read_bytes()]
     def opened(path):
@@ -360,9 +385,9 @@ VALUES = [*make.FIELDS, *make.SPECS, "demo", "camvid_day2dusk", "toyscapes", "ca
 
 def words(folder):
     "Words of the command line, whose work is cut off where it would begin."
-    from causal_tune.cli import commands as cli
+    from causal_tune.cli import parser as cli
     from causal_tune.compare import demo
-    from causal_tune.lab import widget as lab
+    from causal_tune.lab import launch as lab
     from causal_tune.compare import experiments as quality
     from causal_tune.toyscapes import vit as toyvit
     from causal_tune.training import loop as training
@@ -372,8 +397,8 @@ def words(folder):
     (folder / "checkpoint.pt").write_bytes(make.saved(checkpoint_of(recipe, segmentor)))
     (folder / "image.png").write_bytes(make.picture())
     (folder / "cut.png").write_bytes(make.picture()[:60])
-    options = {name: [n for names, _ in c.options for n in names if n.startswith("--")] + [f"--{f}" for f in c.takes]
-               for name, c in cli.COMMANDS.items()}
+    options = {name: [n for names, _ in c.arguments for n in names if n.startswith("--")] + [f"--{f}" for f in c.fields]
+               for name, c in ((name, cli.COMMANDS[name]) for name in cli.COMMANDS.names())}
     def line(rng, command):
         given = [command, *FIRST.get(command, [])]
         for _ in range(rng.randrange(5)):
@@ -387,7 +412,7 @@ def words(folder):
 
 def called(line):
     "The command line; AssertionError where it does not end with 0, 1 (what it found is wrong) or 2 and one line."
-    from causal_tune.cli import commands as cli
+    from causal_tune import cli
     with said() as errors:
         try: status = cli.main(line)
         except SystemExit as stop: status = stop.code or 0
@@ -408,7 +433,7 @@ def said():
         sys.stderr = before
 
 
-READERS = dict(images=images, labels=labels, polygons=polygons, datasets=data_sets, weights=weights, checkpoints=checkpoints,
+READERS = dict(images=images, labels=labels, classes=class_lists, sizes=kept_sizes, polygons=polygons, datasets=data_sets, weights=weights, checkpoints=checkpoints,
                models=models, resume=resumed, pretraining=pretraining, log=logs, results=results, band=measured, counts=counts,
                tables=tables, rows=rows, specs=specs, recipes=recipes, fields=fields, lab=labs, notebooks=notebooks, words=words)
 SLOW = dict(datasets=.3, checkpoints=.5, models=.1, resume=.3, pretraining=.5, log=.3, counts=.5, tables=.15, lab=.1, notebooks=.5,
