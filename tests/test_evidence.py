@@ -2,16 +2,19 @@
 import inspect, os
 from pathlib import Path
 import numpy as np, pytest, torch
+pytest.importorskip("sklearn", reason="probes need scikit-learn: pip install '.[research]'")
 from causal_tune.models.backbones import create_backbone
 from causal_tune.spectra.bands import BANDS
 from causal_tune.core.registry import parse_spec
 from causal_tune.data.datasets import load_dataset
-from causal_tune.research.evidence import BAND_EDGES, band_evidence, band_table
+from causal_tune.research.evidence import band_evidence
+from causal_tune.research.rings import BAND_EDGES, band_table
 from causal_tune.research.observation import gather_images
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import create_segmentor
 from causal_tune.research.suggest import corruption_stand_ins, perturb, stand_ins, suggest_band
 
+pytestmark = pytest.mark.slow
 def street(n=16, **options): return load_dataset(f"toyscapes:domain=clear,split=train,n={n}", size=(96, 128), **options)
 CHANGES = {k: stand_ins()[k] for k in ("noise", "spurious")}
 FAST = dict(layers=[1], edges=(0, .2, .7, 2), changes=CHANGES)
@@ -24,10 +27,9 @@ def test_a_suggestion_is_a_recipes_band_and_leaves_the_random_numbers_alone():
     assert a.spec == b.spec and a.table.equals(b.table)
     assert parse_spec(str(a))[0] in BANDS and get_recipe("demo", adapter="causal_tune", band=a.spec).band == a.spec
 
-def test_a_suggestion_takes_one_data_set_and_asks_for_no_target():
+def test_a_suggestion_asks_for_no_target():
     names = list(inspect.signature(suggest_band).parameters)
     assert names[:2] == ["model", "data"] and not [n for n in names if "target" in n or "domain" in n]
-    with pytest.raises(ValueError, match="source"): suggest_band(None, {"clear": street(), "fog": street()})
 
 def test_the_order_of_images_and_the_size_of_batches_do_not_matter():
     frames = gather_images({d: load_dataset(f"toyscapes:domain={d},split=val,n=16", size=(96, 128)) for d in ("clear", "night")})
@@ -41,8 +43,8 @@ def test_the_order_of_images_and_the_size_of_batches_do_not_matter():
     for other in (energies(mixed), energies(frames, batch=3, budget=1)):
         assert np.allclose(one[["share", "db", "absolute"]], other[["share", "db", "absolute"]], atol=1e-2)
 
-@pytest.mark.parametrize("grid", [(12, 16), (18, 24), (24, 32), (32, 32), (64, 64)])
-def test_no_ring_is_empty_on_common_grids(grid): assert band_table(*grid, BAND_EDGES).coefficients.min() >= 1
+def test_no_ring_is_empty_on_common_grids():
+    for grid in [(12, 16), (18, 24), (24, 32), (32, 32), (64, 64)]: assert band_table(*grid, BAND_EDGES).coefficients.min() >= 1, grid
 
 def test_corruptions_serve_as_stand_ins():
     pytest.importorskip("imagecorruptions")

@@ -9,9 +9,8 @@ from causal_tune.core import files
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import Segmentor
 from causal_tune.training.build import training_data
-from causal_tune.training.failures import Terminated
 from causal_tune.training.log import Log
-from causal_tune.training.loop import Run, train
+from causal_tune.training.loop import Run, Terminated, train
 from causal_tune.training.optim import EMA, weight_decay_at
 from causal_tune.training.stream import Stream
 
@@ -213,8 +212,8 @@ def test_a_loss_that_is_not_finite(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(Segmentor, "loss", broken)
     with pytest.raises(FloatingPointError) as error: train(replace(recipe, save_every=2), tmp_path)
     frames = [Stream(training_data(recipe), 99, recipe.seed)[p]["name"] for p in (6, 7)]
-    assert str(error.value).startswith(f"The loss of iteration 3 is nan (lr 0.000438, frames {', '.join(frames)}). All features are finite")
-    assert saved_at(tmp_path) == 2 and "\n" not in str(error.value)
+    assert str(error.value) == f"The loss of iteration 3 is nan (lr 0.000438, frames {', '.join(frames)}). Take a lower lr, or a longer warmup."
+    assert saved_at(tmp_path) == 2
 
 
 def test_frames_without_labels(recipe, tmp_path, monkeypatch, capsys):

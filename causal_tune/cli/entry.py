@@ -80,7 +80,7 @@ def run(words: list[str]) -> int: # exit status
     "Run one command line."
     args = parse(import_modules(words))
     if args.version:
-        from causal_tune.core.reproducibility import code_version
+        from causal_tune.core.environment import code_version
         print(f"causal-tune {code_version()}")
     elif args.print_completion:
         try: import shtab

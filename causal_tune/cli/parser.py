@@ -8,7 +8,8 @@ import argparse, os, re
 from dataclasses import fields
 from itertools import groupby
 from typing import Callable, NamedTuple
-from ..core.registry import IMPORT_VARIABLE, Registry, import_user_modules, short_repr, unknown_name
+from ..core.checks import short_repr, unknown_name
+from ..core.registry import IMPORT_VARIABLE, Registry, import_user_modules
 from ..training.recipe import Recipe, parse_field
 
 # %% auto #0

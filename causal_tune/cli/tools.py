@@ -59,7 +59,7 @@ PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "pl
 def installed_versions(root) -> dict[str, str]:
     "What is installed."
     from importlib.metadata import PackageNotFoundError, version
-    from causal_tune.core.reproducibility import code_version
+    from causal_tune.core.environment import code_version
     found = dict(causal_tune=code_version(), Python=platform.python_version(), system=platform.platform())
     for name in PACKAGES:
         try: found[name] = version(name)

@@ -25,8 +25,7 @@ from ..training.optim import parameter_groups
 from ..training.recipe import Recipe
 
 # %% auto #0
-__all__ = ['feature_shift', 'tokens_zeroed', 'frozen_backbone_and_data', 'token_ablation', 'energy_kept', 'step_and_predict',
-           'measure_costs']
+__all__ = ['feature_shift', 'frozen_backbone_and_data', 'token_ablation', 'energy_kept', 'step_and_predict', 'measure_costs']
 
 # %% ../../nbs/07_compare/04_effects.ipynb #c0ffee51
 @torch.no_grad()
@@ -57,6 +56,7 @@ def tokens_zeroed(segmentor):
         with torch.no_grad():
             for p, value in kept: p.copy_(value)
 
+# %% ../../nbs/07_compare/04_effects.ipynb #c0ffee8z
 def frozen_backbone_and_data(recipe: Recipe, # its backbone and its training data
                              root=None, # of the data sets
                              n: int = 48, # training frames

@@ -16,7 +16,7 @@ from socket import create_connection
 import numpy as np, torch
 from tqdm.auto import tqdm
 from ..core.files import atomic_write, exit_with_parent, folder_lock, load_cached
-from ..core.reproducibility import code_version
+from ..core.environment import code_version
 from ..research.statistics import parse_counts, write_counts
 from ..training.evaluation import result_row
 from ..training.build import resolve

@@ -20,26 +20,27 @@ from ..research.figures import data_uri
 from ..research.result_figures import Html, html_table, result_bars, swatch
 
 # %% auto #0
-__all__ = ['SCORES', 'verdict', 'score_table', 'class_tables', 'write_report']
+__all__ = ['verdict', 'write_report']
 
 # %% ../../nbs/07_compare/01_report.ipynb #3bc39159
 def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, holm, as `results.differences` makes it
             adapter: str, # whose sentence
             baseline: str = "none", # named in the sentence
 ) -> str:
-    "One sentence on where an adapter scores higher, where lower, and where it is open."
+    "One sentence on where an adapter scores higher, where lower, and where it is undecided."
     own = differences[(differences.adapter == adapter) & (differences.domain != "mean")]
     called = significant_direction(own.difference, own.holm)
     parts = []
-    for word in ("higher", "lower", "open"):
+    for word, text in dict(higher="higher", lower="lower", open="undecided").items():
         named = [f"{line.domain} ({_signed(line.difference, 1)})" for line in own[called == word].itertuples()]
-        if named: parts.append(f"{word} in {', '.join(named)}")
+        if named: parts.append(f"{text} in {', '.join(named)}")
     return f"{adapter} against {baseline}: {'; '.join(parts)}."
 
 def _signed(points, digits): return f"{points:+.{digits}f}".replace("-", "−")
 
 # %% ../../nbs/07_compare/01_report.ipynb #e09c2fb4
-def _cell(score, gain, best): # lines of the tables of means and differences, None where there is none; best of its column?
+def score_cell(score, gain, best): # lines of the tables of means and differences, None where there is none; best of its column?
+    "A cell of the main table."
     if score is None: return "–"
     deviation = "" if np.isnan(score.sd) else f" ± {100 * score.sd:.1f}"
     mean = f"<u>{100 * score.mean:.1f}</u>" if best else f"{100 * score.mean:.1f}"
@@ -49,9 +50,10 @@ def _cell(score, gain, best): # lines of the tables of means and differences, No
     sure = " sure" * bool(significant_direction(gain.difference, gain.holm) != "open")
     return Html(f'{text}<br><span class="soft gain{sure}">{_signed(gain.difference, 2)}{ends}</span>')
 
-def _by_place(table): return {(line.adapter, line.domain): line for line in table.itertuples()}
+def by_adapter_and_domain(table):
+    "Lines of a table by adapter and domain."
+    return {(line.adapter, line.domain): line for line in table.itertuples()}
 
-# %% ../../nbs/07_compare/01_report.ipynb #0597e10b
 def domain_head(domain: str, # a domain
                 source=(), seen=(), held_out=(), # domains trained on, seen in pre-training, and held out
 ) -> Html:
@@ -60,7 +62,6 @@ def domain_head(domain: str, # a domain
     tags = [f'<span class="tag">{tag}</span>' for tag, group in known.items() if domain in group]
     return Html(escape(domain) + "<br>" * bool(tags) + " ".join(tags))
 
-# %% ../../nbs/07_compare/01_report.ipynb #e2d26123
 def score_table(rows: Sequence[Mapping], # results
                 differences: pd.DataFrame, # to the baseline, as `results.differences` makes it; may be empty
                 targets: Sequence[str] | None = None, # domains that the mean is over; all by default
@@ -69,22 +70,23 @@ def score_table(rows: Sequence[Mapping], # results
 ) -> Html:
     "mIoU by adapter and domain in percent: mean ± deviation over seeds, difference to the baseline below."
     means = summary(rows, targets)
-    scores, gains = _by_place(means), _by_place(differences)
+    scores, gains = by_adapter_and_domain(means), by_adapter_and_domain(differences)
     best = means.loc[means.groupby("domain")["mean"].idxmax()].set_index("domain").adapter
     domains = list(means.domain.unique())
     body = []
     for adapter in means.adapter.unique():
-        cells = [_cell(scores.get((adapter, d)), gains.get((adapter, d)), best[d] == adapter) for d in domains]
+        cells = [score_cell(scores.get((adapter, d)), gains.get((adapter, d)), best[d] == adapter) for d in domains]
         body.append([adapter, *cells])
     over = Html("mean" if targets is None else "mean<br>of targets")
     heads = [over if d == "mean" else domain_head(d, **known) for d in domains]
-    return html_table(["adapter", *heads], body, SCORES.format(seeds=_seeds(means), baseline=baseline))
+    return html_table(["adapter", *heads], body, SCORES.format(seeds=count_seeds(means), baseline=baseline))
 
 SCORES = ("mIoU (%), mean ± standard deviation over {seeds}; below it the difference to {baseline} with its 95 % interval, in bold where "
           "it survives Holm's correction over this table. The best of each column is underlined. "
           "Seen: the backbone's pre-training held this domain. Held out: neither that nor the training did.")
 
-def _seeds(means):
+def count_seeds(means):
+    "The number of seeds in words."
     few, most = means.n.min(), means.n.max()
     if most == 1: return "1 seed"
     return f"{most} seeds" if few == most else f"{few} to {most} seeds"
@@ -93,21 +95,18 @@ def _seeds(means):
 def class_tables(rows: Sequence[Mapping], # results with their `iou`
                  space: LabelSpace, # colours of the classes
 ) -> Html:
-    "IoU per class in percent, mean over seeds: a collapsible table per domain."
+    "IoU per class in percent, mean over seeds: a collapsed table per domain."
     scores = [dict(adapter=row["adapter"], domain=row["domain"], name=name, iou=100 * value)
               for row in rows for name, value in (row.get("iou") or {}).items() if value is not None]
     if not scores: return Html("<p>The rows hold no scores per class.</p>")
     long = pd.DataFrame(scores)
-    adapters = list(long.adapter.unique())
-    return Html("\n".join(_class_table(domain, long[long.domain == domain], adapters, space) for domain in long.domain.unique()))
-
-def _class_table(domain, scores, adapters, space):
-    means = scores.groupby(["name", "adapter"], sort=False).iou.mean().unstack().dropna(how="all")
-    body = []
-    for name, line in means.iterrows():
-        cells = ["–" if np.isnan(v) else f"{v:.1f}" for v in line.reindex(adapters)]
-        body.append([swatch(name, space), *cells])
-    return f"<details><summary>{escape(domain)}</summary>{html_table(['class', *adapters], body)}</details>"
+    adapters, tables = list(long.adapter.unique()), []
+    for domain in long.domain.unique():
+        of_domain = long[long.domain == domain]
+        means = of_domain.groupby(["name", "adapter"], sort=False).iou.mean().unstack().dropna(how="all")
+        body = [[swatch(name, space), *("–" if np.isnan(v) else f"{v:.1f}" for v in line.reindex(adapters))] for name, line in means.iterrows()]
+        tables.append(f"<details><summary>{escape(domain)}</summary>{html_table(['class', *adapters], body)}</details>")
+    return Html("\n".join(tables))
 
 # %% ../../nbs/07_compare/01_report.ipynb #40b4be09
 def figure_html(heading: str, # above
@@ -119,14 +118,14 @@ def figure_html(heading: str, # above
     title = f"<h2>{escape(heading)}</h2>"
     if isinstance(figure, Html): return Html(f"<section>{title}<p>{escape(caption)}</p>{figure}</section>")
     if isinstance(figure, Image.Image): inner = f'<img alt="{escape(heading)}" src="{data_uri(figure, optimize=True)}">'
-    elif hasattr(figure, "to_html"): inner = _plot(figure, key)
+    elif hasattr(figure, "to_html"): inner = plot_html(figure, key)
     else: raise TypeError(f"{heading}: expected a plotly figure, a PIL image or Html, not {type(figure).__name__}.")
     return Html(f'<section>{title}<figure class="card">{inner}<figcaption>{escape(caption)}</figcaption></figure></section>')
 
-# %% ../../nbs/07_compare/01_report.ipynb #48546b62
 PANEL = 110 # pixels across that a panel of a figure needs
 
-def _plot(figure, key): # as wide as the card, up to the width that the figure asks for; its title as text, which no legend can cover
+def plot_html(figure, key):
+    "A plotly figure as wide as the card, up to the width that it asks for; its title as text, which no legend can cover."
     width, height = figure.layout.width, figure.layout.height or 400
     title = figure.layout.title.text
     least = 180 + PANEL * len(list(figure.select_xaxes()))
@@ -138,39 +137,44 @@ def _plot(figure, key): # as wide as the card, up to the width that the figure a
     return f'{above}<div class="plot" style="min-width:{least}px;{most}margin:0 auto">{inner}</div>'
 
 # %% ../../nbs/07_compare/01_report.ipynb #d6d8a6d9
-MEANING = ("In points of mIoU, seed by seed on the same frames. Higher or lower: survives Holm's correction over all comparisons of "
-           "this table, which leaves 5 % for all of them together. Open: does not. ")
-ONE_SEED = "There is one seed, so there are no intervals and all is open: another start may say otherwise."
-FEW_SEEDS = ("From {n} seeds; the intervals, t over frames and seeds, cover 95 % each, one by one. What is open may be there and "
-             "too small to be seen so.")
+MEANING = ("In points of mIoU, seed by seed on the same frames. Higher or lower: survives Holm's correction over the family of "
+           "comparisons that is named above, or over this table, which leaves 5 % for all of them together. Undecided: does not. ")
+ONE_SEED = "There is one seed, so there are no intervals and everything is undecided: another initialisation may say otherwise."
+FEW_SEEDS = ("From {n} seeds; the intervals, t over frames and seeds, cover 95 % each, one by one. An undecided difference may exist and "
+             "be too small to be seen with so few.")
 
-def _sentences(differences, baseline, seeds):
+def sentences_html(differences, baseline, seeds):
+    "The sentences on all adapters and what their words mean."
     if differences.empty: return ""
     lines = "".join(f"<li>{escape(verdict(differences, a, baseline))}</li>" for a in differences.adapter.unique())
     caution = ONE_SEED if seeds == 1 else FEW_SEEDS.format(n=seeds)
     return f"<ul>{lines}</ul><p>{MEANING}{caution}</p>"
 
-def _provenance(recipe, command):
+def provenance_html(recipe, command):
+    "The recipe, and what made the page."
     table = html_table(["setting", "value"], list(recipe.items()))
     again = f"<p>Made by <code>{escape(command)}</code></p>" if command else ""
-    return (f'<section class="recipe"><h2>Recipe</h2>{table}</section>'
+    return (f'<section class="recipe"><h2>Recipe</h2><details><summary>{len(recipe)} settings</summary>{table}</details></section>'
             f"<footer>{again}<p>causal_tune {causal_tune.__version__}</p></footer>")
 
-def _page(title, body):
+def page_html(title, body):
+    "The complete page."
     style = (files("causal_tune") / "assets" / "report.css").read_text(encoding="utf-8")
     return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
             f"<title>{escape(title)}</title><style>{style}</style><script>{get_plotlyjs()}</script></head>"
             f"<body><main>{body}</main></body></html>\n")
 
-# %% ../../nbs/07_compare/01_report.ipynb #ea397892
-def _results(rows, differences, baseline, source, **known): # the main table and its sentences
+def results_html(rows, differences, baseline, source, **known):
+    "The main table, its protocol and its sentences, about the domains of the rows."
     table = check_rows(rows)
     domains = list(table.domain.unique())
     targets = [d for d in domains if d not in source] or domains
     shown = differences[differences.domain.isin([*domains, "mean"])]
     scores = score_table(rows, shown, targets, baseline, source=source, **known)
-    return f"<h2>Results</h2>{scores}{_sentences(shown, baseline, table.seed.nunique())}"
+    protocols = sorted({str(row["protocol"]) for row in rows if row.get("protocol")})
+    protocol = f"<p>Protocol: {escape(', '.join(protocols))}.</p>" if protocols else ""
+    return f"<h2>Results</h2>{scores}{protocol}{sentences_html(shown, baseline, table.seed.nunique())}"
 
 # %% ../../nbs/07_compare/01_report.ipynb #1f7f70e7
 GLANCE = ("Large dots: mean over seeds with its standard deviation; small dots: the seeds; dashed: mean of {baseline}. Panels "
@@ -191,13 +195,13 @@ def write_report(path, # the .html file; folders above it are made
                  source: Sequence[str] = (), # domains trained on; the mean is over all others
                  command: str = "", # what to type to make this page again
 ) -> Path: # the file
-    "Write one HTML file that needs nothing else. Raises ValueError for rows that are no results."
-    results = _results(rows, differences, baseline, source=source, seen=seen, held_out=held_out)
+    "Write one self-contained HTML file. Raises ValueError for rows that are no results."
+    results = results_html(rows, differences, baseline, source=source, seen=seen, held_out=held_out)
     glance = ("Scores at a glance", GLANCE.format(baseline=baseline), result_bars(rows, held_out, baseline))
     first, *others = [figure_html(*figure, f"figure-{i}") for i, figure in enumerate([glance, *figures])]
     classes = figure_html("IoU per class", "In percent, mean over seeds; a table for each domain.", class_tables(rows, space), "")
     opening = f"<h1>{escape(title)}</h1><p>{escape(intro)}</p>"
-    parts = [opening, results, first, classes, *others, _provenance(recipe, command)]
+    parts = [opening, results, first, classes, *others, provenance_html(recipe, command)]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as unfinished: unfinished.write_text(_page(title, "\n".join(parts)), encoding="utf-8")
+    with atomic_write(path) as unfinished: unfinished.write_text(page_html(title, "\n".join(parts)), encoding="utf-8")
     return Path(path)

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..adapters.base import TokenAdapter, create_adapter
 from .grid import WORKER_ENV, single_threaded
 from ..core.files import atomic_write
-from ..core.reproducibility import code_version
+from ..core.environment import code_version
 from ..data.datasets import load_dataset
 from ..models.pretrained import model_stages
 from ..training.evaluation import confusion
@@ -26,8 +26,7 @@ from ..training.optim import parameter_groups
 from ..training.recipe import Recipe, get_recipe
 
 # %% auto #0
-__all__ = ['TIMED_ADAPTERS', 'ADAPTER_SIZES', 'TIMED_STEPS', 'time_call', 'time_in_rounds', 'median_ratio',
-           'saved_activation_bytes', 'explicit_rein', 'adapter_costs', 'step_time_shares', 'bench_speed']
+__all__ = ['TIMED_ADAPTERS', 'ADAPTER_SIZES', 'time_in_rounds', 'saved_activation_bytes', 'explicit_rein', 'bench_speed']
 
 # %% ../../nbs/07_compare/03_speed.ipynb #b5b009c8
 def time_call(call, # function without arguments
@@ -41,6 +40,7 @@ def time_call(call, # function without arguments
     if on_gpu: torch.cuda.synchronize()
     return clock() - start
 
+# %% ../../nbs/07_compare/03_speed.ipynb #b5b009cz
 def time_in_rounds(calls: dict, # name -> function without arguments
                    rounds: int, # in which each is called once
                    clock=time.process_time, # see `time_call`
@@ -49,6 +49,7 @@ def time_in_rounds(calls: dict, # name -> function without arguments
     seconds = [{name: time_call(call, clock) for name, call in calls.items()} for _ in tqdm(range(rounds + 1), desc="timing")]
     return {name: np.array([one[name] for one in seconds[1:]]) for name in calls}
 
+# %% ../../nbs/07_compare/03_speed.ipynb #b5b009cy
 def median_ratio(seconds: np.ndarray, others: np.ndarray, # (rounds,)
 ) -> dict: # value, low, high
     "Median of the ratios within a round, and its 95 % bootstrap interval over rounds."
@@ -86,6 +87,7 @@ def explicit_rein(adapter: TokenAdapter, # "rein"
     delta = S[..., 1:] @ adapter.mlp_token2feat(T[1:])
     return x + adapter.scale * adapter.mlp_delta_f(delta + x)
 
+# %% ../../nbs/07_compare/03_speed.ipynb #32e5686z
 def adapter_costs(size, # one of `ADAPTER_SIZES`, or (channels, images)
                   rounds: int, # see `time_in_rounds`
                   side: int = 32, # patches along a side

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import importlib, os, re, sys
 from importlib.metadata import entry_points
-from .checks import check_range, check_value, is_single_line, short_repr, unknown_name
+from .checks import check_value, short_repr, unknown_name
 
 # %% auto #0
 __all__ = ['IMPORT_VARIABLE', 'import_user_modules', 'Registry', 'parse_spec', 'format_spec', 'lazy_names']
@@ -22,13 +22,8 @@ def import_user_modules() -> bool: # whether a module was imported just now
     if left and folder not in sys.path: sys.path.insert(0, folder)
     for name in left:
         try: importlib.import_module(name)
-        except Exception as error: raise ValueError(_not_imported(name, folder, error)) from error
+        except Exception as error: raise ValueError(f"The module {name} cannot be imported from {folder}: {type(error).__name__}: {error}") from error
     return bool(left)
-
-def _not_imported(name, folder, error):
-    if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."): # otherwise it is a module that this one imports
-        return f"There is no module {short_repr(name)} in {folder}, nor is one installed; the file rings.py is the module rings."
-    return f"The module {name} cannot be imported: {type(error).__name__}: {error}"
 
 # %% ../../nbs/12_core/02_registry.ipynb #da77e832
 class Registry(dict):
@@ -61,23 +56,26 @@ class Registry(dict):
         return enter
 
     def __missing__(self, name):
-        known = self.names()
-        if name not in self and name in known: self[name] = self._load(name)
+        self.names() # imports the modules
+        if name not in self and (entry := self._offered().get(name)):
+            try: self[name] = entry.load()
+            except Exception as error:
+                raise ValueError(f"{self.kind} {name!r} is an entry point of an installed package ({entry.value}) and cannot be "
+                                 f"imported: {type(error).__name__}: {error}") from error
         if name not in self and not (import_user_modules() and name in self):
             raise ValueError(f"{unknown_name(self.kind, name, self.names())} {self.hint}".strip())
         return self[name]
 
-    def _load(self, name): # what an installed package offers
-        entry = self._offered()[name]
-        try: return entry.load()
-        except Exception as error:
-            raise ValueError(f"{self.kind} {name!r} is an entry point of an installed package ({entry.value}) and cannot be "
-                             f"imported: {type(error).__name__}: {error}") from error
-
     def check(self, name: str, given: int, **options): # `given`: number of positional arguments it will be called with
         "The entry of a name. Raises ValueError for an option that it does not take, or a value of another type."
+        import inspect
         factory = self[name]
-        _check_options(f"{self.kind} {name!r}", factory, given, options)
+        allowed = dict(list(inspect.signature(factory).parameters.items())[given:])
+        for option, value in options.items():
+            if option not in allowed: raise unknown_name(f"option of {self.kind} {name!r}", option, allowed or ["(none)"])
+            annotation, default = allowed[option].annotation, allowed[option].default
+            if annotation is inspect.Parameter.empty: continue
+            check_value(f"{self.kind} {name!r}: {option}", value, annotation, None if default is inspect.Parameter.empty else default)
         return factory
 
     def create(self, spec: str, *args, **options): # "name:key=value"; positional arguments and further options
@@ -85,17 +83,6 @@ class Registry(dict):
         name, inline = parse_spec(spec)
         options = inline | options
         return self.check(name, len(args), **options)(*args, **options)
-
-# %% ../../nbs/12_core/02_registry.ipynb #2603a193
-def _check_options(whose, factory, given, options): # `given`: number of positional arguments
-    import inspect
-    allowed = dict(list(inspect.signature(factory).parameters.items())[given:])
-    for option, value in options.items():
-        if option not in allowed: raise unknown_name(f"option of {whose}", option, allowed or ["(none)"])
-        parameter = allowed[option]
-        if parameter.annotation is parameter.empty: continue
-        example = None if parameter.default is parameter.empty else parameter.default
-        check_value(f"{whose}: {option}", value, parameter.annotation, example)
 
 # %% ../../nbs/12_core/02_registry.ipynb #21d932b2
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)

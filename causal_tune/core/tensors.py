@@ -62,14 +62,6 @@ def _load(path, pickle_module):
         from safetensors.torch import load_file
         return load_file(path, backend="pread") # a file mapped into memory leaves two Python objects a tensor behind
 
-# %% ../../nbs/12_core/04_tensors.ipynb #2b0d9f79
-def _how_to_get(path, what):
-    converted = re.fullmatch(r"\w+_converted(?:_(\d+)x(\d+))?", path.stem)
-    if not converted: return f"give {what}, .pth or .safetensors."
-    height, width = converted.groups(default="512")
-    return (f"make it by `causal-tune convert-backbone {path.with_name('dinov2_vitl14_pretrain.pth')} {path} "
-            f"--height {height} --width {width}`; checkpoints/README.md says where the original comes from.")
-
 def file_sha256(path) -> str:
     "The SHA-256 of a file, in hexadecimal."
     digest = hashlib.sha256()
@@ -85,7 +77,8 @@ def read_tensors(path, # .safetensors, or a file that `torch.save` wrote
 ) -> dict: # content, all tensors on the CPU
     "Read a file of tensors without running anything in it. Raises FileNotFoundError, or ValueError if it cannot be read or is damaged."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"No file at {path}: {_how_to_get(path, what)}")
+    if not path.is_file(): raise FileNotFoundError(
+        f"No file at {path}: give {what}, .pth or .safetensors. `causal-tune convert-backbone` makes converted ones, see checkpoints/README.md.")
     try:
         why = _why_not_weights(path)
         if sha256 and not why and file_sha256(path) != sha256: why = "its SHA-256 is not the one noted when it was written"

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Mapping, NamedTuple
 from PIL import ImageColor
-from ..core.registry import short_repr
+from ..core.checks import short_repr
 from .labels import ClassRow, LabelSpace, build_label_space
 
 # %% ../../nbs/03_data/03_classes.ipynb #c1a55e10

@@ -18,7 +18,7 @@ from einops import rearrange
 from PIL import Image
 from tqdm.auto import tqdm
 from ..core.files import atomic_write
-from ..core.registry import unknown_name
+from ..core.checks import unknown_name
 from .images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, describe_left_out, display_path, fit_size, image_size, is_hidden, read_image, warn_once
 from .labels import CITYSCAPES, LabelSpace
 from .masks import LabelCoding, coding_of, read_class_ids
@@ -89,7 +89,7 @@ class SegmentationDataset(torch.utils.data.Dataset):
     space: LabelSpace # what their labels mean
     size: tuple[int, int] | None = None # (height, width) to resize to; None keeps every frame as it is
     label_size: str = "same" # "same" as the image, or "original"
-    transform: Callable | None = None # (image, label) -> (image, label), such as `train_transform()`
+    transform: Callable | None = None # uint8 (image, label) -> (image, label), such as `train_transform()`
     name: str = "" # of the data set, for when its domains are mixed
 
     @property
@@ -103,9 +103,9 @@ class SegmentationDataset(torch.utils.data.Dataset):
         image, label = load()
         if self.size is not None: image, label = resize_pair(image, label, self.size, self.label_size)
         image = rearrange(torch.tensor(image), "h w c -> c h w").contiguous()
-        label = torch.tensor(label).long()
+        label = torch.tensor(label)  # uint8 for the transform: half the time of int64
         if self.transform: image, label = self.transform(image, label)
-        return dict(image=image, label=label, domain=domain, name=name)
+        return dict(image=image, label=label.long(), domain=domain, name=name)
 
 # %% ../../nbs/03_data/07_frames.ipynb #7727ab48
 @dataclass(frozen=True)
@@ -122,10 +122,11 @@ class Layout:
     missing: str = "refuse" # images without a label: "refuse", or "skip" where the published archives lack some
     converter: str = "" # name of the converter that makes its labels, see `prepare`
     encoding: str = "auto" # how labels are read, see `LabelCoding`
+    channel: int | None = None # of labels of three channels, see `LabelCoding`
     mask_suffix: str = "" # end of the names of labels that lie beside their images, which are no images then
 
     @property
-    def coding(self) -> LabelCoding: return coding_of(self.space, self.ids, self.encoding)
+    def coding(self) -> LabelCoding: return coding_of(self.space, self.ids, self.encoding, channel=self.channel)
     @property
     def label_endings(self) -> tuple[str, ...]: return (self.label,) if isinstance(self.label, str) else self.label
 

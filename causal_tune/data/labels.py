@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Mapping, NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
-from ..core.registry import check_value, is_single_line, short_repr
+from ..core.checks import check_value, is_single_line, short_repr
 
 # %% ../../nbs/03_data/02_labels.ipynb #47bd1531
 @dataclass(frozen=True)
@@ -188,6 +188,10 @@ def remap(labels: np.ndarray, # integers of any shape
 CITYSCAPES_IDS = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13,
                   27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
 CAMVID_IDS = {**{i: i for i in range(11)}, 11: 255}
+SYNTHIA_IDS = {1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17, 15: 6, 16: 9, 17: 12, 18: 14, 19: 15, 20: 16,
+               21: 3} | dict.fromkeys((0, 13, 14, 22), 255)  # void, parking slot, road work, lane marking
+SYNTHIA_IDS = {1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17, 15: 6, 16: 9, 17: 12, 18: 14, 19: 15, 20: 16,
+               21: 3} | dict.fromkeys((0, 13, 14, 22), 255)  # void, parking slot, road work, lane marking
 
 # %% ../../nbs/03_data/02_labels.ipynb #38c2801e
 def id_colors(space: LabelSpace, # whose palette counts

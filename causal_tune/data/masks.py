@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
-from ..core.registry import short_repr, unknown_name
+from ..core.checks import short_repr, unknown_name
 from .images import display_path, open_image, opened_image, to_numpy
 from .labels import LabelSpace, id_colors, remap, unique_ids
 
@@ -30,19 +30,21 @@ class LabelCoding:
     color_coded: bool = False # colours go before numbers
     encoding: str = "auto" # "index": numbers are ids, whatever the palette; "color": colours are read, also of grey files
     trusted: bool = False # the publisher says that numbers are ids
+    channel: int | None = None # of labels of three channels of 16 bits: the one that holds the ids, 0 for red
 
 # %% ../../nbs/03_data/04_masks.ipynb #14367d1d
 def coding_of(space: LabelSpace, # of the labels
               table: Mapping[int, int] | None = None, # id in the file -> class id; that of the space by default
               encoding: str = "auto", # one of `ENCODINGS`
               trusted: bool = False, # see `LabelCoding`
+              channel: int | None = None, # see `LabelCoding`
 ) -> LabelCoding:
     "The coding of label files in a label space. Raises ValueError for an unknown encoding, and for colours that the space does not give."
     if encoding not in ENCODINGS: raise unknown_name("encoding", encoding, ENCODINGS)
     if encoding == "color" and not space.colors:
         raise ValueError(f"encoding=color needs the colours of the classes: give them in the list of {space.name!r}, such as 'road #804080'")
     table = space.table if table is None else table
-    return LabelCoding(dict(table), id_colors(space, table), dict(space.colors), space.color_coded, encoding, trusted)
+    return LabelCoding(dict(table), id_colors(space, table), dict(space.colors), space.color_coded, encoding, trusted, channel)
 
 # %% ../../nbs/03_data/04_masks.ipynb #3a5c0012
 LABEL_FORMATS = ("PNG", "BMP", "GIF", "TIFF")
@@ -148,6 +150,7 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
     if isinstance(label, (str, Path)):
         name = display_path(label)
         if Path(label).suffix.lower() == ".npy": return _array_to_ids(_npy(Path(label), name), coding, name)
+        if coding.channel is not None: return _channel_of(label, coding.channel)
         with opened_image(label) as picture:
             try: check_storage(picture, name)
             except ValueError as err: problem = err
@@ -159,6 +162,14 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
     else: return _array_to_ids(to_numpy(label), coding, name)
     try: return picture_to_ids(picture, coding)
     except ValueError as err: raise ValueError(f"{name} {err}" if str(err).startswith(("has ", "holds ")) else f"{name}: {err}") from None
+
+def _channel_of(path, channel): # Pillow reads three channels of 16 bits as 8, which ruins ids
+    import cv2
+    with opened_image(path, ("PNG",)): pass
+    bgr = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if bgr is None: raise OSError(f"cannot read {display_path(path)}; is the file complete? Copy or unpack it again")
+    if bgr.dtype != np.uint16 or bgr.ndim != 3: raise ValueError(f"{display_path(path)} has {bgr.dtype} of shape {bgr.shape}, but this data set's labels have three channels of 16 bits")
+    return bgr[..., ::-1][..., channel]
 
 def _npy(path, name): # as labelme exports them, besides pictures
     try: return np.load(path, allow_pickle=False)

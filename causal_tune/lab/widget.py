@@ -19,7 +19,8 @@ from .filters import FILTER_NAMES, make_band
 from .models import FilteredPredictions, InspectedModel, find_label_space, inspect
 from .page import save_page, save_pictures
 from ..research.artifacts import artifact_report, outlier_figure
-from ..research.evidence import concat_evidence, edges_for_grid, evidence_by_layer, skill_curves
+from ..research.evidence import concat_evidence, evidence_by_layer, skill_curves
+from ..research.rings import edges_for_grid
 from ..research.figures import data_uri, information_figure
 from ..research.observation import DomainImages, gather_images, join_observations, observe
 from ..research.statistics import read_results

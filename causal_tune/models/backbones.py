@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
-from ..core.registry import Registry, check_range, check_value, parse_spec, unknown_name
+from ..core.checks import check_range, check_value, unknown_name
+from ..core.registry import Registry, parse_spec
 from ..spectra.dct import grid_to_tokens, tokens_to_grid
 from ..spectra.bands import create_bands
 from ..adapters.base import ADAPTERS, Adapter, create_adapter

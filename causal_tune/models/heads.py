@@ -5,12 +5,13 @@
 # %% ../../nbs/04_models/02_heads.ipynb #f6fb9b4e
 from __future__ import annotations
 from typing import NamedTuple
-from ..core.torchvision import import_torchvision
+from ..core.environment import import_torchvision
 import_torchvision() # before smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
-from ..core.registry import Registry, check_range, parse_spec, short_repr
+from ..core.checks import check_range, short_repr
+from ..core.registry import Registry, parse_spec
 from ..spectra.bands import AllPass, create_bands, split_by_band
 
 # %% auto #0

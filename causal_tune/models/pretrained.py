@@ -11,13 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 import torch
-from ..core.torchvision import import_torchvision
+from ..core.environment import import_torchvision
 import_torchvision() # before timm
 import timm
 from timm.layers import PatchEmbed
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from torch import nn
-from ..core.registry import check_range, check_value, short_repr, unknown_name
+from ..core.checks import check_range, check_value, short_repr, unknown_name
 from .weights import POSITION_GRID, check_position_grid, read_backbone, timm_name
 from ..core.tensors import check_finite, loading_errors
 from ..toyscapes.vit import TOY_VIT_WEIGHTS

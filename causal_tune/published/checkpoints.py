@@ -17,7 +17,8 @@ from timm.layers.activations import QuickGELU
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from ..core.registry import check_range, parse_spec, unknown_name
+from ..core.checks import check_range, unknown_name
+from ..core.registry import parse_spec
 from ..core.files import atomic_write
 from ..core.tensors import check_finite, loading_errors, named_tensors, read_tensors
 from ..data.labels import CITYSCAPES
@@ -40,7 +41,7 @@ import json
 from fnmatch import fnmatch
 from fastcore.basics import patch
 from huggingface_hub import ModelHubMixin, snapshot_download
-from ..core.registry import short_repr
+from ..core.checks import short_repr
 from ..data.labels import LabelSpace, space_from_dict, space_to_dict
 from ..data.images import display_path
 from ..models.pretrained import PRESETS

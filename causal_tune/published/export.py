@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from packaging.version import Version
-from ..core.registry import short_repr, unknown_name
+from ..core.checks import short_repr, unknown_name
 from ..core.files import atomic_write
 from ..data.labels import LabelSpace
 from ..data.images import display_path, to_hw, read_image, sliding_windows

@@ -20,9 +20,8 @@ from .observation import outlier_tokens, median_and_mad
 from ..spectra.dct import dct2, dct_matrix, idct2
 
 # %% auto #0
-__all__ = ['FeatureStatistics', 'feature_statistics', 'outlier_table', 'blank_features', 'blank_table', 'SpikeRetention',
-           'spike_retention', 'filter_table', 'artifact_report', 'compare_artifacts', 'outlier_figure', 'blank_figure',
-           'plant_outliers']
+__all__ = ['outlier_table', 'blank_features', 'spike_retention', 'artifact_report', 'compare_artifacts', 'outlier_figure',
+           'blank_figure']
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #ad81a0fb
 class FilteredNorms(NamedTuple):
@@ -177,6 +176,7 @@ class SpikeRetention(NamedTuple):
     energy: Tensor # (h, w) share of its energy, 0 to 1
     height: Tensor # (h, w) share of its height that stays on its own token
 
+# %% ../../nbs/06_research/04_artifacts.ipynb #57d6c4ez
 def spike_retention(band, # a band or a spec
                h: int, w: int, # the patch grid
 ) -> SpikeRetention:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..core.registry import unknown_name
+from ..core.checks import unknown_name
 from ..models.backbones import progress_bar
 from .statistics import bootstrap_scores, percentile_interval
 from ..spectra.bands import radial_frequency
@@ -19,8 +19,8 @@ from ..training.evaluation import evaluate
 
 # %% auto #0
 __all__ = ['BAND_EDGES', 'WIDE_BAND_EDGES', 'MIN_RING_COEFFICIENTS', 'ring_map', 'edges_for_grid', 'band_table',
-           'subsample_rings', 'ring_energies', 'band_energies', 'band_tokens', 'energy_change', 'layer_spectra',
-           'single_grid_layers', 'remove_band', 'band_removed', 'band_removal']
+           'subsample_rings', 'ring_energies', 'energy_change', 'layer_spectra', 'single_grid_layers', 'band_removed',
+           'band_removal']
 
 # %% ../../nbs/06_research/05_rings.ipynb #rg000007
 BAND_EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
@@ -84,6 +84,7 @@ def ring_energies(spectrum: Tensor, # (b, h*w, c) DCT coefficients
     member = F.one_hot(ring + 1)[..., 1:].flatten(0, 1).to(spectrum)   # -1 belongs to none
     return torch.einsum("b t c, t n -> b n c", spectrum.square(), member / member.sum(0)).double()
 
+# %% ../../nbs/06_research/05_rings.ipynb #6db983bz
 def band_energies(features: Tensor, # (b, c, h, w)
                   edges: Sequence[float] = BAND_EDGES, # see `ring_map`
 ) -> Tensor: # (b, n, c) float64, bands from DC upwards
@@ -162,6 +163,7 @@ def remove_band(x: Tensor, # (b, c, h, w)
     "Features with all coefficients of a band set to zero."
     return idct2(dct2(x) * (ring_map(*x.shape[-2:], edges) != band).to(x))
 
+# %% ../../nbs/06_research/05_rings.ipynb #98259ddz
 def band_removed(segmentor,
                  band: int, # number of a band
                  edges: Sequence[float] = BAND_EDGES, # see `ring_map`

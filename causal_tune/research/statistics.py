@@ -12,16 +12,16 @@ from typing import Mapping, NamedTuple, Sequence
 import numpy as np, pandas as pd
 from scipy.optimize import brentq
 from scipy.special import stdtrit
-from ..core.reproducibility import code_version
-from ..core.registry import check_value, short_repr
+from ..core.environment import code_version
+from ..core.checks import check_value, short_repr
 from ..core.files import atomic_write
 from ..training.evaluation import miou
 
 # %% auto #0
 __all__ = ['check_rows', 'summary', 'mean_over_groups', 'bootstrap_weights', 'percentile_interval', 'BootstrapScores',
-           'bootstrap_scores', 'Interval', 't_interval', 'holm_adjust', 'significant_direction', 'paired_differences',
-           'write_counts', 'parse_counts', 'read_counts', 'mean_over_domains', 'bootstrap_runs', 'write_table',
-           'read_table', 'append_row', 'read_differences', 'read_results']
+           'bootstrap_scores', 'holm_adjust', 'significant_direction', 'paired_differences', 'write_counts',
+           'parse_counts', 'read_counts', 'mean_over_domains', 'bootstrap_runs', 'write_table', 'read_table',
+           'append_row', 'read_results']
 
 # %% ../../nbs/06_research/01_statistics.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results: dict(adapter=, seed=, domain=, miou=)
@@ -66,7 +66,8 @@ def mean_over_groups(rows: list[dict], # results with their `iou`
     runs = {}
     for row in rows: runs.setdefault((row["adapter"], row["seed"], group_of.get(row["domain"], row["domain"])), []).append(row)
     return [dict(adapter=adapter, seed=seed, domain=domain, miou=float(np.mean([r["miou"] for r in same])),
-                 iou=pd.DataFrame([r["iou"] for r in same]).mean().to_dict()) for (adapter, seed, domain), same in runs.items()]
+                 iou=pd.DataFrame([r["iou"] for r in same]).mean().to_dict()) | {k: same[0][k] for k in ("protocol",) if k in same[0]}
+            for (adapter, seed, domain), same in runs.items()]
 
 # %% ../../nbs/06_research/01_statistics.ipynb #c0e2eac3
 def bootstrap_weights(n: int, # items to draw from
@@ -291,6 +292,7 @@ def read_differences(path # of quality_EXPERIMENT_differences.csv
         raise ValueError(f"{path} is damaged: {(~good).sum()} of its {len(table)} lines lack a name or a number; copy or write it again.")
     return table.assign(**numbers, **names)
 
+# %% ../../nbs/06_research/01_statistics.ipynb #5be0c1dz
 def read_results(folder # of `causal-tune bench-quality`, or its --tables
 ) -> dict[str, pd.DataFrame]: # experiment -> its differences
     "Read every quality_EXPERIMENT_differences.csv of a folder. Raises ValueError where there is none."

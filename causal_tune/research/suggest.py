@@ -24,7 +24,7 @@ from .rings import BAND_EDGES, WIDE_BAND_EDGES, ring_map
 from .statistics import percentile_interval
 
 # %% auto #0
-__all__ = ['stand_ins', 'corruption_stand_ins', 'perturb', 'BandSuggestion', 'suggest_band']
+__all__ = ['stand_ins', 'corruption_stand_ins', 'suggest_band']
 
 # %% ../../nbs/06_research/09_suggest.ipynb #83f38a3c
 def stand_ins() -> dict[str, Callable]: # name -> function of an image (3, H, W) uint8
@@ -49,6 +49,7 @@ def corruption_stand_ins(severity: int = 3, # 1 to 5
         return torch.from_numpy(rearrange(changed, "h w c -> c h w").copy())
     return {name: partial(corrupted, name) for name in CORRUPTIONS if name not in without}
 
+# %% ../../nbs/06_research/09_suggest.ipynb #83f38a3z
 def perturb(data: DomainImages, # of one source domain
             changes: Mapping[str, Callable], # name -> function of an image (3, H, W) uint8
             seed: int = 0, # of torch's generator, which the changes draw from; its state is restored
@@ -120,6 +121,7 @@ class BandSuggestion(NamedTuple):
     evidence: dict[str, Evidence] # what it was taken from, by input of the probes
     def __str__(self): return self.spec
 
+# %% ../../nbs/06_research/09_suggest.ipynb #82fea07z
 def suggest_band(model, # a backbone or a segmentor
                  data, # data set of the source domain, with labels, at the size the model sees
                  changes: Mapping[str, Callable] | None = None, # stand-ins for unseen domains; default: `stand_ins()`

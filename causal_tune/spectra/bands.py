@@ -8,21 +8,22 @@ import math
 from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
-from ..core.registry import Registry, check_range, check_value, parse_spec
-from .dct import dct2, is_exporting, idct2, cached_unless_exporting
+from ..core.checks import check_range, check_value
+from ..core.registry import Registry, parse_spec
+from .dct import cached_unless_exporting, dct2, idct2, is_exporting
 
 # %% auto #0
-__all__ = ['BANDS', 'CONTROL_FILTERS', 'radial_frequency', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand',
-           'IdealBand', 'AllPass', 'ButterworthBand', 'LearnableBand', 'FlatFilter', 'ShuffledFilter', 'RandomFilter',
-           'NotchFilter', 'create_band', 'create_bands', 'gain_like', 'support', 'split_by_band']
+__all__ = ['BANDS', 'radial_frequency', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand',
+           'AllPass', 'ButterworthBand', 'LearnableBand', 'create_band', 'create_bands', 'gain_like', 'split_by_band',
+           'support']
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #f6e0af88
 def radial_frequency(h: int, w: int, # the patch grid
-           device=None, # where to make it
+                     device=None, # where to make it
 ) -> Tensor: # (h, w), 0 at DC, up to (not including) sqrt 2
     "Normalised radial frequency r = sqrt((k/h)^2 + (l/w)^2) of every DCT coefficient."
-    u = torch.arange(h, device=device) / h
-    v = torch.arange(w, device=device) / w
+    u = torch.arange(h, device=device, dtype=torch.float32) / h
+    v = torch.arange(w, device=device, dtype=torch.float32) / w
     if is_exporting(): return torch.sqrt(u.double()[:, None] ** 2 + v.double() ** 2).float()  # ONNX has no hypot
     return torch.hypot(u[:, None], v[None])
 
@@ -44,13 +45,12 @@ class RadialBand:
         "Where the band begins and ends."
         return self.low, self.high
 
-# %% ../../nbs/01_spectra/02_bands.ipynb #9ccda7ed
 @BANDS.register("dog")
 @dataclass(frozen=True)
 class DifferenceOfGaussians(RadialBand):
-    "Band-pass of Causal-Tune's equation: exp(-r^2/(2 high^2)) - exp(-r^2/(2 low^2)); ValueError unless 0 < low < high."
-    low: float = .2   # R_L: width of the Gaussian that is taken away
-    high: float = .7  # R_H: width of the Gaussian it is taken from
+    "Band-pass of Causal-Tune's equation: exp(-r^2/(2 high^2)) - exp(-r^2/(2 low^2)). Raises ValueError unless 0 < low < high."
+    low: float = .2   # R_L: width of the Gaussian that is subtracted
+    high: float = .7  # R_H: width of the Gaussian it is subtracted from
 
     def __post_init__(self):
         _check_cutoffs(self.low, self.high)
@@ -63,7 +63,7 @@ class DifferenceOfGaussians(RadialBand):
 @BANDS.register("gaussian")
 @dataclass(frozen=True)
 class GaussianBand(RadialBand):
-    "Band-pass of Causal-Tune's figure: exp(-(r - center)^2 / (2 width^2)); ValueError unless width > 0."
+    "Band-pass of Causal-Tune's figure: exp(-(r - center)^2 / (2 width^2)). Raises ValueError unless width > 0."
     center: float = .5  # radius of the peak
     width: float = .1   # standard deviation of the bell
 
@@ -85,7 +85,6 @@ class PiecewiseBand:
     "Gain 1 - mask of the published Causal-Tune code (`low`, `high` are its v1, v2 as shares of the shorter side)."
     low: float = .1   # end of the ramp that suppresses the lows
     high: float = .7  # start of the ramp that suppresses the highs
-
 
     @property
     def cutoffs(self): return self.low, self.high
@@ -114,7 +113,7 @@ class IdealBand(RadialBand):
     def __post_init__(self): _check_cutoffs(self.low, self.high)
 
     @property
-    def end(self) -> float: return self.high # radius beyond which nothing is kept
+    def end(self) -> float: return self.high # radius beyond which nothing is kept, see `support`
 
     def radial_gain(self, r): return ((r >= self.low) & (r <= self.high)).float()
 
@@ -155,9 +154,9 @@ class LearnableBand(nn.Module):
         _check_cutoffs(low, high)
         check_range("low", low, 1e-6, 2 ** .5)
         check_range("slope", slope, 1e-6, 1e6)
-        gap = torch.tensor(float(high - low))
+        gap = torch.tensor(float(high - low), dtype=torch.float32)
         self.slope = slope
-        self.raw_low = nn.Parameter(torch.logit(torch.tensor(low / 2 ** .5)))
+        self.raw_low = nn.Parameter(torch.logit(torch.tensor(low / 2 ** .5, dtype=torch.float32)))
         self.raw_gap = nn.Parameter(gap + torch.log(-torch.expm1(-gap)))
 
     @property
@@ -173,7 +172,7 @@ class LearnableBand(nn.Module):
     def forward(self, h, w): return self.radial_gain(radial_frequency(h, w, self.raw_low.device))
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #c0ffee21
-CONTROL_FILTERS = Registry("filter to compare with")
+CONTROL_FILTERS = Registry("control filter")
 
 @CONTROL_FILTERS.register("flat")
 @dataclass(frozen=True)
@@ -186,15 +185,14 @@ class FlatFilter(RadialBand):
 
     def radial_gain(self, r): return torch.full_like(r, self.gain)
 
-# %% ../../nbs/01_spectra/02_bands.ipynb #c0ffee23
-def _generator(kind, seed): # of the numbers of a filter
+def _generator(kind, seed): # of random numbers
     if is_exporting(): raise ValueError(f"A {kind} filter is another for each grid, so its model cannot be exported.")
     return torch.Generator().manual_seed(seed)
 
 @CONTROL_FILTERS.register("shuffled")
 @dataclass(frozen=True)
 class ShuffledFilter:
-    "The gains of `DifferenceOfGaussians` in a random order, the same for a seed and a grid. ValueError in an export."
+    "The gains of `DifferenceOfGaussians` in a random order, the same for a seed and a grid. Raises ValueError in an export."
     low: float = .2  # as there
     high: float = .7 # as there
     seed: int = 0    # of the order
@@ -208,11 +206,10 @@ class ShuffledFilter:
         order = torch.randperm(h * w, generator=_generator("shuffled", self.seed))
         return DifferenceOfGaussians(self.low, self.high)(h, w).flatten()[order].reshape(h, w)
 
-# %% ../../nbs/01_spectra/02_bands.ipynb #c0ffee25
 @CONTROL_FILTERS.register("random")
 @dataclass(frozen=True)
 class RandomFilter:
-    "A gain u^power for every coefficient, u uniform in 0..1, the same for a seed and a grid. ValueError in an export."
+    "A gain u^power for every coefficient, u uniform in 0..1, the same for a seed and a grid. Raises ValueError in an export."
     power: float = 1. # 0: nothing is removed; the higher, the more
     seed: int = 0     # of the gains
     cutoffs = ()
@@ -221,35 +218,34 @@ class RandomFilter:
         check_range("power", self.power, 0., 1e6)
         check_range("seed", self.seed, 0, 2 ** 32 - 1)
 
-    def __call__(self, h, w): return torch.rand(h, w, generator=_generator("random", self.seed)) ** self.power
+    def __call__(self, h, w):
+        return torch.rand(h, w, generator=_generator("random", self.seed), dtype=torch.float32) ** self.power
 
-# %% ../../nbs/01_spectra/02_bands.ipynb #c0ffee27
 @CONTROL_FILTERS.register("notch")
 @dataclass(frozen=True)
 class NotchFilter(GaussianBand):
-    "All but a bell: 1 - exp(-(r - center)^2 / (2 width^2)); ValueError unless width > 0."
+    "All but a bell: 1 - exp(-(r - center)^2 / (2 width^2)). Raises ValueError unless width > 0."
     def radial_gain(self, r): return 1 - super().radial_gain(r)
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #fd3044cf
-def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, which is handed back; None: "none"
+def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, which is returned as it is; None: "none"
 ):
-    "The band that a spec names, or the filter to compare with; ValueError for an unknown name or option."
+    "The band, or the control filter, that a spec names. Raises ValueError for an unknown name or option."
     if callable(spec): return spec
     if spec is None: spec = "none" # as band=none in the spec of an adapter is read
     name, _ = parse_spec(check_value("band", spec, "str", "dog:low=.2"))
     return (CONTROL_FILTERS if name in CONTROL_FILTERS else BANDS).create(spec)
 
-# %% ../../nbs/01_spectra/02_bands.ipynb #c0ffee2a
-def create_bands(spec, # of a band, or one spec for each place with spaces between; or a band
-              places: int, # how many
+def create_bands(spec, # one spec, or one for each place with spaces between; or a band
+                 places: int, # how many
 ) -> list: # of as many bands
-    "A band for each place. ValueError where there are neither one nor as many specs, and as `create_band`."
+    "A band for each place. Raises ValueError where there are neither one nor as many specs, and as `create_band`."
     specs = spec.split() if isinstance(spec, str) else [spec]
     if len(specs) not in (1, places):
         raise ValueError(f"band={spec!r} holds {len(specs)} filters for {places} places; give one, or one for each.")
     return [create_band(one) for one in (specs * places)[:places]]
 
-# %% ../../nbs/01_spectra/02_bands.ipynb #ea364534
+# %% ../../nbs/01_spectra/02_bands.ipynb #0f0a6f67
 def gain_like(band, # any band, or any function (h, w) -> gain
               h: int, w: int, # the patch grid
               like: Tensor, # features
@@ -263,19 +259,18 @@ def gain_like(band, # any band, or any function (h, w) -> gain
 def _fixed_gain(band, h, w, device, dtype):
     with torch.inference_mode(False): return band(h, w).to(device, dtype)
 
+def split_by_band(x: Tensor, # (..., h, w) features on their grid
+                  band, # any band, its spec, or a function (h, w) -> gain
+) -> tuple[Tensor, Tensor]: # kept, removed, both like x
+    "Features inside and outside a band: kept = iDCT2(gain * DCT2(x)), removed = x - kept."
+    kept = idct2(dct2(x) * gain_like(create_band(band), *x.shape[-2:], x))
+    return kept, x - kept
+
 # %% ../../nbs/01_spectra/02_bands.ipynb #7f089a59
 def support(band, # any band, or any function (h, w) -> gain
-          h: int, w: int, # the patch grid
+            h: int, w: int, # the patch grid
 ) -> tuple[int, int]: # (k, l), from (1, 1) to (h, w)
     "The first rows and columns of the spectrum, beyond which a band keeps nothing: those up to its `end`, if it has one."
     end = getattr(band, "end", None)
     if end is None or is_exporting(): return h, w
     return tuple(min(side, math.floor(end * side + 1e-3) + 1) for side in (h, w)) # a little more, as radii are rounded
-
-# %% ../../nbs/01_spectra/02_bands.ipynb #0f0a6f67
-def split_by_band(x: Tensor, # (..., h, w) features on their grid
-          band, # any band, its spec, or a function (h, w) -> gain
-) -> tuple[Tensor, Tensor]: # kept, removed, both like x
-    "Features inside and outside a band: kept = iDCT2(gain * DCT2(x)), removed = x - kept."
-    kept = idct2(dct2(x) * gain_like(create_band(band), *x.shape[-2:], x))
-    return kept, x - kept

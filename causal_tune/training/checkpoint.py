@@ -4,7 +4,6 @@
 
 # %% ../../nbs/05_training/07_checkpoint.ipynb #f6d6392b
 from __future__ import annotations
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 import torch
@@ -22,8 +21,7 @@ from .recipe import Recipe, changed_fields, recipe_from_dict, recipe_to_dict
 
 # %% auto #0
 __all__ = ['save_checkpoint', 'DamagedFileError', 'read_run_file', 'checkpoint_path', 'read_checkpoint', 'saved_label_space',
-           'segmentor_from_saved', 'load_checkpoint', 'check_same_run', 'load_finished', 'save_resume', 'state_matches',
-           'load_resume', 'read_or_quarantine']
+           'segmentor_from_saved', 'load_checkpoint', 'check_same_run']
 
 # %% ../../nbs/05_training/07_checkpoint.ipynb #4a41b9d2
 def save_checkpoint(path, # file to write
@@ -114,21 +112,21 @@ def check_same_run(path: Path, # of the file
                    processes: int = 1, # of the run that wrote it
 ) -> None:
     "Raise ValueError if a file belongs to a run with other weights."
-    if processes != rank_and_world_size()[1]:
-        raise ValueError(f"{path} belongs to a run of {processes} processes, and this one has {rank_and_world_size()[1]}: start as many, use another "
-                         "folder, or remove the file to start again.")
+    world_size = rank_and_world_size()[1]
     changed = changed_fields(old, recipe, ["weights"])
-    if changed:
-        raise ValueError(f"{path} belongs to a run with other values of {', '.join(changed)}; "
-                         "use another folder, or remove the file to start again.")
+    if processes != world_size: what = f"of {processes} processes, and this one has {world_size}: start as many,"
+    elif changed: what = f"with other values of {', '.join(changed)};"
+    else: return
+    raise ValueError(f"{path} belongs to a run {what} use another folder, or remove the file to start again.")
 
+# %% ../../nbs/05_training/07_checkpoint.ipynb #2bdab124
 def load_finished(path: Path, # of a checkpoint
                   recipe: Recipe, # the one that is asked for
                   **options) -> Segmentor:
     "The segmentor of a finished run. Raises ValueError if it was another run, DamagedFileError if the file is damaged."
     saved = read_checkpoint(path)
     check_same_run(path, saved["recipe"], recipe, saved.get("processes", 1))
-    segmentor, _, _ = load_checkpoint(path, **options)
+    segmentor = segmentor_from_saved(saved, path, **options)
     segmentor.recipe = recipe # its targets may differ
     path.with_name("resume.pt").unlink(missing_ok=True) # left if the run was killed at its very end
     if rank_and_world_size()[0] == 0: print(f"{path} is finished; nothing to train.")
@@ -144,19 +142,17 @@ def save_resume(path: Path, # resume.pt
                  scaler=scaler.state_dict() if scaler else {}, average={k: v.cpu() for k, v in ema.values.items()})
     with atomic_write(path) as temporary: torch.save(state | segmentor.trained_state(), temporary)
 
-def state_matches(state: dict, # of resume.pt
-                  segmentor: Segmentor, optimizer, ema: EMA) -> bool:
-    "Whether a state has the tensors of this segmentor, its optimiser and its average, by names and shapes."
-    def shapes(tensors): return {name: (x.shape, x.dtype) for name, x in tensors.items()}
-    trained = segmentor.trained_state()
-    saved = state["optimizer"]
+def check_state(state: dict, # of resume.pt
+                segmentor: Segmentor, optimizer, ema: EMA) -> None:
+    "Raise an error if a state has other tensors than this segmentor, its optimiser and its average, or numbers that are not finite."
+    segmentor.check_trained(state)
+    check_finite(state.get("average", {}), "The average")
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    groups = [group["params"] for group in optimizer.state_dict()["param_groups"]]
-    averaged = ema.parameters if ema.begun(state["iteration"]) else {}
-    return (shapes(state.get("average", {})) == shapes(averaged) and all(shapes(state[part]) == shapes(trained[part]) for part in trained)
-            and [group["params"] for group in saved["param_groups"]] == groups
-            and all(s["exp_avg"].shape == s["exp_avg_sq"].shape == params[i].shape and s["step"].shape == ()
-                    for i, s in saved["state"].items()))
+    saved = state["optimizer"]["state"]
+    averaged = {name: p.shape for name, p in ema.parameters.items()} if ema.begun(state["iteration"]) else {}
+    if not (0 <= state["iteration"] and {name: x.shape for name, x in state.get("average", {}).items()} == averaged
+            and all(s["exp_avg"].shape == s["exp_avg_sq"].shape == params[i].shape and s["step"].shape == () for i, s in saved.items())):
+        raise ValueError("other shapes")
 
 def load_resume(path: Path, # resume.pt
                 segmentor: Segmentor, # gets its weights
@@ -170,13 +166,9 @@ def load_resume(path: Path, # resume.pt
     state = read_run_file(path, "the state of a run", "remove it to start again")
     if not isinstance(state.get("recipe"), dict): raise DamagedFileError(f"{path} holds no recipe; remove it to start again.")
     check_same_run(path, state["recipe"], recipe, state.get("processes", 1))
-    fits = False
-    with suppress(LookupError, TypeError, AttributeError, RuntimeError, ValueError): # ValueError: not finite
-        if 0 <= state["iteration"] <= recipe.iterations and state_matches(state, segmentor, optimizer, ema):
-            segmentor.check_trained(state)
-            check_finite(state.get("average", {}), "The average")
-            fits = True
-    if not fits: raise DamagedFileError(f"{path} holds other tensors than this model, or numbers that are not finite; remove it to start again.")
+    try: check_state(state, segmentor, optimizer, ema)
+    except Exception as error: # a state may hold anything
+        raise DamagedFileError(f"{path} holds other tensors than this model, or numbers that are not finite; remove it to start again.") from error
     segmentor.load_trained(state)
     groups = optimizer.state_dict()["param_groups"] # their values follow from the recipe
     optimizer.load_state_dict(dict(state=state["optimizer"]["state"], param_groups=groups))
@@ -193,6 +185,5 @@ def read_or_quarantine(accelerator, # from `make_accelerator`
     try: return read(path)
     except DamagedFileError as why:
         accelerator.wait_for_everyone() # until all processes have read it
-        reason = str(why).removeprefix(f"{path} ").partition(";")[0]
-        if accelerator.is_main_process: quarantine(path, reason)
+        if accelerator.is_main_process: quarantine(path, str(why).removeprefix(f"{path} ").partition(";")[0])
     return None

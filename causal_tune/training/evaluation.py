@@ -11,15 +11,13 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from ..models.backbones import progress_bar
-from ..models.segmentor import Segmentor, eval_view, labels_from_scores, non_finite_error
+from ..models.segmentor import Segmentor, eval_view, labels_from_scores
 from .distributed import gather_from_all, rank_and_world_size
 from .recipe import check_precision
 from .stream import init_worker, next_batches, shutdown_workers
 
 # %% auto #0
-__all__ = ['SYNC_EVERY', 'confusion', 'iou', 'miou', 'accuracy', 'logits_at', 'predict_labels', 'group_by_size', 'check_classes',
-           'count_values', 'count_pixels', 'read_counts', 'count_batch', 'iterate_batches', 'collect_counts',
-           'evaluate', 'result_row']
+__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'predict_labels', 'check_classes', 'evaluate', 'result_row']
 
 # %% ../../nbs/05_training/04_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors
@@ -67,29 +65,18 @@ def accuracy(cm: np.ndarray # (..., k, k)
     return of_pixels, of_classes
 
 # %% ../../nbs/05_training/04_evaluation.ipynb #6dd4ca0c
-def logits_at(segmentor: Segmentor,
-              images: torch.Tensor, # (b, 3, H, W) uint8
-              label_size: tuple, # (h, w)
-              size: tuple | None = None, # (h, w) the model sees; that of the images by default
-              window=None, stride=None, # see `Segmentor.slide`
-              at_once: int = 1, # windows of an image in one forward pass
-) -> torch.Tensor: # (b, k, h, w)
-    "Scores at the size of the labels."
-    logits = segmentor.slide(segmentor.preprocess(images, size), window or None, stride or None, at_once)
-    if logits.shape[-2:] == tuple(label_size): return logits
-    return F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False)
-
-def predict_labels(segmentor: Segmentor, images: torch.Tensor, label_size: tuple, size=None, window=None, stride=None, # as for `logits_at`
+def predict_labels(segmentor: Segmentor,
+                   images: torch.Tensor, # (b, 3, H, W) uint8
+                   label_size: tuple, # (h, w)
+                   size: tuple | None = None, # (h, w) the model sees; that of the images by default
+                   window=None, stride=None, # see `Segmentor.slide`
                    names=(), # of the images, for errors
+                   at_once: int = 1, # windows of an image in one forward pass
 ) -> torch.Tensor: # (b, h, w)
     "Class ids at the size of the labels. Raises FloatingPointError for scores that are not finite."
-    return labels_from_scores(logits_at(segmentor, images, label_size, size, window, stride), names)
-
-def group_by_size(items: list[dict] # of a data set
-) -> list[list[dict]]: # the same, in the same order
-    "Runs of neighbours whose images and labels have one size."
-    def shapes(item): return item["image"].shape, item["label"].shape
-    return [list(group) for _, group in groupby(items, shapes)]
+    logits = segmentor.slide(segmentor.preprocess(images, size), window or None, stride or None, at_once)
+    if logits.shape[-2:] != tuple(label_size): logits = F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False)
+    return labels_from_scores(logits, names)
 
 # %% ../../nbs/05_training/04_evaluation.ipynb #3819ec2c
 def check_classes(segmentor: Segmentor,
@@ -105,86 +92,6 @@ def check_classes(segmentor: Segmentor,
         if mine != other: raise ValueError(f"Class {i} of the segmentor ({own.name}) is {mine!r}, of the labels ({space.name}) {other!r}: "
                                            "give labels of its classes, in its order.")
 
-# %% ../../nbs/05_training/04_evaluation.ipynb #7a0d5dae
-SYNC_EVERY = 50 # batches between two readings of what a device counted
-
-def count_values(numbers: torch.Tensor, # integers from 0 to n - 1
-                 n: int,
-                 may_wait: bool, # for the device, as `bincount` does: it looks for the largest number
-) -> torch.Tensor: # (n,) int64
-    "How often each number occurs."
-    if may_wait: return torch.bincount(numbers, minlength=n)
-    none = torch.zeros(n, dtype=torch.int64, device=numbers.device)
-    return none.scatter_add_(0, numbers.long(), torch.ones_like(numbers, dtype=torch.int64))
-
-def count_pixels(scores: torch.Tensor, # (b, k, h, w)
-                 labels: torch.Tensor, # (b, h, w) integers, on the same device
-) -> torch.Tensor: # (b, k * k + 2) int64: [true, predicted] as rows, pixels without a label, pixels without a class
-    "Count the pixels of each image without waiting for a device."
-    b, k = scores.shape[:2]
-    best, found = scores.max(1)
-    labels = labels.int() # half the bytes
-    cells = torch.where((labels >= 0) & (labels < k), k * labels + found.int(), k * k)
-    cells = torch.where(best.isfinite(), cells, k * k + 1)
-    rows = (k * k + 2) * torch.arange(b, dtype=torch.int32, device=cells.device)
-    counts = count_values((cells.flatten(1) + rows[:, None]).flatten(), b * (k * k + 2), may_wait=cells.device.type == "cpu")
-    return counts.view(b, -1)
-
-def read_counts(counts: list[torch.Tensor], # of some batches
-                names: list[str], # of their images
-) -> np.ndarray: # (n, k, k)
-    "Counts as confusion matrices. Raises FloatingPointError if pixels have no class."
-    counts = torch.cat(counts).cpu().numpy()
-    without = counts[:, -1]
-    if without.any(): raise non_finite_error([name for name, wrong in zip(names, without) if wrong], without.sum(), counts.sum(), "not finite")
-    k = round((counts.shape[1] - 2) ** .5)
-    return counts[:, :-2].reshape(-1, k, k)
-
-def count_batch(segmentor, batch: list[dict], # items of a data set
-                size, window, stride, precision, # see `evaluate`
-                at_once: int = 1, # windows of an image in one forward pass
-) -> torch.Tensor: # (n, k * k + 2), see `count_pixels`; on the model's device
-    "The counts of each image of a batch."
-    device = next(segmentor.parameters()).device
-    counts = []
-    for group in group_by_size(batch):
-        images, labels = (torch.stack([item[key].to(device, non_blocking=True) for item in group]) for key in ("image", "label"))
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            scores = logits_at(segmentor, images, labels.shape[1:], size, window, stride, at_once)
-        counts.append(count_pixels(scores, labels))
-    return torch.cat(counts)
-
-# %% ../../nbs/05_training/04_evaluation.ipynb #c0fe0096
-def iterate_batches(dataset, # from `load_dataset`
-                    batches: list, # of numbers of images
-                    workers: int = 0, # processes that load them
-                    silent: bool = False, # without a progress bar
-): # yields lists of items
-    "The items of a data set, batch by batch. Errors are raised in one line, see `next_batches`."
-    loader = iter(DataLoader(dataset, batch_sampler=batches, collate_fn=list, num_workers=workers,
-                             worker_init_fn=partial(init_worker, os.getpid()), pin_memory=torch.cuda.is_available()))
-    quiet = dict(disable=True) if silent else {} # disable=False would overrule TQDM_DISABLE
-    try:
-        for _ in progress_bar(f"evaluating {dataset.domain}", batches, **quiet): yield next_batches(loader, 1)[0]
-    finally: shutdown_workers(loader)
-
-def collect_counts(batches, # lists of items
-                   count, # (batch) -> its counts
-                   every: int, # batches after which they are read
-) -> list[np.ndarray]: # of each batch (n, k, k)
-    "The confusion matrices of batches. Raises FloatingPointError if pixels have no class."
-    found, waiting = [], []
-    def read():
-        sizes = np.cumsum([len(names) for _, names in waiting])
-        matrices = read_counts([counts for counts, _ in waiting], [name for _, names in waiting for name in names])
-        found.extend(np.split(matrices, sizes[:-1]))
-        waiting.clear()
-    for batch in batches:
-        waiting.append((count(batch), [item["name"] for item in batch]))
-        if len(waiting) == every: read()
-    if waiting: read()
-    return found
-
 # %% ../../nbs/05_training/04_evaluation.ipynb #10906351
 @torch.no_grad()
 def evaluate(segmentor: Segmentor,
@@ -198,18 +105,35 @@ def evaluate(segmentor: Segmentor,
 ) -> np.ndarray: # (n, k, k): one confusion matrix per image, in the order of the data set
     """Confusion matrices of a segmentor on a data set, at the size of the labels. The segmentor keeps its mode.
     Raises ValueError for labels of other classes, FloatingPointError for scores that are not finite."""
-    device = next(segmentor.parameters()).device.type
-    check_precision(precision, device)
+    k = segmentor.num_classes
+    device = next(segmentor.parameters()).device
+    check_precision(precision, device.type)
     check_classes(segmentor, dataset.space)
     model = eval_view(segmentor)
     rank, world_size = rank_and_world_size() if together else (0, 1)
-    images = 1 if window else batch_size # per batch: scores of whole images are large
-    starts = range(0, len(dataset), images)
-    mine = [range(at, min(at + images, len(dataset))) for at in starts[rank::world_size]] # the same batches for any number of processes
-    def count(batch): return count_batch(model, batch, size, window, stride, precision, batch_size)
-    def share(): return collect_counts(iterate_batches(dataset, mine, workers, silent=rank > 0), count, 1 if device == "cpu" else SYNC_EVERY)
-    shares = gather_from_all(share) if together else [share()]
-    return np.concatenate([shares[i % world_size][i // world_size] for i in range(len(starts))])
+    step = 1 if window else batch_size # images per batch: scores of whole images are large
+    batches = [range(at, min(at + step, len(dataset))) for at in range(0, len(dataset), step)] # the same for any number of processes
+    def count(items): # one matrix for each
+        images = torch.stack([item["image"] for item in items]).to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found = predict_labels(model, images, items[0]["label"].shape, size, window, stride, [item["name"] for item in items], batch_size)
+        return [confusion(pred, item["label"], k) for pred, item in zip(found.to(torch.uint8).cpu(), items)]
+    def share(): # matrices of this process's batches
+        mine = batches[rank::world_size]
+        loader = iter(DataLoader(dataset, batch_sampler=mine, collate_fn=list, num_workers=workers,
+                                 worker_init_fn=partial(init_worker, os.getpid()), pin_memory=torch.cuda.is_available()))
+        quiet = dict(disable=True) if rank else {} # disable=False would overrule TQDM_DISABLE
+        matrices = []
+        try:
+            for _ in progress_bar(f"evaluating {dataset.domain}", mine, **quiet):
+                for _, same in groupby(next_batches(loader, 1)[0], lambda item: (item["image"].shape, item["label"].shape)):
+                    matrices += count(list(same)) # neighbours of one size
+        finally: shutdown_workers(loader)
+        return matrices
+    found = np.zeros((len(dataset), k, k), np.int64)
+    for other, matrices in enumerate(gather_from_all(share) if together else [share()]):
+        for i, cm in zip((i for batch in batches[other::world_size] for i in batch), matrices): found[i] = cm
+    return found
 
 # %% ../../nbs/05_training/04_evaluation.ipynb #af439d62
 def result_row(cms: np.ndarray, # (n, k, k)

@@ -8,32 +8,29 @@ import csv, os, sys
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-import numpy as np, pandas as pd
+import pandas as pd
 from torch import nn
 from ..core.files import atomic_write, disk_full_error, is_disk_full
 from ..spectra.bands import LearnableBand
 
 # %% auto #0
-__all__ = ['LOG_COLUMNS', 'read_log', 'learned_cutoffs', 'cutoff_columns', 'read_cutoffs', 'name_full_disk', 'Log']
+__all__ = ['LOG_COLUMNS', 'read_log', 'learned_cutoffs', 'read_cutoffs']
 
 # %% ../../nbs/05_training/08_log.ipynb #1f7518dc
 LOG_COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
 
 def read_log(folder, # of a run
-             report: bool = False, # print how many lines are damaged
 ) -> pd.DataFrame: # one row per iteration, in order, with the `LOG_COLUMNS` and the cut-offs of learnable bands
-    "The log of a run; empty if there is none. Damaged lines are left out."
+    "The log of a run; empty if there is none. Damaged lines are left out, with a note."
     path = Path(folder) / "log.csv"
     content = path.read_bytes() if path.is_file() else b""
-    lines = content[:content.rfind(b"\n") + 1].replace(b"\0", b"").replace(b"\r", b"").splitlines() # without a last line that is cut off
-    head = lines[0].decode(errors="replace").split(",") if lines else []
-    columns = head if head[:2] == ["iteration", "loss"] else [*LOG_COLUMNS]
+    head, *lines = content[:content.rfind(b"\n") + 1].replace(b"\0", b"").splitlines() or [b""] # without a last line that is cut off
+    columns = head.decode(errors="replace").split(",") if head.startswith(b"iteration,loss") else [*LOG_COLUMNS]
     fit = [line for line in lines if line.count(b",") in (len(LOG_COLUMNS) - 1, len(columns) - 1)] # versions without learnable bands wrote fewer
-    table = pd.read_csv(BytesIO(b"\n".join(fit)), names=columns, dtype=str, encoding_errors="replace", quoting=csv.QUOTE_NONE) if fit else pd.DataFrame(columns=columns)
+    table = pd.read_csv(BytesIO(b"\n".join([b",".join(map(str.encode, columns)), *fit])), dtype=str, encoding_errors="replace", quoting=csv.QUOTE_NONE)
     numbers = table.apply(pd.to_numeric, errors="coerce")
     good = numbers.iteration.ge(0) & numbers.iteration.mod(1).eq(0) & numbers.loss.notna() & (numbers.isna() == table.isna()).all(axis=1)
-    damaged = sum(line != lines[0] for line in lines) - good.sum()
-    if report and damaged: print(f"{path}: {damaged} damaged lines are left out.", file=sys.stderr)
+    if good.sum() < len(lines): print(f"{path}: {len(lines) - good.sum()} damaged lines are left out.", file=sys.stderr)
     rows = numbers[good].drop_duplicates("iteration", keep="last").sort_values("iteration", ignore_index=True)
     return rows.astype({"iteration": int})
 
@@ -42,54 +39,44 @@ def learned_cutoffs(model: nn.Module) -> dict[str, tuple[float, float]]: # name 
     "The cut-offs of the learnable bands in a model; empty if there are none."
     return {name: band.cutoffs for name, band in model.named_modules() if isinstance(band, LearnableBand)}
 
-def cutoff_columns(model: nn.Module) -> dict[str, float]: # column of the log -> radius
-    "The same, one entry for each cut-off."
-    return {f"{name}.{edge}": r for name, cuts in learned_cutoffs(model).items() for edge, r in zip(("low", "high"), cuts)}
-
 def read_cutoffs(folder # of a run
 ) -> dict[str, list]: # name of a band -> rows of iterations completed, low, high; empty without a log
     "The paths of learnable cut-offs in the log of a run."
     log = read_log(folder)
     paths = {}
-    for name in [column.removesuffix(".low") for column in log.columns if column.endswith(".low")]:
-        edges = log[["iteration", f"{name}.low", f"{name}.high"]].dropna() if f"{name}.high" in log else log[:0]
-        rows = edges[np.isfinite(edges).all(axis=1)]
+    for name in [column.removesuffix(".low") for column in log if column.endswith(".low")]:
+        rows = log[["iteration", f"{name}.low", f"{name}.high"]].dropna()
         paths[name] = [(int(t) + 1, float(low), float(high)) for t, low, high in rows.itertuples(index=False)]
     return paths
 
 # %% ../../nbs/05_training/08_log.ipynb #efbb1fd3
-@contextmanager
-def name_full_disk(path: Path): # of a file that grows
-    "Context manager: an error of a full disk names the file."
-    try: yield
-    except OSError as error:
-        if not is_disk_full(error): raise
-        raise disk_full_error(path) from error
+def cutoff_columns(model: nn.Module) -> dict[str, float]: # column of the log -> radius
+    "The cut-offs of the learnable bands in a model, one entry each."
+    return {f"{name}.{edge}": r for name, cuts in learned_cutoffs(model).items() for edge, r in zip(("low", "high"), cuts)}
 
 class Log:
-    "Numbers of each iteration, as CSV and for TensorBoard."
+    "Numbers of each iteration, as CSV and for TensorBoard. Raises OSError that names the file if the disk is full."
     def __init__(self, folder: Path, # where log.csv is
                  first: int, # the iteration that comes next; later lines are dropped
                  more=()): # columns in addition to `LOG_COLUMNS`
+        from torch.utils.tensorboard import SummaryWriter
         self.path = Path(folder) / "log.csv"
         columns = [*LOG_COLUMNS, *more]
-        kept = read_log(folder, report=True)
+        kept = read_log(folder)
         kept = kept[kept.iteration < first].reindex(columns=columns)
         with atomic_write(self.path) as temporary: kept.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-        with name_full_disk(self.path):
-            from torch.utils.tensorboard import SummaryWriter
-            self.file = self.path.open("a", newline="")
-            self.csv = csv.DictWriter(self.file, columns, lineterminator="\n")
-            self.board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=first)
+        self.file = self.path.open("a", newline="")
+        self.csv = csv.DictWriter(self.file, columns, lineterminator="\n")
+        self.board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=first)
 
     def write(self, iteration: int, **values) -> None:
-        with name_full_disk(self.path):
+        with self._naming_full_disk():
             self.csv.writerow(dict(iteration=iteration, **{k: f"{v:.6g}" for k, v in values.items()}))
             for k, v in values.items(): self.board.add_scalar(k, v, iteration)
 
     def flush(self) -> None:
         "Bring all lines to the disk."
-        with name_full_disk(self.path):
+        with self._naming_full_disk():
             self.file.flush()
             os.fsync(self.file.fileno())
             self.board.flush()
@@ -98,3 +85,8 @@ class Log:
         "Close the files. Lines that were not flushed may be lost on a full disk; the resumed run writes them again."
         for file in (self.file, self.board):
             with suppress(OSError): file.close()
+
+    @contextmanager
+    def _naming_full_disk(self):
+        try: yield
+        except OSError as error: raise disk_full_error(self.path) if is_disk_full(error) else error

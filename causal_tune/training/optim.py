@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from .recipe import Recipe
 
 # %% auto #0
-__all__ = ['NO_DECAY_NAMES', 'NORM_LAYERS', 'LOSS_CHECK_EVERY', 'lr_factor', 'weight_decay_at', 'skips_weight_decay',
-           'parameter_groups', 'loss_check_interval', 'make_optimizer', 'EMA']
+__all__ = ['lr_factor', 'weight_decay_at', 'parameter_groups']
 
 # %% ../../nbs/05_training/05_optim.ipynb #ce53a33c
 def lr_factor(t: int, # iteration, from 0
@@ -32,22 +31,23 @@ def weight_decay_at(t: int, # iteration, from 0
     return recipe.decay_end + (recipe.weight_decay - recipe.decay_end) * share
 
 # %% ../../nbs/05_training/05_optim.ipynb #62df1ee0
-NO_DECAY_NAMES = ("learnable_tokens", "scale", "query_embed", "query_feat", "level_embed", "raw_low", "raw_gap",
-                  "pos_embed", "rel_pos", "cls_token", "reg_token", "gamma")
-NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+_NO_DECAY_NAMES = ("learnable_tokens", "scale", "query_embed", "query_feat", "level_embed", "raw_low", "raw_gap",
+                   "pos_embed", "rel_pos", "cls_token", "reg_token", "gamma")
+_NORM_LAYERS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 def skips_weight_decay(name: str # of a parameter, such as "backbone.adapter.scale"
 ) -> bool:
     "Whether a parameter of this name has no weight decay."
     parts = name.split(".")[-2:]
-    return any(part.startswith(NO_DECAY_NAMES) and not part.startswith("level_encoding") for part in parts)
+    return any(part.startswith(_NO_DECAY_NAMES) and not part.startswith("level_encoding") for part in parts)
 
+# %% ../../nbs/05_training/05_optim.ipynb #0c9a2ace
 def parameter_groups(model: nn.Module,
                      weight_decay: float, # of those that decay
                      adapter_lr: float = 1., backbone_lr: float = 1., # multiples of the learning rate
 ) -> list[dict]: # for AdamW; `rate` is the multiple of the learning rate
     "The trained parameters, in groups of one learning rate, with and without weight decay."
-    norms = {id(p) for m in model.modules() if isinstance(m, NORM_LAYERS) for p in m.parameters()}
+    norms = {id(p) for m in model.modules() if isinstance(m, _NORM_LAYERS) for p in m.parameters()}
     rates = {"backbone.adapter.": adapter_lr, "backbone.model.": backbone_lr}
     groups = {(1., False): [], (1., True): []} # of rate, without decay
     for name, p in model.named_parameters():

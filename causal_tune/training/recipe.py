@@ -4,7 +4,7 @@
 
 # %% ../../nbs/05_training/01_recipe.ipynb #aa275579
 from __future__ import annotations
-import json, re
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +14,13 @@ from ..data.corruptions import CORRUPTIONS
 from .protocols import get_protocol
 
 # %% auto #0
-__all__ = ['COUNT_RANGE', 'SIDE_RANGE', 'MAX_STEP_PIXELS', 'RECIPES', 'recipe_field', 'Recipe', 'check_recipe', 'run_name',
-           'check_precision', 'list_recipes', 'get_recipe', 'toy_targets', 'corruption_targets', 'with_size',
+__all__ = ['RECIPES', 'Recipe', 'check_recipe', 'run_name', 'check_precision', 'list_recipes', 'get_recipe', 'corruption_targets',
            'parse_field', 'recipe_to_yaml', 'recipe_from_yaml', 'read_recipe', 'recipe_to_dict', 'nonempty_fields',
            'recipe_from_dict', 'changed_fields']
 
 # %% ../../nbs/05_training/01_recipe.ipynb #58f49bfa
-def recipe_field(default, # of the field
-                 help: str, # one line that says what it is
+def _recipe_field(default, # of the field
+                  help: str, # one line that says what it is
                  within: tuple | None = None, # smallest and largest number, or the allowed words
                  *, group: str, # "data", "model", "training" or "evaluation": where it is displayed
                  decides: str = "weights", # what another value changes: "weights", "scores" alone, or "nothing"
@@ -29,14 +28,14 @@ def recipe_field(default, # of the field
     "A field of a recipe, with the description and the bounds that a command line shows."
     return field(default=default, metadata=dict(help=help, within=within, group=group, decides=decides))
 
-_data = partial(recipe_field, group="data")
-_model = partial(recipe_field, group="model")
-_training = partial(recipe_field, group="training")
-_evaluation = partial(recipe_field, group="evaluation", decides="scores")
+_data = partial(_recipe_field, group="data")
+_model = partial(_recipe_field, group="model")
+_training = partial(_recipe_field, group="training")
+_evaluation = partial(_recipe_field, group="evaluation", decides="scores")
 
-COUNT_RANGE = (1, 10 ** 9) # of iterations
-SIDE_RANGE = (8, 16_384) # of images that a model sees, in pixels
-MAX_STEP_PIXELS = 10 ** 9 # of the images of one step; with their labels each pixel takes 11 bytes
+_COUNT_RANGE = (1, 10 ** 9) # of iterations
+_SIDE_RANGE = (8, 16_384) # of images that a model sees, in pixels
+_MAX_STEP_PIXELS = 10 ** 9 # of the images of one step; with their labels each pixel takes 11 bytes
 
 @dataclass(frozen=True)
 class Recipe:
@@ -50,7 +49,7 @@ class Recipe:
 
     backbone: str = _model("toy_vit", "frozen model: a preset, or timm's name")
     weights: str = _model("", "file of backbone weights, or random; found if empty")
-    img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty", SIDE_RANGE)
+    img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty", _SIDE_RANGE)
     attention: str = _model("sdpa", "attention kernel: sdpa, or xformers (CUDA only)", ("sdpa", "xformers"), decides="nothing")
     head: str = _model("dpt", "segmentation head")
     adapter: str = _model("none", "what is tuned in the backbone")
@@ -68,7 +67,7 @@ class Recipe:
     cat_max_ratio: float = _training(.75, "draw another crop while a class covers this share", (0., 1.))
     color: bool = _training(True, "photometric distortion of training images")
     style: str | None = _training(None, "frequency augmentation of training images: spurious, amplitude")
-    iterations: int = _training(1000, "optimiser steps", COUNT_RANGE)
+    iterations: int = _training(1000, "optimiser steps", _COUNT_RANGE)
     batch_size: int = _training(8, "images per step and process", (1, 65_536))
     accumulate: int = _training(1, "batches per optimiser step", (1, 65_536))
     lr: float = _training(1e-4, "peak learning rate, of the head", (1e-12, 1e3))
@@ -85,11 +84,11 @@ class Recipe:
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
     checkpointing: bool = _training(False, "gradient checkpointing: less memory, more time", decides="nothing")
     compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
-    save_every: int = _training(200, "steps between resumable checkpoints", COUNT_RANGE, decides="nothing")
+    save_every: int = _training(200, "steps between resumable checkpoints", _COUNT_RANGE, decides="nothing")
 
     eval_every: int = _evaluation(0, "steps between validations; 0: never", (0, 10 ** 9), decides="nothing")
-    eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", SIDE_RANGE)
-    window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image", SIDE_RANGE)
+    eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", _SIDE_RANGE)
+    window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image", _SIDE_RANGE)
     stride: tuple[int, ...] = _evaluation((), "step of the window; two thirds if empty", (1, 16_384))
     eval_batch: int = _evaluation(8, "images per forward pass, or windows of one image", (1, 4096), decides="nothing")
     eval_workers: int = _evaluation(0, "processes that load images", (0, 512), decides="nothing")
@@ -123,9 +122,9 @@ def check_recipe(r: Recipe) -> Recipe: # the same
     if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
         raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
     pixels = r.crop[0] * r.crop[1] * r.batch_size * r.accumulate
-    if pixels > MAX_STEP_PIXELS:
+    if pixels > _MAX_STEP_PIXELS:
         raise ValueError(f"crop={r.crop}, batch_size={r.batch_size} and accumulate={r.accumulate} make {pixels:.2g} pixels a step; "
-                         f"give smaller ones, for at most {MAX_STEP_PIXELS:.2g}.")
+                         f"give smaller ones, for at most {_MAX_STEP_PIXELS:.2g}.")
     if r.decay_end is not None and r.decay_end > r.weight_decay: raise ValueError(
         f"decay_end={r.decay_end}: weight decay can only fade, from weight_decay={r.weight_decay}; give at most that.")
     if r.ema_from is not None and r.ema_from >= r.iterations: raise ValueError(
@@ -222,8 +221,8 @@ _few_queries = dict(width=64, num_queries=24, num_heads=4, encoder_layers=1, dec
 _derive("bench_camvid", "bench_camvid_mask2former", head=format_spec("mask2former", _few_queries), targets=_two)
 
 # %% ../../nbs/05_training/01_recipe.ipynb #c35af48c
-def with_size(size: str, # height x width
-          *specs: str) -> tuple[str, ...]: # data sets, seen at that size
+def with_size(size: str, *specs: str) -> tuple[str, ...]: # "HEIGHTxWIDTH"; of data sets
+    "Data sets, as seen at a size."
     return tuple(f"{spec},size={size}" for spec in specs)
 
 _ACDC = [f"acdc:split=val,condition={c}" for c in ("night", "snow", "fog", "rain")]
@@ -288,64 +287,50 @@ def parse_field(name: str, # of a recipe field
 def recipe_to_yaml(r: Recipe, # to be read again by `read_recipe`
 ) -> str:
     "A recipe as YAML, with the fields in groups and what each means."
-    def plain(text): return re.fullmatch(r"[A-Za-z/][\w./=+-]*", text) and text.lower() not in ("on", "off", "yes", "no", "true", "false", "null", "y", "n")
-    def written(value):
-        if isinstance(value, tuple): return f"[{', '.join(map(written, value))}]"
-        if isinstance(value, str): return value if plain(value) else json.dumps(value, ensure_ascii=False)
-        if isinstance(value, float): return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value)) # other readers take 1e-05 for a word
-        return json.dumps(value)
+    import yaml
+    def written(value): # in one line
+        value = list(value) if isinstance(value, tuple) else value
+        return yaml.safe_dump(value, default_flow_style=True, width=10 ** 6, allow_unicode=True).partition("\n...")[0].strip()
     lines, group = [], None
     for f in fields(r):
-        if f.metadata["group"] != group:
-            group = f.metadata["group"]
-            lines += ["", f"# {group}"]
+        if f.metadata["group"] != group: lines += ["", f"# {(group := f.metadata['group'])}"]
         line = f"{f.name}: {written(getattr(r, f.name))}"
         lines.append(line if len(line) > 36 else f"{line:36}  # {f.metadata['help']}")
     return "\n".join(lines[1:]) + "\n"
 
-def recipe_from_yaml(text: str) -> Recipe:
+def recipe_from_yaml(text: str,
+                     name: str = "custom", # of the recipe, if the text gives none
+) -> Recipe:
     "The recipe that a YAML text describes. Raises ValueError that names the line."
     import yaml
     try: root = yaml.compose(text, yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if getattr(error, "problem_mark", None) else ""
-        raise ValueError(f"{line}this is not YAML ({getattr(error, 'problem', None) or short_repr(str(error))}).") from None
-    except RecursionError: raise ValueError("it is nested too deeply for a recipe.") from None
+    except (yaml.YAMLError, RecursionError) as error: raise ValueError(f"this is not YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(root, yaml.MappingNode): raise ValueError("a recipe is a file of lines such as `lr: 1e-4`.")
-    base, values = None, {}
+    values = {}
     for key, node in root.value:
-        name = str(key.value)
+        field_name = str(key.value)
         try:
-            if name in values or name == "base" and base: raise ValueError(f"{short_repr(name)} is given twice; leave one out.")
-            if name == "base": base = RECIPES[str(node.value)]
-            else: values[name] = _from_node(name, node)
+            if field_name in values: raise ValueError(f"{short_repr(field_name)} is given twice; leave one out.")
+            values[field_name] = RECIPES[str(node.value)].name if field_name == "base" else _from_node(field_name, node)
         except ValueError as error: raise ValueError(f"line {key.start_mark.line + 1}: {error}") from None
-    base = base or Recipe()
-    if values.get("backbone", base.backbone) != base.backbone: base = replace(base, weights="") # that file holds another model's
-    return replace(base, **values)
+    values = dict(name=name) | values
+    return get_recipe(values.pop("base"), **values) if "base" in values else Recipe(**values)
 
 def _from_node(name, node): # of one field
     _check_names([name])
     kind = next(f.type for f in fields(Recipe) if f.name == name)
-    items = node.value if isinstance(node.value, list) else [node]
-    if not all(isinstance(getattr(item, "value", None), str) for item in items): raise ValueError(f"{name}: give one value, or a list of values.")
+    several = isinstance(node.value, list) and kind.startswith("tuple")
+    items = [item.value for item in node.value] if several else [node.value]
+    if not all(isinstance(item, str) for item in items): raise ValueError(f"{name}: give one value, or a list of values where the field has several.")
     if kind.endswith("| None") and node.value in ("null", "~", "") and not node.style: return None
-    if items == [node]: return parse_field(name, node.value)
-    if not kind.startswith("tuple"): raise ValueError(f"{name}: give one value, not a list.")
-    if kind == "tuple[str, ...]": return tuple(item.value for item in items)
-    return parse_field(name, " ".join(item.value for item in items))
+    return tuple(items) if several and "str" in kind else parse_field(name, " ".join(items))
 
 def read_recipe(path # of a .yaml file
 ) -> Recipe: # called as the file if it has no name
     "The recipe in a YAML file. Raises FileNotFoundError, or ValueError that names the file and the line."
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"No recipe at {path}; `causal-tune train demo --print-config` prints one to begin with.")
-    if path.stat().st_size > 10 ** 6: raise ValueError(f"{path}: a recipe has less than a megabyte.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        recipe = recipe_from_yaml(text)
-        named = re.search(r"^name *:", text, re.M) or not re.fullmatch(r"[\w+=,()-][\w .+=,()-]{0,79}", path.stem)
-        return recipe if named else replace(recipe, name=path.stem)
+    try: return recipe_from_yaml(path.read_text(encoding="utf-8-sig"), path.stem)
     except ValueError as error: raise ValueError(f"{path}: {error}") from None
 
 # %% ../../nbs/05_training/01_recipe.ipynb #a1d27fc3

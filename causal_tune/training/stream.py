@@ -12,11 +12,11 @@ import numpy as np, torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from ..core.files import exit_with_parent
-from ..core.reproducibility import derive_seed
+from ..core.environment import derive_seed
 from .recipe import Recipe
 
 # %% auto #0
-__all__ = ['Stream', 'Batch', 'collate', 'Positions', 'init_worker', 'shutdown_workers', 'next_batches', 'make_loader']
+__all__ = []
 
 # %% ../../nbs/05_training/03_stream.ipynb #c5b23d62
 class Stream(Dataset):
