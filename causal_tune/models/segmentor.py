@@ -238,7 +238,7 @@ def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `B
     return segmentor
 
 def _is_plain(value): # can be written to a file of JSON
-    if isinstance(value, (list, tuple)): return all(map(_is_plain, value))
+    if type(value) in (list, tuple): return all(map(_is_plain, value)) # a factory of heads is a named tuple
     return value is None or isinstance(value, (str, int, float))
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #144bee84
