@@ -14,7 +14,7 @@ def test_help_and_version_import_no_model():
     code = """if True:
         import sys
         from causal_tune.cli import main
-        from causal_tune.cli.parser import COMMANDS
+        from causal_tune.cli.entry import COMMANDS
         assert main([]) == main(["--version"]) == main(["recipes"]) == 0
         for name in COMMANDS.names(): assert main([name, "--help"]) == 0, name
         assert not {'torch', 'numpy', 'cv2', 'pandas'} & set(sys.modules), list(sys.modules)"""
@@ -122,7 +122,7 @@ def test_wrong_input_is_one_line(weights, tmp_path, monkeypatch, capfd):
 
 def test_options_are_not_abbreviated():
     "`demo --seed 7` is the recipe's seed, not `--seeds 7`."
-    from causal_tune.cli.parser import parse
+    from causal_tune.cli.entry import parse
     args = parse(["demo", "--seed", "7"])
     assert args.changes == dict(seed=7) and args.seeds == 3
 

@@ -12,7 +12,7 @@ from einops import rearrange
 from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from ..core.registry import check_range, check_value
+from ..core.checks import check_range, check_value
 from .base import ADAPTERS, Adapter
 
 # %% auto #0

@@ -15,7 +15,8 @@ from typing import Callable, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
-from ..core.registry import Registry, short_repr, unknown_name
+from ..core.checks import short_repr, unknown_name
+from ..core.registry import Registry
 from .datasets import LAYOUTS, find_root
 from .frames import describe_mismatches, find_files, pair_files, size_mismatches
 from .images import PartialFailure, describe_failure, display_path, failure_report, read_image, warn_once, write_image

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
-from ..core.registry import short_repr, unknown_name
+from ..core.checks import short_repr, unknown_name
 from .images import display_path, open_image, opened_image, to_numpy
 from .labels import LabelSpace, id_colors, remap, unique_ids
 

@@ -372,7 +372,7 @@ VALUES = [*make.FIELDS, *make.SPECS, "demo", "camvid_day2dusk", "toyscapes", "ca
 
 def words(folder):
     "Words of the command line, whose work is cut off where it would begin."
-    from causal_tune.cli import parser as cli
+    from causal_tune.cli import entry as cli
     from causal_tune.compare import demo
     from causal_tune.lab import launch as lab
     from causal_tune.compare import experiments as quality
