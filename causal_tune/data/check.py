@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from tqdm.auto import tqdm
-from ..core.registry import unknown_name
+from ..core.checks import unknown_name
 from .labels import describe_classes
 from .converters import CONVERTERS, RESIZED_NOTE
 from .datasets import LAYOUTS, find_root, parse_dataset_spec, split_sources

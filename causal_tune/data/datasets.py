@@ -12,7 +12,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Callable
 import numpy as np
-from ..core.registry import check_range, parse_spec, short_repr, unknown_name
+from ..core.checks import check_range, short_repr, unknown_name
+from ..core.registry import parse_spec
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, import_imagecorruptions, parse_corruption
 from .frames import CAMVID_SEQUENCES, Layout, cache_decoded, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair, resize_pair
 from .labels import CAMVID, CAMVID_IDS, CITYSCAPES, SYNTHIA_IDS, LabelSpace

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Mapping
 import numpy as np
-from ..core.registry import format_spec, short_repr
+from ..core.checks import short_repr
+from ..core.registry import format_spec
 from .labels import describe_classes, own_space
 from .frames import (Layout, Sample, SegmentationDataset, check_same_size, describe_mismatches, evenly_spaced, find_files, pair_files,
                                      read_pair, size_mismatches)
