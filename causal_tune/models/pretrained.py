@@ -152,7 +152,7 @@ def load_weights(model: nn.Module, # timm model, built at the size asked for
     wrong = {"missing": shapes.keys() - found.keys(), "unknown": found.keys() - shapes.keys(),
              "of another shape": [k for k in shapes.keys() & found.keys() if shapes[k] != found[k]]}
     said = [f"{what} {short_repr(sorted(keys)[:3])} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
-    if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.{_looks_like(given)}")
+    if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.")
     check_finite(_features_only(state), path)
     model.load_state_dict(_features_only(state), strict=False)
 
@@ -171,17 +171,6 @@ def _translated(state, model): # a file's names and positions as this model has 
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if translate: state = translate(state, model)
     return {k: v.float() for k, v in state.items() if k != "mask_token"}
-
-_SIZE_OF = {(384, 12): "s", (768, 12): "b", (1024, 24): "l", (1536, 40): "g"} # width and blocks of a ViT -> its presets' letter
-
-def _looks_like(state): # what weights seem to be of, if it can be said
-    filters = state.get("patch_embed.proj.weight")
-    blocks = {k.split(".")[1] for k in state if k.startswith("blocks.")}
-    if filters is None or filters.dim() != 4 or not blocks: return ""
-    size = _SIZE_OF.get((len(filters), len(blocks)))
-    such = [name for name in PRESETS if size and name.split("_")[1:] == [size]][:3]
-    return (f" It seems to hold a transformer of {len(blocks)} blocks, {len(filters)} wide, with patches of {filters.shape[-1]} pixels"
-            f"{', as ' + ' or '.join(such) + ' may be' if such else ''}.")
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #8aab95d0
 def check_default_dtype() -> None:

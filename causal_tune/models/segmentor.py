@@ -223,7 +223,7 @@ def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `B
     "Backbone, adapter and head by name; see `create_backbone` for weights and what it raises."
     if num_classes == 1: raise ValueError("num_classes=1: give one from 2 to 255; one class and all the rest are 2.")
     check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
-    make_head = head_factory(head, head_band) if isinstance(head, str) else head
+    make_head = head if callable(head) else head_factory(head, head_band)
     given = dict(backbone=backbone, adapter=adapter, head=head, num_classes=num_classes, head_band=head_band, **options)
     if not isinstance(backbone, Backbone):
         seed_weights(seed, 1)
