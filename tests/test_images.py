@@ -210,7 +210,7 @@ VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128, 0, 12
 
 
 def test_an_unknown_palette_is_refused(tmp_path):
-    from causal_tune.data.check import check_data
+    from causal_tune.data.converters import check_data
     label = Image.fromarray(np.zeros((12, 16), np.uint8))
     label.putpalette([7, 7, 7])
     with pytest.raises(ValueError, match=r"0006R0_1.png: its palette gives number 0 the colour \(7, 7, 7\), which is no known one"):
@@ -236,7 +236,7 @@ def io_file(folder, content):
 
 
 def test_one_frame_twice_is_trained_on_once(tmp_path, capsys):
-    from causal_tune.data.check import check_data
+    from causal_tune.data.converters import check_data
     from causal_tune.data.datasets import load_dataset
     label = Image.new("L", (16, 12), 3)
     pair(tmp_path, Image.new("RGB", (16, 12), "red"), label, end=".PNG")
