@@ -305,7 +305,7 @@ def specs(folder):
     from causal_tune.data import corruptions
     from causal_tune.data import datasets
     from causal_tune.models import heads
-    from causal_tune.data import styles
+    from causal_tune.data import augment as styles
     def band(spec):
         made = bands.create_band(spec)
         assert made(3, 4).isfinite().all(), made
