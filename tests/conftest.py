@@ -34,21 +34,26 @@ def missing():
     if find_browser() is None: return "no Chrome or Chromium was found"
 
 
-# Files whose tests take long: processes, kills, whole trainings, wheels. `make check` does not even import them.
-SLOW = {"test_cluster", "test_cli", "test_evidence", "test_export", "test_fuzz", "test_kills", "test_memory", "test_packaging", "test_processes",
-        "test_properties", "test_quality", "test_readme", "test_resume", "test_same"}
+# Tests that take long: processes, kills, whole trainings, wheels. `make check` leaves them out and does not even import these files.
+SLOW_FILES = {f"test_{name}" for name in """cli cluster corruptions evidence export fuzz kills lab memory packaging processes properties
+    published quality readme resume same speed step""".split()}
+SLOW_TESTS = {f"test_{name}" for name in """a_real_lab_listens_to_this_machine_alone_and_asks_for_its_token an_adapter_of_ones_own
+    damaged_files_give_pixels_or_one_clear_line exported_with_open_sizes folders_from_training_to_prediction full_size_on_meta half_the_precision
+    killed_stopped_and_finished names_and_shapes_at_vit_l no_name_is_missing_in_a_fresh_process number_of_masks_is_a_mean_over_processes
+    resume_with_a_style_is_exact scores_that_are_no_numbers_end_predict_eval_and_export small_forward_and_backward
+    trained_resumed_and_loaded""".split()}
 
 
 def pytest_ignore_collect(collection_path, config):
     "Files of slow tests, where those are not asked for."
-    if "not slow" in config.option.markexpr and collection_path.stem in SLOW: return True
+    if "not slow" in config.option.markexpr and collection_path.stem in SLOW_FILES: return True
 
 
 def pytest_collection_modifyitems(items):
     "Marks what is slow; tests marked `browser` are skipped where they cannot run, with the reason."
     reason = missing()
     for item in items:
-        if item.path.stem in SLOW or "cli" in item.fixturenames: item.add_marker("slow")
+        if item.path.stem in SLOW_FILES or item.function.__name__ in SLOW_TESTS or "cli" in item.fixturenames: item.add_marker("slow")
         if reason and item.get_closest_marker("browser"): item.add_marker(pytest.mark.skip(reason=reason))
 
 

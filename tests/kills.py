@@ -81,7 +81,6 @@ def shrink_benchmark() -> None:
     quality.EXPERIMENTS["toyscapes"] = quality.Experiment(recipe, "clear", (recipe.train, recipe.validate), ("none", "causal_tune zero"),
                                                           {"weathers": ["fog", "snow"]})
     quality.HEAD_LRS, quality.LR_MULTIPLES, quality.SEARCH_SEEDS = (1e-3,), (1.,), (101,)
-    quality.estimate_hours = lambda *_: 0.
     quality.suggest_band = lambda frozen, data, block: Found(table=pd.DataFrame([dict(outer=.5, score=.25)]))
     quality.measure_costs = lambda recipe, compared, *_: pd.DataFrame([dict(adapter=label, step=1.) for label in compared])
 
@@ -91,7 +90,7 @@ def load_everything() -> None:
     import cv2, torch
     import accelerate, torch.utils.tensorboard  # noqa: F401
     from causal_tune.compare import grid as benchmark
-    from causal_tune.cli import entry, predict, tools  # noqa: F401
+    from causal_tune.cli import predict, tools  # noqa: F401
     from causal_tune.compare import demo, experiments  # noqa: F401
     from causal_tune.data import converters, datasets  # noqa: F401
     from causal_tune.lab import page, widget  # noqa: F401

@@ -42,7 +42,7 @@ def test_nothing_in_a_file_is_run_or_imported(tmp_path, monkeypatch, zipped, pro
                    optimizer=dict(state={0: torch.ones(1)}), more=[Runs(exec, "raise SystemExit"), trap.Config])
     torch.save(content, tmp_path / "a.pth", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     del sys.modules["trap"]
-    found = C.read_file(tmp_path / "a.pth")
+    found = C.read_tensors(tmp_path / "a.pth", pickle_module=C._restricted)
     assert not trace.exists() and "trap" not in sys.modules
     assert found["state_dict"]["w"].tolist() == [0, 1, 2] and found["state_dict"]["p"].dtype == torch.bfloat16
     assert found["meta"]["epoch"] == 3 and found["meta"]["seen"] == {"a", "b"}
@@ -93,9 +93,8 @@ def facebook(registers=0, gated=False, c=48, depth=2):
     return {k: torch.randn(v) * .2 for k, v in shapes.items()}
 
 
-@pytest.mark.parametrize("preset, registers, gated",
-                         [("dinov2_s", 0, False), ("dinov2_s_reg", 4, False), ("dinov2_g", 0, True)])
-@pytest.mark.parametrize("size", [(64, 64), (64, 128), (256, 1024)])
+@pytest.mark.parametrize("preset, registers, gated, size", [("dinov2_s", 0, False, (256, 1024)), ("dinov2_s_reg", 4, False, (64, 128)),
+                                                            ("dinov2_g", 0, True, (64, 64))])
 def test_all_formats_give_the_same_model(tmp_path, preset, registers, gated, size):
     state = facebook(registers, gated)
     torch.save(state, tmp_path / "facebook.pth")
@@ -125,9 +124,18 @@ def test_all_formats_give_the_same_model(tmp_path, preset, registers, gated, siz
         assert torch.equal(answer(name, fit), bicubic), name
 
 
-def test_a_table_for_an_oblong_of_1024_patches_is_not_taken_for_a_square():
-    table = {"pos_embed": torch.randn(1, 1 + 16 * 64, 8)}
-    assert torch.equal(C.fit_to_grid(table, (16, 64), (16, 16))["pos_embed"], table["pos_embed"])
+def test_a_table_of_another_grid_with_as_many_positions_is_refused(tmp_path):
+    "A backbone converted for 256 x 1024 pixels has as many positions as one for 512 x 512 or 1024 x 256."
+    torch.save(facebook(), tmp_path / "original.pth")
+    C.convert_backbone(tmp_path / "original.pth", tmp_path / "oblong.pth", 256, 1024)
+    oblong = dict(embed_dim=48, depth=2, num_heads=3)
+    load_weights(create_model("dinov2_s", img_size=(256, 1024), pretrained=False, **oblong), tmp_path / "oblong.pth")
+    for size in ((1024, 256), (512, 512)):
+        with pytest.raises(ValueError, match=f"converted for 16 x 64 patches, not {size[0] // 16} x {size[1] // 16}"):
+            load_weights(create_model("dinov2_s", img_size=size, pretrained=False, **oblong), tmp_path / "oblong.pth")
+    old = {k: v for k, v in torch.load(tmp_path / "oblong.pth").items() if k != C.POSITION_GRID}  # as version 0.1 wrote it
+    with pytest.raises(ValueError, match="does not say which"): C.fit_to_grid(C.to_timm_names(old), (16, 64), (16, 16))
+    with pytest.raises(ValueError, match="converted before"): C.convert_backbone(tmp_path / "oblong.pth", tmp_path / "twice.pth", 512, 512)
 
 
 def test_names_and_shapes_at_vit_l():
@@ -182,9 +190,9 @@ def test_recorded_segmentor(tmp_path):
     with torch.no_grad():
         scores, slid = segmentor(case["input"]), segmentor.slide(case["slide"]["input"], 128, 85)
         features, queries = segmentor.features(case["input"])
-        answers = segmentor.head.answers(features, queries)
+        predictions = zip(*(x.unbind(1) for x in segmentor.head.predictions(features, queries)))
     assert max(map(apart, features, case["features_raw"])) < 1e-4 and apart(queries, case["querys"]) < 1e-4
-    for (classes, masks), c, m in zip(answers, case["cls_pred_list"], case["mask_pred_list"]):
+    for (classes, masks), c, m in zip(predictions, case["cls_pred_list"], case["mask_pred_list"]):
         assert apart(classes[:len(c)], c) < 1e-4 and apart(masks[:len(m)], m) < 1e-3
     assert apart(scores[0], case["seg_logits_img0"]) < 1e-4
     assert apart(scores[..., ::2, ::2], case["seg_logits_stride2"]) < 1e-4
@@ -306,8 +314,8 @@ def test_rein_on_eva_02(tmp_path):
     torch.save(dict(model=eva), tmp_path / "eva02_L_pt_m38m_p14.pt")
     C.convert_backbone(tmp_path / "eva02_L_pt_m38m_p14.pt", tmp_path / "eva02_L_converted.pth", 64, 64)
     converted = torch.load(tmp_path / "eva02_L_converted.pth")
-    assert set(converted) == set(eva) and converted["pos_embed"].shape == (1, 17, 16)
-    x, vit = torch.randn(2, 3, 64, 64), C.to_timm_names(converted)
+    assert set(converted) == set(eva) | {C.POSITION_GRID} and converted["pos_embed"].shape == (1, 17, 16)
+    x, vit = torch.randn(2, 3, 64, 64), C.fit_to_grid(C.to_timm_names(converted), (4, 4), (16, 16))
     plain = create_backbone(C.published_vit(vit, 2, 64), out_layers=(0, 1))
     plain.model.load_state_dict(vit)
     for ours, theirs in zip(plain(x), eva_by_hand(converted, x)): assert torch.allclose(ours, theirs, atol=1e-4)
@@ -397,7 +405,7 @@ def test_soma(tmp_path):
             place = f"blocks.1.{name}".replace("qkv", which or "qkv")
             tuned |= {f"{place}.lora_A.weight": a, f"{place}.lora_B.weight": b}
     biases = {k: torch.randn_like(v) for k, v in C.split_qkv(C.to_timm_names(state)).items() if k.endswith(".bias")}
-    lora.model.load_state_dict(vit | C.fuse_qkv(biases))
+    lora.model.load_state_dict(vit | C.stack_qkv(biases))
     extracted = {f"backbone.model.{k}": v for k, v in (tuned | biases | {"mask_token": torch.zeros(1, 48)}).items()} | C.published_state(reference)
     raw = {f"module.{k}": torch.randn_like(v) for k, v in extracted.items()}
     torch.save(dict(state_dict=extracted, ema_state_dict=raw | {"steps": torch.tensor(9)}), tmp_path / "soma_best.pth")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from causal_tune.compare import experiments as quality
 from causal_tune.compare.experiments import Experiment, bench_quality
-from causal_tune.training.recipe import to_dict
+from causal_tune.training.recipe import recipe_to_dict
 
 toy = lambda domain, split, n: f"toyscapes:domain={domain},split={split},n={n}"
 recipe = replace(quality.EXPERIMENTS["toyscapes"].recipe, train=toy("clear", "train", 4), validate=toy("clear", "val", 2), head="linear",
@@ -22,12 +22,12 @@ recipe = replace(quality.EXPERIMENTS["toyscapes"].recipe, train=toy("clear", "tr
                  eval_size=(48, 64), save_every=5)
 quality.EXPERIMENTS["toyscapes"] = Experiment(recipe, "clear", (recipe.train, recipe.validate), ("none", "causal_tune zero"),
                                               {"weathers": ["fog", "snow"]})
-quality.RATES, quality.MULTIPLES, quality.SEARCH_SEEDS = (1e-3,), (1.,), (101,)
+quality.HEAD_LRS, quality.LR_MULTIPLES, quality.SEARCH_SEEDS = (1e-3,), (1.,), (101,)
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     (out / "toyscapes").mkdir(parents=True, exist_ok=True)
-    (out / "toyscapes" / "band.json").write_text(json.dumps(dict(band="ideal:low=0.001,high=0.55", recipe=to_dict(recipe))))
+    (out / "toyscapes" / "band.json").write_text(json.dumps(dict(band="ideal:low=0.001,high=0.55", recipe=recipe_to_dict(recipe))))
     bench_quality(["toyscapes"], out, seeds=(1, 2), jobs=int(sys.argv[2]), only=["causal_tune zero"], tables=out / "tables")
 """
 ENV = {k: v for k, v in os.environ.items() if not k.startswith("TQDM")} | dict(OMP_NUM_THREADS="1")
@@ -79,12 +79,12 @@ def test_stopped_and_started_again(script, tmp_path):
 ENDLESS = """
 import sys
 from dataclasses import replace
-from causal_tune.compare import grid, run_grid
+from causal_tune.compare.grid import make_grid, run_grid
 from causal_tune.compare.experiments import EXPERIMENTS
 
 recipe = replace(EXPERIMENTS["toyscapes"].recipe, train="toyscapes:domain=clear,split=train,n=4", targets=(), validate="", head="linear",
                  crop=(32, 48), iterations=10 ** 6, batch_size=2, save_every=10 ** 6)
-if __name__ == "__main__": run_grid(grid(recipe, {"none": {}}, (1, 2)), sys.argv[1], jobs=2)
+if __name__ == "__main__": run_grid(make_grid(recipe, {"none": {}}, (1, 2)), sys.argv[1], jobs=2)
 """
 
 

@@ -98,7 +98,8 @@ def world(tmp_path_factory):
 def smaller(world, monkeypatch):
     "In that folder, with the recipes and models above."
     from causal_tune.models import pretrained
-    from causal_tune.cli import evaluation, tools
+    from causal_tune.cli import predict
+    from causal_tune.lab import launch
     from causal_tune.cli import training as train_commands
     from causal_tune.training import recipe as recipes
     asked = recipes.get_recipe
@@ -106,10 +107,10 @@ def smaller(world, monkeypatch):
         recipe = replace(asked(name, **overrides), **FEWER)
         head = HEAD if recipe.head == "mask2former" else "linear"
         return replace(recipe, head=head, targets=recipe.targets[:1])
-    for module in (evaluation, train_commands, recipes): monkeypatch.setattr(module, "get_recipe", fewer)
+    for module in (predict, train_commands, recipes): monkeypatch.setattr(module, "get_recipe", fewer)
     for name in ("dinov2_s", "dinov2_l", ORIGINAL): monkeypatch.setitem(pretrained.PRESETS, name, ("stand_in", pretrained.PATCH_16))
     opened = []
-    monkeypatch.setattr(tools, "exec_replace", opened.append)
+    monkeypatch.setattr(launch, "launch_lab", lambda notebook, browser=True, words=(): opened.append([str(w) for w in launch.jupyter_command(notebook, words)]))
     monkeypatch.delenv("CAUSAL_TUNE_DATA", raising=False)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.chdir(world)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import trained
 from causal_tune.cli import main
-from causal_tune.cli.parser import parse
+from causal_tune.cli.entry import parse
 from causal_tune.training.recipe import Recipe, recipe_from_dict, get_recipe, nonempty_fields, recipe_to_dict
 from causal_tune.training.build import training_data
 from causal_tune.training.loop import train

@@ -75,11 +75,14 @@ def test_no_archive_is_unpacked():
 
 
 def test_the_lab_is_bound_to_this_machine(tmp_path, monkeypatch):
+    from causal_tune.lab import launch
     calls = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("causal_tune.cli.tools.exec_replace", calls.append) # which would put JupyterLab in the place of these tests
-    assert not main(["lab", "--out", str(tmp_path)])
-    words, = calls
+    monkeypatch.setattr(launch, "launch_lab", lambda *args, **options: calls.append((args, options))) # which would put JupyterLab in the place of these tests
+    assert not main(["lab", "--out", str(tmp_path), "--port=8889", "--no-browser"])
+    (notebook,), options = calls[0]
+    assert options == dict(browser=False, words=["--port=8889"])
+    words = launch.jupyter_command(notebook, options["words"])
     assert "--ip=127.0.0.1" in words and not any("token" in word or "password" in word for word in words)
 
 

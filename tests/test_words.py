@@ -1,7 +1,7 @@
 """Whatever value an option is given, it makes something or one line that names the option."""
 import inspect
 import pytest
-import torch
+
 from causal_tune.adapters.base import ADAPTERS, create_adapter
 from causal_tune.spectra.bands import BANDS, create_band
 from causal_tune.core.registry import Registry, parse_spec

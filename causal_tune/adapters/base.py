@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from ..core.registry import Registry, check_range, parse_spec, unknown_name
+from ..core.checks import check_range, unknown_name
+from ..core.registry import Registry, parse_spec
 from ..spectra.bands import create_band
 from .lowrank import RANK_PADDING, fold_scale, lowrank_refine
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from .checks import short_repr
 
 # %% auto #0
-__all__ = ['is_process_running', 'remove_partial_files', 'is_disk_full', 'disk_full_error', 'atomic_write', 'lock_error',
-           'folder_lock', 'exit_with_parent', 'quarantine', 'load_cached']
+__all__ = ['is_process_running', 'remove_partial_files', 'is_disk_full', 'disk_full_error', 'atomic_write', 'folder_lock',
+           'exit_with_parent', 'quarantine', 'load_cached']
 
 # %% ../../nbs/12_core/03_files.ipynb #8d0ea3ae
 _PARTIAL = re.compile(r"~(\d{1,9})-([0-9a-f]{8})-[0-9a-f]{8}$") # process and machine, at the end of a name
@@ -90,8 +90,7 @@ def atomic_write(path: str | Path): # yields the temporary path to write to
 _holders = {} # folder -> process and thread that have locked it
 _without_locks = set() # folders whose file system has no locks
 
-def lock_error(folder: Path) -> OSError: # to be raised by the caller
-    "An error that names the process that holds a folder."
+def _in_use(folder): # an error to raise
     holder = "another process"
     with suppress(OSError, ValueError): # not there any more, or not yet
         pid, since, host = (folder / ".lock.holder").read_text().split("\n")[:3]
@@ -104,7 +103,7 @@ def _lock_file(folder):
     lock = FileLock(folder / ".lock", thread_local=False)
     holder = folder / ".lock.holder"
     try: lock.acquire(timeout=0)
-    except Timeout: raise lock_error(folder) from None
+    except Timeout: raise _in_use(folder) from None
     except (OSError, NotImplementedError) as error:
         if os.access(folder, os.W_OK) and folder not in _without_locks: # nothing can be written into a read-only folder anyway
             print(f"{folder} cannot be locked ({error}): make sure that no other process works in it.", file=sys.stderr)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import importlib, os, re, sys
 from importlib.metadata import entry_points
-from .checks import check_range, check_value, is_single_line, short_repr, unknown_name
+from .checks import check_value, short_repr, unknown_name
 
 # %% auto #0
 __all__ = ['IMPORT_VARIABLE', 'import_user_modules', 'Registry', 'parse_spec', 'format_spec', 'lazy_names']

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from tqdm.auto import tqdm
-from ..core.registry import unknown_name
-from .classes import describe_classes
+from ..core.checks import unknown_name
+from .labels import describe_classes
 from .converters import CONVERTERS, RESIZED_NOTE
-from .datasets import LAYOUTS, find_root, parse_dataset_spec
+from .datasets import LAYOUTS, find_root, parse_dataset_spec, split_sources
 from .frames import (Layout, describe_lost, describe_mismatches, describe_skipped, evenly_spaced, find_files, find_images, in_sequence,
                                      read_pair, require_folder, size_mismatches)
 from .images import describe_failure, describe_left_out, is_hidden
@@ -82,7 +82,7 @@ def compare_sizes(pairs: list[tuple], # (image, label) paths
                   part: PartReport, # is filled in
                   base: Path) -> None: # the data set's folder
     "Write down which labels have another size than their image."
-    labels = size_mismatches(pairs, base)
+    labels = size_mismatches(pairs)
     if not labels: return
     if layout.fits: part.notes.append(f"{describe_mismatches(labels, len(pairs))}: {RESIZED_NOTE}")
     else: part.problems.append(f"{describe_mismatches(labels, len(pairs))}; unpack both again")
@@ -179,11 +179,12 @@ def check_folder(spec: str # folder:images=DIR,labels=DIR,classes=FILE
     return DatasetReport(name, folders[0], [part], part.problems, notes=part.notes, layout=layout)
 
 # %% ../../nbs/03_data/13_check.ipynb #e772f9f7
-def check_data(name: str | None = None, # a row of `LAYOUTS`, or two folders of your own, see `check_folder`; None: all rows
+def check_data(name: str | None = None, # a row of `LAYOUTS`, two folders of your own, see `check_folder`, or several of these with + between them; None: all rows
                root: str | Path | None = None, # as in `load_dataset`
                sample: int = 20, # how many pairs of each part to read
 ) -> DatasetReports: # one `DatasetReport` per data set; `print` it
     "Look at data sets on disk. Says what is missing or wrong, and raises only for a name that nobody knows."
+    if name and len(sources := split_sources(name)) > 1: return DatasetReports(report for _, part in sources for report in check_data(part, root, sample))
     if str(name).startswith("folder:"): return DatasetReports([check_folder(name)])
     if name not in (None, *LAYOUTS): raise unknown_name("data set", name, [*LAYOUTS, FOLDER_SPEC])
     return DatasetReports(check_one(row, root, sample) for row in tqdm([name] if name else LAYOUTS, "checking"))

@@ -15,7 +15,8 @@ from typing import Callable, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
-from ..core.registry import Registry, short_repr, unknown_name
+from ..core.checks import short_repr, unknown_name
+from ..core.registry import Registry
 from .datasets import LAYOUTS, find_root
 from .frames import describe_mismatches, find_files, pair_files, size_mismatches
 from .images import PartialFailure, describe_failure, display_path, failure_report, read_image, warn_once, write_image
@@ -202,7 +203,7 @@ def _say_what_differs(base, layout):
         image_of = find_files(base/images, layout.image)[0]
         label_of = find_files(base/labels, layout.label_endings)[0]
         pairs = [(image_of[name], label_of[name]) for name in image_of.keys() & label_of.keys()]
-        found = sorted(size_mismatches(pairs, base))
+        found = sorted(size_mismatches(pairs))
         if found: warn_once(f"{describe_mismatches(found, len(pairs))}: {RESIZED_NOTE}.")
 
 # %% ../../nbs/03_data/12_converters.ipynb #e209d6e1

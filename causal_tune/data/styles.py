@@ -6,7 +6,8 @@
 from __future__ import annotations
 import torch
 from torch import Tensor
-from ..core.registry import Registry, check_range, check_value
+from ..core.checks import check_range, check_value
+from ..core.registry import Registry
 from ..spectra.bands import PiecewiseBand, split_by_band
 from torchvision import tv_tensors
 from torchvision.transforms import v2

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
-from ..core.registry import short_repr, unknown_name
+from ..core.checks import short_repr, unknown_name
 from .pretrained import model_stages
 
 # %% auto #0
@@ -56,7 +56,7 @@ def _no_xformers(model) -> str | None: # the reason
     if not all(hasattr(b, "attn") for b in getattr(model, "blocks", [None])):
         return f"a {type(model).__name__} has no attention that could be replaced"
     if not torch.cuda.is_available(): return "it runs on CUDA only, and torch sees no GPU"
-    try: from xformers.ops import memory_efficient_attention
+    try: from xformers.ops import memory_efficient_attention  # noqa: F401
     except (ImportError, OSError) as err: return f"it cannot be imported ({err}); pip install '.[xformers]'"
 
 def _attend(attn, *args, **kwargs):

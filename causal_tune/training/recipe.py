@@ -14,14 +14,13 @@ from ..data.corruptions import CORRUPTIONS
 from .protocols import get_protocol
 
 # %% auto #0
-__all__ = ['COUNT_RANGE', 'SIDE_RANGE', 'MAX_STEP_PIXELS', 'RECIPES', 'recipe_field', 'Recipe', 'check_recipe', 'run_name',
-           'check_precision', 'list_recipes', 'get_recipe', 'toy_targets', 'corruption_targets', 'with_size',
+__all__ = ['RECIPES', 'Recipe', 'check_recipe', 'run_name', 'check_precision', 'list_recipes', 'get_recipe', 'corruption_targets',
            'parse_field', 'recipe_to_yaml', 'recipe_from_yaml', 'read_recipe', 'recipe_to_dict', 'nonempty_fields',
            'recipe_from_dict', 'changed_fields']
 
 # %% ../../nbs/05_training/01_recipe.ipynb #58f49bfa
-def recipe_field(default, # of the field
-                 help: str, # one line that says what it is
+def _recipe_field(default, # of the field
+                  help: str, # one line that says what it is
                  within: tuple | None = None, # smallest and largest number, or the allowed words
                  *, group: str, # "data", "model", "training" or "evaluation": where it is displayed
                  decides: str = "weights", # what another value changes: "weights", "scores" alone, or "nothing"
@@ -29,14 +28,14 @@ def recipe_field(default, # of the field
     "A field of a recipe, with the description and the bounds that a command line shows."
     return field(default=default, metadata=dict(help=help, within=within, group=group, decides=decides))
 
-_data = partial(recipe_field, group="data")
-_model = partial(recipe_field, group="model")
-_training = partial(recipe_field, group="training")
-_evaluation = partial(recipe_field, group="evaluation", decides="scores")
+_data = partial(_recipe_field, group="data")
+_model = partial(_recipe_field, group="model")
+_training = partial(_recipe_field, group="training")
+_evaluation = partial(_recipe_field, group="evaluation", decides="scores")
 
-COUNT_RANGE = (1, 10 ** 9) # of iterations
-SIDE_RANGE = (8, 16_384) # of images that a model sees, in pixels
-MAX_STEP_PIXELS = 10 ** 9 # of the images of one step; with their labels each pixel takes 11 bytes
+_COUNT_RANGE = (1, 10 ** 9) # of iterations
+_SIDE_RANGE = (8, 16_384) # of images that a model sees, in pixels
+_MAX_STEP_PIXELS = 10 ** 9 # of the images of one step; with their labels each pixel takes 11 bytes
 
 @dataclass(frozen=True)
 class Recipe:
@@ -50,7 +49,7 @@ class Recipe:
 
     backbone: str = _model("toy_vit", "frozen model: a preset, or timm's name")
     weights: str = _model("", "file of backbone weights, or random; found if empty")
-    img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty", SIDE_RANGE)
+    img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty", _SIDE_RANGE)
     attention: str = _model("sdpa", "attention kernel: sdpa, or xformers (CUDA only)", ("sdpa", "xformers"), decides="nothing")
     head: str = _model("dpt", "segmentation head")
     adapter: str = _model("none", "what is tuned in the backbone")
@@ -68,7 +67,7 @@ class Recipe:
     cat_max_ratio: float = _training(.75, "draw another crop while a class covers this share", (0., 1.))
     color: bool = _training(True, "photometric distortion of training images")
     style: str | None = _training(None, "frequency augmentation of training images: spurious, amplitude")
-    iterations: int = _training(1000, "optimiser steps", COUNT_RANGE)
+    iterations: int = _training(1000, "optimiser steps", _COUNT_RANGE)
     batch_size: int = _training(8, "images per step and process", (1, 65_536))
     accumulate: int = _training(1, "batches per optimiser step", (1, 65_536))
     lr: float = _training(1e-4, "peak learning rate, of the head", (1e-12, 1e3))
@@ -85,11 +84,11 @@ class Recipe:
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
     checkpointing: bool = _training(False, "gradient checkpointing: less memory, more time", decides="nothing")
     compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
-    save_every: int = _training(200, "steps between resumable checkpoints", COUNT_RANGE, decides="nothing")
+    save_every: int = _training(200, "steps between resumable checkpoints", _COUNT_RANGE, decides="nothing")
 
     eval_every: int = _evaluation(0, "steps between validations; 0: never", (0, 10 ** 9), decides="nothing")
-    eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", SIDE_RANGE)
-    window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image", SIDE_RANGE)
+    eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", _SIDE_RANGE)
+    window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image", _SIDE_RANGE)
     stride: tuple[int, ...] = _evaluation((), "step of the window; two thirds if empty", (1, 16_384))
     eval_batch: int = _evaluation(8, "images per forward pass, or windows of one image", (1, 4096), decides="nothing")
     eval_workers: int = _evaluation(0, "processes that load images", (0, 512), decides="nothing")
@@ -123,9 +122,9 @@ def check_recipe(r: Recipe) -> Recipe: # the same
     if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
         raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
     pixels = r.crop[0] * r.crop[1] * r.batch_size * r.accumulate
-    if pixels > MAX_STEP_PIXELS:
+    if pixels > _MAX_STEP_PIXELS:
         raise ValueError(f"crop={r.crop}, batch_size={r.batch_size} and accumulate={r.accumulate} make {pixels:.2g} pixels a step; "
-                         f"give smaller ones, for at most {MAX_STEP_PIXELS:.2g}.")
+                         f"give smaller ones, for at most {_MAX_STEP_PIXELS:.2g}.")
     if r.decay_end is not None and r.decay_end > r.weight_decay: raise ValueError(
         f"decay_end={r.decay_end}: weight decay can only fade, from weight_decay={r.weight_decay}; give at most that.")
     if r.ema_from is not None and r.ema_from >= r.iterations: raise ValueError(
@@ -222,8 +221,8 @@ _few_queries = dict(width=64, num_queries=24, num_heads=4, encoder_layers=1, dec
 _derive("bench_camvid", "bench_camvid_mask2former", head=format_spec("mask2former", _few_queries), targets=_two)
 
 # %% ../../nbs/05_training/01_recipe.ipynb #c35af48c
-def with_size(size: str, # height x width
-          *specs: str) -> tuple[str, ...]: # data sets, seen at that size
+def with_size(size: str, *specs: str) -> tuple[str, ...]: # "HEIGHTxWIDTH"; of data sets
+    "Data sets, as seen at a size."
     return tuple(f"{spec},size={size}" for spec in specs)
 
 _ACDC = [f"acdc:split=val,condition={c}" for c in ("night", "snow", "fog", "rain")]
