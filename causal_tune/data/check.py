@@ -14,7 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 from tqdm.auto import tqdm
 from ..core.checks import unknown_name
-from .classes import describe_classes
+from .labels import describe_classes
 from .converters import CONVERTERS, RESIZED_NOTE
 from .datasets import LAYOUTS, find_root, parse_dataset_spec, split_sources
 from .frames import (Layout, describe_lost, describe_mismatches, describe_skipped, evenly_spaced, find_files, find_images, in_sequence,
@@ -82,7 +82,7 @@ def compare_sizes(pairs: list[tuple], # (image, label) paths
                   part: PartReport, # is filled in
                   base: Path) -> None: # the data set's folder
     "Write down which labels have another size than their image."
-    labels = size_mismatches(pairs, base)
+    labels = size_mismatches(pairs)
     if not labels: return
     if layout.fits: part.notes.append(f"{describe_mismatches(labels, len(pairs))}: {RESIZED_NOTE}")
     else: part.problems.append(f"{describe_mismatches(labels, len(pairs))}; unpack both again")

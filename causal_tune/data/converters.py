@@ -203,7 +203,7 @@ def _say_what_differs(base, layout):
         image_of = find_files(base/images, layout.image)[0]
         label_of = find_files(base/labels, layout.label_endings)[0]
         pairs = [(image_of[name], label_of[name]) for name in image_of.keys() & label_of.keys()]
-        found = sorted(size_mismatches(pairs, base))
+        found = sorted(size_mismatches(pairs))
         if found: warn_once(f"{describe_mismatches(found, len(pairs))}: {RESIZED_NOTE}.")
 
 # %% ../../nbs/03_data/12_converters.ipynb #e209d6e1
