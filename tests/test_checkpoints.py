@@ -315,7 +315,7 @@ def test_rein_on_eva_02(tmp_path):
     C.convert_backbone(tmp_path / "eva02_L_pt_m38m_p14.pt", tmp_path / "eva02_L_converted.pth", 64, 64)
     converted = torch.load(tmp_path / "eva02_L_converted.pth")
     assert set(converted) == set(eva) | {C.POSITION_GRID} and converted["pos_embed"].shape == (1, 17, 16)
-    x, vit = torch.randn(2, 3, 64, 64), C.to_timm_names(converted)
+    x, vit = torch.randn(2, 3, 64, 64), C.fit_to_grid(C.to_timm_names(converted), (4, 4), (16, 16))
     plain = create_backbone(C.published_vit(vit, 2, 64), out_layers=(0, 1))
     plain.model.load_state_dict(vit)
     for ours, theirs in zip(plain(x), eva_by_hand(converted, x)): assert torch.allclose(ours, theirs, atol=1e-4)
