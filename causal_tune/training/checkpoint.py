@@ -11,7 +11,7 @@ import causal_tune
 from ..core.checks import check_value
 from ..core.files import atomic_write, quarantine
 from ..core.tensors import check_finite, read_tensors
-from ..data.classes import own_space
+from ..data.labels import own_space
 from ..data.labels import space_from_dict, space_to_dict
 from ..models.segmentor import Segmentor
 from .build import build_segmentor
