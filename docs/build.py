@@ -160,7 +160,8 @@ segmentor that holds up in domains it never saw.</p>
 
 <div class="cards three">
 <a class="card" href="lab-page.html"><b>Look</b><span>Move a filter over the features of a small model, here in the browser.</span></a>
-<a class="card" href="nbs/tutorials/first_look.html"><b>Learn</b><span>Eight tutorials, from a first spectrum to a cluster; then a chapter for every part of the package.</span></a>
+<a class="card" href="nbs/tutorials/first_look.html"><b>Learn</b><span>Eight tutorials, from a first spectrum to a cluster;
+then a chapter for every part of the package.</span></a>
 <a class="card" href="README.html"><b>Use</b><span>Install it, run the demo, train and evaluate an adapter on your own images.</span></a>
 </div>
 

@@ -226,7 +226,7 @@ def case_of(seed: int, number: int) -> Case:
     return rng.choice(READ if rng.random() < .7 else REFUSED)(rng)
 
 def judged(case: Case, folder: Path) -> str: # what is wrong, empty if nothing is
-    from causal_tune.data.classes import own_space
+    from causal_tune.data.labels import own_space
     from causal_tune.data.masks import coding_of, read_class_ids, read_label, settle_binary
     (folder / "classes.txt").write_bytes(case.text if isinstance(case.text, bytes) else case.text.encode())
     label = case.label

@@ -160,7 +160,7 @@ def test_interventions_nest_and_end_with_an_error():
         assert torch.equal(b(x)[-1], plain + 1)
     assert torch.equal(b(x)[-1], plain)
     with torch.no_grad(), b.intervene(plus, "output"): assert not b(x)[-1].requires_grad
-    for place, layers, said in (("head", None, "Allowed: block, adapter, output"), ("block", [3, 8], r"\[8\]; this backbone has blocks 0 to 7")):
+    for place, layers, said in (("head", None, "Allowed: block, adapter, output, prefix"), ("block", [3, 8], r"\[8\]; this backbone has blocks 0 to 7")):
         with pytest.raises(ValueError, match=said):
             with b.intervene(plus, place, layers): pass
 

@@ -190,9 +190,9 @@ def test_recorded_segmentor(tmp_path):
     with torch.no_grad():
         scores, slid = segmentor(case["input"]), segmentor.slide(case["slide"]["input"], 128, 85)
         features, queries = segmentor.features(case["input"])
-        answers = segmentor.head.answers(features, queries)
+        predictions = zip(*(x.unbind(1) for x in segmentor.head.predictions(features, queries)))
     assert max(map(apart, features, case["features_raw"])) < 1e-4 and apart(queries, case["querys"]) < 1e-4
-    for (classes, masks), c, m in zip(answers, case["cls_pred_list"], case["mask_pred_list"]):
+    for (classes, masks), c, m in zip(predictions, case["cls_pred_list"], case["mask_pred_list"]):
         assert apart(classes[:len(c)], c) < 1e-4 and apart(masks[:len(m)], m) < 1e-3
     assert apart(scores[0], case["seg_logits_img0"]) < 1e-4
     assert apart(scores[..., ::2, ::2], case["seg_logits_stride2"]) < 1e-4
@@ -315,7 +315,7 @@ def test_rein_on_eva_02(tmp_path):
     C.convert_backbone(tmp_path / "eva02_L_pt_m38m_p14.pt", tmp_path / "eva02_L_converted.pth", 64, 64)
     converted = torch.load(tmp_path / "eva02_L_converted.pth")
     assert set(converted) == set(eva) | {C.POSITION_GRID} and converted["pos_embed"].shape == (1, 17, 16)
-    x, vit = torch.randn(2, 3, 64, 64), C.to_timm_names(converted)
+    x, vit = torch.randn(2, 3, 64, 64), C.fit_to_grid(C.to_timm_names(converted), (4, 4), (16, 16))
     plain = create_backbone(C.published_vit(vit, 2, 64), out_layers=(0, 1))
     plain.model.load_state_dict(vit)
     for ours, theirs in zip(plain(x), eva_by_hand(converted, x)): assert torch.allclose(ours, theirs, atol=1e-4)

@@ -51,7 +51,7 @@ def test_wrong_input_shows_no_traceback(cli):
 
 LINES = """
 train demoo | Did you mean 'demo'?
-train nothing-like-it | 'demo'
+train nothing-like-it | Allowed: demo,
 trian demo | Did you mean 'train'?
 train demo lr 1 | options are written --field value
 train demo --adapter causal_tun --weights WEIGHTS | 'causal_tune'
@@ -330,8 +330,7 @@ def test_a_missing_conversion_is_told_how_to_make(size, name, acdc, published, c
     makes = f"causal-tune convert-backbone checkpoints/dinov2_vitl14_pretrain.pth checkpoints/{name} --height {size} --width {size}"
     assert call("eval", f"c2acdc_{size}", "iter_40000.pth", "--backbone", f"checkpoints/{name}") == 2
     assert makes in capsys.readouterr().err
-    for page in ("README.md", "checkpoints/README.md"):
-        assert makes in (Path(__file__).parents[1] / page).read_text(), page
+    assert makes in (Path(__file__).parents[1] / "checkpoints/README.md").read_text()
 
 
 def test_another_backbone_asks_for_its_own_file(acdc, capsys, monkeypatch, tmp_path):

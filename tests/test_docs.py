@@ -4,13 +4,8 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "docs"))
-from api import argument_rows, entry, escaped, modules, page, signature
-from build import TUTORIALS, broken_links, readable, tutorials, with_html
-
-
-@pytest.mark.parametrize("name", modules())
-def test_every_public_name_has_a_word(name):
-    assert page(name, "chapter.ipynb").silent == []
+from api import argument_rows, entry, escaped, signature
+from build import TUTORIALS, broken_links, collapse_checks, readable, tutorials, with_html
 
 
 def test_an_entry_tells_arguments_and_defaults():
@@ -47,6 +42,11 @@ def test_what_a_reader_sees_of_a_cell():
     seen = readable(cell)
     assert seen["source"] == "x = 1" and [o["data"] for o in seen["outputs"]] == [{"text/plain": "1"}]
     assert readable(dict(cell_type="code", source=["#| hide\n", "x"], outputs=[])) is None
+    table = readable(dict(cell_type="code", source=["t"], outputs=[dict(data={"text/html": "<table><td>NaN</td><td>-0.00</td><td>-0.01</td></table>"})]))
+    assert table["outputs"][0]["data"]["text/html"] == "<table><td>–</td><td>0.00</td><td>-0.01</td></table>"
+    folded = collapse_checks([dict(cell_type=kind, source=[text], metadata={}) for kind, text in (
+        ("code", "a"), ("markdown", "## Checks"), ("code", "b"), ("markdown", "## Exercises"), ("code", "c"))])
+    assert [cell["metadata"].get("tags") for cell in folded] == [None, None, ["hide-cell"], None, None]
     figure = with_html(dict(data={"application/vnd.plotly.v1+json": dict(data=[dict(y=[1, 2])], layout={})}))
     assert "plotly.min.js" in figure["data"]["text/html"]
 

@@ -12,7 +12,7 @@ from causal_tune.research.rings import BAND_EDGES, band_table
 from causal_tune.research.observation import gather_images
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import create_segmentor
-from causal_tune.research.suggest import corruption_stand_ins, perturb, stand_ins, suggest_band
+from causal_tune.research.suggest import stand_ins, suggest_band
 
 pytestmark = pytest.mark.slow
 def street(n=16, **options): return load_dataset(f"toyscapes:domain=clear,split=train,n={n}", size=(96, 128), **options)
@@ -45,15 +45,6 @@ def test_the_order_of_images_and_the_size_of_batches_do_not_matter():
 
 def test_no_ring_is_empty_on_common_grids():
     for grid in [(12, 16), (18, 24), (24, 32), (32, 32), (64, 64)]: assert band_table(*grid, BAND_EDGES).coefficients.min() >= 1, grid
-
-def test_corruptions_serve_as_stand_ins():
-    pytest.importorskip("imagecorruptions")
-    changes = corruption_stand_ins()
-    assert len(changes) == 11 and not {"fog", "snow", "frost", "elastic_transform"} & set(changes)
-    frames = gather_images({"clear": street(2)})
-    chosen = {k: changes[k] for k in ("gaussian_noise", "jpeg_compression")}
-    a, b = perturb(frames, chosen).images, perturb(frames, chosen).images
-    assert all(torch.equal(a[k], b[k]) and not torch.equal(a[k], a["source"]) for k in chosen)
 
 def test_neighbouring_frames_of_a_video_stay_together():
     root = Path(os.environ.get("CAUSAL_TUNE_DATA", "data"))

@@ -85,8 +85,8 @@ def test_workers_that_are_killed_and_workers_whose_parent_is(tiny, tmp_path):
     said = first.communicate(timeout=60)[1]
     assert first.returncode == 2 and "Traceback" not in said, said[-2000:]
     line = said.strip().splitlines()[-1]
-    assert re.fullmatch(r"causal-tune: A process was killed, perhaps as memory ran out; under way were none-0, rein-0\. "
-                        r"0 of 3 runs are finished and kept: run the command again to go on, with fewer jobs if it happens again\.", line)
+    assert re.fullmatch(r"causal-tune: A process was killed, perhaps as memory ran out; in progress were none-0, rein-0\. "
+                        r"0 of 3 runs are finished and kept: run the command again to continue, with fewer jobs if it happens again\.", line)
 
     second = begin(words)
     assert until(lambda: len(workers(second)) == 2 and (tmp_path / "demo/.lock.holder").read_text().startswith(f"{second.pid}\n"))

@@ -16,7 +16,7 @@ def test_lists_and_labels_of_other_tools():
 
 def test_a_reader_that_shifts_is_noticed(monkeypatch):
     "The cases are worth their name: a reader that takes a list line by line fails on most kinds."
-    from causal_tune.data import classes
+    from causal_tune.data import labels as classes
     monkeypatch.setattr(classes, "read_class_list", lambda given: classes.own_rows(list(enumerate(Path(given).read_text("utf-8").split(), 1))))
     _, wrong = label_cases.run(60)
     assert len(Counter(kind for _, kind, _ in wrong)) >= 8
@@ -36,7 +36,7 @@ def gs(tmp_path, monkeypatch):
 
 def test_postscript_starts_nothing(gs, tmp_path):
     "Under any name, as an image, a label, for its size and in a folder that is checked."
-    from causal_tune.data.check import check_data
+    from causal_tune.data.converters import check_data
     from causal_tune.data.images import image_size, read_image
     from causal_tune.data.masks import read_label
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\nshowpage\n"

@@ -193,18 +193,20 @@ def test_the_last_domain_stays_and_wrong_edges_are_explained(page):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [390, 900, 2000])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_wide_and_narrow_in_both_themes(page, scheme, width):
-    page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size(dict(width=width, height=900))
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    bodies, drawn = boxes(page, ".ct-card .ct-body"), boxes(page, ".ct-card .ct-body > svg")
-    assert all(d["right"] <= b["right"] + 1 for b, d in zip(bodies, drawn))
-    assert page.evaluate("document.querySelector('.ct-lab').dataset.theme") == scheme
-    ink = page.evaluate("getComputedStyle(document.querySelector('[data-view=curves] text')).color")
-    assert ink == ("rgb(228, 231, 235)" if scheme == "dark" else "rgb(28, 30, 33)")
+def test_wide_and_narrow_in_both_themes(page):
+    for width, scheme in ((390, "light"), (900, "dark"), (2000, "light"), (390, "dark")):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size(dict(width=width, height=900))
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        bodies, drawn = boxes(page, ".ct-card .ct-body"), boxes(page, ".ct-card .ct-body > svg")
+        assert all(d["right"] <= b["right"] + 1 for b, d in zip(bodies, drawn))
+        tools, heads = boxes(page, ".ct-card .ct-tools"), boxes(page, ".ct-card .ct-titles")
+        assert all(t["height"] < 24 and t["left"] >= h["right"] - 1 for t, h in zip(tools, heads)), "SVG and PNG stay in one line beside the title"
+        assert page.evaluate("document.querySelector('.ct-lab').dataset.theme") == scheme
+        ink = page.evaluate("getComputedStyle(document.querySelector('[data-view=curves] text')).color")
+        assert ink == ("rgb(228, 231, 235)" if scheme == "dark" else "rgb(28, 30, 33)")
+    page.emulate_media(color_scheme="light")
 
 
 @pytest.mark.browser
@@ -268,10 +270,12 @@ def pair(tmp_path_factory):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [390, 1400])
-def test_two_models_of_a_stage_side_by_side(chromium, pair, width):
-    "Every line has its name, learned filters have their path, and nothing is cut off."
-    page = chromium.new_page(viewport=dict(width=width, height=900))
+def test_two_models_of_a_stage_side_by_side(chromium, pair):
+    "Every line has its name and a colour of its own, learned filters have their path, and nothing is cut off."
+    for width in (390, 1400): check_pair(chromium.new_page(viewport=dict(width=width, height=900)), pair, width)
+
+
+def check_pair(page, pair, width):
     page.goto(pair.as_uri())
     page.wait_for_selector("body[data-ready]")
     page.wait_for_timeout(500)
@@ -280,6 +284,8 @@ def test_two_models_of_a_stage_side_by_side(chromium, pair, width):
     assert {"after · stage 0: .20 to .70", "after · stage 3: .12 to .52", "iterations"} <= set(texts("learned"))
     assert page.locator("[data-view=learned] svg path[stroke-width='2']").count() == 4  # a low and a high edge each
     assert page.locator("[data-view=curves] svg path[stroke-width='1.5'][stroke-dasharray='6 5']").count() == 3  # the second model's, in the legend
+    colors = page.evaluate("[...document.querySelectorAll('[data-view=curves] svg path[stroke-width=\"1.5\"]')].map(p => p.getAttribute('stroke'))")
+    assert len({c for c in colors if c.startswith("rgb")}) == 6  # two models share no colour
     assert "of stage 3 (of 0 to 3)" in page.locator(".ct-about").inner_text() and "block 7" in page.locator("[data-view=curves] h2").inner_text()
     assert "at stage 3 alone" in page.locator("[data-view=segmentation] .ct-note").inner_text()
     outside = page.evaluate("""[...document.querySelectorAll('.ct-body > svg')].flatMap(svg => {
@@ -316,16 +322,16 @@ def test_hostile_names_are_text(chromium, tmp_path):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("host, name, light, dark", [("body", "data-jp-theme-light", "true", "false"), ("html", "theme", "light", "dark"),
-                                                     ("body", "data-vscode-theme-kind", "vscode-light", "vscode-dark")])
-def test_the_theme_is_the_hosts(page, host, name, light, dark):
+def test_the_theme_is_the_hosts(page):
     "JupyterLab, Colab and VS Code each say in their own way whether it is dark, and may change their mind."
-    node = f"document.querySelector('{host}')"
-    for theme, said in (("dark", dark), ("light", light)):
-        page.evaluate(f"{node}.setAttribute('{name}', '{said}')")
-        page.wait_for_timeout(200)
-        assert page.evaluate("document.querySelector('.ct-lab').dataset.theme") == theme
-    page.evaluate(f"{node}.removeAttribute('{name}')")
+    for host, name, light, dark in (("body", "data-jp-theme-light", "true", "false"), ("html", "theme", "light", "dark"),
+                                    ("body", "data-vscode-theme-kind", "vscode-light", "vscode-dark")):
+        node = f"document.querySelector('{host}')"
+        for theme, said in (("dark", dark), ("light", light)):
+            page.evaluate(f"{node}.setAttribute('{name}', '{said}')")
+            page.wait_for_timeout(200)
+            assert page.evaluate("document.querySelector('.ct-lab').dataset.theme") == theme, name
+        page.evaluate(f"{node}.removeAttribute('{name}')")
 
 
 @pytest.mark.browser

@@ -1,11 +1,12 @@
 """Every adapter in small copies of the field's models, and through a training run. (What an adapter promises by itself is
 checked in the chapters.)"""
-import cmath, math, subprocess, sys
+import cmath, copy, math, subprocess, sys
 from dataclasses import replace
 from functools import partial
 import pytest, torch
 from causal_tune import create_adapter, list_adapters
-from causal_tune.models.backbones import check_backbone_contract, create_backbone, create_model
+from causal_tune.models.backbones import create_backbone
+from causal_tune.models.pretrained import create_model
 from causal_tune.training.recipe import Recipe
 from causal_tune.training.build import build_segmentor
 from causal_tune.training.checkpoint import load_checkpoint
@@ -29,6 +30,50 @@ def small_model(name): # the same weights at each call; away from the start, whe
     model = create_model(name, pretrained=False, **MODELS[name])
     for p in model.parameters(): p.data += .05 * torch.randn_like(p)
     return model
+
+
+def check_backbone_contract(make_model, # () -> a small timm model, with the same weights at each call
+                            adapter: str, # one of `list_adapters()`, options may follow
+                            identity: bool = True, # does it start as the identity?
+): # the backbone it was checked on
+    "Hold an adapter in a model to the contract; AssertionError names the promise that is broken."
+    make = lambda: create_backbone(make_model(), adapter)
+    b = make().train()
+    plain = create_backbone(make_model())
+    for h, w in [(4, 4), (3, 5), (6, 2)]:
+        x = torch.randn(2, 3, h * b.patch_size[0], w * b.patch_size[1])
+        _check_features(b, plain, x, identity)
+    _check_learning(b, x)
+    _check_copies(b, make(), x)
+    with torch.autocast("cpu", dtype=torch.bfloat16): assert all(f.isfinite().all() for f in b(x)), "bf16 fails"
+    return b
+
+def _near(these, those): return all(torch.allclose(f, g, atol=1e-4) for f, g in zip(these, those, strict=True))
+
+def _check_features(b, plain, x, identity):
+    y = b(x)
+    assert [f.shape for f in y] == [f.shape for f in plain(x)], "other shapes than the model's"
+    assert _near(b(x[:1]), [f[:1] for f in y]), "an image's features depend on the others of its batch"
+    assert not identity or _near(y, plain(x)), "it does not start as the identity"
+
+def _check_copies(b, other, x): # saved and loaded, copied, merged
+    y = b(x)
+    other.adapter.load_state_dict(b.adapter.state_dict())
+    assert _near(other(x), y), "saved and loaded it computes something else"
+    twin = copy.deepcopy(b)
+    for p in twin.parameters(): p.data.zero_()
+    assert _near(b(x), y) and not _near(twin(x), y), "a copy is not independent"
+    if b.adapter.spans_all_stages: assert _near(other.merge()(x), y), "merged it computes something else"
+
+def _check_learning(b, x):
+    trained = {n: p for n, p in b.named_parameters() if p.requires_grad}
+    for p in trained.values(): p.data += .02 * torch.randn_like(p)  # a zero map passes no gradient on
+    if trained: sum(f.square().mean() for f in b(x)).backward()
+    link = {id(p) for p in b.adapter.query_parameters()}
+    dead = [n for n, p in trained.items() if id(p) not in link and (p.grad is None or not p.grad.isfinite().all())]
+    assert not dead, f"no gradient reaches {dead}"
+    frozen = [n for n, p in b.named_parameters() if not p.requires_grad and p.grad is not None]
+    assert not frozen, f"a gradient reaches {frozen}, which is frozen"
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -114,7 +114,7 @@ def run_bench_quality(args):
 @command("time adapters against the published form of Rein; write speed.csv and a figure", out_option("runs/speed"),
          argument("--quick", action="store_true", help="the smallest size only, in less than a minute"))
 def run_bench_speed(args):
-    from causal_tune.compare.grid import bench_speed
+    from causal_tune.compare.effects import bench_speed
     table = bench_speed(args.out, args.quick)
     print(table[["size", "name", "what", "value", "unit"]].round(2).to_string(index=False))
     print(f"{args.out}/speed.csv and {args.out}/speed.html written")

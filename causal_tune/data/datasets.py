@@ -8,15 +8,14 @@ __all__ = ['LAYOUTS', 'find_root', 'list_datasets', 'dataset_options', 'parse_da
 
 # %% ../../nbs/03_data/10_datasets.ipynb #9eb8fa52
 import os, re, zlib
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Callable
 import numpy as np
 from ..core.checks import check_range, short_repr, unknown_name
 from ..core.registry import parse_spec
-from .cache import cache_decoded, memoize_arrays
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, import_imagecorruptions, parse_corruption
-from .frames import CAMVID_SEQUENCES, Layout, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair, resize_pair
+from .frames import CAMVID_SEQUENCES, Layout, cache_decoded, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair, resize_pair
 from .labels import CAMVID, CAMVID_IDS, CITYSCAPES, SYNTHIA_IDS, LabelSpace
 from .masks import ENCODINGS
 from .own import FOLDER_SPEC, folder_domain, folder_samples, own_samples
@@ -26,14 +25,18 @@ from ..toyscapes.weather import DOMAINS, apply_weather
 # %% ../../nbs/03_data/10_datasets.ipynb #44aed11b
 TOYSCAPES_SEEDS = {"train": 0, "val": 100_000, "test": 200_000}
 
-@memoize_arrays
-def toyscapes_pair(seed: int, # which street
-                domain: str, # one of `weather.DOMAINS`
-                size: tuple[int, int] = (192, 256), # (height, width)
-) -> tuple[np.ndarray, np.ndarray]: # (h, w, 3) uint8, (h, w) uint8
-    "A toy scene in some weather with its labels, kept in memory."
+@lru_cache(maxsize=1300) # 256 MB of streets at the default size
+def _kept_pair(seed, domain, size):
     scene = render_scene(seed, size=size)
     return apply_weather(scene, domain), scene.labels
+
+def toyscapes_pair(seed: int, # which street
+                   domain: str, # one of `weather.DOMAINS`
+                   size: tuple[int, int] = (192, 256), # (height, width)
+) -> tuple[np.ndarray, np.ndarray]: # (h, w, 3) uint8, (h, w) uint8
+    "A toy scene in some weather with its labels; those of the default size and below that were used last are kept in memory."
+    render = _kept_pair if size[0] * size[1] <= 192 * 256 else _kept_pair.__wrapped__
+    return render(seed, domain, tuple(size))
 
 # %% ../../nbs/03_data/10_datasets.ipynb #83c788aa
 def toyscapes_samples(split: str = "train", # "train", "val" or "test"

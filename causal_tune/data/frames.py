@@ -6,9 +6,10 @@
 __all__ = ['Sample', 'SegmentationDataset', 'Layout', 'pair_files', 'evenly_spaced', 'contact_sheet']
 
 # %% ../../nbs/03_data/07_frames.ipynb #f4a3e503
-import json, os
+import hashlib, zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Callable, Mapping, NamedTuple
 import cv2
@@ -17,6 +18,7 @@ import torch
 from einops import rearrange
 from PIL import Image
 from tqdm.auto import tqdm
+import causal_tune
 from ..core.files import atomic_write
 from ..core.checks import unknown_name
 from .images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, describe_left_out, display_path, fit_size, image_size, is_hidden, read_image, warn_once
@@ -206,25 +208,45 @@ def in_sequence(stem: str, # a frame's name
     return sequences[found] == domain and sequence in ("all", found)
 
 # %% ../../nbs/03_data/07_frames.ipynb #f0d11a85
-def pair_files(images: Path, # folder with images, searched with its sub-folders
-               labels: Path | None, # folder with labels; None where there are none
-               layout: Layout, # tells the endings
-               missing: str | None = None, # images without a label: "refuse" or "skip"; the layout's by default
-) -> list[FramePaths]: # sorted by name
-    "Pair images with labels by their paths. Raises FileNotFoundError that says what is missing, and where."
+class Matched(NamedTuple):
+    "Which label belongs to which image."
+    pairs: list[FramePaths] # sorted by name
+    lost: list[str] # names of images without a label
+    spare: list[str] # names of labels without an image
+    notes: list[str] # what is left out
+
+def match_files(images: Path, # folder with images, searched with its sub-folders
+                labels: Path | None, # folder with labels; None where there are none
+                layout: Layout, # tells the endings
+) -> Matched:
+    "Match images and labels by their paths. Raises FileNotFoundError for a folder that is not there, or holds no images."
     require_folder(labels)
     found, left = find_images(images, layout.image, layout.mask_suffix)
-    if left: warn_once(describe_skipped(images, left, layout.image))
+    notes = [describe_skipped(images, left, layout.image)] if left else []
     label_of, others = find_files(labels, layout.label_endings) if labels else (dict.fromkeys(found), [])
-    if hidden := [path for path in others if is_hidden(path, labels)]: warn_once(describe_left_out(labels, hidden, ""))
-    lost = [name for name in sorted(found) if name not in label_of]
+    if hidden := [path for path in others if is_hidden(path, labels)]: notes.append(describe_left_out(labels, hidden, ""))
+    pairs = [FramePaths(name, found[name], label_of[name]) for name in sorted(found) if name in label_of]
+    return Matched(pairs, sorted(found.keys() - label_of.keys()), sorted(label_of.keys() - found.keys()), notes)
+
+def describe_lost(images: Path, labels: Path, lost: list[str], total: int, layout: Layout) -> str:
+    "Name the images that have no label."
+    names = ", ".join(map(display_path, lost[:8])) + ", ..." * (len(lost) > 8)
+    return f"{len(lost)} of {total} images in {images} lack a label *{layout.label_endings[0]} in {labels}: {names}"
+
+# %% ../../nbs/03_data/07_frames.ipynb #f0d11a99
+def pair_files(images: Path, labels: Path | None, layout: Layout, # as for `match_files`
+               missing: str | None = None, # images without a label: "refuse" or "skip"; the layout's by default
+) -> list[FramePaths]: # sorted by name
+    "Pair images with labels. What is left out is said on stderr. Raises FileNotFoundError for what is missing."
+    pairs, lost, _, notes = match_files(images, labels, layout)
     if lost:
-        what = describe_lost(images, labels, lost, len(found), layout)
-        if (missing or layout.missing) == "refuse" or len(lost) == len(found): raise FileNotFoundError(
+        what = describe_lost(images, labels, lost, len(pairs) + len(lost), layout)
+        if (missing or layout.missing) == "refuse" or not pairs: raise FileNotFoundError(
             f"{what}. Unpack the labels{f', run causal-tune prepare {layout.converter}' * bool(layout.converter)}"
-            f"{', or go on without these images: missing=skip' * (len(lost) < len(found))}.")
-        warn_once(f"{what}. They are left out.")
-    return [FramePaths(name, found[name], label_of[name]) for name in sorted(found) if name in label_of]
+            f"{', or go on without these images: missing=skip' * bool(pairs)}.")
+        notes.append(f"{what}. They are left out.")
+    for note in notes: warn_once(note)
+    return pairs
 
 # %% ../../nbs/03_data/07_frames.ipynb #c5d09239
 def describe_lost(images: Path, labels: Path, lost: list[str], total: int, layout: Layout) -> str:
@@ -241,43 +263,13 @@ def evenly_spaced(items: list, # anything
     return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]
 
 # %% ../../nbs/03_data/07_frames.ipynb #f4a3e521
-MAX_SIZES_BYTES = 64_000_000 # of the file that keeps sizes
-
-class SizeCache:
-    "Sizes of the pictures in a folder, kept in a file there."
-    def __init__(self, base: Path): # the folder
-        self.base = base
-        self.path = base/".causal_tune_sizes.json"
-        self.known = {}
-        with suppress(OSError, ValueError, TypeError, RecursionError):
-            if self.path.is_file() and self.path.stat().st_size <= MAX_SIZES_BYTES: self.known = dict(json.loads(self.path.read_bytes()))
-
-    def __call__(self, path: Path) -> tuple[int, int]: # (width, height), upright
-        "The size of a picture in the folder, from the file or its header. Raises as `image_size`."
-        name = path.relative_to(self.base).as_posix() if path.is_relative_to(self.base) else str(path)
-        stamp = [path.stat().st_mtime_ns, path.stat().st_size]
-        known = self.known.get(name)
-        fresh = isinstance(known, list) and len(known) == 4 and all(type(x) is int and x > 0 for x in known) and known[:2] == stamp
-        if not fresh: self.known[name] = known = [*stamp, *image_size(path)]
-        return tuple(known[2:])
-
-    def keep(self) -> None:
-        "Write the file. A folder that nobody may write to is read again next time."
-        with suppress(OSError), atomic_write(self.path) as unfinished: unfinished.write_text(json.dumps(self.known))
-
-def size_mismatches(pairs: list[tuple], # (image, label) paths
-                    base: Path, # of the data set, which they lie in
-                    many: int = 1000, # pairs from which on their sizes are kept
+def size_mismatches(pairs: list[tuple] # (image, label) paths
 ) -> list[Path]: # labels
-    "The labels that have another size than their image. What cannot be read is passed over: reading it says so."
-    sizes = SizeCache(base)
+    "The labels that have another size than their image, by the headers of the files. What cannot be read is passed over: reading it says so."
     found = []
-    try:
-        for image, label in tqdm(pairs, "comparing sizes", leave=False, disable=None if len(pairs) >= many else True):
-            with suppress(OSError):
-                if sizes(image) != sizes(label): found.append(label)
-    finally:
-        if len(pairs) >= many: sizes.keep()
+    for image, label in tqdm(pairs, "comparing sizes", leave=False, disable=len(pairs) < 1000):
+        with suppress(OSError):
+            if image_size(image) != image_size(label): found.append(label)
     return found
 
 def describe_mismatches(labels: list[Path], # that differ
@@ -299,3 +291,49 @@ def contact_sheet(items: list[dict], # items of a data set; they may differ in s
         label = Image.fromarray(space.colorize(x["label"])).resize((width, height), Image.NEAREST)
         columns.append(np.vstack([image, label]))
     return Image.fromarray(np.hstack(columns))
+
+# %% ../../nbs/03_data/07_frames.ipynb #92ba26ab
+def _told(value): # functions and what they are given; of a file its path, its size and when it was written
+    if isinstance(value, partial): return value.func.__qualname__, *map(_told, value.args), repr(value.keywords)
+    if not isinstance(value, Path): return repr(value)
+    facts = value.stat()
+    return str(value.absolute()), facts.st_size, facts.st_mtime_ns
+
+def cache_filename(load: Callable # of a sample
+) -> str: # of a file
+    "Another name wherever the files of a frame, what is made of them, or the package are others. OSError for files that are not there."
+    facts = causal_tune.__version__, _told(load)
+    return f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.npy"
+
+# %% ../../nbs/03_data/07_frames.ipynb #afdf3cde
+def _checksum(pair): return zlib.crc32(pair[1], zlib.crc32(np.ascontiguousarray(pair[0])))
+
+def read_cached_pair(path: Path) -> tuple[np.ndarray, np.ndarray]: # image, label
+    "A pair that was kept. A file that is damaged raises whatever it leads to."
+    with open(path, "rb") as file: *pair, mark = (np.load(file, allow_pickle=False) for _ in range(3))
+    if mark != _checksum(pair): raise ValueError(f"{path} is damaged")
+    return tuple(pair)
+
+def write_cached_pair(path: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
+    "Write a pair as it is in memory. OSError where that cannot be."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as unfinished, open(unfinished, "wb") as file:
+        for array in (*pair, np.array(_checksum(pair))): np.save(file, array)
+
+# %% ../../nbs/03_data/07_frames.ipynb #ac66860e
+def cached_pair(load: Callable, # () -> image, label
+              folder: str | Path, # of kept frames
+) -> tuple[np.ndarray, np.ndarray]: # image, label
+    "A pair as it was kept; or made, and kept for the next time. A folder that cannot be written to is noted once."
+    try: path = Path(folder).expanduser() / cache_filename(load)
+    except OSError: return load() # which says what is not there
+    with suppress(Exception): return read_cached_pair(path) # a file that is not there or damaged is written once more
+    pair = load()
+    try: write_cached_pair(path, pair)
+    except OSError as error: warn_once(f"{display_path(folder)}: frames are not kept, but decoded each time ({error})")
+    return pair
+
+def cache_decoded(samples: list[Sample], folder: str | Path) -> list[Sample]:
+    "The same frames, kept on disk; those that come from no file as they are."
+    def of_files(load): return of_files(load.args[0]) if load.args and isinstance(load.args[0], partial) else load.func is read_pair
+    return [s._replace(load=partial(cached_pair, s.load, folder)) if of_files(s.load) else s for s in samples]

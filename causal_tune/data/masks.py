@@ -82,34 +82,45 @@ def is_index_palette(table: np.ndarray, # (n, 3) colours of a palette
     table = table[:max(largest + 1, 3)]  # two colours alone might be anything
     return len(table) > 2 and any((table == other).all() for other in index_palettes(len(table)))
 
+def resolve(values: np.ndarray, # (h, w) as stored: numbers of a palette, or greys
+            seen: dict[int, tuple], # stored value -> RGB in which it is shown
+            coding: LabelCoding,
+            counts: bool, # colours say no more than which number it is
+            grey: bool = False, # there is no palette
+) -> np.ndarray: # (h, w) ids
+    "Ids by number or by colour. Raises ValueError for colours that are unknown, or contradict the numbers."
+    by_color = coding.color_coded or coding.encoding == "color"
+    if coding.encoding == "index" or grey and not by_color: return values
+    colors = coding.painted if by_color else coding.colors
+    known = {rgb: i for i, rgb in reversed(colors.items())}
+    ids = {v: v if colors.get(v) == rgb else known.get(rgb) for v, rgb in seen.items()}
+    unknown = [v for v, i in ids.items() if i is None]
+    other = [v for v, i in ids.items() if i not in (v, None) and v < 255]
+    clash = []
+    if counts and not by_color:
+        clash = [v for v in other if seen[v] in coding.painted.values()]
+        if unknown or not clash: return values
+    elif grey and coding.encoding == "auto":
+        if unknown: return values
+        if all(v in coding.table and v < 255 for v in seen): clash = other
+    elif coding.trusted:
+        unknown = [v for v in other if v in colors]
+        if not unknown: return values
+    if clash: raise ValueError(f"it shows {clash[0]} in {seen[clash[0]]}, the colour of id {ids[clash[0]]}: say encoding=index if its numbers are ids, or encoding=color")
+    if unknown: raise ValueError(f"it shows {unknown[0]} in {seen[unknown[0]]}, which is {'that of another class' if coding.trusted else 'no known colour'}: the ids cannot be told. "
+                                 "Say encoding=index if the numbers are ids, or store ids as grey of 8 bits")
+    return np.array([ids.get(i, 255) for i in range(256)], np.uint8)[values]
+
 def palette_to_ids(numbers: np.ndarray, # (h, w) as stored
                    table: np.ndarray, # (n, 3) colours of the palette
-                   coding: LabelCoding,
-) -> np.ndarray: # (h, w) ids
-    "Ids of a palette image. Raises ValueError for colours that are unknown, or contradict the numbers."
+                   coding: LabelCoding) -> np.ndarray: # (h, w) ids
+    "Ids of a palette image, see `resolve`."
     used = unique_ids(numbers)
-    if coding.encoding == "index": return numbers
-    black = np.zeros((256, 3), int)  # what viewers show for numbers behind the table's end
-    seen = {i: tuple(np.concatenate([table, black])[i].tolist()) for i in used}
-    if used and max(used) < 2 and [seen.get(0, (0, 0, 0)), seen.get(1, (255,) * 3)] == [(0, 0, 0), (255,) * 3] and not coding.color_coded and coding.encoding == "auto":
-        return two_values(numbers, coding)
-    counts = is_index_palette(table, max((i for i in used if i < 255), default=0))
-    by_color = coding.painted if coding.color_coded or coding.encoding == "color" else coding.colors
-    known = {rgb: i for i, rgb in reversed(by_color.items())}
-    ids = {i: i if by_color.get(i) == rgb else known.get(rgb) for i, rgb in seen.items()}
-    if counts and not coding.color_coded and coding.encoding == "auto":
-        other = [i for i in used if i < 255 and coding.painted and ids[i] not in (i, None) and seen[i] in coding.painted.values()]
-        if other and all(i is not None for i in ids.values()): raise ValueError(
-            f"its palette gives number {other[0]} the colour {seen[other[0]]}, which the list of classes has for id {ids[other[0]]}: "
-            "say encoding=index if the numbers are ids, or encoding=color")
-        return numbers
-    if coding.trusted: wrong = [i for i in ids if i in by_color and ids[i] not in (i, None)]
-    else: wrong = [i for i in ids if ids[i] is None]
-    why = "that of another class" if coding.trusted else "no known one"
-    if wrong and not counts or wrong and not coding.trusted: raise ValueError(
-        f"its palette gives number {wrong[0]} the colour {seen[wrong[0]]}, which is {why}: the ids cannot be told. "
-        "Say encoding=index if the numbers are ids, or store ids as grey of 8 bits")
-    return numbers if coding.trusted else np.array([ids.get(i, 255) for i in range(256)], np.uint8)[numbers]
+    table = np.concatenate([table, np.zeros((256, 3), int)])  # viewers show black for numbers behind the table's end
+    seen = {i: tuple(table[i].tolist()) for i in used}
+    black_and_white = {0: (0, 0, 0), 1: (255, 255, 255)}
+    if seen.items() <= black_and_white.items() and not coding.color_coded and coding.encoding == "auto": return two_values(numbers, coding)
+    return resolve(numbers, seen, coding, is_index_palette(table, max((i for i in used if i < 255), default=0)))
 
 def two_values(mask: np.ndarray, # (h, w) of 0 and 1
                coding: LabelCoding) -> np.ndarray: # (h, w) uint8
@@ -191,26 +202,13 @@ def picture_to_ids(picture: Image.Image, # in memory
     values = np.asarray(picture)
     if picture.mode == "1": return two_values(values, coding)
     if picture.mode == "P": return palette_to_ids(values, np.array(picture.getpalette("RGB")).reshape(-1, 3), coding)
-    if values.ndim == 2 and values.dtype.kind in "iu": return _grey_to_ids(values, coding)
+    if values.ndim == 2 and values.dtype.kind in "iu": return resolve(values, {v: (v,) * 3 for v in unique_ids(values)}, coding, True, True)
     if values.ndim == 2: raise ValueError("holds floats, but a label holds one id per pixel; store whole numbers of 8 bits")
     if picture.mode == "RGBA" and (values[..., 3] == 255).all(): values = values[..., :3]
     if values.shape[-1] != 3 or picture.mode not in ("RGB", "RGBA"): raise ValueError(f"has {values.shape[-1]} channels ({picture.mode}), but a label holds one id per pixel; convert it first")
     if coding.encoding == "index" or not coding.painted: raise ValueError(
         f"has 3 channels, but a label holds one id per pixel; if it is painted, give each class its colour in the list of classes, such as 'road #804080'")
     return colors_to_ids(values, coding.painted)
-
-def _grey_to_ids(values, coding): # of a grey picture; in a list of colours grey may be one of them
-    greys = {rgb[0]: i for i, rgb in reversed(coding.painted.items()) if len(set(rgb)) == 1}
-    if coding.encoding == "index" or not greys or not (coding.color_coded or coding.encoding == "color"): return values
-    used = unique_ids(values)
-    by_color = all(v in greys for v in used)
-    by_number = all(v in coding.table and v < 255 for v in used)
-    if coding.encoding == "auto":
-        if by_color and by_number and any(greys[v] != v for v in used): raise ValueError(
-            f"holds {used[0]}, which may be an id or the grey of id {greys[used[0]]}: say encoding=index or encoding=color")
-        if not by_color: return values
-    elif not by_color: raise ValueError(f"holds grey {next(v for v in used if v not in greys)}, which is the colour of no class: add it to the list of classes")
-    return np.array([greys.get(v, 255) for v in range(256)], np.uint8)[values]
 
 def read_class_ids(label, coding: LabelCoding, name: str = "its label" # as for `read_label`
 ) -> np.ndarray: # (h, w) uint8: class ids, 255 where a pixel is ignored

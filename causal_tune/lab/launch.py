@@ -36,7 +36,7 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
         model, recipe, _ = load_checkpoint(path)
         options.setdefault("runs", {"": path.parent})
         size = size or recipe.eval_size or None
-    else: model = create_backbone(backbone, pretrained=weights or True)
+    else: model = create_backbone(backbone, weights=weights) if weights else backbone
     if images is None:
         weathers = "clear", "fog", "night", "rain", "snow"
         data = {d: load_dataset(f"toyscapes:domain={d},split=test,n={n}") for d in weathers}

@@ -18,6 +18,7 @@ from .contents import (CONTROL_LABELS, HIDDEN_VIEWS, OPTIONAL_VIEWS, PageContent
 from .filters import FILTER_NAMES, make_band
 from .models import FilteredPredictions, InspectedModel, find_label_space, inspect
 from .page import save_page, save_pictures
+from ..models.pretrained import BACKBONE_NOTES
 from ..research.artifacts import artifact_report, outlier_figure
 from ..research.evidence import concat_evidence, evidence_by_layer, skill_curves
 from ..research.rings import edges_for_grid
@@ -182,6 +183,7 @@ class FrequencyLab(Controls):
 
     def _inspect(self, models, data: DomainImages, stage):
         self.data = data
+        self.data.notes.extend(BACKBONE_NOTES[model] for model in models.values() if isinstance(model, str) and model in BACKBONE_NOTES)
         self.models = inspect(models, data.images, self.budget, stage)
         first = next(iter(self.models.values()))
         self.stage, self.backbone = first.stage, first.backbone

@@ -4,7 +4,6 @@
 
 # %% ../../nbs/04_models/01_backbones.ipynb #bc41d928
 from __future__ import annotations
-import copy, inspect
 from contextlib import contextmanager
 from contextvars import ContextVar
 from fnmatch import fnmatch
@@ -17,15 +16,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 from ..core.checks import check_range, check_value, unknown_name
-from ..core.registry import Registry, parse_spec
 from ..spectra.dct import grid_to_tokens, tokens_to_grid
 from ..spectra.bands import create_bands
-from ..adapters.base import ADAPTERS, Adapter, create_adapter
+from ..adapters.base import Adapter, adapter_factory
 from .pretrained import PRESETS, check_default_dtype, create_model, in_plain_context, model_stages
 from .acceleration import checkpoint_blocks, use_attention
 
 # %% auto #0
-__all__ = ['BACKBONE_OPTIONS', 'default_out_layers', 'Backbone', 'create_backbone', 'list_backbones', 'check_backbone_contract']
+__all__ = ['Backbone', 'create_backbone', 'list_backbones']
 
 # %% ../../nbs/04_models/01_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -342,11 +340,9 @@ def _in_bytes(images): # in 0..255
     return images * 255 if images.is_floating_point() and high <= 1 else images
 
 # %% ../../nbs/04_models/01_backbones.ipynb #a115a1c5
-BACKBONE_OPTIONS = ("img_size", "patch_size", "out_layers", "weights", "query_dim", "attention")
-
 @in_plain_context
 def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's name, or a timm model
-                    adapter="none", # one of `list_adapters()`, an `Adapter`, or a factory from `adapter_factory`
+                    adapter="none", # one of `list_adapters()`, an `Adapter`, or what `adapter_factory` returns
                     img_size: int | tuple | None = None, # pixels (side, or (H, W)) the positions are laid out for
                     patch_size: int | None = None, # another patch size than the model's own
                     out_layers=None, # block numbers from 0; `default_out_layers`, or each stage's last, by default
@@ -359,7 +355,7 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
     weights = options.pop("pretrained", weights)
     check_range("query_dim", query_dim, 1, 100_000)
     if "in_chans" in options: raise ValueError(_not_rgb(options["in_chans"]))
-    if isinstance(adapter, str): _check_adapter_options(adapter, options)
+    if isinstance(adapter, str): adapter = adapter_factory(adapter, **options) # checked before weights are looked for
     elif options: raise ValueError(f"Unknown options: {', '.join(options)}. Options of an adapter are given with its name, or when it is made.")
     model = name_or_model
     if isinstance(model, str): model = create_model(model, img_size, patch_size, weights)
@@ -367,17 +363,8 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
     first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     if first != 3: raise ValueError(_not_rgb(first))
     use_attention(model, attention)
-    if not isinstance(adapter, nn.Module): adapter = _adapter_for(stages, adapter, query_dim, options)
+    if not isinstance(adapter, nn.Module): adapter = _adapter_for(stages, adapter, query_dim)
     return Backbone(model, adapter, _layers_read(stages, out_layers))
-
-def _check_adapter_options(spec, options): # before weights are looked for
-    name, inline = parse_spec(spec)
-    given = inline | options
-    factory = ADAPTERS[name]
-    if isinstance(factory, Registry): factory = factory[given.pop("variant", next(iter(factory)))]
-    allowed = list(inspect.signature(factory).parameters)[4:]
-    for option in given:
-        if option not in allowed: raise unknown_name(f"option of create_backbone with adapter {name!r}", option, [*allowed, *BACKBONE_OPTIONS])
 
 def _not_rgb(n):
     return f"in_chans={n}: images are RGB here, three channels; leave it out. Grey images are shown as three equal channels by themselves."
@@ -392,16 +379,13 @@ def _layers_read(stages, out_layers): # block numbers from 0
         raise ValueError(f"out_layers={layers}: this model has blocks 0 to {depth - 1}.")
     return [layer % depth for layer in layers]
 
-def _adapter_for(stages, adapter, query_dim, options): # one for each stage, unless one spans them all
-    factory = adapter if callable(adapter) else ADAPTERS[parse_spec(adapter)[0]]
-    if getattr(factory, "spans_all_stages", False):
+def _adapter_for(stages, factory, query_dim): # one for each stage, unless one spans them all
+    if factory.spans_all_stages:
         blocks = [block for stage in stages for block in stage.blocks]
         stages = [stages[-1]._replace(blocks=blocks)]
-    if callable(adapter): made = [adapter(len(stage.blocks), stage.width, stage.stride, query_dim) for stage in stages]
-    else:
-        bands = create_bands(options.get("band"), len(stages)) # one for all, or one for each stage
-        given = [options | dict(band=band) if "band" in options else options for band in bands]
-        made = [create_adapter(adapter, len(stage.blocks), stage.width, stage.stride, query_dim, **own) for stage, own in zip(stages, given)]
+    bands = create_bands(factory.options.get("band"), len(stages)) # one for all, or one for each stage
+    given = [factory.options | dict(band=band) if "band" in factory.options else factory.options for band in bands]
+    made = [factory._replace(options=own)(len(stage.blocks), stage.width, stage.stride, query_dim) for stage, own in zip(stages, given)]
     return made[0] if len(made) == 1 else StageAdapters(made)
 
 # %% ../../nbs/04_models/01_backbones.ipynb #c5cef725
@@ -417,48 +401,3 @@ def _described(name):
     return dict(name=name, timm=PRESETS[name][0], width=b.channels, depth=b.num_layers, patch=b.patch_size[0],
                 millions=round(parameters / 1e6, 1), prefix=getattr(b.model, "num_prefix_tokens", 0),
                 mean=as_share(b.mean), std=as_share(b.std))
-
-# %% ../../nbs/04_models/01_backbones.ipynb #0bc09e0d
-def check_backbone_contract(make_model, # () -> a small timm model, with the same weights at each call
-                            adapter: str, # one of `list_adapters()`, options may follow
-                            identity: bool = True, # does it start as the identity?
-) -> Backbone: # the one it was checked on
-    "Hold an adapter in a model to the contract; AssertionError names the promise that is broken."
-    make = lambda: create_backbone(make_model(), adapter)
-    b = make().train()
-    plain = create_backbone(make_model())
-    for h, w in [(4, 4), (3, 5), (6, 2)]:
-        x = torch.randn(2, 3, h * b.patch_size[0], w * b.patch_size[1])
-        _check_features(b, plain, x, identity)
-    _check_learning(b, x)
-    _check_copies(b, make(), x)
-    with torch.autocast("cpu", dtype=torch.bfloat16): assert all(f.isfinite().all() for f in b(x)), "bf16 fails"
-    return b
-
-def _near(these, those): return all(torch.allclose(f, g, atol=1e-4) for f, g in zip(these, those, strict=True))
-
-# %% ../../nbs/04_models/01_backbones.ipynb #e6acb373
-def _check_features(b, plain, x, identity):
-    y = b(x)
-    assert [f.shape for f in y] == [f.shape for f in plain(x)], "other shapes than the model's"
-    assert _near(b(x[:1]), [f[:1] for f in y]), "an image's features depend on the others of its batch"
-    assert not identity or _near(y, plain(x)), "it does not start as the identity"
-
-def _check_copies(b, other, x): # saved and loaded, copied, merged
-    y = b(x)
-    other.adapter.load_state_dict(b.adapter.state_dict())
-    assert _near(other(x), y), "saved and loaded it computes something else"
-    twin = copy.deepcopy(b)
-    for p in twin.parameters(): p.data.zero_()
-    assert _near(b(x), y) and not _near(twin(x), y), "a copy is not independent"
-    if b.adapter.spans_all_stages: assert _near(other.merge()(x), y), "merged it computes something else"
-
-def _check_learning(b, x):
-    trained = {n: p for n, p in b.named_parameters() if p.requires_grad}
-    for p in trained.values(): p.data += .02 * torch.randn_like(p)  # a zero map passes no gradient on
-    if trained: sum(f.square().mean() for f in b(x)).backward()
-    link = {id(p) for p in b.adapter.query_parameters()}
-    dead = [n for n, p in trained.items() if id(p) not in link and (p.grad is None or not p.grad.isfinite().all())]
-    assert not dead, f"no gradient reaches {dead}"
-    frozen = [n for n, p in b.named_parameters() if not p.requires_grad and p.grad is not None]
-    assert not frozen, f"a gradient reaches {frozen}, which is frozen"

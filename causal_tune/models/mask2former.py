@@ -8,13 +8,13 @@ import math
 from collections import OrderedDict
 from functools import partial
 from typing import NamedTuple
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from fastcore.basics import patch
 from ..core.checks import check_range
 from .heads import HEADS, resize_bilinear, level_channels
 
@@ -24,14 +24,14 @@ __all__ = ['Mask2Former', 'mean_over_processes']
 # %% ../../nbs/04_models/03_mask2former.ipynb #143fbd51
 def feature_pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest block to the last
 ) -> list[Tensor]: # sides times 4, 2, 1, 1/2
-    "One level per block, the finest first; ValueError for other than four blocks or a grid too small to halve."
+    "One level per block, the finest first; ValueError for other than four blocks."
     if len(features) != 4: raise ValueError(f"mask2former reads four levels, not {len(features)}; give four out_layers.")
     if features[0].shape[-2:] != features[1].shape[-2:]: return features  # a pyramid already
-    if min(features[-1].shape[-2:]) < 2:
-        raise ValueError(f"A grid of {tuple(features[-1].shape[-2:])} patches cannot be halved; give a larger image.")
     scaled = partial(F.interpolate, mode="bilinear", align_corners=False)
     first, second, third, last = features
-    return [scaled(first, scale_factor=4.), scaled(second, scale_factor=2.), third, scaled(last, scale_factor=.5)]
+    strip = min(last.shape[-2:]) < 2 # one patch high or wide: that side stays as it is
+    half = dict(size=[max(1, side // 2) for side in last.shape[-2:]]) if strip else dict(scale_factor=.5)
+    return [scaled(first, scale_factor=4.), scaled(second, scale_factor=2.), third, scaled(last, **half)]
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #0e3cf97d
 def sine_positions(x: Tensor # (b, c, h, w), c a multiple of 4
@@ -79,13 +79,12 @@ def deformable_attention(value: Tensor, # (b, n, heads, d) values of all levels,
     "Values at points of several levels (Deformable DETR, equation 3), with `grid_sample`."
     heads = value.shape[2]
     by_level = value.split([h * w for h, w in sizes], 1)
+    where = 2 * rearrange(where, "b q m l p xy -> l (b m) q p xy") - 1
+    weights = rearrange(weights, "b q m l p -> l (b m) 1 q p")
     total = 0
-    for level, (h, _) in enumerate(sizes):
-        maps = rearrange(by_level[level], "b (h w) m d -> (b m) d h w", h=h)
-        points = rearrange(where[:, :, :, level], "b q m p xy -> (b m) q p xy")
-        weight = rearrange(weights[:, :, :, level], "b q m p -> (b m) 1 q p")
-        found = F.grid_sample(maps.to(points.dtype), 2 * points - 1, align_corners=False)
-        total = total + (found * weight).sum(-1)
+    for values, size, points, weight in zip(by_level, sizes, where, weights):
+        maps = rearrange(values, "b (h w) m d -> (b m) d h w", h=size[0]).to(points.dtype)
+        total = total + (F.grid_sample(maps, points, align_corners=False) * weight).sum(-1)
     return rearrange(total, "(b m) d q -> b q (m d)", m=heads)
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #bde402cf
@@ -94,7 +93,7 @@ class DeformableAttention(nn.Module):
     def __init__(self, width: int, # of the cells
                  heads: int,
                  levels: int = 3, # read by each head
-                 points: int = 4): # looked at in each level
+                 points: int = 4): # read in each level
         super().__init__()
         self.shape = (heads, levels, points)
         n = heads * levels * points
@@ -102,43 +101,37 @@ class DeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(width, n)
         self.value_proj = nn.Linear(width, width)
         self.output_proj = nn.Linear(width, width)
-    def forward(self, x, positions, reference, sizes): # (b, n, c), (n, c), (n, 2), (h, w) of each level
+
+    def forward(self, x, positions, reference, sizes, sides): # (b, n, c), (n, c), (n, 2), (h, w) of each level, `level_sides` of them
         heads, levels, points = self.shape
-        asking = (x + positions).to(x.dtype)  # places are float32, also after half()
+        asking = (x + positions).to(x.dtype)  # positions are float32, also after half()
         offsets = self.sampling_offsets(asking).unflatten(-1, (*self.shape, 2))
-        where = reference[:, None, None, None] + normalise_offsets(offsets, sizes)
+        where = reference[:, None, None, None] + offsets / sides[:, None] # offsets are in cells of each level
         weights = self.attention_weights(asking).unflatten(-1, (heads, levels * points)).softmax(-1)
-        weights = weights.unflatten(-1, (levels, points))
         value = self.value_proj(x).unflatten(-1, (heads, -1))
-        return self.output_proj(deformable_attention(value, sizes, where, weights).to(value.dtype))
+        found = deformable_attention(value, sizes, where, weights.unflatten(-1, (levels, points)))
+        return self.output_proj(found.to(value.dtype))
 
-# %% ../../nbs/04_models/03_mask2former.ipynb #96a91b61
-def normalise_offsets(offsets: Tensor, # (b, n, heads, levels, points, 2) x, y in cells of each level
-             sizes: list, # (h, w) of each level
-) -> Tensor: # the same in sides of each level
-    "Offsets by cells as parts of a level's width and height."
-    scaled = []
-    for cells, (h, w) in zip(offsets.unbind(3), sizes):
-        x, y = cells.unbind(-1)
-        scaled.append(torch.stack([x / w, y / h], -1))
-    return torch.stack(scaled, 3)
+    @torch.no_grad()
+    def init_offsets(self) -> None:
+        "The published start: one direction per head, one distance per point; equal weights."
+        heads, levels, points = self.shape
+        angle = torch.arange(heads) * (2 * math.pi / heads)
+        way = torch.stack([angle.cos(), angle.sin()], -1)
+        way = way / way.abs().amax(-1, keepdim=True)
+        far = way[:, None, None] * torch.arange(1, points + 1)[:, None]
+        self.sampling_offsets.bias.copy_(far.expand(-1, levels, -1, -1).flatten())
+        nn.init.zeros_(self.sampling_offsets.weight)
+        for p in self.attention_weights.parameters(): nn.init.zeros_(p)
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
 
-# %% ../../nbs/04_models/03_mask2former.ipynb #5f0fd5ee
-@patch
-@torch.no_grad()
-def init_offsets(self:DeformableAttention) -> None:
-    "The published start: one direction per head, one distance per point; equal weights."
-    heads, levels, points = self.shape
-    angle = torch.arange(heads) * (2 * math.pi / heads)
-    way = torch.stack([angle.cos(), angle.sin()], -1)
-    way = way / way.abs().amax(-1, keepdim=True)
-    far = way[:, None, None] * torch.arange(1, points + 1)[:, None]
-    self.sampling_offsets.bias.copy_(far.expand(-1, levels, -1, -1).flatten())
-    nn.init.zeros_(self.sampling_offsets.weight)
-    for p in self.attention_weights.parameters(): nn.init.zeros_(p)
-    for linear in (self.value_proj, self.output_proj):
-        nn.init.xavier_uniform_(linear.weight)
-        nn.init.zeros_(linear.bias)
+def level_sides(maps: list[Tensor] # (b, c, h, w) each
+) -> Tensor: # (levels, 2): width and height of each
+    "Sides of levels in cells; filled on the device, and open in an exported model."
+    one = maps[0].new_ones((), dtype=torch.float32)
+    return torch.stack([torch.stack([one * m.shape[-1], one * m.shape[-2]]) for m in maps])
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #9f80d746
 def _named(**modules): # one level of the published names, which are nested
@@ -156,7 +149,7 @@ class EncoderLayer(nn.Module):
         self.self_attn = DeformableAttention(width, heads)
         self.ffn = feed_forward(width, hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-    def forward(self, x, *where): # (b, n, c); positions, reference and sizes
+    def forward(self, x, *where): # (b, n, c); positions, reference, sizes and sides
         x = self.norms[0](x + self.self_attn(x, *where))
         return self.norms[1](x + self.ffn.layers(x))
 
@@ -188,24 +181,39 @@ class PixelDecoder(nn.Module):
         self.output_convs = nn.ModuleList([conv_norm(width, width, 3, relu=True)])
         self.mask_feature = nn.Conv2d(width, width, 1)
 
-# %% ../../nbs/04_models/03_mask2former.ipynb #16537d20
-@patch
-def forward(self:PixelDecoder, levels: list[Tensor] # four of (b, c, h, w), the finest first
-) -> tuple[Tensor, list[Tensor]]: # pixel embeddings (b, c, h, w) of the finest; the others, the coarsest first
-    finest, *coarser = levels
-    maps = [conv(f) for conv, f in zip(self.input_convs, reversed(coarser))]
-    sizes = [m.shape[-2:] for m in maps]
-    positions = torch.cat([sine_positions(m) + code for m, code in zip(maps, self.level_encoding.weight)])
-    reference = torch.cat([cell_centres(m) for m in maps])
-    x = torch.cat([rearrange(m, "b c h w -> b (h w) c") for m in maps], 1)
-    for layer in self.encoder.layers: x = layer(x, positions, reference, sizes)
-    by_level = x.split([h * w for h, w in sizes], 1)
-    maps = [rearrange(tokens, "b (h w) c -> b c h w", h=h) for tokens, (h, _) in zip(by_level, sizes)]
-    fine = self.lateral_convs[0](finest)
-    context = resize_bilinear(maps[-1], fine.shape[-2:])
-    return self.mask_feature(self.output_convs[0]((fine + context).to(fine.dtype))), maps
+    def forward(self, levels: list[Tensor] # four of (b, c, h, w), the finest first
+    ) -> tuple[Tensor, list[Tensor]]: # pixel embeddings (b, c, h, w) of the finest; the others, the coarsest first
+        finest, *coarser = levels
+        maps = [conv(f) for conv, f in zip(self.input_convs, reversed(coarser))]
+        sizes = [m.shape[-2:] for m in maps]
+        positions = torch.cat([sine_positions(m) + code for m, code in zip(maps, self.level_encoding.weight)])
+        reference = torch.cat([cell_centres(m) for m in maps])
+        sides = level_sides(maps)
+        x = torch.cat([rearrange(m, "b c h w -> b (h w) c") for m in maps], 1)
+        for layer in self.encoder.layers: x = layer(x, positions, reference, sizes, sides)
+        by_level = x.split([h * w for h, w in sizes], 1)
+        maps = [rearrange(tokens, "b (h w) c -> b c h w", h=h) for tokens, (h, _) in zip(by_level, sizes)]
+        fine = self.lateral_convs[0](finest)
+        context = resize_bilinear(maps[-1], fine.shape[-2:])
+        return self.mask_feature(self.output_convs[0]((fine + context).to(fine.dtype))), maps
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #0e89b85e
+def multihead_attention(mha: nn.MultiheadAttention, # whose weights are used; `batch_first`
+                        q: Tensor, # (b, q, c)
+                        k: Tensor, # (b, n, c)
+                        v: Tensor, # (b, n, c)
+                        allowed: Tensor | None = None, # bool, broadcast to (b, heads, q, n): True where q may read
+) -> Tensor: # (b, q, c)
+    "`mha(q, k, v)` in half as many operations; one mask serves all heads."
+    c = q.shape[-1]
+    if q is k: # self-attention: queries and keys in one product
+        q, k = F.linear(q, mha.in_proj_weight[:2 * c], mha.in_proj_bias[:2 * c]).chunk(2, -1)
+        v = F.linear(v, mha.in_proj_weight[2 * c:], mha.in_proj_bias[2 * c:])
+    else: q, k, v = (F.linear(x, w, b) for x, w, b in zip((q, k, v), mha.in_proj_weight.chunk(3), mha.in_proj_bias.chunk(3)))
+    q, k, v = (x.unflatten(-1, (mha.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+    found = F.scaled_dot_product_attention(q, k, v, allowed)
+    return mha.out_proj(found.transpose(1, 2).flatten(2))
+
 class DecoderLayer(nn.Module):
     "Masked cross-attention, self-attention, feed-forward; a norm after each."
     def __init__(self, width, heads, hidden):
@@ -214,28 +222,26 @@ class DecoderLayer(nn.Module):
         self.self_attn = _named(attn=nn.MultiheadAttention(width, heads, batch_first=True))
         self.ffn = feed_forward(width, hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
-    def forward(self, x, place, tokens, where, blocked): # (b, q, c) twice, (b, n, c), (n, c), bool (b*heads, q, n)
-        keys = (tokens + where).to(tokens.dtype)
-        read, _ = self.cross_attn.attn(x + place, keys, tokens, attn_mask=blocked, need_weights=False)
-        x = self.norms[0](x + read)
-        told, _ = self.self_attn.attn(x + place, x + place, x, need_weights=False)
-        x = self.norms[1](x + told)
+
+    def forward(self, x, place, tokens, keys, allowed): # (b, q, c) twice; (b, n, c) without and with positions; bool (b, 1, q, n)
+        x = self.norms[0](x + multihead_attention(self.cross_attn.attn, x + place, keys, tokens, allowed))
+        asking = x + place
+        x = self.norms[1](x + multihead_attention(self.self_attn.attn, asking, asking, x))
         return self.norms[2](x + self.ffn.layers(x))
 
 def transformer_decoder(layers: int, width: int, heads: int, hidden: int) -> nn.ModuleDict: # under the published names
-    "So many decoder layers, and the norm behind each answer."
+    "So many decoder layers, and the norm behind each prediction."
     check_range("decoder_layers", layers, 1, 100)
     check_range("decoder_hidden", hidden, 1, 100_000)
     made = nn.ModuleList(DecoderLayer(width, heads, hidden) for _ in range(layers))
     return _named(layers=made, post_norm=nn.LayerNorm(width))
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #338851b4
-def attention_mask(masks: Tensor, # (b, q, H, W) logits
-                  size: tuple, # (h, w) of the level that is read
-) -> Tensor: # bool (b, q, h*w), True where a query may not read
-    "Where a query's mask says less than one half; nowhere, if it says so everywhere."
-    low = resize_bilinear(masks.detach(), size).sigmoid().flatten(2) < .5
-    return low & ~low.all(-1, keepdim=True)
+def attention_mask(masks: Tensor # (b, q, h, w) logits at the size of the level that is read
+) -> Tensor: # bool (b, 1, q, h*w), True where a query may read
+    "Where a query's mask says at least one half; everywhere, if it does so nowhere."
+    blocked = masks.sigmoid().flatten(2) < .5
+    return (~blocked | blocked.all(-1, keepdim=True))[:, None]
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #6c134db0
 @HEADS.register("mask2former")
@@ -261,81 +267,144 @@ class Mask2Former(nn.Module):
         self.linked = linked
         self.pixel_decoder = PixelDecoder(channels, width, encoder_layers, num_heads, encoder_hidden)
         self.transformer_decoder = transformer_decoder(decoder_layers, width, num_heads, decoder_hidden)
-        self.make_queries(check_range("num_queries", num_queries, 1, 10_000), width)
-        self.start()
+        linear = partial(nn.Linear, width)
+        self.level_embed = nn.Embedding(3, width) # parameters around the queries, under their published names
+        self.cls_embed = linear(num_classes + 1)
+        self.mask_embed = nn.Sequential(linear(width), nn.ReLU(), linear(width), nn.ReLU(), linear(width))
+        check_range("num_queries", num_queries, 1, 10_000)
+        if linked: self.querys2feat = linear(width)
+        else:
+            self.query_embed = nn.Embedding(num_queries, width)
+            self.query_feat = nn.Embedding(num_queries, width)
+        self.init_weights()
 
-# %% ../../nbs/04_models/03_mask2former.ipynb #d50c0c48
-@patch
-def draw(self:Mask2Former, *shape, device=None): # the only source of randomness: points at which masks are compared
-    return torch.rand(*shape, device=device)
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        "The published initial values, where they are not those of torch."
+        decoder = self.pixel_decoder
+        for convs in decoder.input_convs:
+            nn.init.xavier_uniform_(convs.conv.weight)
+            nn.init.zeros_(convs.conv.bias)
+        for conv in (decoder.lateral_convs[0].conv, decoder.output_convs[0].conv, decoder.mask_feature):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+        nn.init.zeros_(decoder.mask_feature.bias)
+        for p in (*decoder.encoder.parameters(), *self.transformer_decoder.parameters()):
+            if p.dim() > 1: nn.init.xavier_normal_(p)
+        for layer in decoder.encoder.layers: layer.self_attn.init_offsets()
 
-# %% ../../nbs/04_models/03_mask2former.ipynb #165d84b6
-@patch
-def make_queries(self:Mask2Former, num_queries: int, width: int) -> None:
-    "Parameters around the queries, under their published names."
-    linear = partial(nn.Linear, width)
-    self.level_embed = nn.Embedding(3, width)
-    self.cls_embed = linear(self.num_classes + 1)
-    self.mask_embed = nn.Sequential(linear(width), nn.ReLU(), linear(width), nn.ReLU(), linear(width))
-    if self.linked: self.querys2feat = linear(width)
-    else:
-        self.query_embed = nn.Embedding(num_queries, width)
-        self.query_feat = nn.Embedding(num_queries, width)
+    def queries(self, given: Tensor | None, b: int) -> tuple[Tensor, Tensor]: # positions and content, (b, q, c) each
+        "The adapter's queries or the head's own. ValueError where the other kind is needed."
+        if self.linked and given is None:
+            raise ValueError("This head takes its queries from the adapter (linked=True), and none came.")
+        if not self.linked and given is not None:
+            raise ValueError("This head learns its own queries; make it with linked=True to use the adapter's.")
+        place = given if self.linked else self.query_embed.weight
+        if place.shape[-1] != self.level_embed.embedding_dim:
+            raise ValueError(f"Queries of width {place.shape[-1]} for a head of width {self.level_embed.embedding_dim}: "
+                             "make the adapter with the head's width as its query_dim.")
+        content = self.querys2feat(place) if self.linked else self.query_feat.weight
+        return place.expand(b, -1, -1), content.expand(b, -1, -1)
 
-# %% ../../nbs/04_models/03_mask2former.ipynb #1e22eec7
-@patch
-@torch.no_grad()
-def start(self:Mask2Former) -> None:
-    "The published initial values, where they are not those of torch."
-    decoder = self.pixel_decoder
-    for convs in decoder.input_convs:
-        nn.init.xavier_uniform_(convs.conv.weight)
-        nn.init.zeros_(convs.conv.bias)
-    for conv in (decoder.lateral_convs[0].conv, decoder.output_convs[0].conv, decoder.mask_feature):
-        nn.init.kaiming_uniform_(conv.weight, a=1)
-    nn.init.zeros_(decoder.mask_feature.bias)
-    for p in (*decoder.encoder.parameters(), *self.transformer_decoder.parameters()):
-        if p.dim() > 1: nn.init.xavier_normal_(p)
-    for layer in decoder.encoder.layers: layer.self_attn.init_offsets()
+    def decode(self, features: list[Tensor], # four of (b, c, h, w)
+               queries: Tensor | None = None, # (q, c) of the adapter
+    ) -> tuple[list[Tensor], Tensor]: # queries (b, q, c) before the first layer and after each; pixel embeddings (b, c, h, w)
+        "What becomes of the queries, layer by layer."
+        pixels, maps = self.pixel_decoder(feature_pyramid(features))
+        place, x = self.queries(queries, pixels.shape[0])  # len() would fix the batch of an exported model
+        levels = []
+        for level, code in zip(maps, self.level_embed.weight):
+            tokens = rearrange(level, "b c h w -> b (h w) c") + code
+            keys = (tokens + sine_positions(level)).to(tokens.dtype)
+            levels.append((tokens, keys, resize_bilinear(pixels.detach(), level.shape[-2:]).to(pixels.dtype)))
+        states = [x]
+        for i, layer in enumerate(self.transformer_decoder.layers):
+            tokens, keys, low = levels[i % 3]
+            allowed = attention_mask(self.mask_logits(x, low)) # a threshold: no gradient passes
+            x = layer(x, place, tokens, keys, allowed)
+            states.append(x)
+        return states, pixels
 
-# %% ../../nbs/04_models/03_mask2former.ipynb #dba7e300
-@patch
-def queries(self:Mask2Former, given: Tensor | None, b: int) -> tuple[Tensor, Tensor]: # places and content, (b, q, c) each
-    "The adapter's queries or the head's own; ValueError where the other kind is needed."
-    if self.linked and given is None:
-        raise ValueError("This head takes its queries from the adapter (linked=True), and none came.")
-    if not self.linked and given is not None:
-        raise ValueError("This head learns its own queries; make it with linked=True to use the adapter's.")
-    place = given if self.linked else self.query_embed.weight
-    if place.shape[-1] != self.level_embed.embedding_dim:
-        raise ValueError(f"Queries of width {place.shape[-1]} for a head of width {self.level_embed.embedding_dim}: "
-                         "make the adapter with the head's width as its query_dim.")
-    content = self.querys2feat(place) if self.linked else self.query_feat.weight
-    return place.expand(b, -1, -1), content.expand(b, -1, -1)
+    def mask_logits(self, x: Tensor, # (b, q, c) queries
+                    pixels: Tensor, # (b, c, h, w) embeddings
+    ) -> Tensor: # (b, q, h, w)
+        embeddings = self.mask_embed(self.transformer_decoder.post_norm(x))
+        return (embeddings @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 
-@patch
-def answer(self:Mask2Former, x: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]: # (b, q, k+1) classes, (b, q, h, w) masks; logits
-    x = self.transformer_decoder.post_norm(x)
-    return self.cls_embed(x), torch.einsum("bqc,bchw->bqhw", self.mask_embed(x), pixels)
+    def predict_classes_and_masks(self, x, pixels): # as `mask_logits`
+        return self.cls_embed(self.transformer_decoder.post_norm(x)), self.mask_logits(x, pixels)
 
-# %% ../../nbs/04_models/03_mask2former.ipynb #94830625
-@patch
-def answers(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
-            queries: Tensor | None = None, # (q, c) of the adapter
-) -> list[tuple[Tensor, Tensor]]: # class and mask logits, before the first layer and after each
-    "What the queries say, layer by layer."
-    pixels, maps = self.pixel_decoder(feature_pyramid(features))
-    place, x = self.queries(queries, pixels.shape[0])  # len() would fix the batch of an exported model
-    said = [self.answer(x, pixels)]
-    for i, layer in enumerate(self.transformer_decoder.layers):
-        level = maps[i % 3]
-        _, masks = said[-1]
-        blocked = attention_mask(masks, level.shape[-2:])
-        in_each_head = repeat(blocked, "b q n -> (b heads) q n", heads=self.num_heads)
-        tokens = rearrange(level, "b c h w -> b (h w) c") + self.level_embed.weight[i % 3]
-        x = layer(x, place, tokens, sine_positions(level), in_each_head)
-        said.append(self.answer(x, pixels))
-    return said
+    def predictions(self, features: list[Tensor], # four of (b, c, h, w)
+                    queries: Tensor | None = None, # (q, c) of the adapter
+    ) -> tuple[Tensor, Tensor]: # classes (b, l, q, k+1) and masks (b, l, q, h, w), logits
+        "Classes and masks of all queries, before the first layer and after each, l in all."
+        states, pixels = self.decode(features, queries)
+        x = torch.cat(states, 1) # all layers in one product
+        return tuple(y.unflatten(1, (len(states), -1)) for y in self.predict_classes_and_masks(x, pixels))
+
+    def forward(self, features: list[Tensor], # four of (b, c, h, w)
+                queries: Tensor | None = None, # (q, c) of the adapter
+                size: tuple | None = None, # (H, W) of the scores; None: a quarter of a patch per cell
+    ) -> Tensor: # (b, k, H, W) scores, see `semantic_scores`
+        states, pixels = self.decode(features, queries)
+        return semantic_scores(*self.predict_classes_and_masks(states[-1], pixels), size)
+
+    def loss(self, features, queries, labels, seeds=()) -> Tensor: # scalar; arguments as for `losses`
+        "The sum of `losses`."
+        return sum(x.sum() for x in self.layer_losses(features, queries, labels, seeds).values())
+
+    def losses(self, features: list[Tensor], # four of (b, c, h, w)
+               queries: Tensor | None, # (q, c) of the adapter
+               labels: Tensor, # (b, H, W) int64 of any size, 255 ignored
+               seeds=(), # one per image: where its points come from; torch's own numbers by default
+    ) -> dict[str, Tensor]: # d0.loss_cls, d0.loss_mask, ... before the first layer, and on to loss_cls, ... of the last
+        "All losses by their published names."
+        found = {name: values.unbind() for name, values in self.layer_losses(features, queries, labels, seeds).items()}
+        last = len(found["loss_cls"]) - 1
+        return {(f"d{i}." if i < last else "") + name: values[i] for i in range(last + 1) for name, values in found.items()}
+
+    def layer_losses(self, features, queries, labels, seeds=()) -> dict[str, Tensor]: # loss_cls, loss_mask, loss_dice: (l,) each
+        "The three losses of each layer, in float32 whatever the features came in. The device is read twice: classes present, and costs."
+        classes, masks = self.predictions(features, queries)
+        ids = present_classes(labels, self.num_classes)
+        with torch.autocast(labels.device.type, enabled=False):
+            classes, masks = classes.float(), masks.float()
+            b, l, q = classes.shape[:3]
+            n = max(1, *map(len, ids))
+            targets = semantic_targets(labels, self.num_classes, n)
+            matched = [min(len(of_image), q) for of_image in ids]
+            points = self.draw_points(l, matched, seeds, labels.device)
+            flat_masks, flat_targets = masks.flatten(0, 2), targets.masks.flatten(0, 1)
+            with torch.no_grad():
+                costs = torch.stack([layer_costs(classes[:, i], masks[:, i], targets, points[i].matching) for i in range(l)])
+                pairs = hungarian_match(costs, [len(of_image) for of_image in ids])
+                chosen, wanted = flat_indices(pairs, (b, l, q), n).to(labels.device, non_blocking=True) # (l, m) each
+                at = [uncertain_points(flat_masks[chosen[i]], points[i].many, points[i].few) for i in range(l)]
+                truth = torch.stack([sample_masks(flat_targets[wanted[i]], at[i]) for i in range(l)])
+            at_points = sample_masks(flat_masks.index_select(0, chosen.flatten()), torch.cat(at)).view(truth.shape)
+            count, weight = normalisers(matched, q, labels.device)
+            cross, apart = mask_losses(at_points, truth, count)
+            of_query = torch.full((b * l * q,), self.num_classes, device=labels.device)
+            of_query[chosen] = targets.ids.flatten()[wanted]
+            by_layer = of_query.view(b, l, q).transpose(0, 1).flatten(1)
+            of_classes = class_loss(classes.transpose(0, 1).flatten(1, 2), by_layer, weight)
+        return dict(loss_cls=of_classes, loss_mask=cross, loss_dice=apart)
+
+    def draw(self, *shape, device=None): # the only source of randomness: points at which masks are compared
+        return torch.rand(*shape, dtype=torch.float32, device=device)
+
+    def samplers(self, seeds, images: int, device) -> list: # one per image: (*shape, device=) -> uniform numbers
+        "Where the points of each image come from: numbers of its own where it has a seed, else torch's."
+        if not len(seeds): return [self.draw] * images
+        return [partial(torch.rand, generator=torch.Generator(device).manual_seed(seed), dtype=torch.float32) for seed in seeds]
+
+    def draw_points(self, layers: int, matched: list[int], # masks of each image that will be matched
+                    seeds, device) -> list[LayerPoints]: # one per layer
+        "All points of a step, before anything is computed: how many there are is known, and so is the order of the random numbers."
+        draws = self.samplers(seeds, len(matched), device)
+        few = self.points - int(.75 * self.points)
+        def of_all(points, counts): return torch.cat([draw(n, points, 2, device=device) for draw, n in zip(draws, counts)])
+        return [LayerPoints(of_all(self.points, [1] * len(matched)), of_all(3 * self.points, matched), of_all(few, matched))
+                for _ in range(layers)]
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #2b9f0d88
 def semantic_scores(classes: Tensor, # (b, q, k+1) logits
@@ -347,28 +416,33 @@ def semantic_scores(classes: Tensor, # (b, q, k+1) logits
         shares = classes.float().softmax(-1)[..., :-1]
         return torch.einsum("bqk,bqhw->bkhw", shares, resize_bilinear(masks.float(), size).sigmoid())
 
-@patch
-def forward(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
-           queries: Tensor | None = None, # (q, c) of the adapter
-           size: tuple | None = None, # (H, W) of the scores; None: a quarter of a patch per cell
-) -> Tensor: # (b, k, H, W) scores, see `semantic_scores`
-    return semantic_scores(*self.answers(features, queries)[-1], size)
-
 # %% ../../nbs/04_models/03_mask2former.ipynb #3e114327
 class Targets(NamedTuple):
-    "What should be found in an image."
-    ids: Tensor # (n,) classes that occur
-    masks: Tensor # (n, H, W) where, 0. and 1.
+    "The classes to be found in a batch, as many places for each image as the image with most has."
+    ids: Tensor # (b, n) classes in ascending order, then `num_classes` where an image has fewer
+    masks: Tensor # (b, n, H, W) where each is, 0. and 1.
 
-def semantic_targets(labels: Tensor, # (H, W) int64, 255 ignored
-           num_classes: int, # k
+def present_classes(labels: Tensor, # (b, H, W) int64, 255 ignored
+                    num_classes: int, # k
+) -> list[list[int]]: # of each image, in ascending order
+    "The ids that occur. Reads the device once. ValueError for an id that is no class."
+    found = torch.zeros(len(labels), 258, dtype=torch.bool, device=labels.device) # ids -1 (and below) to 256 (and above)
+    found.scatter_(1, labels.flatten(1).clamp(-1, 256) + 1, True)
+    ids = [[i - 1 for i, here in enumerate(row) if here and i != 256] for row in found.tolist()]
+    if wrong := {i for row in ids for i in row if not 0 <= i < num_classes}: raise ValueError(
+        f"Labels {sorted(wrong)} for {num_classes} classes: ids go from 0 to {num_classes - 1}, or 255.")
+    return ids
+
+def semantic_targets(labels: Tensor, # (b, H, W) int64, 255 ignored
+                     num_classes: int, # k
+                     n: int, # places, at least as many as an image has classes
 ) -> Targets:
-    "One thing per class in the image; ValueError for an id that is no class."
-    present = labels.unique()
-    present = present[present != 255]
-    if len(present) and not 0 <= present[0] <= present[-1] < num_classes:
-        raise ValueError(f"Labels {present.tolist()} for {num_classes} classes: ids go from 0 to {num_classes - 1}, or 255.")
-    return Targets(present, (labels == present[:, None, None]).float())
+    "One target per class in the image. Nothing is read from the device."
+    every = torch.arange(num_classes, device=labels.device)
+    found = torch.zeros(len(labels), 257, dtype=torch.bool, device=labels.device).scatter_(1, labels.flatten(1), True)[:, :num_classes]
+    ids = torch.where(found, every, num_classes).sort(1).values[:, :n]
+    here = (labels[:, None] == ids[..., None, None]) & (ids < num_classes)[..., None, None]
+    return Targets(ids, here.float())
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #aa0f6ead
 def dice_loss(overlap, # of two masks: sum of their products
@@ -378,150 +452,100 @@ def dice_loss(overlap, # of two masks: sum of their products
     "1 - (2 overlap + 1) / (ours + theirs + 1), of tensors or numbers."
     return 1 - (2 * overlap + 1) / (ours + theirs + 1)
 
-def matching_costs(classes: Tensor, # (q, k+1) logits
-                   masks: Tensor, # (q, p) logits at points
-                   wanted: Tensor, # (n,) classes
-                   truth: Tensor, # (n, p) in 0..1, at the same points
-) -> Tensor: # (3, q, n): class, mask, dice; weighted 2, 5, 5
-    "What it would cost to give thing n to query q."
+def matching_costs(classes: Tensor, # (..., q, k+1) logits
+                   masks: Tensor, # (..., q, p) logits at points
+                   wanted: Tensor, # (..., n) classes
+                   truth: Tensor, # (..., n, p) in 0..1, at the same points
+) -> Tensor: # (3, ..., q, n): class, mask, dice; weighted 2, 5, 5
+    "What it would cost to give target n to query q."
     shares = classes.softmax(-1)
+    shares = shares.gather(-1, wanted[..., None, :].expand(*shares.shape[:-1], -1))
     inside = masks.sigmoid()
-    cross = F.softplus(masks).sum(1)[:, None] - masks @ truth.T # as softplus(-x) is softplus(x) - x
-    apart = dice_loss(inside @ truth.T, inside.sum(1)[:, None], truth.sum(1))
-    return torch.stack([-2 * shares[:, wanted], 5 * cross / masks.shape[1], 5 * apart])
+    cross = F.softplus(masks).sum(-1)[..., None] - masks @ truth.mT # as softplus(-x) is softplus(x) - x
+    apart = dice_loss(inside @ truth.mT, inside.sum(-1)[..., None], truth.sum(-1)[..., None, :])
+    return torch.stack([-2 * shares, 5 * cross / masks.shape[-1], 5 * apart])
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #9ffe548d
 class Match(NamedTuple):
-    "Who shall find what in an image, pair by pair."
-    queries: Tensor # (m,) in ascending order
-    things: Tensor # (m,) the thing of each
+    "Which query shall find which target of an image, pair by pair."
+    queries: np.ndarray # (m,) in ascending order
+    targets: np.ndarray # (m,) the target of each
 
-def hungarian_match(cost: Tensor # (q, n)
-) -> Match:
-    "The cheapest one-to-one assignment; a model that broke down gets any, so that the loss can say so."
-    pairs = linear_sum_assignment(cost.nan_to_num(1e6, 1e6, -1e6).cpu().numpy())
-    return Match(*(torch.as_tensor(side, device=cost.device) for side in pairs))
+def hungarian_match(costs: Tensor, # (l, b, q, n)
+                    counts: list[int], # targets of each image, at most n
+) -> list[list[Match]]: # layer by layer, image by image
+    "The cheapest one-to-one assignments. Reads the device once. A model that broke down gets any, so that its loss can say so."
+    costs = costs.nan_to_num(1e6, 1e6, -1e6).cpu().numpy()
+    return [[Match(*linear_sum_assignment(cost[:, :n])) for cost, n in zip(layer, counts)] for layer in costs]
+
+def flat_indices(pairs: list[list[Match]], # from `hungarian_match`
+                 shape: tuple[int, int, int], # images, layers, queries
+                 n: int, # targets of each image
+) -> Tensor: # (2, l, m) int64: of masks (b l q, ...) and of targets (b n, ...)
+    "All pairs of a step in one tensor, to be sent to the device at once."
+    b, l, q = shape
+    masks = [np.concatenate([(image * l + layer) * q + pair.queries for image, pair in enumerate(row)]) for layer, row in enumerate(pairs)]
+    targets = [np.concatenate([image * n + pair.targets for image, pair in enumerate(row)]) for row in pairs]
+    return torch.from_numpy(np.stack([masks, targets]).astype(np.int64))
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #4efd58ce
-def uncertain_points(masks: Tensor, # (n, h, w) logits
-                     points: int, # p
-                     draw=torch.rand, # (*shape, device=) -> uniform numbers
-) -> Tensor: # (n, p, 2)
-    "Points for the loss (PointRend, section 3.1): three quarters of them the least certain of 3p."
-    many = draw(len(masks), 3 * points, 2, device=masks.device)
-    chosen = int(.75 * points)
-    doubt = -sample_masks(masks, many).abs()
-    best = doubt.topk(chosen, dim=1).indices
-    doubtful = many.take_along_dim(best[..., None], 1)
-    by_chance = draw(len(masks), points - chosen, 2, device=masks.device)
-    return torch.cat([doubtful, by_chance], 1)
+class LayerPoints(NamedTuple):
+    "Where masks are compared in one layer: x, y in 0..1, drawn at random."
+    matching: Tensor # (b, p, 2) for the costs, the same for all queries of an image
+    many: Tensor # (m, 3p, 2) among which the least certain are chosen
+    few: Tensor # (m, p/4, 2) taken as they are
 
-def mask_losses(masks: Tensor, # (n, p) logits
-                truth: Tensor, # (n, p) in 0..1
+def uncertain_points(masks: Tensor, # (m, h, w) logits
+                     many: Tensor, # (m, 3p, 2) candidates
+                     few: Tensor, # (m, p/4, 2)
+) -> Tensor: # (m, p, 2)
+    "Points for the loss (PointRend, section 3.1): three quarters of them the least certain of 3p."
+    doubt = -sample_masks(masks, many).abs()
+    best = doubt.topk(many.shape[1] // 3 - few.shape[1], dim=1).indices
+    return torch.cat([many.take_along_dim(best[..., None], 1), few], 1)
+
+def mask_losses(masks: Tensor, # (..., n, p) logits
+                truth: Tensor, # (..., n, p) in 0..1
                 count: Tensor | float, # what they are averaged over
-) -> tuple[Tensor, Tensor]: # cross-entropy and dice, weighted 5 and 5
+) -> tuple[Tensor, Tensor]: # cross-entropy and dice of all n masks (...), weighted 5 and 5
     inside = masks.sigmoid()
-    apart = dice_loss((inside * truth).sum(1), inside.sum(1), truth.sum(1))
-    cross = F.binary_cross_entropy_with_logits(masks, truth, reduction="sum") / masks.shape[1]
-    return 5 * cross / count, 5 * apart.sum() / count
+    apart = dice_loss((inside * truth).sum(-1), inside.sum(-1), truth.sum(-1))
+    cross = F.binary_cross_entropy_with_logits(masks, truth, reduction="none").sum((-2, -1)) / masks.shape[-1]
+    return 5 * cross / count, 5 * apart.sum(-1) / count
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #4abd2a05
-def class_loss(classes: Tensor, # (m, k+1) logits
-               wanted: Tensor, # (m,), k for no object
+def class_loss(classes: Tensor, # (..., m, k+1) logits
+               wanted: Tensor, # (..., m), k for no object
                count: Tensor | None = None, # weight it is averaged over; that of the m by default
-) -> Tensor: # weighted 2; no object counts .1
-    weight = torch.ones_like(classes[0])
+) -> Tensor: # (...), weighted 2; no object counts .1
+    weight = torch.ones(classes.shape[-1], dtype=classes.dtype, device=classes.device)
     weight[-1] = .1
-    if count is None: count = weight[wanted].sum()
-    return 2 * F.cross_entropy(classes, wanted, weight, reduction="sum") / count
+    if count is None: count = weight[wanted].sum(-1)
+    each = F.cross_entropy(classes.flatten(0, -2), wanted.flatten(), weight, reduction="none")
+    return 2 * each.view(wanted.shape).sum(-1) / count
+
+def layer_costs(classes: Tensor, # (b, q, k+1) logits
+                masks: Tensor, # (b, q, h, w) logits
+                targets: Targets,
+                points: Tensor, # (b, p, 2), for all queries of an image
+) -> Tensor: # (b, q, n)
+    "What it costs in one layer to give each target to each query; in float64, as alike queries nearly tie."
+    at_points = sample_maps(masks, points).double()
+    truth = sample_maps(targets.masks, points).double()
+    return matching_costs(classes.double(), at_points, targets.ids, truth).sum(0)
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #9c7ce613
 def mean_over_processes(x: Tensor) -> Tensor: # the same in every process
+    "The mean of a tensor over all processes of a training; the tensor itself where there is one process."
     if not (dist.is_available() and dist.is_initialized()): return x
     dist.all_reduce(x := x.clone())
     return x / dist.get_world_size()
 
-@patch
-@torch.no_grad()
-def assign(self:Mask2Former, classes: Tensor, # (b, q, k+1) logits
-           masks: Tensor, # (b, q, h, w) logits
-           wanted: list[Targets], # one per image
-           draws: list, # one per image: where its points come from, see `samplers`
-) -> list[Match]: # one per image
-    "Match each image at points of its own, the same for all of its queries; in float64, as alike queries nearly tie."
-    pairs = []
-    for scores, drawn, (ids, truth), draw in zip(classes, masks, wanted, draws):
-        points = draw(1, self.points, 2, device=drawn.device)
-        at_points = sample_maps(drawn[None], points)[0].double()
-        true_at_points = sample_maps(truth[None], points)[0].double()
-        cost = matching_costs(scores.double(), at_points, ids, true_at_points).sum(0)
-        pairs.append(hungarian_match(cost))
-    return pairs
-
-# %% ../../nbs/04_models/03_mask2former.ipynb #02754612
-@patch
-def samplers(self:Mask2Former, seeds, # one per image, or none
-             images: int, device) -> list: # one per image: (*shape, device=) -> uniform numbers
-    "Where the points of each image come from: numbers of its own where it has a seed, else torch's."
-    if not len(seeds): return [self.draw] * images
-    return [partial(torch.rand, generator=torch.Generator(device).manual_seed(seed)) for seed in seeds]
-
-def draw_per_image(draws: list, counts: list[int]): # of masks; both one per image
-    "How the masks of a batch are drawn for: those of each image from its own numbers."
-    def draw(masks, *shape, device): # there are sum(counts) masks
-        return torch.cat([own(n, *shape, device=device) for own, n in zip(draws, counts)])
-    return draw
-
-@patch
-def normalisers(self:Mask2Former, wanted: list[Targets], queries: int # of an image
-) -> Tensor: # (2,): things, and the weight of all queries; averaged over processes
+# %% ../../nbs/04_models/03_mask2former.ipynb #9e2407be
+def normalisers(matched: list[int], # targets of each image that get a query
+                queries: int, # of an image
+                device) -> Tensor: # (2,): targets, and the weight of all queries; averaged over processes
     "What the losses of masks are averaged over, and those of classes."
-    found = [min(len(image.ids), queries) for image in wanted]
-    things = sum(n or 1 for n in found)
-    weight = .9 * sum(found) + .1 * queries * len(found) # no object counts a tenth
-    return mean_over_processes(torch.tensor([things, weight], device=wanted[0].masks.device))
-
-# %% ../../nbs/04_models/03_mask2former.ipynb #ba2edd4d
-@patch
-def layer_losses(self:Mask2Former, classes: Tensor, # (b, q, k+1) logits
-                 masks: Tensor, # (b, q, h, w) logits
-                 wanted: list[Targets], # one per image
-                 counts: Tensor, # (2,): what the losses of masks are averaged over, and those of classes
-                 draws: list, # one per image, see `samplers`
-) -> dict[str, Tensor]: # by name
-    "The three losses of one layer's answers."
-    pairs = self.assign(classes, masks, wanted, draws)
-    chosen = torch.cat([drawn[pair.queries] for drawn, pair in zip(masks, pairs)])
-    truth = torch.cat([image.masks[pair.things] for image, pair in zip(wanted, pairs)])
-    with torch.no_grad():
-        points = uncertain_points(chosen, self.points, draw_per_image(draws, [len(pair.queries) for pair in pairs]))
-        true_at_points = sample_masks(truth, points)
-    cross, apart = mask_losses(sample_masks(chosen, points), true_at_points, counts[0])
-    ids = torch.full(classes.shape[:2], self.num_classes, device=classes.device)
-    for row, image, pair in zip(ids, wanted, pairs): row[pair.queries] = image.ids[pair.things]
-    of_classes = class_loss(classes.flatten(0, 1), ids.flatten(), counts[1])
-    return dict(loss_cls=of_classes, loss_mask=cross, loss_dice=apart)
-
-# %% ../../nbs/04_models/03_mask2former.ipynb #2e0f77f1
-@patch
-def losses(self:Mask2Former, features: list[Tensor], # four of (b, c, h, w)
-           queries: Tensor | None, # (q, c) of the adapter
-           labels: Tensor, # (b, H, W) int64 of any size, 255 ignored
-           seeds=(), # one per image: where its points come from; torch's own numbers by default
-) -> dict[str, Tensor]: # d0.loss_cls, d0.loss_mask, ... before the first layer, and on to loss_cls, ... of the last
-    "All losses by their published names; in float32, whatever the features came in."
-    said = self.answers(features, queries)
-    wanted = [semantic_targets(label, self.num_classes) for label in labels]
-    draws = self.samplers(seeds, len(labels), labels.device)
-    by_name = {}
-    with torch.autocast(labels.device.type, enabled=False):
-        counts = self.normalisers(wanted, said[0][0].shape[1])
-        for i, (classes, masks) in enumerate(said):
-            prefix = f"d{i}." if i < len(said) - 1 else ""
-            of_layer = self.layer_losses(classes.float(), masks.float(), wanted, counts, draws)
-            by_name |= {prefix + name: value for name, value in of_layer.items()}
-    return by_name
-
-@patch
-def loss(self:Mask2Former, features, queries, labels, seeds=()) -> Tensor: # the sum of `losses`
-    return sum(self.losses(features, queries, labels, seeds).values())
+    count = sum(n or 1 for n in matched)
+    weight = .9 * sum(matched) + .1 * queries * len(matched) # no object counts a tenth
+    return mean_over_processes(torch.tensor([count, weight], dtype=torch.float32, device=device))

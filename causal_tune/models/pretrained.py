@@ -143,16 +143,17 @@ def load_weights(model: nn.Module, # timm model, built at the size asked for
     "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is damaged or another model's."
     given = read_backbone(path)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if grid: check_position_grid(given, grid, path)
-    given.pop(POSITION_GRID, None)
-    with loading_errors(path): state = _translated(given, model)
+    with loading_errors(path):
+        if grid: check_position_grid(given, grid, path)
+        given.pop(POSITION_GRID, None)
+        state = _translated(given, model)
     expected = model.state_dict()
     shapes = {k: v.shape for k, v in _features_only(expected).items()}
     found = {k: v.shape for k, v in _features_only(state).items()}
     wrong = {"missing": shapes.keys() - found.keys(), "unknown": found.keys() - shapes.keys(),
              "of another shape": [k for k in shapes.keys() & found.keys() if shapes[k] != found[k]]}
     said = [f"{what} {short_repr(sorted(keys)[:3])} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
-    if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.{_looks_like(given)}")
+    if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.")
     check_finite(_features_only(state), path)
     model.load_state_dict(_features_only(state), strict=False)
 
@@ -171,17 +172,6 @@ def _translated(state, model): # a file's names and positions as this model has 
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if translate: state = translate(state, model)
     return {k: v.float() for k, v in state.items() if k != "mask_token"}
-
-_SIZE_OF = {(384, 12): "s", (768, 12): "b", (1024, 24): "l", (1536, 40): "g"} # width and blocks of a ViT -> its presets' letter
-
-def _looks_like(state): # what weights seem to be of, if it can be said
-    filters = state.get("patch_embed.proj.weight")
-    blocks = {k.split(".")[1] for k in state if k.startswith("blocks.")}
-    if filters is None or filters.dim() != 4 or not blocks: return ""
-    size = _SIZE_OF.get((len(filters), len(blocks)))
-    such = [name for name in PRESETS if size and name.split("_")[1:] == [size]][:3]
-    return (f" It seems to hold a transformer of {len(blocks)} blocks, {len(filters)} wide, with patches of {filters.shape[-1]} pixels"
-            f"{', as ' + ' or '.join(such) + ' may be' if such else ''}.")
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #8aab95d0
 def check_default_dtype() -> None:
@@ -229,7 +219,7 @@ def create_model(name: str, # a preset, or timm's name
     elif sizes: raise ValueError(f"{name} takes any size, with patches of its own; leave {' and '.join(sizes)} out.")
     name = _with_biases(name, weights)
     make = partial(timm.create_model, name, num_classes=0, **sizes, **architecture_options)
-    if name not in [timm_name for timm_name, _ in PRESETS.values()]: # before weights are looked for
+    if name not in [known for known, _ in PRESETS.values()]: # before weights are looked for
         with torch.device("meta"): model_stages(make())
     model = _load(FOCUS if given == FOCUS else name, make, weights)
     if getattr(model, "attn_pool", None) is not None: model.reset_classifier(0, "")  # features need no pooling

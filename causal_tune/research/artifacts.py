@@ -14,14 +14,13 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 from ..spectra.bands import create_band, gain_like
 from ..data.labels import domain_color
-from .figures import MARKERS, number_panels, apply_style
+from .figures import MARKERS, apply_style
 from ..spectra.energy import zone_shares, suppressed_share
 from .observation import outlier_tokens, median_and_mad
-from ..spectra.dct import dct2, dct_matrix, idct2
+from ..spectra.dct import dct2, idct2
 
 # %% auto #0
-__all__ = ['outlier_table', 'blank_features', 'spike_retention', 'artifact_report', 'compare_artifacts', 'outlier_figure',
-           'blank_figure']
+__all__ = ['outlier_table', 'blank_features', 'artifact_report', 'outlier_figure']
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #ad81a0fb
 class FilteredNorms(NamedTuple):
@@ -170,22 +169,6 @@ def blank_table(seen: FeatureStatistics,
             tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../../nbs/06_research/04_artifacts.ipynb #57d6c4ef
-class SpikeRetention(NamedTuple):
-    "What a band keeps of a single outlying token, by its position."
-    energy: Tensor # (h, w) share of its energy, 0 to 1
-    height: Tensor # (h, w) share of its height that stays on its own token
-
-# %% ../../nbs/06_research/04_artifacts.ipynb #57d6c4ez
-def spike_retention(band, # a band or a spec
-               h: int, w: int, # the patch grid
-) -> SpikeRetention:
-    "In closed form: sum(gain^2 phi_k(i)^2 phi_l(j)^2), and the same with gain; the means are mean(gain^2), mean(gain)."
-    rows = dct_matrix(h, dtype=torch.float64).square()
-    columns = dct_matrix(w, dtype=torch.float64).square()
-    with torch.no_grad(): gain = create_band(band)(h, w).double().cpu()
-    return SpikeRetention(rows.T @ gain.square() @ columns, rows.T @ gain @ columns)
-
 # %% ../../nbs/06_research/04_artifacts.ipynb #365cf14b
 def outlier_retention(norms, # (n, h, w) of the features
                 kept, # (n, h, w) of their kept part
@@ -236,24 +219,8 @@ def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
     blank = blank_features(backbone, seen.size)
     return dict(outliers=outlier_table(seen.norms, k), zero=blank_table(seen, blank), filter=filter_table(seen, blank, band, k))
 
-# %% ../../nbs/06_research/04_artifacts.ipynb #897552d0
-def compare_artifacts(backbones: Mapping, # name -> backbone
-            images_by_domain: Mapping, # as in `artifact_report`
-            **options, # band, k, batch
-) -> dict[str, pd.DataFrame]: # as `artifact_report`, with columns model and prefix first
-    "The tables of several backbones, one under the other; `prefix` counts class and register tokens."
-    if not backbones: raise ValueError("No backbones: give a mapping such as {'dinov2_s': backbone}.")
-    tables = {}
-    for name, backbone in backbones.items():
-        prefix = getattr(backbone.model, "num_prefix_tokens", 0)
-        for kind, table in artifact_report(backbone, images_by_domain, **options).items():
-            table.insert(0, "model", name)
-            table.insert(1, "prefix", prefix)
-            tables.setdefault(kind, []).append(table)
-    return {kind: pd.concat(parts, ignore_index=True) for kind, parts in tables.items()}
-
 # %% ../../nbs/06_research/04_artifacts.ipynb #c9cadbbb
-def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report` or `compare_artifacts`
+def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report`; with a column `model`, a row of panels for each
                    title: str = "Tokens of outlying norm", # above the figure
 ) -> go.Figure:
     "Share of outliers by layer and domain, in the features and in the part that the filter keeps."
@@ -276,36 +243,3 @@ def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report` or `comp
     fig.update_xaxes(title_text="block (from 0)", row=len(models))
     panels = 250 * len(models)   # pixels
     return apply_style(fig, title, 150 + panels, margin_t=110, legend_y=1 + 40 / panels)
-
-# %% ../../nbs/06_research/04_artifacts.ipynb #36eea589
-def blank_figure(table: pd.DataFrame, # "zero" of `artifact_report` or `compare_artifacts`
-                probe: str = "mean image", # or "black"
-                title: str = "Energy of a blank image, against real images", # above the figure
-) -> go.Figure:
-    "Energy of the probe as a share of real images', by zone and layer, mean over domains; a panel for each model."
-    table = table if "model" in table else table.assign(model="")
-    chosen = table[table.probe == probe]
-    if chosen.empty: raise ValueError(f"No probe {probe!r}; the table has {', '.join(table.probe.unique())}.")
-    columns = ["energy_dc", "energy_low", "energy_mid", "energy_high"]
-    panels = {m: t.groupby("layer")[columns].mean().T for m, t in chosen.groupby("model", sort=False)}
-    layers = range(max(len(p.columns) for p in panels.values()))
-    panels = {m: p.reindex(columns=layers).to_numpy() for m, p in panels.items()}   # shallower models end earlier
-    return number_panels(panels, ["DC", "low", "mid", "high"], layers, title, "block (from 0)", unit="% of real<br>images'")
-
-# %% ../../nbs/06_research/04_artifacts.ipynb #8a2985f2
-def plant_outliers(backbone, # ViT, Eva or SAM, from `create_backbone`
-          layer: int, # block number from 0, after which it is added
-          places: Mapping[tuple[int, int], float], # (row, column) of a patch -> L2 norm of what is added
-          seed: int = 0, # of the direction, the same for all places
-): # a context
-    "Outlying tokens in every image while the context lasts. ValueError for a model with stages, or a place outside."
-    if backbone.staged: raise ValueError("This model has stages and no tokens to plant in; take a ViT, Eva or SAM.")
-    direction = torch.randn(backbone.channels, generator=torch.Generator().manual_seed(seed))
-    def add(x, layer):
-        h, w = x.shape[-2:]
-        wrong = [place for place in places if not (0 <= place[0] < h and 0 <= place[1] < w)]
-        if wrong: raise ValueError(f"No patch at {wrong}: the grid is {h} x {w}, rows and columns count from 0.")
-        spikes = torch.zeros(len(direction), h, w)
-        for (row, column), size in places.items(): spikes[:, row, column] = size * direction / direction.norm()
-        return x + spikes.to(x)
-    return backbone.intervene(add, layers=[layer])

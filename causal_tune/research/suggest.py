@@ -9,22 +9,20 @@ from typing import Callable, Mapping, NamedTuple, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from einops import rearrange
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from ..spectra.bands import create_band
 from ..core.registry import format_spec
-from ..data.corruptions import CORRUPTIONS, corrupt
 from ..data.augment import PhotometricDistort
-from ..data.styles import create_style
+from ..data.augment import create_style
 from .evidence import Evidence, RelativeSkill, relative_evidence
 from .observation import DomainImages, gather_images
 from .rings import BAND_EDGES, WIDE_BAND_EDGES, ring_map
 from .statistics import percentile_interval
 
 # %% auto #0
-__all__ = ['stand_ins', 'corruption_stand_ins', 'suggest_band']
+__all__ = ['stand_ins', 'suggest_band']
 
 # %% ../../nbs/06_research/09_suggest.ipynb #83f38a3c
 def stand_ins() -> dict[str, Callable]: # name -> function of an image (3, H, W) uint8
@@ -39,15 +37,6 @@ def stand_ins() -> dict[str, Callable]: # name -> function of an image (3, H, W)
             "dark": lambda x: to_uint8(.35 * x + 0.),
             "spurious": of_image(create_style("spurious:p=1")),
             "amplitude": of_image(create_style("amplitude:p=1,strength=1"))}
-
-def corruption_stand_ins(severity: int = 3, # 1 to 5
-                         without: Sequence[str] = ("snow", "frost", "fog", "elastic_transform"), # left out
-) -> dict[str, Callable]: # name -> function of an image (3, H, W) uint8
-    "The common corruptions as stand-ins. Raises ImportError where their package is missing."
-    def corrupted(name, x):
-        changed = corrupt(rearrange(x, "c h w -> h w c").numpy(), name, severity, seed=int(torch.randint(2 ** 31, ())))
-        return torch.from_numpy(rearrange(changed, "h w c -> c h w").copy())
-    return {name: partial(corrupted, name) for name in CORRUPTIONS if name not in without}
 
 # %% ../../nbs/06_research/09_suggest.ipynb #83f38a3z
 def perturb(data: DomainImages, # of one source domain

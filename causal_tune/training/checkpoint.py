@@ -11,8 +11,8 @@ import causal_tune
 from ..core.checks import check_value
 from ..core.files import atomic_write, quarantine
 from ..core.tensors import check_finite, read_tensors
-from ..data.classes import own_space
-from ..data.labels import LabelSpace, space_from_dict, space_to_dict
+from ..data.labels import own_space
+from ..data.labels import space_from_dict, space_to_dict
 from ..models.segmentor import Segmentor
 from .build import build_segmentor
 from .distributed import rank_and_world_size
@@ -20,8 +20,8 @@ from .optim import EMA
 from .recipe import Recipe, changed_fields, recipe_from_dict, recipe_to_dict
 
 # %% auto #0
-__all__ = ['save_checkpoint', 'DamagedFileError', 'read_run_file', 'checkpoint_path', 'read_checkpoint', 'saved_label_space',
-           'segmentor_from_saved', 'load_checkpoint', 'check_same_run']
+__all__ = ['save_checkpoint', 'DamagedFileError', 'checkpoint_path', 'read_checkpoint', 'segmentor_from_saved', 'load_checkpoint',
+           'check_same_run']
 
 # %% ../../nbs/05_training/07_checkpoint.ipynb #4a41b9d2
 def save_checkpoint(path, # file to write
@@ -39,7 +39,7 @@ def save_checkpoint(path, # file to write
 class DamagedFileError(ValueError):
     "A file does not hold what a run writes into it."
 
-def read_run_file(path, # file of a run
+def _read_run_file(path, # file of a run
                   what: str, # what it should be
                   advice: str, # what to do if it is not
 ) -> dict:
@@ -61,7 +61,7 @@ def read_checkpoint(run # folder of a run, or its checkpoint.pt
 ) -> dict: # what `save_checkpoint` wrote
     "The content of a checkpoint. Raises FileNotFoundError, or ValueError (`DamagedFileError`) if it is something else."
     path = checkpoint_path(run)
-    saved = read_run_file(path, "a checkpoint of this package", "train again, or fetch it again")
+    saved = _read_run_file(path, "a checkpoint of this package", "train again, or fetch it again")
     kinds = dict(recipe=dict, adapter=dict, head=dict, classes=list)
     if any(not isinstance(saved.get(name), kind) for name, kind in kinds.items()):
         raise DamagedFileError(f"{path} is no checkpoint of this package: it has no recipe, adapter, head and classes.")
@@ -69,14 +69,6 @@ def read_checkpoint(run # folder of a run, or its checkpoint.pt
     tensors = [v for part in (saved["adapter"], saved["head"]) for v in part.values()]
     if not all(isinstance(v, torch.Tensor) for v in tensors): raise DamagedFileError(f"{path}: adapter and head hold more than tensors.")
     return saved
-
-def saved_label_space(saved: dict # a checkpoint; the first versions saved names of classes only
-) -> LabelSpace:
-    "The label space of a checkpoint. Raises ValueError if it is damaged."
-    if "space" not in saved: return own_space(dict(enumerate(saved["classes"])))
-    space = space_from_dict(saved["space"])
-    if list(space.classes) == saved["classes"]: return space
-    raise ValueError(f"its {len(saved['classes'])} classes are not the {len(space)} of its label space; fetch it again, or train again.")
 
 def segmentor_from_saved(saved: dict, # recipe, classes, perhaps a label space; weights of adapter and head
                          source, # file, for errors
@@ -86,7 +78,9 @@ def segmentor_from_saved(saved: dict, # recipe, classes, perhaps a label space; 
     classes = len(saved["classes"])
     try:
         recipe = replace(recipe_from_dict(saved["recipe"]), cache="") # a folder of another machine
-        space = saved_label_space(saved)
+        space = space_from_dict(saved["space"]) if "space" in saved else own_space(dict(enumerate(saved["classes"]))) # as the first versions saved it
+        if list(space.classes) != saved["classes"]:
+            raise ValueError(f"its {classes} classes are not the {len(space)} of its label space; fetch it again, or train again.")
         with torch.device("meta"): shapes = build_segmentor(recipe, classes, **options | dict(pretrained=False))
         shapes.check_trained(saved)
     except ValueError as error: raise ValueError(f"{source}: {error}") from None
@@ -163,7 +157,7 @@ def load_resume(path: Path, # resume.pt
 ) -> int: # iteration to continue with
     "Load the state of a run. Raises ValueError if it belongs to another recipe, DamagedFileError if it is damaged, before anything is changed."
     ema = ema or EMA(segmentor, None)
-    state = read_run_file(path, "the state of a run", "remove it to start again")
+    state = _read_run_file(path, "the state of a run", "remove it to start again")
     if not isinstance(state.get("recipe"), dict): raise DamagedFileError(f"{path} holds no recipe; remove it to start again.")
     check_same_run(path, state["recipe"], recipe, state.get("processes", 1))
     try: check_state(state, segmentor, optimizer, ema)

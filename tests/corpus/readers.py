@@ -72,26 +72,13 @@ def labels(folder):
 def class_lists(folder):
     import random
     import label_cases
-    from causal_tune.data.classes import own_space
+    from causal_tune.data.labels import own_space
     texts = [case.text for rng in [random.Random(0)] for made in label_cases.READ + [label_cases.wrong_list] * 3 for case in [made(rng) for _ in range(6)]]
     seeds = [text if isinstance(text, bytes) else text.encode() for text in texts]
     def checked(path):
         space = own_space(path)
         assert len(space) == len(set(space.classes)) >= 2 and set(space.table.values()) <= {*range(len(space)), 255}, space
     return Reader(seeds, files(seeds), dict(own_space=checked), (".txt", ".csv", ".json"), "classes")
-
-
-def kept_sizes(folder):
-    from causal_tune.data.frames import SizeCache
-    image = folder / "whole.png"
-    image.write_bytes(make.picture(size=(12, 9)))
-    def checked(path):
-        path.replace(folder / ".causal_tune_sizes.json")
-        size = SizeCache(folder)(image)
-        assert size == (12, 9), size
-    stamp = [image.stat().st_mtime_ns, image.stat().st_size]
-    seeds = [as_json({"whole.png": [5, stamp[1], 12, 9], "b.png": [1, 2, 3, 4]}), b"{}", b"[1, 2]"]
-    return Reader(seeds, files(seeds), dict(SizeCache=checked), (".json",), "sizes")
 
 
 def polygons(folder):
@@ -107,7 +94,7 @@ def polygons(folder):
 
 def data_sets(folder):
     "Data sets with one damaged file."
-    from causal_tune.data import check, converters
+    from causal_tune.data import converters
     base = folder / "data"
     towns = "cityscapes/gtFine/train/a", "cityscapes/leftImg8bit/train/a"
     for place in ("gta/images", "gta/labels", *towns): (base / place).mkdir(parents=True)
@@ -122,7 +109,7 @@ def data_sets(folder):
         return read
     def checked(path):
         put("gta/labels/1_labelTrainIds.png", path)
-        return str(check.check_data("gta", base))
+        return str(converters.check_data("gta", base))
     seeds = make.labels() + [as_json(make.POLYGONS)] * 4
     return Reader(seeds, files(seeds), dict(
         gta=prepared("gta", "gta/labels/1.png", "gta/labels/1_labelTrainIds.png"),
@@ -318,7 +305,7 @@ def specs(folder):
     from causal_tune.data import corruptions
     from causal_tune.data import datasets
     from causal_tune.models import heads
-    from causal_tune.data import styles
+    from causal_tune.data import augment as styles
     def band(spec):
         made = bands.create_band(spec)
         assert made(3, 4).isfinite().all(), made
@@ -433,7 +420,7 @@ def said():
         sys.stderr = before
 
 
-READERS = dict(images=images, labels=labels, classes=class_lists, sizes=kept_sizes, polygons=polygons, datasets=data_sets, weights=weights, checkpoints=checkpoints,
+READERS = dict(images=images, labels=labels, classes=class_lists, polygons=polygons, datasets=data_sets, weights=weights, checkpoints=checkpoints,
                models=models, resume=resumed, pretraining=pretraining, log=logs, results=results, band=measured, counts=counts,
                tables=tables, rows=rows, specs=specs, recipes=recipes, fields=fields, lab=labs, notebooks=notebooks, words=words)
 SLOW = dict(datasets=.3, checkpoints=.5, models=.1, resume=.3, pretraining=.5, log=.3, counts=.5, tables=.15, lab=.1, notebooks=.5,
