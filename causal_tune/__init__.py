@@ -19,7 +19,7 @@ _homes = {
     **dict.fromkeys(["load_dataset", "list_datasets"], "data.datasets"),
     "own_data": "data.own",
     "prepare": "data.converters",
-    "check_data": "data.check",
+    "check_data": "data.converters",
     **dict.fromkeys(["Recipe", "get_recipe", "list_recipes"], "training.recipe"),
     **dict.fromkeys(["train", "report_on"], "training.loop"),
     "load_checkpoint": "training.checkpoint",

@@ -1,6 +1,7 @@
 """Labels as the published scripts made them, on small copies of each real folder, through interruptions and kills."""
 import json, os, signal, subprocess, sys, time, zipfile
 from pathlib import Path
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -55,7 +56,7 @@ def test_gta(tmp_path, recorded):
 
 def test_a_pair_of_gta_that_differs(tmp_path, capsys):
     "All frames are compared, not a sample; training takes the label at its image's size, or ignores it."
-    from causal_tune.data.check import check_data
+    from causal_tune.data.converters import check_data
     from causal_tune.data.converters import prepare
     from causal_tune.data.datasets import load_dataset
     from causal_tune.data.augment import train_transform
@@ -78,7 +79,7 @@ def test_a_pair_of_gta_that_differs(tmp_path, capsys):
 
 
 def test_sizes_of_all_frames_are_compared(tmp_path):
-    from causal_tune.data.check import check_data
+    from causal_tune.data.converters import check_data
     for i in range(30):
         put(tmp_path / f"bdd100k/images/10k/val/{i:02d}.jpg", photo(8, 6))
         put(tmp_path / f"bdd100k/labels/sem_seg/masks/val/{i:02d}.png", np.zeros((6, 9 if i == 11 else 8), np.uint8))
@@ -124,7 +125,7 @@ def test_mapillary_half(tmp_path, recorded, published):
 
 def test_mapillary_in_both_zips(tmp_path):
     "Labels of 1.2 lie in training/labels of its own zip, in training/v1.2/labels of that of 2.0, beside those of 2.0."
-    from causal_tune.data.check import check_data
+    from causal_tune.data.converters import check_data
     from causal_tune.data.converters import prepare
     for version, where in (("1.2", "labels"), ("2.0", "v1.2/labels")):
         root = tmp_path / version
@@ -259,17 +260,9 @@ def test_nothing_to_convert(tmp_path):
 
 # --- what is there --------------------------------------------------------------------------------------------------
 
-def test_check_of_nothing(tmp_path):
-    from causal_tune.data.check import check_data
-    from causal_tune.data.datasets import LAYOUTS
-    found = check_data(root=tmp_path / "absent")
-    assert len(found) == len(LAYOUTS) and not found.ok and str(found).count("not there") == len(LAYOUTS)
-    with pytest.raises(ValueError, match="kitti"): check_data("kitti")
-
-
 def test_check_of_every_layout(tmp_path):
     "A tiny whole copy of each data set is found to be in order."
-    from causal_tune.data.check import check_data
+    from causal_tune.data.converters import check_data
     from causal_tune.data.datasets import LAYOUTS
     for name, row in LAYOUTS.items():
         for images, labels in row.splits.values():
@@ -278,30 +271,16 @@ def test_check_of_every_layout(tmp_path):
                 stem = f"{drives[0]}_1" if drives else "town_1"
                 put(tmp_path / name / images.format(domain=d) / (stem + row.image[0]), photo(8, 6))
                 if not labels: continue
-                put(tmp_path / name / labels.format(domain=d) / (stem + row.label), np.full((6, 8), 3, np.uint8))
+                label = tmp_path / name / labels.format(domain=d) / (stem + row.label)
+                put(label, np.full((6, 8), 3, np.uint8))
+                if row.channel is not None: cv2.imwrite(str(label), np.full((6, 8, 3), 21, np.uint16))
     found = check_data(root=tmp_path)
     assert found.ok, str(found)
     for check in found: assert all(p.images == 1 and p.sizes == {(8, 6): 1} for p in check.parts)
 
 
-def test_check_names_what_is_wrong(tmp_path):
-    from causal_tune.data.check import check_data
-    base = tmp_path / "bdd100k"
-    masks = base / "labels/sem_seg/masks/val"
-    for name in "abcd": put(base / f"images/10k/val/{name}.jpg", photo(8, 6))
-    put(base / "images/10k/val/e.jpg", b"torn")
-    for name in "abe": put(masks / f"{name}.png", np.zeros((6, 8), np.uint8))
-    put(masks / "b.png", np.zeros((5, 8), np.uint8)); put(masks / "c.png", np.full((6, 8), 33, np.uint8))
-    put(masks / "spare.png", np.zeros((6, 8), np.uint8))
-    check = check_data("bdd100k", tmp_path)[0]
-    text, val = str(check), check.parts[1]
-    assert (val.images, val.pairs, val.counts[0]) == (5, 4, 48) and not check.ok
-    for word in ("1 of 5 images", "1 labels", "8 x 5", "[33]", "cannot read", "images/10k/train"): assert word in text
-    assert "road 100.0 %" in text
-
-
 def test_check_tells_what_to_run(tmp_path, recorded):
-    from causal_tune.data.check import check_data
+    from causal_tune.data.converters import check_data
     from causal_tune.data.converters import prepare
     put(tmp_path / "mapillary/validation/images/a.jpg", recorded["mapillary_resize"]["in_jpg"])
     put(tmp_path / "mapillary/validation/v1.2/labels/a.png", palette(recorded["mapillary_resize"]["in_lab"]))

@@ -36,7 +36,7 @@ def gs(tmp_path, monkeypatch):
 
 def test_postscript_starts_nothing(gs, tmp_path):
     "Under any name, as an image, a label, for its size and in a folder that is checked."
-    from causal_tune.data.check import check_data
+    from causal_tune.data.converters import check_data
     from causal_tune.data.images import image_size, read_image
     from causal_tune.data.masks import read_label
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\nshowpage\n"

@@ -28,7 +28,7 @@ from causal_tune.core.registry import format_spec, parse_spec
 from causal_tune.models.heads import HEADS
 from causal_tune.data.images import window_starts
 from causal_tune.models.segmentor import Segmentor
-from causal_tune.data.styles import create_style
+from causal_tune.data.augment import create_style
 from timm.models.vision_transformer import VisionTransformer
 
 few = dict(deadline=None, suppress_health_check=list(HealthCheck))

@@ -8,7 +8,7 @@ from causal_tune.core.registry import Registry, parse_spec
 from causal_tune.data.corruptions import parse_corruption
 from causal_tune.models.heads import HEADS
 from causal_tune.models.segmentor import create_segmentor
-from causal_tune.data.styles import STYLES
+from causal_tune.data.augment import STYLES
 import causal_tune.models.mask2former, causal_tune.adapters.peers, causal_tune.adapters.released, causal_tune.adapters.tuning  # noqa: F401  # enter themselves
 
 WRONG = {"text": "x", "empty": "", "nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"), "true": True, "fraction": 2.5, "zero": 0, "negative": -1,

@@ -17,8 +17,8 @@ from .lowrank import fold_scale, lowrank_refine
 __all__ = ['CAUSAL_TUNE_VARIANTS', 'CausalTune']
 
 # %% ../../nbs/02_adapters/02_causal.ipynb #3f2a13f2
-CAUSAL_TUNE_VARIANTS = Registry("variant of causal_tune", modules=("causal_tune.adapters.causal", "causal_tune.adapters.released"))
-ADAPTERS["causal_tune"] = CAUSAL_TUNE_VARIANTS
+CAUSAL_TUNE_VARIANTS = ADAPTERS.setdefault("causal_tune", Registry("variant of causal_tune", modules=tuple(
+    f"causal_tune.adapters.{name}" for name in ("causal", "released"))))
 
 @CAUSAL_TUNE_VARIANTS.register("described")
 class CausalTune(TokenAdapter):

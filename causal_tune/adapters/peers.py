@@ -144,8 +144,8 @@ def to_polar(tokens: Tensor, # (b, h*w, c)
     return amplitude, torch.where(own_mirrors(grid, real), of_real, phase)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #e8cbb566
-SET_VARIANTS = Registry("variant of set", modules=("causal_tune.adapters.peers", "causal_tune.adapters.released"))
-ADAPTERS["set"] = SET_VARIANTS
+SET_VARIANTS = ADAPTERS.setdefault("set", Registry("variant of set", modules=tuple(
+    f"causal_tune.adapters.{name}" for name in ("peers", "released"))))
 
 @SET_VARIANTS.register("described")
 class SET(TwoBranchAdapter):

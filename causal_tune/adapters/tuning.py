@@ -6,24 +6,21 @@
 from __future__ import annotations
 import math
 from functools import partial
-from typing import NamedTuple
 import torch
 from einops import rearrange
-from fastcore.basics import patch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from ..core.checks import check_range, check_value
 from .base import ADAPTERS, Adapter
 
 # %% auto #0
-__all__ = ['LowRankUpdate', 'linear_layers', 'HookedLayer', 'LoRA', 'SoMA', 'FullFineTuning']
+__all__ = ['LoRA', 'SoMA', 'FullFineTuning']
 
 # %% ../../nbs/02_adapters/06_tuning.ipynb #c077753c
 class LowRankUpdate(nn.Module):
-    "B A of a linear map, or of several that are stacked in one."
+    "B A beside a linear layer, or beside several that are stacked in one."
     def __init__(self, linear: nn.Linear, # beside which it stands
                  rank: int, # r
-                 parts: int = 1): # how many maps are stacked in the linear one
+                 parts: int = 1): # how many maps are stacked in the linear layer
         super().__init__()
         inside = linear.in_features
         out = linear.out_features // parts
@@ -32,7 +29,7 @@ class LowRankUpdate(nn.Module):
         device = linear.weight.device
         self.a = nn.Parameter(torch.empty(parts, rank, inside, device=device))
         self.b = nn.Parameter(torch.zeros(parts, out, rank, device=device))
-        self.register_parameter("bias", None) # of the map; of its own where it is trained too
+        self.register_parameter("bias", None) # in place of the layer's own, where that is trained too
         for a in self.a: nn.init.kaiming_uniform_(a, math.sqrt(5))
 
     def weight(self) -> Tensor: # (out, in)
@@ -47,8 +44,8 @@ class LowRankUpdate(nn.Module):
 
 # %% ../../nbs/02_adapters/06_tuning.ipynb #2004361d
 def linear_layers(block: nn.Module # of a timm model
-) -> list[tuple[str, nn.Linear, int]]: # name, map, how many are stacked in it
-    "The linear maps of a block. ValueError where it has none."
+) -> list[tuple[str, nn.Linear, int]]: # name, layer, how many maps are stacked in it
+    "The linear layers of a block. Raises ValueError where it has none."
     for m in block.modules():
         if hasattr(m, "qkv_bias_separate"): m.qkv_bias_separate = True
     linear = [(name, m) for name, m in block.named_modules() if isinstance(m, nn.Linear)]
@@ -57,23 +54,13 @@ def linear_layers(block: nn.Module # of a timm model
     return [(name, m, 3 if name.endswith("qkv") else 1) for name, m in linear]
 
 # %% ../../nbs/02_adapters/06_tuning.ipynb #f255fead
-class HookedLayer(NamedTuple):
-    "One linear map of the model, and what stands beside it."
-    linear: nn.Linear
-    low: LowRankUpdate
-    hook: RemovableHandle
-
-def _beside(low, linear, args, out):
-    out = out + low(*args)
-    return out if low.bias is None else out + (low.bias - linear.bias)
-
 @ADAPTERS.register("lora")
 class LoRA(Adapter):
-    "Low-rank differences of all linear maps (LoRA, section 4.1, without its factor alpha / r)."
+    "Low-rank updates of all linear layers (LoRA, section 4.1, without its factor alpha / r)."
     spans_all_stages = True # as it does not look at the tokens
 
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
-                 rank: int = 16, # r of each difference
+                 rank: int = 16, # r of each update
                  first_layer: int = 0): # blocks before it stay as they are
         super().__init__(num_layers, channels)
         check_range("rank", rank, 1, 10_000)
@@ -82,59 +69,60 @@ class LoRA(Adapter):
         self.rank = rank
         self.first_layer = first_layer
         self.maps = nn.ModuleDict()
-        self.hooks = []
+        self.hooks = [] # (layer, its update, the hook)
 
     def forward(self, tokens, layer, grid): return tokens
 
-    def start(self, linear, parts): return LowRankUpdate(linear, self.rank, parts)
+    def make_update(self, linear, parts): return LowRankUpdate(linear, self.rank, parts)
 
-# %% ../../nbs/02_adapters/06_tuning.ipynb #c6920d7e
-@patch
-def attach(self: LoRA, model: nn.Module, blocks: list) -> None:
-    "Hang a difference beside every linear map, from `first_layer` on."
-    if self.maps: raise ValueError("This adapter is attached to a model already; create a new one.")
-    if not blocks[self.first_layer:]: raise ValueError(
-        f"first_layer={self.first_layer}: only {len(blocks)} blocks are read, so nothing would be tuned; choose a smaller one.")
-    for i, block in enumerate(blocks[self.first_layer:], self.first_layer):
-        for name, linear, parts in linear_layers(block):
-            low = self.start(linear, parts)
-            hook = linear.register_forward_hook(partial(_beside, low))
-            self.maps[f"{i}_{name}".replace(".", "_")] = low
-            self.hooks.append(HookedLayer(linear, low, hook))
+    def attach(self, model: nn.Module, blocks: list) -> None:
+        "Put an update beside every linear layer, from block `first_layer` on."
+        if self.maps: raise ValueError("This adapter is attached to a model already; create a new one.")
+        if not blocks[self.first_layer:]: raise ValueError(
+            f"first_layer={self.first_layer}: only {len(blocks)} blocks are read, so nothing would be tuned; choose a smaller one.")
+        for i, block in enumerate(blocks[self.first_layer:], self.first_layer):
+            for name, linear, parts in linear_layers(block):
+                update = self.make_update(linear, parts)
+                hook = linear.register_forward_hook(partial(_add_update, update))
+                self.maps[f"{i}_{name}".replace(".", "_")] = update
+                self.hooks.append((linear, update, hook))
 
-@patch
-def merge_weights(self: LoRA) -> None:
-    "Add the differences to the model's weights and let go of it."
-    for linear, low, hook in self.hooks:
-        with torch.no_grad():
-            linear.weight += low.weight()
-            if low.bias is not None: linear.bias.copy_(low.bias)
-        hook.remove()
-    self.hooks = []
-    self.maps = nn.ModuleDict()
+    def merge_weights(self) -> None:
+        "Add the updates to the model's weights and remove the hooks."
+        for linear, update, hook in self.hooks:
+            with torch.no_grad():
+                linear.weight += update.weight()
+                if update.bias is not None: linear.bias.copy_(update.bias)
+            hook.remove()
+        self.hooks = []
+        self.maps = nn.ModuleDict()
+
+def _add_update(update, linear, args, out): # a forward hook
+    out = out + update(*args)
+    return out if update.bias is None else out + (update.bias - linear.bias)
 
 # %% ../../nbs/02_adapters/06_tuning.ipynb #54f1be8c
 @ADAPTERS.register("soma")
 class SoMA(LoRA):
-    "LoRA on the minor singular components of each map (SoMA, section 3.2)."
+    "LoRA on the minor singular components of each layer (SoMA, section 3.2)."
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
                  rank: int = 16, # r, the number of singular triplets that are trained
                  first_layer: int = 8, # blocks before it stay as they are
-                 bias: bool = False): # train the maps' biases too, as published
+                 bias: bool = False): # train the layers' biases too, as published
         super().__init__(num_layers, channels, rank=rank, first_layer=first_layer)
         self.bias = bias
 
     @torch.no_grad()
-    def start(self, linear, parts):
-        low = super().start(linear, parts)
+    def make_update(self, linear, parts):
+        update = super().make_update(linear, parts)
         W = rearrange(linear.weight, "(parts out) inside -> parts out inside", parts=parts)
         U, S, V = torch.linalg.svd(W.float(), full_matrices=False)
         root = S[:, -self.rank:, None].sqrt()
-        low.b.copy_(U[..., -self.rank:] * root.mT)
-        low.a.copy_(root * V[:, -self.rank:])
-        linear.weight -= low.weight()
-        if self.bias and linear.bias is not None: low.bias = nn.Parameter(linear.bias.clone())
-        return low
+        update.b.copy_(U[..., -self.rank:] * root.mT)
+        update.a.copy_(root * V[:, -self.rank:])
+        linear.weight -= update.weight()
+        if self.bias and linear.bias is not None: update.bias = nn.Parameter(linear.bias.clone())
+        return update
 
 # %% ../../nbs/02_adapters/06_tuning.ipynb #2e966b03
 @ADAPTERS.register("full")

@@ -5,7 +5,7 @@ _homes = {
     **dict.fromkeys(["load_dataset", "list_datasets"], "datasets"),
     "own_data": "own",
     "prepare": "converters",
-    "check_data": "check",
+    "check_data": "converters",
 }
 __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)

@@ -16,7 +16,7 @@ from ..core.checks import short_repr, unknown_name
 from .pretrained import model_stages
 
 # %% auto #0
-__all__ = ['COMPILE_BACKEND', 'CheckpointedForward', 'checkpoint_blocks', 'check_compiler', 'compile_blocks']
+__all__ = ['compile_blocks']
 
 # %% ../../nbs/04_models/06_acceleration.ipynb #36fe6bea
 class XFormersMode(TorchFunctionMode):
@@ -86,20 +86,17 @@ COMPILE_BACKEND = "inductor" # torch.compile's own
 @cache
 def _compiled(function, backend): return torch.compile(function, backend=backend)
 
-def check_compiler(device) -> None: # that is computed with
-    "ValueError where torch finds no compiler that works."
-    try: torch.compile(lambda x: x.sin() + 1, backend=COMPILE_BACKEND)(torch.zeros(8, device=device))
-    except Exception as error:
-        missing = "triton" if torch.device(device).type == "cuda" else "a C++ compiler such as g++"
-        said = short_repr(str(error).strip().partition("\n")[0])
-        raise ValueError(f"compile=on cannot run here ({said}): install {missing}, or leave it off.") from error
-
+# %% ../../nbs/04_models/06_acceleration.ipynb #00650367
 def compile_blocks(model: nn.Module, # of timm; adapters are hooked in already
                    device="cpu", # that it will run on
 ) -> None:
     "Let a model's blocks run compiled. ValueError without a compiler."
     import torch._dynamo.config as limits
-    check_compiler(device)
+    try: torch.compile(lambda x: x.sin() + 1, backend=COMPILE_BACKEND)(torch.zeros(8, device=device))
+    except Exception as error:
+        missing = "triton" if torch.device(device).type == "cuda" else "a C++ compiler such as g++"
+        said = short_repr(str(error).strip().partition("\n")[0])
+        raise ValueError(f"compile=on cannot run here ({said}): install {missing}, or leave it off.") from error
     limits.skip_nnmodule_hook_guards = False # or a model whose blocks have hooks inside would run what was compiled for another
     limit = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit" # as torch 2.6 calls it
     setattr(limits, limit, max(getattr(limits, limit), 64)) # kinds of blocks, times sizes, with and without gradients

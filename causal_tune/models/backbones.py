@@ -23,7 +23,7 @@ from .pretrained import PRESETS, check_default_dtype, create_model, in_plain_con
 from .acceleration import checkpoint_blocks, use_attention
 
 # %% auto #0
-__all__ = ['default_out_layers', 'Backbone', 'create_backbone', 'list_backbones']
+__all__ = ['Backbone', 'create_backbone', 'list_backbones']
 
 # %% ../../nbs/04_models/01_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks

@@ -15,7 +15,7 @@ from ..core.registry import Registry, parse_spec
 from ..spectra.bands import AllPass, create_bands, split_by_band
 
 # %% auto #0
-__all__ = ['HEADS', 'level_channels', 'LinearHead', 'DPTHead', 'list_heads', 'HeadFactory', 'head_factory', 'create_head']
+__all__ = ['HEADS', 'list_heads', 'HeadFactory', 'head_factory', 'create_head']
 
 # %% ../../nbs/04_models/02_heads.ipynb #6f2dbbad
 def resize_bilinear(scores: Tensor, # (b, k, h, w)
@@ -27,6 +27,7 @@ def resize_bilinear(scores: Tensor, # (b, k, h, w)
 # %% ../../nbs/04_models/02_heads.ipynb #0611c9c3
 HEADS = Registry("head", modules=("causal_tune.models.mask2former",))
 
+# %% ../../nbs/04_models/02_heads.ipynb #5bc60b92
 def level_channels(channels) -> list[int]: # widths of four levels
     "One width for all levels (a ViT), or a width for each (a pyramid)."
     return [channels] * 4 if isinstance(channels, int) else list(channels)

@@ -19,7 +19,7 @@ from ..core.checks import check_range
 from .heads import HEADS, resize_bilinear, level_channels
 
 # %% auto #0
-__all__ = ['Mask2Former', 'mean_over_processes', 'normalisers']
+__all__ = ['Mask2Former', 'mean_over_processes']
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #143fbd51
 def feature_pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest block to the last
@@ -541,6 +541,7 @@ def mean_over_processes(x: Tensor) -> Tensor: # the same in every process
     dist.all_reduce(x := x.clone())
     return x / dist.get_world_size()
 
+# %% ../../nbs/04_models/03_mask2former.ipynb #9e2407be
 def normalisers(matched: list[int], # targets of each image that get a query
                 queries: int, # of an image
                 device) -> Tensor: # (2,): targets, and the weight of all queries; averaged over processes

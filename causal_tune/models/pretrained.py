@@ -143,9 +143,10 @@ def load_weights(model: nn.Module, # timm model, built at the size asked for
     "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is damaged or another model's."
     given = read_backbone(path)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if grid: check_position_grid(given, grid, path)
-    given.pop(POSITION_GRID, None)
-    with loading_errors(path): state = _translated(given, model)
+    with loading_errors(path):
+        if grid: check_position_grid(given, grid, path)
+        given.pop(POSITION_GRID, None)
+        state = _translated(given, model)
     expected = model.state_dict()
     shapes = {k: v.shape for k, v in _features_only(expected).items()}
     found = {k: v.shape for k, v in _features_only(state).items()}
@@ -218,7 +219,7 @@ def create_model(name: str, # a preset, or timm's name
     elif sizes: raise ValueError(f"{name} takes any size, with patches of its own; leave {' and '.join(sizes)} out.")
     name = _with_biases(name, weights)
     make = partial(timm.create_model, name, num_classes=0, **sizes, **architecture_options)
-    if name not in [timm_name for timm_name, _ in PRESETS.values()]: # before weights are looked for
+    if name not in [known for known, _ in PRESETS.values()]: # before weights are looked for
         with torch.device("meta"): model_stages(make())
     model = _load(FOCUS if given == FOCUS else name, make, weights)
     if getattr(model, "attn_pool", None) is not None: model.reset_classifier(0, "")  # features need no pooling

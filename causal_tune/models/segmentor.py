@@ -149,17 +149,6 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         return (total / count)[..., :H, :W]
 
     @torch.no_grad()
-    def image_scores(self, rgb: np.ndarray, # (H, W, 3) uint8
-                     size=None, window=None, stride=None, antialias=True, # as for `predict`
-    ) -> Tensor: # (1, k, H, W), on the model's device
-        "The scores of one image, in evaluation mode."
-        model = eval_view(self)
-        channels_first = rgb.transpose(2, 0, 1).copy() # Pillow's cannot be written, which torch warns of
-        x = torch.from_numpy(channels_first)[None].to(next(self.parameters()).device)
-        scores = model.slide(model.preprocess(x, size, antialias), window, stride)
-        return F.interpolate(scores, size=rgb.shape[:2], mode="bilinear", align_corners=False) if size else scores
-
-    @torch.no_grad()
     def predict(self, image, # path, PIL image, array (H, W, 3) or tensor (3, H, W) of uint8 or of floats in 0..1; or a list, or a batch (b, ...)
                 size: tuple | None = None, # (h, w) the image is resized to for the model; its own size by default
                 window=None, stride=None, # see `slide`
@@ -175,7 +164,10 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
             return found if several or not found else np.stack(found)
         rgb = read_image(image)
         if name is None and isinstance(image, (str, Path)): name = display_path(image)
-        found = model.image_scores(rgb, size, window, stride, antialias)
+        channels_first = torch.from_numpy(rgb.transpose(2, 0, 1).copy()) # Pillow's cannot be written, which torch warns of
+        x = model.preprocess(channels_first[None].to(next(self.parameters()).device), size, antialias)
+        found = model.slide(x, window, stride)
+        if size: found = F.interpolate(found, size=rgb.shape[:2], mode="bilinear", align_corners=False)
         labels = labels_from_scores(found, [name] if name else ())
         return found[0].float().cpu().numpy() if scores else labels[0].to(torch.uint8).cpu().numpy()
 

@@ -19,8 +19,7 @@ from ..training.evaluation import evaluate
 
 # %% auto #0
 __all__ = ['BAND_EDGES', 'WIDE_BAND_EDGES', 'MIN_RING_COEFFICIENTS', 'ring_map', 'edges_for_grid', 'band_table',
-           'subsample_rings', 'ring_energies', 'energy_change', 'layer_spectra', 'single_grid_layers', 'band_removed',
-           'band_removal']
+           'subsample_rings', 'ring_energies', 'energy_change', 'layer_spectra', 'single_grid_layers', 'band_removal']
 
 # %% ../../nbs/06_research/05_rings.ipynb #rg000007
 BAND_EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
@@ -84,23 +83,6 @@ def ring_energies(spectrum: Tensor, # (b, h*w, c) DCT coefficients
     member = F.one_hot(ring + 1)[..., 1:].flatten(0, 1).to(spectrum)   # -1 belongs to none
     return torch.einsum("b t c, t n -> b n c", spectrum.square(), member / member.sum(0)).double()
 
-# %% ../../nbs/06_research/05_rings.ipynb #6db983bz
-def band_energies(features: Tensor, # (b, c, h, w)
-                  edges: Sequence[float] = BAND_EDGES, # see `ring_map`
-) -> Tensor: # (b, n, c) float64, bands from DC upwards
-    "Mean squared DCT coefficient of each band and channel of features."
-    h, w = features.shape[-2:]
-    return ring_energies(dct2_tokens(grid_to_tokens(features.double()), (h, w)), ring_map(h, w, edges))
-
-def band_tokens(features: Tensor, # (b, c, h, w)
-                band: int, # number of the band, 0 is DC
-                edges: Sequence[float] = BAND_EDGES, # see `ring_map`
-) -> Tensor: # (b, h*w, c)
-    "What one band contributes to each patch: the inverse DCT of its coefficients alone."
-    h, w = features.shape[-2:]
-    mask = (ring_map(h, w, edges) == band).flatten()[:, None]
-    return dct2_tokens(dct2_tokens(grid_to_tokens(features), (h, w)) * mask, (h, w), inverse=True)
-
 # %% ../../nbs/06_research/05_rings.ipynb #6cb46356
 def energy_change(energy, # (d, n) mean energy per coefficient, by domain and band
                   coefficients, # (n,) how many each band has
@@ -156,14 +138,6 @@ def single_grid_layers(backbone, # from `create_backbone`
     return blocks[stage]
 
 # %% ../../nbs/06_research/05_rings.ipynb #98259ddf
-def remove_band(x: Tensor, # (b, c, h, w)
-                band: int, # number of a band
-                edges: Sequence[float] = BAND_EDGES, # see `ring_map`
-) -> Tensor: # (b, c, h, w)
-    "Features with all coefficients of a band set to zero."
-    return idct2(dct2(x) * (ring_map(*x.shape[-2:], edges) != band).to(x))
-
-# %% ../../nbs/06_research/05_rings.ipynb #98259ddz
 def band_removed(segmentor,
                  band: int, # number of a band
                  edges: Sequence[float] = BAND_EDGES, # see `ring_map`
@@ -172,8 +146,10 @@ def band_removed(segmentor,
     "Context in which the segmentor works without a band. Raises ValueError for another `where`."
     places = dict(head="output", blocks="adapter") # hook points of `Backbone.intervene`
     if where not in places: raise unknown_name("place", where, places)
-    return segmentor.backbone.intervene(lambda x, layer: remove_band(x, band, edges), places[where])
+    def without(x, layer): return idct2(dct2(x) * (ring_map(*x.shape[-2:], edges) != band).to(x)) # (b, c, h, w)
+    return segmentor.backbone.intervene(without, places[where])
 
+# %% ../../nbs/06_research/05_rings.ipynb #98259ddy
 def band_removal(segmentor, # trained
                  data: Mapping, # domain -> data set
                  edges: Sequence[float] = BAND_EDGES, # see `ring_map`

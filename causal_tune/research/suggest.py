@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from ..spectra.bands import create_band
 from ..core.registry import format_spec
 from ..data.augment import PhotometricDistort
-from ..data.styles import create_style
+from ..data.augment import create_style
 from .evidence import Evidence, RelativeSkill, relative_evidence
 from .observation import DomainImages, gather_images
 from .rings import BAND_EDGES, WIDE_BAND_EDGES, ring_map

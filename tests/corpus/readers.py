@@ -94,7 +94,7 @@ def polygons(folder):
 
 def data_sets(folder):
     "Data sets with one damaged file."
-    from causal_tune.data import check, converters
+    from causal_tune.data import converters
     base = folder / "data"
     towns = "cityscapes/gtFine/train/a", "cityscapes/leftImg8bit/train/a"
     for place in ("gta/images", "gta/labels", *towns): (base / place).mkdir(parents=True)
@@ -109,7 +109,7 @@ def data_sets(folder):
         return read
     def checked(path):
         put("gta/labels/1_labelTrainIds.png", path)
-        return str(check.check_data("gta", base))
+        return str(converters.check_data("gta", base))
     seeds = make.labels() + [as_json(make.POLYGONS)] * 4
     return Reader(seeds, files(seeds), dict(
         gta=prepared("gta", "gta/labels/1.png", "gta/labels/1_labelTrainIds.png"),
@@ -305,7 +305,7 @@ def specs(folder):
     from causal_tune.data import corruptions
     from causal_tune.data import datasets
     from causal_tune.models import heads
-    from causal_tune.data import styles
+    from causal_tune.data import augment as styles
     def band(spec):
         made = bands.create_band(spec)
         assert made(3, 4).isfinite().all(), made
