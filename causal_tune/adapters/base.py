@@ -17,8 +17,8 @@ from ..spectra.bands import create_band
 from .lowrank import RANK_PADDING, fold_scale, lowrank_refine
 
 # %% auto #0
-__all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'AdapterFactory', 'adapter_factory', 'create_adapter', 'LearnableTokens',
-           'attend', 'TokenAdapter', 'zero_init', 'refine', 'Rein', 'check_contract']
+__all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'AdapterFactory', 'adapter_factory', 'create_adapter', 'attend',
+           'TokenAdapter', 'zero_init', 'refine', 'Rein', 'check_contract']
 
 # %% ../../nbs/02_adapters/01_base.ipynb #5d8ec42c
 ADAPTERS = Registry("adapter", "One of your own has to be imported: causal-tune --import MODULE, or `import MODULE` in Python.",

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['RANK_PADDING', 'lowrank_attention', 'lowrank_refine', 'fold_scale', 'autocasts_to_fp16']
+__all__ = []
 
 # %% ../../nbs/02_adapters/03_lowrank.ipynb #10a40007
 RANK_PADDING = 8 # channels that attention has beside the r: one of ones, for the bias, and zeros up to a multiple of eight

@@ -14,8 +14,7 @@ from .dct import cached_unless_exporting, dct2, idct2, is_exporting
 
 # %% auto #0
 __all__ = ['BANDS', 'radial_frequency', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand',
-           'AllPass', 'ButterworthBand', 'LearnableBand', 'create_band', 'create_bands', 'gain_like', 'split_by_band',
-           'support']
+           'AllPass', 'ButterworthBand', 'LearnableBand', 'create_band', 'create_bands', 'gain_like', 'split_by_band']
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #f6e0af88
 def radial_frequency(h: int, w: int, # the patch grid
