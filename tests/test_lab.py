@@ -202,7 +202,7 @@ def test_without_a_browser_nothing_is_written(lab, tmp_path, monkeypatch):
 def test_launched_without_a_click(tmp_path):
     "The command starts JupyterLab, runs the notebook and prints its address last; the page shows the lab and answers a key."
     from playwright.sync_api import sync_playwright
-    code = ("from pathlib import Path; from causal_tune.lab.launch import *; "
+    code = ("from pathlib import Path; from causal_tune.lab.launch import lab_notebook, launch_lab; "
             f"launch_lab(lab_notebook(Path({str(tmp_path)!r}), dict(n=1)), False, ['--port={free_port()}'])")
     env = os.environ | dict(JUPYTERLAB_SETTINGS_DIR=str(tmp_path / "settings"), JUPYTERLAB_WORKSPACES_DIR=str(tmp_path / "workspaces"))
     env.pop("JUPYTER_TOKEN", None)

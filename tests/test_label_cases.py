@@ -2,7 +2,6 @@
 import os, stat
 from collections import Counter
 from pathlib import Path
-import numpy as np
 import pytest
 from PIL import Image
 import label_cases

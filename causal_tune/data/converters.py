@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ..core.checks import short_repr, unknown_name
 from ..core.registry import Registry
 from .datasets import LAYOUTS, find_root, parse_dataset_spec, split_sources
-from .frames import Layout, describe_lost, describe_mismatches, evenly_spaced, find_files, in_sequence, match_files, pair_files, read_pair, require_folder, size_mismatches
+from .frames import Layout, describe_lost, describe_mismatches, evenly_spaced, find_files, in_sequence, match_files, pair_files, read_pair, size_mismatches
 from .images import PartialFailure, describe_failure, display_path, failure_report, read_image, warn_once, write_image
 from .labels import CITYSCAPES, CITYSCAPES_IDS, describe_classes, remap
 from .masks import class_shares, coding_of, ignored_class, read_label

@@ -55,11 +55,11 @@ def numpy_seed(seed: int): # 0 .. 2**32 - 1
     finally: np.random.set_state(state)
 
 # %% ../../nbs/03_data/05_corruptions.ipynb #8b7281b4
-def corrupt(image: np.ndarray, # (h, w, 3) uint8 RGB, both sides at least 32
+def corrupt(image, # (h, w, 3) uint8 RGB, both sides at least 32
             name: str, # one of `CORRUPTIONS`
             severity: int, # 1 .. 5
             seed: int = 0, # 0 .. 2**32 - 1; the same seed draws the same noise
-) -> np.ndarray: # (h, w, 3) uint8
+): # (h, w, 3) uint8
     "A corrupted copy of an image (Hendrycks & Dietterich, ICLR 2019). ValueError for what it cannot be made of."
     import numpy as np
     check_range("seed", seed, 0, 2 ** 32 - 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
-from ..core.checks import short_repr, unknown_name
+from ..core.checks import unknown_name
 from .images import display_path, open_image, opened_image, to_numpy
 from .labels import LabelSpace, id_colors, remap, unique_ids
 
@@ -207,7 +207,7 @@ def picture_to_ids(picture: Image.Image, # in memory
     if picture.mode == "RGBA" and (values[..., 3] == 255).all(): values = values[..., :3]
     if values.shape[-1] != 3 or picture.mode not in ("RGB", "RGBA"): raise ValueError(f"has {values.shape[-1]} channels ({picture.mode}), but a label holds one id per pixel; convert it first")
     if coding.encoding == "index" or not coding.painted: raise ValueError(
-        f"has 3 channels, but a label holds one id per pixel; if it is painted, give each class its colour in the list of classes, such as 'road #804080'")
+        "has 3 channels, but a label holds one id per pixel; if it is painted, give each class its colour in the list of classes, such as 'road #804080'")
     return colors_to_ids(values, coding.painted)
 
 def read_class_ids(label, coding: LabelCoding, name: str = "its label" # as for `read_label`

@@ -18,7 +18,7 @@ from ..models.backbones import create_backbone
 from ..training.checkpoint import checkpoint_path, load_checkpoint
 
 # %% auto #0
-__all__ = ['INTRODUCTION', 'open_lab', 'lab_from_line', 'load_magic', 'lab_notebook', 'launch_lab', 'jupyter_command']
+__all__ = ['INTRODUCTION', 'open_lab', 'lab_notebook', 'launch_lab', 'jupyter_command']
 
 # %% ../../nbs/08_lab/06_launch.ipynb #9c36228a
 def open_lab(images=None, # folder that holds a folder of images per domain; Toyscapes by default

@@ -89,4 +89,4 @@ class Log:
     @contextmanager
     def _naming_full_disk(self):
         try: yield
-        except OSError as error: raise disk_full_error(self.path) if is_disk_full(error) else error
+        except OSError as error: raise (disk_full_error(self.path) if is_disk_full(error) else error) from error
