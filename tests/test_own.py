@@ -49,7 +49,7 @@ def test_folders_from_training_to_prediction(run, folders, capsys, tmp_path):
     assert line.split("folder")[0].split() == capsys.readouterr().out.splitlines()[0].split("folder")[0].split()
     assert main(["predict", "run/checkpoint.pt", "day/images/0.jpg", "--out", "predictions"]) == 0
     overview = np.asarray(Image.open(tmp_path / "predictions/0_overview.png"))[:, 48:]
-    assert {tuple(c) for c in overview.reshape(-1, 3).tolist()} <= {(128, 64, 128), (70, 130, 180)}  # road as in Cityscapes, sky as the file says
+    assert {tuple(c) for c in overview.reshape(-1, 3).tolist()} <= {(128, 64, 128), (70, 130, 180), (255, 255, 255)}  # road as in Cityscapes, sky as the file says
 
 
 def test_the_lab_knows_the_classes(run, tmp_path):
@@ -123,7 +123,7 @@ class Lifted(Adapter):
 def test_a_run_without_targets_says_so(folders, tiny, capsys):
     assert main(["train", "demo", *map(str, tiny), "--targets", "", "--head", "linear", "--iterations", "1", "--out", "run"]) == 0
     assert main(["eval", "run"]) == 2
-    assert "run/checkpoint.pt names nothing to report on: give --targets SPEC" in capsys.readouterr().err
+    assert "run/checkpoint.pt names no targets: give --targets SPEC" in capsys.readouterr().err
 
 
 def test_an_adapter_of_ones_own(folders, tiny, capsys, tmp_path, monkeypatch):
@@ -148,5 +148,5 @@ def test_an_adapter_of_ones_own(folders, tiny, capsys, tmp_path, monkeypatch):
     assert said.startswith("causal-tune: run/checkpoint.pt: Unknown adapter 'lifted'") and "causal-tune --import MODULE" in said and said.count("\n") == 1
     assert main(["--import", "lifted", "eval", "run/checkpoint.pt"]) == 0 and "mIoU" in capsys.readouterr().out
     assert main(["eval", "run/checkpoint.pt", "--import", "lifter"]) == 2
-    assert "There is no module 'lifter' in " in capsys.readouterr().err
+    assert "The module lifter cannot be imported from " in capsys.readouterr().err
     del ADAPTERS["lifted"], sys.modules["lifted"]
