@@ -1,9 +1,9 @@
 """Make notebooks ready to be committed: `python tests/clean.py [NOTEBOOK ...]` does what nbdev_clean does, and drops progress bars.
 
 Without names it cleans all of nbs/. What notebooks wrote to stderr and widgets that only live in a kernel are removed from their
-outputs; figures and tables stay. The pre-commit hook calls it.
+outputs, and so are the names of temporary folders; figures and tables stay. The pre-commit hook calls it.
 """
-import sys
+import json, re, sys
 from pathlib import Path
 from execnb.nbio import read_nb, write_nb
 from nbdev.clean import clean_nb
@@ -14,7 +14,9 @@ def clean(path: Path) -> None:
     notebook = read_nb(path)
     clean_nb(notebook)
     for cell in notebook.cells:
-        if "outputs" in cell: cell["outputs"] = [output for output in cell["outputs"] if not is_progress_bar(output)]
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if not is_progress_bar(output)]
+            cell["outputs"] = json.loads(re.sub(r"/(?:tmp)/tmp\w+", "...", json.dumps(cell["outputs"])))
     notebook.metadata.pop("widgets", None)
     write_nb(notebook, path)
 

@@ -91,8 +91,8 @@ def test_every_adapter_in_a_model(model):
 
 
 def test_a_model_without_linear_maps():
-    m = create_model("resnet50", pretrained=False, layers=(1, 1, 2, 1), channels=(4, 8, 12, 16))
     for adapter in ("lora", "soma"):
+        m = create_model("resnet50", pretrained=False, layers=(1, 1, 2, 1), channels=(4, 8, 12, 16))
         with pytest.raises(ValueError, match="no linear maps"): create_backbone(m, spec(adapter))
 
 

@@ -134,7 +134,7 @@ def test_a_process_that_dies_ends_the_other(two):
     folder, done, seconds = two
     said = [line for line in done.stderr.splitlines() if line.startswith("causal-tune:")]
     assert done.returncode and seconds < 60, seconds  # some, unless the machine is busy
-    assert said == ["causal-tune: another process of this run was killed, perhaps as memory ran out; run the command again to go on"]
+    assert said == ["causal-tune: another process of this run was killed, perhaps as memory ran out; run the command again to resume"]
     assert torch.load(folder / "long/resume.pt", weights_only=True)["iteration"] == 2
 
 
