@@ -60,7 +60,7 @@ function curves(card, lab) {
 function plane(card, lab) {
   const { height, width } = lab.numbers;
   titled(card, `The same on the plane of ${height} × ${width} coefficients`, "gain; DC at the top left");
-  coefficientPlanes(card, [lab.numbers.gain(lab.band)], 196, [height, width], "", { scale: lab.scales.amounts, low: 0, high: 1, unit: "gain" });
+  coefficientPlanes(card, [lab.numbers.gain(lab.band)], 184, [height, width], "", { scale: lab.scales.amounts, low: 0, high: 1, unit: "gain" });
 }
 
 function zones(card, lab) {
