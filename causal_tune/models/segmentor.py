@@ -55,6 +55,12 @@ def pad_to(images: Tensor, # (b, 3, H, W), normalised
     return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #40c26971
+def _bytes_of_fractions(image): # array or tensor of floats; returned as it is unless all of them lie in 0..1, as `ToTensor` makes them
+    array = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if array.size == 0 or not (array.min() >= 0 and array.max() <= 1): return array
+    return (255 * array).round().astype(np.uint8)
+
+# %% ../../nbs/04_models/04_segmentor.ipynb #20f695db
 def eval_view(model: nn.Module # in any mode
 ) -> nn.Module: # in evaluation mode, with the same parameters and buffers; the model itself if it is in that mode
     "A model in evaluation mode whose original keeps its own mode: a copy of its modules that shares all parameters and buffers."
@@ -162,6 +168,7 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         if several or getattr(image, "ndim", 0) == 4:
             found = [model.predict(one, size, window, stride, antialias, name, scores) for one in image]
             return found if several or not found else np.stack(found)
+        if "float" in str(getattr(image, "dtype", "")): image = _bytes_of_fractions(image)
         rgb = read_image(image)
         if name is None and isinstance(image, (str, Path)): name = display_path(image)
         channels_first = torch.from_numpy(rgb.transpose(2, 0, 1).copy()) # Pillow's cannot be written, which torch warns of

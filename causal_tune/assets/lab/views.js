@@ -104,7 +104,7 @@ function coefficient(card, lab) { // its pattern, and its energy over the blocks
   const found = rows.map(one => data.layers.map((_, block) => numbers.energyOf(one.domain, block, one.model)[at]));
   const positive = found.flat().filter(e => e > 0), [least, top] = positive.length ? [Math.min(...positive), Math.max(...positive)] : [1, 10];
   const low = Math.log10(least) - .05, high = Math.max(Math.log10(top) + .05, low + .2);
-  const area = wide ? { x: side + 70, y: 12, w: card.width - side - 84, h: 228 } : { x: 56, y: image.h + 34, w: card.width - 66, h: 190 };
+  const area = wide ? { x: side + 70, y: 12, w: card.width - side - 84, h: 228 } : { x: 62, y: image.h + 34, w: card.width - 72, h: 190 };
   const x = block => area.x + area.w * (block + .5) / data.layers.length, y = e => area.y + area.h * (high - Math.log10(e)) / (high - low);
   const every = Math.max(Math.ceil(data.layers.length / Math.max(area.w / 26, 1)), 1);
   const across = { ticks: range(data.layers.length).filter(i => i % every === 0), at: x, text: i => data.layers[i], title: "block (from 0)" };
