@@ -79,7 +79,7 @@ train demo --adapter causal_tune --band dog:low=.2,low=.3 | twice
 train demo --head dpt:width=1.5 | width=1.5
 train demo --style spurious:p=2 | p=2
 train demo --precision fp16 | needs a GPU
-train demo --backbone hf-hub:somebody/model | Neither a preset
+train demo --backbone hf-hub:somebody/model | Unknown backbone
 demo --seeds 0 | --seeds
 bench-quality --jobs=-3 | --jobs
 lab --export lab.html --sizes 96x128 | '--size'

@@ -105,8 +105,8 @@ def with_changes(good, path, **changes):
 
 
 HOSTILE = [
-    (dict(backbone="hf-hub:somebody/model"), "Neither a preset nor a timm model"), (dict(backbone="https://x.y/z.pth"), "Neither a preset"),
-    (dict(backbone="local-dir:/"), "Neither a preset"), (dict(backbone=5), "backbone=5"), (dict(backbone="resnet50.nosuch"), "resnet50.nosuch"),
+    (dict(backbone="hf-hub:somebody/model"), "Unknown backbone"), (dict(backbone="https://x.y/z.pth"), "Unknown backbone"),
+    (dict(backbone="local-dir:/"), "Unknown backbone"), (dict(backbone=5), "backbone=5"), (dict(backbone="resnet50.nosuch"), "resnet50.nosuch"),
     (dict(num_tokens=10 ** 9), "num_tokens="), (dict(num_tokens=9999), "do not fit"), (dict(rank=-1), "rank="), (dict(head="dpt:width=8192"), "do not fit"),
     (dict(head=["linear"]), "head="), (dict(adapter="rein:softmax=x"), "softmax"), (dict(seed=-1), "seed="), (dict(crop=[1, 1]), "crop="), (dict(lr=float("nan")), "lr=nan"),
     (dict(iterations=True), "iterations=True"), (dict(targets=5), "targets=5"), (dict(name="../../x"), "name="), (dict(nosuch=1), "nosuch"),

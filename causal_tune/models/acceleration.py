@@ -43,18 +43,16 @@ def use_attention(model: nn.Module, # timm ViT, Eva or SAM
     "Choose how a model's blocks compute attention. ValueError where xformers is asked for and can't run."
     if attention not in ("sdpa", "xformers"): raise unknown_name("attention", attention, ["sdpa", "xformers"])
     if attention == "sdpa": return
-    if why := _no_xformers(model):
-        raise ValueError(f"attention='xformers' cannot run here: {why}. Use attention='sdpa', the default.")
+    why = None
+    if not all(hasattr(b, "attn") for b in getattr(model, "blocks", [None])): why = f"a {type(model).__name__} has no attention that could be replaced"
+    elif not torch.cuda.is_available(): why = "it runs on CUDA only, and torch sees no GPU"
+    else:
+        try: from xformers.ops import memory_efficient_attention  # noqa: F401
+        except (ImportError, OSError) as err: why = f"it cannot be imported ({err}); pip install '.[xformers]'"
+    if why: raise ValueError(f"attention='xformers' cannot run here: {why}. Use attention='sdpa', the default.")
     for block in model.blocks:
         block.attn.fused_attn = True
         block.attn.forward = MethodType(_attend, block.attn)
-
-def _no_xformers(model) -> str | None: # the reason
-    if not all(hasattr(b, "attn") for b in getattr(model, "blocks", [None])):
-        return f"a {type(model).__name__} has no attention that could be replaced"
-    if not torch.cuda.is_available(): return "it runs on CUDA only, and torch sees no GPU"
-    try: from xformers.ops import memory_efficient_attention  # noqa: F401
-    except (ImportError, OSError) as err: return f"it cannot be imported ({err}); pip install '.[xformers]'"
 
 def _attend(attn, *args, **kwargs):
     with XFormersMode(): return type(attn).forward(attn, *args, **kwargs)

@@ -13,14 +13,13 @@ from typing import Callable, NamedTuple
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 from ..core.checks import check_range, check_value, unknown_name
 from ..spectra.dct import grid_to_tokens, tokens_to_grid
 from ..spectra.bands import create_bands
 from ..adapters.base import Adapter, adapter_factory
 from .pretrained import PRESETS, check_default_dtype, create_model, in_plain_context, model_stages
-from .acceleration import checkpoint_blocks, use_attention
+from .acceleration import CheckpointedForward, checkpoint_blocks, use_attention
 
 # %% auto #0
 __all__ = ['Backbone', 'create_backbone', 'list_backbones']
@@ -77,17 +76,6 @@ HOOK_POINTS = ("block", "adapter", "output", "prefix")
 _current_call: ContextVar = ContextVar("current_call", default=None)
 _last_grid: ContextVar = ContextVar("last_grid", default=None)
 _interventions: ContextVar = ContextVar("interventions", default=())
-
-# %% ../../nbs/04_models/01_backbones.ipynb #83fcdd7a
-def check_input_size(model, grid, patch) -> None: # (h, w) patches of a padded image, (h, w) pixels of a patch
-    "ValueError where a model of fixed input size is given another size."
-    embed = getattr(model, "patch_embed", None)
-    fixed = getattr(embed, "grid_size", None)
-    flexible = getattr(model, "dynamic_img_size", False) or not getattr(embed, "strict_img_size", True)
-    if fixed and not flexible and tuple(fixed) != tuple(grid):
-        size, given = ([g * p for g, p in zip(g2, patch)] for g2 in (fixed, grid))
-        raise ValueError(f"This model takes images of {size[0]} x {size[1]} pixels only, not {given[0]} x {given[1]}; "
-                         "create it with dynamic_img_size=True, or let create_backbone create it by name.")
 
 # %% ../../nbs/04_models/01_backbones.ipynb #41c11372
 def uint8_batches(images, # (n, 3, H, W) uint8 tensor, or a data set whose items hold an "image"
@@ -175,7 +163,12 @@ class Backbone(nn.Module):
         bottom = -H % p
         right = -W % q
         grid = (H + bottom) // p, (W + right) // q
-        check_input_size(self.model, grid, self.patch_size)
+        embed = getattr(self.model, "patch_embed", None)
+        fixed = getattr(embed, "grid_size", None)
+        flexible = getattr(self.model, "dynamic_img_size", False) or not getattr(embed, "strict_img_size", True)
+        if fixed and not flexible and tuple(fixed) != grid:
+            raise ValueError(f"This model takes images of {fixed[0] * p} x {fixed[1] * q} pixels only, not {grid[0] * p} x {grid[1] * q}; "
+                             "create it with dynamic_img_size=True, or let create_backbone create it by name.")
         call = _ForwardCall(self.identity, grid, dict.fromkeys(before), dict.fromkeys(after))
         token = _current_call.set(call)
         images = images.to(next(self.model.parameters()).dtype)  # after half() or bfloat16()
@@ -197,9 +190,8 @@ class Backbone(nn.Module):
         prefix, features, grid = self._split(out, call.grid)
         tokens = self._intervened("block", layer, features, grid)
         if layer in call.before: call.before[layer] = tokens_to_grid(tokens, grid)
-        again = self.grad_checkpointing and torch.is_grad_enabled() # computed again in the backward pass
-        refined = checkpoint(self.adapter, tokens, layer, grid, use_reentrant=False) if again else self.adapter(tokens, layer, grid)
-        refined = self._intervened("adapter", layer, refined, grid)
+        adapt = CheckpointedForward(self.adapter) if self.grad_checkpointing else self.adapter
+        refined = self._intervened("adapter", layer, adapt(tokens, layer, grid), grid)
         if layer in call.after: call.after[layer] = tokens_to_grid(refined, grid)
         ahead = self._intervened("prefix", layer, prefix)
         if refined is features and ahead is prefix: return None

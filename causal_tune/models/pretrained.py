@@ -82,12 +82,10 @@ def _record(name): # what timm knows of the weights: url, hf_hub_id; None where 
 def model_class(name: str # timm's name, with or without the name of its weights
 ) -> type: # the class of the model
     "What timm would build. ValueError for names it does not know and for models without blocks that can be adapted."
-    import difflib, typing
+    import typing
     if name.split(".")[0] not in timm.list_models():
         likely = timm.list_models(["*vit*", "eva*", "convnext*", "resnet*"])
-        near = difflib.get_close_matches(name, [*PRESETS, *likely], n=4)
-        raise ValueError(f"Neither a preset nor a timm model: {name!r}. Near: {', '.join(near) or 'none'}. "
-                         "See list_backbones() and timm.list_models('*vit*').")
+        raise unknown_name("backbone", name, [*PRESETS, *likely])
     _record(name)
     kind = typing.get_type_hints(timm.models.model_entrypoint(name.split(".")[0])).get("return")
     if not issubclass(kind or object, (VisionTransformer, Eva, VisionTransformerSAM, *PYRAMID_MODELS)):
@@ -204,11 +202,20 @@ def create_model(name: str, # a preset, or timm's name
     if issubclass(model_class(name), (VisionTransformer, Eva)):
         sizes = dict(dynamic_img_size=True) | (sizes if patch_size else preset | sizes)
     elif sizes: raise ValueError(f"{name} takes any size, with patches of its own; leave {' and '.join(sizes)} out.")
-    name = _with_biases(name, weights)
+    path = find_weights(given) if weights is True else weights # None: the hub; False: none
+    if path and re.match(r"vit_\w+_dinov3\b", name) and "_qkvb" not in name and any(k.endswith(".q_bias") for k in read_backbone(path)):
+        name = name.replace("_dinov3", "_dinov3_qkvb", 1) # timm has DINOv3 without the biases of queries and values, and with them under this name
     make = partial(timm.create_model, name, num_classes=0, **sizes, **architecture_options)
-    if name not in [known for known, _ in PRESETS.values()]: # before weights are looked for
+    if name not in [known for known, _ in PRESETS.values()]: # before anything large is made or fetched
         with torch.device("meta"): model_stages(make())
-    model = _load(FOCUS if given == FOCUS else name, make, weights)
+    if path is None:
+        if given == FOCUS: raise missing_weights_error(FOCUS)
+        try:
+            with offline_unless_reachable(): model = make(pretrained=True)
+        except Exception as cause: raise missing_weights_error(name, f" ({type(cause).__name__})") from cause
+    else:
+        model = make()
+        if path is not False: load_weights(model, path)
     if getattr(model, "attn_pool", None) is not None: model.reset_classifier(0, "")  # features need no pooling
     return model
 
@@ -233,22 +240,6 @@ def is_reachable(address: str # such as "https://huggingface.co"
     return True
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #761d880d
-def _with_biases(name, weights): # timm has DINOv3 without the biases of queries and values, and with them under another name
-    path = weights if weights not in (True, False) else find_weights(name) if weights else None
-    if path is None or not re.match(r"vit_\w+_dinov3\b", name) or "_qkvb" in name: return name
-    return name.replace("_dinov3", "_dinov3_qkvb", 1) if any(k.endswith(".q_bias") for k in read_backbone(path)) else name
-
-def _load(name, make, weights):
-    path = find_weights(name) if weights is True else weights
-    if path is None and name == FOCUS: raise missing_weights_error(name)
-    if path is None:
-        try:
-            with offline_unless_reachable(): return make(pretrained=True)
-        except Exception as cause: raise missing_weights_error(name, f" ({type(cause).__name__})") from cause
-    model = make()
-    if path is not False: load_weights(model, path)
-    return model
-
 def _toy_vit(img_size, patch_size, weights, **no_options):
     "Its positions lie on a rectangle, which timm takes for a square when it loads; so they are resampled after loading."
     if patch_size not in (None, 8): raise ValueError(f"toy_vit has patches of 8 pixels, not {patch_size}.")

@@ -158,7 +158,7 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         channels_first = torch.from_numpy(rgb.transpose(2, 0, 1).copy()) # Pillow's cannot be written, which torch warns of
         x = model.preprocess(channels_first[None].to(next(self.parameters()).device), size, antialias)
         found = model.slide(x, window, stride)
-        if size: found = F.interpolate(found, size=rgb.shape[:2], mode="bilinear", align_corners=False)
+        if size: found = resize_bilinear(found, rgb.shape[:2])
         labels = labels_from_scores(found, [name] if name else ())
         return found[0].float().cpu().numpy() if scores else labels[0].to(torch.uint8).cpu().numpy()
 
@@ -198,7 +198,6 @@ def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `B
                      **options, # of `create_backbone` (weights, img_size, ...) and of the adapter
 ) -> Segmentor:
     "Backbone, adapter and head by name; see `create_backbone` for weights and what it raises."
-    if num_classes == 1: raise ValueError("num_classes=1: give one from 2 to 255; one class and all the rest are 2.")
     check_range("num_classes", num_classes, 2, 255) # 255 marks what is ignored
     make_head = head if callable(head) else head_factory(head, head_band)
     given = dict(backbone=backbone, adapter=adapter, head=head, num_classes=num_classes, head_band=head_band, **options)

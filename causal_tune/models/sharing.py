@@ -106,10 +106,9 @@ FOLDER_FILES = "model.safetensors", "config.json", "README.md"
 
 def architecture_of_recipe(values: dict) -> dict: # plain values of a recipe
     "The arguments of `create_segmentor` that a recipe decides."
-    weights = {"random": False, "": True}.get(values.get("weights", ""), values.get("weights"))
     names = "adapter", "head", "seed", "head_band", "attention", "variant", "init", "band", "residual", "num_tokens", "rank"
     given = {name: values[name] for name in names if values.get(name) is not None}
-    return dict(backbone=values["backbone"], weights=weights, img_size=tuple(values.get("img_size") or ()) or None, **given)
+    return dict(backbone=values["backbone"], weights=values.get("weights", ""), img_size=tuple(values.get("img_size") or ()) or None, **given)
 
 def write_folder(segmentor, # a `Segmentor`
                  folder, # is made; files of an earlier call are replaced
@@ -120,8 +119,8 @@ def write_folder(segmentor, # a `Segmentor`
 ) -> Path: # the folder
     "Write a model to pass on: weights, configuration, card. Raises ValueError for a segmentor that cannot be built again."
     recipe = recipe_values(segmentor.recipe) if segmentor.recipe else None
-    architecture = dict(segmentor.architecture or (architecture_of_recipe(recipe) if recipe else {})) or None
-    if architecture is None: raise ValueError("This segmentor was made from objects, not from names, so a file cannot say how to make it again: "
+    architecture = dict(segmentor.architecture or (architecture_of_recipe(recipe) if recipe else {}))
+    if not architecture: raise ValueError("This segmentor was made from objects, not from names, so a file cannot say how to make it again: "
                                               "create it by create_segmentor(NAME, ADAPTER, HEAD, ...), or set segmentor.recipe.")
     if "pretrained" in architecture: architecture["weights"] = architecture.pop("pretrained") # timm's word for it
     if segmentor.space is not None and len(segmentor.space) != segmentor.num_classes:
@@ -146,8 +145,8 @@ def write_folder(segmentor, # a `Segmentor`
     with atomic_write(folder/FOLDER_FILES[0]) as unfinished:
         save_file(state, unfinished)
         config["sha256"] = file_sha256(unfinished)
-    with atomic_write(folder/FOLDER_FILES[1]) as unfinished: unfinished.write_text(json.dumps(config, indent=1), encoding="utf-8")
-    with atomic_write(folder/FOLDER_FILES[2]) as unfinished: unfinished.write_text(card, encoding="utf-8")
+    for name, text in zip(FOLDER_FILES[1:], (json.dumps(config, indent=1), card)):
+        with atomic_write(folder/name) as unfinished: unfinished.write_text(text, encoding="utf-8")
     return folder
 
 # %% ../../nbs/04_models/07_sharing.ipynb #678599c0
