@@ -162,20 +162,17 @@ def run_jobs(jobs: list[Job], # what is to be written
 ) -> tuple[int, int]: # written now, there before
     "Write what is not there yet. Raises SomeFailed at the end that lists files which failed, KeyboardInterrupt on Ctrl-C."
     todo = [job for job in jobs if not job.target.exists()]
-    parents = {job.target.parent for job in jobs}
-    for parent in parents: parent.mkdir(parents=True, exist_ok=True)
+    for folder in {job.target.parent for job in jobs}: folder.mkdir(parents=True, exist_ok=True)
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     futures = {pool.submit(job.run): job for job in todo}
     try:
         for _ in tqdm(as_completed(futures), desc, len(jobs), initial=len(jobs) - len(todo)): pass
     except KeyboardInterrupt:
         pool.shutdown(cancel_futures=True)
-        done = sum(j.target.exists() for j in jobs)
+        done = sum(job.target.exists() for job in jobs)
         raise KeyboardInterrupt(f"Stopped with {done} of {len(jobs)} files done; run again to go on.") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-    failed = {job.target: future.exception() for future, job in futures.items() if not job.target.exists()}
-    reasons = [describe_failure(error, target) for target, error in failed.items() if error]
+    finally: pool.shutdown(cancel_futures=True)
+    reasons = [describe_failure(error, job.target) for future, job in futures.items() if (error := future.exception()) and not job.target.exists()]
     if reasons: raise PartialFailure(failure_report(reasons, len(jobs)))
     return len(todo), len(jobs) - len(todo)
 
