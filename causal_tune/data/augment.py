@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from .images import MEAN_COLOR
-from ..core.checks import check_range, check_value
+from ..core.checks import check_range
 from ..core.registry import Registry
 from ..spectra.bands import PiecewiseBand, split_by_band
 from torchvision import tv_tensors
@@ -156,9 +156,7 @@ class AmplitudeJitter(FrequencyJitter):
                  p: float = .5, # probability that an image is changed
     ):
         super().__init__(strength, p)
-        check_value("beta", beta, "float", .02)
-        if not 0 <= beta < .5: raise ValueError(f"beta={beta} must lie from 0 (DC alone) to below .5 (everything).")
-        self.beta = beta
+        self.beta = check_range("beta", beta, 0., .499)
     def draw(self, h, w): # logarithms of the factors: rows -b..b, columns 0..b of the half spectrum
         n = torch.randn(3, 2 * int(self.beta * h) + 1, int(self.beta * w) + 1)
         return self.strength * n - self.strength ** 2 / 2

@@ -50,19 +50,15 @@ MAX_CANVAS_PIXELS = 8192 * 8192 # pixels of an annotated image, at most
 MAX_COORDINATE = 100_000 # no corner is further away, in pixels
 
 # %% ../../nbs/03_data/12_converters.ipynb #b652e09e
-def polygon_train_id(label: str) -> int: # train id, -1 for what is not painted
-    "The class of an object; a group is taken for what it is a group of."
-    if label not in POLYGON_TRAIN_IDS and (single := label.removesuffix("group")) in POLYGON_TRAIN_IDS: label = single
-    if label not in POLYGON_TRAIN_IDS: raise unknown_name("class", label, POLYGON_TRAIN_IDS)
-    return POLYGON_TRAIN_IDS[label]
-
-def polygon_corners(corners: list) -> list[tuple]: # (x, y)
-    "The corners of an outline. Raises ValueError for fewer than two, and for numbers that are not finite or far away."
-    found = [(float(x), float(y)) for x, y in corners]
-    if len(found) < 2: raise ValueError(f"a polygon of {len(found)} corners; two or more are needed")
-    for corner in found:
+def read_polygon(item: dict) -> tuple[int, list[tuple]]: # train id, -1 for what is not painted; corners (x, y)
+    "An object of an annotation; a group is taken for what it is a group of. Raises ValueError for an unknown class, and for corners that cannot be."
+    label, corners = item["label"], [(float(x), float(y)) for x, y in item["polygon"]]
+    found = POLYGON_TRAIN_IDS.get(label, POLYGON_TRAIN_IDS.get(label.removesuffix("group")))
+    if found is None: raise unknown_name("class", label, POLYGON_TRAIN_IDS)
+    if len(corners) < 2: raise ValueError(f"a polygon of {len(corners)} corners; two or more are needed")
+    for corner in corners:
         if not all(abs(x) <= MAX_COORDINATE for x in corner): raise ValueError(f"a corner at {corner}; two numbers are needed, from -{MAX_COORDINATE} to {MAX_COORDINATE}") # nan, too
-    return found
+    return found, corners
 
 def draw_polygons(annotation: dict, # what a *_polygons.json holds
 ) -> Image.Image: # train ids
@@ -71,7 +67,7 @@ def draw_polygons(annotation: dict, # what a *_polygons.json holds
         width, height, objects = (annotation[key] for key in ("imgWidth", "imgHeight", "objects"))
         if not (type(width) is type(height) is int and min(width, height) > 0 and width * height <= MAX_CANVAS_PIXELS):
             raise ValueError(f"an image of {short_repr(width)} x {short_repr(height)}; both sides are at least 1, and there are at most {MAX_CANVAS_PIXELS} pixels")
-        shapes = [(polygon_train_id(item["label"]), polygon_corners(item["polygon"])) for item in objects if not item.get("deleted")]
+        shapes = [read_polygon(item) for item in objects if not item.get("deleted")]
     except (KeyError, TypeError, AttributeError, OverflowError) as err:
         raise ValueError(f"no annotation of Cityscapes ({type(err).__name__}: {short_repr(str(err))})") from None
     image = Image.new("L", (width, height), 255)
@@ -186,14 +182,6 @@ def run_jobs(jobs: list[Job], # what is to be written
 # %% ../../nbs/03_data/12_converters.ipynb #c6db67e9
 RESIZED_NOTE = "when they are read they are resized, or ignored where the proportions differ"
 
-def _say_what_differs(base, layout):
-    for images, labels in layout.splits.values():
-        image_of = find_files(base/images, layout.image)[0]
-        label_of = find_files(base/labels, layout.label_endings)[0]
-        pairs = [(image_of[name], label_of[name]) for name in image_of.keys() & label_of.keys()]
-        found = sorted(size_mismatches(pairs))
-        if found: warn_once(f"{describe_mismatches(found, len(pairs))}: {RESIZED_NOTE}.")
-
 # %% ../../nbs/03_data/12_converters.ipynb #e209d6e1
 def prepare(name: str, # gta, cityscapes, mapillary or mapillary-half
             root: str | Path | None = None, # the data set's folder, or the one above it, as in `load_dataset`
@@ -209,7 +197,11 @@ def prepare(name: str, # gta, cityscapes, mapillary or mapillary-half
         raise FileNotFoundError(f"nothing to convert in {base}: {name} is {CONVERTERS[name].__doc__}. Unpack it there")
     done = run_jobs(jobs, workers, name)
     layout = LAYOUTS[name.removesuffix("-half")]
-    if layout.fits: _say_what_differs(base, layout)
+    for images, labels in layout.splits.values() if layout.fits else ():
+        image_of = find_files(base/images, layout.image)[0]
+        label_of = find_files(base/labels, layout.label_endings)[0]
+        pairs = [(image_of[name], label_of[name]) for name in sorted(image_of.keys() & label_of.keys())]
+        if found := size_mismatches(pairs): warn_once(f"{describe_mismatches(found, len(pairs))}: {RESIZED_NOTE}.")
     return done
 
 # %% ../../nbs/03_data/12_converters.ipynb #93084c07
@@ -332,7 +324,7 @@ def check_folder(spec: str # folder:images=DIR,labels=DIR,classes=FILE
     report.notes.insert(0, describe_classes(report.layout.space))
     if report.layout.space is not layout.space: report.notes.append(f"labels hold 0 and 255 and no 1, so 255 is read as {report.layout.space.classes[1]!r}; '255: -' in the list of classes ignores it instead")
     report.read_part(evenly_spaced(pairs, options.get("n")), None)
-    if 255 not in layout.space.ignored and (said := ignored_class(report.parts[0].counts, layout.space)) and pairs and report.layout.space is layout.space: report.problems.append(said)
+    if said := ignored_class(report.parts[0].counts, report.layout.space): report.problems.append(said)
     return report
 
 # %% ../../nbs/03_data/12_converters.ipynb #e772f9f7

@@ -6,7 +6,7 @@
 __all__ = ['Sample', 'SegmentationDataset', 'Layout', 'pair_files', 'evenly_spaced', 'contact_sheet']
 
 # %% ../../nbs/03_data/07_frames.ipynb #f4a3e503
-import hashlib, zlib
+import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -153,15 +153,6 @@ def find_files(folder: Path, # searched with its sub-folders
     taken = set(found.values())
     return found, sorted(path for path in files if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES) and path not in taken)
 
-# %% ../../nbs/03_data/07_frames.ipynb #e08cb17a
-def describe_skipped(folder: Path, # of images
-                     left: list[Path], # from `find_files`
-                     endings: tuple[str, ...], # that count
-) -> str:
-    "Say which pictures of a folder are left out."
-    many = f"{', '.join(endings)}" if len(endings) > 3 else " or ".join(endings)
-    return describe_left_out(folder, left, f"Images end in {many}, and of two with one name the first of these counts.")
-
 # %% ../../nbs/03_data/07_frames.ipynb #49c0f1ce
 def fit_label(label: np.ndarray, # (h, w) uint8
            size: tuple[int, int], # (height, width) of its image
@@ -222,7 +213,8 @@ def match_files(images: Path, # folder with images, searched with its sub-folder
     "Match images and labels by their paths. Raises FileNotFoundError for a folder that is not there, or holds no images."
     require_folder(labels)
     found, left = find_images(images, layout.image, layout.mask_suffix)
-    notes = [describe_skipped(images, left, layout.image)] if left else []
+    why = f"Images end in {', '.join(layout.image)}, and of two with one name the first of these counts."
+    notes = [describe_left_out(images, left, why)] if left else []
     label_of, others = find_files(labels, layout.label_endings) if labels else (dict.fromkeys(found), [])
     if hidden := [path for path in others if is_hidden(path, labels)]: notes.append(describe_left_out(labels, hidden, ""))
     pairs = [FramePaths(name, found[name], label_of[name]) for name in sorted(found) if name in label_of]
@@ -247,12 +239,6 @@ def pair_files(images: Path, labels: Path | None, layout: Layout, # as for `matc
         notes.append(f"{what}. They are left out.")
     for note in notes: warn_once(note)
     return pairs
-
-# %% ../../nbs/03_data/07_frames.ipynb #c5d09239
-def describe_lost(images: Path, labels: Path, lost: list[str], total: int, layout: Layout) -> str:
-    "Name the images that have no label."
-    names = ", ".join(map(display_path, lost[:8])) + ", ..." * (len(lost) > 8)
-    return f"{len(lost)} of {total} images in {images} lack a label *{layout.label_endings[0]} in {labels}: {names}"
 
 # %% ../../nbs/03_data/07_frames.ipynb #f7d2d7ef
 def evenly_spaced(items: list, # anything
@@ -303,22 +289,17 @@ def cache_filename(load: Callable # of a sample
 ) -> str: # of a file
     "Another name wherever the files of a frame, what is made of them, or the package are others. OSError for files that are not there."
     facts = causal_tune.__version__, _told(load)
-    return f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.npy"
+    return f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.npz"
 
 # %% ../../nbs/03_data/07_frames.ipynb #afdf3cde
-def _checksum(pair): return zlib.crc32(pair[1], zlib.crc32(np.ascontiguousarray(pair[0])))
-
 def read_cached_pair(path: Path) -> tuple[np.ndarray, np.ndarray]: # image, label
     "A pair that was kept. A file that is damaged raises whatever it leads to."
-    with open(path, "rb") as file: *pair, mark = (np.load(file, allow_pickle=False) for _ in range(3))
-    if mark != _checksum(pair): raise ValueError(f"{path} is damaged")
-    return tuple(pair)
+    with np.load(path) as kept: return kept["image"], kept["label"]  # each with a checksum of its own
 
 def write_cached_pair(path: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
     "Write a pair as it is in memory. OSError where that cannot be."
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as unfinished, open(unfinished, "wb") as file:
-        for array in (*pair, np.array(_checksum(pair))): np.save(file, array)
+    with atomic_write(path) as unfinished, open(unfinished, "wb") as file: np.savez(file, image=pair[0], label=pair[1])
 
 # %% ../../nbs/03_data/07_frames.ipynb #ac66860e
 def cached_pair(load: Callable, # () -> image, label

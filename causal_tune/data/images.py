@@ -6,7 +6,7 @@
 from __future__ import annotations
 import sys
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
@@ -45,23 +45,17 @@ IMAGE_FORMATS = { # suffix of a file -> Pillow's name of the format
 IMAGE_SUFFIXES = tuple(IMAGE_FORMATS)
 
 # %% ../../nbs/03_data/01_images.ipynb #eb763c37
-@cache
-def readable_formats(formats: tuple[str, ...] | None = None, # Pillow's names; all of `IMAGE_FORMATS` by default
-) -> tuple[str, ...]:
-    "The formats of these that the installed Pillow can read."
-    Image.init()
-    return tuple(name for name in dict.fromkeys(formats or IMAGE_FORMATS.values()) if name in Image.OPEN)
-
 @contextmanager
-def opened_image(path: str | Path, # of an image file, whatever its name ends in
-                 formats: tuple[str, ...] | None = None, # Pillow's names of the formats that are tried; see `readable_formats`
+def opened_image(path: str | Path # of an image file, whatever its name ends in
 ): # a picture of Pillow whose pixels are not decoded yet
     "Context manager: an image file, opened. Raises FileNotFoundError where there is none, OSError where it cannot be read."
     path = Path(path)
     if not path.is_file():
         why = ": it is a folder" if path.is_dir() else ": the link leads nowhere" if path.is_symlink() else ""
         raise FileNotFoundError(f"No image at {display_path(path)}{why}.")
-    with image_errors(display_path(path)), Image.open(path, formats=readable_formats(formats)) as picture: yield picture
+    Image.init()
+    formats = [name for name in dict.fromkeys(IMAGE_FORMATS.values()) if name in Image.OPEN]  # which depends on the installed Pillow
+    with image_errors(display_path(path)), Image.open(path, formats=formats) as picture: yield picture
 
 def open_image(given # a path or a picture of Pillow
 ) -> Image.Image: # all of it in memory, upright
@@ -116,22 +110,16 @@ def to_numpy(given # array, nested lists, or a tensor on any device
     tensor = given.detach().cpu()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy() # numpy has no bfloat16
 
-# %% ../../nbs/03_data/01_images.ipynb #b6390d92
-def channels_last(image # array or tensor
-) -> np.ndarray: # (h, w, c) or (h, w), if it is an image
-    "The axes of an image, as Pillow has them."
-    array = to_numpy(image)
-    if array.ndim != 3: return array
-    if array.shape[0] in (1, 3) and (hasattr(image, "detach") or array.shape[2] not in (1, 3)): array = array.transpose(1, 2, 0)
-    return array[..., 0] if array.shape[2] == 1 else array
-
 # %% ../../nbs/03_data/01_images.ipynb #e5f02a64
 def read_image(image # a path, a PIL image, an array (h, w, 3), (3, h, w) or (h, w) of uint8, or a tensor (3, h, w)
 ) -> np.ndarray: # (h, w, 3) uint8 RGB
     "An image as an array. FileNotFoundError, OSError for an unreadable file, ValueError for 32 bits and for other arrays."
     if isinstance(image, (str, Path)): return to_rgb_array(open_image(image), display_path(image))
     if isinstance(image, Image.Image): return to_rgb_array(open_image(image))
-    array = channels_last(image)
+    array = to_numpy(image)
+    if array.ndim == 3:
+        if array.shape[0] in (1, 3) and (hasattr(image, "detach") or array.shape[2] not in (1, 3)): array = array.transpose(1, 2, 0)
+        if array.shape[2] == 1: array = array[..., 0]
     if array.ndim == 2: array = np.repeat(array[..., None], 3, axis=2)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0: raise ValueError(
         f"Expected an RGB image (H, W, 3) of uint8, not {array.shape} of {array.dtype}. Give bytes from 0 to 255, neither scaled nor "
@@ -237,25 +225,13 @@ def sliding_windows(size: tuple[int, int], # (H, W) of images
     corners = [(top, left) for top in window_starts(size[0], h, dh) for left in window_starts(size[1], w, dw)]
     return [(..., slice(top, top + h), slice(left, left + w)) for top, left in corners]
 
-# %% ../../nbs/03_data/01_images.ipynb #6ea6a0ba
-def encode_gray_png(values: np.ndarray # (h, w) uint8
-) -> bytes: # of a PNG
-    "A grey PNG, packed fast."
-    import cv2
-    how = []
-    if hasattr(cv2, "IMWRITE_PNG_FILTER"): # not in older ones
-        how = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
-    return cv2.imencode(".png", values, how)[1].tobytes()
-
 # %% ../../nbs/03_data/01_images.ipynb #9d4a5e52
 def write_image(image: Image.Image, # what to store
                 path: Path, # .png, or .jpg for a JPEG of quality 75
 ) -> None:
     "Store an image in one stroke: under its name it is there whole or not at all, whatever other processes do."
-    kind = "JPEG" if path.suffix == ".jpg" else "PNG"
-    with atomic_write(path) as unfinished:
-        if kind == "PNG" and image.mode == "L": unfinished.write_bytes(encode_gray_png(np.asarray(image)))
-        else: image.save(unfinished, kind, quality=75)
+    packing = dict(compress_type=3) if image.mode == "L" else {}  # zlib's runs of equal bytes: fast, and small for labels
+    with atomic_write(path) as unfinished: image.save(unfinished, "JPEG" if path.suffix == ".jpg" else "PNG", quality=75, **packing)
 
 # %% ../../nbs/03_data/01_images.ipynb #f2fb748c
 class PartialFailure(OSError):

@@ -48,23 +48,22 @@ class LabelSpace:
         "What the ids of label files become; those that are ignored become `ignore`."
         return dict.fromkeys(self.ignored, self.ignore) | {old: new for new, old in enumerate(self.file_ids)}
 
+    def _rows(self, labels): # class ids, and behind the last of them what is no class
+        labels = np.asarray(labels)
+        return np.where((labels >= 0) & (labels < len(self)), labels, len(self))
+
     def to_file_ids(self, labels: np.ndarray, # integers of any shape: class ids; what is no class of the space counts as ignored
     ) -> np.ndarray: # uint8, same shape
         "Translate class ids back into the ids of label files, so that a prediction can be read as a label of the same data set."
-        labels = np.asarray(labels)
-        rows = np.array([*self.file_ids, self.ignore], np.uint8)
-        known = (labels >= 0) & (labels < len(self))
-        if not known.all() and self.ignore in self.file_ids:
+        rows = self._rows(labels)
+        if self.ignore in self.file_ids and (rows == len(self)).any():
             raise ValueError(f"In label files of {self.name!r} the id {self.ignore} is a class, so a pixel that is ignored has no id there.")
-        return rows[np.where(known, labels, len(self))]
+        return np.array([*self.file_ids, self.ignore], np.uint8)[rows]
 
     def colorize(self, labels: np.ndarray, # (h, w) integers or a tensor; what is no class of the space is painted black
     ) -> np.ndarray: # (h, w, 3) uint8 RGB
         "Paint a label image."
-        labels = np.asarray(labels)
-        rows = np.concatenate([self.palette, np.zeros((1, 3), np.uint8)])  # black behind the classes
-        known = (labels >= 0) & (labels < len(self))
-        return rows[np.where(known, labels, len(self))]
+        return np.concatenate([self.palette, np.zeros((1, 3), np.uint8)])[self._rows(labels)]  # black behind the classes
 
 # %% ../../nbs/03_data/02_labels.ipynb #560f93a7
 def label_space_from_hex(name: str, # what the space is called
@@ -194,8 +193,6 @@ def remap(labels: np.ndarray, # integers of any shape
 CITYSCAPES_IDS = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13,
                   27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
 CAMVID_IDS = {**{i: i for i in range(11)}, 11: 255}
-SYNTHIA_IDS = {1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17, 15: 6, 16: 9, 17: 12, 18: 14, 19: 15, 20: 16,
-               21: 3} | dict.fromkeys((0, 13, 14, 22), 255)  # void, parking slot, road work, lane marking
 SYNTHIA_IDS = {1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17, 15: 6, 16: 9, 17: 12, 18: 14, 19: 15, 20: 16,
                21: 3} | dict.fromkeys((0, 13, 14, 22), 255)  # void, parking slot, road work, lane marking
 

@@ -14,7 +14,7 @@ from typing import Callable, Iterable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
 from ..core.checks import unknown_name
-from .images import display_path, open_image, opened_image, to_numpy
+from .images import display_path, image_errors, open_image, opened_image, to_numpy
 from .labels import LabelSpace, id_colors, remap, unique_ids
 
 # %% ../../nbs/03_data/04_masks.ipynb #3a5c0010
@@ -160,7 +160,10 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
     coding = coding or LabelCoding({i: i for i in range(256)})
     if isinstance(label, (str, Path)):
         name = display_path(label)
-        if Path(label).suffix.lower() == ".npy": return _array_to_ids(_npy(Path(label), name), coding, name)
+        if Path(label).suffix.lower() == ".npy":  # as labelme exports them, besides pictures
+            if not Path(label).is_file(): raise FileNotFoundError(f"No label at {name}.")
+            with image_errors(name): ids = np.load(label, allow_pickle=False)
+            return _array_to_ids(ids, coding, name)
         if coding.channel is not None: return _channel_of(label, coding.channel)
         with opened_image(label) as picture:
             try: check_storage(picture, name)
@@ -176,16 +179,11 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
 
 def _channel_of(path, channel): # Pillow reads three channels of 16 bits as 8, which ruins ids
     import cv2
-    with opened_image(path, ("PNG",)): pass
+    with opened_image(path): pass  # says what is wrong with a file that is none
     bgr = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if bgr is None: raise OSError(f"cannot read {display_path(path)}; is the file complete? Copy or unpack it again")
     if bgr.dtype != np.uint16 or bgr.ndim != 3: raise ValueError(f"{display_path(path)} has {bgr.dtype} of shape {bgr.shape}, but this data set's labels have three channels of 16 bits")
     return bgr[..., ::-1][..., channel]
-
-def _npy(path, name): # as labelme exports them, besides pictures
-    try: return np.load(path, allow_pickle=False)
-    except FileNotFoundError: raise FileNotFoundError(f"No label at {name}.") from None
-    except Exception as err: raise OSError(f"cannot read {name} ({' '.join(str(err).split())[:200]}); is the file complete?") from err
 
 def _array_to_ids(ids, coding, name):
     if ids.ndim == 3: ids = ids[0] if ids.shape[0] == 1 else ids[..., 0] if ids.shape[2] == 1 else ids
@@ -256,6 +254,6 @@ def ignored_class(counts: np.ndarray, # (256,) pixels per class id
     "Name a class without a pixel where a large share of all pixels is ignored: its pixels may be among these."
     missing = [name for name, n in zip(space.classes, counts[:len(space)]) if not n]
     ignored = counts[255] / max(counts.sum(), 1)
-    if not missing or ignored < share: return None
+    if not missing or ignored < share or 255 in (*space.ids, *space.ignored): return None
     return (f"{', '.join(missing)} {'has' if len(missing) == 1 else 'have'} no pixel, while {100 * ignored:.0f} % of all pixels are ignored: if 255 stands for "
             f"a class, give it that id in the list of classes, such as '255: {missing[0]}'; if not, '255: -' says so")

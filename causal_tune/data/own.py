@@ -108,7 +108,7 @@ def describe_labels(name: str, # of the data set
         with suppress(ValueError): counts += np.bincount(remap(load(), coding.table, strict=True).ravel(), minlength=256)
     lines = [f"{name}: {n} labels: {describe_classes(space)}", f"{name}: in {len(some)} of them {class_shares(counts, space)}"]
     if binary: lines.append(f"{name}: 255 is read as {space.classes[1]!r}, as labels hold 0 and 255 and no 1; a line '255: -' in the list of classes ignores it instead")
-    if 255 not in (*space.ids, *space.ignored) and (said := ignored_class(counts, space)): lines.append(f"{name}: {said}")
+    if said := ignored_class(counts, space): lines.append(f"{name}: {said}")
     return "\n".join(lines)
 
 # %% ../../nbs/03_data/09_own.ipynb #13421df1
