@@ -115,6 +115,11 @@ def test_sliding_windows(system):
     assert torch.equal(scores.argmax(1), r["slide"]["label"].long())
 
 
+def by_layer(losses): # d0.loss_cls, d0.loss_mask, ... before the first layer, and on to loss_cls, ... of the last: the published names
+    last = len(losses["loss_cls"]) - 1
+    return {(f"d{i}." if i < last else "") + name: values[i] for i in range(last + 1) for name, values in losses.items()}
+
+
 class Recorded:
     "Numbers that were drawn for a whole batch, handed out one image after the other."
     def __init__(self, draws): self.left = torch.cat([d.float().flatten() for d in draws])
@@ -132,7 +137,7 @@ def test_losses_gradients_and_a_step(system, monkeypatch):
         return assign(costs, counts)
     monkeypatch.setattr(m2f, "hungarian_match", noted)
     present = m2f.present_classes(r["gt"].long(), 19)
-    named = s.head.losses(*s.features(r["input"]), r["gt"].long())
+    named = by_layer(s.head.losses(*s.features(r["input"]), r["gt"].long()))
     assert not len(drawn.left) and {f"decode.{k}" for k in named} == set(r["losses"])
     for k, v in r["losses"].items(): near(named[k.removeprefix("decode.")], v.squeeze())
     for i, ((q, n), theirs) in enumerate(zip(pairs, r["assigned"], strict=True)):
@@ -185,7 +190,7 @@ def anchor(draws):
     wave = lambda k: (torch.arange(2 * 32 * 24).double() ** 2 * k).sin().float().view(2, 32, 4, 6)
     features, labels = [wave(k) for k in (.3, .7, 1.1, 1.9)], torch.arange(20).div(6, rounding_mode="floor").repeat(2, 15, 1)
     labels[1, :, :10] = 255
-    with torch.no_grad(): return head(features, size=(15, 20)), head.losses(features, None, labels)
+    with torch.no_grad(): return head(features, size=(15, 20)), by_layer(head.losses(features, None, labels))
 
 
 def test_wiring_is_what_it_was():

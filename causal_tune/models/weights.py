@@ -12,7 +12,7 @@ from ..core.checks import short_repr
 from ..core.tensors import named_tensors, read_tensors
 
 # %% auto #0
-__all__ = ['POSITION_GRID', 'timm_name', 'from_transformers', 'weight_files', 'read_backbone', 'check_position_grid']
+__all__ = ['POSITION_GRID', 'timm_name', 'from_transformers', 'weight_files', 'check_fit', 'read_backbone', 'check_position_grid']
 
 # %% ../../nbs/04_models/08_weights.ipynb #910e7626
 _SIZES = dict(s="small", b="base", l="large", g="giant", small="small", base="base", large="large", giant="giant")
@@ -110,6 +110,17 @@ def weight_files(path # a file, or a folder as transformers writes it
         index = path/f"{name}.index.json"
         if index.is_file(): return sorted({path/Path(part).name for part in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     raise FileNotFoundError(f"{path} holds no model.safetensors and no pytorch_model.bin: give a file of weights, or a folder that transformers wrote.")
+
+def check_fit(given: dict[str, Tensor], # weights
+              own: dict[str, Tensor], # those of the model, perhaps on the meta device
+              message: str, # such as "a.pth does not fit this Eva"
+) -> None:
+    "Raise ValueError where weights have other names or shapes than a model's."
+    wrong = {"missing": own.keys() - given.keys(), "unknown": given.keys() - own.keys(),
+             "of another shape": [f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}"
+                                  for k in own.keys() & given.keys() if given[k].shape != own[k].shape]}
+    said = [f"{what} {short_repr(sorted(map(str, keys))[:3])} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
+    if said: raise ValueError(f"{message}: {', '.join(said)}.")
 
 def read_backbone(path # .safetensors, .bin, .pth, or a folder with config.json
 ) -> dict[str, Tensor]: # names as in timm, where the layout is known
