@@ -15,7 +15,7 @@ import numpy as np
 from ..core.checks import check_range, short_repr, unknown_name
 from ..core.registry import parse_spec
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, import_imagecorruptions, parse_corruption
-from .frames import CAMVID_SEQUENCES, Layout, cache_decoded, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair, resize_pair
+from .frames import CAMVID_SEQUENCES, Layout, cache_decoded, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair
 from .labels import CAMVID, CAMVID_IDS, CITYSCAPES, SYNTHIA_IDS, LabelSpace
 from .masks import ENCODINGS
 from .own import FOLDER_SPEC, folder_domain, folder_samples, own_samples
@@ -232,13 +232,12 @@ def dataset_domains(spec: str # of one or several sources
 # %% ../../nbs/03_data/10_datasets.ipynb #da7a5e12
 def in_joint_space(load: Callable, # () -> image, label
                    table: tuple[int, ...], # class of the source -> class of the joint space
-                   size: tuple | None, label_size: str, # see `resize_pair`
 ) -> tuple[np.ndarray, np.ndarray]: # image, label
     "A pair of one source in the classes of all."
     image, label = load()
     rows = np.full(256, 255, np.uint8)
     rows[:len(table)] = table
-    return (image, rows[label]) if size is None else resize_pair(image, rows[label], size, label_size)
+    return image, rows[label]
 
 def _mixed(sources, spec, root, size, label_size, transform, cache):
     for _, part in sources: parse_dataset_spec(part)  # what is written wrong is said before anything is read
@@ -252,5 +251,5 @@ def _mixed(sources, spec, root, size, label_size, transform, cache):
     samples = []
     for (weight, _), part in zip(sources, parts):
         table = tuple(space.classes.index(name) for name in part.space.classes)
-        samples += weight * [s._replace(load=partial(in_joint_space, s.load, table, part.size, label_size)) for s in part.samples]
-    return SegmentationDataset(samples, space, None, label_size, transform, spec)
+        samples += weight * [s._replace(load=partial(in_joint_space, s.load, table)) for s in part.samples]
+    return SegmentationDataset(samples, space, size, label_size, transform, spec) # what was rendered has this size already

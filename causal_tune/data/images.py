@@ -150,8 +150,7 @@ def describe_left_out(folder: Path, # that was searched
 def list_images(folder: str | Path
 ) -> tuple[list[Path], list[Path]]: # images, and other pictures that are left out, both sorted by name
     "The files of a folder that are images by their suffix, and the pictures that are hidden or of a format that is not read."
-    files = sorted(path for path in Path(folder).iterdir() if not path.is_dir())
-    pictures = [path for path in files if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES)]
+    pictures = [path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES) and not path.is_dir()]
     images = [path for path in pictures if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
     return images, [path for path in pictures if path not in images]
 

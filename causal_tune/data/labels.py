@@ -200,10 +200,9 @@ def id_colors(space: LabelSpace, # whose palette counts
                table: Mapping[int, int], # id in the file -> class id
 ) -> dict[int, tuple]: # id in the file -> RGB
     "The colours of a data set's ids: those of their classes; black for the first void id and for 255."
-    colors = {i: tuple(space.palette[c].tolist()) for i, c in table.items() if c < len(space)}
-    void = [i for i, c in table.items() if c == space.ignore]
-    colors |= space.colors
-    return colors | {i: (0, 0, 0) for i in (*void[:1], space.ignore) if i not in colors}
+    colors = {i: tuple(space.palette[c].tolist()) for i, c in table.items() if c < len(space)} | space.colors
+    void = next((i for i, c in table.items() if c == space.ignore), space.ignore)
+    return colors | {i: colors.get(i, (0, 0, 0)) for i in (void, space.ignore)} # those of classes go before
 
 # %% ../../nbs/03_data/02_labels.ipynb #c1a55e10
 CLASS_LINE_HELP = "give a name a line, such as 'road', 'road #804080', '7: road', or '-' for an id that is ignored"

@@ -16,7 +16,7 @@ import numpy as np
 from ..core.checks import short_repr
 from ..core.registry import format_spec
 from .labels import describe_classes, own_space
-from .frames import (Layout, Sample, SegmentationDataset, check_same_size, describe_mismatches, evenly_spaced, find_files, pair_files,
+from .frames import (Layout, Sample, SegmentationDataset, check_same_size, evenly_spaced, find_files, pair_files,
                                      read_pair, size_mismatches)
 from .images import IMAGE_SUFFIXES, display_path, read_image, warn_once
 from .labels import LabelSpace, remap, space_to_dict
@@ -189,7 +189,7 @@ def folder_samples(images: str, labels: str, classes: str, domain: str | None = 
     given, folders = folder_layout(images, labels, classes, domain, encoding)
     named = pair_files(*folders, given, missing)
     files = [(image, label) for _, image, label in named]
-    if wrong := size_mismatches(files): raise ValueError(f"{display_path(folders[1])}: {describe_mismatches(wrong, len(files))}; each must have its image's size.")
+    if wrong := size_mismatches(files): raise ValueError(f"{display_path(folders[1])}: {wrong}; each must have its image's size.")
     layout = settle_layout(given, files)
     domain, = layout.domains
     some = [partial(read_label, label, layout.coding) for _, label in evenly_spaced(files, 20)]
