@@ -173,7 +173,7 @@ CARDS
 
 ## Further
 
-- [Which numbers can be compared](nbs/07_compare/05_leaderboard.ipynb), and what the protocols behind them are
+- [Which numbers can be compared](nbs/07_compare/06_leaderboard.ipynb), and what the protocols behind them are
 - [The equations of the paper beside the code](nbs/tutorials/equations.ipynb)
 - [Tables of all experiments](tables.md), [the command line](docs/command_line.md), [changes](CHANGELOG.md)
 """
@@ -201,7 +201,6 @@ def start_page(source: Path) -> str:
     experiments = [p.relative_to(source).as_posix() for p in chapters(source / "nbs" / "experiments")]
     about = [name for name in PAGES if (source / name).exists()]
     page = START.replace("CARDS", "\n".join(card(path, source) for path in lessons))
-    if not (source / "nbs/07_compare/05_leaderboard.ipynb").exists(): page = "\n".join(line for line in page.split("\n") if "05_leaderboard" not in line)
     start = [toctree("Start", ["Install and first steps <README>", "lab-page"]), toctree("Tutorials", [p.relative_to(source).as_posix() for p in lessons])]
     end = [toctree("Experiments", [*experiments, "tables"]), toctree("API", [f"api/{name}" for name in modules()]), toctree("About", about)]
     return "\n".join([page, *start, *trees, *end])

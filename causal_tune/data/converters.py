@@ -9,6 +9,7 @@ __all__ = ['prepare', 'check_data']
 import json, os, shlex
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 from ..core.checks import short_repr, unknown_name
 from ..core.registry import Registry
 from .datasets import LAYOUTS, find_root, parse_dataset_spec, split_sources
-from .frames import Layout, describe_lost, describe_mismatches, evenly_spaced, find_files, in_sequence, match_files, pair_files, read_pair, size_mismatches
+from .frames import Layout, describe_lost, evenly_spaced, find_files, in_sequence, match_files, pair_files, read_pair, size_mismatches
 from .images import PartialFailure, describe_failure, display_path, failure_report, read_image, warn_once, write_image
 from .labels import CITYSCAPES, CITYSCAPES_IDS, describe_classes, remap
 from .masks import class_shares, coding_of, ignored_class, read_label
@@ -162,20 +163,17 @@ def run_jobs(jobs: list[Job], # what is to be written
 ) -> tuple[int, int]: # written now, there before
     "Write what is not there yet. Raises SomeFailed at the end that lists files which failed, KeyboardInterrupt on Ctrl-C."
     todo = [job for job in jobs if not job.target.exists()]
-    parents = {job.target.parent for job in jobs}
-    for parent in parents: parent.mkdir(parents=True, exist_ok=True)
+    for folder in {job.target.parent for job in jobs}: folder.mkdir(parents=True, exist_ok=True)
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     futures = {pool.submit(job.run): job for job in todo}
     try:
         for _ in tqdm(as_completed(futures), desc, len(jobs), initial=len(jobs) - len(todo)): pass
     except KeyboardInterrupt:
         pool.shutdown(cancel_futures=True)
-        done = sum(j.target.exists() for j in jobs)
+        done = sum(job.target.exists() for job in jobs)
         raise KeyboardInterrupt(f"Stopped with {done} of {len(jobs)} files done; run again to go on.") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-    failed = {job.target: future.exception() for future, job in futures.items() if not job.target.exists()}
-    reasons = [describe_failure(error, target) for target, error in failed.items() if error]
+    finally: pool.shutdown(cancel_futures=True)
+    reasons = [describe_failure(error, job.target) for future, job in futures.items() if (error := future.exception()) and not job.target.exists()]
     if reasons: raise PartialFailure(failure_report(reasons, len(jobs)))
     return len(todo), len(jobs) - len(todo)
 
@@ -201,7 +199,7 @@ def prepare(name: str, # gta, cityscapes, mapillary or mapillary-half
         image_of = find_files(base/images, layout.image)[0]
         label_of = find_files(base/labels, layout.label_endings)[0]
         pairs = [(image_of[name], label_of[name]) for name in sorted(image_of.keys() & label_of.keys())]
-        if found := size_mismatches(pairs): warn_once(f"{describe_mismatches(found, len(pairs))}: {RESIZED_NOTE}.")
+        if found := size_mismatches(pairs): warn_once(f"{found}: {RESIZED_NOTE}.")
     return done
 
 # %% ../../nbs/03_data/12_converters.ipynb #93084c07
@@ -257,9 +255,9 @@ class DatasetReport:
                 continue
             part.sizes[label.shape[::-1]] += 1
             part.counts += np.bincount(label.ravel(), minlength=256)
-        wrong = size_mismatches(pairs) if sample and part.pairs else [] # a pair that is read says so itself
-        if wrong and self.layout.fits: self.notes.append(f"{describe_mismatches(wrong, len(pairs))}: {RESIZED_NOTE}")
-        elif wrong: self.problems.append(f"{describe_mismatches(wrong, len(pairs))}; unpack both again")
+        wrong = size_mismatches(pairs) if sample and part.pairs else "" # a pair that is read says so itself
+        if wrong and self.layout.fits: self.notes.append(f"{wrong}: {RESIZED_NOTE}")
+        elif wrong: self.problems.append(f"{wrong}; unpack both again")
 
     def __str__(self):
         if self.base is None: return f"{self.name}: not there\n  {self.problems[0]}"
@@ -284,17 +282,6 @@ class DatasetReports(list):
         return not there or any(report.problems for report in there)
 
 # %% ../../nbs/03_data/12_converters.ipynb #2e019d8e
-def pending_conversions(name: str, # a row of `LAYOUTS`
-                        base: Path, # its folder
-) -> dict[str, int]: # converter -> files that it would write
-    "Which converters of a data set have work left, and how much."
-    left = {}
-    for converter, jobs in CONVERTERS.items():
-        if converter.removesuffix("-half") != name: continue
-        try: left[converter] = sum(not j.target.exists() for j in jobs(base))
-        except (OSError, ValueError): pass # another converter comes first, or theirs was chosen
-    return {converter: n for converter, n in left.items() if n}
-
 def check_one(name: str, # a row of `LAYOUTS`
               root: str | Path | None, # as in `load_dataset`
               sample: int, # how many pairs of each part to read
@@ -309,7 +296,11 @@ def check_one(name: str, # a row of `LAYOUTS`
             images, labels = (place and base/place.format(domain=domain) for place in places)
             report.read_part(report.check_part(images, labels, split, domain), sample)
     where = f" --root {shlex.quote(str(root))}" if root else ""
-    report.next = [f"causal-tune prepare {converter}{where}  # {n} files to write" for converter, n in pending_conversions(name, base).items()]
+    for converter, jobs in CONVERTERS.items():
+        if converter.removesuffix("-half") != name: continue
+        with suppress(OSError, ValueError): # another converter comes first, or theirs was chosen
+            n = sum(not job.target.exists() for job in jobs(base))
+            if n: report.next.append(f"causal-tune prepare {converter}{where}  # {n} files to write")
     report.problems, report.notes = (list(dict.fromkeys(said)) for said in (report.problems, report.notes))
     return report
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..core.checks import check_range, short_repr, unknown_name
 from ..core.registry import parse_spec
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, import_imagecorruptions, parse_corruption
-from .frames import CAMVID_SEQUENCES, Layout, cache_decoded, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair, resize_pair
+from .frames import CAMVID_SEQUENCES, Layout, cache_decoded, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair
 from .labels import CAMVID, CAMVID_IDS, CITYSCAPES, SYNTHIA_IDS, LabelSpace
 from .masks import ENCODINGS
 from .own import FOLDER_SPEC, folder_domain, folder_samples, own_samples
@@ -47,12 +47,8 @@ def toyscapes_samples(split: str = "train", # "train", "val" or "test"
     "Frames of the toy world. Raises ValueError when `n` would run into the next split's seeds."
     if not 0 < n <= 100_000: raise ValueError(f"n={n}: each toyscapes split has 100000 seeds; ask for 1 to 100000")
     domains = list(DOMAINS) if domain == "all" else [domain]
-    samples = []
-    for i in range(n):
-        seed = TOYSCAPES_SEEDS[split] + i
-        weather = domains[i % len(domains)]
-        samples.append(Sample(f"{split}_{seed}", weather, partial(toyscapes_pair, seed, weather, size)))
-    return samples
+    drawn = [(TOYSCAPES_SEEDS[split] + i, domains[i % len(domains)]) for i in range(n)]
+    return [Sample(f"{split}_{seed}", weather, partial(toyscapes_pair, seed, weather, size)) for seed, weather in drawn]
 
 # %% ../../nbs/03_data/10_datasets.ipynb #6710004b
 LAYOUTS = {
@@ -159,22 +155,6 @@ def dataset_options(name: str, # one of `list_datasets()`
 _TEXTS = "images", "labels", "classes", "domain"
 _FORMS = dict(n=(r"[1-9]\d*", "a whole number above 0"), size=(r"[1-9]\d*x[1-9]\d*", "height x width, such as 540x960"))
 
-def check_option(spec: str, # the descriptor it stands in
-                 key: str, # the option
-                 value, # as it was read
-                 allowed: dict[str, list | None], # from `dataset_options`
-) -> None:
-    "ValueError for an option or value that a data set does not have."
-    name = spec.partition(":")[0]
-    if key not in allowed: raise unknown_name(f"option of {name}", key, allowed)
-    if key in _FORMS:
-        form, wanted = _FORMS[key]
-        if not re.fullmatch(form, str(value)): raise ValueError(f"{key}={value} in {spec!r}: give {wanted}")
-    elif key == "corruption": parse_corruption(value)
-    elif allowed[key] is None:
-        if value is None: raise ValueError(f"{key}=none in {spec!r}: give a name; a folder that is called none is ./none")
-    elif value not in allowed[key]: raise unknown_name(f"{key} of {name}", value, allowed[key])
-
 # %% ../../nbs/03_data/10_datasets.ipynb #63af5da4
 def parse_dataset_spec(spec: str, # such as "camvid:split=train,domain=day"
 ) -> tuple[str, dict]: # name and checked options
@@ -185,42 +165,21 @@ def parse_dataset_spec(spec: str, # such as "camvid:split=train,domain=day"
         key, _, value = map(str.strip, part.partition("="))
         if key in _TEXTS and allowed.get(key, 0) is None and options.get(key) is not None: options[key] = value
     for key, value in options.items():
-        if value is None and allowed.get(key): options[key] = "all"
-        check_option(spec, key, options[key], allowed)
+        if key not in allowed: raise unknown_name(f"option of {name}", key, allowed)
+        if value is None and allowed[key]: options[key] = value = "all"
+        if key in _FORMS:
+            form, wanted = _FORMS[key]
+            if not re.fullmatch(form, str(value)): raise ValueError(f"{key}={value} in {spec!r}: give {wanted}")
+        elif key == "corruption": parse_corruption(value)
+        elif allowed[key] is None:
+            if value is None: raise ValueError(f"{key}=none in {spec!r}: give a name; a folder that is called none is ./none")
+        elif value not in allowed[key]: raise unknown_name(f"{key} of {name}", value, allowed[key])
     missing = [key for key in ("images", "labels", "classes") if name == "folder" and key not in options]
     if missing: raise ValueError(f"{short_repr(spec)} lacks {'= and '.join(missing)}=: write {FOLDER_SPEC}, with paths that hold no comma")
     if "condition" in options: options["domain"] = options.pop("condition")
     if name == "cityscapes_c": options["split"] = options.pop("severity", options.get("split", "all"))
     if "size" in options: options["size"] = tuple(check_range(f"size in {spec!r}", int(s), 8, 16_384) for s in options["size"].split("x"))
     return name, options
-
-# %% ../../nbs/03_data/10_datasets.ipynb #e0d33a19
-def name_severities(samples: list[Sample], # frames of Cityscapes-C, their domain a corruption
-               severity: int | str, # 1 .. 5, or "all"
-) -> list[Sample]: # the same frames
-    "Frames whose domain tells the severities too."
-    severities = SEVERITIES if severity == "all" else (severity,)
-    return [s._replace(domain=corruption_label(s.domain, severities)) for s in samples]
-
-# %% ../../nbs/03_data/10_datasets.ipynb #c560b32f
-def _check_sizes(size, label_size):
-    if label_size not in ("same", "original"): raise unknown_name("label_size", label_size, ["same", "original"])
-    if size is None: return
-    if np.ndim(size) != 1 or len(size) != 2:
-        raise ValueError(f"size={short_repr(size)}: give (height, width) in pixels, such as (360, 480)")
-    for side in size: check_range("size, (height, width) in pixels,", side, 1, 100_000)
-
-# %% ../../nbs/03_data/10_datasets.ipynb #f0d31be9
-def dataset_samples(name: str, options: dict, # from `parse_dataset_spec`, without size and corruption
-               root=None, size=None, # see `load_dataset`
-) -> tuple[list[Sample], LabelSpace]:
-    "The frames of a data set as they are, and what their labels mean."
-    if name == "toyscapes": return toyscapes_samples(**options, size=tuple(size or (192, 256))), CITYSCAPES
-    if name == "own": return own_samples(**options)
-    if name == "folder": return folder_samples(**options)
-    samples = file_samples(name, root, **options)
-    if name == "cityscapes_c": samples = name_severities(samples, options["split"])
-    return samples, LAYOUTS[name].space
 
 # %% ../../nbs/03_data/10_datasets.ipynb #3c6106c6
 def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64", or several as in "2 * gta + cityscapes:split=train"
@@ -233,10 +192,18 @@ def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64", or 
     "A data set from its descriptor. Raises ValueError for a wrong descriptor, FileNotFoundError for missing data."
     if len(sources := split_sources(spec)) > 1: return _mixed(sources, spec, root, size, label_size, transform, cache)
     name, options = parse_dataset_spec(spec)
-    _check_sizes(size, label_size)
+    if label_size not in ("same", "original"): raise unknown_name("label_size", label_size, ["same", "original"])
+    if size is not None and np.shape(size) != (2,): raise ValueError(f"size={short_repr(size)}: give (height, width) in pixels, such as (360, 480)")
+    for side in () if size is None else size: check_range("size, (height, width) in pixels,", side, 1, 100_000)
     box = options.pop("size", None)
     corruption = options.pop("corruption", None)
-    samples, space = dataset_samples(name, options, root, size)
+    if name == "toyscapes": samples, space = toyscapes_samples(**options, size=tuple(size or (192, 256))), CITYSCAPES
+    elif name == "own": samples, space = own_samples(**options)
+    elif name == "folder": samples, space = folder_samples(**options)
+    else: samples, space = file_samples(name, root, **options), LAYOUTS[name].space
+    if name == "cityscapes_c":
+        severities = SEVERITIES if options["split"] == "all" else (options["split"],)
+        samples = [s._replace(domain=corruption_label(s.domain, severities)) for s in samples]
     if corruption: samples = corrupt_samples(samples, corruption)
     if box: samples = [s._replace(load=partial(fit_pair, s.load, box, label_size)) for s in samples]
     if cache: samples = cache_decoded(samples, cache)
@@ -263,29 +230,26 @@ def dataset_domains(spec: str # of one or several sources
     return list(dict.fromkeys(map(str, found)))
 
 # %% ../../nbs/03_data/10_datasets.ipynb #da7a5e12
-def _joint_space(spaces): # of all classes, in the order in which they come up
-    if all(space == spaces[0] for space in spaces): return spaces[0]
-    palette = {}
-    for space in spaces:
-        for name, rgb in zip(space.classes, space.palette): palette.setdefault(name, rgb)
-    return LabelSpace("+".join(space.name for space in spaces), tuple(palette), np.array(list(palette.values()), np.uint8))
-
 def in_joint_space(load: Callable, # () -> image, label
                    table: tuple[int, ...], # class of the source -> class of the joint space
-                   size: tuple | None, label_size: str, # see `resize_pair`
 ) -> tuple[np.ndarray, np.ndarray]: # image, label
     "A pair of one source in the classes of all."
     image, label = load()
     rows = np.full(256, 255, np.uint8)
     rows[:len(table)] = table
-    return (image, rows[label]) if size is None else resize_pair(image, rows[label], size, label_size)
+    return image, rows[label]
 
 def _mixed(sources, spec, root, size, label_size, transform, cache):
     for _, part in sources: parse_dataset_spec(part)  # what is written wrong is said before anything is read
     parts = [load_dataset(part, root, size, label_size, cache=cache) for _, part in sources]
-    space = _joint_space([part.space for part in parts])
+    spaces = [part.space for part in parts]
+    palette = {}  # of all classes, in the order in which they come up
+    for space in spaces:
+        for name, rgb in zip(space.classes, space.palette): palette.setdefault(name, rgb)
+    joint = LabelSpace("+".join(space.name for space in spaces), tuple(palette), np.array(list(palette.values()), np.uint8))
+    space = space if all(other == space for other in spaces) else joint
     samples = []
     for (weight, _), part in zip(sources, parts):
         table = tuple(space.classes.index(name) for name in part.space.classes)
-        samples += weight * [s._replace(load=partial(in_joint_space, s.load, table, part.size, label_size)) for s in part.samples]
-    return SegmentationDataset(samples, space, None, label_size, transform, spec)
+        samples += weight * [s._replace(load=partial(in_joint_space, s.load, table)) for s in part.samples]
+    return SegmentationDataset(samples, space, size, label_size, transform, spec) # what was rendered has this size already

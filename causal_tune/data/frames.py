@@ -167,23 +167,6 @@ def fit_label(label: np.ndarray, # (h, w) uint8
     if not alike: return np.full(size, 255, np.uint8)
     return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
-# %% ../../nbs/03_data/07_frames.ipynb #5f176e59
-def require_folder(folder: Path | None) -> None:
-    "FileNotFoundError where a folder is not there."
-    if folder and not folder.is_dir():
-        raise FileNotFoundError(f"expected the folder {display_path(folder)}; unpack that part of the data set too")
-
-def find_images(folder: Path, # searched with its sub-folders
-                 endings: tuple[str, ...], # of images
-                 mask_suffix: str = "", # of names that are labels and no images
-) -> tuple[dict[str, Path], list[Path]]: # as `find_files`
-    "The images of a folder, and those left out. Raises FileNotFoundError where there is no folder, or none in it."
-    require_folder(folder)
-    found, left = find_files(folder, endings)
-    if mask_suffix: found = {name: path for name, path in found.items() if not name.endswith(mask_suffix)}
-    if not found: raise FileNotFoundError(f"{display_path(folder)} holds no files *{' or *'.join(endings)}; unpack it again")
-    return found, left
-
 # %% ../../nbs/03_data/07_frames.ipynb #6d4f7dec
 CAMVID_SEQUENCES = {"0001TP": "dusk", "0006R0": "day", "0016E5": "day", "Seq05VD": "day"}
 
@@ -211,8 +194,11 @@ def match_files(images: Path, # folder with images, searched with its sub-folder
                 layout: Layout, # tells the endings
 ) -> Matched:
     "Match images and labels by their paths. Raises FileNotFoundError for a folder that is not there, or holds no images."
-    require_folder(labels)
-    found, left = find_images(images, layout.image, layout.mask_suffix)
+    for folder in (labels, images):
+        if folder and not folder.is_dir(): raise FileNotFoundError(f"expected the folder {display_path(folder)}; unpack that part of the data set too")
+    found, left = find_files(images, layout.image)
+    if layout.mask_suffix: found = {name: path for name, path in found.items() if not name.endswith(layout.mask_suffix)}
+    if not found: raise FileNotFoundError(f"{display_path(images)} holds no files *{' or *'.join(layout.image)}; unpack it again")
     why = f"Images end in {', '.join(layout.image)}, and of two with one name the first of these counts."
     notes = [describe_left_out(images, left, why)] if left else []
     label_of, others = find_files(labels, layout.label_endings) if labels else (dict.fromkeys(found), [])
@@ -250,19 +236,14 @@ def evenly_spaced(items: list, # anything
 
 # %% ../../nbs/03_data/07_frames.ipynb #f4a3e521
 def size_mismatches(pairs: list[tuple] # (image, label) paths
-) -> list[Path]: # labels
-    "The labels that have another size than their image, by the headers of the files. What cannot be read is passed over: reading it says so."
+) -> str: # one line; empty where there are none
+    "Say which labels have another size than their image, by the headers of the files. What cannot be read is passed over: reading it says so."
     found = []
     for image, label in tqdm(pairs, "comparing sizes", leave=False, disable=len(pairs) < 1000):
         with suppress(OSError):
-            if image_size(image) != image_size(label): found.append(label)
-    return found
-
-def describe_mismatches(labels: list[Path], # that differ
-                        total: int) -> str: # labels
-    "Say how many labels have another size than their image."
-    names = ", ".join(display_path(path.name) for path in labels[:3]) + ", ..." * (len(labels) > 3)
-    return f"{len(labels)} of {total} labels have another size than their image ({names})"
+            if image_size(image) != image_size(label): found.append(display_path(label.name))
+    more = ["..."] if len(found) > 3 else []
+    return f"{len(found)} of {len(pairs)} labels have another size than their image ({', '.join(found[:3] + more)})" if found else ""
 
 # %% ../../nbs/03_data/07_frames.ipynb #f500d1e9
 def contact_sheet(items: list[dict], # items of a data set; they may differ in size
@@ -291,16 +272,6 @@ def cache_filename(load: Callable # of a sample
     facts = causal_tune.__version__, _told(load)
     return f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.npz"
 
-# %% ../../nbs/03_data/07_frames.ipynb #afdf3cde
-def read_cached_pair(path: Path) -> tuple[np.ndarray, np.ndarray]: # image, label
-    "A pair that was kept. A file that is damaged raises whatever it leads to."
-    with np.load(path) as kept: return kept["image"], kept["label"]  # each with a checksum of its own
-
-def write_cached_pair(path: Path, pair: tuple[np.ndarray, np.ndarray]) -> None:
-    "Write a pair as it is in memory. OSError where that cannot be."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as unfinished, open(unfinished, "wb") as file: np.savez(file, image=pair[0], label=pair[1])
-
 # %% ../../nbs/03_data/07_frames.ipynb #ac66860e
 def cached_pair(load: Callable, # () -> image, label
               folder: str | Path, # of kept frames
@@ -308,9 +279,11 @@ def cached_pair(load: Callable, # () -> image, label
     "A pair as it was kept; or made, and kept for the next time. A folder that cannot be written to is noted once."
     try: path = Path(folder).expanduser() / cache_filename(load)
     except OSError: return load() # which says what is not there
-    with suppress(Exception): return read_cached_pair(path) # a file that is not there or damaged is written once more
+    with suppress(Exception), np.load(path) as kept: return kept["image"], kept["label"] # one that is not there or fails its checksum is written once more
     pair = load()
-    try: write_cached_pair(path, pair)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as unfinished, open(unfinished, "wb") as file: np.savez(file, image=pair[0], label=pair[1])
     except OSError as error: warn_once(f"{display_path(folder)}: frames are not kept, but decoded each time ({error})")
     return pair
 

@@ -36,13 +36,8 @@ def image_errors(name: str): # of the picture, as errors show it
         reason = " ".join(f"{type(err).__name__}: {err}".split())
         raise OSError(f"cannot read {name} ({reason}); is the file complete? Copy or unpack it again") from err
 
-# %% ../../nbs/03_data/01_images.ipynb #12941c7a
-IMAGE_FORMATS = { # suffix of a file -> Pillow's name of the format
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF",
-    ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM", ".gif": "GIF", ".avif": "AVIF"}
-
 # %% ../../nbs/03_data/01_images.ipynb #f7883ec7
-IMAGE_SUFFIXES = tuple(IMAGE_FORMATS)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".avif")
 
 # %% ../../nbs/03_data/01_images.ipynb #eb763c37
 @contextmanager
@@ -53,9 +48,8 @@ def opened_image(path: str | Path # of an image file, whatever its name ends in
     if not path.is_file():
         why = ": it is a folder" if path.is_dir() else ": the link leads nowhere" if path.is_symlink() else ""
         raise FileNotFoundError(f"No image at {display_path(path)}{why}.")
-    Image.init()
-    formats = [name for name in dict.fromkeys(IMAGE_FORMATS.values()) if name in Image.OPEN]  # which depends on the installed Pillow
-    with image_errors(display_path(path)), Image.open(path, formats=formats) as picture: yield picture
+    formats = {form for suffix, form in Image.registered_extensions().items() if suffix in IMAGE_SUFFIXES}
+    with image_errors(display_path(path)), Image.open(path, formats=sorted(formats)) as picture: yield picture
 
 def open_image(given # a path or a picture of Pillow
 ) -> Image.Image: # all of it in memory, upright
@@ -156,8 +150,7 @@ def describe_left_out(folder: Path, # that was searched
 def list_images(folder: str | Path
 ) -> tuple[list[Path], list[Path]]: # images, and other pictures that are left out, both sorted by name
     "The files of a folder that are images by their suffix, and the pictures that are hidden or of a format that is not read."
-    files = sorted(path for path in Path(folder).iterdir() if not path.is_dir())
-    pictures = [path for path in files if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES)]
+    pictures = [path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES) and not path.is_dir()]
     images = [path for path in pictures if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
     return images, [path for path in pictures if path not in images]
 

@@ -185,13 +185,12 @@ def remap(labels: np.ndarray, # integers of any shape
     if extra:
         raise ValueError(f"label ids {extra[:8]} are not in the table, which knows {sorted(table)}; "
                          "is this the right kind of label file?")
-    if labels.dtype == np.uint8: return np.take(lookup_table(table), labels)
-    inside = (labels >= 0) & (labels <= 255)
-    return np.where(inside, lookup_table(table)[np.where(inside, labels, 0)], 255).astype(np.uint8)
+    small = labels.astype(np.uint8)
+    found = np.take(lookup_table(table), small)
+    return found if labels.dtype == np.uint8 else np.where(small == labels, found, np.uint8(255))
 
 # %% ../../nbs/03_data/02_labels.ipynb #c5a9acce
-CITYSCAPES_IDS = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13,
-                  27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
+CITYSCAPES_IDS = {old: new for new, old in enumerate((7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33))}
 CAMVID_IDS = {**{i: i for i in range(11)}, 11: 255}
 SYNTHIA_IDS = {1: 10, 2: 2, 3: 0, 4: 1, 5: 4, 6: 8, 7: 5, 8: 13, 9: 7, 10: 11, 11: 18, 12: 17, 15: 6, 16: 9, 17: 12, 18: 14, 19: 15, 20: 16,
                21: 3} | dict.fromkeys((0, 13, 14, 22), 255)  # void, parking slot, road work, lane marking
@@ -201,10 +200,9 @@ def id_colors(space: LabelSpace, # whose palette counts
                table: Mapping[int, int], # id in the file -> class id
 ) -> dict[int, tuple]: # id in the file -> RGB
     "The colours of a data set's ids: those of their classes; black for the first void id and for 255."
-    colors = {i: tuple(space.palette[c].tolist()) for i, c in table.items() if c < len(space)}
-    void = [i for i, c in table.items() if c == space.ignore]
-    colors |= space.colors
-    return colors | {i: (0, 0, 0) for i in (*void[:1], space.ignore) if i not in colors}
+    colors = {i: tuple(space.palette[c].tolist()) for i, c in table.items() if c < len(space)} | space.colors
+    void = next((i for i, c in table.items() if c == space.ignore), space.ignore)
+    return colors | {i: colors.get(i, (0, 0, 0)) for i in (void, space.ignore)} # those of classes go before
 
 # %% ../../nbs/03_data/02_labels.ipynb #c1a55e10
 CLASS_LINE_HELP = "give a name a line, such as 'road', 'road #804080', '7: road', or '-' for an id that is ignored"

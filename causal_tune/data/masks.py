@@ -7,6 +7,7 @@ __all__ = ['LabelCoding', 'settle_binary']
 
 # %% ../../nbs/03_data/04_masks.ipynb #3a5c0003
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -134,22 +135,21 @@ def colors_to_ids(rgb: np.ndarray, # (h, w, 3) uint8
 ) -> np.ndarray: # (h, w) uint8
     "Ids of painted pixels. Raises ValueError that names the commonest colours of no class, or one that two ids share."
     def pack(x): return x[..., 0].astype(np.int32) << 16 | x[..., 1].astype(np.int32) << 8 | x[..., 2]
-    ids = np.array(sorted(painted), np.int32)
-    keys = pack(np.array([painted[i] for i in ids.tolist()]).reshape(-1, 3))
-    order = np.argsort(keys, kind="stable")
-    keys, ids = keys[order], ids[order]
-    pixels = pack(rgb)
-    place = np.searchsorted(keys, pixels).clip(max=len(keys) - 1)
-    unknown = keys[place] != pixels
+    table = np.zeros(1 << 24, np.int16)  # every colour; 0 is that of no class
+    sharing = {}
+    for i in sorted(painted): sharing.setdefault(tuple(painted[i]), []).append(i)
+    for color, ids in sharing.items(): table[pack(np.array(color))] = ids[0] + 2  # an id may be -1
+    found = table[pack(rgb)]
+    unknown = found == 0
     if unknown.any():
         most = Counter(map(tuple, rgb[unknown].tolist())).most_common(5)
         named = ", ".join(f"{color} {n} times" for color, n in most)
         raise ValueError(f"{unknown.sum()} of its {unknown.size} pixels have a colour of no class, most of them {named}; add these to the list of classes, "
                          "such as 'road #804080', or '- #000000' for what is ignored")
-    double = np.flatnonzero(keys[1:] == keys[:-1])
-    if len(double) and np.isin(pixels, keys[double]).any(): raise ValueError(
-        f"ids {ids[double[0]]} and {ids[double[0] + 1]} share a colour in the list of classes, so that painted labels cannot be told apart")
-    return ids.astype(np.uint8)[place]
+    for ids in sharing.values():
+        if len(ids) > 1 and (found == ids[0] + 2).any(): raise ValueError(
+            f"ids {ids[0]} and {ids[1]} share a colour in the list of classes, so that painted labels cannot be told apart")
+    return (found - 2).astype(np.uint8)
 
 # %% ../../nbs/03_data/04_masks.ipynb #3a5c0020
 def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (h, w), perhaps with an axis of one channel, or of colours (h, w, 3)
@@ -230,7 +230,7 @@ def settle_binary(space: LabelSpace, # of a data set
     if len(space) != 2 or space.file_ids != (0, 1) or 255 in (*space.ignored, *space.colors) or space.color_coded: return space
     seen = set()
     for n, load in enumerate(labels, 1):
-        seen |= set(unique_ids(load()))
+        with suppress(Exception): seen |= set(unique_ids(load()))  # what cannot be read says so when its turn comes
         if 1 in seen: return space
         if {0, 255} <= seen and n >= enough: break
     return replace(space, ids=(0, 255)) if {0, 255} <= seen else space

@@ -16,7 +16,7 @@ import numpy as np
 from ..core.checks import short_repr
 from ..core.registry import format_spec
 from .labels import describe_classes, own_space
-from .frames import (Layout, Sample, SegmentationDataset, check_same_size, describe_mismatches, evenly_spaced, find_files, pair_files,
+from .frames import (Layout, Sample, SegmentationDataset, check_same_size, evenly_spaced, find_files, pair_files,
                                      read_pair, size_mismatches)
 from .images import IMAGE_SUFFIXES, display_path, read_image, warn_once
 from .labels import LabelSpace, remap, space_to_dict
@@ -77,23 +77,17 @@ def own_data(data, # a torch `Dataset`, a list or another thing with a length an
     if not n: raise ValueError(f"The data set {domain} is empty; give one that holds images and labels.")
     space = own_space(classes)
     own_pair(data, 0, domain, coding_of(space, encoding=encoding))
-    def ids(i): return lambda: read_label(split_item(data[i])[1], coding_of(space, encoding=encoding))
-    settled = settle_binary(space, (_readable(ids(i)) for i in _spread(n, 64)))
+    def ids(i): return read_label(split_item(data[i])[1], coding_of(space, encoding=encoding))
+    settled = settle_binary(space, (partial(ids, i) for i in _spread(n, 64)))
     coding = coding_of(settled, encoding=encoding)
     samples = [Sample(f"{domain}_{i}", domain, partial(own_pair, data, i, domain, coding)) for i in range(n)]
-    if not isinstance(data, SegmentationDataset): warn_once(describe_labels(domain, n, settled, [_readable(ids(i)) for i in _spread(n, 8)[:8]], coding, settled is not space))
+    if not isinstance(data, SegmentationDataset): warn_once(describe_labels(domain, n, settled, [partial(ids, i) for i in evenly_spaced(range(n), 8)], coding, settled is not space))
     return SegmentationDataset(samples, settled, name=domain)
 
 # %% ../../nbs/03_data/09_own.ipynb #5e50426e
 def _spread(n, first): # numbers of items: some that are evenly spaced, then the others
-    some = list(dict.fromkeys(evenly_spaced(range(n), first)))
-    return [*some, *(i for i in range(n) if i not in set(some))] if n <= 10_000 else some
-
-def _readable(load): # what cannot be read says so when its turn comes
-    def ids():
-        try: return load()
-        except Exception: return np.zeros(0, np.uint8)
-    return ids
+    some = evenly_spaced(range(n), first)
+    return [*some, *sorted({*range(n)} - {*some})] if n <= 10_000 else some
 
 def describe_labels(name: str, # of the data set
                     n: int, # labels in it
@@ -105,7 +99,7 @@ def describe_labels(name: str, # of the data set
     "Say which ids are which classes, and how often they occur in some labels: what a run is going to learn."
     counts = np.zeros(256, np.int64)
     for load in some:
-        with suppress(ValueError): counts += np.bincount(remap(load(), coding.table, strict=True).ravel(), minlength=256)
+        with suppress(Exception): counts += np.bincount(remap(load(), coding.table, strict=True).ravel(), minlength=256)
     lines = [f"{name}: {n} labels: {describe_classes(space)}", f"{name}: in {len(some)} of them {class_shares(counts, space)}"]
     if binary: lines.append(f"{name}: 255 is read as {space.classes[1]!r}, as labels hold 0 and 255 and no 1; a line '255: -' in the list of classes ignores it instead")
     if said := ignored_class(counts, space): lines.append(f"{name}: {said}")
@@ -183,9 +177,8 @@ def _mask_suffix(images, labels, together): # the one that most images have a la
 def settle_layout(layout: Layout, pairs: list[tuple], # (image, label) paths
 ) -> Layout:
     "The layout with 255 as second class, where its labels are masks of 0 and 255; see `settle_binary`."
-    def ids(label): return lambda: read_label(label, layout.coding)
-    space = settle_binary(layout.space, (_readable(ids(pairs[i][1])) for i in _spread(len(pairs), 64)))
-    return replace(layout, space=space)
+    labels = (partial(read_label, pairs[i][1], layout.coding) for i in _spread(len(pairs), 64))
+    return replace(layout, space=settle_binary(layout.space, labels))
 
 # %% ../../nbs/03_data/09_own.ipynb #e0d39741
 def folder_samples(images: str, labels: str, classes: str, domain: str | None = None, encoding: str = "auto", # see `folder_layout`
@@ -196,11 +189,11 @@ def folder_samples(images: str, labels: str, classes: str, domain: str | None = 
     given, folders = folder_layout(images, labels, classes, domain, encoding)
     named = pair_files(*folders, given, missing)
     files = [(image, label) for _, image, label in named]
-    if wrong := size_mismatches(files): raise ValueError(f"{display_path(folders[1])}: {describe_mismatches(wrong, len(files))}; each must have its image's size.")
+    if wrong := size_mismatches(files): raise ValueError(f"{display_path(folders[1])}: {wrong}; each must have its image's size.")
     layout = settle_layout(given, files)
     domain, = layout.domains
     some = [partial(read_label, label, layout.coding) for _, label in evenly_spaced(files, 20)]
     for load in some[:1]: remap(load(), layout.coding.table)
-    warn_once(describe_labels(domain, len(files), layout.space, list(map(_readable, some)), layout.coding, layout.space is not given.space))
+    warn_once(describe_labels(domain, len(files), layout.space, some, layout.coding, layout.space is not given.space))
     samples = [Sample(name, domain, partial(read_pair, image, label, layout.coding)) for name, image, label in named]
     return evenly_spaced(samples, n), layout.space

@@ -134,7 +134,7 @@ export function coefficientPlanes(card, planes, height, [rows, columns], edges, 
 // Panels of numbers under each other, each number on its colour.
 export function numberPanels(card, { heads, rows, columns, values, differs, scale, chosen, go, title, tilt }) {
   const left = clamp(14 + 7 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3));
-  const tall = clamp(Math.floor(448 / (heads.length * rows.length)), 17, 56), w = card.width - left - 62, cell = w / columns.length;
+  const tall = clamp(Math.floor(436 / (heads.length * rows.length)), 17, 56), w = card.width - left - 62, cell = w / columns.length;
   const most = values.flat(2).reduce((a, v) => v === v ? Math.max(a, Math.abs(v)) : a, differs ? .1 : 1);
   const high = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -high : 0;
   const digits = high >= (differs ? 10 : 20) ? 0 : 1, unit = differs ? "points" : "%";
