@@ -28,7 +28,7 @@ __all__ = []
 DATASET_TERMS = {
     "toyscapes": "Apache-2.0", "camvid": "for research, see the CamVid page of the University of Cambridge",
     "cityscapes": "non-commercial, not to be passed on", "cityscapes_c": "those of Cityscapes: non-commercial, not to be passed on",
-    "acdc": "non-commercial research", "dark_zurich": "non-commercial research", "synthia": "non-commercial research",
+    "acdc": "non-commercial research", "dark_zurich": "see its page", "synthia": "see its page",
     "gta": "research and education, non-commercial",
     "bdd100k": "see its download page; commercial use needs another agreement", "mapillary": "research edition, non-commercial",
     "folder": "own data, its terms are not known here", "own": "own data, its terms are not known here"}
