@@ -18,7 +18,7 @@ def test_bench_speed_writes_its_table(cli, tmp_path):
     assert (ratios.low <= ratios.value).all() and (ratios.value <= ratios.high).all()
     kept = table[table.unit == "of the features"].set_index("name").value
     assert kept["causal_tune"] < kept["explicit rein"] and kept["rein"] < kept["explicit rein"]
-    assert table.version.notna().all() and (tmp_path / "speed" / "speed.html").stat().st_size > 1000
+    assert table.version.notna().all()
 
 
 @pytest.mark.slow

@@ -117,4 +117,4 @@ def run_bench_speed(args):
     from causal_tune.compare.effects import bench_speed
     table = bench_speed(args.out, args.quick)
     print(table[["size", "name", "what", "value", "unit"]].round(2).to_string(index=False))
-    print(f"{args.out}/speed.csv and {args.out}/speed.html written")
+    print(f"{args.out}/speed.csv written")

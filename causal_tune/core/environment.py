@@ -38,7 +38,8 @@ def derive_seed(*numbers: int # of a run and of a place in it, none negative
 def builds_differ() -> bool:
     "Whether a CPU build of torch is installed beside a torchvision built for CUDA."
     def version(package):
-        spec = importlib.util.find_spec(package)
+        try: spec = importlib.util.find_spec(package)
+        except ImportError: return "" # an import hook refuses it
         path = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
         return path.read_text() if path and path.exists() else ""
     for_cpu = re.search(r"^cuda\b.*= None$", version("torch"), re.M) and not re.search(r"^hip\b.*= '", version("torch"), re.M)

@@ -284,7 +284,10 @@ class Mask2Former(nn.Module):
                queries: Tensor | None = None, # (q, c) of the adapter
     ) -> tuple[list[Tensor], Tensor]: # queries (b, q, c) before the first layer and after each; pixel embeddings (b, c, h, w)
         "What becomes of the queries, layer by layer. ValueError where they should come from elsewhere, or be wider."
-        pixels, maps = self.pixel_decoder(feature_pyramid(features))
+        levels = feature_pyramid(features)
+        if levels[-1][:, 0].numel() * self.level_embed.embedding_dim == 32: raise ValueError( # the groups of GroupNorm
+            "The coarsest level holds one value per group of channels, which cannot be normalised; give a larger image or a wider head.")
+        pixels, maps = self.pixel_decoder(levels)
         if self.linked == (queries is None): raise ValueError(
             "This head learns its own queries, and an adapter's came; make it with linked=True to use them." if queries is not None else
             "This head takes its queries from the adapter (linked=True), and none came.")

@@ -256,7 +256,8 @@ def append_row(path, # of a file with one line of JSON per row
                row: dict, # see `training.evaluation.result_row`
                **facts, # further entries
 ) -> None:
-    """Append a result to a JSON-lines file, with the version of the code. A last line that a full disk or a kill cut off is removed.
+    """Append a result to a JSON-lines file, with the version of the code; a row that is there already is not repeated.
+    A last line that a full disk or a kill cut off is removed.
     Raises OSError if the row cannot be written; then nothing of it stays."""
     line = json.dumps(row | facts | dict(code=code_version()), allow_nan=False) + "\n"
     if not Path(path).is_file(): # new, or no file, such as a terminal
@@ -265,8 +266,10 @@ def append_row(path, # of a file with one line of JSON per row
     with open(path, "ab+") as file:
         start = max(0, file.seek(0, 2) - 10 ** 6)
         file.seek(start)
-        end = start + file.read().rfind(b"\n") + 1 # of the last whole line
+        content = file.read()
+        end = start + content.rfind(b"\n") + 1 # of the last whole line
         file.truncate(end)
+        if line.encode() in content.splitlines(keepends=True): return
         try:
             file.write(line.encode())
             file.flush()

@@ -25,7 +25,7 @@ def read_log(folder, # of a run
     path = Path(folder) / "log.csv"
     content = path.read_bytes() if path.is_file() else b""
     head, *lines = content[:content.rfind(b"\n") + 1].replace(b"\0", b"").splitlines() or [b""] # without a last line that is cut off
-    columns = head.decode(errors="replace").split(",") if head.startswith(b"iteration,loss") else [*LOG_COLUMNS]
+    columns = head.decode(errors="replace").split(",") if head.startswith(b"iteration,loss,") else [*LOG_COLUMNS]
     fit = [line for line in lines if line.count(b",") in (len(LOG_COLUMNS) - 1, len(columns) - 1)] # versions without learnable bands wrote fewer
     table = pd.read_csv(BytesIO(b"\n".join([b",".join(map(str.encode, columns)), *fit])), dtype=str, encoding_errors="replace", quoting=csv.QUOTE_NONE)
     numbers = table.apply(pd.to_numeric, errors="coerce")

@@ -228,15 +228,6 @@ def resumed(folder):
     return Reader([content] * 60 + make.hostile(), recipe_first, dict(restore=restored), (".pt",), "resume")
 
 
-def pretraining(folder):
-    from causal_tune.toyscapes import vit as toyvit
-    net = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(net.parameters())
-    content = dict(net=net.state_dict(), opt=optimizer.state_dict(), step=10, log=[(0, 1., 1., 1., 1.)], made=dict(steps=20, seed=0))
-    def resumed(path): return toyvit.resume_pretraining(path.with_suffix(".safetensors"), net, optimizer, dict(steps=20, seed=0))
-    return Reader([content] * 60 + make.hostile(), stored, dict(resume=resumed), (".ckpt",), "toy")
-
-
 def logs(folder):
     from causal_tune.training.log import Log
     def opened(path): Log(path.parent, 8).close()
@@ -279,13 +270,9 @@ def counts(folder):
 
 
 def tables(folder):
-    from causal_tune.lab import launch as lab
+    from causal_tune.lab.contents import benchmark_figures
     from causal_tune.research import statistics as results
-    def shown(path): # as the lab does
-        for name, table in lab.read_results(path.parent).items():
-            for reference in table.reference.unique():
-                part = table[table.reference == reference]
-                lab.difference_plot(part, reference, lab.domains_to_draw(part.domain.unique()), name)
+    def shown(path): benchmark_figures(results.read_results(path.parent)) # as the lab does
     reads = dict(read_table=results.read_table, read_results=shown)
     return Reader([make.TABLE], files([make.TABLE, make.LOG]), reads, (".csv",), "quality_toy_differences")
 
@@ -421,8 +408,8 @@ def said():
 
 
 READERS = dict(images=images, labels=labels, classes=class_lists, polygons=polygons, datasets=data_sets, weights=weights, checkpoints=checkpoints,
-               models=models, resume=resumed, pretraining=pretraining, log=logs, results=results, band=measured, counts=counts,
+               models=models, resume=resumed, log=logs, results=results, band=measured, counts=counts,
                tables=tables, rows=rows, specs=specs, recipes=recipes, fields=fields, lab=labs, notebooks=notebooks, words=words)
-SLOW = dict(datasets=.3, checkpoints=.5, models=.1, resume=.3, pretraining=.5, log=.3, counts=.5, tables=.15, lab=.1, notebooks=.5,
+SLOW = dict(datasets=.3, checkpoints=.5, models=.1, resume=.3, log=.3, counts=.5, tables=.15, lab=.1, notebooks=.5,
             words=.15)
 SHARES = {name: SLOW.get(name, 1.) for name in READERS} # of the inputs, relative to a quick reader's
