@@ -144,8 +144,7 @@ def prepare_for_export(segmentor): # a copy: float32, on the CPU, in evaluation 
 
 def fixed_size(segmentor, recipe: Recipe) -> tuple | None: # (height, width); None: any
     "The only size that an exported model takes because of its adapter: that of the crops it was trained on."
-    from causal_tune.adapters.released import ReleasedCausalTune
-    bound = any(isinstance(m, ReleasedCausalTune) for m in segmentor.modules())
+    bound = any(getattr(m, "needs_square_grid", False) for m in segmentor.modules())
     return tuple(recipe.window or recipe.crop) if bound else None
 
 # %% ../../nbs/09_published/02_export.ipynb #750d67ea
