@@ -99,7 +99,6 @@ class _Patcher:
         self.taps = sorted(set(self.backbone.out_layers))
         self.stride = (lambda layer, grid: self.size[0] / grid[0]) if unit == "cycles" else (lambda layer, grid: None)
         self.energy = {} # layer -> (h, w) energy of the difference, summed over pairs and channels
-        self.twins = {}  # (layer, batch) -> features of the twins, for the scene control
 
     def masks(self, layer): # of the bands, on the grid of a layer
         grid = tuple(self.energy[layer].shape)
