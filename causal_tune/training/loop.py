@@ -105,7 +105,7 @@ class Run:
     def recipe(self) -> Recipe: return self.resolved.recipe
 
     def loop(self, first: int, last: int) -> None:
-        "Train from iteration `first` until before `last`. Raises KeyboardInterrupt (`Terminated` for SIGTERM and SIGHUP) if it was asked to stop."
+        "Train from iteration `first` until before `last`. Raises KeyboardInterrupt (`Terminated` for SIGTERM and SIGHUP) after a stop signal."
         r = self.recipe
         self.done = self.saved = first
         if self.accelerator.is_main_process: self.log = Log(self.folder, first, cutoff_columns(self.segmentor))
@@ -131,7 +131,7 @@ class Run:
             raise Terminated(message, ending[0]) if ending else KeyboardInterrupt(message)
 
     def steps(self, iterations, last: int, loader, signals: list): # yields iterations and their batches
-        "The steps to make, until any process is asked to stop. Raises this process's error, or `RemoteRankError` for another's."
+        "The steps to make, until any process receives a stop signal. Raises this process's error, or `RemoteRankError` for another's."
         def prefetch(): # batches, an error of this process; how many processes stop, and have an error
             batches, error = [], None
             try:
