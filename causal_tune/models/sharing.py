@@ -12,14 +12,11 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 import causal_tune
-from ..core.checks import short_repr
-from ..core.files import atomic_write
-from ..core.registry import parse_spec
-from ..core.tensors import check_finite, file_sha256, read_tensors
+from ..core.registry import parse_spec, short_repr
+from ..core.files import atomic_write, check_finite, file_sha256, read_tensors
 from ..data.images import display_path
 from ..data.labels import space_from_dict, space_to_dict
-from .pretrained import PRESETS
-from .weights import check_fit
+from .pretrained import check_fit, PRESETS
 
 # %% auto #0
 __all__ = []
@@ -81,7 +78,7 @@ def model_card(segmentor, # with `space`, and `recipe` or `architecture`
                licence: str | None = None, # of the weights of adapter and head
                whole: bool = False, # are the weights of the backbone in the folder?
 ) -> str:
-    "What a stranger asks about a model, in Markdown. Raises ValueError for other results."
+    "The model card in Markdown: what a model is, how it was trained, and its scores. Raises ValueError for results of another form."
     recipe = recipe_values(segmentor.recipe) if segmentor.recipe else {}
     parts, space = recipe or segmentor.architecture, segmentor.space
     head = ["---", "library_name: causal_tune", "pipeline_tag: image-segmentation", "tags: [semantic-segmentation, domain-generalization]",
