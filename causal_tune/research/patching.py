@@ -342,7 +342,7 @@ def summarize(p, plain, found, frames=1, draws=1000, shapley=False): # of a `Pat
             if name in names:
                 own = {layer: p.masks(layer)[names.index(name)] for layer in p.places(block)}
                 shares = [(p.energy[layer][mask].sum() / p.energy[layer].sum()).item() for layer, mask in own.items()]
-                row |= dict(coefficients=int(own[block].sum()), energy_share=np.mean(shares))
+                row |= dict(coefficients=int(own[block].sum()), energy_share=np.nanmean(shares))
             rows.append(row)
     for (block, name), cell in found.items():
         if name not in (*names, "prefix", "all"): continue
