@@ -74,6 +74,7 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
     def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
         queries = self.adapter.queries() if self.head.uses_queries else None
         band_filter = getattr(self.head, "filters", None) or list # unfiltered
+        if getattr(self.head, "reads_prefix", False): return self.backbone.all_tokens(images, band_filter), queries
         return band_filter(self.backbone(images)), queries
 
     def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
@@ -191,7 +192,7 @@ def seed_weights(seed: int | None, # of a model; None leaves torch's state as it
 @in_plain_context
 def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `Backbone`
                      adapter="none", # one of `list_adapters()`, an `Adapter`, or a factory from `adapter_factory`
-                     head="dpt", # "linear", "dpt" or "mask2former", options may follow: "dpt:width=128"; or a factory from `head_factory`
+                     head="dpt", # "linear", "dpt", "mask2former" or "pmt", options may follow: "dpt:width=128"; or a factory from `head_factory`
                      num_classes: int = 19, # k
                      seed: int | None = None, # of initial weights; None: torch's own state decides
                      head_band=None, # filter of what the head reads, see `create_head`
@@ -209,7 +210,7 @@ def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `B
         raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
     linked = backbone.adapter.queries() is not None
     seed_weights(seed, 2)
-    segmentor = Segmentor(backbone, make_head(backbone.channels, num_classes, linked), num_classes)
+    segmentor = Segmentor(backbone, make_head(backbone.channels, num_classes, linked, backbone.patch_size[0]), num_classes)
     if all(map(_is_plain, given.values())): segmentor.architecture = given
     return segmentor
 

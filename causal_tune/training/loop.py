@@ -170,12 +170,13 @@ class Run:
             if self.done % loss_check_interval(self.accelerator.device) == 0: self.check_losses()
 
     def set_schedules(self, t: int) -> float: # learning rate of the head
-        "Give the optimiser the learning rates and the weight decay of an iteration."
+        "Give the optimiser the learning rates and the weight decay of an iteration, and the head the share of the run that is over."
         r = self.recipe
         lr = r.lr * lr_factor(t, r.iterations, r.warmup, r.power)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["rate"]
             if group["weight_decay"]: group["weight_decay"] = weight_decay_at(t, r)
+        if hasattr(self.segmentor.head, "anneal"): self.segmentor.head.anneal(t / r.iterations)
         return lr
 
     def observe(self, t: int) -> dict: # for the log
