@@ -60,7 +60,7 @@ class _ForwardCall(NamedTuple):
     grid: tuple # (h, w) of patches; not used by pyramids
     before: dict # block -> its features before the adapter, for those asked for
     after: dict # block -> its features after the adapter
-    prefix: dict # block -> the prefix tokens that it hands on, likewise
+    prefix: dict # block -> the prefix tokens that it hands on, likewise after the adapter
 
 class _Intervention(NamedTuple):
     "A function applied to features while a context lasts."
@@ -152,20 +152,16 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
-    ) -> list[Tensor]: # one (b, c, h, w) per out layer; h = ceil(H / patch), w = ceil(W / patch)
+    ) -> Levels: # one (b, c, h, w) per out layer; h = ceil(H / patch), w = ceil(W / patch)
         "Features of the out layers, after the adapter and without the model's final norm, as published."
-        return self._outputs(self._run(images, after=self.out_layers))
+        call = self._run(images, after=self.out_layers)
+        return Levels([self._intervened("output", layer, call.after[layer]) for layer in self.out_layers], [call.prefix[layer] for layer in self.out_layers])
 
-    def _outputs(self, call): return [self._intervened("output", layer, call.after[layer]) for layer in self.out_layers]
-
-    def all_tokens(self, images: Tensor, # (b, 3, H, W), normalised, any size
-                   read=list, # what becomes of the patch features before the norm, such as `LevelFilters`
+    def normed(self, levels: Levels # of `forward`; of a transformer
     ) -> Levels:
-        "Patch features and prefix tokens of the out layers, after the adapter and the model's final norm. For transformers."
-        call = self._run(images, after=self.out_layers, prefix=self.out_layers)
-        norm = getattr(self.model, "norm", None) or nn.Identity()
-        maps = [tokens_to_grid(norm(grid_to_tokens(x)), call.grid) for x in read(self._outputs(call))]
-        return Levels(maps, [x if x is None else norm(x) for x in call.prefix.values()])
+        "Features and prefix tokens after the model's final norm."
+        norm = getattr(self.model, "norm", None) or nn.Identity() # SAM has none
+        return Levels([norm(x.movedim(1, -1)).movedim(-1, 1) for x in levels], [x if x is None else norm(x) for x in levels.prefix])
 
     def block_features(self, images: Tensor, # (b, 3, H, W), normalised
                        layers=None, # block numbers from 0; all by default
@@ -174,7 +170,7 @@ class Backbone(nn.Module):
         call = self._run(images, before=range(self.num_layers) if layers is None else layers)
         return list(call.before.values())
 
-    def _run(self, images, after=(), before=(), prefix=()):
+    def _run(self, images, after=(), before=()):
         check_default_dtype()
         (H, W), (p, q) = images.shape[-2:], self.patch_size
         bottom = -H % p
@@ -186,7 +182,7 @@ class Backbone(nn.Module):
         if fixed and not flexible and tuple(fixed) != grid:
             raise ValueError(f"This model takes images of {fixed[0] * p} x {fixed[1] * q} pixels only, not {grid[0] * p} x {grid[1] * q}; "
                              "create it with dynamic_img_size=True, or let create_backbone create it by name.")
-        call = _ForwardCall(self.identity, grid, *map(dict.fromkeys, (before, after, prefix)))
+        call = _ForwardCall(self.identity, grid, dict.fromkeys(before), dict.fromkeys(after), {})
         token = _current_call.set(call)
         images = images.to(next(self.model.parameters()).dtype)  # after half() or bfloat16()
         try: self.model.forward_features(F.pad(images, (0, right, 0, bottom)))
@@ -211,7 +207,7 @@ class Backbone(nn.Module):
         refined = self._intervened("adapter", layer, adapt(tokens, layer, grid), grid)
         if layer in call.after: call.after[layer] = tokens_to_grid(refined, grid)
         ahead = self._intervened("prefix", layer, prefix)
-        if layer in call.prefix: call.prefix[layer] = ahead
+        if layer in call.after: call.prefix[layer] = ahead
         if refined is features and ahead is prefix: return None
         if self.staged: return tokens_to_grid(refined, grid)
         return refined.unflatten(1, grid) if prefix is None else torch.cat([ahead, refined], 1)

@@ -76,7 +76,7 @@ def up_block(width: int) -> nn.Sequential:
 class PMT(Mask2Former):
     """Plain mask decoder on a frozen ViT (PMT): queries and tokens of four blocks pass through a few more transformer blocks.
     Scores and loss are those of `Mask2Former`. Raises ValueError for a backbone with stages."""
-    reads_prefix = True # its features are `Levels`, see `Backbone.all_tokens`
+    reads_prefix = True # its features are `Levels`, see `Backbone.normed`
     def __init__(self, channels: int, # width of the features, and of the decoder
                  num_classes: int, # k
                  num_queries: int = 100, # q, if the head learns its own
