@@ -40,7 +40,7 @@ def xformers_attention(q, k, v, attn_mask=None, dropout_p=0., is_causal=False, s
 def use_attention(model: nn.Module, # timm ViT, Eva or SAM
                   attention: str, # "sdpa" or "xformers"
 ) -> None:
-    "Choose how a model's blocks compute attention. ValueError where xformers is asked for and can't run."
+    "Choose how a model's blocks compute attention. Raises ValueError where xformers is requested but cannot run."
     if attention not in ("sdpa", "xformers"): raise unknown_name("attention", attention, ["sdpa", "xformers"])
     if attention == "sdpa": return
     why = None

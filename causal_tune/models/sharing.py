@@ -78,7 +78,7 @@ def model_card(segmentor, # with `space`, and `recipe` or `architecture`
                licence: str | None = None, # of the weights of adapter and head
                whole: bool = False, # are the weights of the backbone in the folder?
 ) -> str:
-    "What a stranger asks about a model, in Markdown. Raises ValueError for other results."
+    "The model card in Markdown: what a model is, how it was trained, and its scores. Raises ValueError for results of another form."
     recipe = recipe_values(segmentor.recipe) if segmentor.recipe else {}
     parts, space = recipe or segmentor.architecture, segmentor.space
     head = ["---", "library_name: causal_tune", "pipeline_tag: image-segmentation", "tags: [semantic-segmentation, domain-generalization]",
