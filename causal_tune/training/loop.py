@@ -20,7 +20,7 @@ from ..models.mask2former import mean_over_processes
 from ..models.segmentor import Segmentor
 from .build import EMA, loss_check_interval, lr_factor, make_optimizer, open_targets, parameter_groups, recipe_with_data, resolve, ResolvedRecipe, weight_decay_at
 from .checkpoint import cutoff_columns, load_finished, load_resume, Log, read_or_quarantine, save_checkpoint, save_resume
-from .stream import all_reduce_async, Batch, check_ranks_agree, gather_from_all, LossModule, make_accelerator, make_loader, next_batches, rank_and_world_size, RemoteRankError, shutdown_workers, sync_batch_norms
+from .stream import all_reduce_async, Batch, check_ranks_agree, gather_from_all, LossModule, make_accelerator, make_loader, next_batches, rank_and_world_size, RemoteRankError, shutdown_workers, start_trackers, sync_batch_norms
 from .evaluation import check_classes, evaluate, miou, result_row
 from .recipe import Recipe
 
@@ -105,10 +105,10 @@ class Run:
     def recipe(self) -> Recipe: return self.resolved.recipe
 
     def loop(self, first: int, last: int) -> None:
-        "Train from iteration `first` until before `last`. Raises KeyboardInterrupt (`Terminated` for SIGTERM and SIGHUP) if it was asked to stop."
+        "Train from iteration `first` until before `last`. Raises KeyboardInterrupt (`Terminated` for SIGTERM and SIGHUP) after a stop signal."
         r = self.recipe
         self.done = self.saved = first
-        if self.accelerator.is_main_process: self.log = Log(self.folder, first, cutoff_columns(self.segmentor))
+        if self.accelerator.is_main_process: self.log = Log(self.folder, first, cutoff_columns(self.segmentor), start_trackers(self.accelerator, r, self.folder, first))
         loader = iter(make_loader(r, self.resolved.data, first, *rank_and_world_size()))
         silent = {} if self.accelerator.is_main_process else dict(disable=True) # disable=False would overrule TQDM_DISABLE
         bar = tqdm(range(first, last), f"{r.name} {r.adapter}", r.iterations, initial=first, **silent)
@@ -131,7 +131,7 @@ class Run:
             raise Terminated(message, ending[0]) if ending else KeyboardInterrupt(message)
 
     def steps(self, iterations, last: int, loader, signals: list): # yields iterations and their batches
-        "The steps to make, until any process is asked to stop. Raises this process's error, or `RemoteRankError` for another's."
+        "The steps to make, until any process receives a stop signal. Raises this process's error, or `RemoteRankError` for another's."
         def prefetch(): # batches, an error of this process; how many processes stop, and have an error
             batches, error = [], None
             try:
@@ -275,7 +275,7 @@ def train(recipe: Recipe, # what to do
         with usual_torch_settings():
             recipe = recipe_with_data(recipe, data, classes, targets)
             folder = Path(folder)
-            accelerator = make_accelerator(recipe)
+            accelerator = make_accelerator(recipe, folder)
             with folder_lock(folder) if accelerator.is_main_process else nullcontext():
                 if accelerator.is_main_process: remove_partial_files(folder)
                 read = partial(load_finished, recipe=recipe, **options)

@@ -83,6 +83,7 @@ class Recipe:
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
     checkpointing: bool = _training(False, "gradient checkpointing: less memory, more time", decides="nothing")
     compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
+    tracker: str = _training("tensorboard", "experiment tracker of accelerate: tensorboard, wandb, mlflow, trackio, ...; or none", decides="nothing")
     save_every: int = _training(200, "steps between resumable checkpoints", _COUNT_RANGE, decides="nothing")
 
     eval_every: int = _evaluation(0, "steps between validations; 0: never", (0, 10 ** 9), decides="nothing")
