@@ -45,6 +45,7 @@ class Experiment:
     block: dict = field(default_factory=dict)  # domain -> consecutive frames per block of the bootstrap, 1 if not named
     rates_of: str = ""        # the experiment whose rates, and search, are taken; its own if empty
     multiples: tuple = ()     # of the head's rate, at which the search begins; `LR_MULTIPLES` if empty
+    search_seeds: tuple = ()  # of the search for adapters' rates; `SEARCH_SEEDS` if empty
     headroom: str = ""        # data set of the target to train on, as an upper bound
     @property
     def large_groups(self) -> dict: # name -> domains
@@ -96,7 +97,8 @@ _dinov2 = replace(_camvid, name="bench_camvid_dinov2", backbone="dinov2_s_focus"
                            ("gaussian_noise", "motion_blur", "fog", "brightness", "contrast"))))
 EXPERIMENTS["camvid_dinov2"] = Experiment(
     _dinov2, "day", EXPERIMENTS["camvid"].search, ("none", "rein zero", "causal_tune zero", "no filter zero", "flat filter zero",
-    "shuffled filter zero", "random backbone"), {"corruptions": [domain_label(t) for t in _dinov2.targets[2:]]}, _FRAMES, multiples=(.01, .1, 1.))
+    "shuffled filter zero", "random backbone"), {"corruptions": [domain_label(t) for t in _dinov2.targets[2:]]}, _FRAMES, multiples=(.01, .1, 1.),
+    search_seeds=(101,))
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #c0ffee32
 _driving = replace(RECIPES["c2acdc_512"], targets=(*RECIPES["c2acdc_512"].targets, *RECIPES["c2bm_512"].targets))
@@ -175,14 +177,15 @@ def extend_search(scores: dict # value -> score
 
 def lr_table(tried: dict, # family -> values
              rows: list[dict], # of their runs
+             seeds: int, # of each value
 ) -> pd.DataFrame: # see `search_lr`
     "Scores by family and value; a run whose loss did not stay finite has 0."
     lines = []
     for name, values in tried.items():
         for value in sorted(values):
             found = [r["miou"] for r in rows if r["adapter"] == f"{name} {value:g}"]
-            scores = np.array(found + [0.] * (len(SEARCH_SEEDS) - len(found)))
-            lines.append(dict(family=name, field=lr_field(name), value=value, miou=scores.mean(), sd=scores.std(ddof=1)))
+            scores = np.array(found + [0.] * (seeds - len(found)))
+            lines.append(dict(family=name, field=lr_field(name), value=value, miou=scores.mean(), sd=scores.std(ddof=1) if seeds > 1 else np.nan))
     table = pd.DataFrame(lines)
     best = table.sort_values("value", kind="stable").groupby("family").miou.idxmax() # the smaller one of equals
     table["best"] = table.index.isin(best)
@@ -194,16 +197,18 @@ def search_lr(recipe: Recipe, # of a search
               families: dict, # name -> recipe fields
               values, # to begin with
               folder, root=None, jobs=None, # see `run_grid`
+              seeds=None, # `SEARCH_SEEDS` if not given
 ) -> pd.DataFrame: # columns family, field, value, miou, sd, best, at_edge
     "Mean score of each value of each family's rate, over the search seeds."
+    seeds = seeds or SEARCH_SEEDS
     tried = {name: [] for name in families}
     more = {name: list(values) for name in families}
     rows = []
     while any(more.values()):
         runs = {f"{name} {value:g}": families[name] | {lr_field(name): value} for name in more for value in more[name]}
-        rows += run_grid(make_grid(recipe, runs, SEARCH_SEEDS), folder, root, jobs, diverging=True)
+        rows += run_grid(make_grid(recipe, runs, seeds), folder, root, jobs, diverging=True)
         tried = {name: tried[name] + more[name] for name in tried}
-        table = lr_table(tried, rows)
+        table = lr_table(tried, rows, len(seeds))
         more = {name: extend_search(dict(zip(part.value, part.miou))) for name, part in table.groupby("family")}
         if max(map(len, tried.values())) == len(values) + MAX_EXTENSIONS: break
     return table
@@ -226,7 +231,7 @@ def search_learning_rates(e: Experiment, recipe: Recipe, # whose rates are searc
     recipe = replace(recipe, lr=float(of_head.value[of_head.best].item()))
     families = lr_families(compared)
     if not families: return of_head
-    return pd.concat([of_head, search_lr(recipe, families, e.multiples or LR_MULTIPLES, folder, root, jobs)], ignore_index=True)
+    return pd.concat([of_head, search_lr(recipe, families, e.multiples or LR_MULTIPLES, folder, root, jobs, e.search_seeds)], ignore_index=True)
 
 def apply_learning_rates(compared: dict, # label -> recipe fields, of `comparison_variants`
                          rates: pd.DataFrame, # from `search_learning_rates`
@@ -316,8 +321,10 @@ def print_plan(name: str, recipe: Recipe, # of the experiment
                seeds: list[int], # of the reported runs
 ) -> None:
     "Print the declared family and the number of runs, before they begin."
-    trials = (1 + len(lr_families(compared))) * len(SEARCH_SEEDS) * len(LR_MULTIPLES)
-    print(f"{name}: {EXPERIMENTS[name].family(len(compared))}.")
+    e = EXPERIMENTS[name]
+    of_adapters = len(lr_families(compared)) * len(e.search_seeds or SEARCH_SEEDS) * len(e.multiples or LR_MULTIPLES)
+    trials = len(SEARCH_SEEDS) * len(HEAD_LRS) + of_adapters
+    print(f"{name}: {e.family(len(compared))}.")
     print(f"{name}: {len(compared) * len(seeds)} runs of {recipe.iterations} steps, and at least {trials} of {in_search.iterations} to search "
           "rates; finished runs are not repeated.")
 
@@ -370,14 +377,14 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
 # %% ../../nbs/07_compare/04_experiments.ipynb #72fcbffc
 INTRO = ("{n} variants with {seeds} seeds each. Runs of a seed share the pre-trained backbone, the head they begin with, and the images "
          "in their order. The head's rate was found for 'none'; those of adapters and of a trained backbone are multiples of it, searched "
-         "with {search} seeds on source frames that no table shows. 'zero': the adapter begins as the identity. {family}. Small models, trained "
+         "with seeds of their own ({search}) on source frames that no table shows. 'zero': the adapter begins as the identity. {family}. Small models, trained "
          "briefly: this shows how the methods compare here, not at published scale.")
 FILLED = "Points of mIoU; bars: 95 % t interval over frames and seeds, each by itself; filled: survives Holm's correction over the declared family."
 COSTS = ("Parameters trained in backbone and adapter; time of a training step and of a prediction, as ratios to the first line, "
          "measured in turns.")
 WORTH = ("moved: |f - f'| / |f'| of the features the head reads, f' those of the frozen backbone. Domains: points of mIoU that are lost "
          "where the tokens' values are set to zero after the training.")
-SEARCHED = ("mIoU on the source's search frames, mean over {search} seeds at full length; the head's rate, then multiples of it. at_edge: "
+SEARCHED = ("mIoU on the source's search frames, at full length; the head's rate, mean over {head} seeds, then multiples of it, over {search}. at_edge: "
             "the best is the largest or smallest that was tried.")
 
 def result_figures(e, result) -> list[tuple]: # (heading, caption, figure or table)
@@ -387,7 +394,7 @@ def result_figures(e, result) -> list[tuple]: # (heading, caption, figure or tab
     figures = [(f"Differences to {reference}", FILLED, difference_plot(table[table.reference == reference], reference, e.panels))
                for reference in table.reference.unique()]
     for heading, caption, kind in (("What adapters do", WORTH, "worth"), ("What they cost", COSTS, "costs"),
-                                   ("Learning rates", SEARCHED.format(search=len(SEARCH_SEEDS)), "rates")):
+                                   ("Learning rates", SEARCHED.format(head=len(SEARCH_SEEDS), search=len(e.search_seeds or SEARCH_SEEDS)), "rates")):
         if len(result[kind]): figures.append((heading, caption, as_html(result[kind])))
     if not band.table.empty:
         figures.append(("Measured band", f"Skill of probes on source images and stand-ins; the band is {band.spec}.", as_html(band.table)))
@@ -402,7 +409,7 @@ def quality_report(name: str, # one of `EXPERIMENTS`
     "Write report.html of an experiment."
     e, recipe = EXPERIMENTS[name], result["recipe"]
     rows = mean_over_groups(result["rows"], e.large_groups)
-    intro = INTRO.format(n=len(result["variants"]), seeds=result["scores"].seed.nunique(), search=len(SEARCH_SEEDS), family=e.family(len(result["variants"])))
+    intro = INTRO.format(n=len(result["variants"]), seeds=result["scores"].seed.nunique(), search=len(e.search_seeds or SEARCH_SEEDS), family=e.family(len(result["variants"])))
     targets = [domain for domain in dict.fromkeys(r["domain"] for r in rows) if domain != e.source]
     drawn = result["drawn"]
     means = {(label, "mean"): mean_over_domains([drawn[label, d] for d in targets]) for label, domain in drawn if domain == e.source}
