@@ -53,8 +53,8 @@ _RENAMED = [
 _UNUSED = ("mask_token", "embeddings.mask_token", "rope_embeddings.", "rope_embed.") # of pre-training, or computed
 _OTHER_HEADS = ("classifier.", "decoder.", "decode_head.", "head.", "pooler.") # of a classifier or a saliency model around the encoder
 _CONVNEXT = [ # of DINOv3's ConvNeXt; whatever stands before the stages is a prefix
-    (r"^.*?(?=stages\.)", ""), (r"^stages\.0\.downsample_layers\.", "stem."), (r"\.downsample_layers\.", ".downsample."), (r"\.layers\.", ".blocks."),
-    (r"\.depthwise_conv\.", ".conv_dw."), (r"\.layer_norm\.", ".norm."), (r"\.pointwise_conv", ".mlp.fc"), (r"^(.*\.)?layer_norm\.(?=weight|bias)", "head.norm.")]
+    (r"^(?!.*stages\.).*?layer_norm\.", "head.norm."), (r"^.*?(?=stages\.)", ""), (r"^stages\.0\.downsample_layers\.", "stem."), (r"\.downsample_layers\.", ".downsample."), (r"\.layers\.", ".blocks."),
+    (r"\.depthwise_conv\.", ".conv_dw."), (r"\.layer_norm\.", ".norm."), (r"\.pointwise_conv", ".mlp.fc")]
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #132e7adf
 def _rename(name, patterns): # one after the other
