@@ -13,7 +13,7 @@ from .entry import (RECIPE_FIELDS, ROOT_OPTION, argument, command, integer_betwe
                                    parse, typed_fields)
 
 # %% auto #0
-__all__ = ['report_scores']
+__all__ = []
 
 # %% ../../nbs/10_cli/02_training.ipynb #503f341f
 def print_row(row: dict) -> None: # see `evaluation.result_row`

@@ -30,7 +30,7 @@ from ..training.recipe import Recipe
 
 # %% auto #0
 __all__ = ['TIMED_ADAPTERS', 'ADAPTER_SIZES', 'feature_shift', 'frozen_backbone_and_data', 'token_ablation', 'energy_kept',
-           'saved_activation_bytes', 'step_and_predict', 'measure_costs', 'explicit_rein', 'bench_speed']
+           'saved_activation_bytes', 'measure_costs', 'explicit_rein', 'bench_speed']
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee51
 @torch.no_grad()
@@ -191,6 +191,7 @@ def step_and_predict(recipe: Recipe, num_classes: int): # k -> segmentor, two fu
         with torch.inference_mode(), autocast: segmentor(images)
     return segmentor, step, predict
 
+# %% ../../nbs/07_compare/03_effects.ipynb #a62414h1
 def measure_costs(recipe: Recipe, # what all runs share
                   compared: dict, # label -> recipe fields, the first is the reference
                   num_classes: int, # k

@@ -22,7 +22,7 @@ from .pretrained import PRESETS, check_default_dtype, create_model, in_plain_con
 from .acceleration import CheckpointedForward, checkpoint_blocks, use_attention
 
 # %% auto #0
-__all__ = ['Levels', 'Backbone', 'create_backbone', 'list_backbones']
+__all__ = ['Backbone', 'create_backbone', 'list_backbones']
 
 # %% ../../nbs/04_models/01_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -109,6 +109,7 @@ class Levels(list):
         super().__init__(maps)
         self.prefix = prefix
 
+# %% ../../nbs/04_models/01_backbones.ipynb #228710h1
 class Backbone(nn.Module):
     """A timm model, frozen except for what its adapter trains, with the adapter after every block.
 

@@ -17,8 +17,8 @@ from ..data.labels import LabelSpace
 from ..spectra.energy import DomainSpectra, dct_energy
 
 # %% auto #0
-__all__ = ['DomainImages', 'gather_images', 'LabelledImages', 'concatenate', 'domain_spectra', 'pca_directions', 'Observation',
-           'observe', 'join_observations', 'select_blocks', 'median_and_mad', 'outlier_tokens']
+__all__ = ['DomainImages', 'gather_images', 'concatenate', 'domain_spectra', 'pca_directions', 'Observation', 'observe',
+           'join_observations', 'select_blocks', 'outlier_tokens']
 
 # %% ../../nbs/06_research/03_observation.ipynb #bb17cb66
 class DomainImages(NamedTuple):
@@ -105,6 +105,7 @@ class LabelledImages(NamedTuple):
     domain: np.ndarray # (n,) number of its domain
     scene: np.ndarray # (n,) number of its scene
 
+# %% ../../nbs/06_research/03_observation.ipynb #4ea78ah1
 def concatenate(data: DomainImages) -> LabelledImages:
     "All images, and their labels at the size of the images (nearest pixel, so that no class is made up)."
     counts = [len(x) for x in data.images.values()]
@@ -230,6 +231,7 @@ def median_and_mad(norms: np.ndarray # (..., h, w)
     deviation = np.median(np.abs(norms - median), (-2, -1), keepdims=True)
     return median, 1.4826 * deviation
 
+# %% ../../nbs/06_research/03_observation.ipynb #18b2cdh1
 def outlier_tokens(norms, # (..., h, w)
                    k: float = 5., # how many deviations above the median
 ) -> np.ndarray: # (..., h, w) bool
