@@ -17,8 +17,8 @@ from ..data.labels import LabelSpace
 from ..spectra.energy import DomainSpectra, dct_energy
 
 # %% auto #0
-__all__ = ['DomainImages', 'gather_images', 'LabelledImages', 'concatenate', 'domain_spectra', 'pca_directions', 'Observation',
-           'observe', 'join_observations', 'select_blocks', 'median_and_mad', 'outlier_tokens']
+__all__ = ['DomainImages', 'read_item', 'gather_images', 'LabelledImages', 'concatenate', 'domain_spectra', 'pca_directions',
+           'Observation', 'observe', 'join_observations', 'select_blocks', 'median_and_mad', 'outlier_tokens']
 
 # %% ../../nbs/06_research/03_observation.ipynb #bb17cb66
 class DomainImages(NamedTuple):
@@ -44,7 +44,7 @@ class _Item(NamedTuple):
     label: object = None # (h, w) class ids
     name: str | None = None # of the scene
 
-def _item(given): # from an item of a data set, a tensor, a path, a picture or an array
+def read_item(given): # from an item of a data set, a tensor, a path, a picture or an array
     if isinstance(given, Mapping): return _Item(given["image"], given.get("label"), given.get("name"))
     if isinstance(given, Tensor): return _Item(given)
     try: return _Item(torch.from_numpy(rearrange(read_image(given), "h w c -> c h w").copy()))
@@ -54,7 +54,7 @@ def _item(given): # from an item of a data set, a tensor, a path, a picture or a
 
 def _items(given): # of a domain
     if isinstance(given, (str, Path)): given = image_files(given)
-    return [_item(given[i]) for i in range(len(given))] if hasattr(given, "__len__") else [_item(x) for x in given] # data sets cannot be iterated over
+    return [read_item(given[i]) for i in range(len(given))] if hasattr(given, "__len__") else [read_item(x) for x in given] # data sets cannot be iterated over
 
 def _scene_ids(names: Mapping, block: int) -> dict[str, np.ndarray]: # names: domain -> list, None for an image without one
     named = all(name is not None for some in names.values() for name in some)
