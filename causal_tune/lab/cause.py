@@ -10,6 +10,7 @@ from typing import Mapping, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from .contents import thumbnail
 from ..data.corruptions import CORRUPTIONS, corrupt
 from ..research.figures import data_uri
@@ -83,7 +84,7 @@ def paint_changes(image, # (3, H, W) uint8, behind
 ) -> np.ndarray: # (h, w, 3) uint8
     "A pale grey picture with the pixels of each kind in their colour."
     h, w = restored.shape
-    grey = torch.nn.functional.interpolate(image[None].float().mean(1, keepdim=True), (h, w))[0, 0].numpy()
+    grey = F.interpolate(image[None].float().mean(1, keepdim=True), (h, w))[0, 0].numpy()
     picture = np.repeat((150 + .4 * grey)[..., None], 3, 2).astype(np.uint8)
     for where, color in zip((restored, broken, left), CHANGE_COLORS.values()): picture[where] = color
     return picture
@@ -121,10 +122,12 @@ class CausePatching:
     def _example(self, model, data, setting):
         p = self.patcher(model, data, setting)
         pair = p.pairs[0]
-        job = next(iter(p.jobs(setting.block, PATCH_BANDS[:-1], [PATCH_BANDS[setting.patch_band]], 0, False, False)), None)
+        job = next(iter(p.jobs(setting.block, [PATCH_BANDS[setting.patch_band]])), None)
         if job is None or setting.block > max(p.taps): return dict(model=model, absent=True)
         (_, _, x, labels), = p.batches()
-        now, (night, day) = p.classes(p.run(x, p.change(job), setting.block, job.prefix), labels)[0], p.plain[0]
+        scores = p.run(x, p.change(job), setting.block, job.prefix).cpu()
+        now = F.interpolate(scores, labels.shape[-2:], mode="bilinear", align_corners=False).argmax(1)[0]
+        night, day = p.plain[0]
         masks = [mask.numpy() for mask in ((night != day) & (now == day), (night == day) & (now != day), (night != day) & (now != day))]
         step = -(-max(day.shape) // 512) # no finer than a page shows
         pictures = {"input": thumbnail(pair["image"]), "twin": thumbnail(pair["twin"])}
@@ -149,7 +152,7 @@ class CausePatching:
         for controls, what in ((0, "bands"), (CONTROLS, "coefficients of equal energy")):
             for column, (model, block) in enumerate(columns, 1):
                 one = found[model]
-                jobs = one.patcher.jobs(block, PATCH_BANDS[:-1], PATCH_BANDS, controls, False, False)
+                jobs = one.patcher.jobs(block, PATCH_BANDS, controls)
                 jobs = [job for job in jobs if (block, job.name) not in one.cells]
                 for at in range(0, len(jobs), CONTROLS):
                     one.add(block, (yield from one.patcher.measure(block, jobs[at:at + CONTROLS])))

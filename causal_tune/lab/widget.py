@@ -306,6 +306,7 @@ def iou_table(self:FrequencyLab) -> pd.DataFrame: # one row per model (where the
 def _changes(self:FrequencyLab, domains, done, of): # for the browser: classes that occur, and the change of each in each domain
     table = self.iou_table()
     table = table[table.domain.isin(domains) & table.change.notna()]
+    table = table.sort_values("class", key=lambda names: names.map(self.space.classes.index), kind="stable")
     return dict(table.drop(columns=["iou", "filtered"]).to_dict("list"), done=done, all=of)
 
 @patch

@@ -15,7 +15,7 @@ from typing import NamedTuple, Sequence
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from ..core.files import atomic_write, load_cached
 from ..models.backbones import progress_bar
 from ..models.segmentor import Segmentor, eval_view
@@ -94,7 +94,7 @@ class _Job(NamedTuple): # one patched pass
     scene: bool = False # take the coefficients from another street's twin
 
 # %% ../../nbs/06_research/10_patching.ipynb #e1b55f0f
-class _Patcher:
+class Patcher:
     "Runs patched passes of one segmentor over pairs."
     def __init__(self, segmentor, pairs, edges, unit, complete, batch):
         self.segmentor = eval_view(segmentor)
@@ -153,21 +153,22 @@ class _Patcher:
         return _Cell(cm, ce, pixels)
 
     @torch.no_grad()
-    def look(self) -> _Cell: # the unpatched pass: scores of both ends, and the energy of the differences
+    def look(self): # generator that yields after each batch and returns the _Cell of the unpatched images; adds up the energy of the differences
         self.size = tuple(self.pairs[0]["image"].shape[-2:])
         def note(features, layer):
             X, Y = features.chunk(2)
             self.energy[layer] = self.energy.get(layer, 0) + dct2((Y - X).double()).square().sum((0, 1)).cpu()
             return features
         parts = []
-        with self.backbone.intervene(note, "adapter"):
-            for start, items, x, labels in self.batches():
-                self.names += [item["name"] for item in items]
-                parts.append(self.score(self.segmentor(x), start, labels))
+        for start, items, x, labels in self.batches():
+            self.names += [item["name"] for item in items]
+            with self.backbone.intervene(note, "adapter"): logits = self.segmentor(x)
+            parts.append(self.score(logits, start, labels))
+            yield
         return _Cell.of_batches(parts)
 
     @torch.no_grad()
-    def measure(self, block, jobs, progress) -> dict: # name -> _Cell
+    def measure(self, block, jobs): # generator that yields after each pass and returns name -> _Cell
         only_head = self.complete and block == self.taps[-1] # all that the head reads is patched, and known from one pass
         parts = {job.name: [] for job in jobs}
         for start, items, x, labels in self.batches():
@@ -178,7 +179,7 @@ class _Patcher:
                 if only_head: logits = self.segmentor.decode([change(f, t) for f, t in zip(levels, self.backbone.out_layers)], x.shape[-2:])
                 else: logits = self.run(x, change, block, job.prefix)
                 parts[job.name].append(self.score(logits, start, labels))
-                progress.update()
+                yield
         return {name: _Cell.of_batches(found) for name, found in parts.items()}
 
     def next_twins(self, start, count): # -> layer -> features of the next streets' twins
@@ -209,7 +210,9 @@ class _Patcher:
             masks[layer] = mask
         return masks
 
-    def jobs(self, block, names, chosen, controls, scene, shapley): # all passes of a block
+    def jobs(self, block, chosen=None, controls=0, scene=False, shapley=False): # all passes of a block
+        names = band_names(self.edges)
+        chosen = chosen or [*names, "prefix", "all"]
         there = [b for b, mask in enumerate(self.masks(block)) if b < len(names) and mask.any()]
         has_prefix = bool(getattr(self.backbone.model, "num_prefix_tokens", 0)) and not self.backbone.staged
         for b in there:
@@ -261,27 +264,33 @@ def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
     if not len(pairs): raise ValueError("There are no pairs: give at least one.")
     names = band_names(edges)
     known = [*names, "prefix", "all"]
-    for name in bands or (): 
+    for name in bands or ():
         if name not in known: raise unknown_name("band", name, known)
     if shapley and bands: raise ValueError("Shapley values are taken over all bands: leave out bands=, or shapley=True.")
-    p = _Patcher(segmentor, pairs, edges, unit, complete, batch)
+    p = Patcher(segmentor, pairs, edges, unit, complete, batch)
     blocks = p.taps[::-1] if blocks is None else p.backbone.check_layers(blocks)
     if max(blocks) > p.taps[-1]: raise ValueError(f"The head reads blocks {p.taps}; block {max(blocks)} comes after them and cannot matter.")
-    plain = p.look()
+    plain = run_through(p.look())
     cells = _Cells(folder, dict(pairs=p.names, edges=list(edges), unit=unit, complete=complete, taps=p.taps))
-    jobs = {block: list(p.jobs(block, names, bands or known, controls, scene, shapley)) for block in blocks}
+    jobs = {block: list(p.jobs(block, bands, controls, scene, shapley)) for block in blocks}
     found = {}
     with progress_bar("patched passes", total=sum(map(len, jobs.values())) * len(p.plain)) as progress:
         for block, own in jobs.items():
             cached = {job.name: cells.read(block, job.name) for job in own}
             missing = [job for job in own if cached[job.name] is None]
             progress.update((len(own) - len(missing)) * len(p.plain))
-            measured = p.measure(block, missing, progress) if missing else {}
+            measured = run_through(p.measure(block, missing), progress.update) if missing else {}
             for name, cell in measured.items(): cells.write(block, name, cell)
             found |= {(block, name): cell for name, cell in (cached | measured).items()}
-    return _summary(p, plain, found, names, frames, draws, shapley)
+    return summarize(p, plain, found, frames, draws, shapley)
 
 # %% ../../nbs/06_research/10_patching.ipynb #dda95a2d
+def run_through(steps, after_each=lambda: None): # a generator -> what it returns
+    while True:
+        try: next(steps)
+        except StopIteration as end: return end.value
+        after_each()
+
 class _Cells: # finished cells, in memory or in a folder
     def __init__(self, folder, what):
         self.folder = folder and Path(folder)
@@ -299,7 +308,8 @@ class _Cells: # finished cells, in memory or in a folder
     def write(self, block, name, cell):
         if self.folder: cell.write(self.path(block, name))
 
-def _summary(p, plain, found, names, frames, draws, shapley):
+def summarize(p, plain, found, frames=1, draws=1000, shapley=False): # of a `Patcher`: its unpatched cell, (block, name) -> cell; -> `Patching`
+    names = band_names(p.edges)
     n = plain.cm.shape[1]
     groups = -(-n // frames)
     weights = np.concatenate([np.ones((1, groups)), bootstrap_weights(groups, draws)]).repeat(frames, 1)[:, :n] # first the sample itself
