@@ -51,7 +51,6 @@ def make_pair(data: DomainImages, segmentor, disturbed: str, severity: int, twin
         with torch.no_grad(): label = predict_labels(segmentor, image[None].to(next(segmentor.parameters()).device), image.shape[-2:])[0].cpu()
     return dict(image=other, twin=image, label=label, name=f"{twin}, image {i + 1}")
 
-
 # %% ../../nbs/08_lab/07_cause.ipynb #7c0a0007
 PATCH_BANDS = [*band_names(PATCH_EDGES), "all"]
 PATCH_MODES = ("complete", "stream only")
@@ -91,6 +90,7 @@ def paint_changes(image, # (3, H, W) uint8, behind
 
 class CausePatching:
     "Band patching for a lab: one image, block and band at once, and the map of all of them in steps."
+    bands, colors = PATCH_BANDS, CHANGE_COLORS # as the browser names and draws them
     def __init__(self, models: Mapping, # name -> `InspectedModel`
                  space): # label space of the heads' classes
         self.models = {name: one.segmentor for name, one in models.items() if one.segmentor}
@@ -98,6 +98,7 @@ class CausePatching:
         self.space = space
         self.patchers = {} # model -> key of its latest example, and a `Patcher` that has seen its pair
         self.examples = {} # `PatchSetting` -> rows
+        self.complete = set() # keys of `maps` with nothing left to measure
         self.maps = {} # the first four of a `PatchSetting` -> model -> `ModelMap`
 
     def blocks(self, model: str) -> list[int]: # what the head reads first; a block after the last of these cannot matter
@@ -157,23 +158,22 @@ class CausePatching:
                 for at in range(0, len(jobs), CONTROLS):
                     one.add(block, (yield from one.patcher.measure(block, jobs[at:at + CONTROLS])))
                     yield f"{what}: column {column} of {len(columns)}"
+        self.complete.add(setting[:4])
 
-    def map(self, setting: PatchSetting) -> list[dict]: # for each model: gap, pairs and rows, plain values
+    def map(self, setting) -> list[dict]: # for each model: gap, pairs and rows, plain values
         "What is known of a map."
         return [dict(model=model, pairs=len(one.patcher.pairs), gap=one.gap.to_dict(), rows=_plain(pd.concat(one.rows.values())))
-                for model, one in self.maps.get(setting[:4], {}).items() if one.rows]
+                for model, one in self.maps.get(tuple(setting[:4]), {}).items() if one.rows]
 
     def known(self) -> list[dict]: # as they are sent to the browser
         "Maps, and the latest examples."
-        maps = [dict(setting=PatchSetting(*key)._asdict(), models=self.map(PatchSetting(*key)), text="not complete") for key in self.maps]
+        maps = [dict(setting=PatchSetting(*key)._asdict(), models=self.map(key), text="" if key in self.complete else "stopped before its end") for key in self.maps]
         return maps + [dict(setting=setting._asdict(), rows=rows) for setting, rows in [*self.examples.items()][-12:]]
 
     def table(self) -> pd.DataFrame: # one row per setting, model, block and band
         "The maps as numbers, in points of mIoU."
-        parts = [pd.concat(one.rows.values()).assign(model=model, **PatchSetting(*key)._asdict())
-                 for key, found in self.maps.items() for model, one in found.items() if one.rows]
-        return pd.concat(parts, ignore_index=True).drop(columns=["image", "patch_band"]) if parts else pd.DataFrame()
+        rows = [dict(zip(PatchSetting._fields, key), model=one["model"]) | row for key in self.maps for one in self.map(key) for row in one["rows"]]
+        return pd.DataFrame(rows)
 
 def _plain(rows): # of a table, for JSON
     return rows.round(4).astype(object).where(rows.notna(), None).to_dict("records")
-

@@ -150,7 +150,7 @@ def pack_lab(lab, # `FrequencyLab`
         learned=learned_filters({name: one.segmentor or one.backbone for name, one in lab.models.items()}, lab.runs),
         benchmark=benchmark_figures(lab.results) or None, shared=len({id(one.axes) for one in lab.models.values()}) == 1,
         about=lab.about(), notes=lab.notes(), foot=[], cannot_measure=missing_for_probes(lab.data), stage=lab.stage, staged=lab.backbone.staged,
-        patched=lab.cause.known() if lab.cause else [], rings=16, zones=(.2, .7), optional=OPTIONAL_VIEWS, filters=describe_filters(),
+        **(dict(patched=lab.cause.known(), bands=lab.cause.bands, change_colors=lab.cause.colors) if lab.cause else dict(patched=[])), rings=16, zones=(.2, .7), optional=OPTIONAL_VIEWS, filters=describe_filters(),
         colors={d: domain_color(d) for d in lab.data.images})
 
 def adapter_presets(models) -> dict: # name of a preset -> entries of a state

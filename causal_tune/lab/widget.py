@@ -124,6 +124,7 @@ class JobQueue:
         self.jobs = {} # by kind, the newest last
         self.on_error = on_error
         self._timer = None
+        self._finishing = False
         self._lock = threading.Lock() # JupyterLab may hand messages to several threads of the kernel
 
     def begin(self, kind: str, job):
@@ -133,7 +134,7 @@ class JobQueue:
         self.schedule()
 
     def schedule(self):
-        if self._timer or not self.jobs: return
+        if self._timer or self._finishing or not self.jobs: return
         try: self._timer = asyncio.get_running_loop().call_later(.005, self.step)
         except RuntimeError: self.finish()  # no event loop, no browser
 
@@ -153,7 +154,10 @@ class JobQueue:
 
     def finish(self):
         "Do now what waits for its turn."
-        while self.jobs: self.step()
+        self._finishing = True
+        try:
+            while self.jobs: self.step()
+        finally: self._finishing = False
 
     def drop(self, kind: str):
         "End a job before its end."

@@ -16,8 +16,7 @@ from ..core.registry import check_range
 from ..core.files import check_finite
 from ..data.images import display_path, to_hw, read_image, resize, sliding_windows
 from .backbones import Backbone, create_backbone
-from .pretrained import in_plain_context
-from .weights import check_fit
+from .pretrained import check_fit, in_plain_context
 from .heads import head_factory, resize_bilinear
 from .mask2former import mean_over_processes  # and its head is registered
 from fastcore.basics import patch

@@ -69,20 +69,20 @@ function cause(card, lab) {
     return row.pictures.map((src, i) => figure(head(row.heads[i], i), picture(src)));
   }));
   answer.rows.forEach((row, i) => row.absent || card.pictures.children[i].after(
-    html("p", { class: "ct-keys", role: "status" }, keyLine({ ...row, colors: data.changeColors }))));
+    html("p", { class: "ct-keys", role: "status" }, keyLine({ ...row, colors: data.change_colors }))));
 }
 
 // ---- the map
-const points = v => signed(v, Math.abs(v) < 9.95 ? 1 : 0), between = (low, high) => `${points(low)} to ${points(high)}`;
+const inPoints = v => signed(v, Math.abs(v) < 9.95 ? 1 : 0), between = (low, high) => `${inPoints(low)} to ${inPoints(high)}`;
 export const stands = row => row.excess_low > 0; // above random coefficients of equal energy
 export function cellText(row) { // all that is known of a cell
-  return [`${points(row.mean)} points [${between(row.mean_low, row.mean_high)}]`,
-    `put in alone ${points(row.recover)}, missing alone ${points(row.damage)}`,
-    row.excess != null && `${points(row.excess)} more than coefficients of equal energy [${between(row.excess_low, row.excess_high)}]`,
+  return [`${inPoints(row.mean)} points [${between(row.mean_low, row.mean_high)}]`,
+    `put in alone ${inPoints(row.recover)}, missing alone ${inPoints(row.damage)}`,
+    row.excess != null && `${inPoints(row.excess)} more than coefficients of equal energy [${between(row.excess_low, row.excess_high)}]`,
     row.energy_share != null && `${percent(row.energy_share)} of the difference's energy`,
     row.restored != null && `${percent(row.restored)} of the changed pixels restored, ${percent(row.broken)} of the others broken`].filter(Boolean);
 }
-function profile(area, rows, tall, wide, blue) { // of one block: both directions and the interval of their mean; energy beside them
+function profile(area, rows, tall, blue) { // of one block: both directions and the interval of their mean; energy beside them
   const found = rows.filter(Boolean), ends = found.flatMap(row => [row.mean_low, row.mean_high, row.recover, row.damage, 0]);
   if (!found.length) return [];
   const low = Math.min(...ends), high = Math.max(...ends, low + 1), energy = 64, w = area.w - energy - 18;
@@ -92,7 +92,7 @@ function profile(area, rows, tall, wide, blue) { // of one block: both direction
     stroke(`M${x(0)} ${area.y}V${bottom}`, dotted),
     ticksBetween(low, high, Math.max(w / 60, 2)).map(v => [stroke(`M${x(v)} ${bottom}v4`, { opacity: .5 }), label(x(v), bottom + 16, signed(v, 0), { ...middle, ...small })]),
     label(area.x + w / 2, bottom + 34, "points", { ...middle, ...soft }),
-    wide && label(bars, area.y - 7, "energy", small),
+    label(bars, area.y - 7, "energy", small),
     rows.map((row, i) => row && [
       box(x(row.mean_low), y(i) - 6, Math.max(x(row.mean_high) - x(row.mean_low), 1), 12, { fill: blue, opacity: .22 }),
       stroke(`M${x(row.recover)} ${y(i)}H${x(row.damage)}`, { stroke: blue, "stroke-width": 2 }),
@@ -106,15 +106,15 @@ function map(card, lab) {
   const { data, state } = lab, found = patchMap(lab), title = "Points that each band repairs, by block";
   card.node.hidden = !lab.visible("map") || !data.heads;
   if (!found?.models.length) return absent(card, title, lab.link.live() ? "not measured yet" : "not in this page");
-  const { models, byCell } = found, { gap, pairs } = models[0], several = models.length > 1, of = (p, i, j) => byCell[p].get(`${data.layers[j]} ${data.bands[i]}`);
-  const gaps = models.map(one => `${one.model ? `${one.model}: ` : ""}${points(one.gap.gap)} [${between(one.gap.low, one.gap.high)}]`).join("; ");
+  const { models, byCell } = found, { pairs } = models[0], several = models.length > 1, of = (p, i, j) => byCell[p].get(`${data.layers[j]} ${data.bands[i]}`);
+  const gaps = models.map(({ model, gap }) => `${several ? `${model}: ` : ""}${gap.gap.toFixed(1)} points [${between(gap.low, gap.high)}]`).join("; ");
   const chosen = models.map((_, p) => of(p, state.patch_band, state.layer)), m = Math.max(models.findIndex(one => one.model === state.model), 0);
-  titled(card, title, `of the ${gaps} points that ${state.disturbed} costs over ${pairs} image${pairs > 1 ? "s" : ""}, ${state.patch_mode}`
-    + (chosen[m] ? `. ${placeOf(lab)}: ${cellText(chosen[m]).join("; ")}` : ""));
+  titled(card, title, `${state.disturbed} costs ${gaps} of mIoU over ${pairs} image${pairs > 1 ? "s" : ""}; ${state.patch_mode}.`
+    + (chosen[m] ? ` B${placeOf(lab).slice(1)}: ${cellText(chosen[m]).join("; ")}.` : ""));
   const values = models.map((_, p) => data.bands.map((_, i) => data.layers.map((_, j) => of(p, i, j)?.mean ?? NaN)));
   const wide = card.width > 860, room = wide ? 300 : 0, rows = p => data.bands.map((_, i) => of(p, i, state.layer));
   numberPanels(card, { heads: several ? models.map(one => one.model) : [""], rows: data.bands, columns: data.layers, values, differs: true, title: "block (from 0)",
-    scale: lab.scales.changes, chosen: () => [state.patch_band, state.layer], room, top: 24, below: wide ? 0 : 40 + models.length * (16 * data.bands.length + 50),
+    scaled: values.map(lines => lines.slice(0, -1)), scale: lab.scales.changes, chosen: () => [state.patch_band, state.layer], room, top: 24, below: wide ? 0 : 20 + models.length * (16 * data.bands.length + 50),
     go: (band, layer, p) => lab.set({ patch_band: band, layer, ...several && { model: models[p].model } }),
     mark: (i, j, p) => of(p, i, j) && stands(of(p, i, j)) ? "▲" : "",
     under: (i, j, p) => { const row = of(p, i, j); return row && between(row.mean_low, row.mean_high); },
@@ -122,7 +122,7 @@ function map(card, lab) {
     more: (areas, tall, bottom) => models.map((one, p) => {
       const area = wide ? { x: card.width - room + 16, y: areas[p].y, w: room - 22 } : { x: areas[p].x, y: bottom + 60 + p * (16 * data.bands.length + 50), w: card.width - areas[p].x - 10 };
       const names = !wide && data.bands.map((name, i) => label(area.x - 8, area.y + (i + .5) * 16 + 4, name, { "text-anchor": "end", ...small }));
-      return [label(area.x, area.y - 7, `block ${blockOf(lab)}: ● alone, ○ missing`, small), names, profile(area, rows(p), wide ? tall : 16, wide, lab.dark ? "#56b4e9" : "#0072b2")];
+      return [label(area.x, area.y - 7, `block ${blockOf(lab)}: ● alone, ○ missing`, small), names, profile(area, rows(p), wide ? tall : 16, lab.dark ? "#56b4e9" : "#0072b2")];
     }) });
 }
 export const CAUSE_VIEWS = { cause, map };

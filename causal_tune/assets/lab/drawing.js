@@ -135,14 +135,14 @@ export function coefficientPlanes(card, planes, height, [rows, columns], edges, 
   ], grid.acts);
 }
 // Panels of numbers under each other, each number on its colour. mark, under: texts beside and below a number; more: what stands in the
-// `room` pixels at the right, or in the `below` pixels at the bottom.
+// `room` pixels at the right, or in the `below` pixels at the bottom; scaled: the values that the colours are scaled to, by default all.
 export function numberPanels(card, options) {
   const { heads, rows, columns, values, differs, scale, chosen, go, title, tilt, mark, under, more, room: kept = 0, top = 8, below = 0 } = options;
   const left = clamp(14 + 7 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3));
   const tall = clamp(Math.floor(436 / (heads.length * rows.length)), 17, 56), w = card.width - left - 62 - kept, cell = w / columns.length;
-  const most = values.flat(2).reduce((a, v) => v === v ? Math.max(a, Math.abs(v)) : a, differs ? .1 : 1);
+  const most = (options.scaled ?? values).flat(2).reduce((a, v) => v === v ? Math.max(a, Math.abs(v)) : a, differs ? .1 : 1);
   const high = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -high : 0;
-  const digits = high >= (differs ? 10 : 20) ? 0 : 1, unit = differs ? "points" : "%";
+  const digits = high >= (differs ? 10 : 20) || cell < 32 ? 0 : 1, unit = differs ? "points" : "%";
   const written = (v, digits) => differs ? signed(v, digits) : v.toFixed(digits);
   const areas = heads.map((head, p) => ({ x: left, y: (head ? 24 : top) + p * (tall * rows.length + 26), w, h: tall * rows.length }));
   const bottom = areas[heads.length - 1].y + tall * rows.length, every = Math.max(Math.ceil(17 / cell), 1), at = chosen?.();
@@ -153,9 +153,9 @@ export function numberPanels(card, options) {
   const gaps = upright + range(rows.length + 1).map(i => `M0 ${i}h${columns.length}`).join("");
   const bold = yes => yes && { "font-weight": 700 }, half = i => (i + .5) * tall + 4, room = Math.max(Math.floor((left - 12) / 7), 4);
   const second = under && tall >= 28 && cell >= 58; // there is room for a second line
-  const number = (v, i, j, p) => v === v && [[written(v, digits) + (mark?.(i, j, p) ?? ""), second ? -5 : 0, cell < 30 ? 10 : 11.5],
-    second && [under(i, j, p), 9, 9.5]].filter(Boolean).map(([text, dy, size]) => label(left + (j + .5) * cell, areas[p].y + half(i) + dy, text,
-    { ...middle, "font-size": size, fill: textColor(scale[stepOf(v, low, high)]) }));
+  const number = (v, i, j, p) => v === v && [[written(v, digits), second ? -5 : 0, cell < 30 ? 10 : 11.5],
+    second && [under(i, j, p), 9, 9.5], mark && [mark(i, j, p), 9 - tall / 2, 8, cell / 2 - 6]].filter(Boolean).map(([text, dy, size, dx = 0]) =>
+    label(left + (j + .5) * cell + dx, areas[p].y + half(i) + dy, text, { ...middle, "font-size": size, fill: textColor(scale[stepOf(v, low, high)]) }));
   show(card, bottom + (tilt ? 110 : 46) + below, [
     areas.map((area, p) => [
       stroke(gaps, { ...grid.within(area), stroke: CARD }), label(left, area.y - 7, heads[p], bold(true)),

@@ -21,7 +21,7 @@ const CAPTIONS = {
   benchmark: "Trained and tested, not estimated; a filled mark survives Holm's correction over its table.",
   cause: "One band of the twin's features takes the place of the disturbed image's own. Complete: in the block's output and in all that the head reads "
     + "of earlier blocks, so the patch cannot be bypassed. Stream only: in the block's output alone, which shows how far an effect travels.",
-  map: "Mean of both directions (●: the twin's band put into the disturbed image; ○: the disturbed band put into the twin), with 95 % intervals over images. "
+  map: "Mean of both directions (●: the twin's band put into the disturbed image; ○: the disturbed band put into the twin), with 95% intervals over images. "
     + "▲: more than random coefficients of equal energy. Click a cell, or use the arrow keys, to see it above.",
 };
 export const captionOf = ({ staged, stage }, view) => CAPTIONS[view] + (!staged ? "" : { segmentation: ` The filter works at stage ${stage} alone.`,
