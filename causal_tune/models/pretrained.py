@@ -52,11 +52,19 @@ _RENAMED = [
     (r"\.mlp\.weights_in\.", ".mlp.fc1."), (r"\.mlp\.weights_out\.", ".mlp.fc2.")]
 _UNUSED = ("mask_token", "embeddings.mask_token", "rope_embeddings.", "rope_embed.") # of pre-training, or computed
 _OTHER_HEADS = ("classifier.", "decoder.", "decode_head.", "head.", "pooler.") # of a classifier or a saliency model around the encoder
+_CONVNEXT = [ # of DINOv3's ConvNeXt; whatever stands before the stages is a prefix
+    (r"^(?!.*stages\.).*?layer_norm\.", "head.norm."), (r"^.*?(?=stages\.)", ""), (r"^stages\.0\.downsample_layers\.", "stem."), (r"\.downsample_layers\.", ".downsample."), (r"\.layers\.", ".blocks."),
+    (r"\.depthwise_conv\.", ".conv_dw."), (r"\.layer_norm\.", ".norm."), (r"\.pointwise_conv", ".mlp.fc")]
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #132e7adf
+def _rename(name, patterns): # one after the other
+    for pattern, replacement in patterns: name = re.sub(pattern, replacement, name)
+    return name
+
 def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformers names them, in a file or in memory; a prefix before all names is removed
 ) -> dict[str, Tensor]: # as timm names them; other weights are returned as they are
-    "Weights of transformers' DINOv2, DINOv2 with registers and DINOv3, by timm's names. Raises ValueError for tensors that belong to none of them."
+    "Weights of transformers' DINOv2, DINOv2 with registers, DINOv3 and its ConvNeXt, by timm's names. Raises ValueError for tensors that belong to none of them."
+    if any(".pointwise_conv1." in k for k in state): return {_rename(k, _CONVNEXT): v for k, v in state.items()}
     first = next((k for k in state if re.search(r"embeddings\.patch_embeddings\.(projection\.)?weight$", k)), None)
     if first is None: return state
     prefix, v3 = first[:first.index("embeddings.")], "projection" not in first
@@ -66,8 +74,7 @@ def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformer
     for name, tensor in state.items():
         name = name.removeprefix(prefix) if name.startswith(prefix) else ""
         if not name or name.startswith(_UNUSED + _OTHER_HEADS): continue
-        for pattern, replacement in _RENAMED: name = re.sub(pattern, replacement, name)
-        found[name] = tensor
+        found[_rename(name, _RENAMED)] = tensor
     found = _gated_mlp(stack_qkv(found), v3)
     if v3: return _drop_zero_biases({re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", k): v for k, v in found.items()})
     if "reg_token" in found:
@@ -148,7 +155,7 @@ POSITION_GRID = "pos_embed_grid" # tensor (2,) beside `pos_embed` in converted f
 def check_position_grid(state: dict[str, Tensor], # of a backbone, perhaps with `POSITION_GRID`
                         grid: tuple[int, int], # (h, w) in patches, of the model
                         whose) -> None: # the file, for errors
-    "Raise ValueError where the positions are of another grid than the model's, or where that cannot be told."
+    "Raise ValueError where the positions are of another grid than the model's, or where the grid is ambiguous."
     if "pos_embed" not in state: return
     if POSITION_GRID in state:
         given = tuple(state[POSITION_GRID].tolist())
@@ -266,7 +273,7 @@ def missing_weights_error(name, # timm's
 # %% ../../nbs/04_models/05_pretrained.ipynb #88578457
 _NOT_OURS = ("head", "fc_norm", "fc.", "classifier", "attn_pool")  # classifiers and pooling, in a file or in a model
 
-def load_weights(model: nn.Module, # timm model, built at the size asked for
+def load_weights(model: nn.Module, # timm model, built at the requested size
                  path, # .safetensors, .pth or .bin, of timm, Meta or transformers; or a folder that transformers wrote
 ) -> None:
     "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is damaged or another model's."
@@ -356,7 +363,7 @@ def create_model(name: str, # a preset, or timm's name
 # %% ../../nbs/04_models/05_pretrained.ipynb #9a5be2cd
 @contextmanager
 def offline_unless_reachable():
-    "Inside, Hugging Face's library does not ask a hub that does not answer, but only what it fetched before."
+    "Context manager: Hugging Face's library uses its local cache only, unless the hub can be reached."
     from huggingface_hub import constants
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not is_reachable(constants.ENDPOINT)
@@ -364,8 +371,8 @@ def offline_unless_reachable():
     finally: constants.HF_HUB_OFFLINE = before
 
 def is_reachable(address: str # such as "https://huggingface.co"
-) -> bool: # True behind a proxy, where it cannot be told
-    "Whether somebody can be reached at an address."
+) -> bool: # always True behind a proxy
+    "Whether a server answers at an address."
     url = urllib.parse.urlsplit(address)
     if urllib.request.getproxies().get(url.scheme): return True
     port = url.port or dict(http=80).get(url.scheme, 443)
@@ -375,7 +382,7 @@ def is_reachable(address: str # such as "https://huggingface.co"
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #761d880d
 def _toy_vit(img_size, patch_size, weights, **no_options):
-    "Its positions lie on a rectangle, which timm takes for a square when it loads; so they are resampled after loading."
+    "`toy_vit`. timm assumes square position grids when it loads weights, and this one is rectangular, so positions are resampled after loading."
     if patch_size not in (None, 8): raise ValueError(f"toy_vit has patches of 8 pixels, not {patch_size}.")
     if no_options: raise ValueError(f"toy_vit is one fixed model; it takes no {', '.join(no_options)}.")
     model = timm.create_model("toy_vit")

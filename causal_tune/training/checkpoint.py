@@ -32,14 +32,14 @@ def save_checkpoint(path, # file to write
                     classes, # a label space, or what `own_space` makes one of
                     iteration: int, # number of iterations completed
 ) -> None:
-    "Write adapter, head, recipe and label space. The file is there whole or not at all."
+    "Write adapter, head, recipe and label space. The file is written atomically."
     space = own_space(classes)
     facts = dict(recipe=recipe_to_dict(recipe), classes=list(space.classes), space=space_to_dict(space), iteration=iteration,
                  processes=rank_and_world_size()[1], version=causal_tune.__version__)
     with atomic_write(path) as temporary: torch.save(facts | segmentor.trained_state(), temporary)
 
 class DamagedFileError(ValueError):
-    "A file does not hold what a run writes into it."
+    "A file does not contain what a run writes into it."
 
 def _read_run_file(path, # file of a run
                   what: str, # what it should be
@@ -104,7 +104,7 @@ Segmentor.read_recipe = staticmethod(recipe_from_dict) # `from_pretrained` reads
 # %% ../../nbs/05_training/06_checkpoint.ipynb #f28269ed
 def check_same_run(path: Path, # of the file
                    old: dict, # the recipe in it
-                   recipe: Recipe, # the one that is asked for
+                   recipe: Recipe, # the requested one
                    processes: int = 1, # of the run that wrote it
 ) -> None:
     "Raise ValueError if a file belongs to a run with other weights."
@@ -117,7 +117,7 @@ def check_same_run(path: Path, # of the file
 
 # %% ../../nbs/05_training/06_checkpoint.ipynb #2bdab124
 def load_finished(path: Path, # of a checkpoint
-                  recipe: Recipe, # the one that is asked for
+                  recipe: Recipe, # the requested one
                   **options) -> Segmentor:
     "The segmentor of a finished run. Raises ValueError if it was another run, DamagedFileError if the file is damaged."
     saved = read_checkpoint(path)
@@ -133,7 +133,7 @@ def save_resume(path: Path, # resume.pt
                 recipe: Recipe, iteration: int, # number of iterations completed
                 ema: EMA, scaler=None, # of fp16
 ) -> None:
-    "Write the state from which a run resumes. The file is there whole or not at all."
+    "Write the state from which a run resumes. The file is written atomically."
     state = dict(recipe=recipe_to_dict(recipe), iteration=iteration, processes=rank_and_world_size()[1], optimizer=optimizer.state_dict(),
                  scaler=scaler.state_dict() if scaler else {}, average={k: v.cpu() for k, v in ema.values.items()})
     with atomic_write(path) as temporary: torch.save(state | segmentor.trained_state(), temporary)
@@ -153,7 +153,7 @@ def check_state(state: dict, # of resume.pt
 def load_resume(path: Path, # resume.pt
                 segmentor: Segmentor, # gets its weights
                 optimizer, # gets its state
-                recipe: Recipe, # the one that is asked for
+                recipe: Recipe, # the requested one
                 ema: EMA | None = None, # gets its values; one that never begins by default
                 scaler=None, # of fp16, gets its scale
 ) -> int: # iteration to continue with
@@ -176,7 +176,7 @@ def read_or_quarantine(accelerator, # from `make_accelerator`
                        path: Path, # file of a run
                        read, # (path) -> its content; raises DamagedFileError
 ): # None if there is no such file, or a damaged one
-    "The content of a file of a run. A damaged file is set aside, and what it held is computed again."
+    "The content of a file of a run. A damaged file is renamed, and its content is computed again."
     if not path.exists(): return None
     try: return read(path)
     except DamagedFileError as why:
@@ -223,11 +223,11 @@ def cutoff_columns(model: nn.Module) -> dict[str, float]: # column of the log ->
     return {f"{name}.{edge}": r for name, cuts in learned_cutoffs(model).items() for edge, r in zip(("low", "high"), cuts)}
 
 class Log:
-    "Numbers of each iteration, as CSV and for TensorBoard. Raises OSError that names the file if the disk is full."
+    "Numbers of each iteration, as CSV and for a tracker. Raises OSError that names the file if the disk is full."
     def __init__(self, folder: Path, # where log.csv is
                  first: int, # the iteration that comes next; later lines are dropped
-                 more=()): # columns in addition to `LOG_COLUMNS`
-        from torch.utils.tensorboard import SummaryWriter
+                 more=(), # columns in addition to `LOG_COLUMNS`
+                 trackers=()): # of accelerate, see `start_trackers`
         self.path = Path(folder) / "log.csv"
         columns = [*LOG_COLUMNS, *more]
         kept = read_log(folder)
@@ -235,24 +235,23 @@ class Log:
         with atomic_write(self.path) as temporary: kept.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
         self.file = self.path.open("a", newline="")
         self.csv = csv.DictWriter(self.file, columns, lineterminator="\n")
-        self.board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=first)
+        self.trackers = trackers
 
     def write(self, iteration: int, **values) -> None:
         with self._naming_full_disk():
             self.csv.writerow(dict(iteration=iteration, **{k: f"{v:.6g}" for k, v in values.items()}))
-            for k, v in values.items(): self.board.add_scalar(k, v, iteration)
+            for tracker in self.trackers: tracker.log(values, step=iteration)
 
     def flush(self) -> None:
         "Bring all lines to the disk."
         with self._naming_full_disk():
             self.file.flush()
             os.fsync(self.file.fileno())
-            self.board.flush()
 
     def close(self) -> None:
         "Close the files. Lines that were not flushed may be lost on a full disk; the resumed run writes them again."
-        for file in (self.file, self.board):
-            with suppress(OSError): file.close()
+        for close in (self.file.close, *(tracker.finish for tracker in self.trackers)):
+            with suppress(OSError): close()
 
     @contextmanager
     def _naming_full_disk(self):
