@@ -10,7 +10,7 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 export function makeCard(lab, name, tools, extra) {
   const card = lab.cards[name] = { name, width: 600, canvases: [], title: html("h2"), sub: html("span", { class: "ct-sub" }) };
   const kind = Object.keys(HOLDS).find(kind => HOLDS[kind].includes(name));
-  card.svg = svg("svg", { role: "img", width: 0, height: 0 });
+  card.svg = svg("svg", { role: "img", "aria-label": name, width: 0, height: 0 });
   if (kind) card[kind] = html("div", { class: `ct-${kind}` });
   card.body = html("div", { class: "ct-body" }, card.svg, card[kind]);
   const head = html("div", { class: "ct-head" }, html("div", { class: "ct-titles" }, card.title, card.sub), html("span", { class: "ct-tools" }, tools(card)));

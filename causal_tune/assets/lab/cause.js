@@ -8,9 +8,11 @@ import { blockOf, titled } from "./views.js";
 const ASKED = ["disturbed", "severity", "twin", "patch_mode", "image", "block", "patch_band"], OF_MAP = 4; // a map depends on the first four
 const NO_HEAD = "This needs a segmentor with a trained head, which this model lacks. `causal-tune train` trains one; "
   + "`causal-tune lab --checkpoint RUN` opens the lab on it.";
+const NO_TWIN = "This needs domains that show the same scenes with the same labels, or corruptions: pip install imagecorruptions.";
 const KINDS = { restored: "restored: now as in the twin's prediction", broken: "newly broken", left: "still changed" };
 
 // ---- what is asked, and what came back
+export const canPatch = ({ state }) => state.disturbed != null;
 export const patchSetting = ({ data, state }) => ({ disturbed: state.disturbed, severity: data.domains.includes(state.disturbed) ? 0 : state.severity,
   twin: state.twin, patch_mode: state.patch_mode, image: data.picks[state.image] ?? 0, block: data.layers[state.layer], patch_band: state.patch_band });
 const keyOf = (setting, n = ASKED.length) => JSON.stringify(ASKED.slice(0, n).map(name => setting[name]));
@@ -22,7 +24,7 @@ export function causeOf(lab) { // { bar, ask, hear, sync }: the controls of the 
   let asked = "";
   lab.found = { examples, maps };
   const ask = content => link.ask({ ...content, setting: patchSetting(lab) });
-  const go = button("", () => ask({ ask: patchMap(lab)?.running ? "stop" : "map" }), { class: "ct-main" });
+  const go = button("Fill the map", () => ask({ ask: patchMap(lab)?.running ? "stop" : "map" }), { class: "ct-main" });
   const progress = html("span", { class: "ct-sub", role: "status" });
   const hear = ({ setting, rows, why, ...map }) => {
     if (rows || why) examples.set(keyOf(setting), { rows, why });
@@ -33,15 +35,16 @@ export function causeOf(lab) { // { bar, ask, hear, sync }: the controls of the 
     go, progress, hear,
     ask() { // for what is shown and not known yet
       const key = keyOf(patchSetting(lab));
-      if (data.heads && link.live() && lab.visible("cause") && !examples.has(key) && key !== asked) { asked = key; ask({ ask: "cause" }); }
+      if (canPatch(lab) && link.live() && lab.visible("cause") && !examples.has(key) && key !== asked) { asked = key; ask({ ask: "cause" }); }
     },
     sync() {
       const map = patchMap(lab), live = link.live();
-      go.hidden = !live || !data.heads;
+      go.hidden = !live || !canPatch(lab);
       go.textContent = map?.running ? "Stop" : map?.models.length ? "Go on" : "Fill the map";
       go.disabled = !!map?.complete;
-      progress.textContent = !data.heads ? "" : map?.text || (live ? "every band at every block; minutes for a large model" : map ? "" : "no map was computed before the export");
-      lab.root.querySelector("[data-of=severity]").hidden = data.domains.includes(lab.state.disturbed);
+      progress.textContent = !canPatch(lab) ? "" : map?.text || (live ? "every band at every block; minutes for a large model" : map ? "" : "no map was computed before the export");
+      const severity = lab.root.querySelector("[data-of=severity]");
+      if (severity) severity.hidden = data.domains.includes(lab.state.disturbed);
     },
   };
 }
@@ -57,7 +60,7 @@ export function keyLine(row) { // the colours of a picture of changes, with coun
 const placeOf = ({ data, state }) => `block ${data.layers[state.layer]}, ${data.bands[state.patch_band]}`;
 function cause(card, lab) {
   const { data, state } = lab, answer = patchExample(lab), title = `What a band of ${state.twin} repairs in ${state.disturbed}: ${placeOf(lab)}`;
-  if (!data.heads) return absent(card, "What a band of the twin repairs", NO_HEAD);
+  if (!canPatch(lab)) return absent(card, "What a band of the twin repairs", data.heads ? NO_TWIN : NO_HEAD);
   const waiting = lab.link.live() ? "running the model …" : "this example was not computed before the export; the map says which cells were";
   if (!answer?.rows) return absent(card, title, answer?.why ?? waiting);
   titled(card, title, state.patch_mode);
@@ -104,7 +107,8 @@ function profile(area, rows, tall, blue) { // of one block: both directions and 
 }
 function map(card, lab) {
   const { data, state } = lab, found = patchMap(lab), title = "Points that each band repairs, by block";
-  card.node.hidden = !lab.visible("map") || !data.heads;
+  card.node.hidden = !lab.visible("map") || !canPatch(lab);
+  if (card.node.hidden) return null;
   if (!found?.models.length) return absent(card, title, lab.link.live() ? "not measured yet" : "not in this page");
   const { models, byCell } = found, { pairs } = models[0], several = models.length > 1, of = (p, i, j) => byCell[p].get(`${data.layers[j]} ${data.bands[i]}`);
   const gaps = models.map(({ model, gap }) => `${several ? `${model}: ` : ""}${gap.gap.toFixed(1)} points [${between(gap.low, gap.high)}]`).join("; ");

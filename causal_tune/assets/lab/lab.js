@@ -7,7 +7,7 @@ import { numbersOf } from "./numbers.js";
 import { energyOfReference, energyShown, sentences, SPECTRAL_VIEWS } from "./views.js";
 import { PICTURE_VIEWS, question } from "./pictures.js";
 import { PLOT_VIEWS } from "./plots.js";
-import { CAUSE_VIEWS, causeOf } from "./cause.js";
+import { canPatch, CAUSE_VIEWS, causeOf } from "./cause.js";
 import { allPictures, cardTools, makeCard, saveCard, tooltip } from "./cards.js";
 import { controlsOf } from "./controls.js";
 import { acceptFiles } from "./files.js";
@@ -44,8 +44,8 @@ export function openLab(root, data, start, link) {
     html("div", { class: "ct-head ct-measure" }, html("h2", {}, "Evidence"), measure, progress));
   const main = html("main", { class: "ct-cards" }, html("div", { class: "ct-column" }, card("curves"), card("plane")),
     ["zones", "features", "difference", "coefficient"].map(name => card(name)), data.heads && ["segmentation", "iou"].map(name => card(name)),
-    card("cause", html("div", { class: "ct-bar" }, data.choices.disturbed && [["disturbed", "twin", "patch_mode"].map(controls.choice), controls.slider("severity")])),
-    card("map", data.heads && html("div", { class: "ct-head ct-measure" }, cause.go, cause.progress)),
+    card("cause", html("div", { class: "ct-bar" }, canPatch(lab) && [["disturbed", "twin", "patch_mode"].map(controls.choice), controls.slider("severity")])),
+    card("map", canPatch(lab) && html("div", { class: "ct-head ct-measure" }, cause.go, cause.progress)),
     data.learned.length > 0 && card("learned"), card("words"), measuring, card("information"), card("outliers"),
     data.benchmark && card("benchmark", html("div", { class: "ct-bar" }, controls.choice("experiment"), controls.choice("baseline"))));
   const later = Object.keys(lab.cards).filter(name => !FIRST.includes(name));
