@@ -97,7 +97,7 @@ def token_ablation(recipe: Recipe, # what all runs share
                    compared: dict, # label -> recipe fields
                    rows: list[dict], # of the runs
                    folder: Path, root=None, # of the runs, of the data sets
-) -> pd.DataFrame: # adapter, moved (share of the features' norm), and by domain the points that the tokens are worth
+) -> pd.DataFrame: # adapter, moved (share of the features' norm), and by domain the points that are lost without the tokens
     "Effects of adapters, averaged over seeds; NaN where there are no tokens. Runs whose checkpoint is missing are left out, with a note."
     scores = {(r["adapter"], r["seed"], r["domain"]): r["miou"] for r in rows}
     seeds = sorted({r["seed"] for r in rows})
