@@ -60,6 +60,7 @@ class _ForwardCall(NamedTuple):
     grid: tuple # (h, w) of patches; not used by pyramids
     before: dict # block -> its features before the adapter, for the requested blocks
     after: dict # block -> its features after the adapter
+    prefix: dict # block -> its prefix tokens after the adapter
 
 class _Intervention(NamedTuple):
     "A function applied to features while a context lasts."
@@ -102,6 +103,13 @@ def progress_bar(name: str, *args, **options # of tqdm
     return bar
 
 # %% ../../nbs/04_models/01_backbones.ipynb #22871045
+class Levels(list):
+    "Features of several blocks, (b, c, h, w) each, and the prefix tokens (b, p, c) that belong to them; None where a model has none."
+    def __init__(self, maps, prefix):
+        super().__init__(maps)
+        self.prefix = prefix
+
+# %% ../../nbs/04_models/01_backbones.ipynb #228710h1
 class Backbone(nn.Module):
     """A timm model, frozen except for what its adapter trains, with the adapter after every block.
 
@@ -145,10 +153,16 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
-    ) -> list[Tensor]: # one (b, c, h, w) per out layer; h = ceil(H / patch), w = ceil(W / patch)
+    ) -> Levels: # one (b, c, h, w) per out layer; h = ceil(H / patch), w = ceil(W / patch)
         "Features of the out layers, after the adapter and without the model's final norm, as published."
-        after = self._run(images, after=self.out_layers).after
-        return [self._intervened("output", layer, after[layer]) for layer in self.out_layers]
+        call = self._run(images, after=self.out_layers)
+        return Levels([self._intervened("output", layer, call.after[layer]) for layer in self.out_layers], [call.prefix[layer] for layer in self.out_layers])
+
+    def normed(self, levels: Levels # of `forward`; of a transformer
+    ) -> Levels:
+        "Features and prefix tokens after the model's final norm."
+        norm = getattr(self.model, "norm", None) or nn.Identity() # SAM has none
+        return Levels([norm(x.movedim(1, -1)).movedim(-1, 1) for x in levels], [x if x is None else norm(x) for x in levels.prefix])
 
     def block_features(self, images: Tensor, # (b, 3, H, W), normalised
                        layers=None, # block numbers from 0; all by default
@@ -169,7 +183,7 @@ class Backbone(nn.Module):
         if fixed and not flexible and tuple(fixed) != grid:
             raise ValueError(f"This model takes images of {fixed[0] * p} x {fixed[1] * q} pixels only, not {grid[0] * p} x {grid[1] * q}; "
                              "create it with dynamic_img_size=True, or let create_backbone create it by name.")
-        call = _ForwardCall(self.identity, grid, dict.fromkeys(before), dict.fromkeys(after))
+        call = _ForwardCall(self.identity, grid, dict.fromkeys(before), dict.fromkeys(after), {})
         token = _current_call.set(call)
         images = images.to(next(self.model.parameters()).dtype)  # after half() or bfloat16()
         try: self.model.forward_features(F.pad(images, (0, right, 0, bottom)))
@@ -186,7 +200,7 @@ class Backbone(nn.Module):
             _last_grid.set(grid)
 
     def _after_block(self, layer, block, args, out):
-        call = self._call() or _ForwardCall(self.identity, _last_grid.get(), {}, {})
+        call = self._call() or _ForwardCall(self.identity, _last_grid.get(), {}, {}, {})
         prefix, features, grid = self._split(out, call.grid)
         tokens = self._intervened("block", layer, features, grid)
         if layer in call.before: call.before[layer] = tokens_to_grid(tokens, grid)
@@ -194,6 +208,7 @@ class Backbone(nn.Module):
         refined = self._intervened("adapter", layer, adapt(tokens, layer, grid), grid)
         if layer in call.after: call.after[layer] = tokens_to_grid(refined, grid)
         ahead = self._intervened("prefix", layer, prefix)
+        if layer in call.after: call.prefix[layer] = ahead
         if refined is features and ahead is prefix: return None
         if self.staged: return tokens_to_grid(refined, grid)
         return refined.unflatten(1, grid) if prefix is None else torch.cat([ahead, refined], 1)
@@ -214,8 +229,8 @@ class Backbone(nn.Module):
         return grid_to_tokens(x) if grid else x
     @contextmanager
     def intervene(self, function: Callable, # of features (b, c, h, w) and the block's number; returns features of that shape
-                  where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns;
-                  # "prefix": class and register tokens, (b, p, c), that a block hands on
+                  where: str = "block", # "block": before the adapter; "adapter": after the adapter; "output": what `forward` returns;
+                  # "prefix": class and register tokens of a block, (b, p, c)
                   layers=None, # block numbers from 0; all by default
     ):
         """Context manager: features are changed by a function while it lasts, in this thread alone. Contexts nest, the outer one acts first.

@@ -22,8 +22,8 @@ from .recipe import Recipe, changed_fields, recipe_from_dict, recipe_to_dict
 from .stream import rank_and_world_size
 
 # %% auto #0
-__all__ = ['LOG_COLUMNS', 'save_checkpoint', 'DamagedFileError', 'checkpoint_path', 'read_checkpoint', 'segmentor_from_saved',
-           'load_checkpoint', 'check_same_run', 'read_log', 'learned_cutoffs', 'read_cutoffs']
+__all__ = ['save_checkpoint', 'checkpoint_path', 'read_checkpoint', 'load_checkpoint', 'check_same_run', 'read_log',
+           'learned_cutoffs', 'read_cutoffs']
 
 # %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9d2
 def save_checkpoint(path, # file to write
@@ -38,6 +38,7 @@ def save_checkpoint(path, # file to write
                  processes=rank_and_world_size()[1], version=causal_tune.__version__)
     with atomic_write(path) as temporary: torch.save(facts | segmentor.trained_state(), temporary)
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h1
 class DamagedFileError(ValueError):
     "A file does not contain what a run writes into it."
 
@@ -50,6 +51,7 @@ def _read_run_file(path, # file of a run
     try: return read_tensors(path, what, advice)
     except ValueError as error: raise DamagedFileError(str(error)) from error
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h2
 def checkpoint_path(run # folder of a run, or its checkpoint.pt
 ) -> Path: # its checkpoint.pt
     "Where a run's checkpoint is. Raises FileNotFoundError if there is none, ValueError if the run is not finished."
@@ -72,6 +74,7 @@ def read_checkpoint(run # folder of a run, or its checkpoint.pt
     if not all(isinstance(v, torch.Tensor) for v in tensors): raise DamagedFileError(f"{path}: adapter and head hold more than tensors.")
     return saved
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h3
 def segmentor_from_saved(saved: dict, # recipe, classes, perhaps a label space; weights of adapter and head
                          source, # file, for errors
                          **options # of `create_backbone`
@@ -91,6 +94,7 @@ def segmentor_from_saved(saved: dict, # recipe, classes, perhaps a label space; 
     segmentor.recipe = recipe
     return segmentor
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h4
 def load_checkpoint(path, # folder of a run, or its checkpoint.pt
                     **options # of `create_backbone`, such as pretrained="a file"
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
@@ -187,6 +191,7 @@ def read_or_quarantine(accelerator, # from `make_accelerator`
 # %% ../../nbs/05_training/06_checkpoint.ipynb #1f7518dc
 LOG_COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #1f7518h1
 def read_log(folder, # of a run
 ) -> pd.DataFrame: # one row per iteration, in order, with the `LOG_COLUMNS` and the cut-offs of learnable bands
     "The log of a run; empty if there is none. Damaged lines are left out, with a note."
@@ -223,11 +228,11 @@ def cutoff_columns(model: nn.Module) -> dict[str, float]: # column of the log ->
     return {f"{name}.{edge}": r for name, cuts in learned_cutoffs(model).items() for edge, r in zip(("low", "high"), cuts)}
 
 class Log:
-    "Numbers of each iteration, as CSV and for TensorBoard. Raises OSError that names the file if the disk is full."
+    "Numbers of each iteration, as CSV and for a tracker. Raises OSError that names the file if the disk is full."
     def __init__(self, folder: Path, # where log.csv is
                  first: int, # the iteration that comes next; later lines are dropped
-                 more=()): # columns in addition to `LOG_COLUMNS`
-        from torch.utils.tensorboard import SummaryWriter
+                 more=(), # columns in addition to `LOG_COLUMNS`
+                 trackers=()): # of accelerate, see `start_trackers`
         self.path = Path(folder) / "log.csv"
         columns = [*LOG_COLUMNS, *more]
         kept = read_log(folder)
@@ -235,24 +240,23 @@ class Log:
         with atomic_write(self.path) as temporary: kept.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
         self.file = self.path.open("a", newline="")
         self.csv = csv.DictWriter(self.file, columns, lineterminator="\n")
-        self.board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=first)
+        self.trackers = trackers
 
     def write(self, iteration: int, **values) -> None:
         with self._naming_full_disk():
             self.csv.writerow(dict(iteration=iteration, **{k: f"{v:.6g}" for k, v in values.items()}))
-            for k, v in values.items(): self.board.add_scalar(k, v, iteration)
+            for tracker in self.trackers: tracker.log(values, step=iteration)
 
     def flush(self) -> None:
         "Bring all lines to the disk."
         with self._naming_full_disk():
             self.file.flush()
             os.fsync(self.file.fileno())
-            self.board.flush()
 
     def close(self) -> None:
         "Close the files. Lines that were not flushed may be lost on a full disk; the resumed run writes them again."
-        for file in (self.file, self.board):
-            with suppress(OSError): file.close()
+        for close in (self.file.close, *(tracker.finish for tracker in self.trackers)):
+            with suppress(OSError): close()
 
     @contextmanager
     def _naming_full_disk(self):
