@@ -20,11 +20,11 @@ check: .venv
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -q -m 'not slow and not browser'
 
-# Everything. Two notebooks at a time with one thread each; more threads only get into each other's way. A notebook that fails keeps no test from running.
+# Everything. Two notebooks at a time with one thread each; more threads only get into each other's way. What fails keeps nothing else from running.
 test: export OMP_NUM_THREADS ?= 1
 test: .venv
-	$(BIN)/ruff check
 	@status=0; \
+	$(BIN)/ruff check || status=1; \
 	$(BIN)/python tests/notebooks.py || status=1; \
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered || status=1; \
 	exit $$status
