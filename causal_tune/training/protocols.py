@@ -10,7 +10,7 @@ import yaml
 import causal_tune
 
 # %% auto #0
-__all__ = ['PROTOCOLS', 'MUST_AGREE', 'Protocol', 'get_protocol', 'protocol_differences', 'under_protocol']
+__all__ = ['PROTOCOLS', 'Protocol', 'get_protocol', 'protocol_differences', 'under_protocol']
 
 # %% ../../nbs/05_training/01_protocols.ipynb #bdf1aab1
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ for _name, _given in yaml.safe_load((Path(causal_tune.__file__).parent/"assets"/
 # %% ../../nbs/05_training/01_protocols.ipynb #47d93bd1
 MUST_AGREE = ("train_images", "ema", "selection", "split", "label_size", "test_augmentation")
 
+# %% ../../nbs/05_training/01_protocols.ipynb #47d93bh1
 def protocol_differences(a: str, b: str, # names of protocols
                          datasets=None, # the data sets that are compared; those that both protocols test by default
 ) -> list[str]: # one line per difference; empty if scores can be ranked
