@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from ..core.checks import check_range, check_value
+from ..core.registry import check_range, check_value
 from .base import ADAPTERS, Adapter
 
 # %% auto #0

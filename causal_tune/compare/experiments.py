@@ -12,9 +12,8 @@ import numpy as np, pandas as pd, torch
 from .effects import energy_kept, frozen_backbone_and_data, measure_costs, token_ablation
 from .grid import check_recipes, make_grid, run_grid, single_threaded
 from .report import write_report
-from ..core.checks import unknown_name
+from ..core.registry import parse_spec, Registry, unknown_name
 from ..core.files import atomic_write, folder_lock, load_cached
-from ..core.registry import Registry, parse_spec
 from ..data.datasets import load_dataset
 from ..research.result_figures import difference_plot, html_table
 from ..research.statistics import bootstrap_runs, mean_over_domains, mean_over_groups, paired_differences, write_table

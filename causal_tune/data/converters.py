@@ -18,8 +18,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
-from ..core.checks import short_repr, unknown_name
-from ..core.registry import Registry
+from ..core.registry import Registry, short_repr, unknown_name
 from .datasets import LAYOUTS, find_root, parse_dataset_spec, split_sources
 from .frames import Layout, describe_lost, evenly_spaced, find_files, in_sequence, match_files, pair_files, read_pair, size_mismatches
 from .images import PartialFailure, describe_failure, display_path, failure_report, read_image, warn_once, write_image

@@ -12,8 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Callable
 import numpy as np
-from ..core.checks import check_range, short_repr, unknown_name
-from ..core.registry import parse_spec
+from ..core.registry import check_range, parse_spec, short_repr, unknown_name
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, import_imagecorruptions, parse_corruption
 from .frames import CAMVID_SEQUENCES, Layout, cache_decoded, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair
 from .labels import CAMVID, CAMVID_IDS, CITYSCAPES, SYNTHIA_IDS, LabelSpace

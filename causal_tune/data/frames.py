@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 import causal_tune
 from ..core.files import atomic_write
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from .images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, describe_left_out, display_path, fit_size, image_size, is_hidden, read_image, warn_once
 from .labels import CITYSCAPES, LabelSpace
 from .masks import LabelCoding, coding_of, read_class_ids

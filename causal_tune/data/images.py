@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
-from ..core.checks import check_range, short_repr
+from ..core.registry import check_range, short_repr
 from ..core.files import atomic_write
 if TYPE_CHECKING: import torch
 

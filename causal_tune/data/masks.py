@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from .images import display_path, image_errors, open_image, opened_image, to_numpy
 from .labels import LabelSpace, id_colors, remap, unique_ids
 

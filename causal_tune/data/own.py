@@ -13,13 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Mapping
 import numpy as np
-from ..core.checks import short_repr
-from ..core.registry import format_spec
-from .labels import describe_classes, own_space
-from .frames import (Layout, Sample, SegmentationDataset, check_same_size, evenly_spaced, find_files, pair_files,
-                                     read_pair, size_mismatches)
+from ..core.registry import format_spec, short_repr
+from .labels import describe_classes, LabelSpace, own_space, remap, space_to_dict
+from .frames import Layout, Sample, SegmentationDataset, check_same_size, evenly_spaced, find_files, pair_files, read_pair, size_mismatches
 from .images import IMAGE_SUFFIXES, display_path, read_image, warn_once
-from .labels import LabelSpace, remap, space_to_dict
 from .masks import LabelCoding, class_shares, coding_of, ignored_class, read_class_ids, read_label, settle_binary
 
 # %% ../../nbs/03_data/09_own.ipynb #ba6b2409

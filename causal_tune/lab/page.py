@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 import numpy as np
 import causal_tune
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from ..core.files import atomic_write
 from .contents import PageContents, bundle_script, gzipped_plotly, pack_lab, packing_error, read_asset
 from ..research.figures import find_browser

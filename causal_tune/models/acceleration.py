@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
-from ..core.checks import short_repr, unknown_name
+from ..core.registry import short_repr, unknown_name
 from .pretrained import model_stages
 
 # %% auto #0

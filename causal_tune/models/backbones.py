@@ -14,7 +14,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from ..core.checks import check_range, check_value, unknown_name
+from ..core.registry import check_range, check_value, unknown_name
 from ..spectra.dct import grid_to_tokens, tokens_to_grid
 from ..spectra.bands import create_bands
 from ..adapters.base import Adapter, adapter_factory

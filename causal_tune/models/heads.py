@@ -10,8 +10,7 @@ import_torchvision() # before smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
-from ..core.checks import check_range, short_repr
-from ..core.registry import Registry, parse_spec
+from ..core.registry import check_range, parse_spec, Registry, short_repr
 from ..spectra.bands import AllPass, create_bands, split_by_band
 
 # %% auto #0

@@ -17,9 +17,9 @@ import timm
 from timm.layers import PatchEmbed
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from torch import nn
-from ..core.checks import check_range, check_value, short_repr, unknown_name
+from ..core.registry import check_range, check_value, short_repr, unknown_name
 from .weights import POSITION_GRID, check_fit, check_position_grid, read_backbone, timm_name
-from ..core.tensors import check_finite, loading_errors
+from ..core.files import check_finite, loading_errors
 from ..toyscapes.vit import TOY_VIT_WEIGHTS
 
 # %% auto #0

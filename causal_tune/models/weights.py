@@ -8,8 +8,8 @@ import json, math, re
 from pathlib import Path
 import torch
 from torch import Tensor
-from ..core.checks import short_repr
-from ..core.tensors import named_tensors, read_tensors
+from ..core.registry import short_repr
+from ..core.files import named_tensors, read_tensors
 
 # %% auto #0
 __all__ = ['POSITION_GRID', 'timm_name', 'from_transformers', 'weight_files', 'check_fit', 'read_backbone', 'check_position_grid']

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from packaging.version import Version
-from ..core.checks import short_repr, unknown_name
+from ..core.registry import short_repr, unknown_name
 from ..core.files import atomic_write
 from ..data.images import display_path, read_image, sliding_windows, to_hw
 from ..data.labels import LabelSpace, space_from_dict, space_to_dict

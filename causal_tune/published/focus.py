@@ -9,8 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor
-from ..core.files import atomic_write
-from ..core.tensors import check_finite, file_sha256
+from ..core.files import atomic_write, check_finite, file_sha256
 from ..models.backbones import create_model
 from ..models.weights import from_transformers, read_backbone
 

@@ -90,7 +90,7 @@ class _Cell: # what one patched pass gave, per image; first index: patched distu
     def read(cls, content): return cls(**np.load(BytesIO(content), allow_pickle=False))
 
 # %% ../../nbs/06_research/10_patching.ipynb #e1b55f0f
-class _Patcher:
+class Patcher:
     "Runs patched passes of one segmentor over pairs."
     def __init__(self, segmentor, pairs, edges, unit, complete, batch):
         self.segmentor = eval_view(segmentor)
@@ -98,7 +98,7 @@ class _Patcher:
         self.backbone = self.segmentor.backbone
         self.taps = sorted(set(self.backbone.out_layers))
         self.stride = (lambda layer, grid: self.size[0] / grid[0]) if unit == "cycles" else (lambda layer, grid: None)
-        self.energy = {} # layer -> (h, w) energy of the difference, summed over pairs and channels
+        self.energy = {} # layer -> (h, w) energy of the difference, summed over pairs and channels; see `look`
 
     def masks(self, layer): # of the bands, on the grid of a layer
         grid = tuple(self.energy[layer].shape)
@@ -110,21 +110,27 @@ class _Patcher:
             images = torch.stack([item["image"] for item in items] + [item["twin"] for item in items])
             yield start, images, torch.stack([item["label"] for item in items])
 
+    def changes(self, change, block, prefix=False): # interventions that apply a change at a block, and at what the head reads before it
+        before = [t for t in self.taps if t < block] if self.complete else []
+        found = [(change, "adapter", [block])]
+        if before: found.append((change, "output", before))
+        if prefix: found.append((lambda x, layer: torch.cat(x.chunk(2)[::-1]), "prefix", [block]))
+        return found
+
     @torch.no_grad()
-    def predict(self, images, labels, change=None, block=None, prefix=False): # -> logits (2b, k, H, W) at the labels' size
-        before = [t for t in self.taps if t < block] if change and self.complete else []
+    def predict(self, images, labels, interventions=()): # -> logits (2b, k, H, W) at the labels' size
         with ExitStack() as stack:
-            if change: stack.enter_context(self.backbone.intervene(change, "adapter", [block]))
-            if before: stack.enter_context(self.backbone.intervene(change, "output", before))
-            if prefix: stack.enter_context(self.backbone.intervene(lambda x, layer: torch.cat(x.chunk(2)[::-1]), "prefix", [block]))
+            for one in interventions: stack.enter_context(self.backbone.intervene(*one))
             logits = self.segmentor(self.segmentor.preprocess(images))
         if logits.shape[-2:] == labels.shape[-2:]: return logits
         return F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
 
-    def measure(self, make_change=None, block=None, prefix=False) -> _Cell: # make_change(start) -> (features, layer) -> features
+    def measure(self, make_change=None, block=None, prefix=False): # make_change(start) -> (features, layer) -> features
+        "A generator that yields after each batch, so that others may work in between, and returns a `_Cell`."
         cms, ces, pixels = [], [], []
         for start, images, labels in self.batches():
-            logits = self.predict(images, labels, make_change and make_change(start), block, prefix)
+            interventions = self.changes(make_change(start), block, prefix) if make_change else [(self.note, "adapter")]
+            logits = self.predict(images, labels, interventions)
             both = torch.cat([labels, labels])
             n = len(labels)
             ce = F.cross_entropy(logits, both, ignore_index=255, reduction="none").flatten(1)
@@ -137,18 +143,40 @@ class _Patcher:
             differ = (day != night).flatten(1)
             right = (now == day).flatten(1)
             pixels.append(torch.stack([differ.sum(1), (differ & right).sum(1), (~differ).sum(1), (~differ & ~right).sum(1)], 1).numpy())
+            yield
         return _Cell(np.concatenate(cms, 1), np.concatenate(ces, 1), np.concatenate(pixels))
 
-    @torch.no_grad()
-    def look(self) -> _Cell: # the unpatched pass: scores of both ends, and the energy of the differences
-        self.plain = {}
-        def note(features, layer):
-            X, Y = features.chunk(2)
-            energy = dct2((Y - X).double()).square().sum((0, 1))
-            self.energy[layer] = self.energy.get(layer, 0) + energy
-            return features
+    def note(self, features, layer): # adds up the energy of the differences
+        X, Y = features.chunk(2)
+        self.energy[layer] = self.energy.get(layer, 0) + dct2((Y - X).double()).square().sum((0, 1))
+        return features
+
+    def look(self): # a generator like `measure`, of the unpatched pass: scores of both ends, and the energy of the differences
+        self.plain, self.energy = {}, {}
         self.size = tuple(self.pairs[0]["image"].shape[-2:])
-        with self.backbone.intervene(note, "adapter"): return self.measure()
+        return self.measure()
+
+    def present(self, block): # numbers of the bands that have coefficients on the block's grid
+        return [b for b, mask in enumerate(self.masks(block)) if b < len(self.edges) and mask.any()]
+
+    def jobs(self, blocks, controls=0, scene=False, shapley=False): # -> [(block, name of the cell, function that makes its generator)]
+        jobs = []
+        names = band_names(self.edges)
+        for block in blocks:
+            present = self.present(block)
+            has_prefix = bool(getattr(self.backbone.model, "num_prefix_tokens", 0)) and not self.backbone.staged
+            for b in present:
+                jobs.append((block, names[b], partial(self.measure, self.band_change([b]), block)))
+                drawn = [self.random_change(b, i) for i in range(controls)]
+                jobs += [(block, f"{names[b]} control {i}", partial(self.measure, change, block)) for i, change in enumerate(drawn) if change]
+                if scene: jobs.append((block, f"{names[b]} scene", partial(self.measure, self.scene_change(b), block)))
+            if has_prefix: jobs.append((block, "prefix", partial(self.measure, lambda start: lambda x, layer: x, block, True)))
+            jobs.append((block, "all", partial(self.measure, lambda start: lambda x, layer: exchange(x), block, has_prefix)))
+            if shapley: # every pass with the first band exchanges the prefix tokens too: they belong to it
+                first, *rest = present
+                sets = [(first, *some) for size in range(max(1, len(rest) - 1)) for some in combinations(rest, size)]
+                jobs += [(block, f"set {some}", partial(self.measure, self.band_change(some), block, has_prefix)) for some in sets]
+        return jobs
 
     def band_change(self, bands): # exchange these bands, on whatever grid
         masks = {}
@@ -215,31 +243,23 @@ def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
     folder of other pairs or bands."""
     if unit not in ("nyquist", "cycles"): raise ValueError(f"unit={unit!r}: give 'nyquist' or 'cycles'.")
     if not len(pairs): raise ValueError("There are no pairs: give at least one.")
-    p = _Patcher(segmentor, pairs, edges, unit, complete, batch)
+    p = Patcher(segmentor, pairs, edges, unit, complete, batch)
     blocks = p.taps[::-1] if blocks is None else p.backbone.check_layers(blocks)
     if max(blocks) > max(p.taps): raise ValueError(f"The head reads blocks {p.taps}; block {max(blocks)} comes after them and cannot matter.")
     what = dict(pairs=[pairs[i]["name"] for i in range(len(pairs))], edges=list(edges), unit=unit, complete=complete, taps=p.taps)
     cells = _Cells(folder, what)
-    plain = p.look()
-    names = band_names(edges)
-    there = {block: [b for b, mask in enumerate(p.masks(block)) if b < len(names) and mask.any()] for block in blocks}
-    jobs = []
-    for block in blocks:
-        has_prefix = getattr(p.backbone.model, "num_prefix_tokens", 0) and not p.backbone.staged
-        for b in there[block]:
-            jobs.append((block, names[b], partial(p.measure, p.band_change([b]), block)))
-            jobs += [(block, f"{names[b]} control {i}", partial(p.measure, change, block)) for i in range(controls) if (change := p.random_change(b, i))]
-            if scene: jobs.append((block, f"{names[b]} scene", partial(p.measure, p.scene_change(b), block)))
-        if has_prefix: jobs.append((block, "prefix", partial(p.measure, lambda start: lambda x, layer: x, block, True)))
-        jobs.append((block, "all", partial(p.measure, lambda start: lambda x, layer: exchange(x), block, bool(has_prefix))))
-        if shapley: # every pass with the first band exchanges the prefix tokens too: they belong to it
-            first, *rest = there[block]
-            sets = [(first, *some) for size in range(max(1, len(rest) - 1)) for some in combinations(rest, size)]
-            jobs += [(block, f"set {some}", partial(p.measure, p.band_change(some), block, bool(has_prefix))) for some in sets]
+    plain = run_through(p.look())
+    jobs = p.jobs(blocks, controls, scene, shapley)
     found = {(block, name): cells.get(block, name, run) for block, name, run in tqdm(jobs, "cells")}
-    return _summary(p, plain, found, there, names, frames, draws, shapley)
+    return summarize(p, plain, found, frames, draws, shapley)
+
 
 # %% ../../nbs/06_research/10_patching.ipynb #dda95a2d
+def run_through(steps): # a generator -> what it returns
+    while True:
+        try: next(steps)
+        except StopIteration as end: return end.value
+
 class _Cells: # finished cells, in memory or in a folder
     def __init__(self, folder, what):
         self.folder = folder and Path(folder)
@@ -253,15 +273,16 @@ class _Cells: # finished cells, in memory or in a folder
         with atomic_write(path) as unfinished: unfinished.write_text(json.dumps(what))
 
     def get(self, block, name, run):
-        if not self.folder: return run()
+        if not self.folder: return run_through(run())
         path = self.folder / f"{block} {name}.npz"
         cell = load_cached(path, _Cell.read)
         if cell is None:
-            cell = run()
+            cell = run_through(run())
             cell.write(path)
         return cell
 
-def _summary(p, plain, found, there, names, frames, draws, shapley):
+def summarize(p, plain, found, frames=1, draws=1000, shapley=False): # of a `Patcher`: its unpatched cell, and (block, name) -> cell -> `Patching`
+    names = band_names(p.edges)
     n = plain.cm.shape[1]
     groups = -(-n // frames)
     weights = np.concatenate([np.ones((1, groups)), bootstrap_weights(groups, draws)]).repeat(frames, 1)[:, :n] # first the sample itself
@@ -282,7 +303,7 @@ def _summary(p, plain, found, there, names, frames, draws, shapley):
             twins = {key: found[key] for key in found if key[0] == block and key[1].startswith(f"{name} control ")}
             if twins: estimates["excess"] = recover - np.median([value(c, 0) - empty for c in twins.values()], 0)
             if (block, f"{name} scene") in found: estimates["scene"] = recover - (value(found[block, f"{name} scene"], 0) - empty)
-            if shapley and name in names: estimates["shapley"] = _shapley(value, found, plain, block, names.index(name), there[block], names)
+            if shapley and name in names: estimates["shapley"] = _shapley(value, found, plain, block, names.index(name), p.present(block), names)
             row = dict(block=block, band=name, score=score)
             for key, x in estimates.items():
                 row[key] = x[0]

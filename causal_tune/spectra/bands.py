@@ -8,8 +8,7 @@ import math
 from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
-from ..core.checks import check_range, check_value
-from ..core.registry import Registry, parse_spec
+from ..core.registry import check_range, check_value, parse_spec, Registry
 from .dct import cached_unless_exporting, dct2, idct2, is_exporting
 
 # %% auto #0

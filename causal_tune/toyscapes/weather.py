@@ -10,7 +10,7 @@ import functools, random
 from itertools import product
 import cv2, numpy as np
 from numpy import clip, float32, maximum, minimum
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from .world import CLASSES
 from .render import FINE_NOISE, SMOOTH_NOISE, NOISE_TILE, Scene, blend
 

@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 import causal_tune
-from ..core.checks import check_value
-from ..core.files import atomic_write, quarantine
-from ..core.tensors import check_finite, read_tensors
-from ..data.labels import own_space
-from ..data.labels import space_from_dict, space_to_dict
+from ..core.registry import check_value
+from ..core.files import atomic_write, check_finite, quarantine, read_tensors
+from ..data.labels import own_space, space_from_dict, space_to_dict
 from ..models.segmentor import Segmentor
 from .build import build_segmentor
 from .distributed import rank_and_world_size

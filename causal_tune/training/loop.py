@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from ..core.files import folder_lock, remove_partial_files
-from ..core.tensors import usual_torch_settings
+from ..core.files import folder_lock, remove_partial_files, usual_torch_settings
 from ..data.datasets import load_dataset
 from ..data.frames import SegmentationDataset
 from ..models.acceleration import compile_blocks
@@ -21,8 +20,7 @@ from ..models.mask2former import mean_over_processes
 from ..models.segmentor import Segmentor
 from .build import ResolvedRecipe, open_targets, recipe_with_data, resolve
 from .checkpoint import load_finished, load_resume, read_or_quarantine, save_checkpoint, save_resume
-from .distributed import (LossModule, RemoteRankError, all_reduce_async, check_ranks_agree, gather_from_all, make_accelerator,
-                                              rank_and_world_size, sync_batch_norms)
+from .distributed import LossModule, RemoteRankError, all_reduce_async, check_ranks_agree, gather_from_all, make_accelerator, rank_and_world_size, sync_batch_norms
 from .evaluation import check_classes, evaluate, miou, result_row
 from .log import Log, cutoff_columns
 from .optim import EMA, loss_check_interval, lr_factor, make_optimizer, parameter_groups, weight_decay_at

@@ -34,7 +34,7 @@ PROTOCOLS: dict[str, Protocol] = {}
 
 def get_protocol(name: str) -> Protocol:
     "A protocol by name. Raises ValueError that lists the known ones."
-    from causal_tune.core.checks import unknown_name
+    from causal_tune.core.registry import unknown_name
     if name not in PROTOCOLS: raise unknown_name("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
 

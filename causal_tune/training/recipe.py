@@ -8,8 +8,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from ..core.checks import check_range, check_value, short_repr, unknown_name
-from ..core.registry import Registry, format_spec
+from ..core.registry import check_range, check_value, format_spec, Registry, short_repr, unknown_name
 from ..data.corruptions import CORRUPTIONS
 from .protocols import get_protocol
 
