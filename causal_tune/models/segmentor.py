@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from ..core.environment import derive_seed
-from ..core.checks import check_range
-from ..core.tensors import check_finite
+from ..core.registry import check_range
+from ..core.files import check_finite
 from ..data.images import display_path, to_hw, read_image, resize, sliding_windows
 from .backbones import Backbone, create_backbone
 from .pretrained import in_plain_context

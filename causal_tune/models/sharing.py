@@ -12,10 +12,8 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import save_file
 import causal_tune
-from ..core.checks import short_repr
-from ..core.files import atomic_write
-from ..core.registry import parse_spec
-from ..core.tensors import check_finite, file_sha256, read_tensors
+from ..core.registry import parse_spec, short_repr
+from ..core.files import atomic_write, check_finite, file_sha256, read_tensors
 from ..data.images import display_path
 from ..data.labels import space_from_dict, space_to_dict
 from .pretrained import PRESETS

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from ..adapters.base import Adapter
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from .backbones import Backbone, StageAdapters, create_backbone, uint8_batches
 from .segmentor import Segmentor
 from .sharing import architecture_of_recipe, recipe_values

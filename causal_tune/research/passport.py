@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 import causal_tune
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from ..core.files import atomic_write
 from ..data.datasets import load_dataset
 from ..models.backbones import Backbone, StageAdapters, create_backbone
