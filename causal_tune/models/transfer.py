@@ -19,8 +19,8 @@ from ..spectra.bands import radial_frequency
 from ..spectra.dct import dct2, tokens_to_grid
 
 # %% auto #0
-__all__ = ['TRANSFER_EDGES', 'BandTransfer', 'band_transfer', 'block_stream', 'hooked_stream', 'changes_weights', 'frozen_stream',
-           'tokens_zeroed']
+__all__ = ['TRANSFER_EDGES', 'BandTransfer', 'band_transfer', 'note_blocks', 'block_stream', 'hooked_stream', 'changes_weights',
+           'frozen_stream', 'tokens_zeroed']
 
 # %% ../../nbs/04_models/09_transfer.ipynb #efc1b94e
 TRANSFER_EDGES = (0., .1, .2, .4, .7, 2 ** .5) # radii of the bands, as fractions of the Nyquist frequency; DC is a band of its own
@@ -74,12 +74,11 @@ def band_transfer(model: Callable, # uint8 images (b, 3, H, W) -> features, one 
     return BandTransfer(*np.stack(sums).transpose(2, 0, 1, 3), norms)
 
 # %% ../../nbs/04_models/09_transfer.ipynb #c025121e
-@torch.no_grad()
-def block_stream(backbone: Backbone,
-                 images: Tensor, # (b, 3, H, W) uint8
-                 adapted: bool = True, # False: as if there were no adapter; only for adapters that change features, not weights
-) -> list[Tensor]: # one (b, c, h, w) per block
-    "What each block hands on to the next."
+@contextmanager
+def note_blocks(backbone: Backbone,
+                adapted: bool = True, # False: as if there were no adapter; only for adapters that change features, not weights
+): # yields block -> features (b, c, h, w), filled by a forward pass
+    "Context that notes what each block hands on to the next."
     kept = {}
     def note(x, layer):
         kept[layer] = x
@@ -87,7 +86,15 @@ def block_stream(backbone: Backbone,
     with ExitStack() as stack:
         stack.enter_context(backbone.intervene(note, "adapter" if adapted else "block"))
         if not adapted: stack.enter_context(backbone.intervene(lambda x, layer: kept[layer], "adapter"))
-        backbone(backbone.normalise(images.to(next(backbone.parameters()).device)))
+        yield kept
+
+@torch.no_grad()
+def block_stream(backbone: Backbone,
+                 images: Tensor, # (b, 3, H, W) uint8
+                 adapted: bool = True, # see `note_blocks`
+) -> list[Tensor]: # one (b, c, h, w) per block
+    "What each block hands on to the next."
+    with note_blocks(backbone, adapted) as kept: backbone(backbone.normalise(images.to(next(backbone.parameters()).device)))
     return [kept[layer] for layer in sorted(kept)]
 
 def hooked_stream(model: torch.nn.Module, # of any library, in evaluation mode
