@@ -22,11 +22,10 @@ from ..models.backbones import uint8_batches
 from ..models.transfer import tokens_zeroed
 from ..spectra.bands import create_band, gain_like
 from ..spectra.dct import dct2
-from ..training.build import build_segmentor
+from ..training.build import build_segmentor, parameter_groups
 from ..training.checkpoint import load_checkpoint
 from ..training.evaluation import miou
 from ..training.loop import evaluate_on
-from ..training.optim import parameter_groups
 from ..training.recipe import Recipe
 
 # %% auto #0

@@ -5,8 +5,8 @@
 # %% ../../nbs/12_core/01_registry.ipynb #7643b05c
 from __future__ import annotations
 import difflib, importlib, os, re, reprlib, sys
-from numbers import Integral, Real
 from importlib.metadata import entry_points
+from numbers import Integral, Real
 
 # %% auto #0
 __all__ = ['IMPORT_VARIABLE', 'short_repr', 'unknown_name', 'is_single_line', 'check_value', 'check_range', 'import_user_modules',

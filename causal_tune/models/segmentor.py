@@ -16,8 +16,7 @@ from ..core.registry import check_range
 from ..core.files import check_finite
 from ..data.images import display_path, to_hw, read_image, resize, sliding_windows
 from .backbones import Backbone, create_backbone
-from .pretrained import in_plain_context
-from .weights import check_fit
+from .pretrained import check_fit, in_plain_context
 from .heads import head_factory, resize_bilinear
 from .mask2former import mean_over_processes  # and its head is registered
 from fastcore.basics import patch
@@ -72,15 +71,24 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
     def adapter(self): return self.backbone.adapter
 
     def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
+        return self._for_head(self.backbone(images))
+
+    def _for_head(self, levels):
         queries = self.adapter.queries() if self.head.uses_queries else None
         band_filter = getattr(self.head, "filters", None) or list # unfiltered
-        return band_filter(self.backbone(images)), queries
+        return band_filter(levels), queries
+
+    def decode(self, levels: list[Tensor], # what the backbone returns, one (b, c, h, w) per out layer
+               size: tuple, # (H, W) of the images
+    ) -> Tensor: # (b, k, H, W) logits
+        "Run the head alone, on features that are known already."
+        (H, W), (p, q) = size, self.backbone.patch_size
+        padded = [H + -H % p, W + -W % q]
+        return self.head(*self._for_head(levels), padded)[..., :H, :W].float()
 
     def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
     ) -> Tensor: # (b, k, H, W) logits, or scores of semantic inference
-        (H, W), (p, q) = images.shape[-2:], self.backbone.patch_size
-        padded = [H + -H % p, W + -W % q]
-        return self.head(*self.features(images), padded)[..., :H, :W].float()
+        return self.decode(self.backbone(images), images.shape[-2:])
 
     def loss(self, images: Tensor, # (b, 3, H, W) normalised
              labels: Tensor, # (b, h, w) int64 of any size, 255 ignored

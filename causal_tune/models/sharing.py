@@ -16,8 +16,7 @@ from ..core.registry import parse_spec, short_repr
 from ..core.files import atomic_write, check_finite, file_sha256, read_tensors
 from ..data.images import display_path
 from ..data.labels import space_from_dict, space_to_dict
-from .pretrained import PRESETS
-from .weights import check_fit
+from .pretrained import check_fit, PRESETS
 
 # %% auto #0
 __all__ = []

@@ -21,7 +21,7 @@ from ..models.acceleration import use_attention
 from ..models.backbones import create_backbone
 from ..models.mask2former import Mask2Former
 from ..models.segmentor import Segmentor
-from ..models.weights import POSITION_GRID, check_position_grid, from_transformers, stack_qkv
+from ..models.pretrained import POSITION_GRID, check_position_grid, from_transformers, stack_qkv
 from ..training.recipe import Recipe
 from timm.layers import LayerNorm, SwiGLUPacked, resample_patch_embed
 from timm.layers.activations import QuickGELU

@@ -11,7 +11,7 @@ import numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core.files import atomic_write, check_finite, file_sha256
 from ..models.backbones import create_model
-from ..models.weights import from_transformers, read_backbone
+from ..models.pretrained import from_transformers, read_backbone
 
 # %% auto #0
 __all__ = ['convert_focus', 'compare_weights']
