@@ -19,9 +19,8 @@ from ..data.images import resize
 from ..models.segmentor import Segmentor, eval_view
 from ..models.transfer import BandTransfer, band_transfer, block_stream, changes_weights, note_blocks, tokens_zeroed
 from ..models.pretrained import check_fit
-from .build import ResolvedRecipe, build_segmentor
+from .build import ResolvedRecipe, build_segmentor, parameter_groups
 from .checkpoint import learned_cutoffs, read_log
-from .build import parameter_groups
 from .recipe import Recipe, recipe_from_dict, recipe_to_dict
 
 # %% auto #0
