@@ -19,11 +19,15 @@ from ..spectra.bands import radial_frequency
 from ..spectra.dct import dct2, tokens_to_grid
 
 # %% auto #0
-__all__ = ['TRANSFER_EDGES', 'BandTransfer', 'band_transfer', 'note_blocks', 'block_stream', 'hooked_stream', 'changes_weights',
-           'frozen_stream', 'tokens_zeroed']
+__all__ = ['TRANSFER_EDGES', 'band_names', 'BandTransfer', 'band_transfer', 'note_blocks', 'block_stream', 'hooked_stream',
+           'changes_weights', 'frozen_stream', 'tokens_zeroed']
 
 # %% ../../nbs/04_models/08_transfer.ipynb #efc1b94e
 TRANSFER_EDGES = (0., .1, .2, .4, .7, 2 ** .5) # radii of the bands, as fractions of the Nyquist frequency; DC is a band of its own
+
+def band_names(edges: Sequence[float] = TRANSFER_EDGES) -> list[str]: # "DC", then one per ring
+    "Names of the bands between edges."
+    return ["DC", *(f"{a:.3g}–{b:.3g}" for a, b in zip(edges, edges[1:]))]
 
 class BandTransfer(NamedTuple):
     "Sums over images, channels and the coefficients of a band: F of a reference, F' of a model. NaN for a band without coefficients."

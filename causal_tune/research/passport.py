@@ -20,7 +20,7 @@ from ..data.datasets import load_dataset
 from ..models.backbones import Backbone, StageAdapters, create_backbone
 from ..models.segmentor import Segmentor
 from ..models.sharing import architecture_of_recipe, markdown_table, recipe_values
-from ..models.transfer import TRANSFER_EDGES, band_transfer, block_stream, frozen_stream
+from ..models.transfer import TRANSFER_EDGES, band_names, band_transfer, block_stream, frozen_stream
 from .observation import gather_images, outlier_tokens
 from .result_figures import Html, html_table
 
@@ -169,7 +169,7 @@ def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`
     return Passport(dict(
         format=PASSPORT_FORMAT, version=PASSPORT_VERSION, made_by=causal_tune.__version__, model=model_names(model, name),
         images=dict(set=f"toyscapes, first {n} of split=test", size=list(size), counts={d: len(x) for d, x in shown.items()}, sha256=pixels),
-        edges=[round(e, 6) for e in TRANSFER_EDGES], bands=["DC", *(f"{a:.3g}–{b:.3g}" for a, b in zip(TRANSFER_EDGES, TRANSFER_EDGES[1:]))],
+        edges=[round(e, 6) for e in TRANSFER_EDGES], bands=band_names(),
         domains=list(shown), fixed=len(fixed), blocks=list(blocks or range(energy.shape[1])), energy=plain_numbers(energy),
         **{field: plain_numbers(compared[field]) if field in compared else None for field in ("kept", "removed", "added", "shift")},
         outliers=[[plain_numbers(outlier_tokens(x).mean()) for x in found.norms[d]] for d in shown],

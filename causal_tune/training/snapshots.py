@@ -24,7 +24,7 @@ from .checkpoint import learned_cutoffs, read_log
 from .recipe import Recipe, recipe_from_dict, recipe_to_dict
 
 # %% auto #0
-__all__ = ['PROBE_FRAMES', 'MAX_STATE_BYTES', 'BRANCH_FIELDS', 'Snapshot', 'Probe', 'read_snapshots', 'branch']
+__all__ = ['PROBE_FRAMES', 'MAX_STATE_BYTES', 'BRANCH_FIELDS', 'Snapshot', 'Probe', 'read_probe', 'read_snapshots', 'branch']
 
 # %% ../../nbs/05_training/08_snapshots.ipynb #fad200ef
 PROBE_FRAMES = 4 # predicted at each snapshot
@@ -52,7 +52,7 @@ class Probe:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob("[0-9]*"):
             if int(path.stem) > first or first == 0: path.unlink()
-        _write(self.folder / "probe.npz", domains=np.repeat(names, list(map(len, self.images.values()))), images=torch.cat(list(self.images.values())).numpy())
+        _write(self.folder / "probe.npz", iterations=self.recipe.iterations, palette=resolved.data.space.palette, domains=np.repeat(names, list(map(len, self.images.values()))), images=torch.cat(list(self.images.values())).numpy())
 
     @torch.no_grad()
     def take(self, segmentor: Segmentor, # in any mode
@@ -89,6 +89,11 @@ def _link(path, target): # a second name for a file that is never changed, only 
         with atomic_write(target) as unfinished: shutil.copyfile(path, unfinished)
 
 def _read(content): return dict(np.load(BytesIO(content), allow_pickle=False))
+
+def read_probe(run # folder of a run
+) -> dict | None: # domains (f,), images (f, 3, H, W) uint8, palette (k, 3), iterations; None without snapshots
+    "The frames that a run is watched on."
+    return load_cached(Path(run) / "snapshots" / "probe.npz", _read)
 
 def read_snapshots(run, # folder of a run, which may be going on
                    after: int = -1, # iteration; only later ones
