@@ -186,7 +186,7 @@ def prepare(name: str, # gta, cityscapes, mapillary or mapillary-half
             published: bool = False, # mapillary-half: JPEG of quality 75, as in the original
 ) -> tuple[int, int]: # files written now, files there before
     "Convert a data set; stop it when you like and run it again. Raises FileNotFoundError, ValueError or OSError."
-    CONVERTERS[name]  # an unknown name is said before a folder is looked for
+    CONVERTERS[name]  # an unknown name is found before a folder is searched for
     base = find_root(name.removesuffix("-half"), root)
     options = dict(published=True) if published else {}
     jobs = CONVERTERS.create(name, base, **options)
@@ -322,7 +322,7 @@ def check_data(name: str | None = None, # a row of `LAYOUTS`, two folders of you
                root: str | Path | None = None, # as in `load_dataset`
                sample: int = 20, # how many pairs of each part to read
 ) -> DatasetReports: # one `DatasetReport` per data set; `print` it
-    "Look at data sets on disk. Says what is missing or wrong, and raises only for a name that nobody knows."
+    "Check data sets on disk. Problems are part of the report; only an unknown name raises ValueError."
     if name and len(sources := split_sources(name)) > 1: return DatasetReports(report for _, part in sources for report in check_data(part, root, sample))
     if str(name).startswith("folder:"): return DatasetReports([check_folder(name)])
     if name not in (None, *LAYOUTS): raise unknown_name("data set", name, [*LAYOUTS, FOLDER_SPEC])

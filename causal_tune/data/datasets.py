@@ -239,7 +239,7 @@ def in_joint_space(load: Callable, # () -> image, label
     return image, rows[label]
 
 def _mixed(sources, spec, root, size, label_size, transform, cache):
-    for _, part in sources: parse_dataset_spec(part)  # what is written wrong is said before anything is read
+    for _, part in sources: parse_dataset_spec(part)  # mistakes in a descriptor are found before anything is read
     parts = [load_dataset(part, root, size, label_size, cache=cache) for _, part in sources]
     spaces = [part.space for part in parts]
     palette = {}  # of all classes, in the order in which they come up

@@ -148,7 +148,7 @@ POSITION_GRID = "pos_embed_grid" # tensor (2,) beside `pos_embed` in converted f
 def check_position_grid(state: dict[str, Tensor], # of a backbone, perhaps with `POSITION_GRID`
                         grid: tuple[int, int], # (h, w) in patches, of the model
                         whose) -> None: # the file, for errors
-    "Raise ValueError where the positions are of another grid than the model's, or where that cannot be told."
+    "Raise ValueError where the positions are of another grid than the model's, or where the grid is ambiguous."
     if "pos_embed" not in state: return
     if POSITION_GRID in state:
         given = tuple(state[POSITION_GRID].tolist())
@@ -266,7 +266,7 @@ def missing_weights_error(name, # timm's
 # %% ../../nbs/04_models/05_pretrained.ipynb #88578457
 _NOT_OURS = ("head", "fc_norm", "fc.", "classifier", "attn_pool")  # classifiers and pooling, in a file or in a model
 
-def load_weights(model: nn.Module, # timm model, built at the size asked for
+def load_weights(model: nn.Module, # timm model, built at the requested size
                  path, # .safetensors, .pth or .bin, of timm, Meta or transformers; or a folder that transformers wrote
 ) -> None:
     "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is damaged or another model's."
@@ -356,7 +356,7 @@ def create_model(name: str, # a preset, or timm's name
 # %% ../../nbs/04_models/05_pretrained.ipynb #9a5be2cd
 @contextmanager
 def offline_unless_reachable():
-    "Inside, Hugging Face's library does not ask a hub that does not answer, but only what it fetched before."
+    "Context manager: Hugging Face's library uses its local cache only, unless the hub can be reached."
     from huggingface_hub import constants
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or not is_reachable(constants.ENDPOINT)
@@ -364,8 +364,8 @@ def offline_unless_reachable():
     finally: constants.HF_HUB_OFFLINE = before
 
 def is_reachable(address: str # such as "https://huggingface.co"
-) -> bool: # True behind a proxy, where it cannot be told
-    "Whether somebody can be reached at an address."
+) -> bool: # always True behind a proxy
+    "Whether a server answers at an address."
     url = urllib.parse.urlsplit(address)
     if urllib.request.getproxies().get(url.scheme): return True
     port = url.port or dict(http=80).get(url.scheme, 443)
@@ -375,7 +375,7 @@ def is_reachable(address: str # such as "https://huggingface.co"
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #761d880d
 def _toy_vit(img_size, patch_size, weights, **no_options):
-    "Its positions lie on a rectangle, which timm takes for a square when it loads; so they are resampled after loading."
+    "`toy_vit`. timm assumes square position grids when it loads weights, and this one is rectangular, so positions are resampled after loading."
     if patch_size not in (None, 8): raise ValueError(f"toy_vit has patches of 8 pixels, not {patch_size}.")
     if no_options: raise ValueError(f"toy_vit is one fixed model; it takes no {', '.join(no_options)}.")
     model = timm.create_model("toy_vit")

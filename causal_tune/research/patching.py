@@ -213,7 +213,7 @@ class Patcher:
     def jobs(self, block, chosen=None, controls=0, scene=False, shapley=False): # all passes of a block
         names = band_names(self.edges)
         chosen = chosen or [*names, "prefix", "all"]
-        there = [b for b, mask in enumerate(self.masks(block)) if b < len(names) and mask.any()]
+        there = [b for b in range(len(names)) if any(self.masks(layer)[b].any() for layer in self.places(block))] # coarse grids lack some rings
         has_prefix = bool(getattr(self.backbone.model, "num_prefix_tokens", 0)) and not self.backbone.staged
         for b in there:
             if names[b] not in chosen: continue
@@ -340,8 +340,9 @@ def summarize(p, plain, found, frames=1, draws=1000, shapley=False): # of a `Pat
             differ, restored, agree, broken = cell.pixels.sum(0)
             row |= dict(restored=restored / differ if differ else np.nan, broken=broken / agree if agree else np.nan)
             if name in names:
-                energy, mask = p.energy[block], p.masks(block)[names.index(name)]
-                row |= dict(coefficients=int(mask.sum()), energy_share=(energy[mask].sum() / energy.sum()).item())
+                own = {layer: p.masks(layer)[names.index(name)] for layer in p.places(block)}
+                shares = [(p.energy[layer][mask].sum() / p.energy[layer].sum()).item() for layer, mask in own.items()]
+                row |= dict(coefficients=int(own[block].sum()), energy_share=np.nanmean(shares))
             rows.append(row)
     for (block, name), cell in found.items():
         if name not in (*names, "prefix", "all"): continue

@@ -32,14 +32,14 @@ def save_checkpoint(path, # file to write
                     classes, # a label space, or what `own_space` makes one of
                     iteration: int, # number of iterations completed
 ) -> None:
-    "Write adapter, head, recipe and label space. The file is there whole or not at all."
+    "Write adapter, head, recipe and label space. The file is written atomically."
     space = own_space(classes)
     facts = dict(recipe=recipe_to_dict(recipe), classes=list(space.classes), space=space_to_dict(space), iteration=iteration,
                  processes=rank_and_world_size()[1], version=causal_tune.__version__)
     with atomic_write(path) as temporary: torch.save(facts | segmentor.trained_state(), temporary)
 
 class DamagedFileError(ValueError):
-    "A file does not hold what a run writes into it."
+    "A file does not contain what a run writes into it."
 
 def _read_run_file(path, # file of a run
                   what: str, # what it should be
@@ -104,7 +104,7 @@ Segmentor.read_recipe = staticmethod(recipe_from_dict) # `from_pretrained` reads
 # %% ../../nbs/05_training/06_checkpoint.ipynb #f28269ed
 def check_same_run(path: Path, # of the file
                    old: dict, # the recipe in it
-                   recipe: Recipe, # the one that is asked for
+                   recipe: Recipe, # the requested one
                    processes: int = 1, # of the run that wrote it
 ) -> None:
     "Raise ValueError if a file belongs to a run with other weights."
@@ -117,7 +117,7 @@ def check_same_run(path: Path, # of the file
 
 # %% ../../nbs/05_training/06_checkpoint.ipynb #2bdab124
 def load_finished(path: Path, # of a checkpoint
-                  recipe: Recipe, # the one that is asked for
+                  recipe: Recipe, # the requested one
                   **options) -> Segmentor:
     "The segmentor of a finished run. Raises ValueError if it was another run, DamagedFileError if the file is damaged."
     saved = read_checkpoint(path)
@@ -133,7 +133,7 @@ def save_resume(path: Path, # resume.pt
                 recipe: Recipe, iteration: int, # number of iterations completed
                 ema: EMA, scaler=None, # of fp16
 ) -> None:
-    "Write the state from which a run resumes. The file is there whole or not at all."
+    "Write the state from which a run resumes. The file is written atomically."
     state = dict(recipe=recipe_to_dict(recipe), iteration=iteration, processes=rank_and_world_size()[1], optimizer=optimizer.state_dict(),
                  scaler=scaler.state_dict() if scaler else {}, average={k: v.cpu() for k, v in ema.values.items()})
     with atomic_write(path) as temporary: torch.save(state | segmentor.trained_state(), temporary)
@@ -153,7 +153,7 @@ def check_state(state: dict, # of resume.pt
 def load_resume(path: Path, # resume.pt
                 segmentor: Segmentor, # gets its weights
                 optimizer, # gets its state
-                recipe: Recipe, # the one that is asked for
+                recipe: Recipe, # the requested one
                 ema: EMA | None = None, # gets its values; one that never begins by default
                 scaler=None, # of fp16, gets its scale
 ) -> int: # iteration to continue with
@@ -176,7 +176,7 @@ def read_or_quarantine(accelerator, # from `make_accelerator`
                        path: Path, # file of a run
                        read, # (path) -> its content; raises DamagedFileError
 ): # None if there is no such file, or a damaged one
-    "The content of a file of a run. A damaged file is set aside, and what it held is computed again."
+    "The content of a file of a run. A damaged file is renamed, and its content is computed again."
     if not path.exists(): return None
     try: return read(path)
     except DamagedFileError as why:

@@ -67,7 +67,7 @@ class Positions:
             yield range(start, start + size)
 
 # %% ../../nbs/05_training/04_stream.ipynb #da375268
-def init_worker(parent: int, # process that asks for images
+def init_worker(parent: int, # id of the process that started the worker
                 number: int, # of this worker, from 0
 ) -> None:
     "What a worker process does before it loads its first image."
@@ -77,13 +77,13 @@ def init_worker(parent: int, # process that asks for images
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20)) # long enough for the current step
 
 def shutdown_workers(loader) -> None: # iterator over batches
-    "Let the worker processes exit now, and not when the last error that refers to them is forgotten."
+    "Shut the worker processes down now, rather than when the last reference to the iterator is released."
     if hasattr(loader, "_shutdown_workers"): loader._shutdown_workers()
 
 def next_batches(loader, # iterator over batches
                  n: int, # how many
 ) -> list:
-    "The next batches. Errors of workers are raised in one line; OSError if a worker was killed."
+    "The next batches. Errors of workers are raised as one line. Raises OSError if a worker was killed."
     try: return [next(loader) for _ in range(n)]
     except (OSError, ValueError, RuntimeError) as error:
         said = str(error).strip()
