@@ -64,7 +64,7 @@ def run_effects(folder: Path, # of a finished run
                 frozen, data, # see `frozen_backbone_and_data`
                 root=None, # of the data sets
 ) -> dict | None: # moved; without: domain -> mIoU without tokens, empty for an adapter that has none. None: no checkpoint
-    "What a run's adapter does, cached in worth.json."
+    "The effects of a run's adapter, cached in worth.json."
     kept = load_cached(folder / "worth.json", lambda content: {k: json.loads(content)[k] for k in ("moved", "without")})
     if kept and set(kept["without"]) in (set(), set(specs)): return kept
     if not (folder / "checkpoint.pt").exists(): return None
@@ -84,7 +84,7 @@ def token_ablation(recipe: Recipe, # what all runs share
                    rows: list[dict], # of the runs
                    folder: Path, root=None, # of the runs, of the data sets
 ) -> pd.DataFrame: # adapter, moved (share of the features' norm), and by domain the points that the tokens are worth
-    "Means over seeds of what adapters do; NaN where there are no tokens. Runs whose checkpoint is missing are left out, with a note."
+    "Effects of adapters, averaged over seeds; NaN where there are no tokens. Runs whose checkpoint is missing are left out, with a note."
     scores = {(r["adapter"], r["seed"], r["domain"]): r["miou"] for r in rows}
     seeds = sorted({r["seed"] for r in rows})
     frozen, data = frozen_backbone_and_data(recipe, root, 16)
