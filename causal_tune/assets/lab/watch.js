@@ -96,7 +96,7 @@ export function openWatch(root, first, link) { // link: live(), ask(content)
     one.note.textContent = `${run.name} after ${taken.at} iterations, in shares of the frozen model's energy, on one or more frames of each domain.`;
   }
   function drawFrames(one) {
-    const rows = [["frames", data.frames], ...shown().map(run => [`${run.name}, ${nearest(run)?.at ?? "no snapshot"}`, nearest(run)?.frames ?? []])];
+    const rows = [["frames", data.frames], ...shown().map(run => [nearest(run) ? `${run.name} after ${nearest(run).at} iterations` : `${run.name}: no snapshot yet`, nearest(run)?.frames ?? []])];
     one.body.replaceChildren(...rows.map(([name, pictures]) => html("div", {}, html("p", { class: "ct-sub" }, name), html("div", { class: "ct-row ct-four" },
       pictures.map((src, i) => html("figure", { class: "ct-picture" }, html("img", { src, alt: `${name}: ${data.probe[i]}` }), html("figcaption", {}, data.probe[i])))))));
     one.note.textContent = "Four fixed frames and what each run predicts for them at the iteration of the slider.";
@@ -124,7 +124,7 @@ export function openWatch(root, first, link) { // link: live(), ask(content)
       snapshots && card("map", "What the adapter does", select("run", runs(), chosen()?.name, v => { state.run = v; }), select("quantity", Object.keys(QUANTITIES), state.quantity, v => { state.quantity = v; }),
         select("band", ["all bands", ...data.bands], state.band, v => { state.band = v; })),
       snapshots && card("frames", "Predictions"), snapshots && card("branch", "Branch")].filter(Boolean));
-    cards.branch?.body.replaceChildren(html("div", { class: "ct-line" }, Object.values(fields), go));
+    if (link.live()) cards.branch?.body.replaceChildren(html("div", { class: "ct-line" }, Object.values(fields), go));
     for (const node of root.querySelectorAll("button, input, select")) node.dataset.lmSuppressShortcuts = "true";
     chips.replaceChildren(html("span", {}, "runs"), html("span", { class: "ct-line" }, data.runs.map(run => {
       const on = !state.off.has(run.name), { color } = look(run.name);
