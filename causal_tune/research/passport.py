@@ -80,14 +80,13 @@ class Passport:
         for field, caption in captions.items():
             values = self.array(field)
             if not np.isfinite(values).any(): continue
-            each = [f"<details><summary>{escape(domain)}</summary><div class='scroll'>{self._heat(of_domain, '')}</div></details>"
-                    for domain, of_domain in zip(self["domains"], values)]
+            each = [f"<div class='scroll'>{self._heat(of_domain, domain)}</div>" for domain, of_domain in zip(self["domains"], values)]
             with np.errstate(all="ignore"): mean = np.nanmean(values, 0)
-            tables.append(f"<h2>{field.capitalize()}</h2><div class='scroll'>{self._heat(mean, caption + ' Mean over domains.')}</div>{''.join(each)}")
+            tables.append(f"<h2>{field.capitalize()}</h2><div class='scroll'>{self._heat(mean, caption + ' Mean over domains.')}</div><details><summary>by domain</summary>{''.join(each)}</details>")
         facts = "".join(f"<li>{escape(fact)}</li>" for fact in self.facts())
         style = (files("causal_tune") / "assets" / "report.css").read_text(encoding="utf-8")
         return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-                f"<title>Passport: {escape(model['name'])}</title><style>{style}</style></head><body><main><h1>{escape(model['name'])}</h1>"
+                f"<title>Passport: {escape(model['name'])}</title><style>{style}</style></head><body><main><h1 style='overflow-wrap:anywhere'>{escape(model['name'])}</h1>"
                 f"<p>What this model does to the spectrum of its features. {'; '.join(parts)}</p><ul>{facts}</ul>{''.join(tables)}"
                 f"<footer>{PASSPORT_FORMAT}, version {self['version']}; causal_tune {escape(self['made_by'])}</footer></main></body></html>\n")
 
