@@ -26,7 +26,7 @@ from .recipe import Recipe
 from .snapshots import Probe
 
 # %% auto #0
-__all__ = ['Terminated', 'evaluate_on', 'train', 'report_on']
+__all__ = ['evaluate_on', 'train', 'report_on']
 
 # %% ../../nbs/05_training/07_loop.ipynb #262f505b
 LOWER_LR_ADVICE = "Take a lower lr, or a longer warmup."

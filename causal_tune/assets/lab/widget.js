@@ -35,6 +35,7 @@ export default {
       plotly: (_, [packed]) => link.plotly(unpackPlotly(packed)),
       segmentation: ({ key, kind, ...part }) => lab.answer(key, part),
       passport: part => lab.passport?.(part),
+      cause: message => lab.patched(message),
     };
     const hear = (content, buffers) => heard[content.kind]?.(content, buffers);
     const moves = model.get("_data").names.map(name => [`change:${name}`, () => lab.set({ [name]: model.get(name) }, true)]);
