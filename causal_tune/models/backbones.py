@@ -13,6 +13,7 @@ from typing import Callable, NamedTuple
 import numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import register_pytree_node
 from tqdm.auto import tqdm
 from ..core.registry import check_range, check_value, unknown_name
 from ..spectra.dct import grid_to_tokens, tokens_to_grid
@@ -108,6 +109,9 @@ class Levels(list):
     def __init__(self, maps, prefix):
         super().__init__(maps)
         self.prefix = prefix
+
+# torch.export and torch.compile take outputs apart, and ask how
+register_pytree_node(Levels, lambda levels: ([list(levels), levels.prefix], None), lambda parts, _: Levels(*parts))
 
 # %% ../../nbs/04_models/01_backbones.ipynb #228710h1
 class Backbone(nn.Module):
