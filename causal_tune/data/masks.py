@@ -80,8 +80,8 @@ def is_index_palette(table: np.ndarray, # (n, 3) colours of a palette
                      largest: int, # number that is used
 ) -> bool:
     "Whether a palette says no more than which number stands in a pixel."
-    table = table[:max(largest + 1, 3)]  # two colours alone might be anything
-    return len(table) > 2 and any((table == other).all() for other in index_palettes(len(table)))
+    rows = table[:max(largest + 1, 3)]
+    return largest < len(table) and any((rows == other).all() for other in index_palettes(len(rows)))
 
 def resolve(values: np.ndarray, # (h, w) as stored: numbers of a palette, or greys
             seen: dict[int, tuple], # stored value -> RGB in which it is shown
@@ -117,8 +117,7 @@ def palette_to_ids(numbers: np.ndarray, # (h, w) as stored
                    coding: LabelCoding) -> np.ndarray: # (h, w) ids
     "Ids of a palette image, see `resolve`."
     used = unique_ids(numbers)
-    table = np.concatenate([table, np.zeros((256, 3), int)])  # viewers show black for numbers behind the table's end
-    seen = {i: tuple(table[i].tolist()) for i in used}
+    seen = {i: tuple(table[i].tolist()) if i < len(table) else (0, 0, 0) for i in used}  # viewers show black for numbers behind the table's end
     black_and_white = {0: (0, 0, 0), 1: (255, 255, 255)}
     if seen.items() <= black_and_white.items() and not coding.color_coded and coding.encoding == "auto": return two_values(numbers, coding)
     return resolve(numbers, seen, coding, is_index_palette(table, max((i for i in used if i < 255), default=0)))
@@ -203,6 +202,8 @@ def picture_to_ids(picture: Image.Image, # in memory
     if values.ndim == 2 and values.dtype.kind in "iu": return resolve(values, {v: (v,) * 3 for v in unique_ids(values)}, coding, True, True)
     if values.ndim == 2: raise ValueError("holds floats, but a label holds one id per pixel; store whole numbers of 8 bits")
     if picture.mode == "RGBA" and (values[..., 3] == 255).all(): values = values[..., :3]
+    if values.shape[-1] == 3 and not coding.painted and np.isin(values, (0, 255)).all() and (values == values[..., :1]).all():
+        return resolve(values[..., 0], {0: (0,) * 3, 255: (255,) * 3}, coding, True, True)  # black and white
     if values.shape[-1] != 3 or picture.mode not in ("RGB", "RGBA"): raise ValueError(f"has {values.shape[-1]} channels ({picture.mode}), but a label holds one id per pixel; convert it first")
     if coding.encoding == "index" or not coding.painted: raise ValueError(
         "has 3 channels, but a label holds one id per pixel; if it is painted, give each class its colour in the list of classes, such as 'road #804080'")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 from ..core.files import atomic_write
+from ..core.tensors import checksum
 from ..data.datasets import LAYOUTS, find_root
 from ..data.frames import pair_files
 from ..data.images import PartialFailure, describe_failure, display_path, failure_report, read_image, write_image
@@ -23,11 +24,7 @@ def fingerprint(segmentor: torch.nn.Module, # any model
                 *options, # whatever else changes its predictions
 ) -> str: # equal for equal weights and options
     "A checksum of a model's weights and of how it is used."
-    code = zlib.crc32(repr(options).encode())
-    for name, value in segmentor.state_dict().items():
-        values = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        code = zlib.crc32(values, zlib.crc32(name.encode(), code))
-    return f"{code:08x}"
+    return checksum(segmentor.state_dict(), zlib.crc32(repr(options).encode()))
 
 # %% ../../nbs/09_published/04_submission.ipynb #44e90211
 def prediction_folder(folder: Path, # where predictions are kept
