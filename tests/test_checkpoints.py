@@ -9,7 +9,6 @@ import causal_tune as ct
 from causal_tune.published import checkpoints as C
 from causal_tune.models.backbones import create_backbone
 from causal_tune.models.pretrained import check_position_grid, create_model, load_weights, read_backbone
-
 from safetensors.torch import save_file
 
 FIXTURES = Path(__file__).parent / "fixtures"
