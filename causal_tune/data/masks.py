@@ -172,7 +172,10 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
     elif isinstance(label, Image.Image):
         check_storage(label, name)
         picture = open_image(label)
-    else: return _array_to_ids(to_numpy(label), coding, name)
+    else:
+        ids = to_numpy(label)
+        if ids.ndim != 3 or ids.shape[2] != 3 or ids.dtype != np.uint8: return _array_to_ids(ids, coding, name)
+        picture = Image.fromarray(ids)
     try: return picture_to_ids(picture, coding)
     except ValueError as err: raise ValueError(f"{name} {err}" if str(err).startswith(("has ", "holds ")) else f"{name}: {err}") from None
 
@@ -186,9 +189,6 @@ def _channel_of(path, channel): # Pillow reads three channels of 16 bits as 8, w
 
 def _array_to_ids(ids, coding, name):
     if ids.ndim == 3: ids = ids[0] if ids.shape[0] == 1 else ids[..., 0] if ids.shape[2] == 1 else ids
-    if ids.ndim == 3 and ids.shape[2] == 3 and ids.dtype == np.uint8 and coding.painted and coding.encoding != "index":
-        try: return colors_to_ids(ids, coding.painted)
-        except ValueError as err: raise ValueError(f"{name}: {err}") from None
     if ids.ndim != 2: raise ValueError(f"{name} has the shape {ids.shape}: give one id per pixel, (height, width)")
     if ids.dtype.kind not in "iub": raise ValueError(f"{name} holds {ids.dtype}: give whole numbers, one id per pixel")
     return two_values(ids, coding) if ids.dtype.kind == "b" else ids
