@@ -138,7 +138,7 @@ _LINE = re.compile(r"(?:(-?\d{1,9})\s*:\s*)?(.*?)\s*(#[0-9a-f]{6})?", re.I)
 _NAME_LINES = "a name a line, such as 'road', 'road #804080', '7: road', or '-' for an id that is ignored"
 
 def class_row(line: str, # such as "7: road #804080" or "road"
-              rows: list[ClassRow] = [], # before it; a line without an id has the next one
+              rows: list[ClassRow] | tuple = (), # before it; a line without an id has the next one
 ) -> ClassRow:
     "Read a line of a list of classes. Raises ValueError for a line without a name, and for an id that no label file holds."
     number, name, color = _LINE.fullmatch(line).groups()

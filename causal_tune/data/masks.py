@@ -174,7 +174,7 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
         picture = open_image(label)
     else:
         ids = to_numpy(label)
-        if ids.ndim != 3 or ids.shape[2] != 3 or ids.dtype != np.uint8: return _array_to_ids(ids, coding, name)
+        if ids.ndim != 3 or ids.shape[0] == 1 or ids.shape[2] != 3 or ids.dtype != np.uint8: return _array_to_ids(ids, coding, name)
         picture = Image.fromarray(ids)
     try: return picture_to_ids(picture, coding)
     except ValueError as err: raise ValueError(f"{name} {err}" if str(err).startswith(("has ", "holds ")) else f"{name}: {err}") from None

@@ -85,8 +85,9 @@ def acdc_submission(segmentor, # from `create_segmentor`, with the 19 classes of
     Raises ValueError for predictions of another model, FileNotFoundError for missing images, PartialFailure for unreadable ones."""
     out = Path(out_zip)
     if out.suffix != ".zip": raise ValueError(f"out_zip={out_zip}: give a name that ends in .zip")
-    space = getattr(segmentor, "space", CITYSCAPES)
-    if segmentor.num_classes != 19 or space != CITYSCAPES: raise ValueError(f"ACDC has the 19 classes of Cityscapes, this model {segmentor.num_classes} of {space.name}")
+    space = getattr(segmentor, "space", None)
+    if segmentor.num_classes != 19 or space not in (None, CITYSCAPES): raise ValueError(
+        f"ACDC has the 19 classes of Cityscapes, this model {segmentor.num_classes} of {space.name if space else 'its own'}")
     layout, base = LAYOUTS["acdc"], find_root("acdc", root)
     images = unique_names([pair.image for d in layout.domains for pair in pair_files(base/f"rgb_anon/{d}/test", None, layout)])
     code = checksum(segmentor.state_dict(), zlib.crc32(repr((size, options)).encode())) # of the weights, and of how they are used
