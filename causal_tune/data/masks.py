@@ -202,7 +202,8 @@ def picture_to_ids(picture: Image.Image, # in memory
     if values.ndim == 2 and values.dtype.kind in "iu": return resolve(values, {v: (v,) * 3 for v in unique_ids(values)}, coding, True, True)
     if values.ndim == 2: raise ValueError("holds floats, but a label holds one id per pixel; store whole numbers of 8 bits")
     if picture.mode == "RGBA" and (values[..., 3] == 255).all(): values = values[..., :3]
-    if values.shape[-1] == 3 and not coding.painted and np.isin(values, (0, 255)).all() and (values == values[..., :1]).all():
+    two_classes = len({*coding.table.values()} - {255}) == 2 and not coding.painted
+    if two_classes and values.shape[-1] == 3 and np.isin(values, (0, 255)).all() and (values == values[..., :1]).all():
         return resolve(values[..., 0], {0: (0,) * 3, 255: (255,) * 3}, coding, True, True)  # black and white
     if values.shape[-1] != 3 or picture.mode not in ("RGB", "RGBA"): raise ValueError(f"has {values.shape[-1]} channels ({picture.mode}), but a label holds one id per pixel; convert it first")
     if coding.encoding == "index" or not coding.painted: raise ValueError(
