@@ -30,7 +30,7 @@ from ..training.recipe import Recipe
 
 # %% auto #0
 __all__ = ['TIMED_ADAPTERS', 'ADAPTER_SIZES', 'feature_shift', 'frozen_backbone_and_data', 'token_ablation', 'energy_kept',
-           'saved_activation_bytes', 'step_and_predict', 'measure_costs', 'explicit_rein', 'bench_speed']
+           'saved_activation_bytes', 'measure_costs', 'explicit_rein', 'bench_speed']
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee51
 @torch.no_grad()
@@ -97,7 +97,7 @@ def token_ablation(recipe: Recipe, # what all runs share
                    compared: dict, # label -> recipe fields
                    rows: list[dict], # of the runs
                    folder: Path, root=None, # of the runs, of the data sets
-) -> pd.DataFrame: # adapter, moved (share of the features' norm), and by domain the points that the tokens are worth
+) -> pd.DataFrame: # adapter, moved (share of the features' norm), and by domain the points that are lost without the tokens
     "Effects of adapters, averaged over seeds; NaN where there are no tokens. Runs whose checkpoint is missing are left out, with a note."
     scores = {(r["adapter"], r["seed"], r["domain"]): r["miou"] for r in rows}
     seeds = sorted({r["seed"] for r in rows})
@@ -191,6 +191,7 @@ def step_and_predict(recipe: Recipe, num_classes: int): # k -> segmentor, two fu
         with torch.inference_mode(), autocast: segmentor(images)
     return segmentor, step, predict
 
+# %% ../../nbs/07_compare/03_effects.ipynb #a62414h1
 def measure_costs(recipe: Recipe, # what all runs share
                   compared: dict, # label -> recipe fields, the first is the reference
                   num_classes: int, # k

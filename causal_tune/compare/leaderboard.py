@@ -12,7 +12,7 @@ from ..core.registry import unknown_name
 from ..training.protocols import PROTOCOLS, protocol_differences
 
 # %% auto #0
-__all__ = ['TASKS', 'PUBLISHED', 'FORMATS', 'PublishedScore', 'own_scores', 'leaderboard', 'format_leaderboard']
+__all__ = ['own_scores', 'leaderboard', 'format_leaderboard']
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #5d109524
 class PublishedScore(NamedTuple):
@@ -105,6 +105,7 @@ def leaderboard(task: str, # name in `TASKS`
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #938274c2
 FORMATS = ("text", "markdown", "csv", "latex")
 
+# %% ../../nbs/07_compare/06_leaderboard.ipynb #938274h1
 def format_leaderboard(table: pd.DataFrame, # of `leaderboard`
                        format: str = "text", # one of `FORMATS`
 ) -> str:

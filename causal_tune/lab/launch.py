@@ -18,7 +18,7 @@ from ..models.backbones import create_backbone
 from ..training.checkpoint import checkpoint_path, load_checkpoint
 
 # %% auto #0
-__all__ = ['INTRODUCTION', 'open_lab', 'lab_notebook', 'launch_lab', 'jupyter_command']
+__all__ = ['open_lab', 'lab_notebook', 'launch_lab']
 
 # %% ../../nbs/08_lab/06_launch.ipynb #9c36228a
 def open_lab(images=None, # folder that holds a folder of images per domain; Toyscapes by default
@@ -78,6 +78,7 @@ def _sources(path): # of a notebook's cells; none of a damaged one, which stays 
     try: return [cell.source for cell in nbformat.read(path, 4).cells]
     except Exception: return [] # whatever a damaged file leads to
 
+# %% ../../nbs/08_lab/06_launch.ipynb #bb65d3h1
 def lab_notebook(folder: Path, # where it is written
                  chosen: dict, # arguments of `open_lab`
 ) -> Path: # a new notebook, or the one of an earlier call with the same arguments
@@ -110,6 +111,7 @@ def launch_lab(notebook: Path, # from `lab_notebook`
     status = subprocess.call(command)
     if status: raise OSError(f"JupyterLab ended with status {status}.")
 
+# %% ../../nbs/08_lab/06_launch.ipynb #88e303h1
 def jupyter_command(notebook: Path, words=()) -> list[str]:
     "JupyterLab on the notebook's folder: for this machine alone, unless the words say otherwise, without a question about news."
     given = {word.split("=")[0] for word in words}

@@ -14,7 +14,7 @@ from .bands import create_band, radial_frequency
 from .dct import dct2
 
 # %% auto #0
-__all__ = ['ZONES', 'dct_energy', 'DomainSpectra', 'RadialProfile', 'radial_profile', 'removed_fraction', 'suppressed_share',
+__all__ = ['dct_energy', 'DomainSpectra', 'RadialProfile', 'radial_profile', 'removed_fraction', 'suppressed_share',
            'zone_shares', 'suppressed_table', 'spectrum_table', 'energy_change_db']
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #ce53d92b
@@ -82,6 +82,7 @@ def suppressed_share(energy, # (..., h, w)
 # %% ../../nbs/01_spectra/03_energy.ipynb #f2850b77
 ZONES = ("low", "mid", "high")
 
+# %% ../../nbs/01_spectra/03_energy.ipynb #f2850bh1
 def zone_shares(energy, # (..., h, w)
                 band=None, # count what this band removes; None counts all energy
                 cuts: tuple[float, float] = (.2, .7), # radii where mid begins and where high begins

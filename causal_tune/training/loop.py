@@ -25,7 +25,7 @@ from .evaluation import check_classes, evaluate, miou, result_row
 from .recipe import Recipe
 
 # %% auto #0
-__all__ = ['Terminated', 'evaluate_on', 'train', 'report_on']
+__all__ = ['evaluate_on', 'train', 'report_on']
 
 # %% ../../nbs/05_training/07_loop.ipynb #262f505b
 LOWER_LR_ADVICE = "Take a lower lr, or a longer warmup."

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 # %% auto #0
-__all__ = ['PROTOCOLS', 'MUST_AGREE', 'Protocol', 'get_protocol', 'protocol_differences', 'under_protocol']
+__all__ = ['PROTOCOLS', 'Protocol', 'get_protocol', 'protocol_differences', 'under_protocol']
 
 # %% ../../nbs/05_training/01_protocols.ipynb #bdf1aab1
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ _enter("camvid", "toyscapes", train_images="drives by day", iterations=1000, tes
 # %% ../../nbs/05_training/01_protocols.ipynb #47d93bd1
 MUST_AGREE = ("train_images", "ema", "selection", "split", "label_size", "test_augmentation")
 
+# %% ../../nbs/05_training/01_protocols.ipynb #47d93bh1
 def protocol_differences(a: str, b: str, # names of protocols
                          datasets=None, # the data sets that are compared; those that both protocols test by default
 ) -> list[str]: # one line per difference; empty if scores can be ranked
