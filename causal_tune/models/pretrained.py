@@ -23,10 +23,8 @@ from ..core.registry import check_range, check_value, short_repr, unknown_name
 from ..toyscapes.vit import TOY_VIT_WEIGHTS
 
 # %% auto #0
-__all__ = ['POSITION_GRID', 'PATCH_16', 'PRESETS', 'FOCUS', 'BACKBONE_NOTES', 'PYRAMID_MODELS', 'timm_name', 'from_transformers',
-           'weight_files', 'check_fit', 'read_backbone', 'row_ends_elsewhere', 'check_position_grid', 'Stage',
-           'model_stages', 'model_class', 'find_weights', 'load_weights', 'check_default_dtype', 'in_plain_context',
-           'create_model']
+__all__ = ['POSITION_GRID', 'PRESETS', 'BACKBONE_NOTES', 'from_transformers', 'read_backbone', 'row_ends_elsewhere',
+           'check_position_grid', 'model_stages', 'find_weights', 'create_model']
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #910e7626
 _SIZE_NAMES = dict(s="small", b="base", l="large", g="giant", small="small", base="base", large="large", giant="giant")
@@ -143,6 +141,7 @@ def check_fit(given: dict[str, Tensor], # weights
     said = [f"{what} {short_repr(sorted(map(str, keys))[:3])} ({len(keys)} in all)" for what, keys in wrong.items() if keys]
     if said: raise ValueError(f"{message}: {', '.join(said)}.")
 
+# %% ../../nbs/04_models/05_pretrained.ipynb #f8d935h1
 def read_backbone(path # .safetensors, .bin, .pth, or a folder with config.json
 ) -> dict[str, Tensor]: # names as in timm, where the layout is known
     "The weights of a backbone from whichever library. Raises FileNotFoundError, or ValueError for a damaged file or unknown tensors."
@@ -186,10 +185,16 @@ def check_position_grid(state: dict[str, Tensor], # of a backbone, perhaps with 
 # %% ../../nbs/04_models/05_pretrained.ipynb #43ffb122
 PATCH_16 = dict(patch_size=16, img_size=512)  # positions and patches are resampled to this when weights are loaded
 _SIZES = dict(s="small", b="base", l="large")
+
+# %% ../../nbs/04_models/05_pretrained.ipynb #43ffb1h1
 PRESETS = {"toy_vit": ("toy_vit", {})}  # short name -> timm's name, arguments of the model
 PRESETS |= {f"dinov2_{s}{reg}": (f"vit_{size}_patch14{reg and '_reg4'}_dinov2.lvd142m", PATCH_16)
             for reg in ("", "_reg") for s, size in (_SIZES | dict(g="giant")).items()}
+
+# %% ../../nbs/04_models/05_pretrained.ipynb #43ffb1h2
 FOCUS = "dinov2_s_focus"
+
+# %% ../../nbs/04_models/05_pretrained.ipynb #43ffb1h3
 PRESETS[FOCUS] = ("vit_small_patch14_dinov2", {})  # weights of its own, see published.focus
 PRESETS |= {f"dinov3_{s}": (f"vit_{size}_patch16_dinov3.lvd1689m", {})
             for s, size in (_SIZES | dict(h="huge_plus")).items()}
@@ -215,6 +220,7 @@ class Stage(NamedTuple):
     width: int # channels of their outputs
     stride: int # pixels from one feature to the next
 
+# %% ../../nbs/04_models/05_pretrained.ipynb #605b10h1
 def model_stages(model: nn.Module # timm ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet
 ) -> list[Stage]: # one for a transformer, four for the others
     "The rows of blocks that an adapter can be hooked into. Raises ValueError where a model has none."
