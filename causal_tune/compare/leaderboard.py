@@ -12,7 +12,7 @@ from ..core.registry import unknown_name
 from ..training.protocols import PROTOCOLS, protocol_differences
 
 # %% auto #0
-__all__ = ['own_scores', 'leaderboard', 'format_leaderboard']
+__all__ = ['leaderboard', 'format_leaderboard']
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #5d109524
 class PublishedScore(NamedTuple):
@@ -83,6 +83,7 @@ def own_scores(path, # scores.jsonl, as `causal-tune eval` writes it
         rows.append(_row(f"{adapter}, seed {seed}", task, protocol, scores, "own", str(path), backbone=backbone))
     return rows
 
+# %% ../../nbs/07_compare/06_leaderboard.ipynb #9255c0h1
 def leaderboard(task: str, # name in `TASKS`
                 own=(), # paths of scores.jsonl
                 unchecked: bool = False, # show published numbers too that were read in a secondary source only

@@ -77,6 +77,7 @@ def model_card(segmentor, # with `space`, and `recipe` or `architecture`
                results=(), # rows of `report_on`
                licence: str | None = None, # of the weights of adapter and head
                whole: bool = False, # are the weights of the backbone in the folder?
+               passport=None, # from `make_passport`
 ) -> str:
     "The model card in Markdown: what a model is, how it was trained, and its scores. Raises ValueError for results of another form."
     recipe = recipe_values(segmentor.recipe) if segmentor.recipe else {}
@@ -94,6 +95,7 @@ def model_card(segmentor, # with `space`, and `recipe` or `architecture`
              *(f"- trained on `{name}`: {DATASET_TERMS.get(name, 'see its page')}" for name in data), "- code: Apache-2.0"]
     fields = [(name, f"`{value}`") for name, value in (recipe or parts).items() if value not in (None, "", [])]
     sections = {f"# {recipe.get('name', 'Segmentor')}": [about, "", *use], "## Results": results_section(results),
+                **({"## Spectrum": [passport.markdown()]} if passport else {}),
                 "## Protocol": markdown_table(["field", "value"], fields),
                 "## Classes": markdown_table(["id", "name", "colour"], classes) if classes else ["Not named."], "## Terms": terms}
     return "\n".join([*head, *(f"\n{title}\n\n" + "\n".join(lines) for title, lines in sections.items()), ""])
@@ -113,6 +115,7 @@ def write_folder(segmentor, # a `Segmentor`
                  results=(), # rows of `report_on`, for the card
                  licence: str | None = None, # of the weights of adapter and head, such as "CC-BY-4.0"
                  backbone: bool | None = None, # write the backbone's weights too; None: where they were drawn at random
+                 passport=None, # from `make_passport`: written as passport.json, and shown in the card
 ) -> Path: # the folder
     "Write a model to pass on: weights, configuration, card. Raises ValueError for a segmentor that cannot be built again."
     recipe = recipe_values(segmentor.recipe) if segmentor.recipe else None
@@ -136,7 +139,7 @@ def write_folder(segmentor, # a `Segmentor`
     architecture = architecture | dict(weights=Path(weights).name) if isinstance(weights, str) and Path(weights).is_absolute() else architecture
     config = dict(format="causal_tune", version=causal_tune.__version__, architecture=architecture, num_classes=segmentor.num_classes, recipe=recipe,
                   space=space_to_dict(segmentor.space) if segmentor.space else None, whole=whole)
-    card = model_card(segmentor, results, licence, whole)
+    card = model_card(segmentor, results, licence, whole, passport)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder/FOLDER_FILES[0]) as unfinished:
@@ -144,6 +147,7 @@ def write_folder(segmentor, # a `Segmentor`
         config["sha256"] = file_sha256(unfinished)
     for name, text in zip(FOLDER_FILES[1:], (json.dumps(config, indent=1), card)):
         with atomic_write(folder/name) as unfinished: unfinished.write_text(text, encoding="utf-8")
+    if passport: passport.save(folder/"passport.json")
     return folder
 
 # %% ../../nbs/04_models/07_sharing.ipynb #678599c0
