@@ -10,7 +10,7 @@ from torch import Tensor
 from einops import rearrange
 
 # %% auto #0
-__all__ = ['dct_matrix', 'dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
+__all__ = ['dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
 
 # %% ../../nbs/01_spectra/01_dct.ipynb #5b86d466
 #| code-fold: true
