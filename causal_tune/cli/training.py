@@ -95,7 +95,7 @@ def run_demo(args):
     demo.run_demo(args.out, range(args.seeds), command=f"causal-tune demo {changed_args(args)}".strip(), **args.changes)
 
 @command("compare all adapters and controls; resumes after an interruption",
-         argument("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid (default: both); before any --field"),
+         argument("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid, camvid_swapped (default: these three), camvid_short, camvid_long, camvid_large, camvid_mask2former, camvid_dinov2, driving; before any --field"),
          argument("--seeds", metavar="N", type=integer_between(1, 1000), default=5, help="number of seeds (default: 5)"),
          argument("--jobs", metavar="N", type=integer_between(1, 1000), help="processes (default: one per core, one on a GPU)"),
          argument("--cluster", metavar="ADDRESS", help="Ray cluster that computes the runs; auto: that of RAY_ADDRESS, or one started here"),

@@ -5,7 +5,6 @@
 # %% ../../nbs/07_compare/03_effects.ipynb #ef000005
 from __future__ import annotations
 import json, os, platform, re, time
-from contextlib import contextmanager
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -20,6 +19,7 @@ from ..core.files import atomic_write, load_cached
 from ..data.datasets import load_dataset
 from ..data.frames import evenly_spaced
 from ..models.backbones import uint8_batches
+from ..models.transfer import tokens_zeroed
 from ..spectra.bands import create_band, gain_like
 from ..spectra.dct import dct2
 from ..training.build import build_segmentor, parameter_groups
@@ -46,20 +46,6 @@ def feature_shift(backbone, frozen, # with an adapter; without
         change.append([(a - b).square().sum().item() for a, b in levels])
         size.append([b.square().sum().item() for _, b in levels])
     return float(np.sqrt(np.sum(change, 0) / np.sum(size, 0)).mean())
-
-# %% ../../nbs/07_compare/03_effects.ipynb #c0ffee81
-@contextmanager
-def tokens_zeroed(segmentor):
-    "Context in which the maps from tokens to their values are zero. Yields whether the adapter has tokens."
-    named = segmentor.adapter.named_modules() # of all stages
-    maps = [m for name, m in named if name.split(".")[-1].startswith("mlp_token2feat")]
-    kept = [(p, p.detach().clone()) for m in maps for p in m.parameters()]
-    with torch.no_grad():
-        for p, _ in kept: p.zero_()
-    try: yield bool(kept)
-    finally:
-        with torch.no_grad():
-            for p, value in kept: p.copy_(value)
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee8z
 def frozen_backbone_and_data(recipe: Recipe, # its backbone and its training data

@@ -81,16 +81,19 @@ def _sources(path): # of a notebook's cells; none of a damaged one, which stays 
 # %% ../../nbs/08_lab/06_launch.ipynb #bb65d3h1
 def lab_notebook(folder: Path, # where it is written
                  chosen: dict, # arguments of `open_lab`
+                 run: str | None = None, # folder of a run, or of several, to be watched instead
 ) -> Path: # a new notebook, or the one of an earlier call with the same arguments
     "The ready notebook: one cell that opens the lab."
     arguments = ", ".join(f"{k}={v!r}" for k, v in chosen.items())
     code = f"from causal_tune.lab.launch import open_lab\n\nlab = open_lab({arguments})\nlab"
+    text = INTRODUCTION
+    if run: text, code = "# Training\n\nWithout a running kernel, run the cell below (Shift + Enter).", f"from causal_tune.lab import watch\n\nruns = watch({run!r})\nruns"
     for i in itertools.count(1):
         path = folder / ("frequency_lab.ipynb" if i == 1 else f"frequency_lab_{i}.ipynb")
         if not path.exists(): break
         if code in _sources(path): return path
     v4 = nbformat.v4
-    nb = v4.new_notebook(cells=[v4.new_markdown_cell(INTRODUCTION), v4.new_code_cell(code, metadata=dict(jupyter=dict(source_hidden=True)))])
+    nb = v4.new_notebook(cells=[v4.new_markdown_cell(text), v4.new_code_cell(code, metadata=dict(jupyter=dict(source_hidden=True)))])
     nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as unfinished: nbformat.write(nb, unfinished)

@@ -14,8 +14,8 @@ from .bands import create_band, radial_frequency
 from .dct import dct2
 
 # %% auto #0
-__all__ = ['dct_energy', 'DomainSpectra', 'RadialProfile', 'radial_profile', 'removed_fraction', 'suppressed_share',
-           'zone_shares', 'suppressed_table', 'spectrum_table', 'energy_change_db']
+__all__ = ['dct_energy', 'DomainSpectra', 'radial_profile', 'removed_fraction', 'suppressed_share', 'zone_shares',
+           'suppressed_table', 'spectrum_table', 'energy_change_db']
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #ce53d92b
 def dct_energy(features: Tensor # (b, c, h, w)
@@ -40,6 +40,7 @@ class RadialProfile(NamedTuple):
     energy: np.ndarray # (..., r) mean energy per coefficient
     count: np.ndarray # (r,) coefficients in each ring
 
+# %% ../../nbs/01_spectra/03_energy.ipynb #acd59eh1
 def radial_profile(energy, # (..., h, w)
                    bins: int = 16, # rings of equal width between 0 and sqrt 2; empty ones are left out
 ) -> RadialProfile:

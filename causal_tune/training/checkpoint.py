@@ -103,8 +103,6 @@ def load_checkpoint(path, # folder of a run, or its checkpoint.pt
     segmentor = segmentor_from_saved(saved, path, **options)
     return segmentor, segmentor.recipe, saved["classes"]
 
-Segmentor.read_recipe = staticmethod(recipe_from_dict) # `from_pretrained` reads the recipe in a config.json with it
-
 # %% ../../nbs/05_training/06_checkpoint.ipynb #f28269ed
 def check_same_run(path: Path, # of the file
                    old: dict, # the recipe in it
