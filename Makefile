@@ -20,18 +20,22 @@ check: .venv
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -q -m 'not slow and not browser'
 
-# Everything. Two notebooks at a time with one thread each; more threads only get into each other's way.
+# Everything. Two notebooks at a time with one thread each; more threads only get into each other's way. A notebook that fails keeps no test from running.
 test: export OMP_NUM_THREADS ?= 1
 test: .venv
 	$(BIN)/ruff check
-	$(BIN)/nbdev_test --n_workers 2 --do_print --timing
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@status=0; \
+	$(BIN)/python tests/notebooks.py || status=1; \
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered || status=1; \
+	exit $$status
 
 # Only what differs where there is a browser: notebooks that draw static pictures, tests that open pages.
 test-browser: export OMP_NUM_THREADS ?= 1
 test-browser: .venv
-	$(BIN)/nbdev_test --file_re '^(0._figures|0._page|quality_.*)\.ipynb$$' --n_workers 2 --do_print --timing
-	$(BIN)/python -m pytest -m browser
+	@status=0; \
+	$(BIN)/python tests/notebooks.py '/(0._figures|0._page|quality_.*)\.ipynb$$' || status=1; \
+	$(BIN)/python -m pytest -m browser || status=1; \
+	exit $$status
 
 lab: .venv
 	$(BIN)/causal-tune lab

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from causal_tune.models.pretrained import create_model, load_weights
 from causal_tune.published.checkpoints import convert_backbone, read_weights, segmentor_from_published
 from causal_tune.cli import main
-from causal_tune.core.tensors import read_tensors
+from causal_tune.core.files import read_tensors
 from causal_tune.training.recipe import Recipe
 from causal_tune.training.build import build_segmentor
 from causal_tune.training.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint

@@ -15,7 +15,7 @@ from causal_tune.models import mask2former as m2f
 from causal_tune.models.backbones import create_backbone
 from causal_tune.models.mask2former import Mask2Former
 from causal_tune.models.segmentor import create_segmentor
-from causal_tune.training.optim import parameter_groups
+from causal_tune.training.build import parameter_groups
 
 GOLDEN = Path(os.environ.get("CAUSAL_TUNE_DATA", "data")) / "golden"
 SMALL = dict(width=32, num_queries=8, encoder_layers=1, decoder_layers=3, num_heads=4, encoder_hidden=64,

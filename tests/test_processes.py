@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ENV, ROOT, trained
-from causal_tune.training import loop as training, optim
+from causal_tune.training import build, loop as training
 from causal_tune.adapters.base import list_adapters
 from causal_tune.cli import main
 from causal_tune.data.datasets import load_dataset
@@ -54,7 +54,7 @@ def gradients(recipe, folder):
         patch.setattr(Stream, "__getitem__", partly_labelled)
         patch.setattr(torch.optim.AdamW, "step", noted)
         patch.setattr(Segmentor, "loss", named)
-        for module in (training, optim) if recipe.accumulate > 1 else ():
+        for module in (training, build) if recipe.accumulate > 1 else ():
             patch.setattr(module, "loss_check_interval", lambda device: 2)  # as on a device
         train(recipe, folder)
     return seen

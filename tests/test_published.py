@@ -14,10 +14,9 @@ from causal_tune.data import augment as D, frames
 from causal_tune.published.checkpoints import PUBLISHED_PREFIXES, load_published, published_state, segmentor_from_published
 from causal_tune.training.evaluation import accuracy, confusion, miou
 from causal_tune.training.recipe import RECIPES, Recipe
-from causal_tune.training.build import build_segmentor
+from causal_tune.training.build import build_segmentor, lr_factor, parameter_groups
 from causal_tune.training.checkpoint import load_checkpoint
 from causal_tune.training.loop import report_on, train
-from causal_tune.training.optim import lr_factor, parameter_groups
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 

@@ -8,10 +8,9 @@ from conftest import ENV, trained
 from causal_tune.core import files
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import Segmentor
-from causal_tune.training.build import training_data
-from causal_tune.training.log import Log
+from causal_tune.training.build import EMA, training_data, weight_decay_at
+from causal_tune.training.checkpoint import Log
 from causal_tune.training.loop import Run, Terminated, train
-from causal_tune.training.optim import EMA, weight_decay_at
 from causal_tune.training.stream import Stream
 
 

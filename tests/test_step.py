@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import trained
 from causal_tune.models import acceleration
-from causal_tune.training import loop as training, optim
+from causal_tune.training import build, loop as training
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import Segmentor
 from causal_tune.training.build import training_data
@@ -39,7 +39,7 @@ def recipe(weights):
 
 @pytest.fixture
 def late(monkeypatch):
-    for module in (training, optim): monkeypatch.setattr(module, "loss_check_interval", lambda device: 3)
+    for module in (training, build): monkeypatch.setattr(module, "loss_check_interval", lambda device: 3)
 
 
 def losses(folder): return [float(row["loss"]) for row in csv.DictReader((folder / "log.csv").open())]

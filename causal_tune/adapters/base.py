@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from ..core.checks import check_range, unknown_name
-from ..core.registry import Registry, parse_spec
+from ..core.registry import check_range, parse_spec, Registry, unknown_name
 from ..spectra.bands import create_band
 from .lowrank import RANK_PADDING, fold_scale, lowrank_refine
 

@@ -6,8 +6,7 @@
 from __future__ import annotations
 from functools import partial
 from fastcore.basics import patch
-from ..core.checks import unknown_name
-from ..core.registry import Registry
+from ..core.registry import Registry, unknown_name
 from ..spectra.dct import dct2_tokens
 from ..spectra.bands import create_band, gain_like, support
 from .base import ADAPTERS, TokenAdapter, attend

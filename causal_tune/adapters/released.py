@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from ..core.checks import short_repr
+from ..core.registry import short_repr
 from ..spectra.dct import dct2, is_exporting
 from ..spectra.bands import PiecewiseBand, gain_like
 from .base import LearnableTokens, TokenAdapter, attend, refine, zero_init

@@ -10,8 +10,7 @@ from dataclasses import fields
 from datetime import timedelta
 from itertools import groupby
 from typing import Callable, NamedTuple
-from ..core.checks import short_repr, unknown_name
-from ..core.registry import IMPORT_VARIABLE, Registry, import_user_modules
+from ..core.registry import import_user_modules, IMPORT_VARIABLE, Registry, short_repr, unknown_name
 from ..training.recipe import Recipe, parse_field
 
 # %% auto #0

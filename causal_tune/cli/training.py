@@ -7,7 +7,7 @@ from __future__ import annotations
 import re, shlex, sys
 from collections import Counter
 from pathlib import Path
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from ..training.recipe import RECIPES, Recipe, get_recipe, nonempty_fields, run_name
 from .entry import (RECIPE_FIELDS, ROOT_OPTION, argument, command, integer_between, is_main_process, one_line, out_option,
                                    parse, typed_fields)

@@ -22,11 +22,10 @@ from ..data.frames import evenly_spaced
 from ..models.backbones import uint8_batches
 from ..spectra.bands import create_band, gain_like
 from ..spectra.dct import dct2
-from ..training.build import build_segmentor
+from ..training.build import build_segmentor, parameter_groups
 from ..training.checkpoint import load_checkpoint
 from ..training.evaluation import miou
 from ..training.loop import evaluate_on
-from ..training.optim import parameter_groups
 from ..training.recipe import Recipe
 
 # %% auto #0
@@ -79,7 +78,7 @@ def run_effects(folder: Path, # of a finished run
                 frozen, data, # see `frozen_backbone_and_data`
                 root=None, # of the data sets
 ) -> dict | None: # moved; without: domain -> mIoU without tokens, empty for an adapter that has none. None: no checkpoint
-    "What a run's adapter does, cached in worth.json."
+    "The effects of a run's adapter, cached in worth.json."
     kept = load_cached(folder / "worth.json", lambda content: {k: json.loads(content)[k] for k in ("moved", "without")})
     if kept and set(kept["without"]) in (set(), set(specs)): return kept
     if not (folder / "checkpoint.pt").exists(): return None
@@ -99,7 +98,7 @@ def token_ablation(recipe: Recipe, # what all runs share
                    rows: list[dict], # of the runs
                    folder: Path, root=None, # of the runs, of the data sets
 ) -> pd.DataFrame: # adapter, moved (share of the features' norm), and by domain the points that the tokens are worth
-    "Means over seeds of what adapters do; NaN where there are no tokens. Runs whose checkpoint is missing are left out, with a note."
+    "Effects of adapters, averaged over seeds; NaN where there are no tokens. Runs whose checkpoint is missing are left out, with a note."
     scores = {(r["adapter"], r["seed"], r["domain"]): r["miou"] for r in rows}
     seeds = sorted({r["seed"] for r in rows})
     frozen, data = frozen_backbone_and_data(recipe, root, 16)

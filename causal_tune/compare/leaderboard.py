@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 import pandas as pd
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from ..training.protocols import PROTOCOLS, protocol_differences
 
 # %% auto #0

@@ -15,8 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from .images import MEAN_COLOR
-from ..core.checks import check_range
-from ..core.registry import Registry
+from ..core.registry import check_range, Registry
 from ..spectra.bands import PiecewiseBand, split_by_band
 from torchvision import tv_tensors
 from torchvision.transforms import v2

@@ -18,8 +18,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
-from ..core.checks import short_repr, unknown_name
-from ..core.registry import Registry
+from ..core.registry import Registry, short_repr, unknown_name
 from .datasets import LAYOUTS, find_root, parse_dataset_spec, split_sources
 from .frames import Layout, describe_lost, evenly_spaced, find_files, in_sequence, match_files, pair_files, read_pair, size_mismatches
 from .images import PartialFailure, describe_failure, display_path, failure_report, read_image, warn_once, write_image
@@ -187,7 +186,7 @@ def prepare(name: str, # gta, cityscapes, mapillary or mapillary-half
             published: bool = False, # mapillary-half: JPEG of quality 75, as in the original
 ) -> tuple[int, int]: # files written now, files there before
     "Convert a data set; stop it when you like and run it again. Raises FileNotFoundError, ValueError or OSError."
-    CONVERTERS[name]  # an unknown name is said before a folder is looked for
+    CONVERTERS[name]  # an unknown name is found before a folder is searched for
     base = find_root(name.removesuffix("-half"), root)
     options = dict(published=True) if published else {}
     jobs = CONVERTERS.create(name, base, **options)
@@ -323,7 +322,7 @@ def check_data(name: str | None = None, # a row of `LAYOUTS`, two folders of you
                root: str | Path | None = None, # as in `load_dataset`
                sample: int = 20, # how many pairs of each part to read
 ) -> DatasetReports: # one `DatasetReport` per data set; `print` it
-    "Look at data sets on disk. Says what is missing or wrong, and raises only for a name that nobody knows."
+    "Check data sets on disk. Problems are part of the report; only an unknown name raises ValueError."
     if name and len(sources := split_sources(name)) > 1: return DatasetReports(report for _, part in sources for report in check_data(part, root, sample))
     if str(name).startswith("folder:"): return DatasetReports([check_folder(name)])
     if name not in (None, *LAYOUTS): raise unknown_name("data set", name, [*LAYOUTS, FOLDER_SPEC])

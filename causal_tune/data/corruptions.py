@@ -5,7 +5,7 @@
 # %% ../../nbs/03_data/05_corruptions.ipynb #85aa4846
 from __future__ import annotations
 from contextlib import contextmanager
-from ..core.checks import check_range, unknown_name
+from ..core.registry import check_range, unknown_name
 
 # %% auto #0
 __all__ = ['CORRUPTIONS', 'corrupt']

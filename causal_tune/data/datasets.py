@@ -12,8 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Callable
 import numpy as np
-from ..core.checks import check_range, short_repr, unknown_name
-from ..core.registry import parse_spec
+from ..core.registry import check_range, parse_spec, short_repr, unknown_name
 from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, import_imagecorruptions, parse_corruption
 from .frames import CAMVID_SEQUENCES, Layout, cache_decoded, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair
 from .labels import CAMVID, CAMVID_IDS, CITYSCAPES, SYNTHIA_IDS, LabelSpace
@@ -240,7 +239,7 @@ def in_joint_space(load: Callable, # () -> image, label
     return image, rows[label]
 
 def _mixed(sources, spec, root, size, label_size, transform, cache):
-    for _, part in sources: parse_dataset_spec(part)  # what is written wrong is said before anything is read
+    for _, part in sources: parse_dataset_spec(part)  # mistakes in a descriptor are found before anything is read
     parts = [load_dataset(part, root, size, label_size, cache=cache) for _, part in sources]
     spaces = [part.space for part in parts]
     palette = {}  # of all classes, in the order in which they come up

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
-from ..core.checks import check_range, short_repr
+from ..core.registry import check_range, short_repr
 from ..core.files import atomic_write
 if TYPE_CHECKING: import torch
 
@@ -137,7 +137,7 @@ def is_hidden(path: Path, # of a file or a folder
 
 def describe_left_out(folder: Path, # that was searched
                       left_out: list[Path], # files in it, hidden ones among them
-                      why: str, # which files count, said of those that are not hidden
+                      why: str, # which files count; added where files that are not hidden were skipped
 ) -> str: # one line
     "Say how many files of a folder are left out, and name some of them."
     seen = [path for path in left_out if not is_hidden(path, folder)]
@@ -156,7 +156,7 @@ def list_images(folder: str | Path
 
 # %% ../../nbs/03_data/01_images.ipynb #83de5fdc
 def image_files(folder: str | Path) -> list[Path]: # sorted by name
-    "The images of a folder, see `list_images`. What is left out is said once on stderr."
+    "The images of a folder, see `list_images`. Skipped files are reported once on stderr."
     images, left_out = list_images(folder)
     if left_out: warn_once(describe_left_out(Path(folder), left_out, f"Images end in {', '.join(IMAGE_SUFFIXES)}."))
     return images
@@ -222,7 +222,7 @@ def sliding_windows(size: tuple[int, int], # (H, W) of images
 def write_image(image: Image.Image, # what to store
                 path: Path, # .png, or .jpg for a JPEG of quality 75
 ) -> None:
-    "Store an image in one stroke: under its name it is there whole or not at all, whatever other processes do."
+    "Write an image atomically: other processes see the complete file or none."
     packing = dict(compress_type=3) if image.mode == "L" else {}  # zlib's runs of equal bytes: fast, and small for labels
     with atomic_write(path) as unfinished: image.save(unfinished, "JPEG" if path.suffix == ".jpg" else "PNG", quality=75, **packing)
 
@@ -234,7 +234,7 @@ class PartialFailure(OSError):
 def describe_failure(error: Exception, # what went wrong
            path: Path, # with which file
 ) -> str: # one line that names a file
-    "What is to be said about a file that failed; errors that nobody foresaw get its name and their kind."
+    "The message about a file that failed; unexpected errors are reported with the file's name and their type."
     if isinstance(error, (OSError, ValueError)) and str(error): return " ".join(str(error).split())
     return f"{display_path(path)}: {type(error).__name__} {error}"
 
@@ -242,7 +242,7 @@ def failure_report(reasons: list[str], # what went wrong, a line each
             total: int, # files
             done: str = "converted", # what was to happen to them
 ) -> str: # several lines, the first 20 reasons among them
-    "What to say about files that failed."
+    "The message about files that failed."
     more = ["..."] if len(reasons) > 20 else []
     head = f"{len(reasons)} of {total} files could not be {done}, the others are done:"
     return "\n  ".join([head, *sorted(reasons)[:20], *more])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Mapping, NamedTuple
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
-from ..core.checks import check_value, is_single_line, short_repr
+from ..core.registry import check_value, is_single_line, short_repr
 
 # %% ../../nbs/03_data/02_labels.ipynb #47bd1531
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from .images import display_path, image_errors, open_image, opened_image, to_numpy
 from .labels import LabelSpace, id_colors, remap, unique_ids
 
@@ -156,7 +156,7 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
                coding: LabelCoding | None = None, # what its pixels mean; by default its numbers are ids
                name: str = "its label", # as errors show what is no path
 ) -> np.ndarray: # (h, w) integers: ids as label files have them
-    "Read a label image. Raises FileNotFoundError, OSError for an unreadable file, ValueError for one whose ids cannot be told."
+    "Read a label image. Raises FileNotFoundError, OSError for an unreadable file, ValueError where the ids are ambiguous."
     coding = coding or LabelCoding({i: i for i in range(256)})
     if isinstance(label, (str, Path)):
         name = display_path(label)
@@ -226,7 +226,7 @@ def settle_binary(space: LabelSpace, # of a data set
                   labels: Iterable[Callable], # functions without arguments that return the ids of a label, in the order in which they are to be looked at
                   enough: int = 64, # labels that are looked at before 255 counts as the object
 ) -> LabelSpace: # with 255 as second class where labels hold 0 and 255 and no 1
-    "Find out whether 255 is the object in masks of two classes. Only a list of two classes that says nothing about 255 is asked."
+    "Find out whether 255 is the object in masks of two classes. Label spaces that define 255, or have other than two classes, are returned unchanged."
     if len(space) != 2 or space.file_ids != (0, 1) or 255 in (*space.ignored, *space.colors) or space.color_coded: return space
     seen = set()
     for n, load in enumerate(labels, 1):

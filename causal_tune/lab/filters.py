@@ -15,7 +15,7 @@ from ..adapters.base import Adapter
 from ..models.backbones import Backbone, StageAdapters
 from ..models.segmentor import Segmentor
 from ..spectra.bands import BANDS, split_by_band
-from ..training.log import learned_cutoffs, read_cutoffs
+from ..training.checkpoint import learned_cutoffs, read_cutoffs
 
 # %% auto #0
 __all__ = []

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import traitlets
 from fastcore.basics import patch
-from ..core.checks import short_repr, unknown_name
+from ..core.registry import short_repr, unknown_name
 from .contents import (CONTROL_LABELS, HIDDEN_VIEWS, OPTIONAL_VIEWS, PageContents, bundle_script, figure_json, gzipped_plotly,
                                       missing_for_probes, pack_lab, read_asset, thumbnail)
 from .filters import FILTER_NAMES, make_band

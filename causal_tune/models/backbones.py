@@ -14,7 +14,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from ..core.checks import check_range, check_value, unknown_name
+from ..core.registry import check_range, check_value, unknown_name
 from ..spectra.dct import grid_to_tokens, tokens_to_grid
 from ..spectra.bands import create_bands
 from ..adapters.base import Adapter, adapter_factory
@@ -58,7 +58,7 @@ class _ForwardCall(NamedTuple):
     "What one forward pass of a backbone knows."
     owner: object # `identity` of the backbone
     grid: tuple # (h, w) of patches; not used by pyramids
-    before: dict # block -> its features before the adapter, for those asked for
+    before: dict # block -> its features before the adapter, for the requested blocks
     after: dict # block -> its features after the adapter
 
 class _Intervention(NamedTuple):
@@ -263,7 +263,7 @@ class Backbone(nn.Module):
 
     def check_layers(self, layers=None # block numbers from 0; None: all
     ) -> list[int]:
-        "The blocks asked for. ValueError for those that the model does not have."
+        "The requested blocks. Raises ValueError for those that the model does not have."
         if layers is None: return list(range(self.num_layers))
         layers = list(layers)
         if wrong := [layer for layer in layers if layer not in range(self.num_layers)]:

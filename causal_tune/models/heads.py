@@ -10,8 +10,7 @@ import_torchvision() # before smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
-from ..core.checks import check_range, short_repr
-from ..core.registry import Registry, parse_spec
+from ..core.registry import check_range, parse_spec, Registry, short_repr
 from ..spectra.bands import AllPass, create_bands, split_by_band
 
 # %% auto #0
@@ -77,7 +76,7 @@ class DPTHead(nn.Module):
 
 # %% ../../nbs/04_models/02_heads.ipynb #c0ffee02
 class LevelFilters(nn.Module):
-    "What a head reads of its levels: of each the part that a filter keeps. ValueError as `create_bands`, and where none of that is read."
+    "Band-filter each feature level before the head. Raises ValueError as `create_bands`, and for filters of levels that the head does not read."
     def __init__(self, band, # spec of a band, or four with spaces between
                  reads=range(4)): # levels that the head looks at
         super().__init__()
@@ -114,7 +113,7 @@ class HeadFactory(NamedTuple):
 def head_factory(spec: str, # "linear", "dpt" or "mask2former"; options may follow: "dpt:width=128"
                  band=None, # filter of what the head reads, or one for each level: see `LevelFilters`
 ) -> HeadFactory:
-    "What makes heads of a kind, read once from its name and options. ValueError for unknown names."
+    "A factory of heads, read once from a name and options. Raises ValueError for unknown names."
     name, options = parse_spec(spec)
     return HeadFactory(spec, band, HEADS[name].uses_queries, options.get("width", 256))
 

@@ -12,10 +12,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from ..core.checks import check_range, unknown_name
-from ..core.files import atomic_write
-from ..core.registry import parse_spec
-from ..core.tensors import check_finite, loading_errors, named_tensors, read_tensors
+from ..core.registry import check_range, parse_spec, unknown_name
+from ..core.files import atomic_write, check_finite, loading_errors, named_tensors, read_tensors
 from ..data.images import to_hw
 from ..data.labels import CITYSCAPES
 from ..adapters.base import create_adapter
@@ -23,7 +21,7 @@ from ..models.acceleration import use_attention
 from ..models.backbones import create_backbone
 from ..models.mask2former import Mask2Former
 from ..models.segmentor import Segmentor
-from ..models.weights import POSITION_GRID, check_position_grid, from_transformers, stack_qkv
+from ..models.pretrained import POSITION_GRID, check_position_grid, from_transformers, stack_qkv
 from ..training.recipe import Recipe
 from timm.layers import LayerNorm, SwiGLUPacked, resample_patch_embed
 from timm.layers.activations import QuickGELU

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from .observation import DomainImages, LabelledImages, concatenate
 from .probe import ProbeScore, linear_probe, mean_probe_score, predict_held_out, score_predictions
 from .rings import (BAND_EDGES, WIDE_BAND_EDGES, band_table, energy_change, layer_spectra, ring_energies, ring_map,

@@ -20,7 +20,7 @@ from einops import rearrange
 from PIL import Image
 from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from ..data.labels import domain_color
 from ..spectra.energy import removed_fraction
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from itertools import combinations
 from math import factorial
 from pathlib import Path
-from typing import Sequence
+from typing import NamedTuple, Sequence
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm.auto import tqdm
+from ..core.registry import unknown_name
 from ..core.files import atomic_write, load_cached
+from ..models.backbones import progress_bar
 from ..models.segmentor import Segmentor, eval_view
 from .rings import ring_map
 from .statistics import bootstrap_weights, percentile_interval
@@ -57,11 +57,6 @@ def exchange(features: Tensor, # (2b, c, h, w): features of b disturbed images, 
     change = idct2(mask.to(features) * dct2(Y - X))
     return torch.cat([X + change, Y - change])
 
-def _add_twin_band(features, mask, other): # scene control: `other` holds twins of other streets, for the first half
-    X = features.chunk(2)[0]
-    change = idct2(mask.to(features) * dct2(other - X))
-    return torch.cat([X + change, features.chunk(2)[1]])
-
 # %% ../../nbs/06_research/10_patching.ipynb #1b4140ee
 PATCH_EDGES = (0., .1, .2, .4, .7, 2 ** .5) # radii of the rings, as fractions of the Nyquist frequency
 MIN_GAP = 5. # points of mIoU below which no shares are given
@@ -89,78 +84,118 @@ class _Cell: # what one patched pass gave, per image; first index: patched distu
     @classmethod
     def read(cls, content): return cls(**np.load(BytesIO(content), allow_pickle=False))
 
+    @classmethod
+    def of_batches(cls, parts): return cls(*(np.concatenate([getattr(p, name) for p in parts], axis) for name, axis in dict(cm=1, ce=1, pixels=0).items()))
+
+class _Job(NamedTuple): # one patched pass
+    name: str # of its cell
+    masks: dict | None = None # layer -> (h, w) 0 or 1: what is exchanged there; None: everything
+    prefix: bool = False # exchange the prefix tokens too
+    scene: bool = False # take the coefficients from another street's twin
+
 # %% ../../nbs/06_research/10_patching.ipynb #e1b55f0f
-class _Patcher:
+class Patcher:
     "Runs patched passes of one segmentor over pairs."
     def __init__(self, segmentor, pairs, edges, unit, complete, batch):
         self.segmentor = eval_view(segmentor)
         self.pairs, self.edges, self.complete, self.batch = pairs, tuple(edges), complete, batch
         self.backbone = self.segmentor.backbone
         self.taps = sorted(set(self.backbone.out_layers))
-        self.stride = (lambda layer, grid: self.size[0] / grid[0]) if unit == "cycles" else (lambda layer, grid: None)
+        self.stride = (lambda grid: self.size[0] / grid[0]) if unit == "cycles" else (lambda grid: None)
         self.energy = {} # layer -> (h, w) energy of the difference, summed over pairs and channels
+        self.names = []  # of the pairs
+        self.plain = {}  # first pair of a batch -> labels that the unpatched images get
 
     def masks(self, layer): # of the bands, on the grid of a layer
         grid = tuple(self.energy[layer].shape)
-        return _masks(grid, self.edges, self.stride(layer, grid))
+        return _masks(grid, self.edges, self.stride(grid))
 
-    def batches(self):
+    def places(self, block): # where a patch at this block acts
+        return [*(t for t in self.taps if t < block and self.complete), block]
+
+    def images(self, items, key):
+        images = torch.stack([item[key] for item in items])
+        return self.segmentor.preprocess(images.to(next(self.segmentor.parameters()).device))
+
+    def batches(self): # -> number of the first pair, pairs, normalised images of both halves, labels
         for start in range(0, len(self.pairs), self.batch):
             items = [self.pairs[i] for i in range(start, min(start + self.batch, len(self.pairs)))]
-            images = torch.stack([item["image"] for item in items] + [item["twin"] for item in items])
-            yield start, images, torch.stack([item["label"] for item in items])
+            yield start, items, torch.cat([self.images(items, "image"), self.images(items, "twin")]), torch.stack([item["label"] for item in items])
 
-    @torch.no_grad()
-    def predict(self, images, labels, change=None, block=None, prefix=False): # -> logits (2b, k, H, W) at the labels' size
-        before = [t for t in self.taps if t < block] if change and self.complete else []
+    def change(self, job, others=None): # -> function of features and their layer
+        def patched(features, layer):
+            if not job.scene: return exchange(features, job.masks and job.masks[layer])
+            X, Y = features.chunk(2)
+            return torch.cat([exchange(torch.cat([X, others[layer]]), job.masks[layer])[:len(X)], Y])
+        return patched
+
+    def run(self, x, change, block, prefix=False): # -> logits with the patch at this block
+        before = self.places(block)[:-1]
         with ExitStack() as stack:
-            if change: stack.enter_context(self.backbone.intervene(change, "adapter", [block]))
+            stack.enter_context(self.backbone.intervene(change, "adapter", [block]))
             if before: stack.enter_context(self.backbone.intervene(change, "output", before))
             if prefix: stack.enter_context(self.backbone.intervene(lambda x, layer: torch.cat(x.chunk(2)[::-1]), "prefix", [block]))
-            logits = self.segmentor(self.segmentor.preprocess(images))
-        if logits.shape[-2:] == labels.shape[-2:]: return logits
-        return F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+            return self.segmentor(x)
 
-    def measure(self, make_change=None, block=None, prefix=False) -> _Cell: # make_change(start) -> (features, layer) -> features
-        cms, ces, pixels = [], [], []
-        for start, images, labels in self.batches():
-            logits = self.predict(images, labels, make_change and make_change(start), block, prefix)
-            both = torch.cat([labels, labels])
-            n = len(labels)
-            ce = F.cross_entropy(logits, both, ignore_index=255, reduction="none").flatten(1)
-            ces.append((ce.sum(1) / (both != 255).flatten(1).sum(1).clamp(min=1)).double().view(2, n).numpy())
-            labelled = logits.argmax(1)
-            k = logits.shape[1]
-            cms.append(np.stack([confusion(p, y, k) for p, y in zip(labelled, both)]).reshape(2, n, k, k))
-            if make_change is None: self.plain[start] = labelled
-            day, night, now = self.plain[start][n:], self.plain[start][:n], labelled[:n]
-            differ = (day != night).flatten(1)
-            right = (now == day).flatten(1)
-            pixels.append(torch.stack([differ.sum(1), (differ & right).sum(1), (~differ).sum(1), (~differ & ~right).sum(1)], 1).numpy())
-        return _Cell(np.concatenate(cms, 1), np.concatenate(ces, 1), np.concatenate(pixels))
+    def score(self, logits, start, labels) -> _Cell:
+        logits = logits.cpu()
+        if logits.shape[-2:] != labels.shape[-2:]: logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+        both = torch.cat([labels, labels])
+        n, k = len(labels), logits.shape[1]
+        ce = F.cross_entropy(logits, both, ignore_index=255, reduction="none").flatten(1)
+        ce = (ce.sum(1) / (both != 255).flatten(1).sum(1).clamp(min=1)).double().view(2, n).numpy()
+        found = logits.argmax(1)
+        cm = np.stack([confusion(p, y, k) for p, y in zip(found, both)]).reshape(2, n, k, k)
+        of_disturbed, of_twins = self.plain.setdefault(start, found).chunk(2)
+        differ = (of_disturbed != of_twins).flatten(1)
+        right = (found[:n] == of_twins).flatten(1)
+        pixels = torch.stack([differ.sum(1), (differ & right).sum(1), (~differ).sum(1), (~differ & ~right).sum(1)], 1).numpy()
+        return _Cell(cm, ce, pixels)
 
     @torch.no_grad()
-    def look(self) -> _Cell: # the unpatched pass: scores of both ends, and the energy of the differences
-        self.plain = {}
+    def look(self): # generator that yields after each batch and returns the _Cell of the unpatched images; adds up the energy of the differences
+        self.size = tuple(self.pairs[0]["image"].shape[-2:])
         def note(features, layer):
             X, Y = features.chunk(2)
-            energy = dct2((Y - X).double()).square().sum((0, 1))
-            self.energy[layer] = self.energy.get(layer, 0) + energy
+            self.energy[layer] = self.energy.get(layer, 0) + dct2((Y - X).double()).square().sum((0, 1)).cpu()
             return features
-        self.size = tuple(self.pairs[0]["image"].shape[-2:])
-        with self.backbone.intervene(note, "adapter"): return self.measure()
+        parts = []
+        for start, items, x, labels in self.batches():
+            self.names += [item["name"] for item in items]
+            with self.backbone.intervene(note, "adapter"): logits = self.segmentor(x)
+            parts.append(self.score(logits, start, labels))
+            yield
+        return _Cell.of_batches(parts)
 
-    def band_change(self, bands): # exchange these bands, on whatever grid
-        masks = {}
-        def change(features, layer):
-            if layer not in masks: masks[layer] = sum(self.masks(layer)[b] for b in bands).float()
-            return exchange(features, masks[layer])
-        return lambda start: change
+    @torch.no_grad()
+    def measure(self, block, jobs): # generator that yields after each pass and returns name -> _Cell
+        only_head = self.complete and block == self.taps[-1] # all that the head reads is patched, and known from one pass
+        parts = {job.name: [] for job in jobs}
+        for start, items, x, labels in self.batches():
+            levels = self.backbone(x) if only_head else None
+            others = self.next_twins(start, len(items)) if any(job.scene for job in jobs) else None
+            for job in jobs:
+                change = self.change(job, others)
+                if only_head: logits = self.segmentor.decode([change(f, t) for f, t in zip(levels, self.backbone.out_layers)], x.shape[-2:])
+                else: logits = self.run(x, change, block, job.prefix)
+                parts[job.name].append(self.score(logits, start, labels))
+                yield
+        return {name: _Cell.of_batches(found) for name, found in parts.items()}
 
-    def random_change(self, band, seed): # exchange as much energy outside the band; None where the rest has too little
+    def next_twins(self, start, count): # -> layer -> features of the next streets' twins
+        kept = {}
+        def note(features, layer): kept[layer] = features; return features
+        items = [self.pairs[(start + i + 1) % len(self.pairs)] for i in range(count)]
+        with self.backbone.intervene(note, "adapter"): self.segmentor(self.images(items, "twin"))
+        return kept
+
+    def band_masks(self, block, bands): # of these bands together
+        return {layer: sum(self.masks(layer)[b] for b in bands).float() for layer in self.places(block)}
+
+    def random_masks(self, block, band, seed): # as much energy of the difference outside the band; None where the rest has too little
         masks = {}
-        for layer, energy in self.energy.items():
-            inside = self.masks(layer)[band]
+        for layer in self.places(block):
+            energy, inside = self.energy[layer], self.masks(layer)[band]
             wanted = energy[inside].sum()
             order = np.random.default_rng((seed, band, layer)).permutation(int((~inside).sum()))
             values = energy[~inside][torch.from_numpy(order)]
@@ -173,19 +208,27 @@ class _Patcher:
             places = (~inside).nonzero()[torch.tensor(chosen, dtype=torch.long)]
             mask[places[:, 0], places[:, 1]] = 1
             masks[layer] = mask
-        return lambda start: lambda features, layer: exchange(features, masks[layer])
+        return masks
 
-    @torch.no_grad()
-    def scene_change(self, band): # the same band of the next street's twin
-        n = len(self.pairs)
-        def make(start):
-            count = min(self.batch, n - start)
-            others = torch.stack([self.pairs[(start + i + 1) % n]["twin"] for i in range(count)])
-            kept = {}
-            def note(features, layer): kept[layer] = features; return features
-            with self.backbone.intervene(note, "adapter"): self.segmentor(self.segmentor.preprocess(others))
-            return lambda features, layer: _add_twin_band(features, self.masks(layer)[band], kept[layer])
-        return make
+    def jobs(self, block, chosen=None, controls=0, scene=False, shapley=False): # all passes of a block
+        names = band_names(self.edges)
+        chosen = chosen or [*names, "prefix", "all"]
+        there = [b for b in range(len(names)) if any(self.masks(layer)[b].any() for layer in self.places(block))] # coarse grids lack some rings
+        has_prefix = bool(getattr(self.backbone.model, "num_prefix_tokens", 0)) and not self.backbone.staged
+        for b in there:
+            if names[b] not in chosen: continue
+            masks = self.band_masks(block, [b])
+            yield _Job(names[b], masks)
+            drawn = [self.random_masks(block, b, i) for i in range(controls)]
+            yield from (_Job(f"{names[b]} control {i}", masks) for i, masks in enumerate(drawn) if masks)
+            if scene: yield _Job(f"{names[b]} scene", masks, scene=True)
+        nothing = {layer: torch.zeros(self.energy[layer].shape) for layer in self.places(block)}
+        if has_prefix and "prefix" in chosen: yield _Job("prefix", nothing, prefix=True)
+        if "all" in chosen: yield _Job("all", prefix=has_prefix)
+        if shapley: # every pass with the first band exchanges the prefix tokens too: they belong to it
+            first, *rest = there
+            sets = [(first, *some) for size in range(max(1, len(rest) - 1)) for some in combinations(rest, size)]
+            yield from (_Job(f"set {some}", self.band_masks(block, some), prefix=has_prefix) for some in sets)
 
 # %% ../../nbs/06_research/10_patching.ipynb #38d8f022
 @dataclass
@@ -194,16 +237,18 @@ class Patching:
     rows: pd.DataFrame # one row per block, band and score ("miou" in points, "ce" in nats)
     gap: pd.DataFrame  # per score: disturbed, twin, gap, low, high
     classes: pd.DataFrame # per block, band and class: IoU in percent of the disturbed, the patched and the twin images
+    draws: list[dict]  # for each of `rows`: estimate -> (draws,) its bootstrap samples, paired between rows
 
 def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
                 pairs: TwinPairs, # or any sequence of such items
                 edges: Sequence[float] = PATCH_EDGES, # of the rings, ascending from 0; see `unit`
                 blocks: Sequence[int] | None = None, # block numbers from 0; the taps by default, the last one first
                 complete: bool = True, # patch what the head reads at earlier taps too; False: the stream only
-                *, unit: str = "nyquist", # of the edges: fraction of each grid's Nyquist frequency, or "cycles" per pixel, one axis for all stages
+                *, bands: Sequence[str] | None = None, # some of `band_names(edges)`, "prefix" and "all"; by default all of them
+                unit: str = "nyquist", # of the edges: fraction of each grid's Nyquist frequency, or "cycles" per pixel, one axis for all stages
                 controls: int = 0, # random coefficient sets of equal energy for `excess`; at least 8 where it is reported
                 scene: bool = False, # measure `scene`, which takes another pass per cell
-                shapley: bool = False, # measure Shapley values: 2 ** (bands - 1) passes per block
+                shapley: bool = False, # measure Shapley values: 2 ** (number of bands - 1) passes per block
                 frames: int = 1, # consecutive images drawn together by the bootstrap, for video
                 draws: int = 1000, # bootstrap samples
                 batch: int = 8, # pairs per forward pass
@@ -211,35 +256,41 @@ def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
 ) -> Patching:
     """Patch each frequency band of the undisturbed twins into the disturbed images' forward pass, and measure what of the score returns.
 
-    Raises ValueError for pairs whose labels differ, blocks that the model lacks or that the head's features do not depend on, an unknown unit, and a
-    folder of other pairs or bands."""
+    At the last block that the head reads, only the head is run again for each band: such a column costs little more than a forward pass.
+
+    Raises ValueError for pairs whose labels differ, blocks that the model lacks or that the head's features do not depend on, unknown bands, an
+    unknown unit, and a folder of other pairs or bands."""
     if unit not in ("nyquist", "cycles"): raise ValueError(f"unit={unit!r}: give 'nyquist' or 'cycles'.")
     if not len(pairs): raise ValueError("There are no pairs: give at least one.")
-    p = _Patcher(segmentor, pairs, edges, unit, complete, batch)
-    blocks = p.taps[::-1] if blocks is None else p.backbone.check_layers(blocks)
-    if max(blocks) > max(p.taps): raise ValueError(f"The head reads blocks {p.taps}; block {max(blocks)} comes after them and cannot matter.")
-    what = dict(pairs=[pairs[i]["name"] for i in range(len(pairs))], edges=list(edges), unit=unit, complete=complete, taps=p.taps)
-    cells = _Cells(folder, what)
-    plain = p.look()
     names = band_names(edges)
-    there = {block: [b for b, mask in enumerate(p.masks(block)) if b < len(names) and mask.any()] for block in blocks}
-    jobs = []
-    for block in blocks:
-        has_prefix = getattr(p.backbone.model, "num_prefix_tokens", 0) and not p.backbone.staged
-        for b in there[block]:
-            jobs.append((block, names[b], partial(p.measure, p.band_change([b]), block)))
-            jobs += [(block, f"{names[b]} control {i}", partial(p.measure, change, block)) for i in range(controls) if (change := p.random_change(b, i))]
-            if scene: jobs.append((block, f"{names[b]} scene", partial(p.measure, p.scene_change(b), block)))
-        if has_prefix: jobs.append((block, "prefix", partial(p.measure, lambda start: lambda x, layer: x, block, True)))
-        jobs.append((block, "all", partial(p.measure, lambda start: lambda x, layer: exchange(x), block, bool(has_prefix))))
-        if shapley: # every pass with the first band exchanges the prefix tokens too: they belong to it
-            first, *rest = there[block]
-            sets = [(first, *some) for size in range(max(1, len(rest) - 1)) for some in combinations(rest, size)]
-            jobs += [(block, f"set {some}", partial(p.measure, p.band_change(some), block, bool(has_prefix))) for some in sets]
-    found = {(block, name): cells.get(block, name, run) for block, name, run in tqdm(jobs, "cells")}
-    return _summary(p, plain, found, there, names, frames, draws, shapley)
+    known = [*names, "prefix", "all"]
+    for name in bands or ():
+        if name not in known: raise unknown_name("band", name, known)
+    if shapley and bands: raise ValueError("Shapley values are taken over all bands: leave out bands=, or shapley=True.")
+    p = Patcher(segmentor, pairs, edges, unit, complete, batch)
+    blocks = p.taps[::-1] if blocks is None else p.backbone.check_layers(blocks)
+    if max(blocks) > p.taps[-1]: raise ValueError(f"The head reads blocks {p.taps}; block {max(blocks)} comes after them and cannot matter.")
+    plain = run_through(p.look())
+    cells = _Cells(folder, dict(pairs=p.names, edges=list(edges), unit=unit, complete=complete, taps=p.taps))
+    jobs = {block: list(p.jobs(block, bands, controls, scene, shapley)) for block in blocks}
+    found = {}
+    with progress_bar("patched passes", total=sum(map(len, jobs.values())) * len(p.plain)) as progress:
+        for block, own in jobs.items():
+            cached = {job.name: cells.read(block, job.name) for job in own}
+            missing = [job for job in own if cached[job.name] is None]
+            progress.update((len(own) - len(missing)) * len(p.plain))
+            measured = run_through(p.measure(block, missing), progress.update) if missing else {}
+            for name, cell in measured.items(): cells.write(block, name, cell)
+            found |= {(block, name): cell for name, cell in (cached | measured).items()}
+    return summarize(p, plain, found, frames, draws, shapley)
 
 # %% ../../nbs/06_research/10_patching.ipynb #dda95a2d
+def run_through(steps, after_each=lambda: None): # a generator -> what it returns
+    while True:
+        try: next(steps)
+        except StopIteration as end: return end.value
+        after_each()
+
 class _Cells: # finished cells, in memory or in a folder
     def __init__(self, folder, what):
         self.folder = folder and Path(folder)
@@ -252,23 +303,20 @@ class _Cells: # finished cells, in memory or in a folder
             raise ValueError(f"{path} belongs to a patching with other {', '.join(other)}: give another folder, or remove it.")
         with atomic_write(path) as unfinished: unfinished.write_text(json.dumps(what))
 
-    def get(self, block, name, run):
-        if not self.folder: return run()
-        path = self.folder / f"{block} {name}.npz"
-        cell = load_cached(path, _Cell.read)
-        if cell is None:
-            cell = run()
-            cell.write(path)
-        return cell
+    def path(self, block, name): return self.folder / f"{block} {name}.npz"
+    def read(self, block, name): return load_cached(self.path(block, name), _Cell.read) if self.folder else None
+    def write(self, block, name, cell):
+        if self.folder: cell.write(self.path(block, name))
 
-def _summary(p, plain, found, there, names, frames, draws, shapley):
+def summarize(p, plain, found, frames=1, draws=1000, shapley=False): # of a `Patcher`: its unpatched cell, (block, name) -> cell; -> `Patching`
+    names = band_names(p.edges)
     n = plain.cm.shape[1]
     groups = -(-n // frames)
     weights = np.concatenate([np.ones((1, groups)), bootstrap_weights(groups, draws)]).repeat(frames, 1)[:, :n] # first the sample itself
     def points(cm): return 100 * miou(np.tensordot(weights, cm, 1)) # (1 + draws,)
     def nats(ce): return -(weights @ ce) / weights.sum(1)           # higher is better, as for points
     scores = {"miou": lambda cell, side: points(cell.cm[side]), "ce": lambda cell, side: nats(cell.ce[side])}
-    rows, classes, gaps = [], [], []
+    rows, samples, classes, gaps = [], [], [], []
     for score, value in scores.items():
         empty, full = value(plain, 0), value(plain, 1)
         gap = full - empty
@@ -282,7 +330,8 @@ def _summary(p, plain, found, there, names, frames, draws, shapley):
             twins = {key: found[key] for key in found if key[0] == block and key[1].startswith(f"{name} control ")}
             if twins: estimates["excess"] = recover - np.median([value(c, 0) - empty for c in twins.values()], 0)
             if (block, f"{name} scene") in found: estimates["scene"] = recover - (value(found[block, f"{name} scene"], 0) - empty)
-            if shapley and name in names: estimates["shapley"] = _shapley(value, found, plain, block, names.index(name), there[block], names)
+            if shapley and name in names: estimates["shapley"] = _shapley(value, found, plain, block, names.index(name), names)
+            samples.append({key: x[1:] for key, x in estimates.items()})
             row = dict(block=block, band=name, score=score)
             for key, x in estimates.items():
                 row[key] = x[0]
@@ -291,16 +340,18 @@ def _summary(p, plain, found, there, names, frames, draws, shapley):
             differ, restored, agree, broken = cell.pixels.sum(0)
             row |= dict(restored=restored / differ if differ else np.nan, broken=broken / agree if agree else np.nan)
             if name in names:
-                energy, mask = p.energy[block], p.masks(block)[names.index(name)]
-                row |= dict(coefficients=int(mask.sum()), energy_share=(energy[mask].sum() / energy.sum()).item())
+                own = {layer: p.masks(layer)[names.index(name)] for layer in p.places(block)}
+                shares = [(p.energy[layer][mask].sum() / p.energy[layer].sum()).item() for layer, mask in own.items()]
+                row |= dict(coefficients=int(own[block].sum()), energy_share=np.nanmean(shares))
             rows.append(row)
     for (block, name), cell in found.items():
         if name not in (*names, "prefix", "all"): continue
         parts = [100 * iou(cm.sum(0)) for cm in (plain.cm[0], cell.cm[0], plain.cm[1])]
         classes += [dict(block=block, band=name, number=i, disturbed=a, patched=b, twin=c) for i, (a, b, c) in enumerate(zip(*parts))]
-    return Patching(pd.DataFrame(rows), pd.DataFrame(gaps).set_index("score"), pd.DataFrame(classes))
+    return Patching(pd.DataFrame(rows), pd.DataFrame(gaps).set_index("score"), pd.DataFrame(classes), samples)
 
-def _shapley(value, found, plain, block, band, there, names): # exact, over the bands that exist at this block
+def _shapley(value, found, plain, block, band, names): # exact, over the bands that exist at this block
+    there = [b for b, name in enumerate(names) if (block, name) in found]
     first = there[0]
     def v(some):
         left = tuple(b for b in there if b not in some)

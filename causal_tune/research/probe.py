@@ -6,7 +6,7 @@
 from __future__ import annotations
 from typing import NamedTuple, Sequence
 import numpy as np
-from ..core.checks import check_range
+from ..core.registry import check_range
 from .statistics import bootstrap_weights, percentile_interval
 
 # %% auto #0

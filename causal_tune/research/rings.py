@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..core.checks import unknown_name
+from ..core.registry import unknown_name
 from ..models.backbones import progress_bar
 from .statistics import bootstrap_scores, percentile_interval
 from ..spectra.bands import radial_frequency

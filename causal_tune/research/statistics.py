@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 from ..core.environment import code_version
-from ..core.checks import check_value, short_repr
+from ..core.registry import check_value, short_repr
 from ..core.files import atomic_write
 from ..training.evaluation import miou
 

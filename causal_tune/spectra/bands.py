@@ -8,8 +8,7 @@ import math
 from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
-from ..core.checks import check_range, check_value
-from ..core.registry import Registry, parse_spec
+from ..core.registry import check_range, check_value, parse_spec, Registry
 from .dct import cached_unless_exporting, dct2, idct2, is_exporting
 
 # %% auto #0
@@ -252,7 +251,7 @@ def gain_like(band, # any band, or any function (h, w) -> gain
     "A band's gain, ready to be multiplied with features."
     if type(band) in [*BANDS.values(), *CONTROL_FILTERS.values()] and not isinstance(band, nn.Module):
         return _fixed_gain(band, h, w, like.device, like.dtype)
-    return torch.as_tensor(band(h, w)).to(like)  # learnable, or somebody's own function: asked every time
+    return torch.as_tensor(band(h, w)).to(like)  # learnable, or a user's function: evaluated every time
 
 @cached_unless_exporting(maxsize=256)
 def _fixed_gain(band, h, w, device, dtype):

@@ -12,8 +12,8 @@ from itertools import zip_longest
 from typing import NamedTuple
 import cv2, numpy as np
 from numpy import clip, exp, float32, floor, maximum, minimum, ndarray, sqrt, square, take, where
-from .world import (CLASSES, LeafClump, Face, Facade, Ground, CarPanel, Plane, Cylinder,
-                               Street, RoofTiles, build_street, ellipse)
+from .world import (CLASSES, COLORS, LeafClump, Face, Facade, Ground, CarPanel, Plane, Cylinder,
+                                         Street, RoofTiles, build_street, ellipse)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #37456e16
 SKY_DEPTH = 1000. # metres, a stand-in for infinity
@@ -355,12 +355,8 @@ def _ground(x, z, foot, street): # colour (3, n), label (n,) and grain (n,) of t
     color = blend(bright, .80, paint)*_rgb(1, 1, 1.02)
     road = maximum(_cover(street.half - a, foot), float32(cross))
 
-    beside = np.flatnonzero(road < 1)
-    here = (v[beside] for v in (u, a, z, foot, fine, coarse))
-    slabs = _slabs(*here, street)
-    share = road[beside]
-    stone = slabs*(1 - share)*_rgb(1.03, 1., .95)
-    _put(color, beside, take(color, beside, 1)*share + stone)
+    slabs = _slabs(u, a, z, foot, fine, coarse, street)
+    color = color*road + slabs*(1 - road)*_rgb(1.03, 1., .95)
     lawn = np.flatnonzero(_is_lawn(a, street) & ~cross)
     grass = 1 + .13*coarse[lawn] + .2*fine[lawn]
     color[:, lawn] = _rgb(.30, .40, .16)*grass
@@ -540,11 +536,7 @@ def _directions(cam, size): # (h, w, 3) unit vectors in the world
     return d
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #94ed5fa2
-_ZENITH = float32([.30, .52, .84])
-_HORIZON = float32([.80, .87, .93])
-_OVERCAST = float32([.76, .78, .81])
-_CLOUD = float32([1, 1, 1.02])
-_GLARE = float32([1, .93, .8])
+_ZENITH, _HORIZON, _OVERCAST, _CLOUD, _GLARE = float32(COLORS["sky"])
 
 def _sky(street, cam, size): # colour (h, w, 3) at every pixel of the frame, computed at half its size
     sun = street.sun
@@ -607,7 +599,7 @@ def _shade_leaves(view, px, out):
     out.normal[px.kept] = n/length[:, None]
     return color
 
-def _with_night_glow(texture): # a shader that makes the colour which is there brighter or darker
+def _brightened_by(texture): # a shader that makes the colour which is there brighter or darker
     def shade(view, px, out):
         color = take(out.color, px.place, 1)
         return color*texture(px, px.texture, view.street.sun)
@@ -616,9 +608,9 @@ def _with_night_glow(texture): # a shader that makes the colour which is there b
 _SHADERS = {Ground: _shade_ground,
             Facade: _shade_front,
             LeafClump: _shade_leaves,
-            CarPanel: _with_night_glow(_gloss),
-            RoofTiles: _with_night_glow(_roof_tiles),
-            Cylinder: _with_night_glow(_cylinder)}
+            CarPanel: _brightened_by(_gloss),
+            RoofTiles: _brightened_by(_roof_tiles),
+            Cylinder: _brightened_by(_cylinder)}
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #5edd86fa
 def _pixels(view, record, place, face, rays, depth, back): # `back`: where in the picture a drawn pixel goes, or -1
@@ -638,12 +630,6 @@ def _pixels(view, record, place, face, rays, depth, back): # `back`: where in th
         along(table.t_axis),
         z, foot, on, kept[on])
 
-# %% ../../nbs/11_toyscapes/02_render.ipynb #d9fe81f2
-def _depth(rays, inverse, ids): # (n,) metres
-    x, y = rays
-    a, b, c = (take(row, ids) for row in inverse)
-    return 1/maximum(a*x + b*y + c, 1/SKY_DEPTH)
-
 # %% ../../nbs/11_toyscapes/02_render.ipynb #77bbdf34
 def _shade(view, ids, keep): # layers for the faces `ids` of the drawn frame; `keep` are the pixels of the picture
     table = view.table
@@ -652,8 +638,9 @@ def _shade(view, ids, keep): # layers for the faces `ids` of the drawn frame; `k
     back = np.full(ids.size, -1, np.int32)
     back[keep] = np.arange(len(keep))
     size = view.cam.size
-    rays = [np.broadcast_to(v, size).ravel() for v in view.cam.rays(size)]
-    depth = _depth(rays, table.inverse, ids)
+    x, y = rays = [np.broadcast_to(v, size).ravel() for v in view.cam.rays(size)]
+    a, b, c = (take(row, ids) for row in table.inverse)
+    depth = 1/maximum(a*x + b*y + c, 1/SKY_DEPTH)
     out = ShadedPixels( # every face in its own colour, to begin with
         depth,
         take(table.color*table.light, ids, 1),
@@ -686,7 +673,7 @@ def _night_light(depth, cam, lamps): # (h, w) in 0..1: the cone of our headlamps
     return where(ground, minimum(light, 1), 0).astype(float32)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #2a90da27
-_HAZE = float32([.76, .81, .86]) # colour of far air
+_HAZE, = float32(COLORS["haze"]) # colour of far air
 
 def _downsample(planes, size): # the drawn frame at the picture's size
     large = cv2.merge(list(planes))

@@ -10,7 +10,6 @@ import functools, math, random
 from dataclasses import dataclass
 from typing import NamedTuple
 import numpy as np
-from fastcore.basics import patch
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #96c044fa
 CLASSES = {"road": 0, "sidewalk": 1, "building": 2,
@@ -23,17 +22,14 @@ CLASSES = {"road": 0, "sidewalk": 1, "building": 2,
 def _rows(text): # the words of each row of a table
     return [row.split() for row in text.strip().splitlines()]
 
-def _percent(text):
-    return tuple(float(c)/100 for c in text.split())
-
 def _palette(text): # name -> colours in 0..1, from rows such as "skin 80 62 52, 62 44 34"; a semicolon ends a row too
     table = {}
     for name, *values in _rows(text.replace(";", "\n")):
         colors = " ".join(values).split(",")
-        table[name] = [_percent(color) for color in colors]
+        table[name] = [tuple(float(c)/100 for c in color.split()) for color in colors]
     return table
 
-_COLORS = _palette("""
+COLORS = _palette("""
 plaster  82 76 64, 78 70 58, 72 62 50, 85 83 78, 70 72 72, 80 66 55, 66 70 62
 brick    56 33 25, 62 40 30, 48 31 26, 66 52 40
 glass    50 58 64, 42 50 55, 62 66 68
@@ -45,6 +41,8 @@ legs     12 13 18, 20 22 30, 55 50 42, 15 30 45, 8 8 9
 skin     80 62 52, 62 44 34, 40 27 20, 86 70 60
 hair     10 8 7, 25 17 10, 45 33 18, 50 50 50
 helmet   85 85 85, 70 12 10, 10 10 12, 15 30 60
+sky      30 52 84, 80 87 93, 76 78 81, 100 100 102, 100 93 80
+haze     76 81 86
 """)
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #1d8f5573
@@ -150,13 +148,6 @@ def _faces(plane, label, parts, texture=()): # parts are (colour, outline, outli
     return faces
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #91d6f8ab
-def _scaled(k, outline, up=0.): # k times as large, then moved up
-    return [(k*s, k*t + up) for s, t in outline]
-
-def _scaled_parts(k, parts, up=0.): # the same for (colour, outline, outline, ...)
-    return [(color, *(_scaled(k, outline, up) for outline in outlines))
-            for color, *outlines in parts]
-
 def _pairs(v): # points from numbers s, t, s, t, ...
     return list(zip(v[::2], v[1::2]))
 
@@ -183,17 +174,27 @@ def _limb(s0, t0, s1, t1, w0, w1): # along a segment, `w0` wide where it starts 
             (s0 - u*w0, t0 - v*w0))
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #a2928c4a
-_WARNING = (-.87, -.5), (.87, -.5), (0, 1)
-def _triangle(k): return _scaled(k, _WARNING, .1)
-def _corners(*values): return _pairs(values)
-_SHAPES = dict(disc=ellipse, rect=_rect, limb=_limb, corners=_corners, triangle=_triangle)
+def _cap(*of_ellipse_above): # an ellipse, and the height that it is cut off at
+    *ellipse_args, low = of_ellipse_above
+    return [p for p in ellipse(*ellipse_args) if p[1] > low]
 
-def _drawing(text, **colors): # (colour, outline), ... from rows such as "red disc 0 0 1"; a bar ends a row too
+def _corners(*values): return _pairs(values)
+
+def _both_halves(*values): # the right half of an outline, from below, and its mirror image
+    right = _pairs(values)
+    return right + [(-s, t) for s, t in right[::-1]]
+
+_SHAPES = dict(disc=ellipse, rect=_rect, limb=_limb, corners=_corners, cap=_cap, halves=_both_halves)
+
+def _drawing(text, **given): # (colour, outline), ... from rows such as "red disc 0 0 1"; a bar ends a row too
     parts = []
     for color, shape, *values in _rows(text.replace("|", "\n")):
-        outline = _SHAPES[shape](*map(float, values))
-        parts.append((colors.get(color, color), outline))
+        numbers = [given[v] if v in given else float(v) for v in values]
+        parts.append((given.get(color, color), _SHAPES[shape](*numbers)))
     return parts
+
+def _moved(parts, size=1., up=0., flip=1): # (colour, outline), ... in another size, then moved up; -1 exchanges left and right
+    return [(color, [(flip*size*s, size*t + up) for s, t in outline]) for color, outline in parts]
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #0e575dd5
 class Sun(NamedTuple):
@@ -243,14 +244,11 @@ class Street:
         if self.half < 4: return self.half*.45
         return min(self.half*.5, self.half - 2.9)
 
-# %% ../../nbs/11_toyscapes/01_world.ipynb #d32f73ab
-@patch
-def at(self:Street, off, z): # x of what stands `off` metres from the middle of the road
-    return off + (self.bend*max(z, 0)**2 + self.x)
+    def at(self, off, z): # x of what stands `off` metres from the middle of the road
+        return off + (self.bend*max(z, 0)**2 + self.x)
 
-@patch
-def by_side_street(self:Street, z):
-    return self.side - 2 < z < self.side + 8
+    def by_side_street(self, z):
+        return self.side - 2 < z < self.side + 8
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #e60f9204
 _NOWHERE = -99
@@ -292,7 +290,7 @@ def _facade(r, style): # colour and front of a building
     has_shop = style != "suburb" and r.random() < .6
     shop = r.uniform(3.2, 3.9) if has_shop else r.uniform(.4, 1.1)
     material = "glass" if glass else "brick" if brick else "plaster"
-    color = r.choice(_COLORS[material])
+    color = r.choice(COLORS[material])
     openings = [r.uniform(*limits) for limits in _OPENINGS[glass]]
     shade = r.uniform(.86, 1.06)
     color = tuple(c*shade*r.uniform(.96, 1.04) for c in color)
@@ -322,7 +320,7 @@ def _building(r, street, z0, z1, side, back): # between z0 and z1, `back` metres
     length = math.hypot(x1 - x0, z1 - z0)
     deep = r.uniform(9, 14)
     gable = not front.glass and front.storeys < 5 and r.random() < .75
-    tile = r.choice(_COLORS["tile"])
+    tile = r.choice(COLORS["tile"])
 
     ridge = [(deep/2, height + deep*.3)] if gable else []
     end = (0, 0), (deep, 0), (deep, height), *ridge, (0, height)
@@ -361,7 +359,7 @@ def _crown(r, plane, t, rx, ry, color, n): # `n` clumps around height t, the low
 def _tree(r, x, z, size): # of a size around 1
     trunk = r.uniform(2.2, 3.4)*size
     radius = r.uniform(1.5, 2.6)*size
-    color = r.choice(_COLORS["leaf"])
+    color = r.choice(COLORS["leaf"])
     color = tuple(c*r.uniform(.85, 1.2) for c in color)
     tall = r.uniform(.85, 1.5)
     middle = trunk + radius*tall*.7
@@ -466,20 +464,15 @@ def _strip(car, edge): # the face swept by an edge, with glass, or lamps where i
     return faces
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #08f77e1f
-_TRUCK_PANE = (3.6, 1.7), (3.5, 2.5), (2.7, 2.5), (2.7, 1.7)
-
-def _panes(car): # the windows of a side
-    if car.shape == "truck": return [_TRUCK_PANE]
-    _, _, (hood, belt), (front, roof), (back, _), (rear, _), *_ = car.body.outline
-    low = belt + .04
-    high = roof - .1
-    post = front - .95 if car.shape == "van" else .1
-    first = ((hood - .18, low), (front - .05, high),
-             (post + .05, high), (post + .05, low))
-    if car.shape == "van": return [first]
-    second = ((post - .05, low), (post - .05, high),
-              (back + .05, high), (rear + .3, belt + .06))
-    return [first, second]
+_PANES = dict(
+    hatch="""pane corners .97 .96    .4 1.36    .15 1.36   .15 .96
+             pane corners .05 .96    .05 1.36   -1.3 1.36  -1.6 .98""",
+    sedan="""pane corners 1.02 .94   .45 1.32   .15 1.32   .15 .94
+             pane corners .05 .94    .05 1.32   -.85 1.32  -1.3 .96""",
+    suv="""  pane corners 1.12 1.12  .65 1.62   .15 1.62   .15 1.12
+             pane corners .05 1.12   .05 1.62   -1.85 1.62 -1.95 1.14""",
+    van="pane   corners 1.82 1.19  1.25 2.05   .4 2.05    .4 1.19",
+    truck="pane corners 3.6 1.7    3.5 2.5     2.7 2.5    2.7 1.7") # the windows of a side
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #586a3da8
 def _side(car, plane): # body, windows, sill and wheels
@@ -493,7 +486,7 @@ def _side(car, plane): # body, windows, sill and wheels
         trim.append(("tyre", tyre))
         if car.z < 40: trim.append(("hub", hub))
     body = [(car.paint, outline)]
-    panes = [("pane", *_panes(car))]
+    panes = _drawing(_PANES[car.shape])
     return (_faces(plane, car.label, body, CarPanel(0., 1., 0))
             + _faces(plane, car.label, panes, CarPanel(0., 1., 1))
             + _faces(plane, car.label, trim))
@@ -508,7 +501,7 @@ def _car(r, street, off, z, ahead, shape=None, yaw=0.): # `ahead` 1 drives away 
     angle = math.atan(2*street.bend*z) + yaw
     hx = ahead*math.sin(angle)
     hz = ahead*math.cos(angle)
-    paint = r.choice(_COLORS["paint"])
+    paint = r.choice(COLORS["paint"])
     paint = tuple(c*r.uniform(.9, 1.1) for c in paint)
     car = Car(shape, x, z, (hx, hz), street.eye, paint)
     length, width, outline = car.body
@@ -521,48 +514,43 @@ def _car(r, street, off, z, ahead, shape=None, yaw=0.): # `ahead` 1 drives away 
     return StreetObject(nearest, faces, foot, outline[_ROOF][1]*.85)
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #b2161931
-_HIP = .09
-_SHOULDER = .23
+_PERSON = """
+leg     limb    -.09 .9     left_knee .48    .18 .13
+leg     limb    left_knee .5   left_foot .06   .13 .1
+leg     limb    .09 .9      right_knee .48   .18 .13
+leg     limb    right_knee .5  right_foot .06  .13 .1
+shoe    rect    left_heel 0    left_toe .08
+shoe    rect    right_heel 0   right_toe .08
+top     halves  hem coat    waist 1.2        shoulder 1.42  .06 1.52
+sleeve  limb    left_arm 1.42  left_elbow 1.14   .12 .1
+sleeve  limb    left_elbow 1.14  left_hand .86   .1 .07
+sleeve  limb    right_arm 1.42  right_elbow 1.14  .12 .1
+sleeve  limb    right_elbow 1.14  right_hand .86  .1 .07
+skin    rect    -.05 1.48   .05 1.58
+skin    disc    0 1.66      .105 .13 12
+hair    cap     0 1.69      .118 .125 12 1.64
+"""
 
-def _points_above(t, outline): return [p for p in outline if p[1] > t]
+def _joints(side, step, stride, shoulder): # place of each joint, metres right of the middle
+    foot = side*(.09 + stride)
+    return dict(knee=side*(.09 + step*.5), foot=foot, heel=foot - .08, toe=foot + .11,
+                arm=side*shoulder*.92, elbow=side*(shoulder + .05), hand=side*(shoulder + .02) + step*.4)
 
 def _square(x, z, half, deep): # foot of something thin
     return _rect(x - half, z, x + half, z + deep)
 
-_FACE = "skin rect -.05 1.48 .05 1.58 | skin disc 0 1.66 .105 .13 12"
-
-def _head(skin, hair):
-    cap = _points_above(1.64, ellipse(0, 1.69, .118, .125, 12))
-    return _drawing(_FACE, skin=skin) + [(hair, cap)]
-
-def _coat_outline(shoulder, coat): # from the neck to where it ends
-    right = [(shoulder*.8, coat), (shoulder*.85, 1.2),
-             (shoulder, 1.42), (.06, 1.52)]
-    left = [(-s, t) for s, t in right[::-1]]
-    return [*right, *left]
-
 # %% ../../nbs/11_toyscapes/01_world.ipynb #56add8bb
 def _person(r, x, z): # walking or standing, seen from any side
     size = r.uniform(.9, 1.06)
-    top, leg, skin, hair = (r.choice(_COLORS[name]) for name in ("cloth", "legs", "skin", "hair"))
+    top, leg, skin, hair = (r.choice(COLORS[name]) for name in ("cloth", "legs", "skin", "hair"))
     step = r.uniform(-.3, .3)
-    coat = r.choice([.92, .92, .6])
-    shoulder = _SHOULDER*r.uniform(.7, 1.)
-    legs, shoes, sleeves = [], [], []
-    for side, stride in ((-1, step), (1, step*.9)):
-        foot = side*(_HIP + stride)
-        knee = side*(_HIP + step*.5)
-        elbow = side*(shoulder + .05)
-        hand = side*(shoulder + .02) + step*.4
-        legs += [_limb(side*_HIP, .9, knee, .48, .18, .13),
-                 _limb(knee, .5, foot, .06, .13, .1)]
-        shoes.append(_rect(foot - .08, 0, foot + .11, .08))
-        sleeves += [_limb(side*shoulder*.92, 1.42, elbow, 1.14, .12, .1),
-                    _limb(elbow, 1.14, hand, .86, .1, .07)]
-    sleeve = tuple(c*.85 for c in top)
-    parts = [(leg, *legs), ("shoe", *shoes), (top, _coat_outline(shoulder, coat)), (sleeve, *sleeves)]
-    parts = _scaled_parts(size, parts + _head(skin, hair))
-    faces = _faces(_vertical_plane(x, z), "person", parts, Cylinder(.3*size))
+    coat = r.choice([.92, .92, .6]) # height of its hem
+    shoulder = .23*r.uniform(.7, 1.)
+    joints = {f"left_{k}": v for k, v in _joints(-1, step, step, shoulder).items()}
+    joints |= {f"right_{k}": v for k, v in _joints(1, step, step*.9, shoulder).items()}
+    parts = _drawing(_PERSON, **joints, top=top, leg=leg, skin=skin, hair=hair, sleeve=tuple(c*.85 for c in top),
+                     coat=coat, shoulder=shoulder, waist=shoulder*.85, hem=shoulder*.8)
+    faces = _faces(_vertical_plane(x, z), "person", _moved(parts, size), Cylinder(.3*size))
     return StreetObject(z, faces, _square(x, z, .15, .2), 1.7*size)
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #f327b3e6
@@ -608,9 +596,7 @@ dark       rect -.03 0 .03 .68
 handlebar  limb -.3 1 .3 1 .05 .05
 reflector  rect -.04 .55 .04 .64
 """
-
-def _mirrored(parts): # left and right exchanged
-    return [(color, [(-s, t) for s, t in outline]) for color, outline in parts]
+_RIDERS_HEAD = "skin disc s 1.6 .105 .13 12 | hat cap s 1.63 .13 .14 14 1.6"
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #41917bce
 def _wheel(s, d): # rim and spokes around s
@@ -623,41 +609,35 @@ def _wheel(s, d): # rim and spokes around s
 
 def _bike(plane, color, d=1): # from its side, heading towards s if d is 1, else the other way
     frame = _drawing(_FRAME, paint=color)
-    if d < 0: frame = _mirrored(frame)
-    return _faces(plane, "bicycle", _wheel(-.52, d) + _wheel(.52, d) + frame)
+    return _faces(plane, "bicycle", _wheel(-.52, d) + _wheel(.52, d) + _moved(frame, flip=d))
 
 def _parked_bike(r, x, z):
     plane = _vertical_plane(x, z, math.cos(.3), math.sin(.3))
-    color = r.choice(_COLORS["cloth"])
+    color = r.choice(COLORS["cloth"])
     return StreetObject(z, _bike(plane, color), _square(x, z, .6, .2), .6)
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #1b541439
 def _cyclist(r, x, z): # from the side, or from behind when riding along the street
-    top = r.choice(_COLORS["cloth"][2:8])
-    leg = r.choice(_COLORS["cloth"][:2])
-    skin = r.choice(_COLORS["skin"])
-    hat = r.choice(_COLORS["helmet"])
+    top = r.choice(COLORS["cloth"][2:8])
+    leg = r.choice(COLORS["cloth"][:2])
+    skin = r.choice(COLORS["skin"])
+    hat = r.choice(COLORS["helmet"])
     across = r.random() < .6
     angle = r.uniform(-.7, .7) if across else 0
     d = r.choice([-1, 1])
 
     arm = tuple(c*.8 for c in top)
     plane = _vertical_plane(x, z, math.cos(angle), math.sin(angle))
-    def limbs(text):
-        parts = _drawing(text, leg=leg, top=top, arm=arm, skin=skin)
-        return rider(_mirrored(parts) if d < 0 else parts)
-    def rider(parts): return _faces(plane, "rider", parts, Cylinder(.4))
+    def rider(text):
+        parts = _drawing(text, leg=leg, top=top, arm=arm, skin=skin, hat=hat, s=.22*across)
+        return _faces(plane, "rider", _moved(parts, flip=d), Cylinder(.4))
     if across:
-        bike = _bike(plane, r.choice(_COLORS["cloth"]), d)
-        faces = limbs(_FAR_LEG) + bike + limbs(_NEAR_SIDE)
+        bike = _bike(plane, r.choice(COLORS["cloth"]), d)
+        faces = rider(_FAR_LEG) + bike + rider(_NEAR_SIDE)
     else:
         bike = _faces(plane, "bicycle", _drawing(_BIKE_BEHIND))
-        faces = bike + limbs(_FROM_BEHIND)
-    s = .22*d*across
-    head = ellipse(s, 1.6, .105, .13, 12)
-    helmet = _points_above(1.6, ellipse(s, 1.63, .13, .14, 14))
-    faces += rider([(skin, head), (hat, helmet)])
-    return StreetObject(z, faces, _square(x, z, .5*across + .1, .3), 1.6)
+        faces = bike + rider(_FROM_BEHIND)
+    return StreetObject(z, faces + rider(_RIDERS_HEAD), _square(x, z, .5*across + .1, .3), 1.6)
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #117542d3
 def _pole(x, z, height, width, color, radius, label, head): # `head` are the parts it carries
@@ -669,31 +649,26 @@ def _pole(x, z, height, width, color, radius, label, head): # `head` are the par
 
 def _street_lamp(r, x, z, side): # reaches over the road
     height = r.uniform(5.5, 8)
-    s = -side*1.5
-    arm = _limb(0, height - .05, s, height + .25, .12, .1)
-    bulb = _rect(s - .4, height + .16, s + .4, height + .34)
-    head = [("lamppost", arm), ("bulb", bulb)]
+    head = _moved(_drawing("lamppost limb 0 -.05 1.5 .25 .12 .1 | bulb rect 1.1 .16 1.9 .34"), up=height, flip=-side)
     width = max(.18, z*.006), max(.12, z*.005)
     pole = _pole(x, z, height, width, "lamppost", .12, "pole", head)
     return pole._replace(lamp=(x, height - .5, z))
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #89fe0e70
+_SIGNAL = "black rect -.24 0 .24 1.1 | go disc 0 .2 .14 .14 12 | wait disc 0 .55 .14 .14 12 | stop disc 0 .9 .14 .14 12"
+
 def _signal(r, x, z): # a traffic light
     y = r.uniform(2.3, 3.2)
-    on = r.randrange(3)
-    head = [("black", _rect(-.24, y, .24, y + 1.1))]
-    for i, color in enumerate(("go", "wait", "stop")):
-        lens = ellipse(0, y + .2 + .35*i, .14, n=12)
-        dark = tuple(.1*c + .05 for c in _NAMED_COLORS[color])
-        head.append((color if i == on else dark, lens))
+    on = r.choice(("go", "wait", "stop"))
+    off = {name: tuple(.1*c + .05 for c in _NAMED_COLORS[name]) for name in ("go", "wait", "stop") if name != on}
     w = max(.13, z*.005)
-    return _pole(x, z, y, (w, w), "signalpost", .1, "traffic light", head)
+    return _pole(x, z, y, (w, w), "signalpost", .1, "traffic light", _moved(_drawing(_SIGNAL, **off), up=y))
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #2b273e3d
 _SIGNS = [_drawing(row) for row in """
 red disc 0 0 1       | white disc 0 0 .72     | ink rect -.4 -.12 .4 .12
 white disc 0 0 1     | blue disc 0 0 .93      | white limb 0 -.5 0 .5 .2 .2 | white corners -.4 .2 .4 .2 0 .65
-red triangle 1.15    | white triangle .759    | ink limb 0 -.15 0 .45 .16 .16
+red corners -1.0005 -.475 1.0005 -.475 0 1.25 | white corners -.66033 -.2795 .66033 -.2795 0 .859 | ink limb 0 -.15 0 .45 .16 .16
 white disc 0 0 1 1 8 | crimson disc 0 0 .93 .93 8 | white rect -.6 -.16 .6 .16
 ink corners -1.1 0 0 -1.1 1.1 0 0 1.1         | yellow corners -1 0 0 -1 1 0 0 1
 white rect -1 -1 1 1 | azure rect -.9 -.9 .9 .9 | white rect -.35 -.55 -.12 .55 | white disc 0 .25 .36 .36 10
@@ -703,7 +678,7 @@ white rect -1 -1 1 1 | azure rect -.9 -.9 .9 .9 | white rect -.35 -.55 -.12 .55 
 def _sign(r, x, z): # on its post
     parts = r.choice(_SIGNS)
     y = r.uniform(2.1, 2.7)
-    head = _scaled_parts(r.uniform(.34, .46), parts, y)
+    head = _moved(parts, r.uniform(.34, .46), y)
     w = max(.09, z*.005)
     return _pole(x, z, y, (w, w), "signpost", .08, "traffic sign", head)
 

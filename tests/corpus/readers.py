@@ -177,8 +177,7 @@ def weights(folder):
 def run_of():
     "A recipe of seconds, its segmentor and its optimizer."
     from causal_tune.training.recipe import get_recipe
-    from causal_tune.training.build import build_segmentor
-    from causal_tune.training.optim import parameter_groups
+    from causal_tune.training.build import build_segmentor, parameter_groups
     recipe = get_recipe("demo", weights="random", head="linear", adapter="rein", rank=1, num_tokens=2, crop=(32, 48), batch_size=2,
                         precision="no", iterations=9, train="toyscapes:domain=clear,split=train,n=4",
                         targets=("toyscapes:domain=fog,split=test,n=1",))
@@ -229,7 +228,7 @@ def resumed(folder):
 
 
 def logs(folder):
-    from causal_tune.training.log import Log
+    from causal_tune.training.checkpoint import Log
     def opened(path): Log(path.parent, 8).close()
     return Reader([make.LOG], files([make.LOG, make.TABLE]), dict(Log=opened), (".csv",), "log")
 
@@ -289,8 +288,7 @@ def specs(folder):
     from causal_tune.adapters import base as adapters
     from causal_tune.spectra import bands
     from causal_tune.core import registry as core
-    from causal_tune.data import corruptions
-    from causal_tune.data import datasets
+    from causal_tune.data import corruptions, datasets
     from causal_tune.models import heads
     from causal_tune.data import augment as styles
     def band(spec):
