@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from ..core.checks import check_range
+from ..core.registry import check_range
 from .heads import HEADS, resize_bilinear, level_channels
 
 # %% auto #0
