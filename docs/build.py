@@ -15,7 +15,7 @@ from api import modules, page
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-PAGES = ("docs/command_line.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md", "checkpoints/README.md")
+PAGES = ("docs/command_line.md", "docs/coming_from.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md", "checkpoints/README.md")
 FOLDERS = {"01_spectra": "Spectra", "02_adapters": "Adapters", "03_data": "Data", "04_models": "Models", "05_training": "Training",
            "06_research": "Research", "07_compare": "Comparisons", "08_lab": "The lab", "09_published": "Published weights", "10_cli": "Command line",
            "11_toyscapes": "Appendix: Toyscapes", "12_core": "Appendix: files, names, tensors"}
@@ -175,6 +175,7 @@ CARDS
 
 - [Which numbers can be compared](nbs/07_compare/06_leaderboard.ipynb), and what the protocols behind them are
 - [The equations of the paper beside the code](nbs/tutorials/equations.ipynb)
+- [Coming from Rein, mmsegmentation or transformers](docs/coming_from.md)
 - [Tables of all experiments](tables.md), [the command line](docs/command_line.md), [changes](CHANGELOG.md)
 """
 

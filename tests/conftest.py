@@ -36,7 +36,7 @@ def missing():
 
 # Tests that take long: processes, kills, whole trainings, wheels. `make check` leaves them out and does not even import these files.
 SLOW_FILES = {f"test_{name}" for name in """cli cluster corruptions evidence export fuzz kills lab memory packaging processes properties
-    published quality readme resume same speed step""".split()}
+    published quality readme resume same shards speed step""".split()}
 SLOW_TESTS = {f"test_{name}" for name in """a_real_lab_listens_to_this_machine_alone_and_asks_for_its_token an_adapter_of_ones_own
     damaged_files_give_pixels_or_one_clear_line exported_with_open_sizes folders_from_training_to_prediction full_size_on_meta half_the_precision
     killed_stopped_and_finished names_and_shapes_at_vit_l no_name_is_missing_in_a_fresh_process number_of_masks_is_a_mean_over_processes

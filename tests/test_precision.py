@@ -3,7 +3,8 @@ import numpy as np, pytest, torch
 import causal_tune as ct  # before timm: repairs torchvision
 from timm.models.vision_transformer import VisionTransformer
 
-HEADS = ["linear", "dpt:width=16", "mask2former:width=32,num_queries=5,encoder_layers=1,decoder_layers=3,encoder_hidden=32,decoder_hidden=32"]
+HEADS = ["linear", "dpt:width=16", "mask2former:width=32,num_queries=5,encoder_layers=1,decoder_layers=3,encoder_hidden=32,decoder_hidden=32",
+         "pmt:num_queries=5,decoder_layers=2"]
 ADAPTERS = ["none", "rein", "set", "set:variant=released", "fada", "causal_tune", "causal_tune:band=learnable", "causal_tune:variant=released",
             "lora:rank=4", "soma:rank=4,first_layer=0", "full"]
 

@@ -12,7 +12,7 @@ from timm.models import VisionTransformer, build_model_with_cfg, register_model
 from conftest import ROOT
 from test_cli import paint
 
-PAGES = ("README.md", "docs/command_line.md", "data/README.md", "checkpoints/README.md")
+PAGES = ("README.md", "docs/command_line.md", "data/README.md", "checkpoints/README.md", "docs/coming_from.md")
 TUTORIALS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "nbs" / "tutorials").glob("*.ipynb")
                    if path.stem != "cluster") # whose commands want several machines
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)

@@ -9,13 +9,14 @@ import pytest
 import torch
 from conftest import trained
 from causal_tune.adapters.base import list_adapters
-from causal_tune.models.heads import HEADS
+from causal_tune.models.heads import list_heads
 from causal_tune.training.recipe import get_recipe
 from causal_tune.training.loop import train
 
 SMALL = dict(linear="linear", dpt="dpt:width=8",
-             mask2former="mask2former:width=32,num_queries=4,encoder_layers=1,decoder_layers=1,num_heads=4,points=16,decoder_hidden=32")
-HEAD_SPECS = [SMALL.get(name, name) for name in HEADS]
+             mask2former="mask2former:width=32,num_queries=4,encoder_layers=1,decoder_layers=1,num_heads=4,points=16,decoder_hidden=32",
+             pmt="pmt:num_queries=4,decoder_layers=2,points=16")
+HEAD_SPECS = [SMALL.get(name, name) for name in list_heads()]
 ADAPTERS = [dict(soma="soma:first_layer=3").get(name, name) for name in list_adapters()]
 DRAWING = SMALL["mask2former"]
 OTHERS = [spec for spec in HEAD_SPECS if spec != DRAWING]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from .effects import energy_kept, frozen_backbone_and_data, measure_costs, token_ablation
-from .grid import check_recipes, make_grid, run_grid, single_threaded
+from .grid import _shard, check_recipes, grid_lock, make_grid, run_grid, single_threaded
 from .report import write_report
 from ..core.registry import parse_spec, Registry, unknown_name
 from ..core.files import atomic_write, folder_lock, load_cached
@@ -350,14 +350,14 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
                    jobs: int | None = None, # processes, see `run_grid`
                    only=(), # labels to run beside none and rein; default: those of the experiment
                    **overrides, # recipe fields to replace
-) -> dict: # recipe, band, variants, rates, rows of all runs, bootstrap scores, effects, tables by name
+) -> dict: # empty in a shard; recipe, band, variants, rates, rows of all runs, bootstrap scores, effects, tables by name
     "Train and evaluate an experiment's variants; continues after an interruption. Raises as `check_experiment` and `run_grid`."
     seeds = list(seeds)
     recipe, depth = check_experiment(name, seeds, root, only, **overrides)
     e = EXPERIMENTS[name]
     search = EXPERIMENTS[e.rates_of or name]
     folder = Path(folder)
-    with folder_lock(folder):
+    with grid_lock(folder):
         labels = chosen_variants(e, only)
         needs_band = any(label.startswith("measured band") for label in labels)
         needs_gain = any(label.startswith("flat filter") for label in labels)
@@ -368,6 +368,7 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
         print_plan(name, recipe, in_search, compared, seeds)
         rates = search_learning_rates(search, in_search, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
         rows = run_grid(make_grid(recipe, apply_learning_rates(compared, rates), seeds), folder / "runs", root, jobs)
+        if _shard: return {}
         specs = {domain_label(spec): spec for spec in recipe.targets if domain_label(spec) in e.single}
         worth = token_ablation(recipe, specs, compared, rows, folder / "runs", root)
     drawn = bootstrap_runs(folder / "runs", rows, e.block, e.groups)
@@ -438,8 +439,11 @@ def bench_quality(names=(), # of `EXPERIMENTS`; default: `DEFAULT_EXPERIMENTS`
     results = {}
     for name in names:
         folder, command = Path(out) / name, f"causal-tune bench-quality {name} {options}".strip()
-        with folder_lock(folder):
+        with grid_lock(folder):
             result = results[name] = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
+            if not result:
+                print(f"{name}: all runs are finished; the same command without a shard writes the report.")
+                continue
             space = load_dataset(result["recipe"].train, root).space
             with single_threaded(): result["costs"] = measure_costs(result["recipe"], result["variants"], len(space.classes))
             for kind in ("scores", "means", "differences", "worth", "rates", "costs"):

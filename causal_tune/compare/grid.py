@@ -4,8 +4,8 @@
 
 # %% ../../nbs/07_compare/02_grid.ipynb #83fc044d
 from __future__ import annotations
-import json, math, os, signal, sys, time
-from contextlib import contextmanager, suppress
+import json, math, os, re, signal, sys, time
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -17,6 +17,7 @@ import numpy as np, torch
 from tqdm.auto import tqdm
 from ..core.files import atomic_write, exit_with_parent, folder_lock, load_cached
 from ..core.environment import code_version
+from ..core.registry import short_repr
 from ..research.statistics import parse_counts, write_counts
 from ..training.evaluation import result_row
 from ..training.build import resolve
@@ -255,6 +256,50 @@ def run_on_cluster(run, recipes, jobs, folder) -> dict: # name -> rows
         if tasks: ray.wait(list(tasks), num_returns=len(tasks), timeout=20)
     return rows
 
+# %% ../../nbs/07_compare/02_grid.ipynb #c0de5a02
+def parse_shard(text: str | None # "i/n", i from 0; None: that of a SLURM array's task, if this process is one
+) -> tuple[int, int] | None: # i, n
+    "Which share of its runs a process computes. Raises ValueError for another form."
+    slurm = {name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", default) for name, default in dict(ID=None, COUNT=None, MIN="0", STEP="1").items()}
+    if text is None and (slurm["ID"] is None or slurm["COUNT"] is None): return None
+    text = text or f"{(int(slurm['ID']) - int(slurm['MIN'])) // int(slurm['STEP'])}/{slurm['COUNT']}"
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not found or int(found[1]) >= int(found[2]): raise ValueError(f"shard={short_repr(text)}: give i/n, such as 0/8 for the first of eight.")
+    return int(found[1]), int(found[2])
+
+_shard = [] # (i, n), while grids are shared
+
+@contextmanager
+def on_shard(text: str | None): # see `parse_shard`
+    "Context in which `run_grid` computes a share of its runs. Yields whether it does."
+    shard = parse_shard(text)
+    if shard: _shard.append(shard)
+    try: yield bool(shard)
+    finally:
+        if shard: _shard.pop()
+
+def grid_lock(folder): # nobody else works in a folder of grids, unless they are shared
+    return nullcontext() if _shard else folder_lock(folder)
+
+def run_shard(run, recipes: dict[str, Recipe], folder: Path) -> dict: # name -> rows
+    "Compute every n-th run, then those that no other process works on, and wait for the others. Raises what a run raises."
+    i, n = _shard[-1]
+    names = sorted(recipes)
+    rows = {}
+    with tqdm(total=len(names), desc=f"runs, shard {i}/{n}") as bar, single_threaded():
+        while len(rows) < len(names):
+            for name in dict.fromkeys([*names[i::n], *names]):
+                if name in rows: continue
+                with ExitStack() as held:
+                    try: held.enter_context(folder_lock(folder / name))
+                    except OSError as error:
+                        if "is in use" in str(error): continue
+                        raise
+                    rows[name] = run(name, recipes[name])
+                bar.update()
+            if len(rows) < len(names): time.sleep(2)
+    return rows
+
 # %% ../../nbs/07_compare/02_grid.ipynb #6dbafa78
 def check_recipes(recipes, # of the runs
                   root=None, # of the data sets
@@ -286,12 +331,13 @@ def run_grid(recipes: dict[str, Recipe], # from `make_grid`
     folder = Path(folder)
     given = {option: str(value) for option, value in options.items()}
     run = partial(one_run, folder=folder, root=root, diverging=diverging, **options)
-    with folder_lock(folder):
+    with grid_lock(folder):
         rows = {name: read_run(folder / name, recipe, given) for name, recipe in recipes.items()}
         left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
         check_recipes(left.values(), root, **options)
         jobs = jobs or (None if _cluster else default_jobs(len(left)))
-        if left and _cluster: rows |= run_on_cluster(run, left, jobs, folder)
+        if left and _shard: rows |= run_shard(run, left, folder)
+        elif left and _cluster: rows |= run_on_cluster(run, left, jobs, folder)
         elif left and jobs > 1: rows |= run_in_processes(run, left, jobs)
         else:
             with single_threaded(): rows |= {name: run(name, recipe) for name, recipe in left.items()}

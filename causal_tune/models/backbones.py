@@ -22,7 +22,7 @@ from .pretrained import PRESETS, check_default_dtype, create_model, in_plain_con
 from .acceleration import CheckpointedForward, checkpoint_blocks, use_attention
 
 # %% auto #0
-__all__ = ['Backbone', 'create_backbone', 'list_backbones']
+__all__ = ['Levels', 'Backbone', 'create_backbone', 'list_backbones']
 
 # %% ../../nbs/04_models/01_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -60,6 +60,7 @@ class _ForwardCall(NamedTuple):
     grid: tuple # (h, w) of patches; not used by pyramids
     before: dict # block -> its features before the adapter, for the requested blocks
     after: dict # block -> its features after the adapter
+    prefix: dict # block -> the prefix tokens that it hands on, likewise after the adapter
 
 class _Intervention(NamedTuple):
     "A function applied to features while a context lasts."
@@ -102,6 +103,12 @@ def progress_bar(name: str, *args, **options # of tqdm
     return bar
 
 # %% ../../nbs/04_models/01_backbones.ipynb #22871045
+class Levels(list):
+    "Features of several blocks, (b, c, h, w) each, and the prefix tokens (b, p, c) that belong to them; None where a model has none."
+    def __init__(self, maps, prefix):
+        super().__init__(maps)
+        self.prefix = prefix
+
 class Backbone(nn.Module):
     """A timm model, frozen except for what its adapter trains, with the adapter after every block.
 
@@ -145,10 +152,16 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Tensor # (b, 3, H, W), normalised, any size
-    ) -> list[Tensor]: # one (b, c, h, w) per out layer; h = ceil(H / patch), w = ceil(W / patch)
+    ) -> Levels: # one (b, c, h, w) per out layer; h = ceil(H / patch), w = ceil(W / patch)
         "Features of the out layers, after the adapter and without the model's final norm, as published."
-        after = self._run(images, after=self.out_layers).after
-        return [self._intervened("output", layer, after[layer]) for layer in self.out_layers]
+        call = self._run(images, after=self.out_layers)
+        return Levels([self._intervened("output", layer, call.after[layer]) for layer in self.out_layers], [call.prefix[layer] for layer in self.out_layers])
+
+    def normed(self, levels: Levels # of `forward`; of a transformer
+    ) -> Levels:
+        "Features and prefix tokens after the model's final norm."
+        norm = getattr(self.model, "norm", None) or nn.Identity() # SAM has none
+        return Levels([norm(x.movedim(1, -1)).movedim(-1, 1) for x in levels], [x if x is None else norm(x) for x in levels.prefix])
 
     def block_features(self, images: Tensor, # (b, 3, H, W), normalised
                        layers=None, # block numbers from 0; all by default
@@ -169,7 +182,7 @@ class Backbone(nn.Module):
         if fixed and not flexible and tuple(fixed) != grid:
             raise ValueError(f"This model takes images of {fixed[0] * p} x {fixed[1] * q} pixels only, not {grid[0] * p} x {grid[1] * q}; "
                              "create it with dynamic_img_size=True, or let create_backbone create it by name.")
-        call = _ForwardCall(self.identity, grid, dict.fromkeys(before), dict.fromkeys(after))
+        call = _ForwardCall(self.identity, grid, dict.fromkeys(before), dict.fromkeys(after), {})
         token = _current_call.set(call)
         images = images.to(next(self.model.parameters()).dtype)  # after half() or bfloat16()
         try: self.model.forward_features(F.pad(images, (0, right, 0, bottom)))
@@ -186,7 +199,7 @@ class Backbone(nn.Module):
             _last_grid.set(grid)
 
     def _after_block(self, layer, block, args, out):
-        call = self._call() or _ForwardCall(self.identity, _last_grid.get(), {}, {})
+        call = self._call() or _ForwardCall(self.identity, _last_grid.get(), {}, {}, {})
         prefix, features, grid = self._split(out, call.grid)
         tokens = self._intervened("block", layer, features, grid)
         if layer in call.before: call.before[layer] = tokens_to_grid(tokens, grid)
@@ -194,6 +207,7 @@ class Backbone(nn.Module):
         refined = self._intervened("adapter", layer, adapt(tokens, layer, grid), grid)
         if layer in call.after: call.after[layer] = tokens_to_grid(refined, grid)
         ahead = self._intervened("prefix", layer, prefix)
+        if layer in call.after: call.prefix[layer] = ahead
         if refined is features and ahead is prefix: return None
         if self.staged: return tokens_to_grid(refined, grid)
         return refined.unflatten(1, grid) if prefix is None else torch.cat([ahead, refined], 1)

@@ -24,7 +24,7 @@ def resize_bilinear(scores: Tensor, # (b, k, h, w)
     return scores if size is None else F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
 
 # %% ../../nbs/04_models/02_heads.ipynb #0611c9c3
-HEADS = Registry("head", modules=("causal_tune.models.mask2former",))
+HEADS = Registry("head", modules=("causal_tune.models.mask2former", "causal_tune.models.pmt"))
 
 # %% ../../nbs/04_models/02_heads.ipynb #5bc60b92
 def level_channels(channels) -> list[int]: # widths of four levels
@@ -99,23 +99,27 @@ class HeadFactory(NamedTuple):
     "Makes heads of one kind; from `head_factory`."
     spec: str # name and options
     band: object # filter of what the head reads, or None
-    uses_queries: bool # does it take the queries of an adapter?
-    width: int # of those queries
+    kind: type # class of the heads
+    width: int # of the queries that an adapter makes for it
+    @property
+    def uses_queries(self) -> bool: return self.kind.uses_queries # of an adapter
     def __call__(self, channels, # width of the backbone's features, or of each level's
                  num_classes: int, # k
                  linked: bool = False, # does the adapter have queries for it?
+                 patch_size: int = 16, # of the backbone, in pixels
     ) -> nn.Module:
         options = dict(linked=linked) if self.uses_queries else {}
+        if getattr(self.kind, "reads_prefix", False): options |= dict(patch_size=patch_size)
         head = HEADS.create(self.spec, channels, num_classes, **options)
         head.filters = LevelFilters(self.band, getattr(head, "reads", range(4))) if self.band else None
         return head
 
-def head_factory(spec: str, # "linear", "dpt" or "mask2former"; options may follow: "dpt:width=128"
+def head_factory(spec: str, # "linear", "dpt", "mask2former" or "pmt"; options may follow: "dpt:width=128"
                  band=None, # filter of what the head reads, or one for each level: see `LevelFilters`
 ) -> HeadFactory:
     "A factory of heads, read once from a name and options. Raises ValueError for unknown names."
     name, options = parse_spec(spec)
-    return HeadFactory(spec, band, HEADS[name].uses_queries, options.get("width", 256))
+    return HeadFactory(spec, band, HEADS[name], options.get("width", 256))
 
 def create_head(name: str, # see `head_factory`
                 channels: int, # width of the backbone's features

@@ -52,11 +52,19 @@ _RENAMED = [
     (r"\.mlp\.weights_in\.", ".mlp.fc1."), (r"\.mlp\.weights_out\.", ".mlp.fc2.")]
 _UNUSED = ("mask_token", "embeddings.mask_token", "rope_embeddings.", "rope_embed.") # of pre-training, or computed
 _OTHER_HEADS = ("classifier.", "decoder.", "decode_head.", "head.", "pooler.") # of a classifier or a saliency model around the encoder
+_CONVNEXT = [ # of DINOv3's ConvNeXt; whatever stands before the stages is a prefix
+    (r"^(?!.*stages\.).*?layer_norm\.", "head.norm."), (r"^.*?(?=stages\.)", ""), (r"^stages\.0\.downsample_layers\.", "stem."), (r"\.downsample_layers\.", ".downsample."), (r"\.layers\.", ".blocks."),
+    (r"\.depthwise_conv\.", ".conv_dw."), (r"\.layer_norm\.", ".norm."), (r"\.pointwise_conv", ".mlp.fc")]
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #132e7adf
+def _rename(name, patterns): # one after the other
+    for pattern, replacement in patterns: name = re.sub(pattern, replacement, name)
+    return name
+
 def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformers names them, in a file or in memory; a prefix before all names is removed
 ) -> dict[str, Tensor]: # as timm names them; other weights are returned as they are
-    "Weights of transformers' DINOv2, DINOv2 with registers and DINOv3, by timm's names. Raises ValueError for tensors that belong to none of them."
+    "Weights of transformers' DINOv2, DINOv2 with registers, DINOv3 and its ConvNeXt, by timm's names. Raises ValueError for tensors that belong to none of them."
+    if any(".pointwise_conv1." in k for k in state): return {_rename(k, _CONVNEXT): v for k, v in state.items()}
     first = next((k for k in state if re.search(r"embeddings\.patch_embeddings\.(projection\.)?weight$", k)), None)
     if first is None: return state
     prefix, v3 = first[:first.index("embeddings.")], "projection" not in first
@@ -66,8 +74,7 @@ def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformer
     for name, tensor in state.items():
         name = name.removeprefix(prefix) if name.startswith(prefix) else ""
         if not name or name.startswith(_UNUSED + _OTHER_HEADS): continue
-        for pattern, replacement in _RENAMED: name = re.sub(pattern, replacement, name)
-        found[name] = tensor
+        found[_rename(name, _RENAMED)] = tensor
     found = _gated_mlp(stack_qkv(found), v3)
     if v3: return _drop_zero_biases({re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", k): v for k, v in found.items()})
     if "reg_token" in found:

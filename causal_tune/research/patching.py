@@ -169,7 +169,7 @@ class Patcher:
 
     @torch.no_grad()
     def measure(self, block, jobs): # generator that yields after each pass and returns name -> _Cell
-        only_head = self.complete and block == self.taps[-1] # all that the head reads is patched, and known from one pass
+        only_head = self.complete and block == self.taps[-1] and not hasattr(self.segmentor.head, "reads_prefix") # all that the head reads is patched, and known from one pass
         parts = {job.name: [] for job in jobs}
         for start, items, x, labels in self.batches():
             levels = self.backbone(x) if only_head else None

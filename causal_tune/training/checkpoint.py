@@ -223,11 +223,11 @@ def cutoff_columns(model: nn.Module) -> dict[str, float]: # column of the log ->
     return {f"{name}.{edge}": r for name, cuts in learned_cutoffs(model).items() for edge, r in zip(("low", "high"), cuts)}
 
 class Log:
-    "Numbers of each iteration, as CSV and for TensorBoard. Raises OSError that names the file if the disk is full."
+    "Numbers of each iteration, as CSV and for a tracker. Raises OSError that names the file if the disk is full."
     def __init__(self, folder: Path, # where log.csv is
                  first: int, # the iteration that comes next; later lines are dropped
-                 more=()): # columns in addition to `LOG_COLUMNS`
-        from torch.utils.tensorboard import SummaryWriter
+                 more=(), # columns in addition to `LOG_COLUMNS`
+                 trackers=()): # of accelerate, see `start_trackers`
         self.path = Path(folder) / "log.csv"
         columns = [*LOG_COLUMNS, *more]
         kept = read_log(folder)
@@ -235,24 +235,23 @@ class Log:
         with atomic_write(self.path) as temporary: kept.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
         self.file = self.path.open("a", newline="")
         self.csv = csv.DictWriter(self.file, columns, lineterminator="\n")
-        self.board = SummaryWriter(str(self.path.with_name("tensorboard")), purge_step=first)
+        self.trackers = trackers
 
     def write(self, iteration: int, **values) -> None:
         with self._naming_full_disk():
             self.csv.writerow(dict(iteration=iteration, **{k: f"{v:.6g}" for k, v in values.items()}))
-            for k, v in values.items(): self.board.add_scalar(k, v, iteration)
+            for tracker in self.trackers: tracker.log(values, step=iteration)
 
     def flush(self) -> None:
         "Bring all lines to the disk."
         with self._naming_full_disk():
             self.file.flush()
             os.fsync(self.file.fileno())
-            self.board.flush()
 
     def close(self) -> None:
         "Close the files. Lines that were not flushed may be lost on a full disk; the resumed run writes them again."
-        for file in (self.file, self.board):
-            with suppress(OSError): file.close()
+        for close in (self.file.close, *(tracker.finish for tracker in self.trackers)):
+            with suppress(OSError): close()
 
     @contextmanager
     def _naming_full_disk(self):

@@ -20,7 +20,7 @@ from ..models.mask2former import mean_over_processes
 from ..models.segmentor import Segmentor
 from .build import EMA, loss_check_interval, lr_factor, make_optimizer, open_targets, parameter_groups, recipe_with_data, resolve, ResolvedRecipe, weight_decay_at
 from .checkpoint import cutoff_columns, load_finished, load_resume, Log, read_or_quarantine, save_checkpoint, save_resume
-from .stream import all_reduce_async, Batch, check_ranks_agree, gather_from_all, LossModule, make_accelerator, make_loader, next_batches, rank_and_world_size, RemoteRankError, shutdown_workers, sync_batch_norms
+from .stream import all_reduce_async, Batch, check_ranks_agree, gather_from_all, LossModule, make_accelerator, make_loader, next_batches, rank_and_world_size, RemoteRankError, shutdown_workers, start_trackers, sync_batch_norms
 from .evaluation import check_classes, evaluate, miou, result_row
 from .recipe import Recipe
 
@@ -108,7 +108,7 @@ class Run:
         "Train from iteration `first` until before `last`. Raises KeyboardInterrupt (`Terminated` for SIGTERM and SIGHUP) after a stop signal."
         r = self.recipe
         self.done = self.saved = first
-        if self.accelerator.is_main_process: self.log = Log(self.folder, first, cutoff_columns(self.segmentor))
+        if self.accelerator.is_main_process: self.log = Log(self.folder, first, cutoff_columns(self.segmentor), start_trackers(self.accelerator, r, self.folder, first))
         loader = iter(make_loader(r, self.resolved.data, first, *rank_and_world_size()))
         silent = {} if self.accelerator.is_main_process else dict(disable=True) # disable=False would overrule TQDM_DISABLE
         bar = tqdm(range(first, last), f"{r.name} {r.adapter}", r.iterations, initial=first, **silent)
@@ -165,12 +165,13 @@ class Run:
             if self.done % loss_check_interval(self.accelerator.device) == 0: self.check_losses()
 
     def set_schedules(self, t: int) -> float: # learning rate of the head
-        "Give the optimiser the learning rates and the weight decay of an iteration."
+        "Give the optimiser the learning rates and the weight decay of an iteration, and the head the share of the run that is over."
         r = self.recipe
         lr = r.lr * lr_factor(t, r.iterations, r.warmup, r.power)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["rate"]
             if group["weight_decay"]: group["weight_decay"] = weight_decay_at(t, r)
+        if hasattr(self.segmentor.head, "anneal"): self.segmentor.head.anneal(t / r.iterations)
         return lr
 
     def observe(self, t: int) -> dict: # for the log
@@ -274,7 +275,7 @@ def train(recipe: Recipe, # what to do
         with usual_torch_settings():
             recipe = recipe_with_data(recipe, data, classes, targets)
             folder = Path(folder)
-            accelerator = make_accelerator(recipe)
+            accelerator = make_accelerator(recipe, folder)
             with folder_lock(folder) if accelerator.is_main_process else nullcontext():
                 if accelerator.is_main_process: remove_partial_files(folder)
                 read = partial(load_finished, recipe=recipe, **options)

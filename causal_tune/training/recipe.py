@@ -8,14 +8,15 @@ import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from ..core.registry import check_range, check_value, format_spec, Registry, short_repr, unknown_name
+import causal_tune
+from ..core.registry import check_range, check_value, Registry, short_repr, unknown_name
 from ..data.corruptions import CORRUPTIONS
 from .protocols import get_protocol
 
 # %% auto #0
-__all__ = ['RECIPES', 'Recipe', 'check_recipe', 'run_name', 'check_precision', 'list_recipes', 'get_recipe', 'corruption_targets',
-           'parse_field', 'recipe_to_yaml', 'recipe_from_yaml', 'read_recipe', 'recipe_to_dict', 'nonempty_fields',
-           'recipe_from_dict', 'changed_fields']
+__all__ = ['RECIPES', 'Recipe', 'check_recipe', 'run_name', 'check_precision', 'list_recipes', 'get_recipe', 'parse_field',
+           'recipe_to_yaml', 'recipe_from_yaml', 'read_recipe', 'corruption_targets', 'recipe_to_dict',
+           'nonempty_fields', 'recipe_from_dict', 'changed_fields']
 
 # %% ../../nbs/05_training/02_recipe.ipynb #58f49bfa
 def _recipe_field(default, # of the field
@@ -83,6 +84,7 @@ class Recipe:
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
     checkpointing: bool = _training(False, "gradient checkpointing: less memory, more time", decides="nothing")
     compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
+    tracker: str = _training("tensorboard", "experiment tracker of accelerate: tensorboard, wandb, mlflow, trackio, ...; or none", decides="nothing")
     save_every: int = _training(200, "steps between resumable checkpoints", _COUNT_RANGE, decides="nothing")
 
     eval_every: int = _evaluation(0, "steps between validations; 0: never", (0, 10 ** 9), decides="nothing")
@@ -169,93 +171,6 @@ def _check_names(names) -> None:
     for name in names:
         if name not in known: raise unknown_name("recipe field", name, known)
 
-# %% ../../nbs/05_training/02_recipe.ipynb #033e775e
-def toy_targets(n: int, # scenes of each weather
-) -> tuple[str, ...]: # five data sets
-    "The toy world's test scenes in each of the five weathers."
-    return tuple(f"toyscapes:domain={d},split=test,n={n}" for d in ("clear", "fog", "night", "rain", "snow"))
-
-RECIPES["demo"] = Recipe(
-    "demo", train="toyscapes:domain=clear,split=train,n=192", targets=toy_targets(24), protocol="toyscapes", iterations=80, lr=1e-3,
-    scale=(1., 2.), eval_size=(96, 128), precision="bf16")
-RECIPES["camvid_day2dusk"] = Recipe(
-    "camvid_day2dusk", train="camvid:split=train,domain=day", validate="camvid:split=val,domain=day",
-    targets=("camvid:split=test,domain=day", "camvid:split=all,domain=dusk"), protocol="camvid", iterations=1000, lr=1e-3,
-    scale=(.75, 2.25), eval_size=(144, 192), precision="bf16")
-
-def _derive(base: str, # one of `RECIPES`
-            name: str, # of the new one
-            **changes): # fields that differ
-    RECIPES[name] = replace(RECIPES[base], name=name, **changes)
-
-_derive("demo", "toyscapes", train="toyscapes:domain=clear,split=train,n=1000", iterations=1000,
-        validate="toyscapes:domain=clear,split=val,n=40", targets=toy_targets(100))
-
-# %% ../../nbs/05_training/02_recipe.ipynb #e921ad38
-def corruption_targets(spec: str, # a clean data set
-                       severity: int | None = None, # 1 .. 5; None: all five
-) -> tuple[str, ...]: # 15 data sets
-    "A data set under each of the common corruptions."
-    ending = f":{severity}" if severity else ""
-    return tuple(f"{spec},corruption={name}{ending}" for name in CORRUPTIONS)
-
-_day = "camvid:split=test,domain=day,n=10"
-_derive("camvid_day2dusk", "camvid_day2corruptions", targets=(_day, *corruption_targets(_day, 3)))
-
-# %% ../../nbs/05_training/02_recipe.ipynb #c0bdc592
-_small = dict(scale=(1., 2.), batch_size=4, precision="no")
-_derive("demo", "bench_toyscapes", train="toyscapes:domain=clear,split=train,n=256", crop=(64, 96), iterations=200, eval_size=(96, 128),
-        validate="toyscapes:domain=clear,split=val,n=40", targets=toy_targets(40), **_small)
-_dusk = "camvid:split=all,domain=dusk"
-_derive("camvid_day2dusk", "bench_camvid", backbone="lite0", crop=(96, 128), iterations=300, validate="",
-        targets=("camvid:split=test,domain=day,n=60", _dusk, *corruption_targets(_day, 3)), **_small)
-_derive("bench_camvid", "bench_camvid_swapped", train="camvid:split=test,domain=day",
-        targets=("camvid:split=train,domain=day,sequence=0016E5,n=60", _dusk))
-_two = RECIPES["bench_camvid"].targets[:2] # day and dusk
-_derive("bench_camvid", "bench_camvid_short", iterations=100, targets=_two)
-_derive("bench_camvid", "bench_camvid_long", iterations=1000, targets=_two)
-_derive("bench_camvid", "bench_camvid_large", crop=(192, 256), targets=_two)
-_few_queries = dict(width=64, num_queries=24, num_heads=4, encoder_layers=1, decoder_layers=2, encoder_hidden=128, decoder_hidden=128,
-                    points=1024)
-_derive("bench_camvid", "bench_camvid_mask2former", head=format_spec("mask2former", _few_queries), targets=_two)
-
-# %% ../../nbs/05_training/02_recipe.ipynb #c35af48c
-def with_size(size: str, *specs: str) -> tuple[str, ...]: # "HEIGHTxWIDTH"; of data sets
-    "Data sets, as seen at a size."
-    return tuple(f"{spec},size={size}" for spec in specs)
-
-_ACDC = [f"acdc:split=val,condition={c}" for c in ("night", "snow", "fog", "rain")]
-_BDD = with_size("720x1280", "bdd100k:split=val")
-_CITY = "cityscapes:split=val"
-_VISTAS = "mapillary:split=val"
-
-RECIPES["c2acdc_512"] = Recipe(
-    "c2acdc_512", train="cityscapes:split=train", validate=with_size("512x1024", _CITY)[0], targets=with_size("540x960", *_ACDC),
-    protocol="rein_512",
-    backbone="dinov2_l", weights="checkpoints/dinov2_converted.pth", img_size=(512, 512), head="mask2former",
-    adapter="causal_tune", crop=(512, 512), antialias=False, iterations=40_000, batch_size=4, workers=4,
-    save_every=4000, eval_every=10_000, window=(512, 512), stride=(341, 341))
-_derive("c2acdc_512", "c2bm_512", targets=_BDD + with_size("512x1024", _VISTAS))
-_derive("c2bm_512", "g2cbm_512", train="gta:split=train", validate="", targets=with_size("512x1024", _CITY, _VISTAS) + _BDD)
-
-# %% ../../nbs/05_training/02_recipe.ipynb #2ba02a33
-_large = dict(weights="checkpoints/dinov2_converted_1024x1024.pth", img_size=(1024, 1024), crop=(1024, 1024), batch_size=2,
-              accumulate=4, lr=6e-5, warmup=10_000, window=(1024, 1024), stride=(683, 683))
-_derive("c2acdc_512", "c2acdc_1024", validate=with_size("1024x2048", _CITY)[0], targets=with_size("1080x1920", *_ACDC), protocol="rein_1024", **_large)
-_derive("c2acdc_1024", "c2bm_1024", targets=_BDD + with_size("1024x2048", _VISTAS))
-_derive("c2bm_1024", "g2cbm_1024", train="gta:split=train", validate="", targets=with_size("1024x2048", _CITY, _VISTAS) + _BDD)
-
-# %% ../../nbs/05_training/02_recipe.ipynb #1d9d64ac
-_derive("g2cbm_512", "soma_g2cbm_512", protocol="soma_512", targets=with_size("1024x2048", _CITY, _VISTAS) + _BDD, adapter="soma:bias=true", adapter_lr=.5, decay_end=1e-5, ema_from=12_000, eval_every=4000)
-
-# %% ../../nbs/05_training/02_recipe.ipynb #b49ba6ab
-_derive("c2acdc_1024", "c2cityscapes_c", targets=with_size("1024x2048", *corruption_targets(_CITY)))
-
-# %% ../../nbs/05_training/02_recipe.ipynb #c0febc89
-for _name in [f"{task}_{side}" for side in (512, 1024) for task in ("c2acdc", "c2bm", "g2cbm")]:
-    _images = RECIPES[_name].batch_size * RECIPES[_name].accumulate
-    _derive(_name, f"{_name}_8gb", batch_size=1, accumulate=_images, precision="bf16", checkpointing=True)
-
 # %% ../../nbs/05_training/02_recipe.ipynb #a3c3d9a6
 def _switch(text): return dict(on=True, true=True, yes=True, off=False, false=False, no=False)[text.lower()]
 
@@ -331,6 +246,20 @@ def read_recipe(path # of a .yaml file
     if not path.is_file(): raise FileNotFoundError(f"No recipe at {path}; `causal-tune train demo --print-config` prints one to begin with.")
     try: return recipe_from_yaml(path.read_text(encoding="utf-8-sig"), path.stem)
     except ValueError as error: raise ValueError(f"{path}: {error}") from None
+
+# %% ../../nbs/05_training/02_recipe.ipynb #rec1pe02
+def corruption_targets(spec: str, # a clean data set
+                       severity: int | None = None, # 1 .. 5; None: all five
+) -> tuple[str, ...]: # 15 data sets
+    "A data set under each of the common corruptions."
+    return _all_corruptions((f"{spec},corruption=*" + (f":{severity}" if severity else ""),))
+
+def _all_corruptions(targets): # those with corruption=* written out
+    return tuple(target.replace("*", name) for target in targets for name in (CORRUPTIONS if "corruption=*" in target else ("*",)))
+
+for _text in (Path(causal_tune.__file__).parent/"assets"/"recipes.yaml").read_text(encoding="utf-8").split("\n---\n"):
+    _recipe = recipe_from_yaml(_text)
+    RECIPES[_recipe.name] = replace(_recipe, targets=_all_corruptions(_recipe.targets))
 
 # %% ../../nbs/05_training/02_recipe.ipynb #a1d27fc3
 def recipe_to_dict(r: Recipe) -> dict: # field -> number, text, truth value, None or list

@@ -17,7 +17,7 @@ from ..core.environment import derive_seed
 from ..core.files import exit_with_parent
 from ..models.mask2former import mean_over_processes
 from ..models.segmentor import Segmentor
-from .recipe import Recipe, check_precision
+from .recipe import Recipe, check_precision, recipe_to_dict
 
 # %% auto #0
 __all__ = []
@@ -185,11 +185,30 @@ def sync_batch_norms(model: nn.Module, # its submodules are changed in place
         if type(module) is nn.BatchNorm2d: module.__class__ = CrossProcessBatchNorm
 
 # %% ../../nbs/05_training/04_stream.ipynb #6d9fc0a0
-def make_accelerator(recipe: Recipe):
-    "accelerate's Accelerator: device, precision and processes of a run. Raises ValueError for a precision that the device does not have."
+def make_accelerator(recipe: Recipe,
+                     folder=None, # of the run, for trackers that write files
+):
+    """accelerate's Accelerator: device, precision, processes and tracker of a run.
+    Raises ValueError for a precision that the device does not have, and for a tracker that is unknown or not installed."""
     check_precision(recipe.precision, "cuda" if torch.cuda.is_available() else "cpu")
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     AcceleratorState._reset_state()
     on_cpu = not torch.accelerator.is_available()
-    return Accelerator(cpu=on_cpu, mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate)
+    tracker = recipe.tracker if recipe.tracker not in ("", "none") else None
+    made = Accelerator(cpu=on_cpu, mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate, log_with=tracker,
+                       project_dir=folder and str(folder))
+    if tracker and not made.log_with: raise ValueError( # accelerate would go on without a word
+        f"tracker={tracker}: this package is not installed here; install it, or take tensorboard or none.")
+    return made
+
+def start_trackers(accelerator, recipe: Recipe, folder: Path, # of the run
+                   first: int, # the iteration that comes next
+) -> list: # of accelerate's trackers; empty in processes that do not write
+    "Start the tracker of a run. The recipe is its configuration, each field a number, a truth value or text."
+    if not accelerator.log_with or not accelerator.is_main_process: return []
+    config = {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in recipe_to_dict(recipe).items()}
+    options = dict(tensorboard=dict(purge_step=first), wandb=dict(dir=str(folder), name=folder.name))
+    project = "tensorboard" if recipe.tracker == "tensorboard" else "causal_tune" # of the former the name of a folder
+    accelerator.init_trackers(project, None if first else config, options)
+    return accelerator.trackers
