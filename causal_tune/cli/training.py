@@ -99,6 +99,7 @@ def run_demo(args):
          argument("--seeds", metavar="N", type=integer_between(1, 1000), default=5, help="number of seeds (default: 5)"),
          argument("--jobs", metavar="N", type=integer_between(1, 1000), help="processes (default: one per core, one on a GPU)"),
          argument("--cluster", metavar="ADDRESS", help="Ray cluster that computes the runs; auto: that of RAY_ADDRESS, or one started here"),
+         argument("--shard", metavar="I/N", help="compute every N-th run, from the I-th on; by default as the task of a SLURM array"),
          argument("--only", nargs="+", metavar="VARIANT", default=(), help="variants to run beside none and rein (default: all)"),
          argument("--tables", metavar="DIR", help="folder of the CSV tables (default: that of --out)"),
          out_option("runs/quality"), ROOT_OPTION, fields=RECIPE_FIELDS)
@@ -106,8 +107,8 @@ def run_bench_quality(args):
     from causal_tune.compare.experiments import EXPERIMENTS, bench_quality
     for name in args.experiments:
         if name not in EXPERIMENTS: raise unknown_name("experiment", name, EXPERIMENTS)
-    from causal_tune.compare.grid import on_cluster
-    with on_cluster(args.cluster):
+    from causal_tune.compare.grid import on_cluster, on_shard
+    with on_cluster(args.cluster), on_shard(args.shard):
         bench_quality(args.experiments, args.out, range(1, 1 + args.seeds), args.root, args.jobs, args.only, args.tables,
                       changed_args(args), **args.changes)
 

@@ -15,7 +15,7 @@ from ..core.environment import derive_seed
 from ..core.registry import check_range
 from ..core.files import check_finite
 from ..data.images import display_path, to_hw, read_image, resize, sliding_windows
-from .backbones import Backbone, create_backbone
+from .backbones import Backbone, Levels, create_backbone
 from .pretrained import check_fit, in_plain_context
 from .heads import head_factory, resize_bilinear
 from .mask2former import mean_over_processes  # and its head is registered
@@ -97,7 +97,9 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
     def _for_head(self, levels):
         queries = self.adapter.queries() if self.head.uses_queries else None
         band_filter = getattr(self.head, "filters", None) or list # unfiltered
-        return band_filter(levels), queries
+        read = band_filter(levels)
+        if getattr(self.head, "reads_prefix", False): read = self.backbone.normed(Levels(read, levels.prefix))
+        return read, queries
 
     def decode(self, levels: list[Tensor], # what the backbone returns, one (b, c, h, w) per out layer
                size: tuple, # (H, W) of the images
@@ -215,7 +217,7 @@ def seed_weights(seed: int | None, # of a model; None leaves torch's state as it
 @in_plain_context
 def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `Backbone`
                      adapter="none", # one of `list_adapters()`, an `Adapter`, or a factory from `adapter_factory`
-                     head="dpt", # "linear", "dpt" or "mask2former", options may follow: "dpt:width=128"; or a factory from `head_factory`
+                     head="dpt", # "linear", "dpt", "mask2former" or "pmt", options may follow: "dpt:width=128"; or a factory from `head_factory`
                      num_classes: int = 19, # k
                      seed: int | None = None, # of initial weights; None: torch's own state decides
                      head_band=None, # filter of what the head reads, see `create_head`
@@ -233,7 +235,7 @@ def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `B
         raise ValueError("A Backbone has its adapter already; pass adapter and options to create_backbone instead.")
     linked = backbone.adapter.queries() is not None
     seed_weights(seed, 2)
-    segmentor = Segmentor(backbone, make_head(backbone.channels, num_classes, linked), num_classes)
+    segmentor = Segmentor(backbone, make_head(backbone.channels, num_classes, linked, backbone.patch_size[0]), num_classes)
     if all(map(_is_plain, given.values())): segmentor.architecture = given
     return segmentor
 
