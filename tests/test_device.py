@@ -23,7 +23,8 @@ aten = torch.ops.aten
 ADAPTERS = ["none", "rein", "rein:rank=none", "causal_tune", "causal_tune:rank=none", "causal_tune:band=ideal,residual=replace", "causal_tune:band=learnable",
             "causal_tune:variant=released", "set", "set:variant=released", "fada", "lora", "soma:first_layer=1", "full"]
 HEADS = {"linear": "linear", "dpt": "dpt:width=16",
-         "mask2former": "mask2former:width=32,num_queries=4,encoder_layers=1,decoder_layers=1,num_heads=2,encoder_hidden=32,decoder_hidden=32,points=16"}
+         "mask2former": "mask2former:width=32,num_queries=4,encoder_layers=1,decoder_layers=1,num_heads=2,encoder_hidden=32,decoder_hidden=32,points=16",
+         "pmt": "pmt:num_queries=4,decoder_layers=1,num_heads=1,points=16"}
 MADE_ONCE = {"spectra.dct.dct_matrix", "spectra.bands._fixed_gain", "adapters.peers.dft_matrices"}  # for each size, and then kept
 READS = {"models.mask2former.present_classes", "models.mask2former.hungarian_match"}  # replaced below by fixed indices
 
@@ -68,7 +69,7 @@ def fake_cuda():
 def step(adapter, head):
     "Places where a second step would wait."
     vit = timm.models.VisionTransformer(img_size=32, patch_size=16, embed_dim=32, depth=2, num_heads=2, num_classes=0, dynamic_img_size=True)
-    segmentor = create_segmentor(create_backbone(vit, adapter, out_layers=(0, 0, 1, 1), query_dim=32), head=HEADS[head]).train()
+    segmentor = create_segmentor(create_backbone(vit, adapter, out_layers=(0, 0, 1, 1), query_dim=256 if head == "pmt" else 32), head=HEADS[head]).train()
     first = dict(present_classes=lambda labels, k: [[0, 1]] * len(labels),
                  hungarian_match=lambda costs, counts: [[(np.arange(n), np.arange(n)) for n in counts]] * len(costs))
     with fake_cuda(), mock.patch.multiple(mask2former, **first):

@@ -20,7 +20,7 @@ from ..core.registry import short_repr, unknown_name
 from .pretrained import model_stages
 
 # %% auto #0
-__all__ = ['aten', 'VALUE_READS', 'compile_blocks', 'waits_for_device', 'StepCounter']
+__all__ = ['compile_blocks', 'StepCounter']
 
 # %% ../../nbs/04_models/06_acceleration.ipynb #36fe6bea
 class XFormersMode(TorchFunctionMode):
@@ -105,7 +105,7 @@ def compile_blocks(model: nn.Module, # of timm; adapters are hooked in already
             if isinstance(block.forward, CheckpointedForward): block.forward.forward = compiled
             else: block.forward = compiled
 
-# %% ../../nbs/04_models/06_acceleration.ipynb #de71ce02
+# %% ../../nbs/04_models/06_acceleration.ipynb #de71ce00
 aten = torch.ops.aten
 VALUE_READS = {aten._local_scalar_dense, aten.nonzero, aten._unique2, aten.masked_select, aten.equal, aten.bincount} # give a number, or a size that depends on numbers
 
@@ -119,6 +119,7 @@ def waits_for_device(func, args: tuple, options: dict) -> bool: # an operation o
     non_blocking = options.get("non_blocking") or len(args) > 2 and args[2]
     return source.type != target.type and not (source.type == "cpu" and non_blocking) # what is sent may arrive later, what is read may not
 
+# %% ../../nbs/04_models/06_acceleration.ipynb #de71ce02
 class StepCounter(TorchDispatchMode):
     "Context that counts operations, bytes of tensors, and the places that would wait for a GPU."
     def __init__(self):
