@@ -151,5 +151,6 @@ class StepCounter(TorchDispatchMode):
 
 def _calling_function(): # the innermost function outside torch and this module
     frame = sys._getframe(2)
-    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("torch", "contextlib"): frame = frame.f_back
-    return f"{frame.f_globals['__name__'].removeprefix('causal_tune.')}.{frame.f_code.co_name}"
+    def module(): return frame.f_globals.get("__name__", "")
+    while frame.f_back and module().partition(".")[0] in ("torch", "contextlib"): frame = frame.f_back
+    return f"{module().removeprefix('causal_tune.')}.{frame.f_code.co_name}"
