@@ -117,6 +117,14 @@ def test_dark_and_narrow(tmp_path):
         assert page.evaluate("getComputedStyle(document.querySelector('[data-view=curves] text')).color") == "rgb(228, 231, 235)"
         assert changed(page, page.get_by_role("button", name="paper's figure").click) >= {"curves", "plane", "zones"}
         assert "0.40" in page.locator("[data-of=cuts] output").inner_text()
+        page.get_by_role("button", name="cause", exact=True).click()
+        page.locator("[data-view=cause] .ct-keys").wait_for(timeout=30_000)
+        page.get_by_role("button", name="Fill the map", exact=True).click()  # it takes turns with the rest, and stops
+        page.locator("[data-view=map] svg text[fill=black], [data-view=map] svg text[fill=white]").first.wait_for(timeout=60_000)
+        page.get_by_role("button", name="Stop", exact=True).click()
+        page.get_by_role("button", name="Go on", exact=True).wait_for(timeout=30_000)
+        page.select_option("[data-of=disturbed] select", "fog")
+        page.locator("[data-view=cause] h2", has_text="repairs in fog").wait_for(timeout=30_000)
         drop_two_files(page, "photos", "torn.png")
         page.get_by_role("button", name="photos", exact=True).wait_for(timeout=60_000)
         assert "torn.png" in page.locator(".ct-foot details").text_content()

@@ -107,6 +107,23 @@ def test_refusals_and_numbers_as_text(lab, tmp_path):
 
 
 @needs_node
+def test_a_patched_cell_in_words(tmp_path):
+    "What a cell of the map says, which cells stand out, and what Python is asked."
+    row = dict(mean=3.24, mean_low=1.06, mean_high=12.4, recover=-1.96, damage=4.5, excess=2, excess_low=.3, excess_high=3.75, energy_share=.231, restored=.5, broken=.0123)
+    data = dict(domains=["clear", "night"], picks=[0, 5], layers=[3, 7])
+    state = dict(disturbed="night", severity=4, twin="clear", patch_mode="complete", image=1, layer=1, patch_band=2)
+    labs = [dict(data=data, state=state | more) for more in ({}, dict(disturbed="corruption: fog"))]
+    code = """({ said: cellText(input.row), prefix: cellText({ ...input.row, excess: null, energy_share: null }).length,
+               stand: [.3, 0, -.1, null, undefined].map(v => stands({ excess_low: v })), asked: input.labs.map(patchSetting) })"""
+    found = node("cause.js", code, dict(row=row, labs=labs), tmp_path)
+    assert found["said"] == ["+3.2 points [+1.1 to +12]", "put in alone −2.0, missing alone +4.5", "+2.0 more than coefficients of equal energy [+0.3 to +3.8]",
+                             "23% of the difference's energy", "50% of the changed pixels restored, 1.2% of the others broken"]
+    assert found["prefix"] == 3 and found["stand"] == [True, False, False, False, False]
+    asked = dict(disturbed="night", severity=0, twin="clear", patch_mode="complete", image=5, block=7, patch_band=2)
+    assert found["asked"] == [asked, asked | dict(disturbed="corruption: fog", severity=4)]
+
+
+@needs_node
 def test_a_formula_that_differs_is_noticed(lab, tmp_path):
     filters = json.loads(json.dumps(lab._data["filters"]))
     assert node("numbers.js", "largestError(input)", filters, tmp_path) < 1e-5

@@ -252,6 +252,49 @@ def test_the_summary_says_what_the_table_says(page, lab):
 
 
 @pytest.fixture(scope="module")
+def patched(tmp_path_factory):
+    "A lab with a head, one example and one column of its map."
+    from causal_tune import FrequencyLab
+    from causal_tune.data.datasets import load_dataset
+    from causal_tune.models.segmentor import create_segmentor
+    data = {d: load_dataset(f"toyscapes:domain={d},split=val,n=1") for d in ("clear", "night")}
+    head = create_segmentor("toy_vit", head="linear", num_classes=19, seed=0)
+    lab = FrequencyLab(head, data, size=(48, 64), state=dict(views=["cause"], layer=7))
+    next(filter(None, lab.cause.fill(lab.data, lab.patch_setting())))
+    return lab.export_html(tmp_path_factory.mktemp("patched") / "lab.html")
+
+
+@pytest.mark.browser
+def test_the_page_holds_the_map_and_the_example(chromium, patched):
+    "Pictures with a key, cells by keyboard and mouse, names for a screen reader; what was not computed is said."
+    page, errors = chromium.new_page(viewport=dict(width=1400, height=900), color_scheme="dark"), []
+    page.on("console", lambda m: errors.append(m.text))
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.goto(patched.as_uri())
+    page.wait_for_selector("[data-view=cause] img")
+    assert page.locator("[data-view=cause] img").count() == 6 and page.locator("[data-view=cause] .ct-key i").count() == 3
+    assert "in alone" in page.get_attribute("[data-view=map] svg", "aria-label") and "night costs" in page.locator("[data-view=map] .ct-sub").first.inner_text()
+    page.focus("[data-view=map] svg")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(400)
+    assert page.evaluate("[lab.state.layer, lab.state.patch_band]") == [7, 3]
+    assert "block 7, 0.2" in page.locator("[data-view=cause] h2").inner_text() and "not computed" in page.locator("[data-view=cause] .ct-sub").inner_text()
+    page.set_viewport_size(dict(width=390, height=900))
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert all(d["right"] <= b["right"] + 1 for b, d in zip(boxes(page, ".ct-card .ct-body"), boxes(page, ".ct-card .ct-body > svg")))
+    assert errors == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_without_a_head_the_view_says_how_to_get_one(page):
+    page.evaluate("lab.set({ views: ['cause'] })")
+    page.wait_for_timeout(300)
+    assert "causal-tune train" in page.locator("[data-view=cause] .ct-sub").inner_text() and not page.locator("[data-view=map]").is_visible()
+
+
+@pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     "Two models of a pyramid side by side, one of them with filters that were learned, and the log of its run."
     import timm, torch

@@ -13,8 +13,8 @@ from ..core.files import atomic_write, folder_lock
 from ..core.registry import format_spec, parse_spec
 from ..data.datasets import load_dataset
 from ..models.backbones import create_backbone
-from ..research.figures import filter_curve, layer_domain_heatmap, spectrum_curves
-from ..research.observation import domain_spectra, gather_images
+from ..research.figures import filter_curve, number_panels, spectrum_curves
+from ..research.observation import gather_images, observe
 from ..research.result_figures import Html, prediction_grid
 from ..research.statistics import bootstrap_runs, paired_differences, summary
 from ..spectra.bands import create_band
@@ -65,7 +65,7 @@ def frequency_figures(recipe: Recipe, # with the targets and the backbone
     band = create_band(band)
     backbone = create_backbone(recipe.backbone, pretrained=recipe.weights or True)
     data = [load_dataset(with_images(spec)) for spec in recipe.targets]
-    s = domain_spectra(backbone, gather_images({d.domain: d for d in data}, recipe.eval_size).images)
+    s = observe(backbone, gather_images({d.domain: d for d in data}, recipe.eval_size).images).spectra
     bands = {"used here": band, "paper's equation": create_band("dog"), "paper's figure": create_band("gaussian")}
     shares = {"all": suppressed_share(s.energy, band), **zone_shares(s.energy, band)}
     middle = len(s.layers) // 2
@@ -78,7 +78,8 @@ def frequency_figures(recipe: Recipe, # with the targets and the backbone
     return [("What the filter keeps", "Gain over the radius: 0 is DC, 1 the highest frequency along one axis.", filter_curve(bands)),
             ("Feature spectra by domain", note, curves),
             ("Share of energy suppressed", "Every block and domain, without DC; low, mid and high meet at .2 and .7. "
-             "Differences between domains are what to look for.", layer_domain_heatmap(shares, s.domains, s.layers))]
+             "Differences between domains are what to look for.", 
+             number_panels(shares, s.domains, s.layers, "Energy removed by the filter, without DC", "block (from 0)"))]
 
 # %% ../../nbs/07_compare/05_demo.ipynb #cacad926
 def target_domains(rows) -> list[str]:

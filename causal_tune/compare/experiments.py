@@ -389,7 +389,7 @@ SEARCHED = ("mIoU on the source's search frames, at full length; the head's rate
 
 def result_figures(e, result) -> list[tuple]: # (heading, caption, figure or table)
     "Figures and tables of a report."
-    def as_html(t): return html_table(t.columns, t.round(3).astype(str).values.tolist())
+    def as_html(t): return html_table(t.columns, t.round(3).astype(str).where(t.notna(), "–").values.tolist())
     table, band = result["differences"], result["band"]
     figures = [(f"Differences to {reference}", FILLED, difference_plot(table[table.reference == reference], reference, e.panels))
                for reference in table.reference.unique()]

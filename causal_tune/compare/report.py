@@ -36,7 +36,9 @@ def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, 
         if named: parts.append(f"{text} in {', '.join(named)}")
     return f"{adapter} against {baseline}: {'; '.join(parts)}."
 
-def _signed(points, digits): return f"{points:+.{digits}f}".replace("-", "−")
+def _signed(points, digits): # no sign before a zero
+    text = f"{points:+.{digits}f}".replace("-", "−")
+    return text if text.strip("+−.0") else text[1:]
 
 # %% ../../nbs/07_compare/01_report.ipynb #e09c2fb4
 def score_cell(score, gain, best): # lines of the tables of means and differences, None where there is none; best of its column?

@@ -10,14 +10,13 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Mapping, NamedTuple
 import numpy as np
-from PIL import Image, ImageColor
-from plotly.colors import get_colorscale, unlabel_rgb
+from PIL import Image
 from plotly.offline import get_plotlyjs
 from ..data.frames import evenly_spaced
 from ..data.labels import domain_color
 from .filters import FILTER_PRESETS, adapter_filter, describe_filters, learned_filters
 from ..models.backbones import Backbone
-from ..research.observation import DomainImages, outlier_tokens, select_blocks
+from ..research.observation import DomainImages, outlier_tokens
 from ..research.result_figures import difference_plot
 
 # %% auto #0
@@ -76,36 +75,9 @@ def thumbnail(image, # (3, H, W) uint8 tensor
     return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()
 
 # %% ../../nbs/08_lab/03_contents.ipynb #8f2296c1
-CONTROL_LABELS = dict(filter="filter", cuts="cut-offs", order="order", keep_dc="keep DC", layer="block", domains="domains", domain="domain shown",
-                      reference="compared with", image="image", scale="scale", cells="cells", coefficient="coefficient", views="views",
-                      model="model", against="and model", experiment="experiment", baseline="baseline")
-OPTIONAL_VIEWS = ("features", "difference", "segmentation", "evidence") # views that can be switched off
-HIDDEN_VIEWS = ("evidence",) # those that a new lab does not show
-VIEW_CAPTIONS = dict(
-    curves="Grey, above the dashed gain, is removed. Look for domains whose curves separate.",
-    plane="Dark is removed.",
-    zones="Look for rows that differ; click a cell, or use the arrow keys, to go there.",
-    features="Kept and removed add up to the picture before; grey is zero. Look for what the scene loses, and for outliers.",
-    difference="Look for colour that stays on the right: a difference that the filter removes. Click a coefficient to see its pattern.",
-    coefficient="The pattern of the chosen coefficient, and its energy by block and domain; dotted: the block shown.",
-    segmentation="One image with the features as they are, and filtered. Look for classes that fall with the removed band.",
-    iou="IoU filtered minus unfiltered, over all images of a domain. Negative: the model relies on what was removed.",
-    learned="How training moved the cut-offs, if its run is known; bars: the model now. Dotted: the filter that is set.",
-    words="What the first screen shows of the block, domain by domain.",
-    information="Look for bands that tell the domain and not the class. Shaded: the filter. The control has nothing to find.",
-    outliers="Tokens far above their image's median norm, with the filter named above; Measure takes the one that is set.",
-    measure="What does each band tell, the domain or the class? And which tokens stand out? Linear probes, seconds to minutes.",
-    benchmark="Trained and tested, not estimated; a filled mark survives Holm's correction over its table.")
-STAGED_CAPTIONS = dict(segmentation=" The filter works at stage {} alone.",
-                       measure=" Outlying tokens are not measured: they are those of transformers, and this model has stages.")
-COLOR_SCALES = dict(cividis="Cividis", diverging="RdBu_r") # of plotly: amounts; changes, from blue (less) to red (more)
+OPTIONAL_VIEWS = ("features", "difference", "segmentation", "evidence", "cause") # views that can be switched off
+HIDDEN_VIEWS = ("evidence", "cause") # those that a new lab does not show
 MIN_PROBE_IMAGES = 8 # images of a domain that probes need
-
-def view_captions(backbone: Backbone, stage: int # that is inspected
-) -> dict[str, str]: # view -> what it shows and what to look for
-    "The captions, with what is special about a model with stages."
-    more = STAGED_CAPTIONS if backbone.staged else {}
-    return {view: caption + more.get(view, "").format(stage) for view, caption in VIEW_CAPTIONS.items()}
 
 def missing_for_probes(data: DomainImages) -> str: # empty if nothing is
     "What linear probes need and the images do not offer."
@@ -155,42 +127,37 @@ def pick_examples(lab, images: int) -> list[int]: # numbers of example images, t
     others = [i for i in range(lab.ranges["image"][1] + 1) if i != now]
     return sorted([now, *others][:images])
 
-def pack_example(lab, seen: list, # an observation for each model
+def pack_example(lab, keep: list, # places of the blocks to send
                  domain: str, i: int # number of the image; the last where there are fewer
 ) -> dict: # input, and for each model what `pack_maps` and `pack_norms` give
     "One image with its features."
-    i = min(i, len(seen[0].maps[domain]) - 1)
-    models = [pack_maps(one.maps[domain][i]) | pack_norms(one.norms[domain][i]) for one in seen]
+    i = min(i, len(lab.seen.maps[domain]) - 1)
+    models = [pack_maps(one.seen.maps[domain][i][keep]) | pack_norms(one.seen.norms[domain][i][keep]) for one in lab.models.values()]
     return dict(input=thumbnail(lab.data.images[domain][i]), models=models)
 
 def pack_lab(lab, # `FrequencyLab`
              holds: PageContents) -> dict: # plain values and bytes
     "Everything the browser draws from."
     keep = evenly_spaced(range(len(lab.seen.spectra.layers)), holds.blocks)
-    seen = [select_blocks(one.seen, keep) for one in lab.models.values()]
+    seen = [one.seen for one in lab.models.values()]
     picks = pick_examples(lab, holds.images)
     ranges = lab.ranges | dict(layer=(0, len(keep) - 1), image=(0, max(len(picks) - 1, 0)))
     return dict(
-        names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=seen[0].spectra.layers, grid=lab.grid,
-        energy=pack_energy(np.stack([one.spectra.energy for one in seen])), limits=np.max([one.limits for one in seen], 0).tolist(),
-        images={d: [pack_example(lab, seen, d, i) for i in picks] for d in holds.of}, picks=picks, choices=lab.choices, ranges=ranges,
+        names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=[lab.seen.spectra.layers[i] for i in keep], grid=lab.grid,
+        energy=pack_energy(np.stack([one.spectra.energy[:, keep] for one in seen])), limits=np.max([one.limits[keep] for one in seen], 0).tolist(),
+        images={d: [pack_example(lab, keep, d, i) for i in picks] for d in holds.of}, picks=picks, choices=lab.choices, ranges=ranges,
         presets=FILTER_PRESETS | adapter_presets(lab.models), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
         learned=learned_filters({name: one.segmentor or one.backbone for name, one in lab.models.items()}, lab.runs),
         benchmark=benchmark_figures(lab.results) or None, shared=len({id(one.axes) for one in lab.models.values()}) == 1,
-        about=lab.about(), notes=lab.notes(), foot=[], cannot_measure=missing_for_probes(lab.data),
-        captions=view_captions(lab.backbone, lab.stage), **fixed_values(lab.data.images))
+        about=lab.about(), notes=lab.notes(), foot=[], cannot_measure=missing_for_probes(lab.data), stage=lab.stage, staged=lab.backbone.staged,
+        **(dict(patched=lab.cause.known(), bands=lab.cause.bands, change_colors=lab.cause.colors) if lab.cause else dict(patched=[])), rings=16, zones=(.2, .7), optional=OPTIONAL_VIEWS, filters=describe_filters(),
+        colors={d: domain_color(d) for d in lab.data.images})
 
 def adapter_presets(models) -> dict: # name of a preset -> entries of a state
     "The filters that the models' adapters work with."
     found = {name: adapter_filter(one.adapter) for name, one in models.items()}
     return {f"filter of {name}" if name else "the adapter's": own for name, own in found.items() if own}
 
-def fixed_values(domains) -> dict:
-    "What is the same for every lab: filters, texts and colours."
-    def rgb(color): return [int(v) for v in unlabel_rgb(color)] if color.startswith("rgb") else list(ImageColor.getrgb(color))
-    scales = {name: [rgb(color) for _, color in get_colorscale(plotly)] for name, plotly in COLOR_SCALES.items()}
-    return dict(rings=16, zones=(.2, .7), labels=CONTROL_LABELS, optional=OPTIONAL_VIEWS, filters=describe_filters(),
-                colors={d: rgb(domain_color(d)) for d in domains}, scales=scales)
 
 # %% ../../nbs/08_lab/03_contents.ipynb #6f83e100
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.M)

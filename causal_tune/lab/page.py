@@ -26,6 +26,7 @@ MODEL_NOTE = ("The model is not in this file: segmentation and IoU are those of 
 
 def page_data(lab, holds: PageContents) -> dict: # plain values and bytes
     "What the page draws from."
+    if lab.cause and "cause" in lab.views and "disturbed" in lab.names: lab.cause.example(lab.data, lab.patch_setting())
     sent = pack_lab(lab, holds)
     layer = int(np.abs(np.array(sent["layers"]) - lab.seen.spectra.layers[lab.layer]).argmin())
     image = sent["picks"].index(lab.image) if sent["picks"] else 0

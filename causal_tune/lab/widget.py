@@ -13,8 +13,9 @@ import pandas as pd
 import traitlets
 from fastcore.basics import patch
 from ..core.registry import short_repr, unknown_name
-from .contents import (CONTROL_LABELS, HIDDEN_VIEWS, OPTIONAL_VIEWS, PageContents, bundle_script, figure_json, gzipped_plotly,
-                                      missing_for_probes, pack_lab, read_asset, thumbnail)
+from .cause import PATCH_BANDS, PATCH_MODES, CausePatching, PatchSetting, disturbances, twin_domains
+from .contents import (HIDDEN_VIEWS, OPTIONAL_VIEWS, PageContents, bundle_script, figure_json, gzipped_plotly, missing_for_probes,
+                                      pack_lab, read_asset, thumbnail)
 from .filters import FILTER_NAMES, make_band
 from .models import FilteredPredictions, InspectedModel, find_label_space, inspect
 from .page import save_page, save_pictures
@@ -23,7 +24,7 @@ from ..research.artifacts import artifact_report, outlier_figure
 from ..research.evidence import concat_evidence, evidence_by_layer, skill_curves
 from ..research.rings import edges_for_grid
 from ..research.figures import data_uri, information_figure
-from ..research.observation import DomainImages, gather_images, join_observations, observe
+from ..research.observation import DomainImages, gather_images, join_observations, observe, read_item
 from ..research.statistics import read_results
 from ..spectra.energy import radial_profile, spectrum_table, suppressed_table
 
@@ -54,6 +55,8 @@ def check_choice(name: str, v, options): # the same value
 
 # %% ../../nbs/08_lab/04_widget.ipynb #a450ba6f
 FILTER_CONTROLS = ("filter", "cuts", "order", "keep_dc") # the controls that make the band
+STATE = (*FILTER_CONTROLS, "layer", "domains", "domain", "reference", "image", "scale", "cells", "coefficient", "views", "model", "against",
+         "experiment", "baseline", "disturbed", "severity", "twin", "patch_mode", "patch_band")
 
 def synced(): return traitlets.Any().tag(sync=True) # a trait that the browser moves too
 
@@ -63,6 +66,7 @@ class Controls(anywidget.AnyWidget):
     layer, domains, domain, reference, image = synced(), synced(), synced(), synced(), synced()
     scale, cells, coefficient, views = synced(), synced(), synced(), synced()
     model, against, experiment, baseline = synced(), synced(), synced(), synced()
+    disturbed, severity, twin, patch_mode, patch_band = synced(), synced(), synced(), synced(), synced()
 
     @property
     def state(self) -> dict: # plain values; `json.dumps` takes it
@@ -88,7 +92,7 @@ class Controls(anywidget.AnyWidget):
         if name == "cuts": return [check_number(name, edge, *self.ranges[name], whole=False) for edge in v]
         return [check_number(name, i, 0, n - 1) for i, n in zip(v, self.grid)]
 
-    @traitlets.validate(*CONTROL_LABELS)
+    @traitlets.validate(*STATE)
     def _check_trait(self, proposal): return self.check_entry(proposal.trait.name, proposal.value)
 
     @traitlets.observe(*FILTER_CONTROLS)
@@ -120,6 +124,7 @@ class JobQueue:
         self.jobs = {} # by kind, the newest last
         self.on_error = on_error
         self._timer = None
+        self._finishing = False
         self._lock = threading.Lock() # JupyterLab may hand messages to several threads of the kernel
 
     def begin(self, kind: str, job):
@@ -129,7 +134,7 @@ class JobQueue:
         self.schedule()
 
     def schedule(self):
-        if self._timer or not self.jobs: return
+        if self._timer or self._finishing or not self.jobs: return
         try: self._timer = asyncio.get_running_loop().call_later(.005, self.step)
         except RuntimeError: self.finish()  # no event loop, no browser
 
@@ -149,7 +154,14 @@ class JobQueue:
 
     def finish(self):
         "Do now what waits for its turn."
-        while self.jobs: self.step()
+        self._finishing = True
+        try:
+            while self.jobs: self.step()
+        finally: self._finishing = False
+
+    def drop(self, kind: str):
+        "End a job before its end."
+        if kind in self.jobs: self.jobs.pop(kind).close()
 
     def stop(self):
         if self._timer: self._timer.cancel()
@@ -175,7 +187,7 @@ class FrequencyLab(Controls):
         self.results = read_results(results) if results else {}
         self.budget, self.runs = budget, runs or {}
         self.queue = JobQueue(lambda error: self._say(f"{type(error).__name__}: {error}", wrong=True))
-        self.dropped = DroppedFiles()
+        self.drop, self.dropped = None, {} # a drop's name; folder -> its pictures, until the last one has come
         self._inspect(model if isinstance(model, Mapping) else {"": model}, gather_images(images_by_domain, size), stage)
         super().__init__(**self._first_state(), _said=dict(text=self.about()), _data=pack_lab(self, self.everything()))
         self.on_msg(self._on_message)
@@ -191,6 +203,7 @@ class FrequencyLab(Controls):
         self.segmentor = heads[0] if heads else None
         for head in heads: self.space = find_label_space(data, head)
         self.predictions = FilteredPredictions(self.models, self.space) if heads else None
+        self.cause = CausePatching(self.models, self.space) if heads else None
         self.evidence = self.artifacts = None # what bands tell, tables on outliers: once they are measured
         self.measured_with = None # the filter that they belong to, in words
         self._offer(first.seen)
@@ -207,6 +220,10 @@ class FrequencyLab(Controls):
         self.ranges = dict(cuts=(.01, 1.41), order=(1, 8), layer=(0, len(seen.spectra.layers) - 1), image=(0, most - 1))
         if len(self.models) > 1: self.choices |= dict(model=list(self.models), against=list(self.models))
         if self.results: self.choices |= dict(experiment=list(self.results))
+        found = disturbances(self.data) if self.cause else []
+        if found:
+            self.choices |= dict(disturbed=found, twin=domains, patch_mode=list(PATCH_MODES))
+            self.ranges |= dict(severity=(1, 5), patch_band=(0, len(PATCH_BANDS) - 1))
 
     def _first_state(self):
         domains = self.choices["domains"]
@@ -215,6 +232,10 @@ class FrequencyLab(Controls):
                      coefficient=[0, 1] if self.grid[1] > 1 else [1, 0], views=[v for v in self.choices["views"] if v not in HIDDEN_VIEWS])
         if len(self.models) > 1: start |= dict(reference=domains[-1], model=list(self.models)[-1], against=list(self.models)[0])
         if self.results: start |= dict(experiment=list(self.results)[0], baseline=self.baselines(list(self.results)[0])[0])
+        if "disturbed" in self.choices:
+            pairs = twin_domains(self.data)
+            disturbed, twin = (domains[-1], domains[0]) if (domains[-1], domains[0]) in pairs else (pairs or [(self.choices["disturbed"][0], domains[0])])[-1]
+            start |= dict(disturbed=disturbed, severity=3, twin=twin, patch_mode=PATCH_MODES[0], patch_band=2)
         self.names = list(start)
         self.band = make_band("dog", (.2, .7))
         return start
@@ -249,7 +270,10 @@ def _on_message(self:FrequencyLab, _, content, buffers):
     if ask == "plotly": self.send(dict(kind="plotly"), [gzipped_plotly()])
     if ask == "measure": self.measure()
     if ask == "segmentation": self.queue.begin("segmentation", self._reply(content["key"], content["state"]))
-    if ask == "file" and self.dropped.add(content, buffers[0]): self.queue.begin("files", self._add_dropped())
+    if ask == "file": self._take_file(content, buffers[0])
+    if ask == "cause": self.queue.begin("cause", self._patch_image(PatchSetting(**content["setting"])))
+    if ask == "map": self.queue.begin("map", self._fill_map(PatchSetting(**content["setting"])))
+    if ask == "stop": self.queue.drop("map")
 
 @patch
 def _reply(self:FrequencyLab, key, state): # a generator; sends the parts of an answer
@@ -283,16 +307,51 @@ def iou_table(self:FrequencyLab) -> pd.DataFrame: # one row per model (where the
     return table if len(self.models) > 1 else table.drop(columns="model")
 
 @patch
-def _changes(self:FrequencyLab, domains, done, of): # for the browser: classes that occur, their mean first
+def _changes(self:FrequencyLab, domains, done, of): # for the browser: classes that occur, and the change of each in each domain
     table = self.iou_table()
-    names = table.domain if len(self.models) == 1 else table.model + " · " + table.domain
-    table = table.assign(row=names)[table.domain.isin(domains)]
-    order = table.row.unique()
-    table = table.pivot(index="row", columns="class", values="change").reindex(order)
-    table = table[[c for c in self.space.classes if table[c].notna().any()]]
-    table.insert(0, "mean of classes", table.mean(axis=1))
-    values = table.astype(object).where(table.notna(), None).to_numpy().tolist()
-    return dict(rows=list(table.index), classes=list(table), change=values, done=done, all=of)
+    table = table[table.domain.isin(domains) & table.change.notna()]
+    table = table.sort_values("class", key=lambda names: names.map(self.space.classes.index), kind="stable")
+    return dict(table.drop(columns=["iou", "filtered"]).to_dict("list"), done=done, all=of)
+
+@patch
+def _patch_image(self:FrequencyLab, setting): # a generator
+    rows, why = [], ""
+    yield
+    try: rows = self.cause.example(self.data, setting)
+    except ValueError as error: why = str(error)
+    self._send_patched(setting, rows=rows, why=why)
+
+@patch
+def _fill_map(self:FrequencyLab, setting): # a generator; ended or stopped, the button can be clicked again
+    said = dict(running=True, text="Measuring ...", complete=False)
+    def say(**news):
+        said.update(news)
+        self._send_patched(setting, **said)
+    try:
+        say()
+        for text in self.cause.fill(self.data, setting):
+            if text: say(text=text)
+            yield
+        say(text="", complete=True)
+    except ValueError as error: say(text=str(error))
+    finally: say(running=False)
+
+@patch
+def _send_patched(self:FrequencyLab, setting, **more): self.send(dict(kind="cause", setting=setting._asdict(), models=self.cause.map(setting), **more))
+
+@patch
+def patch_setting(self:FrequencyLab) -> PatchSetting: # what the view *cause* shows
+    "The images, the block and the band that are set."
+    severity = 0 if self.disturbed in self.data.images else self.severity
+    return PatchSetting(self.disturbed, severity, self.twin, self.patch_mode, self.image, self.seen.spectra.layers[self.layer], self.patch_band)
+
+@patch
+def measure_cause(self:FrequencyLab) -> pd.DataFrame:
+    "Fill the map of the view *cause* to its end. Raises ValueError where there is no head, and for domains of different scenes."
+    if "disturbed" not in self.names: raise ValueError("Patching needs a segmentor with a trained head, and domains that show the same scenes, or imagecorruptions.")
+    for _ in self.cause.fill(self.data, self.patch_setting()): pass
+    return self.tables()["cause"]
+
 
 # %% ../../nbs/08_lab/04_widget.ipynb #ba260fa1
 @patch
@@ -336,37 +395,25 @@ def _measure_blocks(self:FrequencyLab, one: InspectedModel):
     self.measured_with = self.filter_name()
     self._figures = {name: figure_json(figure, self.data.images) for name, figure in found.items()} | dict(filter=self.measured_with)
 
-# %% ../../nbs/08_lab/04_widget.ipynb #6a5bfe1b
-class DroppedFiles:
-    "Files on their way from the browser, in a temporary folder."
-    def __init__(self): self.folder, self.drop, self.paths = None, None, {}
-
-    def add(self, content: dict, data: bytes) -> bool: # whether it was the last one
-        "Keep one file; content: name, folder, left (files still to come) and a name for the drop that it belongs to."
-        if content.get("drop") != self.drop: self.clear()
-        self.drop = content.get("drop")
-        if self.folder is None: self.folder = tempfile.TemporaryDirectory()
-        safe = re.sub(r"[^\w.-]", "_", str(content["name"]))[-60:]
-        path = Path(self.folder.name) / f"{sum(map(len, self.paths.values()))} {safe}"
-        path.write_bytes(data)
-        self.paths.setdefault(str(content["folder"]), []).append(path)
-        return not content["left"]
-
-    def clear(self):
-        if self.folder: self.folder.cleanup()
-        self.folder, self.paths = None, {}
-
 # %% ../../nbs/08_lab/04_widget.ipynb #20b956bf
 @patch
+def _take_file(self:FrequencyLab, content, data): # content: name, folder, left (files still to come) and a name for the drop that it belongs to
+    if content["drop"] != self.drop: self.dropped = {}
+    self.drop = content["drop"]
+    with tempfile.TemporaryDirectory() as folder: # no file stays, whether or not the drop ends
+        path = Path(folder) / ("0 " + re.sub(r"[^\w.-]", "_", str(content["name"]))[-60:])
+        path.write_bytes(data)
+        self.dropped.setdefault(str(content["folder"]), []).append(read_item(path)._asdict())
+    if not content["left"]: self.queue.begin("files", self._add_dropped())
+
+@patch
 def _add_dropped(self:FrequencyLab): # a generator
-    files = {self._new_name(name): paths for name, paths in self.dropped.paths.items()}
+    files, self.dropped = {self._new_name(name): pictures for name, pictures in self.dropped.items()}, {}
     try:
         self._say(f"Reading {sum(map(len, files.values()))} files ...", busy=True)
         yield
-        data = gather_images(files, self.data.size)
-        yield from self._add_domains(data)
+        yield from self._add_domains(gather_images(files, self.data.size))
     except ValueError as error: self._say(str(error), wrong=True)
-    finally: self.dropped.clear()
 
 @patch
 def _new_name(self:FrequencyLab, name):
@@ -397,7 +444,7 @@ def _add_domains(self:FrequencyLab, new: DomainImages):
 # %% ../../nbs/08_lab/04_widget.ipynb #99b80016
 @patch
 def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
-    "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `benchmark`."
+    "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `cause`, `benchmark`."
     found = dict(suppressed=self._per_model(self._suppressed),
                  spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
     if self.predictions:
@@ -407,6 +454,7 @@ def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
     if self.artifacts:
         both = self.artifacts["outliers"].merge(self.artifacts["filter"])
         found["outliers"] = both.assign(filter=self.measured_with)
+    if self.cause and self.cause.maps: found["cause"] = self.cause.table()
     if self.results:
         named = [table.assign(experiment=name) for name, table in self.results.items()]
         found["benchmark"] = pd.concat(named, ignore_index=True)
@@ -448,8 +496,7 @@ def close(self:FrequencyLab) -> None:
     "End the lab: nothing of it, of its models or of the images stays in memory or on disk."
     if self.comm is None: return  # closed already, or never opened
     self.queue.stop()
-    self.dropped.clear()
     self.layout.close()
     super(FrequencyLab, self).close()
-    for name in ("models", "backbone", "segmentor", "predictions", "data", "seen", "rings", "evidence", "artifacts"): setattr(self, name, None)
+    for name in ("models", "backbone", "segmentor", "predictions", "cause", "dropped", "data", "seen", "rings", "evidence", "artifacts"): setattr(self, name, None)
     self._trait_values.pop("_data", None)

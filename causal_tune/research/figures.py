@@ -26,8 +26,8 @@ from ..spectra.energy import removed_fraction
 
 # %% auto #0
 __all__ = ['PALETTE', 'MARKERS', 'MARK_OUTLINE', 'DASHES', 'RADIUS_LABEL', 'apply_style', 'find_browser', 'static', 'gain_curve',
-           'filter_curve', 'spectrum_curves', 'number_panels', 'layer_domain_heatmap', 'difference_plane', 'data_uri',
-           'pca_picture', 'picture_row', 'information_figure']
+           'filter_curve', 'spectrum_curves', 'number_panels', 'difference_plane', 'data_uri', 'pca_picture',
+           'picture_row', 'information_figure']
 
 # %% ../../nbs/06_research/02_figures.ipynb #798442d1
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -173,14 +173,6 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
                   yaxis=dict(range=[len(z) - .5, -.5], ticktext=list(rows) * len(panels), tickvals=[i for i in range(len(z)) if i % step < len(rows)], showgrid=False))
     return apply_style(go.Figure(dict(data=[heat, numbers], layout=layout)), title, 110 + 30 * len(z))
 
-def layer_domain_heatmap(shares: Mapping, # heading -> (d, l) fractions: "all", or "all", "low", "mid", "high"
-                         domains: Sequence[str], # d names
-                         layers: Sequence, # l block numbers
-                         title: str = "Energy removed by the filter, without DC", # above the figure
-                         **options, # of `number_panels`: chosen, change, unit
-) -> go.Figure:
-    "Share of energy by domain and block, a panel for each zone."
-    return number_panels(shares, domains, layers, title, "block (from 0)", **options)
 
 # %% ../../nbs/06_research/02_figures.ipynb #e3052433
 def _cutoff_line(band, cut, h, w): # x, y in half-cycles, cut where the plane ends

@@ -17,8 +17,8 @@ from ..data.labels import LabelSpace
 from ..spectra.energy import DomainSpectra, dct_energy
 
 # %% auto #0
-__all__ = ['DomainImages', 'gather_images', 'LabelledImages', 'concatenate', 'domain_spectra', 'pca_directions', 'Observation',
-           'observe', 'join_observations', 'select_blocks', 'median_and_mad', 'outlier_tokens']
+__all__ = ['DomainImages', 'read_item', 'gather_images', 'LabelledImages', 'concatenate', 'pca_directions', 'Observation',
+           'observe', 'join_observations', 'median_and_mad', 'outlier_tokens']
 
 # %% ../../nbs/06_research/03_observation.ipynb #bb17cb66
 class DomainImages(NamedTuple):
@@ -44,7 +44,7 @@ class _Item(NamedTuple):
     label: object = None # (h, w) class ids
     name: str | None = None # of the scene
 
-def _item(given): # from an item of a data set, a tensor, a path, a picture or an array
+def read_item(given): # from an item of a data set, a tensor, a path, a picture or an array
     if isinstance(given, Mapping): return _Item(given["image"], given.get("label"), given.get("name"))
     if isinstance(given, Tensor): return _Item(given)
     try: return _Item(torch.from_numpy(rearrange(read_image(given), "h w c -> c h w").copy()))
@@ -54,7 +54,7 @@ def _item(given): # from an item of a data set, a tensor, a path, a picture or a
 
 def _items(given): # of a domain
     if isinstance(given, (str, Path)): given = image_files(given)
-    return [_item(given[i]) for i in range(len(given))] if hasattr(given, "__len__") else [_item(x) for x in given] # data sets cannot be iterated over
+    return [read_item(given[i]) for i in range(len(given))] if hasattr(given, "__len__") else [read_item(x) for x in given] # data sets cannot be iterated over
 
 def _scene_ids(names: Mapping, block: int) -> dict[str, np.ndarray]: # names: domain -> list, None for an image without one
     named = all(name is not None for some in names.values() for name in some)
@@ -112,24 +112,6 @@ def concatenate(data: DomainImages) -> LabelledImages:
     sized = [F.interpolate(torch.from_numpy(y.astype(np.float32))[None, None], size=data.size, mode="nearest-exact")[0, 0].long() for y in labels]
     return LabelledImages(torch.cat(list(data.images.values())), torch.stack(sized),
                           np.arange(len(counts)).repeat(counts), np.concatenate(list(data.scenes.values())))
-
-# %% ../../nbs/06_research/03_observation.ipynb #e4ed58ea
-def domain_spectra(backbone, # from `create_backbone`
-                   images: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; all of one size
-                   layers=None, # block numbers from 0; all by default
-                   batch: int = 8, # images at a time
-) -> DomainSpectra:
-    "Energy per domain, layer and coefficient. Raises ValueError for unknown layers, NaN features and sizes that differ."
-    if not images: raise ValueError("No domains: give a mapping such as {'fog': images}.")
-    layers = tuple(range(backbone.num_layers) if layers is None else layers)
-    planes = []
-    for domain, x in images.items():
-        total = 0.
-        for features in backbone.feature_batches(x, layers, batch, f"spectra of {domain}"):
-            total = total + len(features[0]) * torch.stack([dct_energy(f) for f in features])
-        planes.append((total / len(x)).cpu().numpy())
-    if len({plane.shape for plane in planes}) > 1: raise ValueError("Domains with images of different size; resize them first.")
-    return DomainSpectra(np.stack(planes), tuple(images), layers, tuple(len(x) for x in images.values()))
 
 # %% ../../nbs/06_research/03_observation.ipynb #cd5b1151
 def _principal_directions(tokens: Tensor) -> tuple[Tensor, Tensor]: # (n, c), NaN rows are left out -> mean (c,), directions (c, 3)
@@ -213,14 +195,6 @@ def join_observations(a: Observation, b: Observation) -> Observation: # of other
                             a.spectra.layers, a.spectra.counts + b.spectra.counts)
     return Observation(spectra, a.maps | b.maps, a.norms | b.norms, a.limits, a.notes + b.notes)
 
-def select_blocks(seen: Observation,
-                  keep: list[int], # places of blocks, from 0
-) -> Observation:
-    "Some of the blocks."
-    energy, domains, layers, counts = seen.spectra
-    spectra = DomainSpectra(energy[:, keep], domains, tuple(layers[i] for i in keep), counts)
-    maps, norms = ({domain: x[:, keep] for domain, x in arrays.items()} for arrays in (seen.maps, seen.norms))
-    return Observation(spectra, maps, norms, seen.limits[keep], seen.notes)
 
 # %% ../../nbs/06_research/03_observation.ipynb #18b2cd1b
 def median_and_mad(norms: np.ndarray # (..., h, w)

@@ -1,19 +1,20 @@
 // Cards: a view with its title, its buttons, its caption and a tooltip; and how a view becomes a picture.
 import { box, button, clamp, html, label, middle, svg } from "./elements.js";
 import { CARD } from "./drawing.js";
+import { captionOf } from "./texts.js";
 
-const HOLDS = { pictures: ["features", "segmentation"], plotly: ["information", "outliers", "benchmark"], words: ["words"] }; // beside an SVG
-const WITH_KEYS = ["zones", "difference"];
+const HOLDS = { pictures: ["features", "segmentation", "cause"], plotly: ["information", "outliers", "benchmark"], words: ["words"] }; // beside an SVG
+const WITH_KEYS = ["zones", "difference", "map"];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export function makeCard(lab, name, tools, extra) {
   const card = lab.cards[name] = { name, width: 600, canvases: [], title: html("h2"), sub: html("span", { class: "ct-sub" }) };
   const kind = Object.keys(HOLDS).find(kind => HOLDS[kind].includes(name));
-  card.svg = svg("svg", { role: "img", width: 0, height: 0 });
+  card.svg = svg("svg", { role: "img", "aria-label": name, width: 0, height: 0 });
   if (kind) card[kind] = html("div", { class: `ct-${kind}` });
   card.body = html("div", { class: "ct-body" }, card.svg, card[kind]);
   const head = html("div", { class: "ct-head" }, html("div", { class: "ct-titles" }, card.title, card.sub), html("span", { class: "ct-tools" }, tools(card)));
-  const note = html("p", { class: "ct-note" }, lab.data.captions[name]);
+  const note = html("p", { class: "ct-note" }, captionOf(lab.data, name));
   card.node = html("section", { class: "ct-card", "data-view": name }, head, extra, card.body, note);
   const place = e => { const at = card.body.getBoundingClientRect(); return [e.clientX - at.left, e.clientY - at.top]; };
   card.body.onpointermove = e => lab.tip.show(card.tell?.(...place(e)), e);

@@ -1,10 +1,11 @@
 // Controls: plain elements, which a keyboard and a screen reader know. Each has a function that shows the lab's state.
 import { button, html, same, svg } from "./elements.js";
 import { css, markOf, textColor } from "./drawing.js";
+import { LABELS } from "./texts.js";
 
 export function controlsOf(lab) { // { header, fields, sync }
   const { data, state, set } = lab, syncs = [];
-  const titleOf = name => data.labels[name] ?? name;
+  const titleOf = name => LABELS[name] ?? name;
   const framed = (tag, name, more, nodes) =>
     html(tag, { class: "ct-field", "data-of": name, ...more }, html("span", {}, titleOf(name)), html("span", { class: "ct-line" }, nodes));
   const field = (name, ...nodes) => framed("label", name, {}, nodes); // one control
@@ -12,7 +13,7 @@ export function controlsOf(lab) { // { header, fields, sync }
   const synced = (node, sync) => { syncs.push(sync); return node; };
 
   function choice(name) {
-    const select = html("select", { "aria-label": data.labels[name], oninput: e => set({ [name]: e.target.value }) });
+    const select = html("select", { "aria-label": LABELS[name], oninput: e => set({ [name]: e.target.value }) });
     return synced(field(name, select), () => {
       const options = name === "baseline" ? Object.keys(data.benchmark[state.experiment]) : data.choices[name];
       const made = o => html("option", { value: o }, name === "filter" ? data.filters[o].title : o);
@@ -73,7 +74,7 @@ export function controlsOf(lab) { // { header, fields, sync }
     slider("order"), group("play", play), slider("layer", v => data.layers[v]), chips("domains"), others,
     data.picks.length > 1 && slider("image", v => data.picks[v]), choice("scale"), choice("cells"), flag("keep_dc"), chips("views"), about);
   return {
-    header, about, choice, stop,
+    header, about, choice, slider, stop,
     sync() {
       syncs.forEach(sync => sync());
       header.querySelector("[data-of=order]").hidden = state.filter !== "butterworth";

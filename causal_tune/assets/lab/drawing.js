@@ -1,10 +1,13 @@
 // Drawing: heat maps on canvases, everything else as SVG in the pixels of its card.
-import { box, clamp, elide, html, label, middle, range, signed, small, soft, stroke, svg, total } from "./elements.js";
+import { box, clamp, elide, html, label, middle, range, rgbOf, signed, small, soft, stroke, svg, total } from "./elements.js";
 
 export const ORANGE = "#d55e00", CARD = "var(--ct-card, #fff)";
 export const dotted = { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" };
 
 // ---- colours
+export const SCALES = [ // amounts: cividis; changes: from blue (less) to red (more), RdBu of ColorBrewer
+  "00224e 123570 3b496c 575d6d 707173 8a8678 a59c74 c3b369 e1cc55 fee838", "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f",
+].map(stops => stops.split(" ").map(rgbOf));
 export const colorScale = stops => range(256).map(i => { // between evenly spaced stops [r, g, b]
   const at = i / 255 * (stops.length - 1), j = Math.min(Math.floor(at), stops.length - 2);
   return stops[j].map((v, c) => Math.round(v + (at - j) * (stops[j + 1][c] - v)));
@@ -109,7 +112,7 @@ export function cells(card, areas, planes, columns, { scale, low, high, unit, ri
     within, nodes: [at && at[0] >= 0 && areas.map(ringed), bar],
     acts: {
       tell: (px, py) => { const hit = find(px, py); return hit && tell(...hit); },
-      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(hit[0], hit[1]); }),
+      click: go && ((px, py) => { const hit = find(px, py); if (hit) go(...hit); }),
       move: go && ((dx, dy) => { const [i, j] = chosen(); go(clamp(Math.max(i, 0) + dy, 0, rows - 1), clamp(j + dx, 0, columns - 1)); }),
     },
   };
@@ -131,32 +134,36 @@ export function coefficientPlanes(card, planes, height, [rows, columns], edges, 
     grid.nodes,
   ], grid.acts);
 }
-// Panels of numbers under each other, each number on its colour.
-export function numberPanels(card, { heads, rows, columns, values, differs, scale, chosen, go, title, tilt }) {
+// Panels of numbers under each other, each number on its colour. mark, under: texts beside and below a number; more: what stands in the
+// `room` pixels at the right, or in the `below` pixels at the bottom; scaled: the values that the colours are scaled to, by default all.
+export function numberPanels(card, options) {
+  const { heads, rows, columns, values, differs, scale, chosen, go, title, tilt, mark, under, more, room: kept = 0, top = 8, below = 0 } = options;
   const left = clamp(14 + 7 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3));
-  const tall = clamp(Math.floor(436 / (heads.length * rows.length)), 17, 56), w = card.width - left - 62, cell = w / columns.length;
-  const most = values.flat(2).reduce((a, v) => v === v ? Math.max(a, Math.abs(v)) : a, differs ? .1 : 1);
+  const tall = clamp(Math.floor(436 / (heads.length * rows.length)), 17, 56), w = card.width - left - 62 - kept, cell = w / columns.length;
+  const most = (options.scaled ?? values).flat(2).reduce((a, v) => v === v ? Math.max(a, Math.abs(v)) : a, differs ? .1 : 1);
   const high = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -high : 0;
-  const digits = high >= (differs ? 10 : 20) ? 0 : 1, unit = differs ? "points" : "%";
+  const digits = high >= (differs ? 10 : 20) || cell < 32 ? 0 : 1, unit = differs ? "points" : "%";
   const written = (v, digits) => differs ? signed(v, digits) : v.toFixed(digits);
-  const areas = heads.map((head, p) => ({ x: left, y: (head ? 24 : 8) + p * (tall * rows.length + 26), w, h: tall * rows.length }));
+  const areas = heads.map((head, p) => ({ x: left, y: (head ? 24 : top) + p * (tall * rows.length + 26), w, h: tall * rows.length }));
   const bottom = areas[heads.length - 1].y + tall * rows.length, every = Math.max(Math.ceil(17 / cell), 1), at = chosen?.();
   const place = (j, p) => [`${title ? "block " : ""}${columns[j]}`, heads[p]].filter(Boolean).join(", ");
-  const tell = (i, j, p) => values[p][i][j] === values[p][i][j] && `${rows[i]}, ${place(j, p)}: ${written(values[p][i][j], 2)} ${unit}`;
+  const tell = options.tell ?? ((i, j, p) => values[p][i][j] === values[p][i][j] && `${rows[i]}, ${place(j, p)}: ${written(values[p][i][j], 2)} ${unit}`);
   const grid = cells(card, areas, values.map(lines => lines.flat()), columns.length, { scale, low, high, unit, chosen, go, tell });
   const upright = range(columns.length + 1).map(j => `M${j} 0v${rows.length}`).join("");
   const gaps = upright + range(rows.length + 1).map(i => `M0 ${i}h${columns.length}`).join("");
   const bold = yes => yes && { "font-weight": 700 }, half = i => (i + .5) * tall + 4, room = Math.max(Math.floor((left - 12) / 7), 4);
-  const number = (v, i, j, y) => v === v && label(left + (j + .5) * cell, y + half(i), written(v, digits),
-    { ...middle, "font-size": cell < 30 ? 10 : 11.5, fill: textColor(scale[stepOf(v, low, high)]) });
-  show(card, bottom + (tilt ? 110 : 46), [
+  const second = under && tall >= 28 && cell >= 58; // there is room for a second line
+  const number = (v, i, j, p) => v === v && [[written(v, digits), second ? -5 : 0, cell < 30 ? 10 : 11.5],
+    second && [under(i, j, p), 9, 9.5], mark && [mark(i, j, p), 9 - tall / 2, 8, cell / 2 - 6]].filter(Boolean).map(([text, dy, size, dx = 0]) =>
+    label(left + (j + .5) * cell + dx, areas[p].y + half(i) + dy, text, { ...middle, "font-size": size, fill: textColor(scale[stepOf(v, low, high)]) }));
+  show(card, bottom + (tilt ? 110 : 46) + below, [
     areas.map((area, p) => [
       stroke(gaps, { ...grid.within(area), stroke: CARD }), label(left, area.y - 7, heads[p], bold(true)),
       rows.map((name, i) => svg("g", {}, svg("title", {}, name),
         label(left - 8, area.y + half(i), elide(name, room), { "text-anchor": "end", ...bold(i === at?.[0]) }))),
-      cell >= 17 && values[p].map((line, i) => line.map((v, j) => number(v, i, j, area.y)))]),
+      cell >= 17 && values[p].map((line, i) => line.map((v, j) => number(v, i, j, p)))]),
     columns.map((name, j) => j % every ? null : label(0, 0, elide(String(name), 18), { "text-anchor": tilt ? "end" : "middle", ...small,
       ...bold(j === at?.[1]), transform: `translate(${left + (j + .5) * cell} ${bottom + 14}) rotate(${tilt ? -50 : 0})` })),
-    title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }), grid.nodes,
+    title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }), grid.nodes, more?.(areas, tall, bottom),
   ], grid.acts);
 }

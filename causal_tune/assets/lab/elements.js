@@ -2,7 +2,10 @@
 export const range = n => Array.from({ length: n }, (_, i) => i);
 export const clamp = (v, low, high) => Math.min(Math.max(v, low), high);
 export const total = values => values.reduce((a, b) => a + b, 0);
+export const meanOf = values => { const known = values.filter(v => v === v); return total(known) / known.length; }; // of those that are numbers
 export const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+export const rgbOf = hex => hex.match(/[0-9a-f]{2}/gi).map(part => parseInt(part, 16)); // #d55e00
 
 export const twoDigits = v => v.toFixed(2).replace(/^0/, ""); // a radius: .20
 export const percent = v => `${(100 * v).toFixed(v < .0995 ? 1 : 0)}%`;

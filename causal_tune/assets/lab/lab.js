@@ -1,19 +1,21 @@
 // The lab in an element: its state, what a move redraws, and the host it lives in.
 // link: told(values), ask(content, buffers), live() -> whether a kernel answers, figures, load() -> Plotly
-import { button, html, range, same } from "./elements.js";
-import { colorScale } from "./drawing.js";
+import { button, html, range, rgbOf, same } from "./elements.js";
+import { colorScale, SCALES } from "./drawing.js";
 import { refusal } from "./filters.js";
 import { numbersOf } from "./numbers.js";
 import { energyOfReference, energyShown, sentences, SPECTRAL_VIEWS } from "./views.js";
 import { PICTURE_VIEWS, question } from "./pictures.js";
 import { PLOT_VIEWS } from "./plots.js";
+import { canPatch, CAUSE_VIEWS, causeOf } from "./cause.js";
 import { allPictures, cardTools, makeCard, saveCard, tooltip } from "./cards.js";
 import { controlsOf } from "./controls.js";
 import { acceptFiles } from "./files.js";
+import { captionOf } from "./texts.js";
 
-const VIEWS = { ...SPECTRAL_VIEWS, ...PICTURE_VIEWS, ...PLOT_VIEWS };
+const VIEWS = { ...SPECTRAL_VIEWS, ...PICTURE_VIEWS, ...PLOT_VIEWS, ...CAUSE_VIEWS };
 const FIRST = ["curves", "plane", "zones"]; // drawn in the next frame; all others when the moves rest
-const GROUPS = { coefficient: "difference", iou: "segmentation", information: "evidence", outliers: "evidence", measure: "evidence" };
+const GROUPS = { coefficient: "difference", iou: "segmentation", information: "evidence", outliers: "evidence", measure: "evidence", map: "cause" };
 const GONE = "The kernel is gone: this is the lab's last state. Filters, blocks and domains still move; what needs the model does not.";
 
 const onPaper = matchMedia("print");
@@ -27,20 +29,23 @@ function isDark() { // by what JupyterLab, VS Code and Colab write into the page
 }
 
 export function openLab(root, data, start, link) {
+  data = { ...data, colors: Object.fromEntries(Object.entries(data.colors).map(([name, hex]) => [name, rgbOf(hex)])) };
   const state = { ...start }, answers = new Map(), untold = new Set();
-  const [amounts, changes] = ["cividis", "diverging"].map(name => colorScale(data.scales[name])), greys = range(256).map(i => [i, i, i]);
+  const [amounts, changes] = SCALES.map(colorScale), greys = range(256).map(i => [i, i, i]);
   const lab = { root, data, state, link, answers, numbers: numbersOf(data), scales: { amounts, changes, greys }, cards: {}, dark: false, tip: tooltip(root),
     band: { filter: "dog", low: .2, high: .7, order: 2, keep_dc: false }, set, visible, say, inLight };
   let frame = 0, rest = 0, refiltered = true, asked = "", live = link.live();
   if (data.answer) answers.set(question(data.state), data.answer);
 
   // ---- elements
-  const controls = controlsOf(lab), tools = cardTools(lab, sentences), card = (name, extra) => makeCard(lab, name, tools, extra);
+  const controls = controlsOf(lab), cause = causeOf(lab), tools = cardTools(lab, sentences), card = (name, extra) => makeCard(lab, name, tools, extra);
   const measure = button("Measure", () => link.ask({ ask: "measure" }), { class: "ct-main" }), progress = html("span", { class: "ct-sub", role: "status" });
   const measuring = html("section", { class: "ct-card", "data-view": "measure" },
     html("div", { class: "ct-head ct-measure" }, html("h2", {}, "Evidence"), measure, progress));
   const main = html("main", { class: "ct-cards" }, html("div", { class: "ct-column" }, card("curves"), card("plane")),
     ["zones", "features", "difference", "coefficient"].map(name => card(name)), data.heads && ["segmentation", "iou"].map(name => card(name)),
+    card("cause", html("div", { class: "ct-bar" }, canPatch(lab) && [["disturbed", "twin", "patch_mode"].map(controls.choice), controls.slider("severity")])),
+    card("map", canPatch(lab) && html("div", { class: "ct-head ct-measure" }, cause.go, cause.progress)),
     data.learned.length > 0 && card("learned"), card("words"), measuring, card("information"), card("outliers"),
     data.benchmark && card("benchmark", html("div", { class: "ct-bar" }, controls.choice("experiment"), controls.choice("baseline"))));
   const later = Object.keys(lab.cards).filter(name => !FIRST.includes(name));
@@ -92,6 +97,8 @@ export function openLab(root, data, start, link) {
   }
   function settle() {
     later.forEach(draw);
+    cause.sync();
+    cause.ask();
     link.settled?.(state);
     const key = question(state), wanted = link.live() && data.heads && visible("segmentation") && !wrong();
     if (wanted && !answers.has(key) && key !== asked) link.ask({ ask: "segmentation", key: asked = key, state });
@@ -104,7 +111,7 @@ export function openLab(root, data, start, link) {
   function showProgress({ text = "", wrong = false, busy = false } = {}) { // of a measurement, in its own card
     measure.disabled = busy || !link.live() || !!data.cannot_measure;
     progress.classList.toggle("ct-wrong", wrong);
-    progress.textContent = !link.live() ? "measuring needs the model: open the lab in Jupyter" : text || data.cannot_measure || data.captions.measure;
+    progress.textContent = !link.live() ? "measuring needs the model: open the lab in Jupyter" : text || data.cannot_measure || captionOf(data, "measure");
   }
   showProgress();
 
@@ -145,6 +152,7 @@ export function openLab(root, data, start, link) {
     words: () => sentences(lab), gain: () => [...lab.numbers.gain(lab.band)], shares: () => lab.numbers.shares(lab.band),
     curve: () => lab.numbers.curve(lab.band), change: share => [...lab.numbers.change(energyShown(lab), energyOfReference(lab), share)],
     saved: (card, kind) => saveCard(lab, card, kind), pictures: kinds => allPictures(lab, kinds),
+    patched(message) { cause.hear(message); settle(); },
     answer(key, part) {
       answers.set(key, { ...answers.get(key), ...part });
       if (key === question(state)) ["segmentation", "iou"].forEach(draw);

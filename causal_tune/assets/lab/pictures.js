@@ -1,12 +1,12 @@
 // Views of one image: its features in three directions, and what the model makes of it with and without the filter.
-import { html, stroke, svg } from "./elements.js";
+import { html, meanOf, stroke, svg } from "./elements.js";
 import { numberPanels, ORANGE, paint, shades, show } from "./drawing.js";
-import { blockOf, titled } from "./views.js";
+import { blockOf, series, seriesName, titled } from "./views.js";
 
-const figure = (head, ...nodes) => html("figure", {}, html("div", { class: "ct-picture" }, nodes), html("figcaption", {}, head));
-const picture = src => html("img", { src, alt: "" });
-const rowsOf = (card, rows) => card.pictures.replaceChildren(...rows.map(row => html("div", { class: "ct-row" }, row)));
-function absent(card, title, why) {
+export const figure = (head, ...nodes) => html("figure", {}, html("div", { class: "ct-picture" }, nodes), html("figcaption", {}, head));
+export const picture = src => html("img", { src, alt: "" });
+export const rowsOf = (card, rows) => card.pictures.replaceChildren(...rows.map(row => html("div", { class: "ct-row" }, row)));
+export function absent(card, title, why) {
   titled(card, title, why);
   card.pictures?.replaceChildren();
   card.answer = null;
@@ -50,9 +50,12 @@ function segmentation(card, lab) {
 function iou(card, lab) {
   const answer = lab.answers.get(question(lab.state)), found = answer?.iou, title = "Change of IoU by the filter";
   card.node.hidden = !lab.visible("iou") || !lab.data.labelled;
-  if (!found?.rows.length) return absent(card, title, !answer && !lab.link.live() ? "this needs the model" : "counting …");
+  if (!found?.class.length) return absent(card, title, !answer && !lab.link.live() ? "this needs the model" : "counting …");
   titled(card, title, found.done < found.all ? `counting: ${found.done} of ${found.all} images` : "points, filtered minus unfiltered");
-  const values = [found.change.map(line => line.map(v => v == null ? NaN : 100 * v))];
-  numberPanels(card, { heads: [""], rows: found.rows, columns: found.classes, values, differs: true, tilt: true, scale: lab.scales.changes });
+  const names = found.domain.map((domain, i) => seriesName(lab, domain, found.model?.[i])), rows = series(lab).map(one => one.name).filter(name => names.includes(name));
+  const byCell = new Map(names.map((row, i) => [`${row}\n${found.class[i]}`, 100 * found.change[i]]));
+  const columns = [...new Set(found.class)], of = (row, name) => byCell.get(`${row}\n${name}`) ?? NaN;
+  const values = [rows.map(row => { const line = columns.map(name => of(row, name)); return [meanOf(line), ...line]; })];
+  numberPanels(card, { heads: [""], rows, columns: ["mean of classes", ...columns], values, differs: true, tilt: true, scale: lab.scales.changes });
 }
 export const PICTURE_VIEWS = { features, segmentation, iou };
