@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from unittest import mock
 import numpy as np, pandas as pd, torch
+from scipy.fft import dctn
 from tqdm.auto import tqdm
 from ..adapters.base import TokenAdapter, create_adapter
 from .grid import WORKER_ENV, single_threaded
@@ -25,7 +26,7 @@ from ..models.acceleration import StepCounter, compile_blocks
 from ..models.backbones import uint8_batches
 from ..models.mask2former import Mask2Former
 from ..spectra.bands import create_band, gain_like
-from ..spectra.dct import dct2, dct2_tokens, tokens_to_grid
+from ..spectra.dct import dct2, dct2_tokens
 from ..spectra.energy import dct_energy
 from ..training.build import build_segmentor, parameter_groups
 from ..training.checkpoint import load_checkpoint
@@ -256,17 +257,10 @@ def adapter_costs(size, # one of `ADAPTER_SIZES`, or (channels, images)
 # %% ../../nbs/07_compare/03_effects.ipynb #be5b0002
 def peer_pairs(): # yields size, what, peer, our function and theirs, both without arguments
     "What other packages compute, too."
-    from scipy.fft import dctn
     torch.manual_seed(0)
     for side in (16, 32, 64, 73, 96, 128, 256):
-        tokens = torch.randn(1, side * side, 384)
-        grid = tokens.numpy().reshape(side, side, 384)
-        yield (f"{side} x {side}, 384 channels", "DCT of tokens", "scipy", lambda: dct2_tokens(tokens, (side, side)).numpy().reshape(grid.shape),
-               lambda: dctn(grid, axes=(0, 1), norm="ortho"))
-        if side > 64: continue
-        maps = tokens_to_grid(tokens, (side, side)).contiguous()
-        yield (f"{side} x {side}, 384 channels", "energy of coefficients", "scipy", lambda: dct_energy(maps).numpy(),
-               lambda: np.square(dctn(maps.numpy(), axes=(2, 3), norm="ortho"), dtype=float).mean((0, 1)))
+        yield f"{side} x {side}, 384 channels", "DCT of tokens", "scipy", *dct_pair(side)
+        if side <= 64: yield f"{side} x {side}, 384 channels", "energy of coefficients", "scipy", *energy_pair(side)
     label, pred = torch.randint(19, (2, 1024, 2048), dtype=torch.uint8)
     def counted(): return np.bincount(19 * label.numpy().ravel().astype(np.int64) + pred.numpy().ravel(), minlength=19 * 19).reshape(19, 19)
     yield "1024 x 2048, 19 classes", "confusion matrix", "numpy", lambda: confusion(pred, label, 19), counted
@@ -275,6 +269,15 @@ def peer_pairs(): # yields size, what, peer, our function and theirs, both witho
         yield ("1024 x 2048, 19 classes", "confusion matrix", "torchmetrics", lambda: confusion(pred, label, 19),
                lambda: multiclass_confusion_matrix(pred.int(), label.int(), 19).numpy())
     if find_spec("transformers"): yield "10 layers, 100 queries", "losses of Mask2Former", "transformers", *loss_pair()
+
+def dct_pair(side): # our function and theirs
+    tokens = torch.randn(1, side * side, 384)
+    grid = tokens.numpy().reshape(side, side, 384)
+    return lambda: dct2_tokens(tokens, (side, side)).numpy().reshape(grid.shape), lambda: dctn(grid, axes=(0, 1), norm="ortho")
+
+def energy_pair(side): # our function and theirs
+    maps = torch.randn(1, 384, side, side)
+    return lambda: dct_energy(maps).numpy(), lambda: np.square(dctn(maps.numpy(), axes=(2, 3), norm="ortho"), dtype=float).mean((0, 1))
 
 def loss_pair(): # our function and theirs: class, mask and dice loss, backward pass included
     "Losses of Mask2Former from the same predictions and at the same points."
