@@ -1,5 +1,7 @@
 """What several tests need: the command line as a user calls it, and a toy_vit file that needs no pre-training."""
-import ctypes, os, signal, subprocess, sys
+import ctypes, faulthandler, os, signal, subprocess, sys, threading, time, traceback
+from functools import partial
+from tempfile import TemporaryFile
 from importlib.util import find_spec
 from pathlib import Path
 import pytest
@@ -69,13 +71,64 @@ def weights(tmp_path_factory):
     return path
 
 
+def fork(function, cwd, env, out, err): # process id; `out` and `err` are file descriptors
+    "Call `function()`, which returns an exit status, in a process of its own that has this one's imports: starting Python and torch takes seconds."
+    for stream in (sys.stdout, sys.stderr): stream.flush()
+    if pid := os.fork(): return pid
+    status = 70
+    try:
+        if sys.platform.startswith("linux"): ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        sys.settrace(None) # of coverage
+        faulthandler.disable() # of pytest
+        signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background jobs ignore it
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(env)
+        for number, target in ((0, os.open(os.devnull, os.O_RDONLY)), (1, out), (2, err)): os.dup2(target, number)
+        sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), open(1, "w", closefd=False), open(2, "w", closefd=False)
+        if cv2 := sys.modules.get("cv2"): cv2.setNumThreads = lambda n: None # it waits for threads that a fork does not have
+        status = function()
+        threading._shutdown() # as an interpreter does at its end
+    except SystemExit as stop:
+        status = stop.code
+        if isinstance(status, str): status = print(status, file=sys.stderr) or 1
+    except BaseException: traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr): stream.flush()
+        os._exit(status or 0)
+
+
+def run_forked(function, cwd, env=ENV, timeout=90):
+    "`function` in a fork, as `subprocess.run` would call a command."
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        pid, end = fork(function, cwd, env, out.fileno(), err.fileno()), time.time() + timeout
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+            if time.time() > end:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise subprocess.TimeoutExpired(function, timeout)
+            time.sleep(.02)
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read())
+    return subprocess.CompletedProcess(function, os.waitstatus_to_exitcode(ended[1]), *said)
+
+
+def command(words, cwd, env=ENV, timeout=90):
+    "`causal-tune` with these words: in a fork, or a process that starts afresh where a fork cannot be had or could not use the GPU."
+    import torch
+    words = list(map(str, words))
+    if not hasattr(os, "fork") or torch.cuda.is_available():
+        return subprocess.run([COMMAND, *words], cwd=cwd, env=env, timeout=timeout, capture_output=True, text=True)
+    from causal_tune.cli import main
+    return run_forked(partial(main, words), cwd, env, timeout)
+
+
 @pytest.fixture
 def cli(tmp_path):
     "Calls `causal-tune` in an empty folder."
-    def call(*words, env=ENV, timeout=90):
-        return subprocess.run([COMMAND, *map(str, words)], cwd=tmp_path, env=env, timeout=timeout,
-                              capture_output=True, text=True)
-    return call
+    return lambda *words, **options: command(words, tmp_path, **options)
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ def received(pipe, process, numbers):
     last, text, ready = numbers.start - 1, b"", True
     with os.fdopen(pipe, "rb", buffering=0) as lines:
         while ready and last < numbers.stop - 1:
-            ready, *_ = select.select([lines], [], [], 12 * SECONDS)
+            ready, *_ = select.select([lines], [], [], 60 + 12 * SECONDS) # a busy machine gives it little
             if not ready: os.kill(process, signal.SIGKILL)
             part = lines.read(65536) if ready else b""
             if not part: break

@@ -40,8 +40,10 @@ def run_all(paths, workers, skip):
 def main(pattern, workers):
     "Exit status: 1 if a notebook failed."
     from nbdev.config import get_config
-    import cv2, pandas, plotly.graph_objects, scipy.stats, torch  # noqa: F401
-    import causal_tune.models.backbones  # noqa: F401  torchvision and timm, which need a repair where a CPU build of torch meets another torchvision
+    import nbdev.test  # noqa: F401  what most chapters import, once
+    import causal_tune as ct
+    for name in ct.__all__: getattr(ct, name)
+    import accelerate, anywidget, cv2, ipywidgets, pandas, plotly.subplots, scipy.stats, torch.utils.tensorboard  # noqa: F401
     os.chdir(ROOT / "nbs")
     paths = [p for p in sorted(Path.cwd().rglob("*.ipynb")) if re.search(pattern, str(p.relative_to(ROOT))) and ".ipynb_checkpoints" not in p.parts]
     failed, total = [], 0

@@ -1,5 +1,5 @@
 """The command line: what it says, what it refuses, and that an interruption changes no result."""
-import csv, re, signal, subprocess, sys
+import csv, os, re, signal, subprocess, sys
 from functools import partial
 from pathlib import Path
 from threading import Timer
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from conftest import COMMAND, ENV, trained
+from conftest import COMMAND, ENV, command, fork, trained
 
 def test_help_and_version_import_no_model():
     "Help of the command line and of every command comes at once: neither torch nor numpy is imported. A bare command prints the help."
@@ -134,7 +134,7 @@ def run(tmp_path_factory, weights):
     words = ["train", "demo", "--out", out, "--weights", weights, "--iterations", "1", "--batch_size", "2",
              "--crop", "32x48", "--train", "toyscapes:domain=clear,split=train,n=4",
              "--targets", "toyscapes:domain=fog,split=test,n=1", "--lr", "2e-4", "--adapter", "causal_tune"]
-    done = subprocess.run([COMMAND, *map(str, words)], cwd=out, env=ENV, timeout=90, capture_output=True, text=True)
+    done = command(words, out)
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -186,24 +186,26 @@ def test_predict_a_folder_a_video_and_the_camera(run, tmp_path, capsys, monkeypa
 
 def interrupt(words, after):
     "Start a run, press Ctrl-C after so many steps, and return its exit status and messages."
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore the signal
-    with subprocess.Popen([COMMAND, *map(str, words)], env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                          preexec_fn=heed) as process:
-        watchdog = Timer(90, process.kill)
-        watchdog.start()
+    from causal_tune.cli import main
+    mine, its = os.pipe()
+    pid = fork(partial(main, list(map(str, words))), Path.cwd(), ENV, os.open(os.devnull, os.O_WRONLY), its)
+    os.close(its)
+    watchdog = Timer(90, partial(os.kill, pid, signal.SIGKILL))
+    watchdog.start()
+    with open(mine, "rb") as errors:
         seen = b""
-        while piece := process.stderr.read1(4096):
+        while piece := errors.read1(4096):
             steps = re.findall(rb"(\d+)/\d+ \[", seen := seen + piece)
             if steps and int(steps[-1]) >= after: break
-        process.send_signal(signal.SIGINT)
-        seen += process.stderr.read()
-        watchdog.cancel()
-    return process.returncode, seen.decode()
+        os.kill(pid, signal.SIGINT)
+        seen += errors.read()
+    watchdog.cancel()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a POSIX signal")
 def test_interrupted_and_resumed_equals_uninterrupted(tiny, cli, tmp_path):
-    words = ["train", "demo", *tiny, "--adapter", "causal_tune", "--init", "zero", "--lr", "1e-3", "--iterations", "20"]
+    words = ["train", "demo", *tiny, "--adapter", "causal_tune", "--init", "zero", "--lr", "1e-3", "--head", "linear", "--iterations", "20"]
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     assert cli(*words, "--out", whole).returncode == 0
     status, messages = interrupt([*words, "--out", pieces], after=8)

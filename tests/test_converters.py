@@ -1,11 +1,12 @@
 """Labels as the published scripts made them, on small copies of each real folder, through interruptions and kills."""
-import json, os, signal, subprocess, sys, time, zipfile
+import json, os, signal, time, zipfile
+from functools import partial
 from pathlib import Path
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from conftest import ROOT
+from conftest import ROOT, fork
 
 DATA = os.environ.get("CAUSAL_TUNE_DATA")
 GOLDEN = Path(DATA or "/nowhere") / "golden"
@@ -169,21 +170,23 @@ def test_tables_of_the_whole_recordings():
 
 # --- stopped, killed, run twice at once -----------------------------------------------------------------------------
 
-CHILD = """
-import signal, sys, time
-from io import BytesIO
-from PIL import Image
-from causal_tune.data.converters import prepare
-signal.signal(signal.SIGINT, signal.default_int_handler)
-save = Image.Image.save
-def slowly(self, path, *args, **options):  # every file is half written for a while
-    save(self, memory := BytesIO(), *args, **options)
-    content = memory.getvalue()
-    with open(path, "wb") as f:
-        f.write(content[:len(content) // 2]); f.flush(); time.sleep(.1); f.write(content[len(content) // 2:])
-Image.Image.save = slowly
-print(prepare("gta", sys.argv[1], 2))
-"""
+def convert(root):
+    "Every file is half written for a while."
+    from io import BytesIO
+    from causal_tune.data.converters import prepare
+    save = Image.Image.save
+    def slowly(self, path, *args, **options):
+        save(self, memory := BytesIO(), *args, **options)
+        content = memory.getvalue()
+        with open(path, "wb") as f:
+            f.write(content[:len(content) // 2])
+            f.flush()
+            time.sleep(.1)
+            f.write(content[len(content) // 2:])
+    Image.Image.save = slowly
+    prepare("gta", root, 2)
+
+
 FILES = 60
 
 
@@ -194,8 +197,13 @@ def gta(tmp_path):
 
 
 def child(root):
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, env=os.environ | dict(PYTHONPATH=str(ROOT), TQDM_DISABLE="1"))
+    with (root / f"stderr-{time.time_ns()}.txt").open("w") as said:
+        return fork(partial(convert, root), root, os.environ | dict(TQDM_DISABLE="1"), said.fileno(), said.fileno()), Path(said.name)
+
+
+def ended(process): # exit status, what it said
+    pid, said = process
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.read_text()
 
 
 def made(root): return sorted((root / "gta/labels").glob("*_labelTrainIds.png"))
@@ -206,9 +214,9 @@ def stop(root, with_signal):
     before, running = len(made(root)), child(root)
     limit = time.time() + 60
     def early(): return len(made(root)) < before + 4 or not list(root.rglob("*~*"))
-    while early() and time.time() < limit and running.poll() is None: time.sleep(.01)
-    running.send_signal(with_signal)
-    return running.communicate(timeout=120)[1]
+    while early() and time.time() < limit: time.sleep(.01)
+    os.kill(running[0], with_signal)
+    return ended(running)[1]
 
 
 def check_whole(root):
@@ -231,8 +239,8 @@ def test_killed_stopped_and_finished(gta):
     check_whole(gta)
     times = {f: f.stat().st_mtime_ns for f in made(gta)}
     both = [child(gta), child(gta)]  # two at once do each other no harm
-    outputs = [p.communicate(timeout=120) for p in both]
-    assert [p.returncode for p in both] == [0, 0], outputs
+    outputs = [ended(process) for process in both]
+    assert [status for status, _ in outputs] == [0, 0], outputs
     assert len(made(gta)) == FILES and not list(gta.rglob("*~*"))
     check_whole(gta)
     assert all(f.stat().st_mtime_ns == t for f, t in times.items()), "finished files are not written again"

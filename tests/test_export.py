@@ -1,9 +1,9 @@
 """Exported files compute what their models compute, and run where torch is not installed.
 
-Every kind of adapter with one of the heads; CAUSAL_TUNE_EXPORT_GRID=1 tests all pairs, which takes a while, and with
+Adapters whose graphs differ, and each head once; CAUSAL_TUNE_EXPORT_GRID=1 tests all pairs, which takes a while, and with
 pytest -rP tells how far each is from its model."""
 import os, subprocess, sys
-from itertools import cycle, product
+from itertools import product
 import numpy as np, pytest
 
 import torch
@@ -25,10 +25,9 @@ HEADS = dict(linear="linear", dpt="dpt:width=16",
              pmt="pmt:num_queries=5,decoder_layers=2")
 ADAPTERS = ["none", "rein", "set", "set:variant=released", "fada", *(f"causal_tune:band={band}" for band in BANDS), "causal_tune:residual=replace",
             "causal_tune:variant=released", "lora:rank=4", "soma:rank=4,first_layer=0", "full"]
-KINDS = [adapter for adapter in ADAPTERS if adapter == "causal_tune:band=dog" or "band=" not in adapter]  # whose graphs differ
-DIAGONAL = list(zip(KINDS, cycle(HEADS)))  # each of them once, and every head
-WHOLE_GRID = os.environ.get("CAUSAL_TUNE_EXPORT_GRID") == "1"
-PAIRS = list(dict.fromkeys([*DIAGONAL, *product(ADAPTERS, HEADS)])) if WHOLE_GRID else DIAGONAL
+FEW = [("causal_tune:band=dog", "mask2former"), ("rein", "dpt"), ("causal_tune:residual=replace", "linear"), ("causal_tune:variant=released", "linear"),
+       ("set", "linear"), ("set:variant=released", "linear"), ("fada", "linear"), ("lora:rank=4", "linear")] # soma and full are weights alone
+PAIRS = list(product(ADAPTERS, HEADS)) if os.environ.get("CAUSAL_TUNE_EXPORT_GRID") == "1" else FEW
 RECIPE = Recipe(crop=(40, 40))
 
 
@@ -72,7 +71,7 @@ def test_same_scores(adapter, head, tmp_path):
 
 def test_predictions(tmp_path):
     "Resized or through windows, an exported file gives the labels of its model."
-    model = segmentor("causal_tune:band=dog", "dpt")
+    model = segmentor("rein")
     export_onnx(model, tmp_path / "model.onnx", CAMVID)
     exported = OnnxSegmentor(tmp_path / "model.onnx")
     image = np.random.default_rng(0).integers(0, 256, (90, 131, 3), dtype=np.uint8)

@@ -43,7 +43,7 @@ def test_compiled_whole_and_exported():
     b = create_backbone("toy_vit", "rein", weights=False, num_tokens=6, rank=2, out_layers=(2, 4)).eval()
     compiled = torch.compile(b, backend="eager")
     with torch.no_grad():
-        for i in (1, 0, 4, 3):
+        for i in (1, 0):
             x = torch.randn(1, 3, *SIZES[i % 3])
             assert all(torch.allclose(f, g, atol=1e-6) for f, g in zip(compiled(x), b(x)))
             with b.intervene(shift): assert all(torch.allclose(f, g, atol=1e-6) for f, g in zip(compiled(x), b(x)))

@@ -1,4 +1,5 @@
 """A run's numbers arrive in the store of the tracker that `--tracker` names, read back by that tracker's own means and without a network."""
+import struct
 from dataclasses import replace
 import pytest
 from causal_tune.training.checkpoint import read_log
@@ -26,20 +27,34 @@ def test_tensorboard(recipe, tmp_path):
     assert "batch_size: 2" in configuration and len(list((tmp_path / "tensorboard").glob("*/hparams.yml"))) == 1
 
 
+def wandb_records(content): # of a LevelDB log after a header of seven bytes: blocks of 32 KiB, records whole (1) or in parts up to the last (4)
+    at, part = 7, b""
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        size, kind = struct.unpack_from("<HB", content, at + 4)
+        part += content[at + 7:at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):
+            yield part
+            part = b""
+
+
 def test_wandb_offline(recipe, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="wandb is not installed")
+    from wandb.proto import wandb_internal_pb2
     monkeypatch.setenv("WANDB_MODE", "offline")
     train(replace(recipe, tracker="wandb"), tmp_path)
     stored, = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-    store, losses = DataStore(), []
-    store.open_for_scan(str(stored))
-    while (content := store.scan_data()) is not None:
+    losses, config = [], {}
+    for content in wandb_records(stored.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(content)
         losses += [float(item.value_json) for item in record.history.item if "loss" in (item.key, *item.nested_key)]
+        config |= {item.key: item.value_json for item in record.config.update}
     assert losses == pytest.approx(read_log(tmp_path).loss.tolist(), rel=1e-4)
+    assert config["crop"] == '"[32, 48]"' and config["batch_size"] == "2"
 
 
 def test_none_and_missing(recipe, tmp_path, monkeypatch):

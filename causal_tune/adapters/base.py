@@ -16,8 +16,8 @@ from ..spectra.bands import create_band
 from .lowrank import RANK_PADDING, fold_scale, lowrank_refine
 
 # %% auto #0
-__all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'AdapterFactory', 'adapter_factory', 'create_adapter', 'attend',
-           'TokenAdapter', 'zero_init', 'refine', 'Rein', 'check_contract']
+__all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'adapter_factory', 'create_adapter', 'attend', 'TokenAdapter', 'zero_init',
+           'refine', 'Rein', 'check_contract']
 
 # %% ../../nbs/02_adapters/01_base.ipynb #5d8ec42c
 ADAPTERS = Registry("adapter", "One of your own has to be imported: causal-tune --import MODULE, or `import MODULE` in Python.",
@@ -78,6 +78,7 @@ def list_adapters() -> list[str]:
     "Names that `create_adapter` knows: this package's, those that installed packages offer, and those that were imported."
     return ADAPTERS.names()
 
+# %% ../../nbs/02_adapters/01_base.ipynb #b6c8a0h1
 class AdapterFactory(NamedTuple):
     "An adapter that was chosen and checked, to be made when the sizes of the model are known."
     make: Callable # class of the adapter
@@ -89,6 +90,7 @@ class AdapterFactory(NamedTuple):
     def __call__(self, num_layers=24, channels=1024, patch_size=16, query_dim=256) -> Adapter: # as for `create_adapter`
         return self.make(num_layers, channels, patch_size, query_dim, **self.options)
 
+# %% ../../nbs/02_adapters/01_base.ipynb #b6c8a0h2
 def adapter_factory(spec: str, # one of `list_adapters()`, options may follow: "causal_tune:variant=released,rank=8"
                     **options, # the adapter's own arguments, and `variant` where there are several
 ) -> AdapterFactory:

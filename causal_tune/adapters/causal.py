@@ -13,12 +13,13 @@ from .base import ADAPTERS, TokenAdapter, attend
 from .lowrank import fold_scale, lowrank_refine
 
 # %% auto #0
-__all__ = ['CAUSAL_TUNE_VARIANTS', 'CausalTune']
+__all__ = ['CausalTune']
 
 # %% ../../nbs/02_adapters/02_causal.ipynb #3f2a13f2
 CAUSAL_TUNE_VARIANTS = ADAPTERS.setdefault("causal_tune", Registry("variant of causal_tune", modules=tuple(
     f"causal_tune.adapters.{name}" for name in ("causal", "released"))))
 
+# %% ../../nbs/02_adapters/02_causal.ipynb #3f2a13h1
 @CAUSAL_TUNE_VARIANTS.register("described")
 class CausalTune(TokenAdapter):
     "Causal-Tune as its paper describes it: filter, refine and return features in the frequency domain."

@@ -15,7 +15,7 @@ from .base import ADAPTERS, LearnableTokens, TokenAdapter, attend, refine, zero_
 from .lowrank import lowrank_attention
 
 # %% auto #0
-__all__ = ['SET_VARIANTS', 'SET', 'FADA']
+__all__ = ['SET', 'FADA']
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #13b7a192
 def attend_instance_norm(x: Tensor, # (b, n, c) queries
@@ -147,6 +147,7 @@ def to_polar(tokens: Tensor, # (b, h*w, c)
 SET_VARIANTS = ADAPTERS.setdefault("set", Registry("variant of set", modules=tuple(
     f"causal_tune.adapters.{name}" for name in ("peers", "released"))))
 
+# %% ../../nbs/02_adapters/04_peers.ipynb #e8cbb5h1
 @SET_VARIANTS.register("described")
 class SET(TwoBranchAdapter):
     "SET: spectral-decomposed tokens, one set for the phase and one for the amplitude (ACM MM 2024, section 3)."

@@ -14,7 +14,7 @@ from ..core.registry import import_user_modules, IMPORT_VARIABLE, Registry, shor
 from ..training.recipe import Recipe, parse_field
 
 # %% auto #0
-__all__ = ['parse', 'is_main_process', 'one_line', 'main']
+__all__ = ['parse', 'is_main_process', 'main']
 
 # %% ../../nbs/10_cli/01_entry.ipynb #d7d65dc4
 class Command(NamedTuple):

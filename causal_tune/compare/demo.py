@@ -78,7 +78,7 @@ def frequency_figures(recipe: Recipe, # with the targets and the backbone
     return [("What the filter keeps", "Gain over the radius: 0 is DC, 1 the highest frequency along one axis.", filter_curve(bands)),
             ("Feature spectra by domain", note, curves),
             ("Share of energy suppressed", "Every block and domain, without DC; low, mid and high meet at .2 and .7. "
-             "Differences between domains are what to look for.", 
+             "Differences between domains are what to look for.",
              number_panels(shares, s.domains, s.layers, "Energy removed by the filter, without DC", "block (from 0)"))]
 
 # %% ../../nbs/07_compare/05_demo.ipynb #cacad926

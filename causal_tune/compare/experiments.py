@@ -13,7 +13,7 @@ from .effects import energy_kept, frozen_backbone_and_data, measure_costs, token
 from .grid import _shard, check_recipes, grid_lock, make_grid, run_grid, single_threaded
 from .report import write_report
 from ..core.registry import parse_spec, Registry, unknown_name
-from ..core.files import atomic_write, folder_lock, load_cached
+from ..core.files import atomic_write, load_cached
 from ..data.datasets import load_dataset
 from ..research.result_figures import difference_plot, html_table
 from ..research.statistics import bootstrap_runs, mean_over_domains, mean_over_groups, paired_differences, write_table
@@ -25,7 +25,7 @@ from ..training.checkpoint import check_same_run
 from ..training.recipe import RECIPES, Recipe, changed_fields, nonempty_fields, recipe_to_dict
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'HIGH_LR_VARIANTS', 'REGIME_VARIANTS', 'SEARCH_SEEDS', 'domain_label', 'Experiment', 'bench_quality']
+__all__ = ['EXPERIMENTS', 'HIGH_LR_VARIANTS', 'REGIME_VARIANTS', 'SEARCH_SEEDS', 'domain_label', 'bench_quality']
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #21305efd
 def domain_label(spec: str # of a data set
@@ -34,6 +34,7 @@ def domain_label(spec: str # of a data set
     name, options = parse_spec(spec)
     return options.get("corruption") or options.get("domain") or options.get("condition") or name
 
+# %% ../../nbs/07_compare/04_experiments.ipynb #21305eh1
 @dataclass(frozen=True)
 class Experiment:
     "A recipe and how its results are put together."

@@ -26,7 +26,7 @@ from ..training.loop import report_on, train
 from ..training.recipe import Recipe, changed_fields, recipe_to_dict
 
 # %% auto #0
-__all__ = ['make_grid', 'single_threaded', 'on_cluster', 'check_recipes', 'default_jobs', 'run_grid']
+__all__ = ['make_grid', 'single_threaded', 'on_cluster', 'run_grid']
 
 # %% ../../nbs/07_compare/02_grid.ipynb #0001c187
 def make_grid(recipe: Recipe, # what all runs have in common
@@ -317,6 +317,7 @@ def default_jobs(runs: int # that are to be made
         return min(runs, int(resources.get("GPU") or resources["CPU"]))
     return 1 if torch.cuda.is_available() else min(runs, os.cpu_count() or 1)
 
+# %% ../../nbs/07_compare/02_grid.ipynb #6dbafah1
 def run_grid(recipes: dict[str, Recipe], # from `make_grid`
              folder, # where runs go; finished ones are not repeated
              root=None, # of the data sets

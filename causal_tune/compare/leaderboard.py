@@ -4,15 +4,16 @@
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #b6bb4586
 from __future__ import annotations
-import json
+import csv, json
 from pathlib import Path
 from typing import NamedTuple
 import pandas as pd
+import causal_tune
 from ..core.registry import unknown_name
 from ..training.protocols import PROTOCOLS, protocol_differences
 
 # %% auto #0
-__all__ = ['TASKS', 'PUBLISHED', 'FORMATS', 'PublishedScore', 'own_scores', 'leaderboard', 'format_leaderboard']
+__all__ = ['leaderboard', 'format_leaderboard']
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #5d109524
 class PublishedScore(NamedTuple):
@@ -29,29 +30,13 @@ class PublishedScore(NamedTuple):
 TASKS = {"g2cbm": ("cityscapes", "bdd100k", "mapillary"), "c2bm": ("bdd100k", "mapillary"), "c2acdc": ("night", "snow", "fog", "rain")}
 _DATASETS = {"c2acdc": ("acdc",)} # of a task whose targets are conditions of one data set
 
-def _row(system, task, protocol, scores, checked, source, mean=None, backbone="DINOv2-L"):
-    named = dict(zip(TASKS[task], scores))
-    return PublishedScore(system, task, protocol, backbone, named, mean if mean is not None else round(sum(scores) / len(scores), 2), checked, source)
+def _row(system, task, protocol, scores, checked, source, mean, backbone):
+    return PublishedScore(system, task, protocol, backbone, dict(zip(TASKS[task], scores)), mean, checked, source)
 
-_QUOTED = "quoted in another paper's table"
-PUBLISHED = [
-    _row("Rein", "g2cbm", "rein_512", (), "configuration", "w1oves/Rein", 64.3),
-    _row("Rein, same weights", "g2cbm", "rein_512_large", (), "thread", "w1oves/Rein#68", 66.09),
-    _row("SoMA", "g2cbm", "soma_512", (71.82, 61.31, 71.67), "thread", "README of ysj9909/SoMA", 68.27),
-    _row("GeCo, release", "g2cbm", "geco_512", (), "thread", "README of GeCo", 67.9),
-    _row("RecycleLoRA", "g2cbm", "recyclelora_512", (73.01, 61.77, 72.07), "secondary", _QUOTED, 68.95),
-    _row("MFuser", "g2cbm", "mfuser_512", (70.19, 63.13, 71.28), "secondary", _QUOTED, 68.2),
-    _row("Vireo", "g2cbm", "rein_512", (), "secondary", _QUOTED, 67.74),
-    _row("FADA", "g2cbm", "rein_512", (), "secondary", _QUOTED, 66.1),
-    _row("Rein", "c2bm", "rein_512", (63.54, 74.03), "secondary", _QUOTED),
-    _row("SET", "c2bm", "rein_512", (65.07, 75.67), "secondary", _QUOTED),
-    _row("FADA", "c2bm", "rein_512", (65.12, 75.86), "secondary", _QUOTED),
-    _row("Causal-Tune", "c2bm", "rein_512", (66.28, 76.05), "secondary", _QUOTED),
-    _row("Rein", "c2acdc", "rein_512", (55.9, 70.6, 79.5, 72.5), "secondary", _QUOTED, 69.6),
-    _row("SET", "c2acdc", "rein_512", (57.3, 73.6, 80.1, 74.8), "secondary", _QUOTED, 71.5),
-    _row("FADA", "c2acdc", "rein_512", (57.4, 73.5, 80.2, 75.0), "secondary", _QUOTED, 71.5),
-    _row("Causal-Tune", "c2acdc", "rein_512", (56.2, 75.4, 81.3, 75.2), "secondary", _QUOTED, 72.0),
-    _row("Vireo", "c2acdc", "rein_512", (60.6, 76.2, 82.3, 76.3), "secondary", _QUOTED, 73.9)]
+with (Path(causal_tune.__file__).parent/"assets"/"published.csv").open(encoding="utf-8", newline="") as _file:
+    PUBLISHED = [_row(*(r[name] for name in ("system", "task", "protocol")), map(float, r["scores"].split()), r["checked"], r["source"], float(r["mean"]), r["backbone"])
+                 for r in csv.DictReader(_file)]
+
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #9255c0b6
 def _groups(protocols, datasets): # lists of protocols whose scores can be ranked together
@@ -80,9 +65,10 @@ def own_scores(path, # scores.jsonl, as `causal-tune eval` writes it
     for (adapter, seed, protocol, backbone), found in runs.items():
         if protocol not in PROTOCOLS or any(found.get(target) is None for target in TASKS[task]): continue
         scores = tuple(round(100 * found[target], 2) for target in TASKS[task])
-        rows.append(_row(f"{adapter}, seed {seed}", task, protocol, scores, "own", str(path), backbone=backbone))
+        rows.append(_row(f"{adapter}, seed {seed}", task, protocol, scores, "own", str(path), round(sum(scores) / len(scores), 2), backbone))
     return rows
 
+# %% ../../nbs/07_compare/06_leaderboard.ipynb #9255c0h1
 def leaderboard(task: str, # name in `TASKS`
                 own=(), # paths of scores.jsonl
                 unchecked: bool = False, # show published numbers too that were read in a secondary source only
@@ -105,6 +91,7 @@ def leaderboard(task: str, # name in `TASKS`
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #938274c2
 FORMATS = ("text", "markdown", "csv", "latex")
 
+# %% ../../nbs/07_compare/06_leaderboard.ipynb #938274h1
 def format_leaderboard(table: pd.DataFrame, # of `leaderboard`
                        format: str = "text", # one of `FORMATS`
 ) -> str:

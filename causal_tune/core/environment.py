@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 # %% auto #0
-__all__ = ['code_version', 'derive_seed', 'builds_differ', 'repair_torchvision', 'import_torchvision']
+__all__ = ['code_version', 'derive_seed', 'repair_torchvision', 'import_torchvision']
 
 # %% ../../nbs/12_core/03_environment.ipynb #f80eed1f
 @lru_cache # the code that is loaded does not change with the checkout
@@ -45,6 +45,7 @@ def builds_differ() -> bool:
     for_cpu = re.search(r"^cuda\b.*= None$", version("torch"), re.M) and not re.search(r"^hip\b.*= '", version("torch"), re.M)
     return bool(for_cpu and re.search(r"^__version__ = '[^']*\+cu", version("torchvision"), re.M))
 
+# %% ../../nbs/12_core/03_environment.ipynb #3573cbh1
 def repair_torchvision() -> None:
     """Let torchvision be imported beside a CPU build of torch; does nothing where the builds match. Nothing is imported here.
     It also works after an import of timm or torchvision has failed: the half-imported parts are dropped."""

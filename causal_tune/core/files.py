@@ -10,9 +10,9 @@ from pathlib import Path
 from .registry import is_single_line, short_repr
 
 # %% auto #0
-__all__ = ['is_process_running', 'remove_partial_files', 'is_disk_full', 'disk_full_error', 'atomic_write', 'folder_lock',
-           'exit_with_parent', 'quarantine', 'load_cached', 'file_sha256', 'read_tensors', 'named_tensors',
-           'loading_errors', 'check_finite', 'usual_torch_settings']
+__all__ = ['remove_partial_files', 'is_disk_full', 'disk_full_error', 'atomic_write', 'folder_lock', 'exit_with_parent',
+           'quarantine', 'load_cached', 'file_sha256', 'read_tensors', 'named_tensors', 'loading_errors',
+           'check_finite', 'usual_torch_settings']
 
 # %% ../../nbs/12_core/02_files.ipynb #8d0ea3ae
 _PARTIAL = re.compile(r"~(\d{1,9})-([0-9a-f]{8})-[0-9a-f]{8}$") # process and machine, at the end of a name
@@ -37,6 +37,7 @@ def _is_abandoned(file):
     if machine == _machine(): return int(pid) == os.getpid() or not is_process_running(int(pid))
     return time.time() - file.stat().st_mtime > _DAY
 
+# %% ../../nbs/12_core/02_files.ipynb #8d0ea3h1
 def remove_partial_files(folder: str | Path) -> None:
     "Remove the temporary files that killed processes left in a folder. Those of running processes stay."
     for file in Path(folder).glob("*~*"):

@@ -4,6 +4,7 @@ from ..core.registry import lazy_names
 _homes = {
     "FrequencyLab": "widget",
     **dict.fromkeys(["launch_lab", "open_lab"], "launch"),
+    "watch": "live",
 }
 __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)

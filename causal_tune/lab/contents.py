@@ -15,7 +15,6 @@ from plotly.offline import get_plotlyjs
 from ..data.frames import evenly_spaced
 from ..data.labels import domain_color
 from .filters import FILTER_PRESETS, adapter_filter, describe_filters, learned_filters
-from ..models.backbones import Backbone
 from ..research.observation import DomainImages, outlier_tokens
 from ..research.result_figures import difference_plot
 

@@ -18,7 +18,7 @@ from ..models.backbones import create_backbone
 from ..training.checkpoint import checkpoint_path, load_checkpoint
 
 # %% auto #0
-__all__ = ['INTRODUCTION', 'open_lab', 'lab_notebook', 'launch_lab', 'jupyter_command']
+__all__ = ['open_lab', 'lab_notebook', 'launch_lab']
 
 # %% ../../nbs/08_lab/06_launch.ipynb #9c36228a
 def open_lab(images=None, # folder that holds a folder of images per domain; Toyscapes by default
@@ -78,18 +78,22 @@ def _sources(path): # of a notebook's cells; none of a damaged one, which stays 
     try: return [cell.source for cell in nbformat.read(path, 4).cells]
     except Exception: return [] # whatever a damaged file leads to
 
+# %% ../../nbs/08_lab/06_launch.ipynb #bb65d3h1
 def lab_notebook(folder: Path, # where it is written
                  chosen: dict, # arguments of `open_lab`
+                 run: str | None = None, # folder of a run, or of several, to be watched instead
 ) -> Path: # a new notebook, or the one of an earlier call with the same arguments
     "The ready notebook: one cell that opens the lab."
     arguments = ", ".join(f"{k}={v!r}" for k, v in chosen.items())
     code = f"from causal_tune.lab.launch import open_lab\n\nlab = open_lab({arguments})\nlab"
+    text = INTRODUCTION
+    if run: text, code = "# Training\n\nWithout a running kernel, run the cell below (Shift + Enter).", f"from causal_tune.lab import watch\n\nruns = watch({run!r})\nruns"
     for i in itertools.count(1):
         path = folder / ("frequency_lab.ipynb" if i == 1 else f"frequency_lab_{i}.ipynb")
         if not path.exists(): break
         if code in _sources(path): return path
     v4 = nbformat.v4
-    nb = v4.new_notebook(cells=[v4.new_markdown_cell(INTRODUCTION), v4.new_code_cell(code, metadata=dict(jupyter=dict(source_hidden=True)))])
+    nb = v4.new_notebook(cells=[v4.new_markdown_cell(text), v4.new_code_cell(code, metadata=dict(jupyter=dict(source_hidden=True)))])
     nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as unfinished: nbformat.write(nb, unfinished)
@@ -110,6 +114,7 @@ def launch_lab(notebook: Path, # from `lab_notebook`
     status = subprocess.call(command)
     if status: raise OSError(f"JupyterLab ended with status {status}.")
 
+# %% ../../nbs/08_lab/06_launch.ipynb #88e303h1
 def jupyter_command(notebook: Path, words=()) -> list[str]:
     "JupyterLab on the notebook's folder: for this machine alone, unless the words say otherwise, without a question about news."
     given = {word.split("=")[0] for word in words}

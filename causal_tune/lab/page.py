@@ -17,7 +17,7 @@ from .contents import PageContents, bundle_script, gzipped_plotly, pack_lab, pac
 from ..research.figures import find_browser
 
 # %% auto #0
-__all__ = ['PICTURE_FORMATS', 'save_pictures']
+__all__ = []
 
 # %% ../../nbs/08_lab/05_page.ipynb #bd3101d9
 MAX_PAGE_BYTES = 5_000_000

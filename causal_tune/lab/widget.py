@@ -4,7 +4,7 @@
 
 # %% ../../nbs/08_lab/04_widget.ipynb #e766d77b
 from __future__ import annotations
-import asyncio, copy, itertools, re, tempfile, threading
+import asyncio, copy, itertools, json, re, tempfile, threading
 from pathlib import Path
 from typing import Mapping
 import anywidget
@@ -25,6 +25,7 @@ from ..research.evidence import concat_evidence, evidence_by_layer, skill_curves
 from ..research.rings import edges_for_grid
 from ..research.figures import data_uri, information_figure
 from ..research.observation import DomainImages, gather_images, join_observations, observe, read_item
+from ..research.passport import FIXED_DOMAINS, make_passport
 from ..research.statistics import read_results
 from ..spectra.energy import radial_profile, spectrum_table, suppressed_table
 
@@ -269,6 +270,7 @@ def _on_message(self:FrequencyLab, _, content, buffers):
     ask = content.get("ask")
     if ask == "plotly": self.send(dict(kind="plotly"), [gzipped_plotly()])
     if ask == "measure": self.measure()
+    if ask == "passport": self.queue.begin("passport", self._passport())
     if ask == "segmentation": self.queue.begin("segmentation", self._reply(content["key"], content["state"]))
     if ask == "file": self._take_file(content, buffers[0])
     if ask == "cause": self.queue.begin("cause", self._patch_image(PatchSetting(**content["setting"])))
@@ -394,6 +396,17 @@ def _measure_blocks(self:FrequencyLab, one: InspectedModel):
     found["information"] = information_figure(skill_curves(self.evidence), self.evidence.bands, band=self.band)
     self.measured_with = self.filter_name()
     self._figures = {name: figure_json(figure, self.data.images) for name, figure in found.items()} | dict(filter=self.measured_with)
+
+@patch
+def _passport(self:FrequencyLab): # a generator
+    yield # the message goes out before the work begins
+    name = self.model or next(iter(self.models))
+    one = self.models[name]
+    try:
+        own = {d: x for d, x in self.data.images.items() if d not in FIXED_DOMAINS}
+        made = make_passport(one.segmentor or one.backbone, own, name or None)
+        self.send(dict(kind="passport", name=made["model"]["name"], json=json.dumps(made.content), card=made.html()))
+    except ValueError as error: self.send(dict(kind="passport", wrong=str(error)))
 
 # %% ../../nbs/08_lab/04_widget.ipynb #20b956bf
 @patch

@@ -22,7 +22,7 @@ from .pretrained import PRESETS, check_default_dtype, create_model, in_plain_con
 from .acceleration import CheckpointedForward, checkpoint_blocks, use_attention
 
 # %% auto #0
-__all__ = ['Levels', 'Backbone', 'create_backbone', 'list_backbones']
+__all__ = ['Backbone', 'create_backbone', 'list_backbones']
 
 # %% ../../nbs/04_models/01_backbones.ipynb #1ef6bf7e
 def default_out_layers(depth: int # number of blocks
@@ -60,7 +60,7 @@ class _ForwardCall(NamedTuple):
     grid: tuple # (h, w) of patches; not used by pyramids
     before: dict # block -> its features before the adapter, for the requested blocks
     after: dict # block -> its features after the adapter
-    prefix: dict # block -> the prefix tokens that it hands on, likewise after the adapter
+    prefix: dict # block -> its prefix tokens after the adapter
 
 class _Intervention(NamedTuple):
     "A function applied to features while a context lasts."
@@ -109,6 +109,7 @@ class Levels(list):
         super().__init__(maps)
         self.prefix = prefix
 
+# %% ../../nbs/04_models/01_backbones.ipynb #228710h1
 class Backbone(nn.Module):
     """A timm model, frozen except for what its adapter trains, with the adapter after every block.
 
@@ -228,8 +229,8 @@ class Backbone(nn.Module):
         return grid_to_tokens(x) if grid else x
     @contextmanager
     def intervene(self, function: Callable, # of features (b, c, h, w) and the block's number; returns features of that shape
-                  where: str = "block", # "block": before the adapter; "adapter": what it hands on; "output": what `forward` returns;
-                  # "prefix": class and register tokens, (b, p, c), that a block hands on
+                  where: str = "block", # "block": before the adapter; "adapter": after the adapter; "output": what `forward` returns;
+                  # "prefix": class and register tokens of a block, (b, p, c)
                   layers=None, # block numbers from 0; all by default
     ):
         """Context manager: features are changed by a function while it lasts, in this thread alone. Contexts nest, the outer one acts first.

@@ -14,7 +14,7 @@ from ..core.registry import check_range, parse_spec, Registry, short_repr
 from ..spectra.bands import AllPass, create_bands, split_by_band
 
 # %% auto #0
-__all__ = ['HEADS', 'list_heads', 'HeadFactory', 'head_factory', 'create_head']
+__all__ = ['list_heads', 'head_factory', 'create_head']
 
 # %% ../../nbs/04_models/02_heads.ipynb #6f2dbbad
 def resize_bilinear(scores: Tensor, # (b, k, h, w)
@@ -95,6 +95,7 @@ def list_heads() -> list[str]:
     "Names that `create_head` knows."
     return HEADS.names()
 
+# %% ../../nbs/04_models/02_heads.ipynb #ab6863h1
 class HeadFactory(NamedTuple):
     "Makes heads of one kind; from `head_factory`."
     spec: str # name and options
@@ -114,6 +115,7 @@ class HeadFactory(NamedTuple):
         head.filters = LevelFilters(self.band, getattr(head, "reads", range(4))) if self.band else None
         return head
 
+# %% ../../nbs/04_models/02_heads.ipynb #ab6863h2
 def head_factory(spec: str, # "linear", "dpt", "mask2former" or "pmt"; options may follow: "dpt:width=128"
                  band=None, # filter of what the head reads, or one for each level: see `LevelFilters`
 ) -> HeadFactory:

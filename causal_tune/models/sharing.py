@@ -16,28 +16,17 @@ from ..core.registry import parse_spec, short_repr
 from ..core.files import atomic_write, check_finite, file_sha256, read_tensors
 from ..data.images import display_path
 from ..data.labels import space_from_dict, space_to_dict
-from .pretrained import check_fit, PRESETS
+from .pretrained import BACKBONE_FACTS, check_fit, PRESETS
 
 # %% auto #0
 __all__ = []
 
 # %% ../../nbs/04_models/07_sharing.ipynb #9e568ea2
-DATASET_TERMS = {
-    "toyscapes": "Apache-2.0", "camvid": "for research, see the CamVid page of the University of Cambridge",
-    "cityscapes": "non-commercial, not to be passed on", "cityscapes_c": "those of Cityscapes: non-commercial, not to be passed on",
-    "acdc": "non-commercial research", "dark_zurich": "see its page", "synthia": "see its page",
-    "gta": "research and education, non-commercial",
-    "bdd100k": "see its download page; commercial use needs another agreement", "mapillary": "research edition, non-commercial",
-    "folder": "own data, its terms are not known here", "own": "own data, its terms are not known here"}
-BACKBONE_LICENCES = { # by timm's names
-    "toy_vit": "Apache-2.0", "*dinov2*": "Apache-2.0", "*dinov3*": "DINOv3 licence, gated", "eva02*": "MIT", "*clip*.openai": "MIT",
-    "samvit*": "Apache-2.0", "*siglip*": "Apache-2.0"}
-
 def backbone_licence(backbone: str # a preset, or timm's name
 ) -> str:
     "The licence of a backbone's weights, in short."
     name = PRESETS.get(backbone, (backbone,))[0]
-    return next((licence for pattern, licence in BACKBONE_LICENCES.items() if fnmatch(name, pattern)), f"see the page of {name}")
+    return next((licence for pattern, licence in BACKBONE_FACTS["licences"].items() if fnmatch(name, pattern)), f"see the page of {name}")
 
 # %% ../../nbs/04_models/07_sharing.ipynb #72ff097e
 def strip_folders(spec: str # of a data set
@@ -77,6 +66,7 @@ def model_card(segmentor, # with `space`, and `recipe` or `architecture`
                results=(), # rows of `report_on`
                licence: str | None = None, # of the weights of adapter and head
                whole: bool = False, # are the weights of the backbone in the folder?
+               passport=None, # from `make_passport`
 ) -> str:
     "The model card in Markdown: what a model is, how it was trained, and its scores. Raises ValueError for results of another form."
     recipe = recipe_values(segmentor.recipe) if segmentor.recipe else {}
@@ -91,9 +81,10 @@ def model_card(segmentor, # with `space`, and `recipe` or `architecture`
     data = dict.fromkeys(parse_spec(spec)[0] for spec in (recipe.get("train"), recipe.get("validate")) if spec)
     terms = [f"- weights of adapter and head: {licence or 'not stated by whoever wrote this folder'}",
              f"- weights of the backbone `{parts['backbone']}`, {'in' if whole else 'not in'} this folder: {backbone_licence(parts['backbone'])}",
-             *(f"- trained on `{name}`: {DATASET_TERMS.get(name, 'see its page')}" for name in data), "- code: Apache-2.0"]
+             *(f"- trained on `{name}`: {BACKBONE_FACTS['terms'].get(name, 'see its page')}" for name in data), "- code: Apache-2.0"]
     fields = [(name, f"`{value}`") for name, value in (recipe or parts).items() if value not in (None, "", [])]
     sections = {f"# {recipe.get('name', 'Segmentor')}": [about, "", *use], "## Results": results_section(results),
+                **({"## Spectrum": [passport.markdown()]} if passport else {}),
                 "## Protocol": markdown_table(["field", "value"], fields),
                 "## Classes": markdown_table(["id", "name", "colour"], classes) if classes else ["Not named."], "## Terms": terms}
     return "\n".join([*head, *(f"\n{title}\n\n" + "\n".join(lines) for title, lines in sections.items()), ""])
@@ -113,6 +104,7 @@ def write_folder(segmentor, # a `Segmentor`
                  results=(), # rows of `report_on`, for the card
                  licence: str | None = None, # of the weights of adapter and head, such as "CC-BY-4.0"
                  backbone: bool | None = None, # write the backbone's weights too; None: where they were drawn at random
+                 passport=None, # from `make_passport`: written as passport.json, and shown in the card
 ) -> Path: # the folder
     "Write a model to pass on: weights, configuration, card. Raises ValueError for a segmentor that cannot be built again."
     recipe = recipe_values(segmentor.recipe) if segmentor.recipe else None
@@ -136,7 +128,7 @@ def write_folder(segmentor, # a `Segmentor`
     architecture = architecture | dict(weights=Path(weights).name) if isinstance(weights, str) and Path(weights).is_absolute() else architecture
     config = dict(format="causal_tune", version=causal_tune.__version__, architecture=architecture, num_classes=segmentor.num_classes, recipe=recipe,
                   space=space_to_dict(segmentor.space) if segmentor.space else None, whole=whole)
-    card = model_card(segmentor, results, licence, whole)
+    card = model_card(segmentor, results, licence, whole, passport)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder/FOLDER_FILES[0]) as unfinished:
@@ -144,6 +136,7 @@ def write_folder(segmentor, # a `Segmentor`
         config["sha256"] = file_sha256(unfinished)
     for name, text in zip(FOLDER_FILES[1:], (json.dumps(config, indent=1), card)):
         with atomic_write(folder/name) as unfinished: unfinished.write_text(text, encoding="utf-8")
+    if passport: passport.save(folder/"passport.json")
     return folder
 
 # %% ../../nbs/04_models/07_sharing.ipynb #678599c0

@@ -4,6 +4,7 @@ from ..core.registry import lazy_names
 _homes = {
     **dict.fromkeys(["suggest_band"], "suggest"),
     **dict.fromkeys(["patch_bands", "TwinPairs"], "patching"),
+    **dict.fromkeys(["make_passport", "compare_passports"], "passport"),
 }
 __all__ = list(_homes)
 __getattr__, __dir__ = lazy_names(__name__, _homes)

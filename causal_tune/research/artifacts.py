@@ -15,12 +15,11 @@ from torch import Tensor
 from ..spectra.bands import create_band, gain_like
 from ..data.labels import domain_color
 from .figures import MARKERS, apply_style
-from ..spectra.energy import zone_shares, suppressed_share
 from .observation import outlier_tokens, median_and_mad
 from ..spectra.dct import dct2, idct2
 
 # %% auto #0
-__all__ = ['outlier_table', 'blank_features', 'artifact_report', 'outlier_figure']
+__all__ = ['outlier_table', 'artifact_report', 'outlier_figure']
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #ad81a0fb
 class FilteredNorms(NamedTuple):
@@ -49,8 +48,6 @@ class FeatureStatistics(NamedTuple):
     norms: dict[str, np.ndarray] # domain -> (n, l, h, w) norm of each token
     kept: dict[str, np.ndarray] # domain -> (n, l, h, w) norm of the part of it that the band keeps
     energy: dict[str, np.ndarray] # domain -> (l, h, w) mean squared coefficient
-    mean: dict[str, Tensor] # domain -> (l, c, h, w) mean features
-    size: tuple[int, int] # height and width of the images in pixels
 
 @torch.no_grad()
 def feature_statistics(backbone, # from `create_backbone`
@@ -58,23 +55,19 @@ def feature_statistics(backbone, # from `create_backbone`
                        band="dog", # a band or a spec
                        batch: int = 8, # images at a time
 ) -> FeatureStatistics:
-    "Norms, kept norms, energy and mean features. Raises ValueError without domains, for several sizes, and for several grids."
+    "Norms, kept norms and energy. Raises ValueError without domains, for several sizes, and for several grids."
     if not images: raise ValueError("No domains: give a mapping such as {'fog': images}.")
-    norms, kept, energy, mean = {}, {}, {}, {}
+    norms, kept, energy = {}, {}, {}
     for domain, given in images.items():
-        found, total, count = [], 0., 0
+        found = []
         for features in backbone.feature_batches(given, batch=batch, desc=f"artifacts of {domain}"):
-            features = torch.stack(features).double()   # (l, b, c, h, w)
-            found.append(filtered_norms(features, band))
-            good = finite_images(features)
-            total, count = total + features.where(good, 0).sum(1), count + good.sum(1)
+            found.append(filtered_norms(torch.stack(features).double(), band)) # (l, b, c, h, w)
         norms[domain], kept[domain], energies = (np.concatenate(part) for part in zip(*found))
         there = np.isfinite(energies).sum(0)            # NaN where there is nothing to average
         energy[domain] = np.divide(np.nansum(energies, 0), there, out=np.full(there.shape, np.nan), where=there > 0)
-        mean[domain] = (total / count).cpu()
     sizes = {tuple((x[0] if isinstance(x, Tensor) else x[0]["image"]).shape[-2:]) for x in images.values()}
     if len(sizes) > 1: raise ValueError(f"Images of several sizes, {sorted(sizes)}; resize them first.")
-    return FeatureStatistics(norms, kept, energy, mean, *sizes)
+    return FeatureStatistics(norms, kept, energy)
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #f6b46608
 def safe_ratio(a, b):
@@ -120,55 +113,6 @@ def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `feature_statis
             for d, x in norms.items() for i in range(x.shape[1])]
     return pd.DataFrame(rows)
 
-# %% ../../nbs/06_research/04_artifacts.ipynb #485f22d0
-@torch.no_grad()
-def blank_features(backbone, # from `create_backbone`
-                   size: tuple[int, int], # height and width in pixels
-) -> dict[str, Tensor]: # "mean image", "black" -> (l, c, h, w) float64
-    "Features of two blank images: zero after, and zero before normalisation. Raises ValueError for several grids."
-    black = torch.zeros(1, 3, *size, dtype=torch.uint8)
-    of_black, = backbone.feature_batches(black)
-    zero = torch.zeros(1, 3, *size, device=of_black[0].device)
-    shown = {"mean image": backbone.block_features(zero), "black": of_black}
-    return {name: torch.cat(features).double().cpu() for name, features in shown.items()}
-
-# %% ../../nbs/06_research/04_artifacts.ipynb #698a3c2d
-def clean_energy(features: Tensor # (..., c, h, w)
-) -> np.ndarray: # (..., h, w)
-    "Energy by coefficient; what is mere rounding of single precision (1e-11 of all, and less) is 0."
-    energy = dct2(features.double()).square().mean(-3).numpy()
-    return np.where(energy <= 1e-11 * energy.sum((-2, -1), keepdims=True), 0, energy)
-
-def zone_sums(energy # (..., h, w)
-) -> dict[str, np.ndarray]: # "dc", "low", "mid", "high" -> (...)
-    "Energy at DC and in the zones of `zone_shares`."
-    rest = np.array(energy)
-    rest[..., 0, 0] = 0
-    total = rest.sum((-2, -1))
-    zones = {zone: np.nan_to_num(share) * total for zone, share in zone_shares(rest).items()}
-    return dict(dc=energy[..., 0, 0]) | zones
-
-# %% ../../nbs/06_research/04_artifacts.ipynb #c0b7e65e
-def blank_table(seen: FeatureStatistics,
-                blank: Mapping, # from `blank_features`
-) -> pd.DataFrame: # probe, domain, layer, energy (of all, by zone), shares of the probe's energy, cosines
-    "Blank images against real ones, by layer; shares lie between 0 and 1, ratios may exceed 1."
-    def cosine(a, b): return torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1), dim=1).numpy() # (l, c, h, w) each -> (l,)
-    def without_dc(x): return x - x.mean((-2, -1), keepdim=True)
-    tables = []
-    for probe, features in blank.items():
-        own = clean_energy(features)
-        for domain, real in seen.energy.items():
-            mean, in_real = seen.mean[domain], zone_sums(real)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                columns = dict(probe=probe, domain=domain, layer=range(len(own)), energy=own.sum((1, 2)) / real.sum((1, 2)))
-                for zone, energy in zone_sums(own).items(): columns[f"energy_{zone}"] = energy / in_real[zone]
-                columns["dc"] = own[:, 0, 0] / own.sum((1, 2))
-            columns |= zone_shares(own)
-            columns |= dict(cosine=cosine(features, mean), cosine_rest=cosine(without_dc(features), without_dc(mean)))
-            tables.append(pd.DataFrame(columns))
-    return pd.concat(tables, ignore_index=True)
-
 # %% ../../nbs/06_research/04_artifacts.ipynb #365cf14b
 def outlier_retention(norms, # (n, h, w) of the features
                 kept, # (n, h, w) of their kept part
@@ -192,20 +136,10 @@ def outlier_retention(norms, # (n, h, w) of the features
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #a0ea4f3c
 def filter_table(seen: FeatureStatistics, # of the same band
-                 blank: Mapping, # from `blank_features`
-                 band="dog", # a band or a spec
                  k: float = 5., # robust deviations above the median
-) -> pd.DataFrame: # domain, layer, and what is kept and removed, as shares
-    "What a band leaves of outliers, and what it removes of a blank image and of real ones."
-    rows = [dict(domain=d, layer=i) | outlier_retention(x[:, i], seen.kept[d][:, i], k)
-            for d, x in seen.norms.items() for i in range(x.shape[1])]
-    of_nothing = suppressed_share(clean_energy(blank["mean image"]), band)
-    of_real = [suppressed_share(energy, band) for energy in seen.energy.values()]
-    table = pd.DataFrame(rows)
-    table["nothing_removed"] = np.tile(of_nothing, len(of_real))
-    table["real_removed"] = np.concatenate(of_real)
-    table["selectivity"] = table.nothing_removed / table.real_removed.where(table.real_removed > 0)
-    return table
+) -> pd.DataFrame: # domain, layer, and what is kept, as shares
+    "What a band leaves of outliers."
+    return pd.DataFrame([dict(domain=d, layer=i) | outlier_retention(x[:, i], seen.kept[d][:, i], k) for d, x in seen.norms.items() for i in range(x.shape[1])])
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #57c3d978
 def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
@@ -213,11 +147,10 @@ def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
                     band="dog", # a band or a spec
                     k: float = 5., # robust deviations above the median
                     batch: int = 8, # images at a time
-) -> dict[str, pd.DataFrame]: # "outliers", "zero", "filter"
-    "The tables of this chapter: tokens that stand out, blank images, and what a band does to both."
+) -> dict[str, pd.DataFrame]: # "outliers", "filter"
+    "The tables of this chapter: tokens that stand out, and what a band leaves of them."
     seen = feature_statistics(backbone, images_by_domain, band, batch)
-    blank = blank_features(backbone, seen.size)
-    return dict(outliers=outlier_table(seen.norms, k), zero=blank_table(seen, blank), filter=filter_table(seen, blank, band, k))
+    return dict(outliers=outlier_table(seen.norms, k), filter=filter_table(seen, k))
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #c9cadbbb
 def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report`; with a column `model`, a row of panels for each

@@ -21,8 +21,7 @@ from .statistics import percentile_interval
 from ..spectra.dct import dct2, dct2_tokens
 
 # %% auto #0
-__all__ = ['Evidence', 'evidence_by_layer', 'concat_evidence', 'band_evidence', 'skill_curves', 'RelativeSkill',
-           'relative_evidence']
+__all__ = ['Evidence', 'evidence_by_layer', 'concat_evidence', 'band_evidence', 'skill_curves', 'relative_evidence']
 
 # %% ../../nbs/06_research/07_evidence.ipynb #59e418ed
 def patch_labels(labels: Tensor, # (b, H, W) class ids; 255 is ignored

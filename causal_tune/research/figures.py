@@ -25,14 +25,15 @@ from ..data.labels import domain_color
 from ..spectra.energy import removed_fraction
 
 # %% auto #0
-__all__ = ['PALETTE', 'MARKERS', 'MARK_OUTLINE', 'DASHES', 'RADIUS_LABEL', 'apply_style', 'find_browser', 'static', 'gain_curve',
-           'filter_curve', 'spectrum_curves', 'number_panels', 'difference_plane', 'data_uri', 'pca_picture',
-           'picture_row', 'information_figure']
+__all__ = ['PALETTE', 'MARKERS', 'MARK_OUTLINE', 'apply_style', 'find_browser', 'static', 'filter_curve', 'spectrum_curves',
+           'number_panels', 'difference_plane', 'data_uri', 'pca_picture', 'picture_row', 'information_figure']
 
 # %% ../../nbs/06_research/02_figures.ipynb #798442d1
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 MARK_OUTLINE = dict(width=1, color="#333")  # of marks and bars
+
+# %% ../../nbs/06_research/02_figures.ipynb #798442h1
 DASHES = ("solid", "dash", "dot", "dashdot")
 RADIUS_LABEL = "radial frequency (share of Nyquist)"
 _axis = dict(gridcolor="#e8e8e8", linecolor="#888", ticks="outside", tickcolor="#888", zeroline=False, automargin=True,
@@ -43,6 +44,7 @@ _TEMPLATE = go.layout.Template(layout=dict(
     xaxis=_axis, yaxis=_axis, paper_bgcolor="white", plot_bgcolor="white", margin=dict(l=70, r=24, t=56, b=60),
     legend=dict(orientation="h", x=0, y=1, yanchor="bottom", font_size=12, traceorder="normal"), hoverlabel_font_size=13, colorway=PALETTE))
 
+# %% ../../nbs/06_research/02_figures.ipynb #798442h2
 def apply_style(fig: go.Figure, # any figure
                 title: str, # above it
                 height: int = 380, # pixels; the width is that of the page
@@ -81,6 +83,7 @@ def gain_curve(band, # any band
         r = torch.linspace(0, 2 ** .5, n, device=band(1, 1).device)  # where the parameters of a learnable band live
         return r.cpu().numpy(), band.radial_gain(r).cpu().numpy()
 
+# %% ../../nbs/06_research/02_figures.ipynb #bb4697h1
 def filter_curve(bands: Mapping # name -> band
 ) -> go.Figure:
     "Gain of one or more filters over the radius."

@@ -17,8 +17,8 @@ from ..data.labels import LabelSpace
 from ..spectra.energy import DomainSpectra, dct_energy
 
 # %% auto #0
-__all__ = ['DomainImages', 'read_item', 'gather_images', 'LabelledImages', 'concatenate', 'pca_directions', 'Observation',
-           'observe', 'join_observations', 'median_and_mad', 'outlier_tokens']
+__all__ = ['DomainImages', 'read_item', 'gather_images', 'concatenate', 'pca_directions', 'Observation', 'observe',
+           'join_observations', 'outlier_tokens']
 
 # %% ../../nbs/06_research/03_observation.ipynb #bb17cb66
 class DomainImages(NamedTuple):
@@ -48,7 +48,7 @@ def read_item(given): # from an item of a data set, a tensor, a path, a picture 
     if isinstance(given, Mapping): return _Item(given["image"], given.get("label"), given.get("name"))
     if isinstance(given, Tensor): return _Item(given)
     try: return _Item(torch.from_numpy(rearrange(read_image(given), "h w c -> c h w").copy()))
-    except (OSError, ValueError) as error: # notes go into pages that are handed on, so they name no folder
+    except (OSError, ValueError) as error: # notes go into pages that are shared, so they name no folder
         text = str(error)
         return _Item(text.replace(display_path(given), display_path(Path(given).name)) if isinstance(given, (str, Path)) else text)
 
@@ -105,6 +105,7 @@ class LabelledImages(NamedTuple):
     domain: np.ndarray # (n,) number of its domain
     scene: np.ndarray # (n,) number of its scene
 
+# %% ../../nbs/06_research/03_observation.ipynb #4ea78ah1
 def concatenate(data: DomainImages) -> LabelledImages:
     "All images, and their labels at the size of the images (nearest pixel, so that no class is made up)."
     counts = [len(x) for x in data.images.values()]
@@ -204,6 +205,7 @@ def median_and_mad(norms: np.ndarray # (..., h, w)
     deviation = np.median(np.abs(norms - median), (-2, -1), keepdims=True)
     return median, 1.4826 * deviation
 
+# %% ../../nbs/06_research/03_observation.ipynb #18b2cdh1
 def outlier_tokens(norms, # (..., h, w)
                    k: float = 5., # how many deviations above the median
 ) -> np.ndarray: # (..., h, w) bool

@@ -25,7 +25,7 @@ from ..spectra.dct import dct2, idct2
 from ..training.evaluation import confusion, iou, miou
 
 # %% auto #0
-__all__ = ['PATCH_EDGES', 'MIN_GAP', 'TwinPairs', 'exchange', 'band_names', 'Patching', 'patch_bands']
+__all__ = ['PATCH_EDGES', 'TwinPairs', 'exchange', 'band_names', 'Patching', 'patch_bands']
 
 # %% ../../nbs/06_research/10_patching.ipynb #0f9c4cd6
 class TwinPairs:
@@ -59,8 +59,11 @@ def exchange(features: Tensor, # (2b, c, h, w): features of b disturbed images, 
 
 # %% ../../nbs/06_research/10_patching.ipynb #1b4140ee
 PATCH_EDGES = (0., .1, .2, .4, .7, 2 ** .5) # radii of the rings, as fractions of the Nyquist frequency
+
+# %% ../../nbs/06_research/10_patching.ipynb #1b4140h1
 MIN_GAP = 5. # points of mIoU below which no shares are given
 
+# %% ../../nbs/06_research/10_patching.ipynb #1b4140h2
 def band_names(edges: Sequence[float] = PATCH_EDGES # radii, ascending from 0
 ) -> list[str]: # "DC", then one per ring
     "Names of the bands between edges."

@@ -10,7 +10,7 @@ from ..core.registry import check_range
 from .statistics import bootstrap_weights, percentile_interval
 
 # %% auto #0
-__all__ = ['predict_held_out', 'ProbeScore', 'score_predictions', 'linear_probe', 'mean_probe_score']
+__all__ = ['predict_held_out', 'ProbeScore', 'linear_probe']
 
 # %% ../../nbs/06_research/06_probe.ipynb #a630f99a
 STRENGTHS = (1e-2, 1e-1, 1.) # values of lambda that are tried, in units of a channel's variance
@@ -94,6 +94,7 @@ class ProbeScore(NamedTuple):
     @property
     def skill(self): return (self.accuracy - self.chance) / (1 - self.chance)
 
+# %% ../../nbs/06_research/06_probe.ipynb #56eb50h1
 def score_predictions(y, # (n,) labels
                       predicted, # (n,) labels
                       groups, # (n,) scene of each sample
@@ -114,6 +115,7 @@ def score_predictions(y, # (n,) labels
     lower, upper = percentile_interval(np.array(drawn)).tolist()
     return ProbeScore(float(accuracy), lower, upper, 1 / len(classes), len(classes), len(y), len(scenes), np.array(drawn))
 
+# %% ../../nbs/06_research/06_probe.ipynb #56eb50h2
 def linear_probe(x, # (n, c) samples
                  y, # (n,) labels from 0
                  groups, # (n,) scene of each sample

@@ -18,8 +18,8 @@ from ..spectra.dct import dct2, dct2_tokens, grid_to_tokens, idct2
 from ..training.evaluation import evaluate
 
 # %% auto #0
-__all__ = ['BAND_EDGES', 'WIDE_BAND_EDGES', 'MIN_RING_COEFFICIENTS', 'ring_map', 'edges_for_grid', 'band_table',
-           'subsample_rings', 'ring_energies', 'energy_change', 'layer_spectra', 'single_grid_layers', 'band_removal']
+__all__ = ['BAND_EDGES', 'WIDE_BAND_EDGES', 'ring_map', 'edges_for_grid', 'band_table', 'subsample_rings', 'ring_energies',
+           'energy_change', 'single_grid_layers', 'band_removal']
 
 # %% ../../nbs/06_research/05_rings.ipynb #rg000007
 BAND_EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)
@@ -122,6 +122,7 @@ def layer_spectra(backbone, # from `create_backbone`
 # %% ../../nbs/06_research/05_rings.ipynb #709c2bfd
 MIN_RING_COEFFICIENTS = 4 # of every ring of a grid that is chosen automatically
 
+# %% ../../nbs/06_research/05_rings.ipynb #709c2bh1
 def single_grid_layers(backbone, # from `create_backbone`
                        size: tuple[int, int], # (height, width) of the images in pixels
                        edges: Sequence[float] = BAND_EDGES, # see `ring_map`

@@ -18,10 +18,9 @@ from ..core.files import atomic_write
 from ..training.evaluation import miou
 
 # %% auto #0
-__all__ = ['check_rows', 'summary', 'mean_over_groups', 'bootstrap_weights', 'percentile_interval', 'BootstrapScores',
-           'bootstrap_scores', 'holm_adjust', 'significant_direction', 'paired_differences', 'write_counts',
-           'parse_counts', 'read_counts', 'mean_over_domains', 'bootstrap_runs', 'write_table', 'read_table',
-           'append_row', 'read_results']
+__all__ = ['check_rows', 'summary', 'mean_over_groups', 'BootstrapScores', 'bootstrap_scores', 'holm_adjust',
+           'significant_direction', 'paired_differences', 'write_counts', 'parse_counts', 'mean_over_domains',
+           'bootstrap_runs', 'write_table', 'read_table', 'append_row', 'read_results']
 
 # %% ../../nbs/06_research/01_statistics.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results: dict(adapter=, seed=, domain=, miou=)
@@ -194,6 +193,7 @@ def parse_counts(content: bytes # of counts.npz
         if not square or cms.dtype.kind not in "iu": raise ValueError(f"{short_repr(domain)} holds no confusion matrices")
     return counts
 
+# %% ../../nbs/06_research/01_statistics.ipynb #42bed2h1
 def read_counts(path: Path # of counts.npz
 ) -> dict: # domain -> (n, k, k)
     "The counts of a finished run. Raises FileNotFoundError, or ValueError where the file is damaged."

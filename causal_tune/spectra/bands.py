@@ -12,8 +12,8 @@ from ..core.registry import check_range, check_value, parse_spec, Registry
 from .dct import cached_unless_exporting, dct2, idct2, is_exporting
 
 # %% auto #0
-__all__ = ['BANDS', 'radial_frequency', 'RadialBand', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand',
-           'AllPass', 'ButterworthBand', 'LearnableBand', 'create_band', 'create_bands', 'gain_like', 'split_by_band']
+__all__ = ['BANDS', 'radial_frequency', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand', 'AllPass',
+           'ButterworthBand', 'LearnableBand', 'create_band', 'create_bands', 'gain_like', 'split_by_band']
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #f6e0af88
 def radial_frequency(h: int, w: int, # the patch grid
@@ -34,6 +34,7 @@ def _check_cutoffs(low, high, top=2 ** .5):
     if not low < high: raise ValueError(f"Cut-offs need 0 <= low < high, not low={low}, high={high}.")
     if low >= top: raise ValueError(f"low={low} lies above every frequency of the grid; radii end at {top:.3f}.")
 
+# %% ../../nbs/01_spectra/02_bands.ipynb #945778h1
 class RadialBand:
     "A band whose gain depends on the radius alone: `radial_gain` gives it. A base class."
     def __call__(self, h, w): return self.radial_gain(radial_frequency(h, w))
@@ -43,6 +44,7 @@ class RadialBand:
         "Where the band begins and ends."
         return self.low, self.high
 
+# %% ../../nbs/01_spectra/02_bands.ipynb #945778h2
 @BANDS.register("dog")
 @dataclass(frozen=True)
 class DifferenceOfGaussians(RadialBand):

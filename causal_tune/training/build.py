@@ -19,8 +19,7 @@ from ..models.segmentor import Segmentor, create_segmentor
 from .recipe import Recipe
 
 # %% auto #0
-__all__ = ['training_data', 'open_targets', 'build_segmentor', 'ResolvedRecipe', 'resolve', 'recipe_with_data', 'lr_factor',
-           'weight_decay_at', 'parameter_groups']
+__all__ = ['training_data', 'build_segmentor', 'resolve', 'lr_factor', 'parameter_groups']
 
 # %% ../../nbs/05_training/03_build.ipynb #25c3f452
 def training_data(recipe: Recipe,
@@ -31,6 +30,7 @@ def training_data(recipe: Recipe,
                                 cat_max_ratio=recipe.cat_max_ratio, antialias=recipe.antialias)
     return load_dataset(recipe.train, root, transform=transform, cache=recipe.cache)
 
+# %% ../../nbs/05_training/03_build.ipynb #25c3f4h1
 def open_targets(specs, # of data sets to evaluate on
                  k: int, # classes of the model
                  root=None, # folder of the data sets
@@ -61,6 +61,7 @@ def build_segmentor(recipe: Recipe, # names backbone, adapter and head
     if recipe.checkpointing: segmentor.backbone.set_grad_checkpointing()
     return segmentor
 
+# %% ../../nbs/05_training/03_build.ipynb #4aa4b8h1
 class ResolvedRecipe(NamedTuple):
     "A recipe with the objects that its specs stand for."
     recipe: Recipe
@@ -85,6 +86,7 @@ class ResolvedRecipe(NamedTuple):
             frames.setdefault(kind, replace(data, samples=data.samples[:1]))
         return list(frames.values())
 
+# %% ../../nbs/05_training/03_build.ipynb #4aa4b8h2
 def resolve(recipe: Recipe, root=None # folder of the data sets
 ) -> ResolvedRecipe:
     "Read all specs of a recipe. Raises ValueError for what is misspelt or does not fit, FileNotFoundError for missing data."
@@ -122,6 +124,7 @@ def lr_factor(t: int, # iteration, from 0
     if t < warmup: return 1e-6 + (1 - 1e-6) * t / max(warmup - 1, 1)
     return max(0., 1 - (t - warmup) / max(iterations - warmup - 1, 1)) ** power
 
+# %% ../../nbs/05_training/03_build.ipynb #ce53a3h1
 def weight_decay_at(t: int, # iteration, from 0
                     recipe: Recipe) -> float:
     "The weight decay of an iteration: constant, or half a cosine to `decay_end`, reached one iteration after the last (SoMA, CVPR 2025)."

@@ -22,8 +22,8 @@ from .recipe import Recipe, changed_fields, recipe_from_dict, recipe_to_dict
 from .stream import rank_and_world_size
 
 # %% auto #0
-__all__ = ['LOG_COLUMNS', 'save_checkpoint', 'DamagedFileError', 'checkpoint_path', 'read_checkpoint', 'segmentor_from_saved',
-           'load_checkpoint', 'check_same_run', 'read_log', 'learned_cutoffs', 'read_cutoffs']
+__all__ = ['save_checkpoint', 'checkpoint_path', 'read_checkpoint', 'load_checkpoint', 'check_same_run', 'read_log',
+           'learned_cutoffs', 'read_cutoffs']
 
 # %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9d2
 def save_checkpoint(path, # file to write
@@ -38,6 +38,7 @@ def save_checkpoint(path, # file to write
                  processes=rank_and_world_size()[1], version=causal_tune.__version__)
     with atomic_write(path) as temporary: torch.save(facts | segmentor.trained_state(), temporary)
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h1
 class DamagedFileError(ValueError):
     "A file does not contain what a run writes into it."
 
@@ -50,6 +51,7 @@ def _read_run_file(path, # file of a run
     try: return read_tensors(path, what, advice)
     except ValueError as error: raise DamagedFileError(str(error)) from error
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h2
 def checkpoint_path(run # folder of a run, or its checkpoint.pt
 ) -> Path: # its checkpoint.pt
     "Where a run's checkpoint is. Raises FileNotFoundError if there is none, ValueError if the run is not finished."
@@ -72,6 +74,7 @@ def read_checkpoint(run # folder of a run, or its checkpoint.pt
     if not all(isinstance(v, torch.Tensor) for v in tensors): raise DamagedFileError(f"{path}: adapter and head hold more than tensors.")
     return saved
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h3
 def segmentor_from_saved(saved: dict, # recipe, classes, perhaps a label space; weights of adapter and head
                          source, # file, for errors
                          **options # of `create_backbone`
@@ -91,6 +94,7 @@ def segmentor_from_saved(saved: dict, # recipe, classes, perhaps a label space; 
     segmentor.recipe = recipe
     return segmentor
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h4
 def load_checkpoint(path, # folder of a run, or its checkpoint.pt
                     **options # of `create_backbone`, such as pretrained="a file"
 ) -> tuple[Segmentor, Recipe, list[str]]: # segmentor in eval mode, its recipe, class names
@@ -98,8 +102,6 @@ def load_checkpoint(path, # folder of a run, or its checkpoint.pt
     saved = read_checkpoint(path)
     segmentor = segmentor_from_saved(saved, path, **options)
     return segmentor, segmentor.recipe, saved["classes"]
-
-Segmentor.read_recipe = staticmethod(recipe_from_dict) # `from_pretrained` reads the recipe in a config.json with it
 
 # %% ../../nbs/05_training/06_checkpoint.ipynb #f28269ed
 def check_same_run(path: Path, # of the file
@@ -187,6 +189,7 @@ def read_or_quarantine(accelerator, # from `make_accelerator`
 # %% ../../nbs/05_training/06_checkpoint.ipynb #1f7518dc
 LOG_COLUMNS = "iteration", "loss", "lr", "validation_miou", "seconds"
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #1f7518h1
 def read_log(folder, # of a run
 ) -> pd.DataFrame: # one row per iteration, in order, with the `LOG_COLUMNS` and the cut-offs of learnable bands
     "The log of a run; empty if there is none. Damaged lines are left out, with a note."

@@ -16,7 +16,7 @@ from .stream import gather_from_all, init_worker, next_batches, rank_and_world_s
 from .recipe import check_precision
 
 # %% auto #0
-__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'predict_labels', 'check_classes', 'evaluate', 'result_row']
+__all__ = ['confusion', 'iou', 'miou', 'accuracy', 'predict_labels', 'evaluate', 'result_row']
 
 # %% ../../nbs/05_training/05_evaluation.ipynb #bef5426f
 def confusion(pred, label, # integers of one shape; arrays or tensors

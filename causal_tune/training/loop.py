@@ -23,9 +23,10 @@ from .checkpoint import cutoff_columns, load_finished, load_resume, Log, read_or
 from .stream import all_reduce_async, Batch, check_ranks_agree, gather_from_all, LossModule, make_accelerator, make_loader, next_batches, rank_and_world_size, RemoteRankError, shutdown_workers, start_trackers, sync_batch_norms
 from .evaluation import check_classes, evaluate, miou, result_row
 from .recipe import Recipe
+from .snapshots import Probe
 
 # %% auto #0
-__all__ = ['Terminated', 'evaluate_on', 'train', 'report_on']
+__all__ = ['evaluate_on', 'train', 'report_on']
 
 # %% ../../nbs/05_training/07_loop.ipynb #262f505b
 LOWER_LR_ADVICE = "Take a lower lr, or a longer warmup."
@@ -94,6 +95,7 @@ class Run:
     accelerator: object # from `make_accelerator`
     halt: Tensor | None = None # see `train_step`
     log: Log | None = None # in the process that writes
+    probe: Probe | None = None # takes snapshots, likewise
     start: float = field(default_factory=time.time)
     done: int | None = 0 # iterations completed; None within one
     saved: int = 0 # the same when the state was last saved
@@ -108,7 +110,10 @@ class Run:
         "Train from iteration `first` until before `last`. Raises KeyboardInterrupt (`Terminated` for SIGTERM and SIGHUP) after a stop signal."
         r = self.recipe
         self.done = self.saved = first
-        if self.accelerator.is_main_process: self.log = Log(self.folder, first, cutoff_columns(self.segmentor), start_trackers(self.accelerator, r, self.folder, first))
+        if self.accelerator.is_main_process:
+            self.log = Log(self.folder, first, cutoff_columns(self.segmentor), start_trackers(self.accelerator, r, self.folder, first))
+            if 0 < r.snapshot_every <= r.iterations: self.probe = Probe(self.resolved, self.folder, first)
+            if self.probe and first == 0: self.probe.take(self.segmentor, 0)
         loader = iter(make_loader(r, self.resolved.data, first, *rank_and_world_size()))
         silent = {} if self.accelerator.is_main_process else dict(disable=True) # disable=False would overrule TQDM_DISABLE
         bar = tqdm(range(first, last), f"{r.name} {r.adapter}", r.iterations, initial=first, **silent)
@@ -118,6 +123,7 @@ class Run:
                     self.advance(t, batches)
                     if self.loss is not None: bar.set_postfix(loss=f"{self.loss:.3f}", refresh=False)
                     if self.done % r.save_every == 0: self.save()
+                    if r.snapshot_every and self.done % r.snapshot_every == 0: self.snapshot()
                 self.save()
             except BaseException:
                 if self.done and self.done > self.saved: self.save()
@@ -209,6 +215,12 @@ class Run:
         if math.isfinite(loss): return RemoteRankError("The loss of another process is not finite; it says more.")
         advice = "fp16 ends at 65504: take precision=bf16." if self.recipe.precision == "fp16" else LOWER_LR_ADVICE
         return FloatingPointError(f"The loss of iteration {t} is {loss} (lr {self.set_schedules(t):.3g}, frames {', '.join(frames)}). {advice}")
+
+    def snapshot(self) -> None:
+        "Save the state, and keep it with what the probe shows of the averaged weights."
+        if self.saved < self.done < self.recipe.iterations: self.save()
+        if not self.probe: return
+        with self.ema.ema_weights(): self.probe.take(self.segmentor, self.done)
 
     def save(self) -> None:
         "Write the log and the state to the disk, in this order; at the end the checkpoint. Raises FloatingPointError for weights that are not finite."

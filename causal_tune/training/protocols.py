@@ -4,10 +4,13 @@
 
 # %% ../../nbs/05_training/01_protocols.ipynb #e603224c
 from __future__ import annotations
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from pathlib import Path
+import yaml
+import causal_tune
 
 # %% auto #0
-__all__ = ['PROTOCOLS', 'MUST_AGREE', 'Protocol', 'get_protocol', 'protocol_differences', 'under_protocol']
+__all__ = ['PROTOCOLS', 'Protocol', 'get_protocol', 'protocol_differences', 'under_protocol']
 
 # %% ../../nbs/05_training/01_protocols.ipynb #bdf1aab1
 @dataclass(frozen=True)
@@ -39,38 +42,14 @@ def get_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 # %% ../../nbs/05_training/01_protocols.ipynb #7e006363
-def _enter(name, base=None, **values):
-    values = ({f.name: getattr(PROTOCOLS[base], f.name) for f in fields(Protocol)} if base else {}) | values | dict(name=name)
-    PROTOCOLS[name] = Protocol(**values)
-
-_SMALL = dict(cityscapes="512x1024", bdd100k="720x1280", mapillary="512x1024", acdc="540x960", gta="720x1280")
-_LARGE = dict(cityscapes="1024x2048", bdd100k="720x1280", mapillary="1024x2048", acdc="1080x1920")
-
-_enter("rein_512", train_images="whole folder", crop=(512, 512), batch=4, iterations=40_000, schedule="1e-4, polynomial .9 to 0", ema="none",
-       selection="last", test_size=_SMALL, window=(512, 512), stride=(341, 341), label_size="original; Mapillary halved",
-       source="w1oves/Rein 7da85bcb; Causal-Tune 6b808519, whose README tests the last checkpoint")
-_enter("rein_1024", "rein_512", crop=(1024, 1024), batch=8, schedule="6e-5, linear warm-up over 10000, polynomial .9 to 0", test_size=_LARGE,
-       window=(1024, 1024), stride=(683, 683))
-_enter("rein_512_large", "rein_512", test_size=_LARGE, source="w1oves/Rein#68: the same weights, tested at the larger size", checked="thread")
-_enter("soma_512", "rein_512", schedule="1e-4, backbone x .5, polynomial .9; weight decay on a cosine to 1e-5", ema="from step 12000",
-       selection="unknown: the released files are named best", test_size=_LARGE, source="ysj9909/SoMA 7ea8c0e7")
-_enter("soma_1024", "soma_512", crop=(1024, 1024), batch=8, schedule="1e-4, backbone x .5, linear warm-up over 10000, polynomial .9; "
-       "weight decay on a cosine to 1e-5", ema="from step 20000", window=(1024, 1024), stride=(683, 683))
-_enter("geco_512", "soma_512", selection="best mean over the test sets", source="GeCo 5c5f12ac")
-_enter("recyclelora_512", "soma_512", train_images="12403 drawn at random, another subset each run", ema="none", selection="unknown: the last 3 are kept",
-       source="RecycleLoRA d094a7b1")
-_enter("depthforge_512", "rein_512", batch=5, iterations=50_000, schedule="one cycle, peak 1e-4", source="DepthForge 15d4ee35")
-_enter("mfuser_512", "rein_512", train_images="whole folder, rare classes sampled more often", batch=8, iterations=20_000,
-       schedule="1e-4, linear warm-up over 1500, polynomial .9 to 1e-6", test_size=_LARGE, label_size="original", source="MFuser cd8ef854")
-_enter("tqdm_512", "mfuser_512", train_images="images/train, rare classes sampled more often", schedule="1e-5, backbone x .1, linear warm-up over 1500, "
-       "polynomial .9 to 1e-6", source="tqdm 75168af4")
-_enter("toyscapes", train_images="192 to 1000 rendered scenes, clear", crop=(96, 128), batch=8, iterations=80, schedule="1e-3, polynomial .9 to 0",
-       ema="none", selection="last", test_size=dict(toyscapes="96x128"), window=(), stride=(), split="test", source="recipe demo")
-_enter("camvid", "toyscapes", train_images="drives by day", iterations=1000, test_size=dict(camvid="144x192"), source="recipe camvid_day2dusk")
+for _name, _given in yaml.safe_load((Path(causal_tune.__file__).parent/"assets"/"protocols.yaml").read_text(encoding="utf-8")).items():
+    _base = vars(PROTOCOLS[_given.pop("base")]) if "base" in _given else {}
+    PROTOCOLS[_name] = Protocol(**_base | {name: tuple(value) if isinstance(value, list) else value for name, value in _given.items()} | dict(name=_name))
 
 # %% ../../nbs/05_training/01_protocols.ipynb #47d93bd1
 MUST_AGREE = ("train_images", "ema", "selection", "split", "label_size", "test_augmentation")
 
+# %% ../../nbs/05_training/01_protocols.ipynb #47d93bh1
 def protocol_differences(a: str, b: str, # names of protocols
                          datasets=None, # the data sets that are compared; those that both protocols test by default
 ) -> list[str]: # one line per difference; empty if scores can be ranked

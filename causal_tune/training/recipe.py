@@ -14,9 +14,9 @@ from ..data.corruptions import CORRUPTIONS
 from .protocols import get_protocol
 
 # %% auto #0
-__all__ = ['RECIPES', 'Recipe', 'check_recipe', 'run_name', 'check_precision', 'list_recipes', 'get_recipe', 'parse_field',
-           'recipe_to_yaml', 'recipe_from_yaml', 'read_recipe', 'corruption_targets', 'recipe_to_dict',
-           'nonempty_fields', 'recipe_from_dict', 'changed_fields']
+__all__ = ['RECIPES', 'Recipe', 'run_name', 'check_precision', 'list_recipes', 'get_recipe', 'parse_field', 'recipe_to_yaml',
+           'recipe_from_yaml', 'read_recipe', 'corruption_targets', 'recipe_to_dict', 'nonempty_fields',
+           'recipe_from_dict', 'changed_fields']
 
 # %% ../../nbs/05_training/02_recipe.ipynb #58f49bfa
 def _recipe_field(default, # of the field
@@ -86,6 +86,7 @@ class Recipe:
     compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
     tracker: str = _training("tensorboard", "experiment tracker of accelerate: tensorboard, wandb, mlflow, trackio, ...; or none", decides="nothing")
     save_every: int = _training(200, "steps between resumable checkpoints", _COUNT_RANGE, decides="nothing")
+    snapshot_every: int = _training(200, "steps between snapshots, to watch and to branch from; 0: none", (0, 10 ** 9), decides="nothing")
 
     eval_every: int = _evaluation(0, "steps between validations; 0: never", (0, 10 ** 9), decides="nothing")
     eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", _SIDE_RANGE)
@@ -134,6 +135,7 @@ def check_recipe(r: Recipe) -> Recipe: # the same
         raise ValueError(f"name={short_repr(r.name)}: give 1 to 80 letters, digits and signs of . _ - + = , ( ) as the name of a run's folder.")
     return r
 
+# %% ../../nbs/05_training/02_recipe.ipynb #c28042h1
 def run_name(r: Recipe) -> str: # such as "demo-rein-42"
     "The default name of a run's folder."
     adapter = re.sub(r"[^\w.+=,-]", "_", r.adapter)[:80] # options may follow its name

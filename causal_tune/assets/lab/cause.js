@@ -2,7 +2,7 @@
 // Python measures (causal_tune.lab.cause); what it found is kept here by what was asked, and drawn.
 import { box, button, html, label, middle, percent, signed, small, soft, stroke } from "./elements.js";
 import { css, dotted, numberPanels, ticksBetween } from "./drawing.js";
-import { absent, figure, picture, rowsOf } from "./pictures.js";
+import { absent, figure, picture } from "./pictures.js";
 import { blockOf, titled } from "./views.js";
 
 const ASKED = ["disturbed", "severity", "twin", "patch_mode", "image", "block", "patch_band"], OF_MAP = 4; // a map depends on the first four
@@ -59,20 +59,20 @@ export function keyLine(row) { // the colours of a picture of changes, with coun
 }
 const placeOf = ({ data, state }) => `block ${data.layers[state.layer]}, ${data.bands[state.patch_band]}`;
 function cause(card, lab) {
-  const { data, state } = lab, answer = patchExample(lab), title = `What a band of ${state.twin} repairs in ${state.disturbed}: ${placeOf(lab)}`;
+  const { data, state } = lab;
   if (!canPatch(lab)) return absent(card, "What a band of the twin repairs", data.heads ? NO_TWIN : NO_HEAD);
+  const answer = patchExample(lab), title = `What a band of ${state.twin} repairs in ${state.disturbed}: ${placeOf(lab)}`;
   const waiting = lab.link.live() ? "running the model …" : "this example was not computed before the export; the map says which cells were";
   if (!answer?.rows) return absent(card, title, answer?.why ?? waiting);
   titled(card, title, state.patch_mode);
   if (card.answer === answer) return;
   card.answer = answer;
-  rowsOf(card, answer.rows.map(row => {
-    if (row.absent) return html("p", {}, `${row.model} The head does not depend on this block, or its grid has no coefficient in this band.`.trim());
+  card.pictures.replaceChildren(...answer.rows.flatMap(row => {
+    if (row.absent) return [html("p", {}, `${row.model} The head does not depend on this block, or its grid has no coefficient in this band.`.trim())];
     const head = (name, i) => row.model && !i ? `${row.model}: ${name}` : name;
-    return row.pictures.map((src, i) => figure(head(row.heads[i], i), picture(src)));
+    return [html("div", { class: "ct-row" }, row.pictures.map((src, i) => figure(head(row.heads[i], i), picture(src)))),
+      html("p", { class: "ct-keys", role: "status" }, keyLine({ ...row, colors: data.change_colors }))];
   }));
-  answer.rows.forEach((row, i) => row.absent || card.pictures.children[i].after(
-    html("p", { class: "ct-keys", role: "status" }, keyLine({ ...row, colors: data.change_colors }))));
 }
 
 // ---- the map
@@ -85,16 +85,18 @@ export function cellText(row) { // all that is known of a cell
     row.energy_share != null && `${percent(row.energy_share)} of the difference's energy`,
     row.restored != null && `${percent(row.restored)} of the changed pixels restored, ${percent(row.broken)} of the others broken`].filter(Boolean);
 }
-function profile(area, rows, tall, blue) { // of one block: both directions and the interval of their mean; energy beside them
-  const found = rows.filter(Boolean), ends = found.flatMap(row => [row.mean_low, row.mean_high, row.recover, row.damage, 0]);
-  if (!found.length) return [];
-  const low = Math.min(...ends), high = Math.max(...ends, low + 1), energy = 64, w = area.w - energy - 18;
+const extent = rows => { // of the points that are drawn of some cells
+  const ends = rows.flatMap(row => row ? [row.mean_low, row.mean_high, row.recover, row.damage, 0] : 0), low = Math.min(...ends);
+  return [low, Math.max(...ends, low + 1)];
+};
+function profile(area, rows, tall, blue, [low, high], last) { // of one block: both directions and the interval of their mean; energy beside them
+  const energy = 64, w = area.w - energy - 18;
   const x = v => area.x + w * (v - low) / (high - low), y = i => area.y + (i + .5) * tall;
   const bars = area.x + w + 18, bottom = area.y + rows.length * tall;
   return [
     stroke(`M${x(0)} ${area.y}V${bottom}`, dotted),
-    ticksBetween(low, high, Math.max(w / 60, 2)).map(v => [stroke(`M${x(v)} ${bottom}v4`, { opacity: .5 }), label(x(v), bottom + 16, signed(v, 0), { ...middle, ...small })]),
-    label(area.x + w / 2, bottom + 34, "points", { ...middle, ...soft }),
+    last && ticksBetween(low, high, Math.max(w / 60, 2)).map(v => [stroke(`M${x(v)} ${bottom}v4`, { opacity: .5 }), label(x(v), bottom + 16, signed(v, 0), { ...middle, ...small })]),
+    last && label(area.x + w / 2, bottom + 34, "points", { ...middle, ...soft }),
     label(bars, area.y - 7, "energy", small),
     rows.map((row, i) => row && [
       box(x(row.mean_low), y(i) - 6, Math.max(x(row.mean_high) - x(row.mean_low), 1), 12, { fill: blue, opacity: .22 }),
@@ -116,7 +118,7 @@ function map(card, lab) {
   titled(card, title, `${state.disturbed} costs ${gaps} of mIoU over ${pairs} image${pairs > 1 ? "s" : ""}; ${state.patch_mode}.`
     + (chosen[m] ? ` B${placeOf(lab).slice(1)}: ${cellText(chosen[m]).join("; ")}.` : ""));
   const values = models.map((_, p) => data.bands.map((_, i) => data.layers.map((_, j) => of(p, i, j)?.mean ?? NaN)));
-  const wide = card.width > 860, room = wide ? 300 : 0, rows = p => data.bands.map((_, i) => of(p, i, state.layer));
+  const wide = card.width > 860, room = wide ? 300 : 0, rows = p => data.bands.map((_, i) => of(p, i, state.layer)), span = extent(models.flatMap((_, p) => rows(p)));
   numberPanels(card, { heads: several ? models.map(one => one.model) : [""], rows: data.bands, columns: data.layers, values, differs: true, title: "block (from 0)",
     scaled: values.map(lines => lines.slice(0, -1)), scale: lab.scales.changes, chosen: () => [state.patch_band, state.layer], room, top: 24, below: wide ? 0 : 20 + models.length * (16 * data.bands.length + 50),
     go: (band, layer, p) => lab.set({ patch_band: band, layer, ...several && { model: models[p].model } }),
@@ -126,7 +128,7 @@ function map(card, lab) {
     more: (areas, tall, bottom) => models.map((one, p) => {
       const area = wide ? { x: card.width - room + 16, y: areas[p].y, w: room - 22 } : { x: areas[p].x, y: bottom + 60 + p * (16 * data.bands.length + 50), w: card.width - areas[p].x - 10 };
       const names = !wide && data.bands.map((name, i) => label(area.x - 8, area.y + (i + .5) * 16 + 4, name, { "text-anchor": "end", ...small }));
-      return [label(area.x, area.y - 7, `block ${blockOf(lab)}: ● alone, ○ missing`, small), names, profile(area, rows(p), wide ? tall : 16, lab.dark ? "#56b4e9" : "#0072b2")];
+      return [label(area.x, area.y - 7, `block ${blockOf(lab)}: ● alone, ○ missing`, small), names, profile(area, rows(p), wide ? tall : 16, lab.dark ? "#56b4e9" : "#0072b2", span, p === models.length - 1)];
     }) });
 }
 export const CAUSE_VIEWS = { cause, map };

@@ -153,8 +153,8 @@ export function numberPanels(card, options) {
   const gaps = upright + range(rows.length + 1).map(i => `M0 ${i}h${columns.length}`).join("");
   const bold = yes => yes && { "font-weight": 700 }, half = i => (i + .5) * tall + 4, room = Math.max(Math.floor((left - 12) / 7), 4);
   const second = under && tall >= 28 && cell >= 58; // there is room for a second line
-  const number = (v, i, j, p) => v === v && [[written(v, digits), second ? -5 : 0, cell < 30 ? 10 : 11.5],
-    second && [under(i, j, p), 9, 9.5], mark && [mark(i, j, p), 9 - tall / 2, 8, cell / 2 - 6]].filter(Boolean).map(([text, dy, size, dx = 0]) =>
+  const number = (v, i, j, p) => v === v && [[written(v, digits), second ? -6 : 0, cell < 30 ? 10 : 11.5],
+    second && [under(i, j, p), 6, 9.5], mark && [mark(i, j, p), 9 - tall / 2, 8, cell / 2 - 6]].filter(Boolean).map(([text, dy, size, dx = 0]) =>
     label(left + (j + .5) * cell + dx, areas[p].y + half(i) + dy, text, { ...middle, "font-size": size, fill: textColor(scale[stepOf(v, low, high)]) }));
   show(card, bottom + (tilt ? 110 : 46) + below, [
     areas.map((area, p) => [

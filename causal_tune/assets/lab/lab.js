@@ -11,6 +11,7 @@ import { canPatch, CAUSE_VIEWS, causeOf } from "./cause.js";
 import { allPictures, cardTools, makeCard, saveCard, tooltip } from "./cards.js";
 import { controlsOf } from "./controls.js";
 import { acceptFiles } from "./files.js";
+import { passportButton } from "./passport.js";
 import { captionOf } from "./texts.js";
 
 const VIEWS = { ...SPECTRAL_VIEWS, ...PICTURE_VIEWS, ...PLOT_VIEWS, ...CAUSE_VIEWS };
@@ -52,7 +53,7 @@ export function openLab(root, data, start, link) {
   const lines = texts => texts.map(text => html("p", {}, text)), n = data.notes.length;
   const notes = n > 0 && html("details", {}, html("summary", {}, `${n} note${n > 1 ? "s" : ""} on the images`), lines(data.notes));
   root.className = "ct-lab";
-  root.replaceChildren(controls.header, main, html("footer", { class: "ct-foot" }, notes, lines(data.foot)), lab.tip.node);
+  root.replaceChildren(controls.header, main, html("footer", { class: "ct-foot" }, link.live() && passportButton(lab), notes, lines(data.foot)), lab.tip.node);
   for (const node of root.querySelectorAll("button, input, select, [tabindex]")) node.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take the keys
   acceptFiles(lab);
 

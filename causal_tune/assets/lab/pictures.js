@@ -5,7 +5,7 @@ import { blockOf, series, seriesName, titled } from "./views.js";
 
 export const figure = (head, ...nodes) => html("figure", {}, html("div", { class: "ct-picture" }, nodes), html("figcaption", {}, head));
 export const picture = src => html("img", { src, alt: "" });
-export const rowsOf = (card, rows) => card.pictures.replaceChildren(...rows.map(row => html("div", { class: "ct-row" }, row)));
+const rowsOf = (card, rows) => card.pictures.replaceChildren(...rows.map(row => html("div", { class: "ct-row" }, row)));
 export function absent(card, title, why) {
   titled(card, title, why);
   card.pictures?.replaceChildren();

@@ -34,6 +34,7 @@ export default {
     const heard = {
       plotly: (_, [packed]) => link.plotly(unpackPlotly(packed)),
       segmentation: ({ key, kind, ...part }) => lab.answer(key, part),
+      passport: part => lab.passport?.(part),
       cause: message => lab.patched(message),
     };
     const hear = (content, buffers) => heard[content.kind]?.(content, buffers);
