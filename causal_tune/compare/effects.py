@@ -6,7 +6,6 @@
 from __future__ import annotations
 import json, os, platform, re, time
 from importlib.util import find_spec
-from contextlib import contextmanager
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -25,6 +24,7 @@ from ..data.frames import evenly_spaced
 from ..models.acceleration import StepCounter, compile_blocks
 from ..models.backbones import uint8_batches
 from ..models.mask2former import Mask2Former
+from ..models.transfer import tokens_zeroed
 from ..spectra.bands import create_band, gain_like
 from ..spectra.dct import dct2, dct2_tokens
 from ..spectra.energy import dct_energy
@@ -36,7 +36,7 @@ from ..training.recipe import Recipe, get_recipe
 
 # %% auto #0
 __all__ = ['TIMED_ADAPTERS', 'ADAPTER_SIZES', 'feature_shift', 'frozen_backbone_and_data', 'token_ablation', 'energy_kept',
-           'saved_activation_bytes', 'step_and_predict', 'measure_costs', 'explicit_rein', 'bench_speed']
+           'saved_activation_bytes', 'measure_costs', 'explicit_rein', 'bench_speed']
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee51
 @torch.no_grad()
@@ -52,20 +52,6 @@ def feature_shift(backbone, frozen, # with an adapter; without
         change.append([(a - b).square().sum().item() for a, b in levels])
         size.append([b.square().sum().item() for _, b in levels])
     return float(np.sqrt(np.sum(change, 0) / np.sum(size, 0)).mean())
-
-# %% ../../nbs/07_compare/03_effects.ipynb #c0ffee81
-@contextmanager
-def tokens_zeroed(segmentor):
-    "Context in which the maps from tokens to their values are zero. Yields whether the adapter has tokens."
-    named = segmentor.adapter.named_modules() # of all stages
-    maps = [m for name, m in named if name.split(".")[-1].startswith("mlp_token2feat")]
-    kept = [(p, p.detach().clone()) for m in maps for p in m.parameters()]
-    with torch.no_grad():
-        for p, _ in kept: p.zero_()
-    try: yield bool(kept)
-    finally:
-        with torch.no_grad():
-            for p, value in kept: p.copy_(value)
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee8z
 def frozen_backbone_and_data(recipe: Recipe, # its backbone and its training data
@@ -103,7 +89,7 @@ def token_ablation(recipe: Recipe, # what all runs share
                    compared: dict, # label -> recipe fields
                    rows: list[dict], # of the runs
                    folder: Path, root=None, # of the runs, of the data sets
-) -> pd.DataFrame: # adapter, moved (share of the features' norm), and by domain the points that the tokens are worth
+) -> pd.DataFrame: # adapter, moved (share of the features' norm), and by domain the points that are lost without the tokens
     "Effects of adapters, averaged over seeds; NaN where there are no tokens. Runs whose checkpoint is missing are left out, with a note."
     scores = {(r["adapter"], r["seed"], r["domain"]): r["miou"] for r in rows}
     seeds = sorted({r["seed"] for r in rows})
@@ -197,6 +183,7 @@ def step_and_predict(recipe: Recipe, num_classes: int): # k -> segmentor, two fu
         with torch.inference_mode(), autocast: segmentor(images)
     return segmentor, step, predict
 
+# %% ../../nbs/07_compare/03_effects.ipynb #a62414h1
 def measure_costs(recipe: Recipe, # what all runs share
                   compared: dict, # label -> recipe fields, the first is the reference
                   num_classes: int, # k

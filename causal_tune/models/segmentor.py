@@ -249,11 +249,12 @@ def save_pretrained(self:Segmentor, folder, # is made; files of an earlier call 
                     results=(), # rows of `report_on`, for the model card
                     licence: str | None = None, # of the weights of adapter and head, such as "CC-BY-4.0"
                     backbone: bool | None = None, # write the backbone's weights too; None: where they were drawn at random
+                    passport=None, # from `research.passport.make_passport`, to be passed on with the model
                     *, config=None, model_card_kwargs: dict | None = None, # given by `push_to_hub`; the second holds the arguments above
                     push_to_hub: bool = False, repo_id: str | None = None, **options, # of `push_to_hub`
 ) -> Path: # the folder
     "Write a folder to pass on. Raises ValueError for a segmentor that cannot be built again from names."
-    card = dict(results=results, licence=licence, backbone=backbone) | (model_card_kwargs or {})
+    card = dict(results=results, licence=licence, backbone=backbone, passport=passport) | (model_card_kwargs or {})
     folder = write_folder(self, folder, create_segmentor, **card)
     if push_to_hub: self.push_to_hub(repo_id or folder.name, model_card_kwargs=card, **options)
     return folder

@@ -11,7 +11,7 @@ from torch._guards import active_fake_mode
 from einops import rearrange
 
 # %% auto #0
-__all__ = ['dct_matrix', 'dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
+__all__ = ['dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
 
 # %% ../../nbs/01_spectra/01_dct.ipynb #5b86d466
 #| code-fold: true

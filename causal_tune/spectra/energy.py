@@ -14,8 +14,8 @@ from .bands import create_band, radial_frequency
 from .dct import dct2
 
 # %% auto #0
-__all__ = ['ZONES', 'dct_energy', 'DomainSpectra', 'RadialProfile', 'radial_profile', 'removed_fraction', 'suppressed_share',
-           'zone_shares', 'suppressed_table', 'spectrum_table', 'energy_change_db']
+__all__ = ['dct_energy', 'DomainSpectra', 'radial_profile', 'removed_fraction', 'suppressed_share', 'zone_shares',
+           'suppressed_table', 'spectrum_table', 'energy_change_db']
 
 # %% ../../nbs/01_spectra/03_energy.ipynb #ce53d92b
 def dct_energy(features: Tensor # (b, c, h, w)
@@ -41,6 +41,7 @@ class RadialProfile(NamedTuple):
     energy: np.ndarray # (..., r) mean energy per coefficient
     count: np.ndarray # (r,) coefficients in each ring
 
+# %% ../../nbs/01_spectra/03_energy.ipynb #acd59eh1
 def radial_profile(energy, # (..., h, w)
                    bins: int = 16, # rings of equal width between 0 and sqrt 2; empty ones are left out
 ) -> RadialProfile:
@@ -83,6 +84,7 @@ def suppressed_share(energy, # (..., h, w)
 # %% ../../nbs/01_spectra/03_energy.ipynb #f2850b77
 ZONES = ("low", "mid", "high")
 
+# %% ../../nbs/01_spectra/03_energy.ipynb #f2850bh1
 def zone_shares(energy, # (..., h, w)
                 band=None, # count what this band removes; None counts all energy
                 cuts: tuple[float, float] = (.2, .7), # radii where mid begins and where high begins
