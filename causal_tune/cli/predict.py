@@ -77,6 +77,35 @@ def run_export(args):
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; in onnxruntime {100 * found['pixels']:.1f} % of pixels have the same class, "
           f"and scores are within {found['scores']:.1g}")
 
+# %% ../../nbs/10_cli/03_predict.ipynb #a50f1b17
+@command("write a model's passport and its card: what it does to the spectrum of its features; or compare two",
+         argument("model", metavar="MODEL", help="a run, a folder that save_pretrained wrote, the name of a backbone, or a passport.json"),
+         argument("other", nargs="?", metavar="OTHER", help="another one to compare it with; nothing is written then"),
+         argument("--images", metavar="DIR", help="folder that holds a folder of images per domain: shown in addition to the fixed images"),
+         argument("--size", metavar="HxW", default="192x256", help="size of all images in pixels (default: 192x256)"),
+         out_option(None, "folder of passport.json, passport.html and passport.md (default: that of the run, or passport)"))
+def run_passport(args):
+    from causal_tune.research.passport import compare_passports, passport_distance
+    made = [open_passport(word, args.images, parse_field("window", args.size)) for word in (args.model, args.other) if word]
+    if args.other:
+        print(compare_passports(*made).to_string(float_format="{:.3g}".format))
+        return print(f"{passport_distance(*made):.2f} dB apart in what they change")
+    folder = Path(args.out or (args.model if Path(args.model).is_dir() else "passport"))
+    for ending in ("json", "html", "md"): print(made[0].save(folder/f"passport.{ending}"))
+
+def open_passport(word: str, images, size): # a `Passport`; folder of domains or None, (height, width)
+    "Read the passport of a file, or make that of a model."
+    from causal_tune.data.images import domain_folders
+    from causal_tune.models.segmentor import Segmentor
+    from causal_tune.research.passport import make_passport, read_passport
+    from causal_tune.training.checkpoint import checkpoint_path, load_checkpoint
+    path = Path(word)
+    if path.suffix == ".json": return read_passport(path)
+    model = word
+    if (path/"config.json").is_file(): model = Segmentor.from_pretrained(path)
+    elif path.exists(): model = load_checkpoint(checkpoint_path(path))[0]
+    return make_passport(model, images and domain_folders(images), name=path.name, size=size)
+
 # %% ../../nbs/10_cli/03_predict.ipynb #1bb75a68
 VIDEO_SUFFIXES = ".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg"
 

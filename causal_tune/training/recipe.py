@@ -86,6 +86,7 @@ class Recipe:
     compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
     tracker: str = _training("tensorboard", "experiment tracker of accelerate: tensorboard, wandb, mlflow, trackio, ...; or none", decides="nothing")
     save_every: int = _training(200, "steps between resumable checkpoints", _COUNT_RANGE, decides="nothing")
+    snapshot_every: int = _training(200, "steps between snapshots, to watch and to branch from; 0: none", (0, 10 ** 9), decides="nothing")
 
     eval_every: int = _evaluation(0, "steps between validations; 0: never", (0, 10 ** 9), decides="nothing")
     eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", _SIDE_RANGE)
