@@ -17,7 +17,11 @@ def exit_with_pytest(start=subprocess.Popen.__init__):
     "Processes that tests start are killed with pytest, however that ends (PR_SET_PDEATHSIG of Linux)."
     if not sys.platform.startswith("linux"): return
     libc = ctypes.CDLL(None)
-    def begin(process, *args, **options): start(process, *args, **dict(preexec_fn=lambda: libc.prctl(1, signal.SIGKILL)) | options)
+    def begin(process, *args, preexec_fn=None, **options):
+        def prepare(): # what a test asks for comes after it, never instead
+            libc.prctl(1, signal.SIGKILL)
+            if preexec_fn: preexec_fn()
+        start(process, *args, preexec_fn=prepare, **options)
     subprocess.Popen.__init__ = begin
 
 

@@ -1,13 +1,14 @@
 """Weight files: nothing in them is run, every format gives the same model, published checkpoints answer as they did."""
 import io, json, os, pickle, re, sys
 from pathlib import Path
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import causal_tune as ct
 from causal_tune.published import checkpoints as C
 from causal_tune.models.backbones import create_backbone
-from causal_tune.models.pretrained import create_model, load_weights
+from causal_tune.models.pretrained import check_position_grid, create_model, load_weights, read_backbone
 from safetensors.torch import save_file
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -134,8 +135,34 @@ def test_a_table_of_another_grid_with_as_many_positions_is_refused(tmp_path):
         with pytest.raises(ValueError, match=f"converted for 16 x 64 patches, not {size[0] // 16} x {size[1] // 16}"):
             load_weights(create_model("dinov2_s", img_size=size, pretrained=False, **oblong), tmp_path / "oblong.pth")
     old = {k: v for k, v in torch.load(tmp_path / "oblong.pth").items() if k != C.POSITION_GRID}  # as version 0.1 wrote it
-    with pytest.raises(ValueError, match="does not say which"): C.fit_to_grid(C.to_timm_names(old), (16, 64), (16, 16))
+    with pytest.raises(ValueError, match="does not say of which grid"): C.fit_to_grid(C.to_timm_names(old), (16, 64), (16, 16))
     with pytest.raises(ValueError, match="converted before"): C.convert_backbone(tmp_path / "oblong.pth", tmp_path / "twice.pth", 512, 512)
+
+
+@pytest.mark.parametrize("rows, columns", [(16, 64), (64, 16), (8, 128)])
+def test_rows_of_another_length_are_recognised_in_an_unmarked_table(rows, columns):
+    "As version 0.1 converted for an oblong image, loaded at a square of as many patches: neighbours in a row are alike, the ends of rows are not."
+    y, x = torch.meshgrid(torch.linspace(0, 3, rows), torch.linspace(0, 3, columns), indexing="ij")
+    table = torch.stack([x, y, x.sin(), y.cos(), (x - y).sin()], -1).flatten(0, 1)[None]
+    with pytest.raises(ValueError, match="does not say of which grid"): check_position_grid(dict(pos_embed=table), (32, 32), "a.pth")
+    square = torch.nn.functional.interpolate(table.unflatten(1, (rows, columns)).permute(0, 3, 1, 2), (32, 32), mode="bilinear").flatten(2).transpose(1, 2)
+    check_position_grid(dict(pos_embed=square), (32, 32), "a.pth")
+    check_position_grid(dict(pos_embed=torch.cat([square[:, :1], square], 1)), (32, 32), "a.pth")
+    check_position_grid(dict(pos_embed=torch.randn(1, 1024, 48)), (32, 32), "a.pth")
+
+
+def test_a_flipped_bit_of_a_converted_backbone_is_noticed(tmp_path):
+    torch.save(facebook(), tmp_path / "original.pth")
+    file = C.convert_backbone(tmp_path / "original.pth", tmp_path / "converted.safetensors", 64, 64)
+    content = bytearray(file.read_bytes())
+    before = read_backbone(file)
+    for at in np.random.default_rng(0).choice(len(content), 40, replace=False):
+        content[at] ^= 16
+        file.write_bytes(content)
+        try: same = {k: v for k, v in read_backbone(file).items()}
+        except ValueError: pass
+        else: assert before.keys() == same.keys() and all(torch.equal(v, same[k]) for k, v in before.items())
+        content[at] ^= 16
 
 
 def test_names_and_shapes_at_vit_l():

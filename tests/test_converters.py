@@ -1,5 +1,5 @@
 """Labels as the published scripts made them, on small copies of each real folder, through interruptions and kills."""
-import json, os, signal, time, zipfile
+import json, os, shutil, signal, time, zipfile
 from functools import partial
 from pathlib import Path
 import cv2
@@ -335,6 +335,20 @@ def test_acdc_submission(acdc):
             assert made.mode == "L" and (np.asarray(made) == np.asarray(Image.open(path))[..., 0] % 19).all()
     with pytest.raises(ValueError, match="another model"): acdc_submission(Model(weight=1.), out, acdc)
     with pytest.raises(ValueError, match="another model"): acdc_submission(Model(), out, acdc, window=8)
+
+
+def test_acdc_submission_of_the_wrong_model_or_an_incomplete_data_set(acdc):
+    from causal_tune.data.labels import CITYSCAPES, own_space
+    from causal_tune.published.submission import acdc_submission
+    model, out = Model(), acdc / "upload.zip"
+    for model.num_classes, model.space in ((11, own_space([f"class {i}" for i in range(11)])), (19, own_space([f"class {i}" for i in range(19)]))):
+        with pytest.raises(ValueError, match=f"19 classes of Cityscapes, this model {model.num_classes} of own"): acdc_submission(model, out, acdc)
+    model.space = CITYSCAPES
+    for path in acdc.glob("acdc/rgb_anon/rain/test/*/*.png"): path.unlink()
+    with pytest.raises(FileNotFoundError, match="rain/test holds no files"): acdc_submission(model, out, acdc)
+    shutil.rmtree(acdc / "acdc/rgb_anon/rain")
+    with pytest.raises(FileNotFoundError, match="expected the folder .*rain/test"): acdc_submission(model, out, acdc)
+    assert model.seen == [] and not out.exists()
 
 
 def test_acdc_submission_goes_on_after_a_bad_image(acdc):

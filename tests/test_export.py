@@ -2,6 +2,7 @@
 
 Adapters whose graphs differ, and each head once; CAUSAL_TUNE_EXPORT_GRID=1 tests all pairs, which takes a while, and with
 pytest -rP tells how far each is from its model."""
+from concurrent.futures import ThreadPoolExecutor
 import os, subprocess, sys
 from itertools import product
 import numpy as np, pytest
@@ -77,6 +78,9 @@ def test_predictions(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (90, 131, 3), dtype=np.uint8)
     for options in [{}, dict(size=(48, 64)), dict(size=(48, 64), antialias=False), dict(window=64), dict(size=(100, 100), window=(64, 56), stride=40)]:
         assert (exported.predict(image, **options) == model.predict(image, **options)).mean() > .999
+    images = [image[:60 + i, :100 + i] for i in range(24)]
+    with ThreadPoolExecutor(6) as pool: together = list(pool.map(exported.predict, images))
+    assert all((got == exported.predict(one)).all() for got, one in zip(together, images)), "threads share one session"
 
 
 @pytest.fixture(scope="module")

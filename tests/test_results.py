@@ -5,7 +5,7 @@ from conftest import ROOT
 
 RESULTS = ROOT / "nbs" / "experiments" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-NUMBER = re.compile(r"[+−]?(?:\d+\.\d+|\d+)")
+NUMBER = re.compile(r"[+−]?(?:\d+\.\d+|\d+)(?!-S)(?<!DINOv2)")
 HELD_OUT = ("night", "snow")
 
 
@@ -48,9 +48,25 @@ def holm(name: str, adapter: str, domain: str) -> float:
 
 
 def relative(what: str, band: int) -> str:
-    "Share of an oracle's skill in one band of lite0's features at stride 16."
-    t = table("band_evidence_relative")
-    return f"{100 * t[(t.run == 'lite0, stride 16') & (t.what == what) & (t.band == band)].relative.item():.0f}"
+    "Share of an oracle's skill in one band of DINOv2-S's last block."
+    t = table("band_evidence_dinov2")
+    return f"{100 * t[(t.what == what) & (t.band == band)].relative.item():.0f}"
+
+
+def claim(model: str, domain: str) -> pd.Series:
+    "What the paper's band carries of a gap, for heads without an adapter."
+    t = table("band_patching_claim").query("adapter == 'none' and model == @model and domain == @domain")
+    return t.iloc[0]
+
+
+def share(model: str, domain: str) -> list[str]:
+    row = claim(model, domain)
+    return [f"{100 * row[key]:.0f}" for key in ("share", "share_low", "share_high")]
+
+
+def carried(model: str, domain: str, band: str) -> str:
+    t = table("band_patching").query("adapter == 'none' and score == 'miou' and model == @model and domain == @domain and band == @band")
+    return f"{t.points.item():.1f}"
 
 
 def test_the_table_of_the_demo():
@@ -82,7 +98,13 @@ def test_every_figure_of_the_results():
         *difference(toy, "rein", "weathers", 2), *difference(toy, "rein zero", "weathers", 2),
         "19", *difference(search, before, "ten corruptions"), f"{holm(search, before, 'ten corruptions'):.2f}",
         *difference(twins, before, "ten corruptions"), f"{holm(twins, before, 'ten corruptions'):.3f}",
-        "16", relative("class, other domains", 1), "0.2", *(relative("class, other domains", band) for band in (5, 6, 8)), "0.55", "0.7", "0.7", "1",
+        "0.2", "0.7",
+        *share("dinov2_s_focus", "fog:3"), f"{claim('dinov2_s_focus', 'fog:3').gap:.1f}",
+        *share("dinov2_s_focus", "contrast:3"), f"{claim('dinov2_s_focus', 'contrast:3').gap:.1f}",
+        *(f"{100 * claim('dinov2_s_focus', d).energy:.0f}" for d in ("fog:3", "contrast:3")), "0.1", "0.2",
+        carried("dinov2_s_focus", "fog:3", "0.1–0.2"), "0.7", carried("dinov2_s_focus", "fog:3", "0.7–1.41"),
+        *(share("toy_vit", d)[0] for d in ("fog", "snow")),
+        relative("class, other domains", 1), "0.2", *(relative("class, other domains", band) for band in (5, 6, 8)), "0.55", "0.7", "0.7", "1",
         *(relative("domain", band) for band in (1, 5, 6, 8)),
     ]
     assert NUMBER.findall(section("Results")) == expected
@@ -94,3 +116,11 @@ def test_no_gain_survives_the_correction_in_the_two_main_experiments():
         t = table(name)
         better = t[(t.reference == "none") & (t.difference > 0) & (t.holm < .05) & ~t.adapter.isin(controls)]
         assert better.empty, better
+
+
+def test_what_the_readme_says_of_the_claim():
+    t = table("band_patching_claim").query("adapter == 'none'").set_index(["model", "domain"]).claim
+    assert (t["lite0"] == "holds").all() and t["toy_vit"][["fog", "snow"]].eq("contradicted").all()
+    assert t["dinov2_s_focus"][["fog:3", "contrast:3"]].tolist() == ["open", "holds"]
+    rows = table("band_patching").query("model == 'dinov2_s_focus' and adapter == 'none' and score == 'miou' and domain == 'fog:3'").set_index("band").points
+    assert rows.drop(["all", "0.2–0.7"]).idxmax() == "0.1–0.2"

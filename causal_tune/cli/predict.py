@@ -207,18 +207,16 @@ class Video:
         if self.read < len(self) - self.tolerance: raise OSError(
             f"{self.name}: {self.read} of {len(self)} frames could be read, and those are predicted; is the file complete and undamaged?")
 
-def capture_frame(number: int = 0): # (h, w, 3) uint8 RGB; number of the camera
-    "One frame of a camera. Raises OSError where none answers."
-    import cv2
-    found, frame = cv2.VideoCapture(number).read()
-    if found: return frame[..., ::-1].copy()
-    raise OSError(f"No camera {number} gives a frame; is one connected, and not used by another program?")
 
 # %% ../../nbs/10_cli/03_predict.ipynb #6f153585
 def open_input(path: Path): # an image (h, w, 3) uint8, or a `Video`
     "Open an input of `predict`. Raises OSError or ValueError for what cannot be read."
     from causal_tune.data.images import read_image
-    if path == Path("camera") and not path.exists(): return capture_frame()
+    if path == Path("camera") and not path.exists():
+        import cv2
+        found, frame = cv2.VideoCapture(0).read()
+        if found: return frame[..., ::-1].copy()
+        raise OSError("No camera gives a frame; is one connected, and not used by another program?")
     return Video(path) if path.suffix.lower() in VIDEO_SUFFIXES else read_image(path)
 
 class OverlayWriter:

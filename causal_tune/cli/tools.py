@@ -65,16 +65,6 @@ def installed_versions(root) -> dict[str, str]:
         except PackageNotFoundError: found[name] = "not installed"
     return found
 
-def torchvision_state() -> str:
-    "Whether torchvision belongs to the torch that is installed."
-    import torch
-    from causal_tune.core.environment import import_torchvision
-    try: import_torchvision()
-    except ImportError as error: return one_line(error)
-    try: belongs = torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", "CPU")
-    except RuntimeError: belongs = False
-    return "belongs to the torch" if belongs else "of another build than the torch; repaired, as its compiled operators are not used"
-
 def machine_info(root) -> dict[str, str]:
     "Processors, disk, and the browser that draws pictures."
     import shutil, torch
@@ -82,7 +72,7 @@ def machine_info(root) -> dict[str, str]:
     gpus = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     listed = ", ".join(f"{gpu.name} with {gpu.total_memory / 2 ** 30:.0f} GiB" for gpu in gpus)
     return dict(CPU=f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()}", GPU=listed or "none that torch sees",
-                disk=f"{shutil.disk_usage('.').free / 1e9:.1f} GB free here", torchvision=torchvision_state(),
+                disk=f"{shutil.disk_usage('.').free / 1e9:.1f} GB free here",
                 browser=find_browser() or "none; static pictures are left out")
 
 # %% ../../nbs/10_cli/04_tools.ipynb #568ecb3a

@@ -112,10 +112,12 @@ def run_bench_quality(args):
         bench_quality(args.experiments, args.out, range(1, 1 + args.seeds), args.root, args.jobs, args.only, args.tables,
                       changed_args(args), **args.changes)
 
-@command("time adapters against the published form of Rein; write speed.csv and a figure", out_option("runs/speed"),
-         argument("--quick", action="store_true", help="the smallest size only, in less than a minute"))
+@command("time adapters against the published form of Rein; write speed.csv", out_option("runs/speed"),
+         argument("--quick", action="store_true", help="the smallest size only, in less than a minute"),
+         argument("--peers", action="store_true", help="beside functions of SciPy, NumPy, torchmetrics and transformers too"),
+         argument("--systems", action="store_true", help="images per second and peak memory of whole models too: on a GPU ViT-L, fp32 and bf16, compiled and not"))
 def run_bench_speed(args):
     from causal_tune.compare.effects import bench_speed
-    table = bench_speed(args.out, args.quick)
+    table = bench_speed(args.out, args.quick, args.peers, args.systems)
     print(table[["size", "name", "what", "value", "unit"]].round(2).to_string(index=False))
     print(f"{args.out}/speed.csv written")

@@ -11,8 +11,8 @@ from .registry import is_single_line, short_repr
 
 # %% auto #0
 __all__ = ['remove_partial_files', 'is_disk_full', 'disk_full_error', 'atomic_write', 'folder_lock', 'exit_with_parent',
-           'quarantine', 'load_cached', 'file_sha256', 'read_tensors', 'named_tensors', 'loading_errors',
-           'check_finite', 'usual_torch_settings']
+           'quarantine', 'load_cached', 'checksum', 'write_safetensors', 'file_sha256', 'read_tensors', 'named_tensors',
+           'loading_errors', 'check_finite', 'usual_torch_settings']
 
 # %% ../../nbs/12_core/02_files.ipynb #8d0ea3ae
 _PARTIAL = re.compile(r"~(\d{1,9})-([0-9a-f]{8})-[0-9a-f]{8}$") # process and machine, at the end of a name
@@ -205,14 +205,34 @@ def _why_unlike_weights(content): # or None
         if t.numel() * t.element_size() > t.untyped_storage().nbytes(): return f"{short_repr(name)} claims to be larger than it is"
 
 # %% ../../nbs/12_core/02_files.ipynb #cc3596db
+def checksum(state: dict, # name -> tensor
+             start: int = 0, # CRC32 of what comes before
+) -> str: # CRC32 in hexadecimal
+    "A checksum of names and values, in their order."
+    import torch
+    for name, value in state.items():
+        values = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        start = zlib.crc32(values, zlib.crc32(name.encode(), start))
+    return f"{start:08x}"
+
+def write_safetensors(state: dict, # name -> tensor
+                      path: Path) -> None: # where; a temporary file of `atomic_write`
+    "Write tensors with their checksum, which `read_tensors` compares."
+    from safetensors.torch import save_file
+    state = {k: v.clone().contiguous() for k, v in sorted(state.items())}
+    save_file(state, path, metadata=dict(format="pt", crc32=checksum(state)))
+
 def _load(path, pickle_module):
     import torch, warnings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore") # torch warns of its own deprecations
         if path.suffix != ".safetensors":
             return torch.load(path, map_location="cpu", weights_only=pickle_module is None, pickle_module=pickle_module)
-        from safetensors.torch import load_file
-        return load_file(path, backend="pread") # a file mapped into memory leaves two Python objects a tensor behind
+        from safetensors.torch import load_file, safe_open
+        content = load_file(path, backend="pread") # a file mapped into memory leaves two Python objects a tensor behind
+        with safe_open(path, "pt") as file: noted = (file.metadata() or {}).get("crc32")
+        if noted and noted != checksum(dict(sorted(content.items()))): raise ValueError("its checksum is another")
+        return content
 
 def file_sha256(path) -> str:
     "The SHA-256 of a file, in hexadecimal."

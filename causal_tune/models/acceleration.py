@@ -4,19 +4,23 @@
 
 # %% ../../nbs/04_models/06_acceleration.ipynb #405fcb2e
 from __future__ import annotations
-import math
+import math, sys, weakref
+from collections import Counter
 from functools import cache
 from types import MethodType
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
+from torch.utils.weak import WeakIdKeyDictionary
 from ..core.registry import short_repr, unknown_name
 from .pretrained import model_stages
 
 # %% auto #0
-__all__ = ['compile_blocks']
+__all__ = ['compile_blocks', 'StepCounter']
 
 # %% ../../nbs/04_models/06_acceleration.ipynb #36fe6bea
 class XFormersMode(TorchFunctionMode):
@@ -100,3 +104,53 @@ def compile_blocks(model: nn.Module, # of timm; adapters are hooked in already
             compiled = MethodType(_compiled(type(block).forward, COMPILE_BACKEND), block)
             if isinstance(block.forward, CheckpointedForward): block.forward.forward = compiled
             else: block.forward = compiled
+
+# %% ../../nbs/04_models/06_acceleration.ipynb #de71ce00
+aten = torch.ops.aten
+VALUE_READS = {aten._local_scalar_dense, aten.nonzero, aten._unique2, aten.masked_select, aten.equal, aten.bincount} # give a number, or a size that depends on numbers
+
+def waits_for_device(func, args: tuple, options: dict) -> bool: # an operation of aten, as a dispatch mode sees it
+    "Whether the program cannot continue before the device has computed what an operation reads."
+    packet = func.overloadpacket
+    if packet in (aten.index, aten.index_put_): return any(i is not None and i.dtype == torch.bool for i in args[1]) # a mask
+    if packet is aten._to_copy: source, target = args[0].device, torch.device(options.get("device") or args[0].device)
+    elif packet is aten.copy_: source, target = args[1].device, args[0].device
+    else: return packet in VALUE_READS
+    non_blocking = options.get("non_blocking") or len(args) > 2 and args[2]
+    return source.type != target.type and not (source.type == "cpu" and non_blocking) # what is sent may arrive later, what is read may not
+
+# %% ../../nbs/04_models/06_acceleration.ipynb #de71ce02
+class StepCounter(TorchDispatchMode):
+    "Context that counts operations, bytes of tensors, and the places that would wait for a GPU."
+    def __init__(self):
+        super().__init__()
+        self.operations = 0 # calls of aten
+        self.waits = Counter() # "module.function" -> how often it would wait
+        self.live = 0 # bytes of the tensors that were made in the context and still exist
+        self.peak = 0 # the largest `live`
+        self.known = WeakIdKeyDictionary() # storages
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        self.operations += 1
+        if waits_for_device(func, args, kwargs): self.waits[_calling_function()] += 1
+        out = func(*args, **kwargs)
+        tree_map_only(Tensor, self.note, out)
+        return out
+
+    def note(self, x: Tensor) -> None:
+        "Count the memory of a tensor for as long as it exists."
+        storage = x.untyped_storage()
+        if storage in self.known: return
+        self.known[storage] = size = storage.nbytes()
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._forget, size)
+
+    def _forget(self, size): self.live -= size
+
+def _calling_function(): # the innermost function outside torch and this module
+    frame = sys._getframe(2)
+    def module(): return frame.f_globals.get("__name__", "")
+    while frame.f_back and module().partition(".")[0] in ("torch", "contextlib"): frame = frame.f_back
+    return f"{module().removeprefix('causal_tune.')}.{frame.f_code.co_name}"

@@ -353,14 +353,16 @@ class Mask2Former(nn.Module):
             flat_masks, flat_targets = masks.flatten(0, 2), target_masks.flatten(0, 1)
             with torch.no_grad():
                 costs = []
-                for i in range(l): # in float64, as alike queries nearly tie
-                    at_points, truth = (sample_maps(maps, points[i].matching).double() for maps in (masks[:, i], target_masks))
-                    costs.append(matching_costs(classes[:, i].double(), at_points, target_ids, truth).sum(0))
+                for i in range(l): # one layer at a time: all at once would take l times the memory
+                    at_points, truth = (sample_maps(maps, points[i].matching) for maps in (masks[:, i], target_masks))
+                    costs.append(matching_costs(classes[:, i], at_points, target_ids, truth).sum(0))
                 pairs = hungarian_match(torch.stack(costs), [len(of_image) for of_image in ids])
                 chosen, wanted = flat_indices(pairs, (b, l, q), target_ids.shape[1]).to(labels.device, non_blocking=True) # (l, m) each
-                at = [uncertain_points(flat_masks[chosen[i]], points[i].many, points[i].few) for i in range(l)]
-                truth = torch.stack([sample_masks(flat_targets[wanted[i]], at[i]) for i in range(l)])
-            at_points = sample_masks(flat_masks.index_select(0, chosen.flatten()), torch.cat(at)).view(truth.shape)
+            matched_masks = flat_masks.index_select(0, chosen.flatten())
+            with torch.no_grad():
+                at = uncertain_points(matched_masks, *(torch.cat([getattr(of_layer, kind) for of_layer in points]) for kind in ("many", "few")))
+                truth = torch.stack([sample_masks(flat_targets[of_layer], here) for of_layer, here in zip(wanted, at.chunk(l))])
+            at_points = sample_masks(matched_masks, at).view(truth.shape)
             count, weight = normalisers(matched, q, labels.device)
             cross, apart = mask_losses(at_points, truth, count)
             of_query = torch.full((b * l * q,), self.num_classes, device=labels.device)
@@ -427,13 +429,15 @@ def matching_costs(classes: Tensor, # (..., q, k+1) logits
                    masks: Tensor, # (..., q, p) logits at points
                    wanted: Tensor, # (..., n) classes
                    truth: Tensor, # (..., n, p) in 0..1, at the same points
-) -> Tensor: # (3, ..., q, n): class, mask, dice; weighted 2, 5, 5
-    "What it would cost to give target n to query q."
-    shares = classes.softmax(-1)
+) -> Tensor: # (3, ..., q, n) float64: class, mask, dice; weighted 2, 5, 5
+    "What it would cost to give target n to query q. Sums are taken in float64, as alike queries nearly tie."
+    shares = classes.double().softmax(-1)
     shares = shares.gather(-1, wanted[..., None, :].expand(*shares.shape[:-1], -1))
     inside = masks.sigmoid()
-    cross = F.softplus(masks).sum(-1)[..., None] - masks @ truth.mT # as softplus(-x) is softplus(x) - x
-    apart = dice_loss(inside @ truth.mT, inside.sum(-1)[..., None], truth.sum(-1)[..., None, :])
+    softplus, ours, theirs = (x.sum(-1, dtype=torch.float64) for x in (F.softplus(masks), inside, truth))
+    truth = truth.double().mT
+    cross = softplus[..., None] - masks.double() @ truth # as softplus(-x) is softplus(x) - x
+    apart = dice_loss(inside.double() @ truth, ours[..., None], theirs[..., None, :])
     return torch.stack([-2 * shares, 5 * cross / masks.shape[-1], 5 * apart])
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #9ffe548d
@@ -503,4 +507,5 @@ def normalisers(matched: list[int], # targets of each image that get a query
     "What the losses of masks are averaged over, and those of classes."
     count = sum(n or 1 for n in matched)
     weight = .9 * sum(matched) + .1 * queries * len(matched) # no object counts a tenth
-    return mean_over_processes(torch.tensor([count, weight], dtype=torch.float32, device=device))
+    values = [torch.full((), float(value), device=device) for value in (count, weight)] # filled on the device: a copy would wait
+    return mean_over_processes(torch.stack(values))

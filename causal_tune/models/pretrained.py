@@ -10,6 +10,7 @@ from functools import partial, wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+import numpy as np
 import torch, yaml
 import causal_tune
 from ..core.environment import import_torchvision
@@ -23,8 +24,8 @@ from ..core.registry import check_range, check_value, short_repr, unknown_name
 from ..toyscapes.vit import TOY_VIT_WEIGHTS
 
 # %% auto #0
-__all__ = ['POSITION_GRID', 'PRESETS', 'BACKBONE_NOTES', 'from_transformers', 'read_backbone', 'check_position_grid',
-           'model_stages', 'find_weights', 'create_model']
+__all__ = ['POSITION_GRID', 'PRESETS', 'BACKBONE_NOTES', 'from_transformers', 'read_backbone', 'row_ends_elsewhere',
+           'check_position_grid', 'model_stages', 'find_weights', 'create_model']
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #910e7626
 _SIZE_NAMES = dict(s="small", b="base", l="large", g="giant", small="small", base="base", large="large", giant="giant")
@@ -151,6 +152,19 @@ def read_backbone(path # .safetensors, .bin, .pth, or a folder with config.json
     except ValueError as error: raise ValueError(f"{path}: {error}") from None
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #1f499f45
+def row_ends_elsewhere(positions: Tensor, # (n, c), row by row
+                       width: int, # assumed length of a row
+) -> bool:
+    "Whether rows of a table of positions seem to be of another length: neighbours are alike, but for the end of a row and the start of the next."
+    n = len(positions)
+    steps = np.linalg.norm(np.diff(positions.float().numpy(), axis=0), axis=1)
+    def jump(w): # at the ends of rows, relative to the steps within them
+        ends = np.arange(1, n) % w == 0
+        return steps[ends].mean() / steps[~ends].mean()
+    jumps = {w: jump(w) for w in range(2, n) if n % w == 0}
+    own = jumps.get(width, 1.) # every multiple of the true length also falls on ends of rows
+    return any(value > 1.5 and (value > 1.3 * own or width % w == 0 and w < width and value >= own) for w, value in jumps.items())
+
 POSITION_GRID = "pos_embed_grid" # tensor (2,) beside `pos_embed` in converted files: height and width in patches
 
 def check_position_grid(state: dict[str, Tensor], # of a backbone, perhaps with `POSITION_GRID`
@@ -164,8 +178,9 @@ def check_position_grid(state: dict[str, Tensor], # of a backbone, perhaps with 
                                                   "convert the original file for this size (causal-tune convert-backbone).")
         return
     n, cells = state["pos_embed"].shape[1], math.prod(grid)
-    if n - cells in (0, 1) and grid[0] != grid[1] and math.isqrt(cells) ** 2 == cells: raise ValueError(
-        f"{whose} holds {cells} positions, which may be {math.isqrt(cells)} x {math.isqrt(cells)} or {grid[0]} x {grid[1]}, and does not say which: "
+    unclear = grid[0] != grid[1] and math.isqrt(cells) ** 2 == cells # an original's square, or this
+    if n - cells in (0, 1) and (unclear or row_ends_elsewhere(state["pos_embed"][0, n - cells:], grid[1])): raise ValueError(
+        f"{whose} holds {cells} positions and does not say of which grid; they may be of another than {grid[0]} x {grid[1]}: "
         "convert the original file for this size (causal-tune convert-backbone).")
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #43ffb122

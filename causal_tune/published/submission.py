@@ -7,31 +7,20 @@ from __future__ import annotations
 import re, zipfile, zlib
 from pathlib import Path
 import numpy as np
-import torch
 from PIL import Image
 from tqdm.auto import tqdm
-from ..core.files import atomic_write
+from ..core.files import atomic_write, checksum
 from ..data.datasets import LAYOUTS, find_root
 from ..data.frames import pair_files
 from ..data.images import PartialFailure, describe_failure, display_path, failure_report, read_image, write_image
+from ..data.labels import CITYSCAPES
 
 # %% auto #0
 __all__ = ['acdc_submission']
 
-# %% ../../nbs/09_published/04_submission.ipynb #a0277b9c
-def fingerprint(segmentor: torch.nn.Module, # any model
-                *options, # whatever else changes its predictions
-) -> str: # equal for equal weights and options
-    "A checksum of a model's weights and of how it is used."
-    code = zlib.crc32(repr(options).encode())
-    for name, value in segmentor.state_dict().items():
-        values = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        code = zlib.crc32(values, zlib.crc32(name.encode(), code))
-    return f"{code:08x}"
-
 # %% ../../nbs/09_published/04_submission.ipynb #44e90211
 def prediction_folder(folder: Path, # where predictions are kept
-                      code: str, # fingerprint of the model
+                      code: str, # checksum of the model
 ) -> Path: # the folder of the label images in it
     "A folder for the predictions of one model. Raises ValueError if it holds predictions of another, or of an unknown one."
     note, labels = folder/"model.txt", folder/"labelTrainIds"
@@ -53,8 +42,6 @@ def is_prediction_of(path: Path, # of a label image
     except Exception: return False # Pillow raises a dozen kinds
     return mode == "L" and labels.shape == tuple(size) and labels.max() < classes
 
-def _checksum(path): return f"{zlib.crc32(path.read_bytes()):08x}"
-
 def predict_missing(segmentor, # from `create_segmentor`
                     images: dict[str, Path], # name -> image
                     folder: Path, # where predictions of these names go
@@ -64,7 +51,7 @@ def predict_missing(segmentor, # from `create_segmentor`
     log, reasons = folder.parent/"images.txt", [] # lines "checksum name" of the images that were predicted
     done = dict(reversed(line.split(" ", 1)) for line in log.read_text().splitlines() if " " in line) if log.is_file() else {}
     for name, path in tqdm(images.items(), "predicting"):
-        try: image, code = read_image(path), _checksum(path)
+        try: image, code = read_image(path), f"{zlib.crc32(path.read_bytes()):08x}"
         except (OSError, ValueError) as error:
             reasons.append(describe_failure(error, path))
             continue
@@ -74,12 +61,6 @@ def predict_missing(segmentor, # from `create_segmentor`
     if reasons: raise PartialFailure(failure_report(reasons, len(images), "predicted"))
 
 # %% ../../nbs/09_published/04_submission.ipynb #62d8f5a6
-def unlabelled_images(base: Path # ACDC's folder
-) -> list[Path]: # of all four conditions
-    "The images whose labels are secret. Raises FileNotFoundError for what is missing."
-    layout = LAYOUTS["acdc"]
-    return [pair.image for d in layout.domains for pair in pair_files(base/f"rgb_anon/{d}/test", None, layout)]
-
 def unique_names(images: list[Path] # from several folders
 ) -> dict[str, Path]: # name in the archive -> image
     "Images by name. Raises ValueError for two of one name, and for a name that could lead out of the folder it is unpacked in."
@@ -104,9 +85,13 @@ def acdc_submission(segmentor, # from `create_segmentor`, with the 19 classes of
     Raises ValueError for predictions of another model, FileNotFoundError for missing images, PartialFailure for unreadable ones."""
     out = Path(out_zip)
     if out.suffix != ".zip": raise ValueError(f"out_zip={out_zip}: give a name that ends in .zip")
-    if segmentor.num_classes != 19: raise ValueError(f"ACDC has 19 classes, this model {segmentor.num_classes}")
-    images = unique_names(unlabelled_images(find_root("acdc", root)))
-    folder = prediction_folder(out.with_suffix(""), fingerprint(segmentor, size, options))
+    space = getattr(segmentor, "space", None)
+    if segmentor.num_classes != 19 or space not in (None, CITYSCAPES): raise ValueError(
+        f"ACDC has the 19 classes of Cityscapes, this model {segmentor.num_classes} of {space.name if space else 'its own'}")
+    layout, base = LAYOUTS["acdc"], find_root("acdc", root)
+    images = unique_names([pair.image for d in layout.domains for pair in pair_files(base/f"rgb_anon/{d}/test", None, layout)])
+    code = checksum(segmentor.state_dict(), zlib.crc32(repr((size, options)).encode())) # of the weights, and of how they are used
+    folder = prediction_folder(out.with_suffix(""), code)
     predict_missing(segmentor, images, folder, size=size, **options)
     with atomic_write(out) as unfinished:
         with zipfile.ZipFile(unfinished, "w") as archive:

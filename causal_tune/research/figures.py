@@ -98,15 +98,12 @@ def filter_curve(bands: Mapping # name -> band
 
 # %% ../../nbs/06_research/02_figures.ipynb #c130eced
 _ENERGY = dict(title_text="energy per coefficient", type="log", dtick=1, exponentformat="power")
-_SHARE = dict(title_text="share of energy per ring (%)", type="linear", rangemode="tozero")
 _GAIN = dict(title_text="gain", overlaying="y", side="right", anchor="x", dtick=.25, range=[0, 1.02], showgrid=False)
 
 def spectrum_curves(radii, # (r,) from `radial_profile`
-                    energies: Mapping, # domain -> (r,) mean energy per coefficient, or shares in percent
+                    energies: Mapping, # domain -> (r,) mean energy per coefficient
                     band=None, # a filter to lay over
                     title: str = "Feature energy by frequency", # above the figure
-                    dc: Mapping | None = None, # domain -> energy of DC, as a mark of its own at radius 0
-                    share: bool = False, # energies are shares, on a linear axis
 ) -> go.Figure:
     "Energy by radius and domain, with a filter's gain over it and what it suppresses shaded."
     traces = [] # plain dictionaries for plotly to check at once: added one by one they take half as long again
@@ -122,13 +119,8 @@ def spectrum_curves(radii, # (r,) from `radial_profile`
         color = domain_color(name)
         traces.append(dict(type="scatter", mode="lines+markers", name=name, x=radii, y=energy, line_color=color, line_width=2,
                            marker=dict(symbol=symbol, size=8, color=color, line=MARK_OUTLINE)))
-    if dc:
-        symbols = [symbol for _, symbol in zip(dc, cycle(MARKERS))]
-        traces.append(dict(type="scatter", mode="markers", name="DC", showlegend=False, x=[0] * len(dc), y=list(dc.values()), text=list(dc),
-                           hovertemplate="DC of %{text}: %{y:.3g}<extra></extra>",
-                           marker=dict(symbol=symbols, size=9, color=[domain_color(name) for name in dc], line=MARK_OUTLINE)))
     xaxis = dict(title_text=RADIUS_LABEL, range=[-.03, 2 ** .5], dtick=.2)
-    fig = go.Figure(dict(data=traces, layout=dict(xaxis=xaxis, yaxis=_SHARE if share else _ENERGY, yaxis2=_GAIN)))
+    fig = go.Figure(dict(data=traces, layout=dict(xaxis=xaxis, yaxis=_ENERGY, yaxis2=_GAIN)))
     return apply_style(fig, title, 420)
 
 # %% ../../nbs/06_research/02_figures.ipynb #352ae540
@@ -145,7 +137,6 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
                   title: str, # above the figure
                   xaxis: str, # what the columns are
                   change: bool = False, # differences rather than shares
-                  chosen: tuple[int, int] | None = None, # row and column to frame
                   unit: str = "% of<br>energy", # over the colour bar
 ) -> go.Figure:
     "Heatmaps under each other with a number in each cell, in percent (in points where they are changes)."
@@ -169,9 +160,7 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
                    textfont_color=_text_colors(scale)[(255 * (values - low) / (high - low)).astype(int)].tolist())
     headings = [dict(text=name, x=1, xref="paper", xanchor="left", xshift=6, y=step * i + step / 2 - 1, textangle=90, font_size=14, showarrow=False)
                 for i, name in enumerate(panels)] if len(panels) > 1 else []
-    frames = [dict(type="rect", line_color="#d55e00", line_width=3, x0=chosen[1] - .5, x1=chosen[1] + .5, y0=top + chosen[0] - .5, y1=top + chosen[0] + .5)
-              for top in range(0, len(z), step)] if chosen else []
-    layout = dict(showlegend=False, margin_r=70, annotations=headings, shapes=frames,
+    layout = dict(showlegend=False, margin_r=70, annotations=headings,
                   xaxis=dict(title_text=xaxis, range=[-.5, width - .5], ticktext=list(map(str, columns)), tickvals=list(range(width)), showgrid=False),
                   yaxis=dict(range=[len(z) - .5, -.5], ticktext=list(rows) * len(panels), tickvals=[i for i in range(len(z)) if i % step < len(rows)], showgrid=False))
     return apply_style(go.Figure(dict(data=[heat, numbers], layout=layout)), title, 110 + 30 * len(z))
@@ -186,11 +175,9 @@ def _cutoff_line(band, cut, h, w): # x, y in half-cycles, cut where the plane en
     outside = (x > w - .5) | (y > h - .5)
     return np.where(outside, np.nan, x), np.where(outside, np.nan, y)
 
-def difference_plane(change, # (h, w): dB from `energy_change_db`, or differences of shares in points
+def difference_plane(change, # (h, w): dB from `energy_change_db`
                      band=None, # a filter: adds the panel of what it removes, and its cut-offs
                      title: str = "Change of energy per coefficient", # above the figure
-                     unit: str = "dB", # of the change
-                     chosen: tuple[int, int] | None = None, # (k, l), a coefficient to frame
 ) -> go.Figure:
     "Change of each coefficient, from blue (less) to red (more)."
     change = np.asarray(change, float)
@@ -198,17 +185,14 @@ def difference_plane(change, # (h, w): dB from `energy_change_db`, or difference
     planes = {"change": change}
     if band is not None: planes["of which the filter removes"] = change * removed_fraction(band, h, w)
     fig = make_subplots(1, len(planes), subplot_titles=list(planes), shared_yaxes=True, horizontal_spacing=.04)
-    hover = f"vertical %{{y}}, horizontal %{{x}}: %{{z:.3g}} {unit}<extra></extra>"
+    hover = "vertical %{y}, horizontal %{x}: %{z:.3g} dB<extra></extra>"
     for col, z in enumerate(planes.values(), 1):
         fig.add_heatmap(z=z, coloraxis="coloraxis", hovertemplate=hover, row=1, col=col)
         for cut in band.cutoffs if band is not None else ():
             x, y = _cutoff_line(band, cut, h, w)
             fig.add_scatter(x=x, y=y, mode="lines", showlegend=False, hoverinfo="skip", line=dict(color="black", width=2, dash="dash"), row=1, col=col)
-    if chosen:
-        k, l = chosen
-        fig.add_shape(type="rect", line_color="black", line_width=3, x0=l - .5, x1=l + .5, y0=k - .5, y1=k + .5, row=1, col="all")
     most = np.abs(change[np.isfinite(change)]).max(initial=1e-9)
-    fig.update_coloraxes(cmin=-most, cmax=most, colorscale="RdBu_r", colorbar=dict(title_text=unit, title_font_size=13, outlinewidth=0))
+    fig.update_coloraxes(cmin=-most, cmax=most, colorscale="RdBu_r", colorbar=dict(title_text="dB", title_font_size=13, outlinewidth=0))
     fig.update_xaxes(title_text="horizontal frequency", range=[-.5, w - .5], showgrid=False)
     fig.update_yaxes(range=[h - .5, -.5], showgrid=False)
     fig.update_yaxes(title_text="vertical frequency (half-cycles)", col=1)
@@ -261,9 +245,7 @@ _INFORMATION_CURVES = {"domain": ("#d55e00", "circle", "solid"), "class, source"
 
 def information_figure(curves: pd.DataFrame, # layer, band, what (domain; class, source; class, other domains; control), skill, lower, upper: `skill_curves`
                        bands: pd.DataFrame, # band, radius: `band_table`
-                       cuts: Sequence[float] = (.2, .7), # radii to mark
                        band=None, # a filter to shade, as far as its gain exceeds half its peak
-                       columns: int = 4, # panels side by side
                        title: str = "What linear probes tell from one band of the features", # above the figure
                        measure: str = "skill", # what the column `skill` holds
 ) -> go.Figure:
@@ -272,7 +254,7 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (domain; class,
         if name not in _INFORMATION_CURVES: raise unknown_name("curve", name, _INFORMATION_CURVES)
     layers = sorted(curves.layer.unique())
     radii = bands.set_index("band").radius.where(lambda r: r > 0, -.14)  # DC stands apart
-    columns = min(columns, len(layers))
+    columns = min(4, len(layers))
     rows = -(-len(layers) // columns)
     fig = make_subplots(rows, columns, shared_yaxes=True, subplot_titles=[f"block {layer}" for layer in layers],
                         horizontal_spacing=.015, vertical_spacing=.27 / rows)
@@ -291,7 +273,7 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (domain; class,
             r, gain = gain_curve(band, 2001)
             inside = r[gain > gain.max() / 2]
             fig.add_vrect(inside[0], inside[-1], fillcolor="#999", opacity=.16, line_width=0, layer="below", **place)
-        for cut in cuts: fig.add_vline(cut, line_color="black", line_width=1.5, line_dash="dot", **place)
+        for cut in (.2, .7): fig.add_vline(cut, line_color="black", line_width=1.5, line_dash="dot", **place)
         fig.add_hline(0, line_color="#888", line_width=1, layer="below", **place)
     fig.update_xaxes(range=[-.22, 1.25], tickangle=0, tickvals=[-.14, .2, .4, .6, .8, 1, 1.2], ticktext=["DC", ".2", ".4", ".6", ".8", "1", "1.2"])
     fig.update_yaxes(range=[min(-12, 100 * curves.lower.min() - 4), max(106, 100 * curves.upper.max() + 4)], dtick=25)

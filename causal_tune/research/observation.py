@@ -17,8 +17,8 @@ from ..data.labels import LabelSpace
 from ..spectra.energy import DomainSpectra, dct_energy
 
 # %% auto #0
-__all__ = ['DomainImages', 'read_item', 'gather_images', 'concatenate', 'pca_directions', 'Observation', 'observe',
-           'join_observations', 'outlier_tokens']
+__all__ = ['DomainImages', 'gather_images', 'concatenate', 'pca_directions', 'Observation', 'observe', 'join_observations',
+           'outlier_tokens']
 
 # %% ../../nbs/06_research/03_observation.ipynb #bb17cb66
 class DomainImages(NamedTuple):
@@ -43,14 +43,6 @@ class _Item(NamedTuple):
     image: Tensor | str # (3, H, W) uint8, or what is wrong with it
     label: object = None # (h, w) class ids
     name: str | None = None # of the scene
-
-def read_item(given): # from an item of a data set, a tensor, a path, a picture or an array
-    if isinstance(given, Mapping): return _Item(given["image"], given.get("label"), given.get("name"))
-    if isinstance(given, Tensor): return _Item(given)
-    try: return _Item(torch.from_numpy(rearrange(read_image(given), "h w c -> c h w").copy()))
-    except (OSError, ValueError) as error: # notes go into pages that are shared, so they name no folder
-        text = str(error)
-        return _Item(text.replace(display_path(given), display_path(Path(given).name)) if isinstance(given, (str, Path)) else text)
 
 def _items(given): # of a domain
     if isinstance(given, (str, Path)): given = image_files(given)
@@ -96,6 +88,15 @@ def gather_images(images_by_domain: Mapping, # domain -> tensor (n, 3, H, W) uin
     if len(spaces) > 1:
         raise ValueError(f"The domains have labels of different kinds: {', '.join(s.name for s in spaces.values())}; give those of one kind.")
     return DomainImages(images, labels, _scene_ids(names, block), next(iter(spaces.values()), None), notes)
+
+# %% ../../nbs/06_research/03_observation.ipynb #7c0b0003
+def read_item(given): # from an item of a data set, a tensor, a path, a picture or an array
+    if isinstance(given, Mapping): return _Item(given["image"], given.get("label"), given.get("name"))
+    if isinstance(given, Tensor): return _Item(given)
+    try: return _Item(torch.from_numpy(rearrange(read_image(given), "h w c -> c h w").copy()))
+    except (OSError, ValueError) as error: # notes go into pages that are shared, so they name no folder
+        text = str(error)
+        return _Item(text.replace(display_path(given), display_path(Path(given).name)) if isinstance(given, (str, Path)) else text)
 
 # %% ../../nbs/06_research/03_observation.ipynb #4ea78ad4
 class LabelledImages(NamedTuple):

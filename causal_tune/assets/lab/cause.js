@@ -63,7 +63,7 @@ function cause(card, lab) {
   if (!canPatch(lab)) return absent(card, "What a band of the twin repairs", data.heads ? NO_TWIN : NO_HEAD);
   const answer = patchExample(lab), title = `What a band of ${state.twin} repairs in ${state.disturbed}: ${placeOf(lab)}`;
   const waiting = lab.link.live() ? "running the model …" : "this example was not computed before the export; the map says which cells were";
-  if (!answer?.rows) return absent(card, title, answer?.why ?? waiting);
+  if (!answer?.rows?.length) return absent(card, title, answer?.why || waiting);
   titled(card, title, state.patch_mode);
   if (card.answer === answer) return;
   card.answer = answer;
