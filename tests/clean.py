@@ -1,7 +1,7 @@
 """Make notebooks ready to be committed: `python tests/clean.py [NOTEBOOK ...]` does what nbdev_clean does, and drops progress bars.
 
 Without names it cleans all of nbs/. What notebooks wrote to stderr and widgets that only live in a kernel are removed from their
-outputs, and so are the names of temporary folders; figures and tables stay. The pre-commit hook calls it.
+outputs, and so are the names of temporary folders; figures and tables stay, a picture in two formats in the lighter one. The pre-commit hook calls it.
 """
 import json, re, sys
 from pathlib import Path
@@ -10,11 +10,17 @@ from nbdev.clean import clean_nb
 from house import ROOT, is_progress_bar
 
 
+def keep_lighter_picture(data: dict) -> None: # JPEG for photographs, PNG for graphics
+    kinds = sorted({"image/jpeg", "image/png"} & set(data), key=lambda kind: len(data[kind]))
+    for kind in kinds[1:]: del data[kind]
+
+
 def clean(path: Path) -> None:
     notebook = read_nb(path)
     clean_nb(notebook)
     for cell in notebook.cells:
         if "outputs" in cell:
+            for output in cell["outputs"]: keep_lighter_picture(output.get("data", {}))
             cell["outputs"] = [output for output in cell["outputs"] if not is_progress_bar(output)]
             cell["outputs"] = json.loads(re.sub(r"/(?:tmp)/tmp\w+", "...", json.dumps(cell["outputs"])))
     notebook.metadata.pop("widgets", None)

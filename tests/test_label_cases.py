@@ -16,7 +16,7 @@ def test_lists_and_labels_of_other_tools():
 def test_a_reader_that_shifts_is_noticed(monkeypatch):
     "The cases are worth their name: a reader that takes a list line by line fails on most kinds."
     from causal_tune.data import labels as classes
-    monkeypatch.setattr(classes, "read_class_list", lambda given: classes.own_rows(list(enumerate(Path(given).read_text("utf-8").split(), 1))))
+    monkeypatch.setattr(classes, "read_class_list", lambda given: (classes.own_rows(list(enumerate(Path(given).read_text("utf-8").split(), 1))), False))
     _, wrong = label_cases.run(60)
     assert len(Counter(kind for _, kind, _ in wrong)) >= 8
 

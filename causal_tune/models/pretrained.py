@@ -156,6 +156,7 @@ def row_ends_elsewhere(positions: Tensor, # (n, c), row by row
                        width: int, # assumed length of a row
 ) -> bool:
     "Whether rows of a table of positions seem to be of another length: neighbours are alike, but for the end of a row and the start of the next."
+    if positions.is_meta: return False # shapes alone
     n = len(positions)
     steps = np.linalg.norm(np.diff(positions.float().numpy(), axis=0), axis=1)
     def jump(w): # at the ends of rows, relative to the steps within them

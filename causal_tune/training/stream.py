@@ -186,7 +186,7 @@ def sync_batch_norms(model: nn.Module, # its submodules are changed in place
 
 # %% ../../nbs/05_training/04_stream.ipynb #6d9fc0a0
 def make_accelerator(recipe: Recipe,
-                     folder=None, # of the run, for trackers that write files
+                     folder=None, # of the run; without one nothing is tracked
 ):
     """accelerate's Accelerator: device, precision, processes and tracker of a run.
     Raises ValueError for a precision that the device does not have, and for a tracker that is unknown or not installed."""
@@ -195,7 +195,7 @@ def make_accelerator(recipe: Recipe,
     from accelerate.state import AcceleratorState
     AcceleratorState._reset_state()
     on_cpu = not torch.accelerator.is_available()
-    tracker = recipe.tracker if recipe.tracker not in ("", "none") else None
+    tracker = recipe.tracker if folder and recipe.tracker not in ("", "none") else None
     made = Accelerator(cpu=on_cpu, mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate, log_with=tracker,
                        project_dir=folder and str(folder))
     if tracker and not made.log_with: raise ValueError( # accelerate would go on without a word
