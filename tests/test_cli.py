@@ -178,7 +178,7 @@ def test_predict_a_folder_a_video_and_the_camera(run, tmp_path, capsys, monkeypa
     assert main(["predict", str(run[0] / "checkpoint.pt"), "street", "torn.mp4", "camera"]) == 1
     said = capsys.readouterr()
     assert re.search(r"^4 predictions in predictions/, [\d.e-]+ s each$", said.out, re.M)
-    assert "2 of 5 files could not be predicted" in said.err and "torn.mp4 as a video" in said.err and "No camera gives a frame" in said.err
+    assert "2 of 5 files could not be predicted" in said.err and "torn.mp4 as a video" in said.err and "No camera 0" in said.err
     made = {path.relative_to("predictions").as_posix() for path in Path("predictions").rglob("*") if path.is_file()}
     assert made == {f"{name}_{what}.png" for name in "ab" for what in ("trainIds", "overview", "overlay")} | {
         "drive_overlay.mp4", "drive_legend.png", "drive_trainIds/000001.png", "drive_trainIds/000002.png"}

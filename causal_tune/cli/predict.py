@@ -216,7 +216,7 @@ def open_input(path: Path): # an image (h, w, 3) uint8, or a `Video`
         import cv2
         found, frame = cv2.VideoCapture(0).read()
         if found: return frame[..., ::-1].copy()
-        raise OSError("No camera gives a frame; is one connected, and not used by another program?")
+        raise OSError("No camera 0 gives a frame; is one connected, and not used by another program?")
     return Video(path) if path.suffix.lower() in VIDEO_SUFFIXES else read_image(path)
 
 class OverlayWriter:

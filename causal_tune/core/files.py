@@ -10,9 +10,9 @@ from pathlib import Path
 from .registry import is_single_line, short_repr
 
 # %% auto #0
-__all__ = ['remove_partial_files', 'is_disk_full', 'disk_full_error', 'atomic_write', 'folder_lock', 'exit_with_parent',
-           'quarantine', 'load_cached', 'checksum', 'write_safetensors', 'file_sha256', 'read_tensors', 'named_tensors',
-           'loading_errors', 'check_finite', 'usual_torch_settings']
+__all__ = ['remove_partial_files', 'is_disk_full', 'disk_full_error', 'naming_full_disk', 'atomic_write', 'folder_lock',
+           'exit_with_parent', 'quarantine', 'load_cached', 'checksum', 'write_safetensors', 'file_sha256',
+           'read_tensors', 'named_tensors', 'loading_errors', 'check_finite', 'usual_torch_settings']
 
 # %% ../../nbs/12_core/02_files.ipynb #8d0ea3ae
 _PARTIAL = re.compile(r"~(\d{1,9})-([0-9a-f]{8})-[0-9a-f]{8}$") # process and machine, at the end of a name
@@ -61,6 +61,12 @@ def disk_full_error(path: Path, # of the file
     free = shutil.disk_usage(path.parent).free + written
     return OSError(f"{path} could not be written because the disk is full: it needs more than {needed / 1e6:.1f} MB, and "
                    f"{free / 1e6:.1f} MB are free. Make room and do the same again.")
+
+@contextmanager
+def naming_full_disk(path: Path): # of the file that is written
+    "Context manager: an error that says that the disk is full becomes one that names the file."
+    try: yield
+    except OSError as error: raise (disk_full_error(path) if is_disk_full(error) else error) from error
 
 def _to_disk(path): # a file, or a folder with the names in it
     handle = os.open(path, os.O_RDONLY)

@@ -15,7 +15,8 @@ from .contents import thumbnail
 from ..data.corruptions import CORRUPTIONS, corrupt
 from ..research.figures import data_uri
 from ..research.observation import DomainImages
-from ..research.patching import PATCH_EDGES, Patcher, band_names, run_through, summarize
+from ..models.transfer import band_names
+from ..research.patching import PATCH_EDGES, Patcher, run_through, summarize
 from ..training.evaluation import predict_labels
 
 
@@ -127,15 +128,15 @@ class CausePatching:
         if job is None or setting.block > max(p.taps): return dict(model=model, absent=True)
         (_, _, x, labels), = p.batches()
         scores = p.run(x, p.change(job), setting.block, job.prefix).cpu()
-        now = F.interpolate(scores, labels.shape[-2:], mode="bilinear", align_corners=False).argmax(1)[0]
-        night, day = p.plain[0]
-        masks = [mask.numpy() for mask in ((night != day) & (now == day), (night == day) & (now != day), (night != day) & (now != day))]
-        step = -(-max(day.shape) // 512) # no finer than a page shows
+        patched = F.interpolate(scores, labels.shape[-2:], mode="bilinear", align_corners=False).argmax(1)[0]
+        disturbed, twin = p.plain[0] # predictions
+        masks = [mask.numpy() for mask in ((disturbed != twin) & (patched == twin), (disturbed == twin) & (patched != twin), (disturbed != twin) & (patched != twin))]
+        step = -(-max(twin.shape) // 512) # no finer than a page shows
         pictures = {"input": thumbnail(pair["image"]), "twin": thumbnail(pair["twin"])}
-        for head, ids in {"prediction": night, "of the twin": day, "patched": now}.items():
+        for head, ids in {"prediction": disturbed, "of the twin": twin, "patched": patched}.items():
             pictures[head] = data_uri(self.space.colorize(ids.numpy()[::step, ::step]))
         pictures["what changed"] = data_uri(paint_changes(pair["image"], *(mask[::step, ::step] for mask in masks)))
-        counts = dict(zip(CHANGE_COLORS, (int(mask.sum()) for mask in masks)), pixels=day.numel())
+        counts = dict(zip(CHANGE_COLORS, (int(mask.sum()) for mask in masks)), pixels=twin.numel())
         return dict(model=model, heads=list(pictures), pictures=list(pictures.values()), **counts)
 
     def fill(self, data: DomainImages, setting: PatchSetting): # a generator; yields None after each pass, and how far it is where rows were added

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Mapping
 import torch
 from ..adapters.base import Adapter
-from ..models.backbones import Backbone, StageAdapters
+from ..models.backbones import Backbone, stage_adapters
 from ..models.segmentor import Segmentor
 from ..spectra.bands import BANDS, split_by_band
 from ..training.checkpoint import learned_cutoffs, read_cutoffs
@@ -122,8 +122,8 @@ def _refusal(name, low, high): # a family's sentence, with blanks for the cut-of
 def stage_adapter(backbone: Backbone, stage: int # number from 0
 ) -> Adapter:
     "The adapter of the blocks of a stage."
-    adapter = backbone.adapter
-    return adapter.stages[stage] if isinstance(adapter, StageAdapters) else adapter
+    stages = stage_adapters(backbone.adapter)
+    return stages[stage if len(stages) > 1 else 0]
 
 @contextmanager
 def use_filter(segmentor: Segmentor, band,

@@ -11,9 +11,10 @@ import numpy as np
 import traitlets
 from ..core.files import atomic_write, load_cached
 from .contents import bundle_script, read_asset
-from .page import CONTENT_POLICY, json_script
+from .page import json_script, standalone_page
 from ..models.transfer import TRANSFER_EDGES, band_names
 from ..research.figures import data_uri
+from ..research.passport import plain_numbers
 from ..training.checkpoint import read_cutoffs, read_log
 from ..training.recipe import parse_field, recipe_to_yaml
 from ..training.snapshots import Snapshot, branch, read_probe, read_snapshots
@@ -37,10 +38,6 @@ def averaged(x, y) -> list: # two lists
     parts = np.array_split(np.arange(len(x)), min(len(x), MOST_POINTS)) if len(x) else []
     return [[float(np.round(np.mean(np.asarray(v, float)[part]), 6)) for part in parts] for v in (x, y)]
 
-def digits(values): # nested lists of four digits; null for NaN
-    "Sums for the page."
-    return [digits(v) for v in values] if getattr(values, "ndim", 0) else float(f"{values:.4g}") if np.isfinite(values) else None
-
 def read_run(folder: Path, cache: dict) -> dict: # plain values; cache: snapshots that were read before
     "What the page shows of a run."
     log, probe = read_log(folder), read_probe(folder)
@@ -50,7 +47,7 @@ def read_run(folder: Path, cache: dict) -> dict: # plain values; cache: snapshot
     def packed(at: int, s: Snapshot):
         pictures = [data_uri(probe["palette"][np.minimum(labels, len(probe["palette"]) - 1)]) for labels in s.labels]
         return dict(at=at, state=(folder / "snapshots" / f"{at:08d}.pt").exists(), tokens=None if np.isnan(s.tokens).all() else float(np.round(np.nanmean(s.tokens), 5)), frames=pictures,
-                    **{name: digits(getattr(s.transfer, name)) for name in ("before", "along", "squared")})
+                    **{name: plain_numbers(getattr(s.transfer, name)) for name in ("before", "along", "squared")})
     scored = log.dropna(subset="validation_miou") if "validation_miou" in log else log[:0]
     source = load_cached(folder / "branch.json", json.loads)
     changes = source and (", ".join(f"{k} {v}" for k, v in source["changes"].items()) or "nothing")
@@ -77,24 +74,24 @@ class RunWatch(anywidget.AnyWidget):
     _esm = traitlets.Unicode(bundle_script("watch.js")).tag(sync=True)
     _css = traitlets.Unicode(read_asset("lab/lab.css") + read_asset("lab/watch.css")).tag(sync=True)
     _data = traitlets.Dict().tag(sync=True) # what the browser draws from, see `read_runs`
-    _said = traitlets.Unicode().tag(sync=True) # about a branch
+    _said = traitlets.Unicode().tag(sync=True) # the outcome of the latest request for a branch
 
     def __init__(self, folder, # of a run, or of several
-                 every: float = 2.): # seconds between looks at the files
+                 every: float = 2.): # polling interval in seconds
         super().__init__()
         self.folder, self._cache, self._seen, self.started = Path(folder).resolve(), {}, None, []
         self._ended = threading.Event()
         self.refresh()
         self.on_msg(self._on_message)
-        threading.Thread(target=self._follow, args=(every,), daemon=True).start() # a kernel that trains has no time for its event loop
+        threading.Thread(target=self._follow, args=(every,), daemon=True).start() # the event loop of a kernel that trains is blocked
 
     def _follow(self, every):
         while not self._ended.wait(every):
             try: self.refresh()
-            except Exception as error: self._said = f"The runs cannot be read: {error}" # a folder that vanishes, and comes back
+            except Exception as error: self._said = f"The runs cannot be read: {error}" # the folder may be missing for a while
 
     def refresh(self) -> None:
-        "Look at the files, and send what is new."
+        "Read the files, and send the data again if a file has changed."
         files = [p for run in run_folders(self.folder) for p in (run / "log.csv", run / "checkpoint.pt", run / ".lock.holder", *run.glob("snapshots/*.npz")) if p.exists()]
         seen = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files]
         if seen != self._seen: self._data, self._seen = read_runs(self.folder, self._cache), seen
@@ -124,11 +121,9 @@ class RunWatch(anywidget.AnyWidget):
 
     def export_html(self, path) -> Path:
         "Write the page as one file that needs no Python and no network; it shows what there is now."
-        head = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-                f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}"><title>Training</title><style>{self._css}</style></head>')
         start = 'openWatch(document.getElementById("watch"), JSON.parse(document.getElementById("data").textContent), { live: () => false, ask() {} });'
-        with atomic_write(path) as unfinished:
-            unfinished.write_text(f'{head}<body class="ct-page"><div id="watch"></div>{json_script("data", self._data)}<script type="module">{self._esm}\n{start}</script></body></html>\n', encoding="utf-8")
+        body = f'<div id="watch"></div>{json_script("data", self._data)}<script type="module">{self._esm}\n{start}</script>'
+        with atomic_write(path) as unfinished: unfinished.write_text(standalone_page("Training", self._css, body), encoding="utf-8")
         return Path(path)
 
     def close(self) -> None:
@@ -137,7 +132,7 @@ class RunWatch(anywidget.AnyWidget):
         super().close()
 
 def watch(folder, # of a run, or of several; it may be empty yet
-          every: float = 2., # seconds between looks at the files
+          every: float = 2., # polling interval in seconds
 ) -> RunWatch:
     "Follow a training: a widget that shows what the runs of a folder have written, and goes on while they do."
     return RunWatch(folder, every)

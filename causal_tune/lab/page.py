@@ -77,17 +77,21 @@ def json_script(key: str, value) -> str: # HTML
     "A script element with data for the page's script."
     return f'<script type="application/json" id="{key}">{script_json(value)}</script>\n'
 
+def standalone_page(title: str, style: str, # CSS
+                    body: str) -> str: # HTML
+    "A page that may load nothing from the network."
+    head = ('<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<link rel="icon" href="data:,"><meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
+            f"<title>{title}</title><style>{style}</style></head>")
+    return f'<!doctype html>\n<html lang="en">{head}\n<body class="ct-page">{body}</body></html>\n'
+
 def render_page(lab, holds: PageContents) -> str: # HTML
     "The page as text."
     sent = page_data(lab, holds)
-    head = ('<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<link rel="icon" href="data:,"><meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}">'
-            f"<title>Frequency lab</title><style>{read_asset('lab/lab.css')}</style></head>")
     data = json_script("data", sent)
     if lab._figures or lab.results: data += json_script("plotly", gzipped_plotly())
-    return (f'<!doctype html>\n<html lang="en">{head}\n<body class="ct-page"><div id="lab"></div>'
-            f"<noscript>Allow this page to run scripts.</noscript>\n{data}"
-            f'<script type="module">{bundle_script("page.js")}</script></body></html>\n')
+    return standalone_page("Frequency lab", read_asset("lab/lab.css"), '<div id="lab"></div><noscript>Allow this page to run scripts.</noscript>\n'
+                           f'{data}<script type="module">{bundle_script("page.js")}</script>')
 
 # %% ../../nbs/08_lab/05_page.ipynb #afbcd51c
 def shrinking_contents(lab): # yields `PageContents`, the fullest first

@@ -32,6 +32,10 @@ def default_out_layers(depth: int # number of blocks
     return tuple(max(0, round(depth * share) - 1) for share in (1/3, 1/2, 2/3, 1))
 
 # %% ../../nbs/04_models/01_backbones.ipynb #8544eac6
+def stage_adapters(adapter: Adapter) -> list[Adapter]:
+    "The adapters of a model's stages; one for a transformer."
+    return list(adapter.stages) if isinstance(adapter, StageAdapters) else [adapter]
+
 class StageAdapters(Adapter):
     "One adapter for each stage of a model, called as if it were one; its queries are the mean of theirs."
     def __init__(self, adapters): # in the order of the stages

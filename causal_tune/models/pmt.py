@@ -44,7 +44,7 @@ def mask_probability(progress: float, # share of the run that is over
     return (1 - min(max((progress - start) / length, 0.), 1.)) ** .9
 
 def own_mask_only(masks: Tensor, # (b, q, h, w) logits on the patch grid
-                  probability: float, # that a query's mask holds
+                  probability: float, # that a query is restricted to its mask
                   n: int, # tokens in all: queries, prefix, patches
 ) -> Tensor: # (b, 1, n, n) added to attention scores: 0 or minus infinity
     "Keep queries from reading patches outside their masks. They may always read one another and the prefix tokens."
@@ -109,7 +109,7 @@ class PMT(Mask2Former):
 
     def anneal(self, progress: float # share of the training that is over
     ) -> None:
-        "Called before each training step: masks are lifted as the run goes on, see `mask_probability`."
+        "Set how far the run is, before each training step; see `mask_probability`."
         self.progress = progress
         self.trained.fill_(progress)
 
@@ -141,7 +141,7 @@ class PMT(Mask2Former):
                 q: int, # queries
                 grid: tuple # (h, w) of patches
     ) -> tuple[Tensor, Tensor]: # (b, q, k+1), (b, q, h', w')
-        "What the queries say at some depth of the decoder: classes and masks, logits."
+        "Class and mask logits of the queries after some blocks of the decoder."
         x = self.norm(x)
         pixels = self.upscale(x[:, -grid[0] * grid[1]:].mT.unflatten(2, grid))
         return self.cls_embed(x[:, :q]), (self.mask_embed(x[:, :q]) @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])

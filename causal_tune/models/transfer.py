@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from ..adapters.base import Adapter
 from ..core.registry import unknown_name
-from .backbones import Backbone, StageAdapters, create_backbone, uint8_batches
+from .backbones import Backbone, create_backbone, stage_adapters, uint8_batches
 from .segmentor import Segmentor
 from .sharing import architecture_of_recipe, recipe_values
 from ..spectra.bands import radial_frequency
@@ -25,7 +25,8 @@ __all__ = ['TRANSFER_EDGES', 'band_names', 'BandTransfer', 'band_transfer', 'not
 # %% ../../nbs/04_models/08_transfer.ipynb #efc1b94e
 TRANSFER_EDGES = (0., .1, .2, .4, .7, 2 ** .5) # radii of the bands, as fractions of the Nyquist frequency; DC is a band of its own
 
-def band_names(edges: Sequence[float] = TRANSFER_EDGES) -> list[str]: # "DC", then one per ring
+def band_names(edges: Sequence[float] = TRANSFER_EDGES # radii, ascending from 0
+) -> list[str]: # "DC", then one per ring
     "Names of the bands between edges."
     return ["DC", *(f"{a:.3g}–{b:.3g}" for a, b in zip(edges, edges[1:]))]
 
@@ -131,8 +132,7 @@ def _as_map(name, x, grid): # (b, c, h, w)
 # %% ../../nbs/04_models/08_transfer.ipynb #227eb2b5
 def changes_weights(adapter: Adapter) -> bool:
     "Whether an adapter changes the blocks, not the features between them."
-    stages = adapter.stages if isinstance(adapter, StageAdapters) else [adapter]
-    return any(type(one).attach is not Adapter.attach for one in stages)
+    return any(type(one).attach is not Adapter.attach for one in stage_adapters(adapter))
 
 def frozen_stream(model: Segmentor | Backbone) -> Callable | None: # for `band_transfer`; None where weights were changed and no name says which they were
     "The features of a model without what its adapter does."

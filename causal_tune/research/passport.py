@@ -17,7 +17,7 @@ import causal_tune
 from ..core.registry import unknown_name
 from ..core.files import atomic_write
 from ..data.datasets import load_dataset
-from ..models.backbones import Backbone, StageAdapters, create_backbone
+from ..models.backbones import Backbone, create_backbone, stage_adapters
 from ..models.segmentor import Segmentor
 from ..models.sharing import architecture_of_recipe, markdown_table, recipe_values
 from ..models.transfer import TRANSFER_EDGES, band_names, band_transfer, block_stream, frozen_stream
@@ -160,8 +160,7 @@ def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`
         energy = found.energy / np.concatenate([found.energy[..., :1] + rest, *[rest] * (found.energy.shape[-1] - 1)], -1)
         compared = dict(kept=found.kept, removed=found.removed, added=found.added,
                         shift=np.sqrt(np.nansum(found.squared, -1) / np.nansum(found.before, -1))) if reference else {}
-    adapter = getattr(backbone, "adapter", None)
-    stages = adapter.stages if isinstance(adapter, StageAdapters) else [adapter]
+    stages = stage_adapters(backbone.adapter) if isinstance(backbone, Backbone) else []
     bands = {f"stage {i}" if len(stages) > 1 else "the adapter": one.band for i, one in enumerate(stages) if hasattr(getattr(one, "band", None), "cutoffs")}
     pixels = hashlib.sha256(b"".join(x.numpy().tobytes() for x in fixed.values())).hexdigest()
     rows = patching.rows[patching.rows.score == "miou"][["block", "band", "recover", "damage"]].round(3) if patching is not None else None

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..core.registry import unknown_name
 from ..core.files import atomic_write, load_cached
 from ..models.backbones import progress_bar
+from ..models.transfer import band_names
 from ..models.segmentor import Segmentor, eval_view
 from .rings import ring_map
 from .statistics import bootstrap_weights, percentile_interval
@@ -25,7 +26,7 @@ from ..spectra.dct import dct2, idct2
 from ..training.evaluation import confusion, iou, miou
 
 # %% auto #0
-__all__ = ['PATCH_EDGES', 'TwinPairs', 'exchange', 'band_names', 'Patching', 'patch_bands']
+__all__ = ['PATCH_EDGES', 'TwinPairs', 'exchange', 'Patching', 'patch_bands']
 
 # %% ../../nbs/06_research/10_patching.ipynb #0f9c4cd6
 class TwinPairs:
@@ -64,11 +65,6 @@ PATCH_EDGES = (0., .1, .2, .4, .7, 2 ** .5) # radii of the rings, as fractions o
 MIN_GAP = 5. # points of mIoU below which no shares are given
 
 # %% ../../nbs/06_research/10_patching.ipynb #1b4140h2
-def band_names(edges: Sequence[float] = PATCH_EDGES # radii, ascending from 0
-) -> list[str]: # "DC", then one per ring
-    "Names of the bands between edges."
-    return ["DC", *(f"{a:.3g}–{b:.3g}" for a, b in zip(edges, edges[1:]))]
-
 def _masks(grid, edges, stride): # band -> (h, w) bool; edges in cycles per pixel where a stride is given
     if stride: edges = [min(2 * stride * e, 1e6) for e in edges]
     if edges[-1] < 2 ** .5: edges = [*edges, 1e9] # what lies beyond the last edge belongs to no band

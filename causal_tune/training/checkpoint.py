@@ -5,14 +5,14 @@
 # %% ../../nbs/05_training/06_checkpoint.ipynb #f6d6392b
 from __future__ import annotations
 import csv, os, sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 import pandas as pd, torch
 from torch import nn
 import causal_tune
-from ..core.files import atomic_write, check_finite, disk_full_error, is_disk_full, quarantine, read_tensors
+from ..core.files import atomic_write, check_finite, naming_full_disk, quarantine, read_tensors
 from ..core.registry import check_value
 from ..data.labels import own_space, space_from_dict, space_to_dict
 from ..models.segmentor import Segmentor
@@ -241,13 +241,13 @@ class Log:
         self.trackers = trackers
 
     def write(self, iteration: int, **values) -> None:
-        with self._naming_full_disk():
+        with naming_full_disk(self.path):
             self.csv.writerow(dict(iteration=iteration, **{k: f"{v:.6g}" for k, v in values.items()}))
             for tracker in self.trackers: tracker.log(values, step=iteration)
 
     def flush(self) -> None:
         "Bring all lines to the disk."
-        with self._naming_full_disk():
+        with naming_full_disk(self.path):
             self.file.flush()
             os.fsync(self.file.fileno())
 
@@ -256,7 +256,3 @@ class Log:
         for close in (self.file.close, *(tracker.finish for tracker in self.trackers)):
             with suppress(OSError): close()
 
-    @contextmanager
-    def _naming_full_disk(self):
-        try: yield
-        except OSError as error: raise (disk_full_error(self.path) if is_disk_full(error) else error) from error

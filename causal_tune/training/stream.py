@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from ..core.environment import derive_seed
-from ..core.files import disk_full_error, exit_with_parent, is_disk_full
+from ..core.files import exit_with_parent, naming_full_disk
 from ..models.mask2former import mean_over_processes
 from ..models.segmentor import Segmentor
 from .recipe import Recipe, check_precision, recipe_to_dict
@@ -210,6 +210,5 @@ def start_trackers(accelerator, recipe: Recipe, folder: Path, # of the run
     config = {name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in recipe_to_dict(recipe).items()}
     options = dict(tensorboard=dict(purge_step=first), wandb=dict(dir=str(folder), name=folder.name))
     project = "tensorboard" if recipe.tracker == "tensorboard" else "causal_tune" # of the former the name of a folder
-    try: accelerator.init_trackers(project, None if first else config, options)
-    except OSError as error: raise (disk_full_error(folder / project) if is_disk_full(error) else error) from error
+    with naming_full_disk(folder / project): accelerator.init_trackers(project, None if first else config, options)
     return accelerator.trackers
