@@ -154,6 +154,9 @@ class Backbone(nn.Module):
         adapter.attach(model, blocks[:max(self.out_layers) + 1]) # what comes after the last block read would never learn
         self.set_grad_checkpointing(any(getattr(m, "grad_checkpointing", False) for m in model.modules()))
 
+    @property
+    def device(self) -> torch.device: return next(self.parameters()).device
+
     def train(self, mode: bool = True):
         "Set the mode of the adapter. The model itself always stays in evaluation mode."
         super().train(mode)
@@ -185,12 +188,6 @@ class Backbone(nn.Module):
         bottom = -H % p
         right = -W % q
         grid = (H + bottom) // p, (W + right) // q
-        embed = getattr(self.model, "patch_embed", None)
-        fixed = getattr(embed, "grid_size", None)
-        flexible = getattr(self.model, "dynamic_img_size", False) or not getattr(embed, "strict_img_size", True)
-        if fixed and not flexible and tuple(fixed) != grid:
-            raise ValueError(f"This model takes images of {fixed[0] * p} x {fixed[1] * q} pixels only, not {grid[0] * p} x {grid[1] * q}; "
-                             "create it with dynamic_img_size=True, or let create_backbone create it by name.")
         call = _ForwardCall(self.identity, grid, dict.fromkeys(before), dict.fromkeys(after), {})
         token = _current_call.set(call)
         images = images.to(next(self.model.parameters()).dtype)  # after half() or bfloat16()
@@ -315,10 +312,9 @@ class Backbone(nn.Module):
 
         Raises ValueError for no images, another kind of tensor, unknown layers, and layers with grids of several sizes."""
         layers = self.check_layers(layers)
-        device = next(self.parameters()).device
         with progress_bar(desc, total=len(images)) as progress:
             for part in uint8_batches(images, batch):
-                with torch.no_grad(): features = self.block_features(self.normalise(part.to(device)), layers)
+                with torch.no_grad(): features = self.block_features(self.normalise(part.to(self.device)), layers)
                 grids = sorted({tuple(f.shape[-2:]) for f in features})
                 if len(grids) > 1: raise ValueError(
                     f"These blocks work on grids of several sizes, {grids}; what is compared needs one grid. Choose layers of one stage.")
@@ -349,9 +345,6 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
     model = name_or_model
     if isinstance(model, str): model = create_model(model, img_size, patch_size, weights)
     stages = model_stages(model) # raises where it is no model
-    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    if first != 3: raise ValueError(
-        f"in_chans={first}: images are RGB here, three channels. Grey images are shown as three equal channels by themselves.")
     use_attention(model, attention)
     if not isinstance(adapter, nn.Module): adapter = _adapter_for(stages, adapter, query_dim)
     return Backbone(model, adapter, _layers_read(stages, out_layers))

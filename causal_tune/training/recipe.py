@@ -15,8 +15,7 @@ from .protocols import get_protocol
 
 # %% auto #0
 __all__ = ['RECIPES', 'Recipe', 'run_name', 'check_precision', 'list_recipes', 'get_recipe', 'parse_field', 'recipe_to_yaml',
-           'recipe_from_yaml', 'read_recipe', 'corruption_targets', 'recipe_to_dict', 'nonempty_fields',
-           'recipe_from_dict', 'changed_fields']
+           'corruption_targets', 'recipe_to_dict', 'nonempty_fields', 'recipe_from_dict', 'changed_fields']
 
 # %% ../../nbs/05_training/02_recipe.ipynb #58f49bfa
 def _recipe_field(default, # of the field
@@ -35,7 +34,6 @@ _evaluation = partial(_recipe_field, group="evaluation", decides="scores")
 
 _COUNT_RANGE = (1, 10 ** 9) # of iterations
 _SIDE_RANGE = (8, 16_384) # of images that a model sees, in pixels
-_MAX_STEP_PIXELS = 10 ** 9 # of the images of one step; with their labels each pixel takes 11 bytes
 
 @dataclass(frozen=True)
 class Recipe:
@@ -104,29 +102,22 @@ class Recipe:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 # %% ../../nbs/05_training/02_recipe.ipynb #c28042f2
-_SIZES = "crop", "scale", "img_size", "eval_size", "window", "stride" # two numbers each; all but the first two may be empty
-
 def check_recipe(r: Recipe) -> Recipe: # the same
     "Raise ValueError for values that no run can have, alone or together."
     for f in fields(r):
         value = check_value(f.name, getattr(r, f.name), f.type, f.default)
+        if f.type.startswith(("tuple[int", "tuple[float")) and len(value) != 2 and (value or f.default): # what is empty by default may be empty
+            raise ValueError(f"{f.name}={value}: give two numbers, such as 96x128.")
         within = f.metadata["within"]
         if not within or value is None: continue
         if isinstance(within[0], str):
             if value not in within: raise unknown_name(f.name, value, within)
         else:
             for number in value if isinstance(value, tuple) else [value]: check_range(f.name, number, *within)
-    for name in _SIZES:
-        value = getattr(r, name)
-        if len(value) != 2 and (value or name in _SIZES[:2]): raise ValueError(f"{name}={value}: give two numbers, such as 96x128.")
     if r.protocol: get_protocol(r.protocol)
     if r.scale[0] > r.scale[1]: raise ValueError(f"scale={r.scale}: give the smaller number first, such as 0.5 2.")
     if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
         raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
-    pixels = r.crop[0] * r.crop[1] * r.batch_size * r.accumulate
-    if pixels > _MAX_STEP_PIXELS:
-        raise ValueError(f"crop={r.crop}, batch_size={r.batch_size} and accumulate={r.accumulate} make {pixels:.2g} pixels a step; "
-                         f"give smaller ones, for at most {_MAX_STEP_PIXELS:.2g}.")
     if r.decay_end is not None and r.decay_end > r.weight_decay: raise ValueError(
         f"decay_end={r.decay_end}: weight decay can only fade, from weight_decay={r.weight_decay}; give at most that.")
     if r.ema_from is not None and r.ema_from >= r.iterations: raise ValueError(
@@ -200,7 +191,7 @@ def parse_field(name: str, # of a recipe field
     except (ValueError, KeyError): raise ValueError(f"{name}={short_repr(text)}: expected {expected}.") from None
 
 # %% ../../nbs/05_training/02_recipe.ipynb #3a7f921d
-def recipe_to_yaml(r: Recipe, # to be read again by `read_recipe`
+def recipe_to_yaml(r: Recipe, # to be read again by `get_recipe`
 ) -> str:
     "A recipe as YAML, with the fields in groups and what each means."
     import yaml
@@ -214,6 +205,7 @@ def recipe_to_yaml(r: Recipe, # to be read again by `read_recipe`
         lines.append(line if len(line) > 36 else f"{line:36}  # {f.metadata['help']}")
     return "\n".join(lines[1:]) + "\n"
 
+# %% ../../nbs/05_training/02_recipe.ipynb #3a7f921h
 def recipe_from_yaml(text: str,
                      name: str = "custom", # of the recipe, if the text gives none
 ) -> Recipe:
