@@ -306,7 +306,8 @@ def check_experiment(name: str, # one of `EXPERIMENTS`
     "Check all that an experiment needs. Raises ValueError for what it sets itself, FileNotFoundError for data that are missing."
     if name not in EXPERIMENTS: raise unknown_name("experiment", name, EXPERIMENTS)
     reserved = sorted(set(RESERVED_FIELDS) & set(overrides))
-    if reserved: raise ValueError(f"The benchmark sets {', '.join(reserved)} itself; other recipe fields can be set.")
+    of_data = " Rates are searched on a part of an experiment's own training data: other or several sources are an Experiment of your own, see docs/command_line.md."
+    if reserved: raise ValueError(f"The benchmark sets {', '.join(reserved)} itself; other recipe fields can be set.{of_data if 'train' in reserved else ''}")
     if not seeds: raise ValueError("No seeds: give at least one, such as range(1, 6).")
     both = sorted(set(SEARCH_SEEDS) & set(seeds))
     if both: raise ValueError(f"Seeds {both} search learning rates; report others, such as 1 to 5.")
