@@ -74,9 +74,6 @@ class _Intervention(NamedTuple):
     where: str # one of `HOOK_POINTS`
     layers: list[int]
 
-class _Identity: # tells backbones apart; a copy gets one of its own
-    pass
-
 HOOK_POINTS = ("block", "adapter", "output", "prefix")
 # context variables: threads, and passes within passes, have their own
 _current_call: ContextVar = ContextVar("current_call", default=None)
@@ -148,7 +145,7 @@ class Backbone(nn.Module):
         else:
             self.channels = stages[0].width
             self.patch_size = tuple(model.patch_embed.patch_size)
-        self.identity = _Identity()
+        self.identity = object() # tells backbones apart; a copy gets one of its own
         if not self.staged: model.patch_embed.register_forward_pre_hook(self._before_patches)
         for i, block in enumerate(blocks): block.register_forward_hook(partial(self._after_block, i))
         adapter.attach(model, blocks[:max(self.out_layers) + 1]) # what comes after the last block read would never learn

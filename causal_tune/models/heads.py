@@ -5,8 +5,6 @@
 # %% ../../nbs/04_models/02_heads.ipynb #f6fb9b4e
 from __future__ import annotations
 from typing import NamedTuple
-from ..core.environment import import_torchvision
-import_torchvision() # before smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder

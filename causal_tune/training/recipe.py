@@ -159,10 +159,11 @@ def get_recipe(name: str, # one of `list_recipes()`, or the path of a .yaml file
         recipe = replace(recipe, protocol="") # its scores are no longer those of the protocol
     return replace(recipe, **overrides)
 
+_FIELDS = {f.name: f for f in fields(Recipe)}
+
 def _check_names(names) -> None:
-    known = [f.name for f in fields(Recipe)]
     for name in names:
-        if name not in known: raise unknown_name("recipe field", name, known)
+        if name not in _FIELDS: raise unknown_name("recipe field", name, _FIELDS)
 
 # %% ../../nbs/05_training/02_recipe.ipynb #a3c3d9a6
 def _switch(text): return dict(on=True, true=True, yes=True, off=False, false=False, no=False)[text.lower()]
@@ -185,8 +186,7 @@ def parse_field(name: str, # of a recipe field
 ): # the value in the field's type
     "A field's value from text. Raises ValueError that says what kind of value is expected."
     _check_names([name])
-    kinds = {f.name: f.type.removesuffix(" | None") for f in fields(Recipe)}
-    reader, expected = _READERS[kinds[name]]
+    reader, expected = _READERS[_FIELDS[name].type.removesuffix(" | None")]
     try: return reader(text)
     except (ValueError, KeyError): raise ValueError(f"{name}={short_repr(text)}: expected {expected}.") from None
 
@@ -226,7 +226,7 @@ def recipe_from_yaml(text: str,
 
 def _from_node(name, node): # of one field
     _check_names([name])
-    kind = next(f.type for f in fields(Recipe) if f.name == name)
+    kind = _FIELDS[name].type
     several = isinstance(node.value, list) and kind.startswith("tuple")
     items = [item.value for item in node.value] if several else [node.value]
     if not all(isinstance(item, str) for item in items): raise ValueError(f"{name}: give one value, or a list of values where the field has several.")
