@@ -16,12 +16,12 @@ __all__ = ['dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
 # %% ../../nbs/01_spectra/01_dct.ipynb #5b86d466
 #| code-fold: true
 def is_exporting() -> bool:
-    "Whether a model is being exported: sizes are symbols then, and tensors hold no numbers."
-    return getattr(torch.compiler, "is_exporting", lambda: False)()  # torch knows it from 2.7 on
+    "Whether a model is being exported; then sizes are symbolic and tensors have no values."
+    return getattr(torch.compiler, "is_exporting", lambda: False)()  # available from torch 2.7 on
 
-def cached_unless_exporting(maxsize: int # results that are kept
+def cached_unless_exporting(maxsize: int # size of the cache
 ):
-    "Decorator: `lru_cache`, but nothing is kept while a model is exported, and fake tensors are kept for their own fake mode alone."
+    "Decorator: `lru_cache` that is bypassed while a model is exported and has separate entries for each fake-tensor mode."
     def decorate(make):
         @lru_cache(maxsize)
         def cached(mode, *args, **options): return make(*args, **options)
@@ -62,12 +62,12 @@ def _transform(x, inverse):
 
 def dct2(x: Tensor # (..., h, w), floating point
 ) -> Tensor: # (..., h, w) spectrum: [..., k, l] belongs to k half-cycles down and l across
-    "Orthonormal 2-D DCT-II over the last two axes, any rectangle, differentiable. Raises ValueError for whole numbers and fewer than two axes."
+    "Orthonormal 2-D DCT-II over the last two axes, any rectangle, differentiable. Raises ValueError for integer dtypes and fewer than two axes."
     return _transform(x, inverse=False)
 
 def idct2(X: Tensor # (..., h, w) spectrum
 ) -> Tensor: # (..., h, w)
-    "Inverse of `dct2` (orthonormal 2-D DCT-III). Raises ValueError as `dct2`."
+    "Inverse of `dct2` (orthonormal 2-D DCT-III). Raises ValueError for integer dtypes and fewer than two axes."
     return _transform(X, inverse=True)
 
 # %% ../../nbs/01_spectra/01_dct.ipynb #9765e132
@@ -99,7 +99,7 @@ def _fold(x, axis): # an axis of n becomes two: sums and differences of mirrored
     last = last.flip(axis)
     return torch.stack([first + last, first - last], axis)
 
-def _unfold(x, axis): # the reverse, but for a factor of 2 that the bases hold
+def _unfold(x, axis): # inverse of `_fold`, up to the factor 2 that the bases contain
     even, odd = x.unbind(axis)
     return torch.cat([even + odd, (even - odd).flip(axis)], axis)
 

@@ -22,7 +22,7 @@ def dct_energy(features: Tensor # (b, c, h, w)
 ) -> Tensor: # (h, w) float64
     "Mean squared DCT coefficient over images and channels. Raises ValueError for features that are NaN or infinite."
     if not features.isfinite().all():
-        raise ValueError("The features hold NaN or infinite values; look at the weights, the images and the precision.")
+        raise ValueError("The features hold NaN or infinite values; check the weights, the images and the precision.")
     spectrum = dct2(features.float() if features.dtype != torch.float64 else features) # in float32: twice as fast, and 2e-7 of the energy off
     return reduce(spectrum.double().square(), "b c h w -> h w", "mean")
 
