@@ -51,7 +51,7 @@ MAX_COORDINATE = 100_000 # no corner is further away, in pixels
 
 # %% ../../nbs/03_data/09_converters.ipynb #b652e09e
 def read_polygon(item: dict) -> tuple[int, list[tuple]]: # train id, -1 for what is not painted; corners (x, y)
-    "An object of an annotation; a group is taken for what it is a group of. Raises ValueError for an unknown class, and for corners that cannot be."
+    "An object of an annotation; a group is taken for what it is a group of. Raises ValueError for an unknown class, and for invalid corners."
     label, corners = item["label"], [(float(x), float(y)) for x, y in item["polygon"]]
     found = POLYGON_TRAIN_IDS.get(label, POLYGON_TRAIN_IDS.get(label.removesuffix("group")))
     if found is None: raise unknown_name("class", label, POLYGON_TRAIN_IDS)
