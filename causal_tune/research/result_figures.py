@@ -26,7 +26,7 @@ def _panels(domains, headings, height, title, names, space, axis, **options): # 
     return apply_style(fig, title, height, showlegend=False)
 
 # %% ../../nbs/06_research/08_result_figures.ipynb #08cc9985
-def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, holm, as `differences` makes it
+def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, holm, from `paired_differences`
                     reference: str = "none", # adapter that the differences are relative to
                     domains: Sequence[str] | None = None, # one panel each; all by default
                     title: str = "", # above the figure
