@@ -6,13 +6,14 @@
 from __future__ import annotations
 import errno, hashlib, os, platform, re, sys, threading, time, zlib
 from contextlib import contextmanager, suppress
+from importlib.resources import files
 from pathlib import Path
 from .registry import is_single_line, short_repr
 
 # %% auto #0
 __all__ = ['remove_partial_files', 'naming_full_disk', 'atomic_write', 'folder_lock', 'exit_with_parent', 'quarantine',
            'load_cached', 'checksum', 'write_safetensors', 'file_sha256', 'DamagedFileError', 'read_tensors',
-           'named_tensors', 'loading_errors', 'check_finite', 'usual_torch_settings']
+           'named_tensors', 'loading_errors', 'check_finite', 'usual_torch_settings', 'read_asset']
 
 # %% ../../nbs/12_core/02_files.ipynb #8d0ea3ae
 _PARTIAL = re.compile(r"~(\d{1,9})-([0-9a-f]{8})-[0-9a-f]{8}$") # process and machine, at the end of a name
@@ -312,3 +313,9 @@ def usual_torch_settings():
     try:
         with torch.inference_mode(False), torch.enable_grad(): yield
     finally: torch.set_default_dtype(dtype)
+
+# %% ../../nbs/12_core/02_files.ipynb #f2d7ab41
+def read_asset(name: str # of a file in the package's folder `assets`
+) -> str:
+    "A text file that comes with the package."
+    return (files("causal_tune") / "assets" / name).read_text(encoding="utf-8")

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import get_type_hints, NamedTuple
 import numpy as np
 import torch, yaml
-import causal_tune
 from ..core.environment import import_torchvision
 import_torchvision() # before timm
 import timm
 from timm.layers import PatchEmbed
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from torch import Tensor, nn
-from ..core.files import check_finite, loading_errors, named_tensors, read_tensors
+from ..core.files import check_finite, loading_errors, named_tensors, read_asset, read_tensors
 from ..core.registry import check_range, check_value, short_repr, unknown_name
 from ..toyscapes.vit import TOY_VIT_WEIGHTS
 
@@ -28,10 +27,8 @@ __all__ = ['POSITION_GRID', 'PRESETS', 'BACKBONE_NOTES', 'from_transformers', 'r
            'model_stages', 'find_weights', 'create_model']
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #910e7626
-def _facts(name): return yaml.safe_load((Path(causal_tune.__file__).parent/"assets"/name).read_text(encoding="utf-8"))
-
-BACKBONE_FACTS = _facts("backbones.yaml") # presets, licences, terms
-NAME_TABLES = _facts("weight_names.yaml") # tables of regular expressions and what they become
+BACKBONE_FACTS = yaml.safe_load(read_asset("backbones.yaml")) # presets, licences, terms
+NAME_TABLES = yaml.safe_load(read_asset("weight_names.yaml")) # tables of regular expressions and what they become
 
 def rename(name: str, # of a model, or of a tensor
            table: str # of `NAME_TABLES`

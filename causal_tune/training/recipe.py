@@ -8,10 +8,10 @@ import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-import causal_tune
+from ..core.files import read_asset
 from ..core.registry import check_range, check_value, Registry, short_repr, unknown_name
 from ..data.corruptions import CORRUPTIONS
-from .protocols import get_protocol
+from .protocols import PROTOCOLS
 
 # %% auto #0
 __all__ = ['RECIPES', 'Recipe', 'run_name', 'check_precision', 'list_recipes', 'get_recipe', 'parse_field', 'recipe_to_yaml',
@@ -114,7 +114,7 @@ def check_recipe(r: Recipe) -> Recipe: # the same
             if value not in within: raise unknown_name(f.name, value, within)
         else:
             for number in value if isinstance(value, tuple) else [value]: check_range(f.name, number, *within)
-    if r.protocol: get_protocol(r.protocol)
+    if r.protocol: PROTOCOLS[r.protocol] # raises for an unknown one
     if r.scale[0] > r.scale[1]: raise ValueError(f"scale={r.scale}: give the smaller number first, such as 0.5 2.")
     if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
         raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
@@ -251,7 +251,7 @@ def corruption_targets(spec: str, # a clean data set
 def _all_corruptions(targets): # those with corruption=* written out
     return tuple(target.replace("*", name) for target in targets for name in (CORRUPTIONS if "corruption=*" in target else ("*",)))
 
-for _text in (Path(causal_tune.__file__).parent/"assets"/"recipes.yaml").read_text(encoding="utf-8").split("\n---\n"):
+for _text in read_asset("recipes.yaml").split("\n---\n"):
     _recipe = recipe_from_yaml(_text)
     RECIPES[_recipe.name] = replace(_recipe, targets=_all_corruptions(_recipe.targets))
 
