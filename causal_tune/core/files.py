@@ -146,7 +146,7 @@ def folder_lock(folder: str | Path): # created if it does not exist
 # %% ../../nbs/12_core/02_files.ipynb #5453e900
 def exit_with_parent(parent: int # id of the process that this one works for
 ) -> None:
-    "Let this process exit within a second of its parent, however that ends."
+    "Make this process exit within a second after its parent has ended for any reason."
     def watch():
         while os.getppid() == parent: time.sleep(.5)
         os._exit(1)
@@ -249,7 +249,7 @@ def file_sha256(path) -> str:
 
 def read_tensors(path, # .safetensors, or a file that `torch.save` wrote
                  what: str = "a file of weights", # what it should be
-                 advice: str = "fetch or write it again", # what to do where it is not
+                 advice: str = "fetch or write it again", # what to do otherwise
                  pickle_module=None, # restricted unpickler to use in place of torch's own
                  sha256: str | None = None, # that the file must have, in hexadecimal
 ) -> dict: # content, all tensors on the CPU

@@ -142,7 +142,7 @@ def pca_directions(backbones, # from `create_backbone`; a list of several of one
 
 # %% ../../nbs/06_research/03_observation.ipynb #a7b81eee
 class Observation(NamedTuple):
-    "What is kept of a backbone's features."
+    "A compact summary of a backbone's features."
     spectra: DomainSpectra # mean energy by domain, layer and coefficient
     maps: dict[str, np.ndarray] # domain -> (n, l, 3, h, w) float16: projections on three directions per layer
     norms: dict[str, np.ndarray] # domain -> (n, l, h, w) float32: L2 norm of each token

@@ -85,7 +85,7 @@ def defer_signals(): # yields a list of the signals that came
 # %% ../../nbs/05_training/07_loop.ipynb #97d6dadb
 @dataclass
 class Run:
-    "What a run carries from step to step."
+    "State that a run carries from step to step."
     resolved: ResolvedRecipe
     folder: Path # of its files
     segmentor: Segmentor # in training
