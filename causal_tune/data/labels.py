@@ -263,7 +263,7 @@ def cvat_row(line, rows):
 
 def numbered_row(line, rows):
     number, name = _NUMBERED.fullmatch(line).groups()
-    if re.match(r"\d", name) or name[0] in ":=-,;|": raise ValueError("holds more than an id and a name, and which number is the id cannot be told")
+    if re.match(r"\d", name) or name[0] in ":=-,;|": raise ValueError("contains more than an id and a name, so it is ambiguous which number is the id")
     return own_row(f"{number}: {name}", rows)
 
 def table_reader(first: str # line of a file
