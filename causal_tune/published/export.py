@@ -176,7 +176,7 @@ def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
 def output_difference(segmentor, # what was written: float32, on the CPU
                       model, # an `OnnxSegmentor`
 ) -> dict: # "scores": largest difference; "pixels": share of pixels of equal class
-    "How far a file is from its model."
+    "Largest difference between a file's outputs and its model's."
     import torch
     p, q = model.patch
     sizes = [model.size] if model.size else [((MIN_PATCHES + 1) * p - 3, (MIN_PATCHES + 3) * q), ((MIN_PATCHES + 4) * p, (MIN_PATCHES + 2) * q - 1)]
