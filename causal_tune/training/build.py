@@ -108,6 +108,7 @@ def recipe_with_data(recipe: Recipe,
         if classes is None: return recipe
         raise ValueError("classes= gives the meaning of the ids in data= or targets=: give one of these too, or leave it out.")
     targets = targets or {}
+    if not isinstance(targets, dict): raise ValueError(f"targets= is a {type(targets).__name__}: give a dict such as {{'night': other}}.")
     if "train" in targets: raise ValueError("A target is called 'train', as the data to train on is: give it another name.")
     def named(name, given): return given if isinstance(given, str) else register_data(name, given, classes)
     trained = {} if data is None else dict(train=named("train", data), validate="") # whose classes are others
