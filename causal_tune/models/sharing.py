@@ -143,6 +143,8 @@ def write_folder(segmentor, # a `Segmentor`
     if not architecture: raise ValueError("This segmentor was made from objects, not from names, so a file cannot say how to make it again: "
                                               "create it by create_segmentor(NAME, ADAPTER, HEAD, ...), or set segmentor.recipe.")
     if "pretrained" in architecture: architecture["weights"] = architecture.pop("pretrained") # timm's word for it
+    if segmentor.space is not None and len(segmentor.space) != segmentor.num_classes:
+        raise ValueError(f"The label space has {len(segmentor.space)} classes, the segmentor {segmentor.num_classes}.")
     with torch.device("meta"): again = make(**architecture | dict(weights=False, num_classes=segmentor.num_classes))
     again.check_trained(segmentor.trained_state())
     ours, theirs = segmentor.backbone.model, again.backbone.model
