@@ -35,7 +35,7 @@ def feature_shift(backbone, frozen, # with an adapter; without
                   images, # data set or (n, 3, H, W) uint8
                   batch: int = 8, # images at a time
 ) -> float: # 0: not at all
-    "How far an adapter moves what the head reads: mean over levels of |f - f'| / |f'|."
+    "Feature shift of an adapter in the levels that the head reads: their mean of |f - f'| / |f'|."
     change, size = [], []
     for part in uint8_batches(images, batch):
         x = backbone.normalise(part.to(next(backbone.parameters()).device))

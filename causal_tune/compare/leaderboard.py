@@ -59,7 +59,7 @@ def leaderboard(task: str, # name in `TASKS`
 ) -> pd.DataFrame: # columns group, rank, system, protocol, backbone, a column per target, mean, checked, source
     """Published and own results of a task, ranked within protocols that agree. Scores are mIoU in percent.
 
-    Raises ValueError for an unknown task; and as `own_scores`."""
+    Raises ValueError for an unknown task or a line that is not a row of scores, FileNotFoundError for a missing file."""
     if task not in TASKS: raise unknown_name("task", task, TASKS)
     targets = list(TASKS[task])
     published = PUBLISHED[(PUBLISHED.task == task) & (unchecked | (PUBLISHED.checked != "secondary"))]

@@ -18,8 +18,8 @@ from .statistics import significant_direction
 __all__ = ['difference_plot', 'Html', 'html_table', 'swatch', 'prediction_grid']
 
 # %% ../../nbs/06_research/08_result_figures.ipynb #08cc9985
-def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, holm, as `differences` makes it
-                    reference: str = "none", # what the differences are to
+def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, holm, from `paired_differences`
+                    reference: str = "none", # adapter that the differences are relative to
                     domains: Sequence[str] | None = None, # one panel each; all by default
                     title: str = "", # above the figure
 ) -> go.Figure:
@@ -70,7 +70,7 @@ def html_table(head: Sequence, # column headings
 def swatch(name: str, # a class
            space: LabelSpace, # its colours
 ) -> Html | str:
-    "A class with a patch of its colour; a name that is none stays as it is."
+    "A class with a patch of its colour; other names stay as they are."
     if name not in space.classes: return name
     color = "#%02x%02x%02x" % tuple(space.palette[space.classes.index(name)])
     return Html(f'<span class="swatch" style="background:{color}"></span>{escape(name)}')
