@@ -1,4 +1,4 @@
-"""Weight files: nothing in them is run, every format gives the same model, published checkpoints answer as they did."""
+"""Weight files: nothing in them is run, every format gives the same model, published checkpoints give their recorded outputs."""
 import io, json, os, pickle, re, sys
 from pathlib import Path
 import numpy as np

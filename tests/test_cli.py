@@ -1,4 +1,4 @@
-"""The command line: what it says, what it refuses, and that an interruption changes no result."""
+"""The command line: output, errors, and that an interruption does not change results."""
 import csv, os, re, signal, subprocess, sys
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_help_and_version_import_no_model():
 
 
 def test_help_of_train_lists_every_field(monkeypatch, capsys):
-    "By its group, with what it is, its default and its choices."
+    "In its group, with its description, default and choices."
     from dataclasses import fields
     from causal_tune.cli import main
     from causal_tune.training.recipe import Recipe
@@ -107,7 +107,7 @@ prepare gta --worker 2 | --workers
 """
 
 def test_wrong_input_is_one_line(weights, tmp_path, monkeypatch, capfd):
-    "That names what was given or what is allowed; nothing is written. All lines that fail are listed."
+    "An error names the given or the allowed values; nothing is written. All lines that fail are listed."
     from causal_tune.cli import main
     monkeypatch.chdir(tmp_path)
     failed = []
@@ -319,7 +319,7 @@ def test_a_failed_submission_refuses_no_other(acdc, published, capsys):
 
 
 def test_any_image_by_default(acdc, published):
-    "Without a word of windows or sizes, smaller and larger than what it was trained on."
+    "Without options for windows or sizes, smaller and larger than the training images."
     import causal_tune as ct
     from causal_tune.published.submission import acdc_submission
     segmentor = ct.segmentor_from_published("iter_40000.pth", num_heads=3, img_size=64, backbone="converted.pth")

@@ -21,7 +21,7 @@ def section(title: str) -> str:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    "+0.6, −0.6, 0.0: what rounds to nothing has no sign."
+    "+0.6, −0.6, 0.0: a value that rounds to zero has no sign."
     text = f"{value:+.{digits}f}".replace("-", "−")
     return text.lstrip("+−") if float(f"{value:.{digits}f}") == 0 else text
 
@@ -48,7 +48,7 @@ def holm(name: str, adapter: str, domain: str) -> float:
 
 
 def claim(model: str, domain: str) -> pd.Series:
-    "What the paper's band carries of a gap, for heads without an adapter."
+    "Share of a gap that the paper's band carries, for heads without an adapter."
     t = table("band_patching_claim").query("adapter == 'none' and model == @model and domain == @domain")
     return t.iloc[0]
 

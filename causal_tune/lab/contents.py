@@ -114,7 +114,7 @@ def benchmark_figures(results: Mapping # from `read_results`
 
 # %% ../../nbs/08_lab/03_contents.ipynb #c28edc7f
 class PageContents(NamedTuple):
-    "How much of a lab is sent."
+    "The amount of a lab's data to send."
     images: int # examples of each domain
     of: list # the domains with examples
     blocks: int # of the model

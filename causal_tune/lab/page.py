@@ -51,7 +51,7 @@ def footnote(lab, sent: dict) -> list[str]: # lines; sent: from `pack_lab`
     return [*lines, f"causal_tune {causal_tune.__version__}"]
 
 def describe_omissions(lab, sent: dict) -> list[str]: # phrases
-    "What had to be left out."
+    "The parts that were left out."
     blocks, kept, examples = len(lab.seen.spectra.layers), len(sent["layers"]), len(sent["picks"])
     most = min(4, max(len(maps) for maps in lab.seen.maps.values()))
     left_out = []

@@ -255,7 +255,7 @@ class FrequencyLab(Controls):
                 f"DC holds {np.nanmin(dc):.0%} to {np.nanmax(dc):.0%} of the energy and is left out of all shares.")
 
     def notes(self) -> list[str]:
-        "What was left out or changed of the images, and what was found in their features."
+        "Notes on images that were left out or changed, and on their features."
         return self.data.notes + [note for one in self.models.values() for note in one.seen.notes]
 
     def _say(self, text, wrong=False, busy=False, of=""): self._said = dict(text=text, wrong=wrong, busy=busy, of=of)
@@ -457,7 +457,7 @@ def _add_domains(self:FrequencyLab, new: DomainImages):
 # %% ../../nbs/08_lab/04_widget.ipynb #99b80016
 @patch
 def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
-    "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `cause`, `benchmark`."
+    "The numbers of the views: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `cause`, `benchmark`."
     found = dict(suppressed=self._per_model(self._suppressed),
                  spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
     if self.predictions:
