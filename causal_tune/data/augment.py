@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 def max_class_share(label: torch.Tensor, # (h, w) class ids
               ignore: int = 255, # not counted
 ) -> float: # share of the commonest class among labelled pixels; 1 when nothing is labelled
-    "How much of a label image its commonest class takes."
+    "Share of the commonest class in a label image."
     counts = torch.bincount(label[label != ignore].flatten())
     return float(counts.max() / counts.sum()) if counts.numel() else 1.
 

@@ -24,7 +24,7 @@ ENCODINGS = ("auto", "index", "color")
 # %% ../../nbs/03_data/03_masks.ipynb #5340bcb2
 @dataclass(frozen=True)
 class LabelCoding:
-    "What the pixels of label files mean."
+    "The encoding of label files."
     table: Mapping[int, int] # id in the file -> class id
     colors: Mapping[int, tuple] = field(default_factory=dict) # id in the file -> RGB in the palette of a file
     painted: Mapping[int, tuple] = field(default_factory=dict) # id in the file -> RGB in painted labels
@@ -55,7 +55,7 @@ def storage_problem(picture: Image.Image # as it was opened
     packing = picture.info.get("compression") if picture.format == "TIFF" else None
     if picture.format not in (None, *LABEL_FORMATS) or packing not in _LOSSLESS_TIFF:
         return (f"is stored as {picture.format}{f' ({packing})' if packing else ''}, which may change ids; a label is a PNG, BMP, GIF or "
-                "losslessly packed TIFF: make it anew from its source")
+                "losslessly packed TIFF: create it again from its source")
     few = any(str(tile.args).strip("('")[:3] in ("L;2", "L;4") for tile in getattr(picture, "tile", ()))
     if picture.format == "TIFF" and picture.mode == "L": few |= picture.tag_v2.get(258, (8,))[0] in (2, 4)
     return "has 2 or 4 bits a pixel, which are ids or shades; store ids as grey of 8 bits" if few else ""
@@ -63,7 +63,7 @@ def storage_problem(picture: Image.Image # as it was opened
 # %% ../../nbs/03_data/03_masks.ipynb #82cc4429
 @cache
 def index_palettes(n: int) -> list[np.ndarray]: # (n, 3) each
-    "Palettes that say no more than the number: grey i for number i, and the colours of PASCAL VOC."
+    "Palettes without information beyond the number: grey i for number i, and the colours of PASCAL VOC."
     i = np.arange(n)
     voc = [sum((i >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)]
     return [np.stack([i, i, i], 1), np.stack(voc, 1)]
@@ -71,14 +71,14 @@ def index_palettes(n: int) -> list[np.ndarray]: # (n, 3) each
 def is_index_palette(table: np.ndarray, # (n, 3) colours of a palette
                      largest: int, # number that is used
 ) -> bool:
-    "Whether a palette says no more than which number stands in a pixel."
+    "Whether a palette contains no information beyond the pixel's number."
     rows = table[:max(largest + 1, 3)]
     return largest < len(table) and any((rows == other).all() for other in index_palettes(len(rows)))
 
 def resolve(values: np.ndarray, # (h, w) as stored: numbers of a palette, or greys
             seen: dict[int, tuple], # stored value -> RGB in which it is shown
             coding: LabelCoding,
-            counts: bool, # colours say no more than which number it is
+            counts: bool, # colours carry no information beyond the number
             grey: bool = False, # there is no palette
 ) -> np.ndarray: # (h, w) ids
     "Ids by number or by colour. Raises ValueError for colours that are unknown, or contradict the numbers."
@@ -180,7 +180,7 @@ def array_to_ids(values: np.ndarray, coding: LabelCoding) -> np.ndarray: # (h, w
 
 def picture_to_ids(picture: Image.Image, # in memory
                    coding: LabelCoding) -> np.ndarray: # (h, w) integers
-    "The ids of a picture's pixels. Raises ValueError for floats, for colours that nobody has named, and for an unknown palette."
+    "The ids of a picture's pixels. Raises ValueError for floats, for colours of no class, and for an unknown palette."
     values = np.asarray(picture)
     if picture.mode == "P": return palette_to_ids(values, np.array(picture.getpalette("RGB")).reshape(-1, 3), coding)
     if values.ndim == 2 and values.dtype.kind in "iu": return resolve(values, {v: (v,) * 3 for v in unique_ids(values)}, coding, True, True)
@@ -196,7 +196,7 @@ def picture_to_ids(picture: Image.Image, # in memory
 
 def read_class_ids(label, coding: LabelCoding, name: str = "its label" # as for `read_label`
 ) -> np.ndarray: # (h, w) uint8: class ids, 255 where a pixel is ignored
-    "Read a label image and translate its ids into class ids. Raises as `read_label`, and ValueError for an id that the list of classes lacks."
+    "Read a label image and translate its ids into class ids. Raises FileNotFoundError, OSError for an unreadable file, ValueError for ambiguous ids and ids that the list of classes lacks."
     ids = read_label(label, coding, name)
     try: return remap(ids, coding.table, strict=True)
     except ValueError as err: raise ValueError(f"{display_path(label) if isinstance(label, (str, Path)) else name}: {err}{hint(ids, coding.table)}") from None
@@ -210,14 +210,14 @@ def hint(ids, table) -> str: # what unexpected ids may mean
 # %% ../../nbs/03_data/03_masks.ipynb #3a5c0024
 def settle_binary(space: LabelSpace, # of a data set
                   labels: list[Callable], # functions without arguments that return the ids of a label
-                  enough: int = 64, # labels, spread over all, that are read before 255 counts as the object
+                  enough: int = 64, # labels, spread over all, to inspect before 255 counts as the object
 ) -> LabelSpace: # with 255 as second class where labels hold 0 and 255 and no 1
     "Find out whether 255 is the object in masks of two classes. Label spaces that define 255, or have other than two classes, are returned unchanged."
     if len(space) != 2 or space.file_ids != (0, 1) or 255 in (*space.ignored, *space.colors) or space.color_coded: return space
     seen = set()
     rest = labels if len(labels) <= 10_000 else []
     for n, load in enumerate([*labels[::len(labels) // enough or 1], *rest], 1):
-        with suppress(Exception): seen |= set(unique_ids(load()))  # what cannot be read says so when its turn comes
+        with suppress(Exception): seen |= set(unique_ids(load()))  # an unreadable label raises its error when it is used
         if 1 in seen: return space
         if {0, 255} <= seen and n >= enough: break
     return replace(space, ids=(0, 255)) if {0, 255} <= seen else space

@@ -32,7 +32,7 @@ def twin_domains(data: DomainImages) -> list[tuple[str, str]]: # (disturbed, twi
     return [(a, b) for a, b in permutations(data.domains, 2) if same(data.labels[a], data.labels[b])]
 
 def disturbances(data: DomainImages) -> list[str]:
-    "What images can be disturbed by: domains that have a twin, and corruptions where their package is installed."
+    "The available disturbances: domains that have a twin, and corruptions if their package is installed."
     corruptions = CORRUPTIONS if find_spec("imagecorruptions") else ()
     return [*dict.fromkeys(a for a, _ in twin_domains(data)), *(CORRUPTED + name for name in corruptions)]
 
@@ -48,7 +48,7 @@ def make_pair(data: DomainImages, segmentor, disturbed: str, severity: int, twin
         other = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
     labels = data.labels[twin]
     if labels: label = torch.from_numpy(np.asarray(labels[i], np.int64))
-    else: # without labels the twin's own prediction is what can be lost
+    else: # without labels, compare with the twin's own prediction
         with torch.no_grad(): label = predict_labels(segmentor, image[None].to(next(segmentor.parameters()).device), image.shape[-2:])[0].cpu()
     return dict(image=other, twin=image, label=label, name=f"{twin}, image {i + 1}")
 
@@ -60,7 +60,7 @@ CONTROLS = 8 # random coefficient sets of equal energy, for `excess`
 CHANGE_COLORS = dict(restored=(0, 114, 178), broken=(213, 94, 0), left=(70, 70, 70)) # blue, vermilion (Okabe and Ito), grey
 
 class PatchSetting(NamedTuple):
-    "What is exchanged between which images; a map needs the first four."
+    "Settings of a patch; a map needs the first four."
     disturbed: str # a domain, or a corruption
     severity: int # of the corruption, 0 for a domain
     twin: str # a domain
@@ -117,7 +117,7 @@ class CausePatching:
 
     @torch.no_grad()
     def example(self, data: DomainImages, setting: PatchSetting) -> list[dict]: # a row for each model: pictures and counts of pixels
-        "What becomes of one image when a band of its twin's features takes the place of its own."
+        "The prediction for one image when a band of its features is replaced by that of its twin."
         if setting not in self.examples: self.examples[setting] = [self._example(name, data, setting) for name in self.models]
         return self.examples[setting]
 
@@ -140,7 +140,7 @@ class CausePatching:
         return dict(model=model, heads=list(pictures), pictures=list(pictures.values()), **counts)
 
     def fill(self, data: DomainImages, setting: PatchSetting): # a generator; yields None after each pass, and how far it is where rows were added
-        "Measure the map of a setting, or go on with it: all bands at the blocks that the head reads, then at the others, then the controls."
+        "Measure the map of a setting, or continue it: all bands at the blocks that the head reads, then at the others, then the controls."
         found = self.maps.setdefault(setting[:4], {})
         for model, segmentor in self.models.items():
             if model in found: continue
@@ -162,7 +162,7 @@ class CausePatching:
         self.complete.add(setting[:4])
 
     def map(self, setting) -> list[dict]: # for each model: gap, pairs and rows, plain values
-        "What is known of a map."
+        "The part of a map that was measured."
         return [dict(model=model, pairs=len(one.patcher.pairs), gap=one.gap.to_dict(), rows=_plain(pd.concat(one.rows.values())))
                 for model, one in self.maps.get(tuple(setting[:4]), {}).items() if one.rows]
 

@@ -79,7 +79,7 @@ HIDDEN_VIEWS = ("evidence", "cause") # those that a new lab does not show
 MIN_PROBE_IMAGES = 8 # images of a domain that probes need
 
 def missing_for_probes(data: DomainImages) -> str: # empty if nothing is
-    "What linear probes need and the images do not offer."
+    "What the images lack for linear probes."
     counts = {d: len(x) for d, x in data.images.items()}
     if len(counts) < 2: return "Measuring compares domains; give the images of two or more."
     few = ", ".join(f"{d} has {n}" for d, n in counts.items() if n < MIN_PROBE_IMAGES)
@@ -114,7 +114,7 @@ def benchmark_figures(results: Mapping # from `read_results`
 
 # %% ../../nbs/08_lab/03_contents.ipynb #c28edc7f
 class PageContents(NamedTuple):
-    "How much of a lab is sent."
+    "The amount of a lab's data to send."
     images: int # examples of each domain
     of: list # the domains with examples
     blocks: int # of the model
@@ -136,7 +136,7 @@ def pack_example(lab, keep: list, # places of the blocks to send
 
 def pack_lab(lab, # `FrequencyLab`
              holds: PageContents) -> dict: # plain values and bytes
-    "Everything the browser draws from."
+    "Everything that is sent to the browser."
     keep = evenly_spaced(range(len(lab.seen.spectra.layers)), holds.blocks)
     seen = [one.seen for one in lab.models.values()]
     picks = pick_examples(lab, holds.images)

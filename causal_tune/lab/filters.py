@@ -39,7 +39,7 @@ def make_band(filter: str, # one of `BANDS`
     "The band that the controls describe. Raises ValueError for cut-offs that the family does not allow."
     low, high = (round(float(cut), 4) for cut in cuts)
     band = BANDS.create(filter, **band_options(filter, low, high, order))
-    if isinstance(band, torch.nn.Module): band.requires_grad_(False)  # a hand moves it here, not an optimiser
+    if isinstance(band, torch.nn.Module): band.requires_grad_(False)  # here the user moves it, not an optimiser
     return KeepDC(band) if keep_dc else band
 
 class KeepDC:
@@ -159,7 +159,7 @@ def adapter_filter(adapter) -> dict | None: # entries of a state; None without a
 
 def band_location(band: str # name of a band in a model, such as backbone.adapter.stages.2.band
 ) -> str: # such as "stage 2"
-    "Where a filter works, in words."
+    "Location of a filter in words."
     number = re.search(r"\d+", band)
     if ".learnt." in band: return f"before the head, {number[0]}"
     return f"stage {number[0]}" if number else "adapter"

@@ -95,7 +95,7 @@ def default_label_space(k: int # classes without names
 
 # %% ../../nbs/08_lab/02_models.ipynb #261ff46c
 class FilteredPredictions:
-    "What the heads of some models make of their images, with and without a filter before or in the adapter."
+    "Predictions of the models' heads for their images, with and without a filter before the head or in the adapter."
     def __init__(self, models: Mapping, # name -> `InspectedModel`
                  space: LabelSpace): # of the heads' classes
         self.models = {name: one for name, one in models.items() if one.segmentor}
@@ -114,7 +114,7 @@ class FilteredPredictions:
         with use_filter(one.segmentor, band, one.stage): return predict()
 
     def count(self, data: DomainImages, domains, band, key): # a generator of (images counted, of how many)
-        "Count confusion matrices of all images with labels; `key` tells one band from another."
+        "Count confusion matrices of all images with labels; `key` identifies the band."
         if key != self.band: self.filtered = {}
         self.band = key
         labelled = [(d, i) for d in domains for i in range(len(data.labels[d] or []))]

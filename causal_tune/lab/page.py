@@ -25,7 +25,7 @@ MODEL_NOTE = ("The model is not in this file: segmentation and IoU are those of 
               "measure, open the lab in Jupyter.")
 
 def page_data(lab, holds: PageContents) -> dict: # plain values and bytes
-    "What the page draws from."
+    "Data for the page's script."
     if lab.cause and "cause" in lab.views and "disturbed" in lab.names: lab.cause.example(lab.data, lab.patch_setting())
     sent = pack_lab(lab, holds)
     layer = int(np.abs(np.array(sent["layers"]) - lab.seen.spectra.layers[lab.layer]).argmin())
@@ -37,7 +37,7 @@ def page_data(lab, holds: PageContents) -> dict: # plain values and bytes
     return sent | dict(foot=footnote(lab, sent))
 
 def footnote(lab, sent: dict) -> list[str]: # lines; sent: from `pack_lab`
-    "What the file holds, and how exactly."
+    "Notes on the contents of the file and their precision."
     energy = sent["energy"]
     low, high = (f"{float(f'{np.exp(x):.2g}'):,g}" for x in (energy["low"], energy["low"] + energy["step"] * (2 ** 16 - 3)))
     lines = ["Everything is in this file; it loads nothing from the network. Energies are kept with 16 bits, in equal "
@@ -51,7 +51,7 @@ def footnote(lab, sent: dict) -> list[str]: # lines; sent: from `pack_lab`
     return [*lines, f"causal_tune {causal_tune.__version__}"]
 
 def describe_omissions(lab, sent: dict) -> list[str]: # phrases
-    "What had to be left out."
+    "The parts that were left out."
     blocks, kept, examples = len(lab.seen.spectra.layers), len(sent["layers"]), len(sent["picks"])
     most = min(4, max(len(maps) for maps in lab.seen.maps.values()))
     left_out = []
@@ -102,7 +102,7 @@ def shrinking_contents(lab): # yields `PageContents`, the fullest first
     for fewer in range(blocks - 1, 0, -1): yield PageContents(0, [], fewer)
 
 def largest_page(lab) -> bytes:
-    "The fullest page that stays under the limit. Raises ValueError where even the emptiest does not."
+    "The fullest page that stays under the limit. Raises ValueError if even the smallest contents exceed it."
     for holds in shrinking_contents(lab):
         page = render_page(lab, holds).encode()
         if len(page) <= MAX_PAGE_BYTES: return page
@@ -146,7 +146,7 @@ def save_pictures(lab,
 
 # %% ../../nbs/08_lab/05_page.ipynb #a09bf1fa
 def draw_pictures(lab, formats: list, width: int) -> dict: # name of a file -> base64
-    "The pictures that the page draws in a browser without a window. Raises OSError where it draws none."
+    "The pictures that the page draws in a headless browser. Raises OSError where it draws none."
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lab.html"
         path.write_text(render_page(lab, lab.everything()), encoding="utf-8")

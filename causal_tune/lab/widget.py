@@ -129,7 +129,7 @@ class JobQueue:
         self._lock = threading.Lock() # JupyterLab may hand messages to several threads of the kernel
 
     def begin(self, kind: str, job):
-        "Take up a job; an older one of its kind is dropped."
+        "Add a job; it replaces an older one of its kind."
         self.jobs.pop(kind, None)
         self.jobs[kind] = job
         self.schedule()
@@ -154,14 +154,14 @@ class JobQueue:
         self.schedule()
 
     def finish(self):
-        "Do now what waits for its turn."
+        "Finish all pending jobs now."
         self._finishing = True
         try:
             while self.jobs: self.step()
         finally: self._finishing = False
 
     def drop(self, kind: str):
-        "End a job before its end."
+        "Cancel a job."
         if kind in self.jobs: self.jobs.pop(kind).close()
 
     def stop(self):
@@ -173,7 +173,7 @@ class FrequencyLab(Controls):
     "Controls and linked views over a model's features; see `gather_images` for what images may be."
     _esm = traitlets.Unicode(bundle_script("widget.js")).tag(sync=True)
     _css = traitlets.Unicode(read_asset("lab/lab.css")).tag(sync=True)
-    _data = traitlets.Dict().tag(sync=True) # what the browser draws from, see `pack_lab`
+    _data = traitlets.Dict().tag(sync=True) # the data sent to the browser, see `pack_lab`
     _figures = traitlets.Dict().tag(sync=True) # of what was measured
     _said = traitlets.Dict().tag(sync=True) # text, wrong, busy, of: the message under the controls, or in the card of a view
 
@@ -242,11 +242,11 @@ class FrequencyLab(Controls):
         return start
 
     def everything(self) -> PageContents:
-        "All that this lab could send."
+        "All contents that this lab can send."
         return PageContents(self.ranges["image"][1] + 1, list(self.data.images), len(self.seen.spectra.layers))
 
     def about(self) -> str:
-        "What the lab holds, in a line."
+        "Summary of the lab's data in one line."
         spectra = self.seen.spectra
         stages = len(self.backbone.stage_blocks())
         blocks = f"{len(spectra.layers)} blocks" + f" of stage {self.stage} (of 0 to {stages - 1})" * (stages > 1)
@@ -255,13 +255,13 @@ class FrequencyLab(Controls):
                 f"DC holds {np.nanmin(dc):.0%} to {np.nanmax(dc):.0%} of the energy and is left out of all shares.")
 
     def notes(self) -> list[str]:
-        "What was left out or changed of the images, and what was found in their features."
+        "Notes on images that were left out or changed, and on their features."
         return self.data.notes + [note for one in self.models.values() for note in one.seen.notes]
 
     def _say(self, text, wrong=False, busy=False, of=""): self._said = dict(text=text, wrong=wrong, busy=busy, of=of)
 
     def finish(self) -> None:
-        "Do now what waits for its turn in the event loop."
+        "Finish the jobs that wait in the event loop now."
         self.queue.finish()
 
 # %% ../../nbs/08_lab/04_widget.ipynb #22ebb4a9
@@ -285,7 +285,7 @@ def _reply(self:FrequencyLab, key, state): # a generator; sends the parts of an 
 
 @patch
 def answer(self:FrequencyLab, state: Mapping): # yields dictionaries with rows, then with iou
-    "What the models make of one image, and of all of them, unfiltered and filtered."
+    "Predictions of the models for one image, then IoU over all images, unfiltered and filtered."
     setting = [state[n] for n in FILTER_CONTROLS]
     band = make_band(*setting)
     yield dict(rows=[self._pictures(name, state, band) for name in self.predictions.models])
@@ -358,7 +358,7 @@ def measure_cause(self:FrequencyLab) -> pd.DataFrame:
 # %% ../../nbs/08_lab/04_widget.ipynb #ba260fa1
 @patch
 def measure(self:FrequencyLab) -> None:
-    "Measure what bands tell and which tokens stand out, in the model that is shown."
+    "Run the linear probes and count outlier tokens, in the model that is shown."
     if "measure" in self.queue.jobs: return
     why = missing_for_probes(self.data)
     if why: return self._say(why, wrong=True, of="measure")
@@ -457,7 +457,7 @@ def _add_domains(self:FrequencyLab, new: DomainImages):
 # %% ../../nbs/08_lab/04_widget.ipynb #99b80016
 @patch
 def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
-    "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `cause`, `benchmark`."
+    "The numbers of the views: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `cause`, `benchmark`."
     found = dict(suppressed=self._per_model(self._suppressed),
                  spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
     if self.predictions:
@@ -506,7 +506,7 @@ def _repr_mimebundle_(self:FrequencyLab, **kwargs):
 
 @patch
 def close(self:FrequencyLab) -> None:
-    "End the lab: nothing of it, of its models or of the images stays in memory or on disk."
+    "Close the lab and release its models and images; nothing stays in memory or on disk."
     if self.comm is None: return  # closed already, or never opened
     self.queue.stop()
     self.layout.close()

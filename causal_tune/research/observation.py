@@ -39,7 +39,7 @@ class DomainImages(NamedTuple):
         return self.space.classes if self.space else tuple(map(str, range(255)))
 
 class _Item(NamedTuple):
-    "An image as it was given, with what is known of it."
+    "An image, and its label and scene if they are known."
     image: Tensor | str # (3, H, W) uint8, or what is wrong with it
     label: object = None # (h, w) class ids
     name: str | None = None # of the scene
@@ -142,7 +142,7 @@ def pca_directions(backbones, # from `create_backbone`; a list of several of one
 
 # %% ../../nbs/06_research/03_observation.ipynb #a7b81eee
 class Observation(NamedTuple):
-    "What is kept of a backbone's features."
+    "A compact summary of a backbone's features."
     spectra: DomainSpectra # mean energy by domain, layer and coefficient
     maps: dict[str, np.ndarray] # domain -> (n, l, 3, h, w) float16: projections on three directions per layer
     norms: dict[str, np.ndarray] # domain -> (n, l, h, w) float32: L2 norm of each token

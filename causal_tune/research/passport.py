@@ -33,7 +33,7 @@ PASSPORT_FORMAT, PASSPORT_VERSION = "causal_tune.passport", 1
 FIXED_DOMAINS = ("clear", "fog", "night", "rain", "snow") # of Toyscapes
 
 class Passport:
-    "What a model does to the spectrum of its features. `content` is the JSON; its fields are listed in the chapter."
+    "A description of a model's effect on the spectrum of its features. `content` is the JSON; its fields are listed in the chapter."
     def __init__(self, content: dict):
         if not isinstance(content, dict) or content.get("format") != PASSPORT_FORMAT: raise ValueError("This is no passport: `causal-tune passport` writes them.")
         if content["version"] > PASSPORT_VERSION: raise ValueError(f"A passport of version {content['version']}: this version of the package reads up to {PASSPORT_VERSION}.")
@@ -58,7 +58,7 @@ class Passport:
         return "\n".join([*markdown_table(["band (share of Nyquist)", "energy (%)", "kept (%)", "removed (%)", "added (%)"], rows), "", *(f"- {fact}" for fact in self.facts())])
 
     def facts(self) -> list[str]: # sentences
-        "What the tables do not say."
+        "Facts that are not in the tables."
         shift, outliers = self.array("shift"), self.array("outliers")
         words = [f"means over {len(self['blocks'])} blocks and {len(self['domains'])} domains ({', '.join(self['domains'])}); images: {self['images']['set']}, "
                  f"{'x'.join(map(str, self['images']['size']))} pixels"]
@@ -122,7 +122,7 @@ def fixed_images(n: int, size: tuple[int, int]) -> dict[str, torch.Tensor]: # do
     return {d: torch.stack([some[i]["image"] for i in range(n)]) for d, some in data.items()}
 
 def model_names(model, name) -> dict: # name, backbone, adapter, head
-    "What a model is made of, as far as it can be said."
+    "Names of a model's parts, as far as they are known."
     made = getattr(model, "architecture", None) or {}
     recipe = getattr(model, "recipe", None)
     if recipe: made = architecture_of_recipe(recipe_values(recipe)) | dict(name=recipe.name)
@@ -178,12 +178,12 @@ def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`
 FLOOR_DB = -60. # of changes: smaller ones count as this
 
 def passport_distance(a: Passport, b: Passport) -> float: # in dB; 0: the same
-    "How far two models are apart in what they change. Raises ValueError for passports of other images or other blocks, and where nothing was compared."
+    "Distance of two models in what they change. Raises ValueError for passports of other images or other blocks, and where nothing was compared."
     for field, what in (("images", "images"), ("blocks", "blocks"), ("edges", "bands")):
         ours, theirs = (p[field]["sha256"] if field == "images" else p[field] for p in (a, b))
         if ours != theirs: raise ValueError(f"The passports of {a['model']['name']} and {b['model']['name']} have other {what}: only those of the same can be compared.")
     def decibels(p):
-        if p["removed"] is None: raise ValueError(f"The passport of {p['model']['name']} was made without a reference, so it knows no change.")
+        if p["removed"] is None: raise ValueError(f"The passport of {p['model']['name']} was made without a reference, so it contains no changes.")
         changed = (p.array("removed") + p.array("added"))[:p["fixed"]]
         return 10 * np.log10(np.maximum(changed, 10 ** (FLOOR_DB / 10)))
     return float(np.sqrt(np.nanmean((decibels(a) - decibels(b)) ** 2)))
