@@ -185,8 +185,8 @@ def _why_not_weights(path): # why torch need not open it, or None
 
 def _why_unreadable(error): # not in torch's words, which advise to let the file run code
     code = re.search(r"GLOBAL ([\w.]+)|Unsupported (class|global)", str(error))
-    if code: return f"it asks for code to be run ({code[1] or 'a class'}), which is never done"
-    if isinstance(error, MemoryError) or "allocate memory" in str(error): return "it asks for more memory than there is"
+    if code: return f"it tries to run code ({code[1] or 'a class'}), which is never done"
+    if isinstance(error, MemoryError) or "allocate memory" in str(error): return "it needs more memory than available"
     return f"it is damaged, cut short or of another kind ({type(error).__name__})"
 
 # %% ../../nbs/12_core/02_files.ipynb #51993443

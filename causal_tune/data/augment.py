@@ -164,7 +164,7 @@ STYLES["none"] = v2.Identity # so that a style can be switched off by name
 
 def create_style(spec: str # such as "spurious" or "amplitude:beta=.1,strength=.3"; "none" changes nothing
 ) -> v2.Transform: # of (image, mask, ...) or of an image alone
-    "The style that a spec names; ValueError for an unknown name or option."
+    "The style that a spec names. Raises ValueError for an unknown name or option."
     return STYLES.create(spec)
 
 # %% ../../nbs/03_data/08_augment.ipynb #41d127c3

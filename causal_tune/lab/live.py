@@ -127,12 +127,12 @@ class RunWatch(anywidget.AnyWidget):
         return Path(path)
 
     def close(self) -> None:
-        "Stop following. Branches that were started go on."
+        "Stop following. Branches that were started continue."
         self._ended.set()
         super().close()
 
 def watch(folder, # of a run, or of several; it may still be empty
           every: float = 2., # polling interval in seconds
 ) -> RunWatch:
-    "Follow a training: a widget that shows what the runs of a folder have written, and goes on while they do."
+    "Follow a training: a widget that shows what the runs of a folder have written, and updates while they train."
     return RunWatch(folder, every)

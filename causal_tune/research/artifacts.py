@@ -148,7 +148,7 @@ def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
                     k: float = 5., # robust deviations above the median
                     batch: int = 8, # images at a time
 ) -> dict[str, pd.DataFrame]: # "outliers", "filter"
-    "The tables of this chapter: tokens that stand out, and what a band leaves of them."
+    "The tables of this chapter: outlying tokens, and the outliers that remain after a band filter."
     seen = feature_statistics(backbone, images_by_domain, band, batch)
     return dict(outliers=outlier_table(seen.norms, k), filter=filter_table(seen, k))
 

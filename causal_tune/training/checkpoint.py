@@ -78,7 +78,7 @@ def read_checkpoint(run # folder of a run, or its checkpoint.pt
 def segmentor_from_saved(saved: dict, # recipe, classes, perhaps a label space; weights of adapter and head
                          source, # file, for errors
                          **options # of `create_backbone`
-) -> Segmentor: # in eval mode; it knows its recipe and label space
+) -> Segmentor: # in eval mode, with its recipe and label space
     "The segmentor of a checkpoint's content. Raises ValueError if its parts do not fit, before anything large is allocated."
     classes = len(saved["classes"])
     try:
