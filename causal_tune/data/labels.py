@@ -220,19 +220,18 @@ _HEADER = re.compile(r"(?=.*\b(name|class|classe|label|id|index|categor(y|ie)|ti
 def own_rows(lines) -> list[ClassRow]: # lines as for `read_rows`
     "Read plain names and lines such as '7: road #804080'. Raises ValueError for what looks like a table or another tool's list."
     rows = read_rows(lines)
-    bare = [] # lines without an id, and their names
-    for (n, line), row in zip(lines, rows):
-        has_id = re.match(r"-?\d+\s*:", line)
-        if not has_id: bare.append((n, line, row.name))
-        for pattern, why in NO_NAMES if has_id else NO_NAMES_WITHOUT_ID:
+    has_id = [re.match(r"-?\d+\s*:", line) for _, line in lines]
+    bare = [row.name for row, explicit in zip(rows, has_id) if not explicit] # names of lines without an id
+    numbered = Counter(found[1] for name in bare if (found := re.fullmatch(r"(.*\w)[\s,;|(]+\d+\)?", name))) # names before a number
+    once = list(numbered.values()).count(1) # such as 'road 0', 'sky 1', unlike 'lane 1', 'lane 2'
+    cells = len(bare) > 1 and any(all(mark in name for name in bare) for mark in ",;|")
+    header = not has_id[0] and _HEADER.fullmatch(rows[0].name.lower().replace("_", " "))
+    if header or cells or once > 1 or len(numbered) > 1 and numbered.total() == len(bare):
+        refuse(*lines[0], f"{'looks like the header of a table; leave it out' * bool(header) or 'begins a list that looks like a table'}: give {OWN_LIST.example}")
+    for (n, line), row, explicit in zip(lines, rows, has_id):
+        for pattern, why in NO_NAMES if explicit else NO_NAMES_WITHOUT_ID:
             if row.name != "-" and re.match(pattern, row.name, re.I): refuse(n, line, f"{why}: give {OWN_LIST.example}")
         if row.name == "_background_" and row.id: refuse(n, line, "has the name that labelme keeps for id 0")
-    for n, line, name in bare[:1]:
-        if name == rows[0].name and _HEADER.fullmatch(name.lower().replace("_", " ")): refuse(n, line, "looks like the header of a table; leave it out")
-        numbered = Counter(found[1] for *_, text in bare if (found := re.fullmatch(r"(.*\w)[\s,;|(]+\d+\)?", text))) # names before a number
-        once = list(numbered.values()).count(1) # such as 'road 0', 'sky 1', unlike 'lane 1', 'lane 2'
-        cells = len(bare) > 1 and any(all(mark in text for *_, text in bare) for mark in ",;|")
-        if once > 1 or len(numbered) > 1 and numbered.total() == len(bare) or cells: refuse(n, line, f"begins a list that looks like a table: give {OWN_LIST.example}")
     return rows
 
 # %% ../../nbs/03_data/02_labels.ipynb #c1a55e14
