@@ -125,7 +125,7 @@ def class_row(line: str, # such as "7: road #804080" or "road"
     color = part.get("color") or ""
     rgb = tuple(bytes.fromhex(color[1:]) if color[:1] == "#" else map(int, re.findall(r"\d+", color))) or None
     if not -1 <= i <= 255 or i == -1 and name != "-" or max(rgb or [0]) > 255:
-        raise ValueError(f"has the id {i} and the colour {rgb}: both go from 0 to 255, and only '-' may have the id -1")
+        raise ValueError(f"has the id {i}{f' and the colour {rgb}' * bool(rgb)}: ids and colours go from 0 to 255, and only '-' may have the id -1")
     return ClassRow(i, name, rgb)
 
 def refuse(n: int, line: str, why: str | Exception):
