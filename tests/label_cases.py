@@ -1,7 +1,7 @@
 """Lists of classes and label images as annotation tools write them: `python tests/label_cases.py --n 10000`.
 
-Each case writes a list and a label of which it knows what every pixel means. What a tool writes must be read right, what no tool writes
-must be refused, and nothing may come out as another class. A case follows from its number."""
+Each case writes a list and a label whose pixels have a known meaning. Output of a tool must be read correctly, anything else must raise
+an error, and no pixel may get another class. A case follows from its number."""
 import argparse, json, random, sys, tempfile
 from collections import Counter
 from pathlib import Path

@@ -267,7 +267,7 @@ def test_nothing_to_convert(tmp_path):
 # --- what is there --------------------------------------------------------------------------------------------------
 
 def test_check_of_every_layout(tmp_path):
-    "A tiny whole copy of each data set is found to be in order."
+    "A small complete copy of each data set passes the check."
     from causal_tune.data.converters import check_data
     from causal_tune.data.datasets import LAYOUTS
     for name, row in LAYOUTS.items():
@@ -318,7 +318,7 @@ def test_check_tells_what_to_run(tmp_path, recorded):
 # --- ACDC's server --------------------------------------------------------------------------------------------------
 
 class Model:
-    "Predicts each image's brightness, and stops where it is told to."
+    "Predicts each image's brightness, and stops at a given image."
     num_classes = 19
     def __init__(self, stop_after=None, weight=0.):
         import torch
