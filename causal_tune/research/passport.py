@@ -25,13 +25,13 @@ from .observation import gather_images, outlier_tokens
 from .result_figures import Html, html_table
 
 # %% auto #0
-__all__ = ['PASSPORT_FORMAT', 'PASSPORT_VERSION', 'FIXED_DOMAINS', 'FLOOR_DB', 'Passport', 'read_passport', 'make_passport',
-           'passport_distance', 'compare_passports']
+__all__ = ['Passport', 'read_passport', 'make_passport', 'passport_distance', 'compare_passports']
 
-# %% ../../nbs/06_research/11_passport.ipynb #58ded0c2
+# %% ../../nbs/06_research/11_passport.ipynb #58ded0c1
 PASSPORT_FORMAT, PASSPORT_VERSION = "causal_tune.passport", 1
 FIXED_DOMAINS = ("clear", "fog", "night", "rain", "snow") # of Toyscapes
 
+# %% ../../nbs/06_research/11_passport.ipynb #58ded0c2
 class Passport:
     "A description of a model's effect on the spectrum of its features. `content` is the JSON; its fields are listed in the chapter."
     def __init__(self, content: dict):
@@ -174,9 +174,10 @@ def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`
         cutoffs={key: [round(float(cut), 4) for cut in band.cutoffs] for key, band in bands.items()},
         patching=json.loads(rows.to_json(orient="records")) if rows is not None else None))
 
-# %% ../../nbs/06_research/11_passport.ipynb #ab689375
+# %% ../../nbs/06_research/11_passport.ipynb #ab689374
 FLOOR_DB = -60. # of changes: smaller ones count as this
 
+# %% ../../nbs/06_research/11_passport.ipynb #ab689375
 def passport_distance(a: Passport, b: Passport) -> float: # in dB; 0: the same
     "Distance of two models in what they change. Raises ValueError for passports of other images or other blocks, and where nothing was compared."
     for field, what in (("images", "images"), ("blocks", "blocks"), ("edges", "bands")):
