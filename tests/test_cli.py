@@ -69,7 +69,6 @@ train demo --seed=-1 | seed=-1
 train demo --batch_size 1000000 | batch_size=
 train demo --crop 1000000000 1000000000 | crop=
 train demo --crop 96 | crop=(96,)
-train demo --crop 8192x8192 --batch_size 65536 | pixels a step
 train demo --scale 2 1 | scale=
 train demo --window 64x64 --stride 65x64 | stride=
 train demo --cat_max_ratio inf | cat_max_ratio=inf

@@ -7,11 +7,11 @@ from __future__ import annotations
 import gzip, html, io, json, re
 from base64 import b64encode
 from functools import lru_cache
-from importlib.resources import files
 from typing import Mapping, NamedTuple
 import numpy as np
 from PIL import Image
 from plotly.offline import get_plotlyjs
+from ..core.files import read_asset
 from ..data.frames import evenly_spaced
 from ..data.labels import domain_color
 from .filters import FILTER_PRESETS, adapter_filter, describe_filters, learned_filters
@@ -160,11 +160,6 @@ def adapter_presets(models) -> dict: # name of a preset -> entries of a state
 
 # %% ../../nbs/08_lab/03_contents.ipynb #6f83e100
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.M)
-
-def read_asset(name: str # of a file in the package's assets
-) -> str:
-    "A text file that comes with the package."
-    return (files("causal_tune") / "assets" / name).read_text(encoding="utf-8")
 
 @lru_cache
 def bundle_script(entry: str # of the lab's modules: "widget.js" or "page.js"
