@@ -4,8 +4,8 @@
 
 # %% ../../nbs/08_lab/07_cause.ipynb #7c0a0003
 from __future__ import annotations
+import json
 from importlib.util import find_spec
-from itertools import permutations
 from typing import Mapping, NamedTuple
 import numpy as np
 import pandas as pd
@@ -19,17 +19,16 @@ from ..models.transfer import band_names
 from ..research.patching import PATCH_EDGES, Patcher, run_through, summarize
 from ..training.evaluation import predict_labels
 
-
 # %% auto #0
 __all__ = []
 
 # %% ../../nbs/08_lab/07_cause.ipynb #7c0a0005
 CORRUPTED = "corruption: " # what the browser puts before a corruption's name: fog is a weather, too
 
-def twin_domains(data: DomainImages) -> list[tuple[str, str]]: # (disturbed, twin), in both directions
+def twin_domains(data: DomainImages) -> list[tuple[str, str]]: # (disturbed, twin), in both directions; those with the first domain for a twin come last
     "Domains that show the same scenes: their labels are equal, image by image."
     def same(a, b): return bool(a and b) and len(a) == len(b) and all(map(np.array_equal, a, b))
-    return [(a, b) for a, b in permutations(data.domains, 2) if same(data.labels[a], data.labels[b])]
+    return [(a, b) for b in reversed(data.domains) for a in data.domains if a != b and same(data.labels[a], data.labels[b])]
 
 def disturbances(data: DomainImages) -> list[str]:
     "What images can be disturbed by: domains that have a twin, and corruptions where their package is installed."
@@ -91,7 +90,6 @@ def paint_changes(image, # (3, H, W) uint8, behind
 
 class CausePatching:
     "Band patching for a lab: one image, block and band at once, and the map of all of them in steps."
-    bands, colors = PATCH_BANDS, CHANGE_COLORS # as the browser names and draws them
     def __init__(self, models: Mapping, # name -> `InspectedModel`
                  space): # label space of the heads' classes
         self.models = {name: one.segmentor for name, one in models.items() if one.segmentor}
@@ -106,14 +104,8 @@ class CausePatching:
         taps = set(self.models[model].backbone.out_layers)
         return sorted((b for b in self.layers if b <= max(taps)), key=lambda b: (b not in taps, -b))
 
-    def patcher(self, model, data, setting):
-        key = setting[:5]
-        if self.patchers.get(model, (None,))[0] != key:
-            pair = make_pair(data, self.models[model], *setting[:3], setting.image)
-            made = Patcher(self.models[model], [pair], PATCH_EDGES, "nyquist", setting.patch_mode == PATCH_MODES[0], 1)
-            run_through(made.look())
-            self.patchers[model] = key, made
-        return self.patchers[model][1]
+    def patcher(self, model, pairs, setting, batch):
+        return Patcher(self.models[model], pairs, PATCH_EDGES, "nyquist", setting.patch_mode == PATCH_MODES[0], batch)
 
     @torch.no_grad()
     def example(self, data: DomainImages, setting: PatchSetting) -> list[dict]: # a row for each model: pictures and counts of pixels
@@ -122,22 +114,28 @@ class CausePatching:
         return self.examples[setting]
 
     def _example(self, model, data, setting):
-        p = self.patcher(model, data, setting)
-        pair = p.pairs[0]
-        job = next(iter(p.jobs(setting.block, [PATCH_BANDS[setting.patch_band]])), None)
+        key = setting[:5]
+        if self.patchers.get(model, (None,))[0] != key:
+            pair = make_pair(data, self.models[model], *setting[:3], setting.image)
+            p = self.patcher(model, [pair], setting, 1)
+            run_through(p.look())
+            self.patchers[model] = key, p
+        p = self.patchers[model][1]
+        pair, = p.pairs
+        job = next(p.jobs(setting.block, [PATCH_BANDS[setting.patch_band]]), None)
         if job is None or setting.block > max(p.taps): return dict(model=model, absent=True)
         (_, _, x, labels), = p.batches()
         scores = p.run(x, p.change(job), setting.block, job.prefix).cpu()
         patched = F.interpolate(scores, labels.shape[-2:], mode="bilinear", align_corners=False).argmax(1)[0]
         disturbed, twin = p.plain[0] # predictions
-        masks = [mask.numpy() for mask in ((disturbed != twin) & (patched == twin), (disturbed == twin) & (patched != twin), (disturbed != twin) & (patched != twin))]
+        changed, returned = disturbed != twin, patched == twin
+        masks = [mask.numpy() for mask in (changed & returned, ~changed & ~returned, changed & ~returned)]
         step = -(-max(twin.shape) // 512) # no finer than a page shows
-        pictures = {"input": thumbnail(pair["image"]), "twin": thumbnail(pair["twin"])}
-        for head, ids in {"prediction": disturbed, "of the twin": twin, "patched": patched}.items():
-            pictures[head] = data_uri(self.space.colorize(ids.numpy()[::step, ::step]))
-        pictures["what changed"] = data_uri(paint_changes(pair["image"], *(mask[::step, ::step] for mask in masks)))
-        counts = dict(zip(CHANGE_COLORS, (int(mask.sum()) for mask in masks)), pixels=twin.numel())
-        return dict(model=model, heads=list(pictures), pictures=list(pictures.values()), **counts)
+        painted = [self.space.colorize(ids.numpy()[::step, ::step]) for ids in (disturbed, twin, patched)]
+        painted.append(paint_changes(pair["image"], *(mask[::step, ::step] for mask in masks)))
+        counts = {kind: int(mask.sum()) for kind, mask in zip(CHANGE_COLORS, masks)}
+        return dict(counts, model=model, pixels=twin.numel(), heads=["input", "twin", "prediction", "of the twin", "patched", "what changed"],
+                    pictures=[thumbnail(pair["image"]), thumbnail(pair["twin"]), *map(data_uri, painted)])
 
     def fill(self, data: DomainImages, setting: PatchSetting): # a generator; yields None after each pass, and how far it is where rows were added
         "Measure the map of a setting, or go on with it: all bands at the blocks that the head reads, then at the others, then the controls."
@@ -148,14 +146,13 @@ class CausePatching:
             for i in range(min(MAX_PAIRS, len(data.images[setting.twin]))):
                 pairs.append(make_pair(data, segmentor, *setting[:3], i))
                 yield
-            patcher = Patcher(segmentor, pairs, PATCH_EDGES, "nyquist", setting.patch_mode == PATCH_MODES[0], 2)
+            patcher = self.patcher(model, pairs, setting, 2)
             found[model] = ModelMap(patcher, (yield from patcher.look()))
         columns = sorted(((m, b) for m in found for b in self.blocks(m)), key=lambda at: self.blocks(at[0]).index(at[1]))
         for controls, what in ((0, "bands"), (CONTROLS, "coefficients of equal energy")):
             for column, (model, block) in enumerate(columns, 1):
                 one = found[model]
-                jobs = one.patcher.jobs(block, PATCH_BANDS, controls)
-                jobs = [job for job in jobs if (block, job.name) not in one.cells]
+                jobs = [job for job in one.patcher.jobs(block, PATCH_BANDS, controls) if (block, job.name) not in one.cells]
                 for at in range(0, len(jobs), CONTROLS):
                     one.add(block, (yield from one.patcher.measure(block, jobs[at:at + CONTROLS])))
                     yield f"{what}: column {column} of {len(columns)}"
@@ -163,18 +160,16 @@ class CausePatching:
 
     def map(self, setting) -> list[dict]: # for each model: gap, pairs and rows, plain values
         "What is known of a map."
-        return [dict(model=model, pairs=len(one.patcher.pairs), gap=one.gap.to_dict(), rows=_plain(pd.concat(one.rows.values())))
+        return [dict(model=model, pairs=len(one.patcher.pairs), gap=one.gap.to_dict(), rows=json.loads(pd.concat(one.rows.values()).round(4).to_json(orient="records")))
                 for model, one in self.maps.get(tuple(setting[:4]), {}).items() if one.rows]
 
-    def known(self) -> list[dict]: # as they are sent to the browser
-        "Maps, and the latest examples."
+    def known(self) -> dict: # for `pack_lab`
+        "Maps, and the latest examples, as they are sent to the browser."
         maps = [dict(setting=PatchSetting(*key)._asdict(), models=self.map(key), text="" if key in self.complete else "stopped before its end") for key in self.maps]
-        return maps + [dict(setting=setting._asdict(), rows=rows) for setting, rows in [*self.examples.items()][-12:]]
+        examples = [dict(setting=setting._asdict(), rows=rows) for setting, rows in [*self.examples.items()][-12:]]
+        return dict(patched=maps + examples, bands=PATCH_BANDS, change_colors=CHANGE_COLORS)
 
     def table(self) -> pd.DataFrame: # one row per setting, model, block and band
         "The maps as numbers, in points of mIoU."
         rows = [dict(zip(PatchSetting._fields, key), model=one["model"]) | row for key in self.maps for one in self.map(key) for row in one["rows"]]
         return pd.DataFrame(rows)
-
-def _plain(rows): # of a table, for JSON
-    return rows.round(4).astype(object).where(rows.notna(), None).to_dict("records")

@@ -8,7 +8,7 @@ import gzip, html, io, json, re
 from base64 import b64encode
 from functools import lru_cache
 from importlib.resources import files
-from typing import Mapping, NamedTuple
+from typing import Mapping
 import numpy as np
 from PIL import Image
 from plotly.offline import get_plotlyjs
@@ -87,45 +87,23 @@ def missing_for_probes(data: DomainImages) -> str: # empty if nothing is
 
 def domains_to_draw(domains) -> list[str]: # at most six
     "The domains of a table to draw: those that are not of the form name:severity, if there are others."
-    plain = [d for d in domains if ":" not in d]
-    return (plain or list(domains))[:6]
+    return ([d for d in domains if ":" not in d] or list(domains))[:6]
 
 def figure_json(figure, # of plotly
                 names=(), # that occur in it
 ): # plain values
     "A figure for the browser, in which names are text, although plotly takes `<` and `&` for markup."
-    odd = [name for name in names if name != html.escape(name, quote=False)]
-    def plain(value):
-        if isinstance(value, dict): return {key: plain(v) for key, v in value.items()}
-        if isinstance(value, list): return [plain(v) for v in value]
-        for name in odd if isinstance(value, str) else (): value = value.replace(name, html.escape(name, quote=False))
-        return value
-    return plain(json.loads(figure.to_json()))
+    text = json.dumps(json.loads(figure.to_json()))
+    for name in names: text = text.replace(json.dumps(name)[1:-1], json.dumps(html.escape(name, quote=False))[1:-1])
+    return json.loads(text)
 
 def benchmark_figures(results: Mapping # from `read_results`
 ) -> dict: # experiment -> baseline -> figure
     "A figure of differences for every baseline of every experiment."
-    figures = {}
-    for experiment, table in results.items():
-        parts = dict(list(table.groupby("reference", sort=False)))
-        names = {*table.adapter, *table.domain, *parts}
-        figures[experiment] = {b: figure_json(difference_plot(part, b, domains_to_draw(part.domain.unique())), names) for b, part in parts.items()}
-    return figures
+    def figure(baseline, part): return figure_json(difference_plot(part, baseline, domains_to_draw(part.domain.unique())), {*part.adapter, *part.domain, baseline})
+    return {name: {b: figure(b, part) for b, part in table.groupby("reference", sort=False)} for name, table in results.items()}
 
 # %% ../../nbs/08_lab/03_contents.ipynb #c28edc7f
-class PageContents(NamedTuple):
-    "How much of a lab is sent."
-    images: int # examples of each domain
-    of: list # the domains with examples
-    blocks: int # of the model
-
-def pick_examples(lab, images: int) -> list[int]: # numbers of example images, the same in every domain
-    "The examples to send."
-    if not images: return []
-    now = lab.image or 0
-    others = [i for i in range(lab.ranges["image"][1] + 1) if i != now]
-    return sorted([now, *others][:images])
-
 def pack_example(lab, keep: list, # places of the blocks to send
                  domain: str, i: int # number of the image; the last where there are fewer
 ) -> dict: # input, and for each model what `pack_maps` and `pack_norms` give
@@ -135,28 +113,27 @@ def pack_example(lab, keep: list, # places of the blocks to send
     return dict(input=thumbnail(lab.data.images[domain][i]), models=models)
 
 def pack_lab(lab, # `FrequencyLab`
-             holds: PageContents) -> dict: # plain values and bytes
+             images: int | None = None, # examples of each domain to send; all by default
+             blocks: int | None = None, # of the model, as well
+) -> dict: # plain values and bytes
     "Everything the browser draws from."
-    keep = evenly_spaced(range(len(lab.seen.spectra.layers)), holds.blocks)
+    layers = lab.seen.spectra.layers
+    keep = evenly_spaced(range(len(layers)), blocks)
     seen = [one.seen for one in lab.models.values()]
-    picks = pick_examples(lab, holds.images)
-    ranges = lab.ranges | dict(layer=(0, len(keep) - 1), image=(0, max(len(picks) - 1, 0)))
+    now = lab.image or 0
+    picks = sorted(sorted(range(lab.ranges["image"][1] + 1), key=lambda i: i != now)[:images])
+    presets = {f"filter of {name}" if name else "the adapter's": adapter_filter(one.adapter) for name, one in lab.models.items()}
     return dict(
-        names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=[lab.seen.spectra.layers[i] for i in keep], grid=lab.grid,
+        names=lab.names, models=list(lab.models), domains=list(lab.data.images), layers=[layers[i] for i in keep], grid=lab.grid,
         energy=pack_energy(np.stack([one.spectra.energy[:, keep] for one in seen])), limits=np.max([one.limits[keep] for one in seen], 0).tolist(),
-        images={d: [pack_example(lab, keep, d, i) for i in picks] for d in holds.of}, picks=picks, choices=lab.choices, ranges=ranges,
-        presets=FILTER_PRESETS | adapter_presets(lab.models), heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
+        images={d: [pack_example(lab, keep, d, i) for i in picks] for d in lab.data.images if picks}, picks=picks,
+        choices=lab.choices, ranges=lab.ranges | dict(layer=(0, len(keep) - 1), image=(0, max(len(picks) - 1, 0))),
+        presets=FILTER_PRESETS | {name: own for name, own in presets.items() if own}, heads=lab.segmentor is not None, labelled=any(lab.data.labels.values()),
         learned=learned_filters({name: one.segmentor or one.backbone for name, one in lab.models.items()}, lab.runs),
         benchmark=benchmark_figures(lab.results) or None, shared=len({id(one.axes) for one in lab.models.values()}) == 1,
         about=lab.about(), notes=lab.notes(), foot=[], cannot_measure=missing_for_probes(lab.data), stage=lab.stage, staged=lab.backbone.staged,
-        **(dict(patched=lab.cause.known(), bands=lab.cause.bands, change_colors=lab.cause.colors) if lab.cause else dict(patched=[])), rings=16, zones=(.2, .7), optional=OPTIONAL_VIEWS, filters=describe_filters(),
+        **(lab.cause.known() if lab.cause else dict(patched=[])), rings=16, zones=(.2, .7), optional=OPTIONAL_VIEWS, filters=describe_filters(),
         colors={d: domain_color(d) for d in lab.data.images})
-
-def adapter_presets(models) -> dict: # name of a preset -> entries of a state
-    "The filters that the models' adapters work with."
-    found = {name: adapter_filter(one.adapter) for name, one in models.items()}
-    return {f"filter of {name}" if name else "the adapter's": own for name, own in found.items() if own}
-
 
 # %% ../../nbs/08_lab/03_contents.ipynb #6f83e100
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.M)

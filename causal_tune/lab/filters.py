@@ -4,7 +4,7 @@
 
 # %% ../../nbs/08_lab/01_filters.ipynb #f3f08ee4
 from __future__ import annotations
-import re
+import operator, re
 from contextlib import contextmanager
 from functools import lru_cache
 from inspect import signature
@@ -56,33 +56,27 @@ class KeepDC:
         return gain
 
 # %% ../../nbs/08_lab/01_filters.ipynb #f3ef8f89
-class Formula:
-    "Stands in for a number or a tensor and records what is done to it, as nested lists such as `[\"exp\", [\"neg\", \"r\"]]`."
-    def __init__(self, tree): self.tree = tree
+class _Recorder(torch.fx.proxy.GraphAppendingTracer):
+    def to_bool(self, obj): return obj.node.target is not operator.eq # cut-offs lie within the plane, and none is 0
 
-    @staticmethod
-    def record(name, *parts): return Formula([name, *(p.tree if isinstance(p, Formula) else float(p) for p in parts)])
+def symbols(*names: str) -> dict: # name -> `torch.fx.Proxy`
+    "Stand-ins for numbers and tensors that record what is done to them."
+    graph = torch.fx.Graph()
+    recorder = _Recorder(graph)
+    return {name: torch.fx.Proxy(graph.placeholder(name), recorder) for name in names}
 
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
-        name = function.__name__
-        if name == "full_like": return args[1]
-        if name == "ones_like": return 1.
-        return cls.record(_TORCH_NAMES.get(name, name), *args)
+_FORMULA_NAMES = dict(truediv="div", and_="and", sym_int="trunc", sym_max="max", sym_min="min")
+_CONVERSIONS = dict(float=0, item=0, full_like=1) # a function of torch -> which of its arguments is the value
 
-    def float(self): return self
-    def item(self): return self
-
-_TORCH_NAMES = dict(sym_int="trunc", sym_max="max", sym_min="min")
-
-def _binary(name, method): # an operator from both sides
-    setattr(Formula, f"__{method}__", lambda a, b: Formula.record(name, a, b))
-    setattr(Formula, f"__r{method}__", lambda a, b: Formula.record(name, b, a))
-
-for _name, _method in dict(add="add", sub="sub", mul="mul", div="truediv", pow="pow").items(): _binary(_name, _method)
-for _name in ("ge", "le", "gt", "lt"): setattr(Formula, f"__{_name}__", lambda a, b, name=_name: Formula.record(name, a, b))
-Formula.__and__ = lambda a, b: Formula.record("and", a, b)
-Formula.__neg__ = lambda a: Formula.record("neg", a)
+def formula(value): # a number, or what became of `symbols`
+    "Nested lists such as `[\"exp\", [\"neg\", \"r\"]]`."
+    node = getattr(value, "node", value)
+    if not isinstance(node, torch.fx.Node): return float(node)
+    if node.op == "placeholder": return node.target
+    name = getattr(node.target, "__name__", node.target)
+    if name == "ones_like": return 1.
+    parts = [formula(part) for part in node.args]
+    return parts[_CONVERSIONS[name]] if name in _CONVERSIONS else [_FORMULA_NAMES.get(name, name), *parts]
 
 # %% ../../nbs/08_lab/01_filters.ipynb #6d4a33b9
 @lru_cache
@@ -91,26 +85,22 @@ def describe_filters() -> dict: # filter -> title, radial_gain or distance_gain,
     return {name: _describe(name, title) for name, title in FILTER_NAMES.items()}
 
 def _describe(name, title):
-    kind = BANDS[name]
+    kind, known = BANDS[name], symbols("low", "high", "order", "r", "d", "s")
     defaults = {p.name: p.default for p in signature(kind).parameters.values()}
-    fields = SimpleNamespace(**defaults | band_options(name, Formula("low"), Formula("high"), Formula("order")))
-    radial = hasattr(kind, "radial_gain")
-    gain = kind.radial_gain(fields, Formula("r")) if radial else kind.distance_gain(fields, Formula("d"), Formula("s"))
+    fields = SimpleNamespace(**defaults | band_options(name, known["low"], known["high"], known["order"]))
     cutoffs = kind.cutoffs.fget(fields) if isinstance(kind.cutoffs, property) else kind.cutoffs
-    return dict(title=title, refusals=_refusals(name), check=_check(name, radial), cutoffs=[cut.tree for cut in cutoffs],
-                **{"radial_gain" if radial else "distance_gain": gain.tree if isinstance(gain, Formula) else float(gain)})
-
-def _check(name, radial): # gains that Python computed
-    settings = dict(low=.25, high=.75, order=3)
-    band = make_band(name, (.25, .75), 3)
-    at = [0., .125, .25, .5, .875, 1.25] if radial else [0., 3, 4, 9, 12, 15]
-    with torch.no_grad(): gain = band.radial_gain(torch.tensor(at)) if radial else band.distance_gain(torch.tensor(at), 12)
-    return dict(band=settings, side=12, at=at, gain=gain.tolist())
-
-def _refusals(name): # equal: for low >= high; above: for low >= top
-    if name == "none": return {}
-    found = dict(equal=_refusal(name, .625, .375))
-    return found | dict(above=_refusal(name, 1.125, 1.375), top=1) if name == "piecewise" else found
+    low, high, order = .25, .75, 3
+    band = make_band(name, (low, high), order)
+    if hasattr(kind, "radial_gain"):
+        at = [0., .125, .25, .5, .875, 1.25]
+        gain, gains = dict(radial_gain=formula(kind.radial_gain(fields, known["r"]))), band.radial_gain(torch.tensor(at))
+    else:
+        at = [0., 3, 4, 9, 12, 15]
+        gain, gains = dict(distance_gain=formula(kind.distance_gain(fields, known["d"], known["s"]))), band.distance_gain(torch.tensor(at), 12)
+    check = dict(band=dict(low=low, high=high, order=order), side=12, at=at, gain=gains.tolist())
+    refusals = {} if name == "none" else dict(equal=_refusal(name, .625, .375)) # for low >= high
+    if name == "piecewise": refusals |= dict(above=_refusal(name, 1.125, 1.375), top=1) # for low >= top
+    return dict(title=title, refusals=refusals, check=check, cutoffs=[formula(cut) for cut in cutoffs], **gain)
 
 def _refusal(name, low, high): # a family's sentence, with blanks for the cut-offs
     try: make_band(name, (low, high))

@@ -30,7 +30,6 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
              **options, # of `FrequencyLab`: state, budget, results, stage
 ) -> FrequencyLab:
     "A lab on folders of images. Raises ValueError and FileNotFoundError as `domain_folders`, `create_backbone` and `load_checkpoint` do."
-    if n < 1: raise ValueError(f"n={n}: at least one image per domain is needed.")
     if checkpoint:
         path = checkpoint_path(checkpoint)
         model, recipe, _ = load_checkpoint(path)
@@ -38,8 +37,7 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
         size = size or recipe.eval_size or None
     else: model = create_backbone(backbone, weights=weights) if weights else backbone
     if images is None:
-        weathers = "clear", "fog", "night", "rain", "snow"
-        data = {d: load_dataset(f"toyscapes:domain={d},split=test,n={n}") for d in weathers}
+        data = {d: load_dataset(f"toyscapes:domain={d},split=test,n={n}") for d in ("clear", "fog", "night", "rain", "snow")}
         size = size or (96, 128)
     else: data = {d: evenly_spaced(image_files(folder), n) for d, folder in domain_folders(images).items()}
     return FrequencyLab(model, data, tuple(size) if size else None, **options)
@@ -49,21 +47,15 @@ def lab_from_line(line: str # such as "dinov2_s photos n=4 size=224x448"
 ) -> FrequencyLab:
     "The lab that a line of words describes. Raises ValueError for a line that says something else."
     words = shlex.split(line)
-    given = [word for word in words if "=" not in word]
+    model, images, *more = [word for word in words if "=" not in word] + [None] * 2
     options = dict(word.split("=", 1) for word in words if "=" in word)
-    unknown = set(options) - {"n", "size", "weights", "results", "stage"}
-    if len(given) > 2 or unknown:
-        raise ValueError(f"%lab takes a model, a folder of images, and n=, size=HxW, weights=, results= or stage=; not {line.strip()!r}.")
-    for name in {"n", "stage"} & set(options):
-        if not options[name].isdigit(): raise ValueError(f"{name}={options[name]} is no whole number.")
-        options[name] = int(options[name])
-    if "size" in options:
-        found = re.fullmatch(r"(\d+)x(\d+)", options["size"])
-        if not found: raise ValueError(f"size={options['size']}: give height and width as in size=224x448.")
-        options["size"] = tuple(map(int, found.groups()))
-    if given: options["checkpoint" if Path(given[0]).exists() else "backbone"] = given[0]
-    if given[1:]: options["images"] = given[1]
-    return open_lab(**options)
+    kinds = dict(n=int, stage=int, size=lambda text: tuple(map(int, re.fullmatch(r"(\d+)x(\d+)", text).groups())), weights=str, results=str)
+    try: chosen = {name: kinds[name](text) for name, text in options.items()}
+    except (KeyError, ValueError, AttributeError): more = [line]
+    if any(more): raise ValueError("%lab takes a model, a folder of images, and n=, stage= (whole numbers), size=HEIGHTxWIDTH, weights= "
+                                   f"or results=; not {line.strip()!r}.")
+    if model: chosen["checkpoint" if Path(model).exists() else "backbone"] = model
+    return open_lab(images, **chosen)
 
 def load_magic(shell # of IPython
 ) -> None:
@@ -74,24 +66,21 @@ def load_magic(shell # of IPython
 INTRODUCTION = ("# Frequency lab\n\n`lab.state`, `lab.tables()`, `lab.save(folder)` and `lab.export_html(path)` keep what you see. "
                 "Without a running kernel, run the cell below (Shift + Enter).")
 
-def _sources(path): # of a notebook's cells; none of a damaged one, which stays as it is
-    try: return [cell.source for cell in nbformat.read(path, 4).cells]
-    except Exception: return [] # whatever a damaged file leads to
-
 # %% ../../nbs/08_lab/06_launch.ipynb #bb65d3h1
 def lab_notebook(folder: Path, # where it is written
                  chosen: dict, # arguments of `open_lab`
                  run: str | None = None, # folder of a run, or of several, to be watched instead
 ) -> Path: # a new notebook, or the one of an earlier call with the same arguments
     "The ready notebook: one cell that opens the lab."
-    arguments = ", ".join(f"{k}={v!r}" for k, v in chosen.items())
-    code = f"from causal_tune.lab.launch import open_lab\n\nlab = open_lab({arguments})\nlab"
-    text = INTRODUCTION
-    if run: text, code = "# Training\n\nWithout a running kernel, run the cell below (Shift + Enter).", f"from causal_tune.lab import watch\n\nruns = watch({run!r})\nruns"
+    text, call = INTRODUCTION, f"lab = open_lab({', '.join(f'{k}={v!r}' for k, v in chosen.items())})"
+    code = f"from causal_tune.lab import open_lab\n\n{call}\nlab"
+    if run: text, call = "# Training\n\nWithout a running kernel, run the cell below (Shift + Enter).", f"runs = watch({run!r})"
+    if run: code = f"from causal_tune.lab import watch\n\n{call}\nruns"
+    line = json.dumps(call + "\n", ensure_ascii=False) # as the file of a notebook has it
     for i in itertools.count(1):
         path = folder / ("frequency_lab.ipynb" if i == 1 else f"frequency_lab_{i}.ipynb")
         if not path.exists(): break
-        if code in _sources(path): return path
+        if line in path.read_text(encoding="utf-8", errors="replace"): return path
     v4 = nbformat.v4
     nb = v4.new_notebook(cells=[v4.new_markdown_cell(text), v4.new_code_cell(code, metadata=dict(jupyter=dict(source_hidden=True)))])
     nb.metadata.kernelspec = dict(name="python3", display_name="Python 3 (ipykernel)", language="python")
@@ -157,14 +146,15 @@ def execute_notebook(server: dict, path: Path) -> str: # address of the executed
     client.start_channels()
     client.wait_for_ready(timeout=60)
     nb = nbformat.read(path, 4)
-    for number, cell in enumerate((c for c in nb.cells if c.cell_type == "code"), 1):
+    for cell in nb.cells:
+        if cell.cell_type != "code": continue
         cell.outputs = []
         def keep(message, cell=cell): # what a notebook holds, without progress bars, which end with the kernel's work
             if message["msg_type"] not in ("stream", "display_data", "execute_result", "error"): return
             bar = message["msg_type"] == "display_data" and "application/vnd.jupyter.widget-view+json" in message["content"]["data"]
             if not bar and message["content"].get("name") != "stderr": cell.outputs.append(nbformat.v4.output_from_msg(message))
         reply = client.execute_interactive(cell.source, store_history=True, output_hook=keep, allow_stdin=False)
-        cell.execution_count = reply["content"].get("execution_count", number)
+        cell.execution_count = reply["content"].get("execution_count")
         cell.metadata.trusted = True # so that the server signs what it is given, and the page shows the widget
         if reply["content"]["status"] != "ok": break
     client.stop_channels()

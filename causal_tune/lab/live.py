@@ -27,10 +27,10 @@ MOST_POINTS, MOST_SNAPSHOTS = 400, 60 # of a curve, of a run: more are averaged,
 
 def run_folders(folder: Path) -> list[Path]:
     "A run with its branches, or all runs of a folder, in the order of their beginning."
-    def is_run(path): return (path / "log.csv").exists() or (path / "snapshots").is_dir()
-    def branch_of(path): return load_cached(path / "branch.json", json.loads) or {}
-    if is_run(folder): found = [folder, *(p for p in folder.parent.iterdir() if p.is_dir() and branch_of(p).get("of") == folder.name)]
-    else: found = [p for p in folder.iterdir() if p.is_dir() and is_run(p)] if folder.is_dir() else []
+    def is_run(path): return path.is_dir() and any((path / name).exists() for name in ("log.csv", "snapshots"))
+    def trunk(path): return (load_cached(path / "branch.json", json.loads) or {}).get("of")
+    near = folder.parent if is_run(folder) else folder
+    found = [p for p in near.iterdir() if is_run(p) and (p == folder or near == folder or trunk(p) == folder.name)] if near.is_dir() else []
     return sorted(found, key=lambda p: (p != folder, (p / "branch.json").exists(), p.name))
 
 def averaged(x, y) -> list: # two lists

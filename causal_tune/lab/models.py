@@ -49,33 +49,23 @@ def inspect(models: Mapping, # name -> model
     backbones = {name: as_backbone(model) for name, model in models.items()}
     size = next(iter(images.values())).shape[-2:]
     stages = {name: b.stage_blocks().index(single_grid_layers(b, size, stage=stage)) for name, b in backbones.items()}
-    layers = shared_blocks(backbones, stages, size)
-    widths = {name: model_stages(b.model)[stages[name]].width for name, b in backbones.items()}
-    axes = {}
-    for width in set(widths.values()):
-        axes[width] = pca_directions([b for name, b in backbones.items() if widths[name] == width], images, layers=layers)
-    inspected = {}
-    for name, b in backbones.items():
-        head = models[name].eval() if isinstance(models[name], Segmentor) else None
-        seen = observe(b, images, budget / len(models), axes=axes[widths[name]], layers=layers)
-        inspected[name] = InspectedModel(head, b, stages[name], axes[widths[name]], seen)
-    return inspected
-
-def shared_blocks(backbones: Mapping, # name -> backbone
-                  stages: Mapping, # name -> number of the stage that is inspected
-                  size: tuple[int, int], # of an image in pixels
-) -> list[int]: # block numbers from 0
-    "The blocks of all models. Raises ValueError for models that differ in blocks or grid."
     places = {name: (b.stage_blocks()[stages[name]], b.stage_grid(size, stages[name])) for name, b in backbones.items()}
     layers, grid = next(iter(places.values()))
-    if all(place == (layers, grid) for place in places.values()): return layers
-    given = [f"{name} has blocks {own[0]} to {own[-1]} on {h} × {w}" for name, (own, (h, w)) in places.items()]
-    raise ValueError(f"Models side by side need the same blocks and the same grid; {', '.join(given)}.")
+    if any(place != (layers, grid) for place in places.values()):
+        given = [f"{name} has blocks {own[0]} to {own[-1]} on {h} × {w}" for name, (own, (h, w)) in places.items()]
+        raise ValueError(f"Models side by side need the same blocks and the same grid; {', '.join(given)}.")
+    widths = {name: model_stages(b.model)[stages[name]].width for name, b in backbones.items()}
+    axes = {width: pca_directions([b for name, b in backbones.items() if widths[name] == width], images, layers=layers) for width in set(widths.values())}
+    inspected = {}
+    for name, b in backbones.items():
+        own = axes[widths[name]]
+        head = models[name].eval() if isinstance(models[name], Segmentor) else None
+        inspected[name] = InspectedModel(head, b, stages[name], own, observe(b, images, budget / len(models), axes=own, layers=layers))
+    return inspected
 
 # %% ../../nbs/08_lab/02_models.ipynb #3fa98172
-def find_label_space(data: DomainImages, segmentor) -> LabelSpace | None: # None without a segmentor
+def find_label_space(data: DomainImages, segmentor: Segmentor) -> LabelSpace:
     "Names and colours of a head's classes. Raises ValueError where the labels are not those of the head."
-    if segmentor is None: return None
     k = segmentor.num_classes
     space = data.space or segmentor.space or default_label_space(k)
     labels = [y for some in data.labels.values() if some for y in some]
@@ -88,10 +78,9 @@ def find_label_space(data: DomainImages, segmentor) -> LabelSpace | None: # None
 def default_label_space(k: int # classes without names
 ) -> LabelSpace:
     "The known label space of this size, or one with numbers for names."
-    for space in LABEL_SPACES.values():
-        if len(space) == k: return space
     palette = np.random.default_rng(0).integers(40, 230, (k, 3)).astype(np.uint8)
-    return LabelSpace(f"{k} classes", tuple(map(str, range(k))), palette)
+    numbered = LabelSpace(f"{k} classes", tuple(map(str, range(k))), palette)
+    return next((space for space in LABEL_SPACES.values() if len(space) == k), numbered)
 
 # %% ../../nbs/08_lab/02_models.ipynb #261ff46c
 class FilteredPredictions:
@@ -125,13 +114,13 @@ class FilteredPredictions:
                     found[name, domain, i] = confusion(self.labels(name, data, domain, i, with_band), data.labels[domain][i], len(self.space))
             yield done, len(places)
 
-    def table(self) -> pd.DataFrame: # one row per model, domain and class; fractions
+    def table(self) -> pd.DataFrame: # one row per model (where there are several), domain and class; fractions
         "IoU of every class, unfiltered and filtered, as far as counted."
-        tables = []
+        tables = [pd.DataFrame(columns=["model", "domain", "class", "iou", "filtered", "change"])]
         for model, domain in dict.fromkeys(place[:2] for place in self.filtered):
             before, now = (class_iou(sum(matrix for place, matrix in found.items() if place in self.filtered and place[:2] == (model, domain)))
                            for found in (self.unfiltered, self.filtered))
             names = {"model": model, "domain": domain, "class": list(self.space.classes)}
             tables.append(pd.DataFrame(dict(names, iou=before, filtered=now, change=now - before)))
-        empty = pd.DataFrame(columns=["model", "domain", "class", "iou", "filtered", "change"])
-        return pd.concat(tables, ignore_index=True) if tables else empty
+        table = pd.concat(tables[1:] or tables, ignore_index=True)
+        return table if len(self.models) > 1 else table.drop(columns="model")

@@ -13,7 +13,7 @@ import numpy as np
 import causal_tune
 from ..core.registry import unknown_name
 from ..core.files import atomic_write
-from .contents import PageContents, bundle_script, gzipped_plotly, pack_lab, packing_error, read_asset
+from .contents import bundle_script, gzipped_plotly, pack_lab, packing_error, read_asset
 from ..research.figures import find_browser
 
 # %% auto #0
@@ -24,42 +24,33 @@ MAX_PAGE_BYTES = 5_000_000
 MODEL_NOTE = ("The model is not in this file: segmentation and IoU are those of the image and the filter that were set. For others, and to "
               "measure, open the lab in Jupyter.")
 
-def page_data(lab, holds: PageContents) -> dict: # plain values and bytes
+def page_data(lab, images: int | None = None, blocks: int | None = None # as for `pack_lab`
+) -> dict: # plain values and bytes
     "What the page draws from."
     if lab.cause and "cause" in lab.views and "disturbed" in lab.names: lab.cause.example(lab.data, lab.patch_setting())
-    sent = pack_lab(lab, holds)
+    sent = pack_lab(lab, images, blocks)
     layer = int(np.abs(np.array(sent["layers"]) - lab.seen.spectra.layers[lab.layer]).argmin())
     image = sent["picks"].index(lab.image) if sent["picks"] else 0
-    sent |= dict(state=lab.state | dict(layer=layer, image=image), figures=lab._figures)
+    sent |= dict(state=lab.state | dict(layer=layer, image=image), figures=lab._figures, foot=footnote(lab, sent))
     if lab.segmentor and "segmentation" in lab.views:
         sent["answer"] = dict(iou=None)
         for part in lab.answer(lab.state): sent["answer"] |= part
-    return sent | dict(foot=footnote(lab, sent))
+    return sent
 
 def footnote(lab, sent: dict) -> list[str]: # lines; sent: from `pack_lab`
-    "What the file holds, and how exactly."
-    energy = sent["energy"]
+    "What the file holds, how exactly, and what had to be left out."
+    energy, examples, kept, blocks = sent["energy"], len(sent["picks"]), len(sent["layers"]), len(lab.seen.spectra.layers)
     low, high = (f"{float(f'{np.exp(x):.2g}'):,g}" for x in (energy["low"], energy["low"] + energy["step"] * (2 ** 16 - 3)))
     lines = ["Everything is in this file; it loads nothing from the network. Energies are kept with 16 bits, in equal "
              f"steps of their logarithm from {low} to {high}; each is at most {100 * packing_error(energy):.2g}% off."]
-    if sent["picks"]: lines.append(f"Example images: {len(sent['picks'])} of each of {', '.join(sent['images'])}; "
-                                   "their features are kept in a byte each.")
-    left_out = describe_omissions(lab, sent)
+    if examples: lines.append(f"Example images: {examples} of each of {', '.join(sent['images'])}; their features are kept in a byte each.")
+    most = min(4, lab.ranges["image"][1] + 1)
+    left_out = [f"{kept} of {blocks} blocks, evenly spaced"] if kept < blocks else []
+    if examples < most: left_out.append(f"{examples} of {most} example images" if examples else "no example images")
     if left_out: lines.append(f"To stay under {MAX_PAGE_BYTES / 1e6:.0f} MB the file holds {', '.join(left_out)}.")
     if lab.segmentor: lines.append(MODEL_NOTE)
     if lab._figures: lines.append("Measurements are those of the lab, with the filter that was set there.")
     return [*lines, f"causal_tune {causal_tune.__version__}"]
-
-def describe_omissions(lab, sent: dict) -> list[str]: # phrases
-    "What had to be left out."
-    blocks, kept, examples = len(lab.seen.spectra.layers), len(sent["layers"]), len(sent["picks"])
-    most = min(4, max(len(maps) for maps in lab.seen.maps.values()))
-    left_out = []
-    if kept < blocks: left_out.append(f"{kept} of {blocks} blocks, evenly spaced")
-    if not examples: left_out.append("no example images")
-    elif examples < most: left_out.append(f"{examples} of {most} example images")
-    if 0 < len(sent["images"]) < len(sent["domains"]): left_out.append("those of one domain only")
-    return left_out
 
 # %% ../../nbs/08_lab/05_page.ipynb #f9f5e78b
 CONTENT_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -85,37 +76,25 @@ def standalone_page(title: str, style: str, # CSS
             f"<title>{title}</title><style>{style}</style></head>")
     return f'<!doctype html>\n<html lang="en">{head}\n<body class="ct-page">{body}</body></html>\n'
 
-def render_page(lab, holds: PageContents) -> str: # HTML
+def render_page(lab, images: int | None = None, blocks: int | None = None) -> str: # HTML
     "The page as text."
-    sent = page_data(lab, holds)
-    data = json_script("data", sent)
+    data = json_script("data", page_data(lab, images, blocks))
     if lab._figures or lab.results: data += json_script("plotly", gzipped_plotly())
     return standalone_page("Frequency lab", read_asset("lab/lab.css"), '<div id="lab"></div><noscript>Allow this page to run scripts.</noscript>\n'
                            f'{data}<script type="module">{bundle_script("page.js")}</script>')
 
 # %% ../../nbs/08_lab/05_page.ipynb #afbcd51c
-def shrinking_contents(lab): # yields `PageContents`, the fullest first
-    "Candidate contents of a file, the largest first."
-    domains = list(lab.data.images)
-    blocks = len(lab.seen.spectra.layers)
-    for images, of in ((4, domains), (2, domains), (1, domains), (1, [lab.domain]), (0, [])): yield PageContents(images, of, blocks)
-    for fewer in range(blocks - 1, 0, -1): yield PageContents(0, [], fewer)
-
-def largest_page(lab) -> bytes:
-    "The fullest page that stays under the limit. Raises ValueError where even the emptiest does not."
-    for holds in shrinking_contents(lab):
-        page = render_page(lab, holds).encode()
-        if len(page) <= MAX_PAGE_BYTES: return page
-    raise ValueError(f"One block of {len(lab.data.images)} domains on a grid of {lab.grid} exceeds {MAX_PAGE_BYTES:,} bytes; "
-                     "take fewer domains or smaller images.")
-
 def save_page(lab, # `FrequencyLab`
               path, # the file; folders above it are made
 ) -> Path: # the file
     "Write the lab as one HTML file that needs no kernel and no network, at most 5 MB. Raises ValueError for a folder."
     path = Path(path)
     if path.is_dir(): raise ValueError(f"{path} is a folder; give the name of a file in it, such as {path / 'lab.html'}.")
-    page = largest_page(lab)
+    blocks = len(lab.seen.spectra.layers)
+    contents = [*((images, blocks) for images in (4, 2, 1)), *((0, fewer) for fewer in range(blocks, 0, -1))] # the fullest first
+    pages = (render_page(lab, *some).encode() for some in contents)
+    page = next((page for page in pages if len(page) <= MAX_PAGE_BYTES), None)
+    if page is None: raise ValueError(f"One block of {len(lab.data.images)} domains exceeds {MAX_PAGE_BYTES:,} bytes; take fewer domains or smaller images.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as unfinished: unfinished.write_bytes(page)
     return path
@@ -149,7 +128,7 @@ def draw_pictures(lab, formats: list, width: int) -> dict: # name of a file -> b
     "The pictures that the page draws in a browser without a window. Raises OSError where it draws none."
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lab.html"
-        path.write_text(render_page(lab, lab.everything()), encoding="utf-8")
+        path.write_text(render_page(lab), encoding="utf-8")
         address = f"{path.as_uri()}?save={width},{','.join(formats)}"
         words = [find_browser(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile", "--hide-scrollbars",
                  f"--window-size={width},900", "--virtual-time-budget=60000", "--dump-dom", address]

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import traitlets
 from fastcore.basics import patch
-from ..core.registry import short_repr, unknown_name
+from ..core.registry import check_range, check_value, short_repr, unknown_name
 from .cause import PATCH_BANDS, PATCH_MODES, CausePatching, PatchSetting, disturbances, twin_domains
-from .contents import (HIDDEN_VIEWS, OPTIONAL_VIEWS, PageContents, bundle_script, figure_json, gzipped_plotly, missing_for_probes,
+from .contents import (HIDDEN_VIEWS, OPTIONAL_VIEWS, bundle_script, figure_json, gzipped_plotly, missing_for_probes,
                                       pack_lab, read_asset, thumbnail)
 from .filters import FILTER_NAMES, make_band
-from .models import FilteredPredictions, InspectedModel, find_label_space, inspect
+from .models import FilteredPredictions, find_label_space, inspect
 from .page import save_page, save_pictures
 from ..models.pretrained import BACKBONE_NOTES
 from ..research.artifacts import artifact_report, outlier_figure
@@ -32,42 +32,19 @@ from ..spectra.energy import radial_profile, spectrum_table, suppressed_table
 # %% auto #0
 __all__ = ['FrequencyLab']
 
-# %% ../../nbs/08_lab/04_widget.ipynb #44cff2e7
-def check_number(name: str, v, low: float, high: float, whole: bool = True):
-    "A number in its range. Raises ValueError for anything else."
-    wrong = f"{name}={short_repr(v)} does not fit this lab"
-    real = isinstance(v, (int, float, np.number)) and not isinstance(v, bool) and v == v
-    if not real or whole and v % 1: raise ValueError(f"{wrong}: give a {'whole ' * whole}number from {low} to {high}.")
-    nearest = min(max(v, low), high)
-    if nearest != v: raise ValueError(f"{wrong}; the nearest is {nearest}.")
-    return int(v) if whole else float(v)
-
-def check_subset(name: str, v, options: list, least: int = 0) -> list: # in the order of the options
-    "Some of the options. Raises ValueError for others, and for too few."
-    if isinstance(v, str) or not hasattr(v, "__iter__"): raise ValueError(f"{name}={short_repr(v)} does not fit this lab: give a list of names.")
-    for o in v: check_choice(name, o, options)
-    if len(v) < least: raise ValueError(f"At least {least} of {options} must be chosen.")
-    return [o for o in options if o in v]
-
-def check_choice(name: str, v, options): # the same value
-    "One of the options. Raises ValueError for another."
-    if v in options: return v
-    raise ValueError(f"{name}={short_repr(v)} does not fit this lab. {unknown_name(name, v, options)}")
-
 # %% ../../nbs/08_lab/04_widget.ipynb #a450ba6f
 FILTER_CONTROLS = ("filter", "cuts", "order", "keep_dc") # the controls that make the band
 STATE = (*FILTER_CONTROLS, "layer", "domains", "domain", "reference", "image", "scale", "cells", "coefficient", "views", "model", "against",
          "experiment", "baseline", "disturbed", "severity", "twin", "patch_mode", "patch_band")
 
-def synced(): return traitlets.Any().tag(sync=True) # a trait that the browser moves too
+def choose(name: str, v, options): # the value
+    "One of the options. Raises ValueError for another."
+    if v not in options: raise unknown_name(name, v, options)
+    return v
 
 class Controls(anywidget.AnyWidget):
-    "A trait for each entry of a lab's state."
-    filter, cuts, order, keep_dc = synced(), synced(), synced(), synced()
-    layer, domains, domain, reference, image = synced(), synced(), synced(), synced(), synced()
-    scale, cells, coefficient, views = synced(), synced(), synced(), synced()
-    model, against, experiment, baseline = synced(), synced(), synced(), synced()
-    disturbed, severity, twin, patch_mode, patch_band = synced(), synced(), synced(), synced(), synced()
+    "A trait for each entry of a lab's state, which the browser moves too."
+    vars().update({name: traitlets.Any().tag(sync=True) for name in STATE})
 
     @property
     def state(self) -> dict: # plain values; `json.dumps` takes it
@@ -84,21 +61,23 @@ class Controls(anywidget.AnyWidget):
     def check_entry(self, name: str, v, experiment: str | None = None):
         "An entry of the state. Raises ValueError for what this lab does not have."
         if name not in self.names: raise unknown_name("entry of a lab's state", name, self.names)
-        if name in ("domains", "views"): return check_subset(name, v, self.choices[name], least=int(name == "domains"))
-        if name == "baseline": return check_choice(name, v, self.baselines(experiment or self.experiment))
-        if name in self.choices: return check_choice(name, v, self.choices[name])
-        if name == "keep_dc": return bool(check_choice(name, v, [False, True]))
-        if name not in ("cuts", "coefficient"): return check_number(name, v, *self.ranges[name])
-        if not hasattr(v, "__len__") or len(v) != 2: raise ValueError(f"{name}={short_repr(v)} does not fit this lab: two numbers are needed.")
-        if name == "cuts": return [check_number(name, edge, *self.ranges[name], whole=False) for edge in v]
-        return [check_number(name, i, 0, n - 1) for i, n in zip(v, self.grid)]
+        if name == "keep_dc": return check_value(name, v, "bool")
+        if name == "baseline": return choose(name, v, self.baselines(experiment or self.experiment))
+        pairs = dict(cuts=[self.ranges["cuts"]] * 2, coefficient=[(0, n - 1) for n in self.grid])
+        if name in ("domains", "views", *pairs):
+            if not hasattr(v, "__len__") or name in pairs and len(v) != 2 or name == "domains" and not len(v):
+                raise ValueError(f"{name}={short_repr(v)}: give a list of {'two numbers' if name in pairs else 'names'}.")
+            if name in pairs: return [check_range(name, one, *bounds) for one, bounds in zip(v, pairs[name])]
+            chosen = [choose(name, one, self.choices[name]) for one in v]
+            return [one for one in self.choices[name] if one in chosen]
+        return check_range(name, v, *self.ranges[name]) if name in self.ranges else choose(name, v, self.choices[name])
 
     @traitlets.validate(*STATE)
     def _check_trait(self, proposal): return self.check_entry(proposal.trait.name, proposal.value)
 
     @traitlets.observe(*FILTER_CONTROLS)
     def _make_band(self, change):
-        try: self.band = make_band(*(getattr(self, n) for n in FILTER_CONTROLS))
+        try: self.band = make_band(*self.filter_setting())
         except ValueError: pass  # the browser says why; see `describe_filters`
 
     @traitlets.observe("experiment")
@@ -110,9 +89,13 @@ class Controls(anywidget.AnyWidget):
         "The adapters that the others of an experiment are compared with."
         return list(self.results[experiment].reference.unique())
 
+    def filter_setting(self) -> list: # the arguments of `make_band`
+        "What the controls of the filter hold."
+        return [getattr(self, name) for name in FILTER_CONTROLS]
+
     def filter_name(self) -> str: # such as "dog, 0.20 to 0.70, keeps DC"
         "The filter that is set, in words."
-        name, (low, high), order, keep_dc = (getattr(self, n) for n in FILTER_CONTROLS)
+        name, (low, high), order, keep_dc = self.filter_setting()
         parts = [f"butterworth of order {order}" if name == "butterworth" else name]
         if name != "none": parts.append(f"{low:.2f} to {high:.2f}")
         if keep_dc: parts.append("keeps DC")
@@ -121,7 +104,7 @@ class Controls(anywidget.AnyWidget):
 # %% ../../nbs/08_lab/04_widget.ipynb #a29676da
 class JobQueue:
     "Generators that the event loop advances one step at a time, the newest first."
-    def __init__(self, on_error): # called with the error of a job that fails
+    def __init__(self, on_error): # called with the kind of a job that fails, and its error
         self.jobs = {} # by kind, the newest last
         self.on_error = on_error
         self._timer = None
@@ -144,12 +127,10 @@ class JobQueue:
         if not self.jobs: return
         with self._lock:
             kind, job = list(self.jobs.items())[-1]
-            over = True
-            try:
-                next(job)
-                over = False
-            except StopIteration: pass
-            except Exception as error: self.on_error(error)
+            try: over = next(job, self) is self # the default, at the end
+            except Exception as error:
+                over = True
+                self.on_error(kind, error)
             if over and self.jobs.get(kind) is job: del self.jobs[kind]
         self.schedule()
 
@@ -176,6 +157,7 @@ class FrequencyLab(Controls):
     _data = traitlets.Dict().tag(sync=True) # what the browser draws from, see `pack_lab`
     _figures = traitlets.Dict().tag(sync=True) # of what was measured
     _said = traitlets.Dict().tag(sync=True) # text, wrong, busy, of: the message under the controls, or in the card of a view
+    export_html, save = save_page, save_pictures # as the next chapter has them
 
     def __init__(self, model, # `Segmentor`, `Backbone`, timm model, a name for `create_backbone`, or several: name -> model
                  images_by_domain: Mapping, # domain -> uint8 (n, 3, H, W), data set, folder, or list of paths and pictures
@@ -187,10 +169,10 @@ class FrequencyLab(Controls):
                  runs: Mapping | None = None): # name of a model -> folder of its run; {"": folder} for one model
         self.results = read_results(results) if results else {}
         self.budget, self.runs = budget, runs or {}
-        self.queue = JobQueue(lambda error: self._say(f"{type(error).__name__}: {error}", wrong=True))
+        self.queue = JobQueue(self._failed)
         self.drop, self.dropped = None, {} # a drop's name; folder -> its pictures, until the last one has come
         self._inspect(model if isinstance(model, Mapping) else {"": model}, gather_images(images_by_domain, size), stage)
-        super().__init__(**self._first_state(), _said=dict(text=self.about()), _data=pack_lab(self, self.everything()))
+        super().__init__(**self._first_state(), _said=dict(text=self.about()), _data=pack_lab(self))
         self.on_msg(self._on_message)
         self.state = state or {}
 
@@ -201,10 +183,9 @@ class FrequencyLab(Controls):
         first = next(iter(self.models.values()))
         self.stage, self.backbone = first.stage, first.backbone
         heads = [one.segmentor for one in self.models.values() if one.segmentor]
-        self.segmentor = heads[0] if heads else None
         for head in heads: self.space = find_label_space(data, head)
-        self.predictions = FilteredPredictions(self.models, self.space) if heads else None
-        self.cause = CausePatching(self.models, self.space) if heads else None
+        self.segmentor, self.predictions, self.cause = (heads[0], FilteredPredictions(self.models, self.space),
+                                                        CausePatching(self.models, self.space)) if heads else (None,) * 3
         self.evidence = self.artifacts = None # what bands tell, tables on outliers: once they are measured
         self.measured_with = None # the filter that they belong to, in words
         self._offer(first.seen)
@@ -227,23 +208,18 @@ class FrequencyLab(Controls):
             self.ranges |= dict(severity=(1, 5), patch_band=(0, len(PATCH_BANDS) - 1))
 
     def _first_state(self):
-        domains = self.choices["domains"]
+        domains, views, models = self.choices["domains"], self.choices["views"], list(self.models)
         start = dict(filter="dog", cuts=[.2, .7], order=2, keep_dc=False, layer=(self.ranges["layer"][1] + 1) // 2,
                      domains=domains, domain=domains[-1], reference=domains[0], image=0, scale="log", cells="share removed",
-                     coefficient=[0, 1] if self.grid[1] > 1 else [1, 0], views=[v for v in self.choices["views"] if v not in HIDDEN_VIEWS])
-        if len(self.models) > 1: start |= dict(reference=domains[-1], model=list(self.models)[-1], against=list(self.models)[0])
-        if self.results: start |= dict(experiment=list(self.results)[0], baseline=self.baselines(list(self.results)[0])[0])
+                     coefficient=[0, 1] if self.grid[1] > 1 else [1, 0], views=[v for v in views if v not in HIDDEN_VIEWS])
+        if models[1:]: start |= dict(reference=domains[-1], model=models[-1], against=models[0])
+        for experiment in list(self.results)[:1]: start |= dict(experiment=experiment, baseline=self.baselines(experiment)[0])
         if "disturbed" in self.choices:
-            pairs = twin_domains(self.data)
-            disturbed, twin = (domains[-1], domains[0]) if (domains[-1], domains[0]) in pairs else (pairs or [(self.choices["disturbed"][0], domains[0])])[-1]
+            disturbed, twin = (twin_domains(self.data) or [(self.choices["disturbed"][0], domains[0])])[-1]
             start |= dict(disturbed=disturbed, severity=3, twin=twin, patch_mode=PATCH_MODES[0], patch_band=2)
         self.names = list(start)
         self.band = make_band("dog", (.2, .7))
         return start
-
-    def everything(self) -> PageContents:
-        "All that this lab could send."
-        return PageContents(self.ranges["image"][1] + 1, list(self.data.images), len(self.seen.spectra.layers))
 
     def about(self) -> str:
         "What the lab holds, in a line."
@@ -260,6 +236,10 @@ class FrequencyLab(Controls):
 
     def _say(self, text, wrong=False, busy=False, of=""): self._said = dict(text=text, wrong=wrong, busy=busy, of=of)
 
+    def _failed(self, kind, error): # errors of these kinds are sentences
+        said = str(error) if isinstance(error, (ValueError, ImportError)) else f"{type(error).__name__}: {error}"
+        self._say(said, wrong=True, of=kind)
+
     def finish(self) -> None:
         "Do now what waits for its turn in the event loop."
         self.queue.finish()
@@ -268,19 +248,17 @@ class FrequencyLab(Controls):
 @patch
 def _on_message(self:FrequencyLab, _, content, buffers):
     ask = content.get("ask")
+    jobs = dict(segmentation=self._reply, cause=self._patch_image, map=self._fill_map, passport=self._passport)
+    if ask in jobs: self.queue.begin(ask, jobs[ask](content))
     if ask == "plotly": self.send(dict(kind="plotly"), [gzipped_plotly()])
     if ask == "measure": self.measure()
-    if ask == "passport": self.queue.begin("passport", self._passport())
-    if ask == "segmentation": self.queue.begin("segmentation", self._reply(content["key"], content["state"]))
     if ask == "file": self._take_file(content, buffers[0])
-    if ask == "cause": self.queue.begin("cause", self._patch_image(PatchSetting(**content["setting"])))
-    if ask == "map": self.queue.begin("map", self._fill_map(PatchSetting(**content["setting"])))
     if ask == "stop": self.queue.drop("map")
 
 @patch
-def _reply(self:FrequencyLab, key, state): # a generator; sends the parts of an answer
-    for part in self.answer(state):
-        self.send(dict(kind="segmentation", key=key, **part))
+def _reply(self:FrequencyLab, content): # a generator; sends the parts of an answer
+    for part in self.answer(content["state"]):
+        self.send(dict(kind="segmentation", key=content["key"], **part))
         yield
 
 @patch
@@ -296,47 +274,35 @@ def _pictures(self:FrequencyLab, model, state, band):
     domain = state["domain"]
     i = min(state["image"], len(self.data.images[domain]) - 1)
     labels = self.data.labels[domain]
-    def painted(ids): return data_uri(self.space.colorize(ids))
-    pictures = {"input": thumbnail(self.data.images[domain][i]), "unfiltered": painted(self.predictions.labels(model, self.data, domain, i)),
-                "filtered": painted(self.predictions.labels(model, self.data, domain, i, band))}
-    if labels: pictures["label"] = painted(labels[i])
-    return dict(model=model, heads=list(pictures), pictures=list(pictures.values()))
-
-@patch
-def iou_table(self:FrequencyLab) -> pd.DataFrame: # one row per model (where there are several), domain and class
-    "IoU of every class and domain with labels, unfiltered and filtered, as far as counted; fractions."
-    table = self.predictions.table()
-    return table if len(self.models) > 1 else table.drop(columns="model")
+    pictures = dict(unfiltered=self.predictions.labels(model, self.data, domain, i), filtered=self.predictions.labels(model, self.data, domain, i, band))
+    if labels: pictures["label"] = labels[i]
+    painted = [data_uri(self.space.colorize(ids)) for ids in pictures.values()]
+    return dict(model=model, heads=["input", *pictures], pictures=[thumbnail(self.data.images[domain][i]), *painted])
 
 @patch
 def _changes(self:FrequencyLab, domains, done, of): # for the browser: classes that occur, and the change of each in each domain
-    table = self.iou_table()
+    table = self.predictions.table()
     table = table[table.domain.isin(domains) & table.change.notna()]
     table = table.sort_values("class", key=lambda names: names.map(self.space.classes.index), kind="stable")
     return dict(table.drop(columns=["iou", "filtered"]).to_dict("list"), done=done, all=of)
 
 @patch
-def _patch_image(self:FrequencyLab, setting): # a generator
-    rows, why = [], ""
-    yield
-    try: rows = self.cause.example(self.data, setting)
-    except ValueError as error: why = str(error)
-    self._send_patched(setting, rows=rows, why=why)
+def _patch_image(self:FrequencyLab, content): # a generator
+    setting = PatchSetting(**content["setting"])
+    try: found = dict(rows=self.cause.example(self.data, setting))
+    except ValueError as error: found = dict(rows=[], why=str(error))
+    yield self._send_patched(setting, **found)
 
 @patch
-def _fill_map(self:FrequencyLab, setting): # a generator; ended or stopped, the button can be clicked again
-    said = dict(running=True, text="Measuring ...", complete=False)
-    def say(**news):
-        said.update(news)
-        self._send_patched(setting, **said)
+def _fill_map(self:FrequencyLab, content): # a generator; ended or stopped, the button can be clicked again
+    setting, said = PatchSetting(**content["setting"]), dict(text="Measuring ...", complete=False)
     try:
-        say()
-        for text in self.cause.fill(self.data, setting):
-            if text: say(text=text)
+        for text in itertools.chain([said["text"]], self.cause.fill(self.data, setting)):
+            if text: self._send_patched(setting, running=True, **(said := said | dict(text=text)))
             yield
-        say(text="", complete=True)
-    except ValueError as error: say(text=str(error))
-    finally: say(running=False)
+        said = dict(text="", complete=True)
+    except ValueError as error: said["text"] = str(error)
+    finally: self._send_patched(setting, running=False, **said)
 
 @patch
 def _send_patched(self:FrequencyLab, setting, **more): self.send(dict(kind="cause", setting=setting._asdict(), models=self.cause.map(setting), **more))
@@ -354,32 +320,23 @@ def measure_cause(self:FrequencyLab) -> pd.DataFrame:
     for _ in self.cause.fill(self.data, self.patch_setting()): pass
     return self.tables()["cause"]
 
-
 # %% ../../nbs/08_lab/04_widget.ipynb #ba260fa1
 @patch
 def measure(self:FrequencyLab) -> None:
     "Measure what bands tell and which tokens stand out, in the model that is shown."
     if "measure" in self.queue.jobs: return
     why = missing_for_probes(self.data)
-    if why: return self._say(why, wrong=True, of="measure")
-    self.queue.begin("measure", self._measure())
+    self._say(why or "Measuring ...", wrong=bool(why), busy=not why, of="measure")
+    if not why: self.queue.begin("measure", self._measure())
 
 @patch
-def _measure(self:FrequencyLab): # a generator; whatever happens, the button can be clicked again
-    model = self.model or next(iter(self.models))
-    why = None
-    self._say("Measuring ...", busy=True, of="measure")
-    try:
-        yield  # the message goes out before the work begins
-        yield from self._measure_blocks(self.models[model])
-    except ValueError as error: why = f"{error} Where images are few, n=32 (--n 32) takes more of each domain."
-    except ImportError as error: why = str(error) # probes need scikit-learn
-    if why: self._say(why, wrong=True, of="measure")
-    else: self._say(self.about())
-    self._figures = dict(self._figures, of=model)
+def _shown(self:FrequencyLab): # name of the model that is shown, and the model
+    name = self.model or next(iter(self.models))
+    return name, self.models[name]
 
 @patch
-def _measure_blocks(self:FrequencyLab, one: InspectedModel):
+def _measure(self:FrequencyLab): # a generator
+    name, one = self._shown()
     blocks = one.seen.spectra.layers
     parts = []
     for part in evidence_by_layer(one.backbone, self.data, edges=edges_for_grid(*self.grid), layers=blocks):
@@ -395,18 +352,18 @@ def _measure_blocks(self:FrequencyLab, one: InspectedModel):
         found["outliers"] = outlier_figure(self.artifacts["filter"])
     found["information"] = information_figure(skill_curves(self.evidence), self.evidence.bands, band=self.band)
     self.measured_with = self.filter_name()
-    self._figures = {name: figure_json(figure, self.data.images) for name, figure in found.items()} | dict(filter=self.measured_with)
+    self._say(self.about())
+    self._figures = {key: figure_json(figure, self.data.images) for key, figure in found.items()} | dict(filter=self.measured_with, of=name)
 
 @patch
-def _passport(self:FrequencyLab): # a generator
-    yield # the message goes out before the work begins
-    name = self.model or next(iter(self.models))
-    one = self.models[name]
+def _passport(self:FrequencyLab, _): # a generator
+    name, one = self._shown()
     try:
         own = {d: x for d, x in self.data.images.items() if d not in FIXED_DOMAINS}
         made = make_passport(one.segmentor or one.backbone, own, name or None)
-        self.send(dict(kind="passport", name=made["model"]["name"], json=json.dumps(made.content), card=made.html()))
-    except ValueError as error: self.send(dict(kind="passport", wrong=str(error)))
+        answer = dict(name=made["model"]["name"], json=json.dumps(made.content), card=made.html())
+    except ValueError as error: answer = dict(wrong=str(error))
+    yield self.send(dict(kind="passport", **answer))
 
 # %% ../../nbs/08_lab/04_widget.ipynb #20b956bf
 @patch
@@ -417,16 +374,10 @@ def _take_file(self:FrequencyLab, content, data): # content: name, folder, left 
         path = Path(folder) / ("0 " + re.sub(r"[^\w.-]", "_", str(content["name"]))[-60:])
         path.write_bytes(data)
         self.dropped.setdefault(str(content["folder"]), []).append(read_item(path)._asdict())
-    if not content["left"]: self.queue.begin("files", self._add_dropped())
-
-@patch
-def _add_dropped(self:FrequencyLab): # a generator
+    if content["left"]: return
     files, self.dropped = {self._new_name(name): pictures for name, pictures in self.dropped.items()}, {}
-    try:
-        self._say(f"Reading {sum(map(len, files.values()))} files ...", busy=True)
-        yield
-        yield from self._add_domains(gather_images(files, self.data.size))
-    except ValueError as error: self._say(str(error), wrong=True)
+    self._say(f"Reading {sum(map(len, files.values()))} files ...", busy=True)
+    self.queue.begin("files", self._add_domains(files))
 
 @patch
 def _new_name(self:FrequencyLab, name):
@@ -434,7 +385,8 @@ def _new_name(self:FrequencyLab, name):
     return next(n for n in names if n not in self.data.images)
 
 @patch
-def _add_domains(self:FrequencyLab, new: DomainImages):
+def _add_domains(self:FrequencyLab, files): # a generator
+    new = gather_images(files, self.data.size)
     models = {}
     for name, one in self.models.items():
         seen = one.seen
@@ -449,7 +401,7 @@ def _add_domains(self:FrequencyLab, new: DomainImages):
         scenes=self.data.scenes | {d: 1 + max(map(max, self.data.scenes.values())) + x for d, x in new.scenes.items()})
     self._offer(next(iter(models.values())).seen)
     with self.hold_sync():
-        self._data = pack_lab(self, self.everything())
+        self._data = pack_lab(self)
         self.domains = self.domains + list(new.images)
         self.domain = list(new.images)[-1]
         self._say(self.about())
@@ -458,24 +410,22 @@ def _add_domains(self:FrequencyLab, new: DomainImages):
 @patch
 def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
     "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `cause`, `benchmark`."
-    found = dict(suppressed=self._per_model(self._suppressed),
-                 spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
+    found = dict(suppressed=self._shares(), spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
     if self.predictions:
-        for _ in self.predictions.count(self.data, self.domains, self.band, [self.state[n] for n in FILTER_CONTROLS]): pass
-        found["iou"] = self.iou_table()
+        for _ in self.predictions.count(self.data, self.domains, self.band, self.filter_setting()): pass
+        found["iou"] = self.predictions.table()
     if self.evidence: found["evidence"] = self.evidence.scores
     if self.artifacts:
         both = self.artifacts["outliers"].merge(self.artifacts["filter"])
         found["outliers"] = both.assign(filter=self.measured_with)
     if self.cause and self.cause.maps: found["cause"] = self.cause.table()
-    if self.results:
-        named = [table.assign(experiment=name) for name, table in self.results.items()]
-        found["benchmark"] = pd.concat(named, ignore_index=True)
+    if self.results: found["benchmark"] = pd.concat([table.assign(experiment=name) for name, table in self.results.items()], ignore_index=True)
     return found
 
 @patch
-def _suppressed(self:FrequencyLab, seen): # zones as the browser has them: learned cut-offs come back from single precision
-    return suppressed_table(seen.spectra, self.band, tuple(round(float(cut), 6) for cut in self.band.cutoffs))
+def _shares(self:FrequencyLab): # zones as the browser has them: learned cut-offs come back from single precision
+    zones = tuple(round(float(cut), 6) for cut in self.band.cutoffs)
+    return self._per_model(lambda seen: suppressed_table(seen.spectra, self.band, zones))
 
 @patch
 def _per_model(self:FrequencyLab, table): # with a column for the model where there are several
@@ -483,23 +433,9 @@ def _per_model(self:FrequencyLab, table): # with a column for the model where th
     return pd.concat([table(one.seen).assign(model=name) for name, one in self.models.items()], ignore_index=True)
 
 @patch
-def export_html(self:FrequencyLab, path) -> Path:
-    "Write the lab as one HTML file that needs no kernel and no network, at most 5 MB. Raises ValueError for a folder."
-    return save_page(self, path)
-
-@patch
-def save(self:FrequencyLab,
-         folder, # made if it does not exist
-         formats=("png", "svg"), # or one of them
-         width: int = 1000, # pixels
-) -> list[Path]: # the files
-    "Write every view that is shown as pictures. Raises OSError where there is no Chrome or Chromium."
-    return save_pictures(self, folder, formats, width)
-
-@patch
 def _repr_mimebundle_(self:FrequencyLab, **kwargs):
     data, metadata = super(FrequencyLab, self)._repr_mimebundle_(**kwargs)
-    shares = self._per_model(self._suppressed)
+    shares = self._shares()
     rows = [name for name in ("model", "domain") if name in shares]
     table = shares.pivot(index=rows, columns="layer", values="suppressed").mul(100).to_html(float_format="{:.0f}".format, na_rep="")
     return data | {"text/html": f"<p>Energy removed (%), by domain and block; {self.filter_name()}</p>{table}"}, metadata
