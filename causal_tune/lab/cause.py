@@ -95,7 +95,7 @@ class CausePatching:
         self.models = {name: one.segmentor for name, one in models.items() if one.segmentor}
         self.layers = next(iter(models.values())).seen.spectra.layers
         self.space = space
-        self.patchers = {} # model -> key of its latest example, and a `Patcher` that has seen its pair
+        self.looked = {} # model -> the first five of its latest example's setting, and what `_look` found
         self.examples = {} # `PatchSetting` -> rows
         self.complete = set() # keys of `maps` with nothing left to measure
         self.maps = {} # the first four of a `PatchSetting` -> model -> `ModelMap`
@@ -113,19 +113,28 @@ class CausePatching:
         if setting not in self.examples: self.examples[setting] = [self._example(name, data, setting) for name in self.models]
         return self.examples[setting]
 
+    def _look(self, model, data, setting): # -> a `Patcher` of one pair; layer -> the twin's features, prefix tokens: kept, so that a patched pass needs one image
+        p = self.patcher(model, [make_pair(data, self.models[model], *setting[:3], setting.image)], setting, 1)
+        kept = dict(adapter={}, prefix={})
+        def keep(where):
+            def note(x, layer):
+                kept[where][layer] = x[1:]
+                return x
+            return p.backbone.intervene(note, where)
+        with keep("adapter"), keep("prefix"): run_through(p.look())
+        return p, *kept.values()
+
     def _example(self, model, data, setting):
-        key = setting[:5]
-        if self.patchers.get(model, (None,))[0] != key:
-            pair = make_pair(data, self.models[model], *setting[:3], setting.image)
-            p = self.patcher(model, [pair], setting, 1)
-            run_through(p.look())
-            self.patchers[model] = key, p
-        p = self.patchers[model][1]
+        if self.looked.get(model, (None,))[0] != setting[:5]: self.looked[model] = setting[:5], *self._look(model, data, setting)
+        _, p, features, prefix = self.looked[model]
         pair, = p.pairs
         job = next(p.jobs(setting.block, [PATCH_BANDS[setting.patch_band]]), None)
         if job is None or setting.block > max(p.taps): return dict(model=model, absent=True)
         (_, _, x, labels), = p.batches()
-        scores = p.run(x, p.change(job), setting.block, job.prefix).cpu()
+        change = p.change(job)
+        def patched_features(x, layer): return change(torch.cat([x, features[layer]]), layer)[:1]
+        with p.backbone.intervene(lambda x, layer: prefix[layer] if job.prefix else x, "prefix", [setting.block]):
+            scores = p.run(x[:1], patched_features, setting.block).cpu()
         patched = F.interpolate(scores, labels.shape[-2:], mode="bilinear", align_corners=False).argmax(1)[0]
         disturbed, twin = p.plain[0] # predictions
         changed, returned = disturbed != twin, patched == twin

@@ -10,6 +10,7 @@ import anywidget
 import numpy as np
 import traitlets
 from ..core.files import atomic_write, load_cached
+from ..data.frames import evenly_spaced
 from .page import bundle_script, json_script, read_asset, standalone_page
 from ..models.transfer import TRANSFER_EDGES, band_names
 from ..research.figures import data_uri
@@ -42,7 +43,6 @@ def read_run(folder: Path, cache: dict) -> dict: # plain values; cache: snapshot
     log, probe = read_log(folder), read_probe(folder)
     if probe is None: cache.clear()
     cache.update(read_snapshots(folder, after=max(cache, default=-1)))
-    places = np.unique(np.linspace(0, len(cache) - 1, min(len(cache), MOST_SNAPSHOTS)).round().astype(int)) if cache else []
     def packed(at: int, s: Snapshot):
         pictures = [data_uri(probe["palette"][np.minimum(labels, len(probe["palette"]) - 1)]) for labels in s.labels]
         return dict(at=at, state=(folder / "snapshots" / f"{at:08d}.pt").exists(), tokens=None if np.isnan(s.tokens).all() else float(np.round(np.nanmean(s.tokens), 5)), frames=pictures,
@@ -56,7 +56,7 @@ def read_run(folder: Path, cache: dict) -> dict: # plain values; cache: snapshot
         iterations=int(probe["iterations"]) if probe else int(log.iteration.max() + 1) if len(log) else 0,
         loss=averaged(log.iteration + 1, log.loss), validation=averaged(scored.iteration + 1, scored.get("validation_miou", [])),
         cutoffs={name: list(map(list, zip(*path))) for name, path in read_cutoffs(folder).items() if path},
-        snapshots=[packed(*list(cache.items())[i]) for i in places] if probe else [], compared=any((s.transfer.squared > 0).any() for s in cache.values()),
+        snapshots=[packed(*one) for one in evenly_spaced(list(cache.items()), MOST_SNAPSHOTS)] if probe else [], compared=any((s.transfer.squared > 0).any() for s in cache.values()),
         branch=source and f"{folder.name}: {source['of']} up to iteration {source['iteration']}, then with other {changes}")
 
 def read_runs(folder: Path, cache: dict) -> dict: # plain values; cache: name of a run -> its snapshots
