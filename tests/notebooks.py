@@ -1,10 +1,11 @@
 """Runs the notebooks as tests, each in a process of its own: `python tests/notebooks.py [REGEX] [--workers 2]`.
 
 `nbdev_test` gives the same process to one notebook after another. A chapter that defines an adapter registers it, so that later chapters would
-work with that class instead of the package's, and torch.compile keeps the `__main__` of the first one. A fork after torch's import would spare the
-imports, but OpenMP's threads do not survive it. The CPU time of each process, with those it starts, is printed. What failed is listed at the end.
+work with that class instead of the package's, and torch.compile keeps the `__main__` of the first one. Here each process is a fork of this one, which
+has imported the libraries (four seconds each time otherwise) and of the package only its `__init__`. The CPU time of each process, with those it starts, is
+printed. What failed is listed at the end.
 """
-import argparse, os, re, subprocess, sys, time
+import argparse, importlib, os, re, sys, threading, time, traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -12,11 +13,33 @@ os.environ.setdefault("OMP_NUM_THREADS", "1") # before torch is imported; the pr
 
 
 def run_one(path):
-    "Run one notebook in this process; exit status 1 if a cell failed."
+    "Run one notebook in this process; returns an exit status, 1 if a cell failed."
     from nbdev.config import get_config
     from nbdev.test import test_nb
     os.chdir(ROOT / "nbs")
-    sys.exit(not test_nb(Path(path), skip_flags=get_config().tst_flags.split(), basepath=ROOT)[0])
+    return int(not test_nb(Path(path), skip_flags=get_config().tst_flags.split(), basepath=ROOT)[0])
+
+
+def import_libraries():
+    "Import what the notebooks import. A fork has no thread but one, so a library that starts threads here would wait for them forever."
+    for name in "nbdev.test torch causal_tune cv2 scipy.stats scipy.fft pandas plotly.graph_objects timm segmentation_models_pytorch accelerate ipywidgets".split():
+        importlib.import_module(name)
+    threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else threading.active_count()
+    if threads > 1: raise RuntimeError(f"{threads} threads run after the imports, where a fork may have one: set OMP_NUM_THREADS=1")
+
+
+def start(path):
+    "Process id of a fork that runs one notebook."
+    for stream in (sys.stdout, sys.stderr): stream.flush()
+    if pid := os.fork(): return pid
+    status = 1
+    try:
+        status = run_one(path)
+        threading._shutdown() # as an interpreter does at its end
+    except BaseException: traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr): stream.flush()
+        os._exit(status)
 
 
 def run_all(paths, workers):
@@ -25,18 +48,17 @@ def run_all(paths, workers):
     while waiting or running:
         while waiting and len(running) < workers:
             path = waiting.pop(0)
-            process = subprocess.Popen([sys.executable, __file__, "--one", str(path)])
-            running[process.pid] = path, time.time(), process
+            running[start(path)] = path, time.time()
         pid, status, used = os.wait4(-1, 0)
-        path, start, process = running.pop(pid)
-        process.returncode = status
-        yield path, status == 0, used.ru_utime + used.ru_stime, time.time() - start
+        path, began = running.pop(pid)
+        yield path, status == 0, used.ru_utime + used.ru_stime, time.time() - began
 
 
 def main(pattern, workers):
     "Exit status: 1 if a notebook failed."
     paths = [p for p in sorted((ROOT / "nbs").rglob("*.ipynb")) if re.search(pattern, str(p.relative_to(ROOT))) and ".ipynb_checkpoints" not in p.parts]
-    failed, total = [], 0
+    import_libraries()
+    failed, total = [], time.process_time()
     for path, passed, cpu, wall in run_all(paths, workers):
         total += cpu
         print(f"{'passed' if passed else 'FAILED'} {cpu:6.1f} CPU s {wall:6.1f} s  {path.relative_to(ROOT)}", flush=True)
@@ -50,7 +72,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("pattern", nargs="?", default="", help="regular expression of the paths, such as 04_models or tutorials/first")
     parser.add_argument("--workers", type=int, default=2, help="notebooks at a time (default: 2)")
-    parser.add_argument("--one", metavar="PATH", help=argparse.SUPPRESS)
-    words = vars(parser.parse_args())
-    if one := words.pop("one"): run_one(one)
-    sys.exit(main(**words))
+    sys.exit(main(**vars(parser.parse_args())))

@@ -59,7 +59,7 @@ def test_the_lab_knows_the_classes(run, tmp_path):
 
 
 @pytest.mark.parametrize("change, said", [
-    (lambda p: (p / "classes.txt").write_text("road\n"), "1 class: a segmentor tells two apart"),
+    (lambda p: (p / "classes.txt").write_text("road\n"), "1 class: a segmentor needs at least two"),
     (lambda p: (p / "classes.txt").unlink(), "No file of classes at classes.txt"),
     (lambda p: (p / "classes.txt").write_text("sky\nroad\n"), "label ids [3] are not in the table, which knows [0, 1]"),
     (lambda p: (p / "day/labels/1.png").unlink(), "1 of 3 images in day/images lack a label *.png in day/labels: 1."),
@@ -94,7 +94,7 @@ def test_a_program_that_has_ended(folders, tiny, weights, capsys, tmp_path):
     ct.train(recipe, tmp_path / "run", data=[street(i) for i in range(2)], classes=["-", "road", "3: sky"], targets=dict(dark=[street(0, .3)]))
     OWN_DATASETS.clear()
     assert main(["eval", "run/checkpoint.pt"]) == 2
-    assert "own:domain=dark was a data set of a program, which is not known here" in capsys.readouterr().err
+    assert "own:domain=dark was a data set of a program and is not registered here" in capsys.readouterr().err
     assert main(["eval", "run/checkpoint.pt", "--targets", folders["night"]]) == 0
 
 

@@ -61,7 +61,7 @@ class Adapter(nn.Module):
         "Called once, before anything runs; adapters of weights hook into the model here."
 
     def merge_weights(self) -> None:
-        "Write what was trained into the model's weights. Raises ValueError where it is no change of weights."
+        "Write what was trained into the model's weights. Raises ValueError for an adapter that changes features instead."
         if type(self) is Adapter: return # nothing was trained
         raise ValueError(f"{type(self).__name__} changes features, not weights; only lora, soma and full can be merged.")
 
@@ -94,7 +94,7 @@ class AdapterFactory(NamedTuple):
 def adapter_factory(spec: str, # one of `list_adapters()`, options may follow: "causal_tune:variant=released,rank=8"
                     **options, # the adapter's own arguments, and `variant` where there are several
 ) -> AdapterFactory:
-    "Choose an adapter. Raises ValueError for unknown names and options, values of the wrong type, and wrong bands."
+    "Choose an adapter. Raises ValueError for unknown names and options, values of the wrong type, and invalid bands."
     name, inline = parse_spec(spec)
     options = inline | options
     registry = ADAPTERS
@@ -118,7 +118,7 @@ def create_adapter(spec: str, # one of `list_adapters()`, options may follow: "c
 
 # %% ../../nbs/02_adapters/01_base.ipynb #8c04d7ad
 class LearnableTokens(nn.Module):
-    "Tokens T of every block, (l, m, c), of rank r or stored in full; a base class."
+    "Base class: tokens T of every block, (l, m, c), of rank r or stored in full."
     def init_tokens(self, num_layers, m, channels, rank, patch_size):
         span = channels if rank is None else math.sqrt(channels * rank)
         v = math.sqrt(6 / (3 * patch_size ** 2 + span))
@@ -154,14 +154,14 @@ def attend(x: Tensor, # (b, n, c) queries
     if not softmax: return x @ keys[1:].T @ values
     values = F.pad(values, (0, 0, 1, 0))  # the null token's value
     b = x.shape[0]  # len() would fix the batch of an exported model
-    keys = keys.expand(b, 1, -1, -1)  # one head: fast kernels and exporters know four axes alone
+    keys = keys.expand(b, 1, -1, -1)  # one head: fast kernels and exporters need four axes
     values = values.expand(b, 1, -1, -1)
     scale = (scale_dim or x.shape[-1]) ** -.5
     return F.scaled_dot_product_attention(x[:, None], keys, values, scale=scale)[:, 0]
 
 # %% ../../nbs/02_adapters/01_base.ipynb #31749502
 class TokenAdapter(Adapter, LearnableTokens):
-    "What token methods share: tokens, two linear maps, a scale, the queries for the head. A base class."
+    "Base class of the token methods: tokens, two linear maps, a scale, and the queries for the head."
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
                  num_tokens: int = 100, # m, tokens of each block, the null token among them
                  rank: int | None = 16, # r of the tokens; None stores them in full
@@ -204,7 +204,7 @@ def refine(x: Tensor, # (b, n, c) features, or a part of their spectrum
            scale: Tensor | float = 1., # s
            attention: Callable = attend, # or another function of (x, T, values)
 ) -> Tensor: # (b, n, c)
-    "s MLP2(d + x), where d = attention(x, T, MLP1(T[1:])) is what each position collects from the tokens."
+    "s MLP2(d + x), where d = attention(x, T, MLP1(T[1:])) is the attended sum of the tokens' values."
     if factors := tokens.factors(layer): # the same in fewer operations
         W2, b2, scale = fold_scale(mlp2, scale, x)
         return scale * lowrank_refine(x, *factors, mlp1, W2, b2, attention)
@@ -222,9 +222,9 @@ class Rein(TokenAdapter):
 
 # %% ../../nbs/02_adapters/01_base.ipynb #c7e57c34
 def check_contract(make: Callable, # () -> adapter with num_layers=2, channels=48
-                   identity: bool = False, # does it start as the identity?
+                   identity: bool = False, # whether it has to start as the identity
 ) -> Adapter: # the adapter it was checked on
-    "Hold an adapter to the contract. Raises AssertionError, which names the promise that is broken."
+    "Check an adapter against the contract. Raises AssertionError that names the broken promise."
     adapter = make()
     for h, w in [(4, 4), (3, 5), (6, 2)]:
         x = torch.randn(3, h * w, 48, requires_grad=True)

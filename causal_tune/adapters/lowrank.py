@@ -13,7 +13,7 @@ from torch import Tensor, nn
 __all__ = []
 
 # %% ../../nbs/02_adapters/03_lowrank.ipynb #10a40007
-RANK_PADDING = 8 # channels that attention has beside the r: one of ones, for the bias, and zeros up to a multiple of eight
+RANK_PADDING = 8 # channels of attention in addition to the r: ones for the bias, then zeros up to a multiple of eight
 
 def lowrank_attention(x: Tensor, # (b, n, c) queries
                       A: Tensor, B: Tensor, # (m, r), (r, c): factors of the tokens T = A B
@@ -35,9 +35,9 @@ def lowrank_refine(x: Tensor, # (b, n, c) features, or a part of their spectrum
                    W2: Tensor, # (c, c) weight of the output map
                    b2: Tensor | None, # (c,) bias of the output map, or none
                    attention: Callable, # such as `attend`
-                   gain: Tensor | float | None = None, # (n, 1): what is collected is multiplied by it
+                   gain: Tensor | float | None = None, # (n, 1): factor of the attended sum at each position
 ) -> Tensor: # (b, n, c)
-    "(gain * attention(x, T, mlp1(T[1:])) + x) @ W2.T + b2, without making the m tokens of c channels."
+    "(gain * attention(x, T, mlp1(T[1:])) + x) @ W2.T + b2, without computing the full tokens T."
     d_low, values = lowrank_attention(x, A, B, mlp1, W2, attention)
     if gain is not None: d_low = gain * d_low
     return F.linear(x, W2, b2) + d_low @ values
@@ -45,13 +45,13 @@ def lowrank_refine(x: Tensor, # (b, n, c) features, or a part of their spectrum
 # %% ../../nbs/02_adapters/03_lowrank.ipynb #10a40009
 def fold_scale(linear: nn.Linear, # output map
                scale: Tensor | float, # s
-               x: Tensor, # what the map will be given
-) -> tuple[Tensor, Tensor, Tensor | float]: # weight (c, c), bias (c,), and the scale that is left to multiply with
+               x: Tensor, # input of the map
+) -> tuple[Tensor, Tensor, Tensor | float]: # weight (c, c), bias (c,), and the remaining factor of the output
     "The output map multiplied by its scale; in float16 the map and the scale as they are."
     if isinstance(scale, float) or autocasts_to_fp16(x): return linear.weight, linear.bias, scale
     return scale * linear.weight, scale * linear.bias, 1.
 
 def autocasts_to_fp16(x: Tensor) -> bool:
-    "Whether products of x are taken in float16."
-    kind = "cpu" if x.is_meta else x.device.type # older versions of torch know no autocast of the meta device
+    "Whether matrix products of x are computed in float16."
+    kind = "cpu" if x.is_meta else x.device.type # older versions of torch have no autocast for the meta device
     return (torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype) == torch.float16

@@ -22,7 +22,7 @@ def attend_instance_norm(x: Tensor, # (b, n, c) queries
                          tokens: Tensor, # (m, c) keys; the first is the null token
                          values: Tensor, # (m - 1, c) values of the others
                          scale_dim: int | None = None, # dimension for the softmax scale; default `x.shape[-1]`
-                         counts: Tensor | None = None, # (n,) how often each position counts in the norm; once by default
+                         counts: Tensor | None = None, # (n,) weight of each position in the normalisation; 1 by default
 ) -> Tensor: # (b, n, c)
     "softmax(InstanceNorm(x tokens^T / sqrt c))[:, 1:] @ values (SET, attention optimisation)."
     maps = tokens.to(x.dtype) @ x.mT * (scale_dim or x.shape[-1]) ** -.5  # (b, m, n)
@@ -30,7 +30,7 @@ def attend_instance_norm(x: Tensor, # (b, n, c) queries
     values = values.to(maps.dtype).expand(x.shape[0], -1, -1)
     return torch.bmm(maps.softmax(1)[:, 1:].mT, values) # `@` would keep a copy of the transposed maps
 
-def _weighted_norm(maps, counts): # as layer_norm, of positions that count more than once
+def _weighted_norm(maps, counts): # as layer_norm, with weighted positions
     share = counts / counts.sum()
     exact = maps.to(torch.promote_types(maps.dtype, torch.float32))
     centred = exact - (exact * share).sum(-1, keepdim=True)
@@ -39,8 +39,8 @@ def _weighted_norm(maps, counts): # as layer_norm, of positions that count more 
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #0c472cc4
 class TwoBranchAdapter(TokenAdapter):
-    "A token adapter with a second set of tokens and maps, whose attention is normalised. A base class."
-    second_full_rank = False # are the second branch's tokens stored in full, whatever the rank?
+    "Base class: a token adapter with a second set of tokens and maps, whose attention is normalised."
+    second_full_rank = False # True: the second branch's tokens are stored in full, whatever the rank
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
                  num_tokens: int = 100, # m, tokens of each block and branch, the null token among them
                  rank: int | None = 16, # r of the tokens; None stores them in full
@@ -74,10 +74,10 @@ def dft_matrices(n: int, # length of the transform
         return cos.to(device, dtype), sin.to(device, dtype)
 
 def real_fft2(x: Tensor, # (..., h, columns), float32 or float64
-              y: Tensor | None = None, # imaginary part of what is transformed; None: it is real
+              y: Tensor | None = None, # imaginary part of the input; None for real input
               sign: int = -1, # of the exponent; 1: the inverse
-              w: int | None = None, # length of the rows, where x holds only their first columns; those left out are zero
-              out: int | None = None, # columns of the result, the first ones; all by default
+              w: int | None = None, # full length of the rows if x holds only their first columns; the others are zero
+              out: int | None = None, # number of columns of the result, from the first; all by default
 ) -> tuple[Tensor, Tensor]: # (..., h, out) each: real and imaginary part
     "The orthonormal 2-D Fourier transform in real matrix products."
     rows_cos, rows_sin = dft_matrices(x.shape[-2], x.device, x.dtype)
@@ -106,7 +106,7 @@ def rfft2_tokens(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
 def irfft2_tokens(real: Tensor, imaginary: Tensor, # (b, h*u, c), float32 or float64
                   grid: tuple[int, int], # (h, w)
 ) -> Tensor: # (b, h*w, c)
-    "Inverse of `rfft2_tokens`; the other half is taken to mirror this one."
+    "Inverse of `rfft2_tokens`, assuming that the other half mirrors this one."
     h, w = grid
     with torch.autocast(real.device.type, enabled=False):
         if is_exporting():
@@ -130,7 +130,7 @@ def own_mirrors(grid: tuple[int, int], like: Tensor) -> Tensor: # (h*u, 1) bool
     h, w = grid
     return (is_own_mirror(h, like)[:, None] & is_own_mirror(w, like)[:w // 2 + 1]).flatten()[:, None]
 
-MIN_AMPLITUDE = 1e-6 # the phase of a wave that is not stronger is 0, and has no gradient
+MIN_AMPLITUDE = 1e-6 # at or below it, the phase of a wave is set to 0, without a gradient
 
 def to_polar(tokens: Tensor, # (b, h*w, c)
              grid: tuple[int, int], # (h, w)
@@ -140,7 +140,7 @@ def to_polar(tokens: Tensor, # (b, h*w, c)
     amplitude = (real ** 2 + imaginary ** 2).clamp(min=1e-24).sqrt() # at 0 the slope of a root is infinite
     strong = amplitude > MIN_AMPLITUDE
     phase = torch.atan2(imaginary.where(strong, 0.), real.where(strong, 1.))
-    of_real = torch.pi * (strong & (real < 0)).to(real.dtype) # or the sign of a rounding error would make -pi of pi
+    of_real = torch.pi * (strong & (real < 0)).to(real.dtype) # otherwise the sign of a rounding error could turn pi into -pi
     return amplitude, torch.where(own_mirrors(grid, real), of_real, phase)
 
 # %% ../../nbs/02_adapters/04_peers.ipynb #e8cbb566

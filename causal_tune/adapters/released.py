@@ -26,7 +26,7 @@ def to_planes(x: Tensor # (b, n, c) patch tokens, n = s * s
     "The released reshape: numbers in the order (n, b, c), cut into planes of n."
     b, n, c = x.shape
     s = math.isqrt(n)
-    return rearrange(x, "b n c -> (n b c)").reshape(b, c, s, s)  # bare, as published: that is the point
+    return rearrange(x, "b n c -> (n b c)").reshape(b, c, s, s)  # a plain reshape, exactly as published
 
 def from_planes(planes: Tensor # (b, c, s, s)
 ) -> Tensor: # (b, n, c)
@@ -42,7 +42,7 @@ def check_square_grid(grid: tuple[int, int] # (h, w)
     s = math.isqrt(h * w)
     if s * s != h * w:
         raise ValueError(f"A {h} x {w} grid has {h * w} tokens, which fill no square plane: the released variant of "
-                         "causal_tune needs a square number of patches. Look through square windows, such as window=512 "
+                         "causal_tune needs a square number of patches. Use square windows, such as window=512 "
                          "(--window 512x512), or use variant='described', which takes any grid.")
     if h != w: warnings.warn(f"The released variant of causal_tune treats a {h} x {w} grid like {s} x {s}.")
 
@@ -93,7 +93,7 @@ class ReleasedCausalTune(TokenAdapter):
         return f + self.scale * from_planes(released_inverse(to_planes(R)))
 
 # %% ../../nbs/02_adapters/05_released.ipynb #f6d1b634
-def _not_zero(x, tiny=1e-5): # as the released code has it, sign and all
+def _not_zero(x, tiny=1e-5): # exactly as in the released code, including the sign
     return torch.where(x.abs() < tiny, torch.full_like(x, tiny), x)
 
 def released_fft(tokens: Tensor # (b, n, c)
@@ -112,13 +112,13 @@ def released_fft(tokens: Tensor # (b, n, c)
         amplitude = torch.sqrt(_not_zero(real ** 2 + imaginary ** 2))
         phase = torch.atan2(imaginary, _not_zero(real))
         own = is_own_mirror(b, x)[:, None] & is_own_mirror(c, x)
-        return amplitude, torch.where(own, torch.pi * (_not_zero(real) < 0), phase)  # or a -0 would make -pi of pi
+        return amplitude, torch.where(own, torch.pi * (_not_zero(real) < 0), phase)  # otherwise a -0 would turn pi into -pi
 
 # %% ../../nbs/02_adapters/05_released.ipynb #068ddc48
 def released_ifft(amplitude: Tensor, # (n, b, c)
                   phase: Tensor, # (n, b, c), in radians
 ) -> Tensor: # (b, n, c)
-    "What SET's released code makes of amplitudes and phases; no inverse of `released_fft`."
+    "Features from amplitudes and phases as SET's released code computes them; not the inverse of `released_fft`."
     c = amplitude.shape[-1]
     k = torch.arange(c, device=amplitude.device)
     read = 2. * (2 * k < c) + 1. * (2 * k == c) - 1. * (k == 0) # a channel of the first half stands for its mirror image too

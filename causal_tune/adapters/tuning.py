@@ -18,7 +18,7 @@ __all__ = ['LoRA', 'SoMA', 'FullFineTuning']
 # %% ../../nbs/02_adapters/06_tuning.ipynb #c077753c
 class LowRankUpdate(nn.Module):
     "B A beside a linear layer, or beside several that are stacked in one."
-    def __init__(self, linear: nn.Linear, # beside which it stands
+    def __init__(self, linear: nn.Linear, # layer to update
                  rank: int, # r
                  parts: int = 1): # how many maps are stacked in the linear layer
         super().__init__()
@@ -29,13 +29,13 @@ class LowRankUpdate(nn.Module):
         device = linear.weight.device
         self.a = nn.Parameter(torch.empty(parts, rank, inside, device=device))
         self.b = nn.Parameter(torch.zeros(parts, out, rank, device=device))
-        self.register_parameter("bias", None) # in place of the layer's own, where that is trained too
+        self.register_parameter("bias", None) # replaces the layer's own bias if that is trained too
         for a in self.a: nn.init.kaiming_uniform_(a, math.sqrt(5))
 
     def weight(self) -> Tensor: # (out, in)
         return rearrange(self.b @ self.a, "parts out inside -> (parts out) inside")
 
-    def forward(self, x: Tensor) -> Tensor: # (..., in) -> (..., out), by way of r channels
+    def forward(self, x: Tensor) -> Tensor: # (..., in) -> (..., out), through r channels
         parts = len(self.a)
         inner = x @ rearrange(self.a, "parts r inside -> inside (parts r)")
         inner = rearrange(inner, "... (parts r) -> ... parts r", parts=parts)

@@ -64,7 +64,7 @@ def integer_between(low: int, high: int): # smallest and largest
 
 # %% ../../nbs/10_cli/01_entry.ipynb #442e6b94
 def describe_field(f) -> str: # a dataclass field of `Recipe`
-    "The help of a recipe field: what it is, its choices or bounds, and its default."
+    "The help of a recipe field: its description, its choices or bounds, and its default."
     within, default = f.metadata["within"], f.default
     if isinstance(default, tuple): default = ("x" if f.name == "crop" else " ").join(map(str, default))
     if isinstance(default, bool): default = "on" if default else "off"
@@ -90,7 +90,7 @@ def make_parser(choices: bool = False # offer the choices of recipe fields, for 
 ) -> argparse.ArgumentParser:
     "The parser of all commands."
     raw = dict(formatter_class=_Formatter)
-    parser = _Parser("causal-tune", **raw, description="Fine-tune and look into frozen vision foundation models, frequency by frequency.",
+    parser = _Parser("causal-tune", **raw, description="Fine-tune and inspect frozen vision foundation models, frequency by frequency.",
                      epilog="`causal-tune recipes` lists the recipes, `causal-tune train --help` the fields of a recipe.\n\n"
                             f"example: causal-tune train camvid_day2dusk --adapter causal_tune --lr 2e-4 --root data\n\n{EXIT_STATUSES}")
     parser.add_argument("--version", action="store_true", help="print the version")
@@ -124,7 +124,7 @@ def _usage_of(name, settings):
 
 # %% ../../nbs/10_cli/01_entry.ipynb #93b82c37
 def unknown_option(command: Command, word: str) -> ValueError: # to be raised by the caller
-    "What is wrong with a word that a command does not accept."
+    "The error for a word that a command does not accept."
     if not word.startswith("--"): return ValueError(f"Cannot read {short_repr(word)}: options are written --field value.")
     name = word[2:].partition("=")[0].replace("-", "_")
     if command.fields and name in RECIPE_FIELDS:

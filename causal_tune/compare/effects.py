@@ -44,7 +44,7 @@ def feature_shift(backbone, frozen, # with an adapter; without
                   images, # data set or (n, 3, H, W) uint8
                   batch: int = 8, # images at a time
 ) -> float: # 0: not at all
-    "How far an adapter moves what the head reads: mean over levels of |f - f'| / |f'|."
+    "Feature shift of an adapter in the levels that the head reads: their mean of |f - f'| / |f'|."
     change, size = [], []
     for part in uint8_batches(images, batch):
         x = backbone.normalise(part.to(next(backbone.parameters()).device))
@@ -243,7 +243,7 @@ def adapter_costs(size, # one of `ADAPTER_SIZES`, or (channels, images)
 
 # %% ../../nbs/07_compare/03_effects.ipynb #be5b0002
 def peer_pairs(): # yields size, what, peer, our function and theirs, both without arguments
-    "What other packages compute, too."
+    "Functions that other packages have as well."
     torch.manual_seed(0)
     for side in (16, 32, 64, 73, 96, 128, 256):
         yield f"{side} x {side}, 384 channels", "DCT of tokens", "scipy", *dct_pair(side)
@@ -294,7 +294,7 @@ def loss_pair(): # our function and theirs: class, mask and dice loss, backward 
     return ours, theirs
 
 def peer_rows(rounds: int) -> list[dict]: # rows as `adapter_costs`
-    "Times in relation to those of other packages. Raises AssertionError where results differ."
+    "Times in relation to those of other packages. Raises AssertionError if results differ."
     rows = []
     for size, what, peer, ours, theirs in peer_pairs():
         np.testing.assert_allclose(ours(), theirs(), rtol=1e-4, atol=1e-4, err_msg=f"{what}, {size}: {peer} computes something else")
@@ -304,7 +304,7 @@ def peer_rows(rounds: int) -> list[dict]: # rows as `adapter_costs`
 
 # %% ../../nbs/07_compare/03_effects.ipynb #be5b0004
 def system_recipes(on_gpu: bool, quick: bool): # yields recipes
-    "What `system_rows` measures."
+    "The recipes that `system_rows` measures."
     side, images = (512, 4) if on_gpu else (256, 1)
     base = get_recipe("c2acdc_512", backbone="dinov2_l" if on_gpu else "dinov2_s", weights="random", img_size=(side, side), crop=(side, side), batch_size=images)
     kinds = [dict(head=head, precision="no", compile=False) for head in ("dpt", "linear", "mask2former")]
@@ -326,7 +326,7 @@ def system_rows(quick: bool) -> list[dict]: # rows as `adapter_costs`
     return rows
 
 def peak_bytes(segmentor, call, on_gpu: bool) -> int:
-    "The most memory that tensors take while a function runs, weights included."
+    "Peak memory of tensors while a function runs, weights included."
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         call()

@@ -30,7 +30,7 @@ __all__ = ['EXPERIMENTS', 'HIGH_LR_VARIANTS', 'REGIME_VARIANTS', 'SEARCH_SEEDS',
 # %% ../../nbs/07_compare/04_experiments.ipynb #21305efd
 def domain_label(spec: str # of a data set
 ) -> str: # "fog:3" of a corruption, else the domain
-    "What result rows call a data set, from its descriptor alone."
+    "The name of a data set in result rows, from its descriptor."
     name, options = parse_spec(spec)
     return options.get("corruption") or options.get("domain") or options.get("condition") or name
 
@@ -303,7 +303,7 @@ def check_experiment(name: str, # one of `EXPERIMENTS`
                      /, seeds, root=None, only=(), # see `run_experiment`
                      **overrides, # recipe fields to replace
 ) -> tuple[Recipe, int]: # what all runs share, and the number of blocks of its backbone
-    "Check all that an experiment needs. Raises ValueError for what it sets itself, FileNotFoundError for data that are missing."
+    "Check all that an experiment needs. Raises ValueError for fields that it sets itself, FileNotFoundError for missing data."
     if name not in EXPERIMENTS: raise unknown_name("experiment", name, EXPERIMENTS)
     reserved = sorted(set(RESERVED_FIELDS) & set(overrides))
     if reserved: raise ValueError(f"The benchmark sets {', '.join(reserved)} itself; other recipe fields can be set.")
@@ -352,7 +352,7 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
                    only=(), # labels to run beside none and rein; default: those of the experiment
                    **overrides, # recipe fields to replace
 ) -> dict: # empty in a shard; recipe, band, variants, rates, rows of all runs, bootstrap scores, effects, tables by name
-    "Train and evaluate an experiment's variants; continues after an interruption. Raises as `check_experiment` and `run_grid`."
+    "Train and evaluate an experiment's variants; continues after an interruption. Raises ValueError for invalid fields, variants and seeds and for another run in the folder, FileNotFoundError for missing data, ChildProcessError for a killed worker, OSError while another process works in the folder."
     seeds = list(seeds)
     recipe, depth = check_experiment(name, seeds, root, only, **overrides)
     e = EXPERIMENTS[name]
@@ -405,7 +405,7 @@ def quality_report(name: str, # one of `EXPERIMENTS`
                    folder: Path, # of this experiment
                    result: dict, # of `run_experiment`, with costs
                    root=None, # of the data sets
-                   command: str = "", # what to type to make it again
+                   command: str = "", # command that makes it again
 ) -> Path: # the file
     "Write report.html of an experiment."
     e, recipe = EXPERIMENTS[name], result["recipe"]
@@ -430,7 +430,7 @@ def bench_quality(names=(), # of `EXPERIMENTS`; default: `DEFAULT_EXPERIMENTS`
                   options: str = "", # as typed after the experiment's name, for report and tables
                   **overrides, # recipe fields to replace
 ) -> dict[str, dict]: # experiment -> what `run_experiment` returns, with costs
-    "Compare all adapters and controls; continues after an interruption. Raises as `run_experiment`; OSError while another process works on it."
+    "Compare all adapters and controls; continues after an interruption. Raises ValueError for invalid names, fields and seeds, FileNotFoundError for missing data, OSError while another process works on it."
     start = time.time()
     tables = Path(tables or out)
     names = list(names or DEFAULT_EXPERIMENTS)

@@ -44,7 +44,7 @@ def all_scores(row) -> list: # what follows from the counts
 
 def parse_result(content: bytes # of results.json
 ) -> dict: # with recipe and rows
-    "Read what a run wrote. A damaged file raises whatever it leads to."
+    "Read what a run wrote. A damaged file raises the error of the reader."
     result = json.loads(content)
     for key, kind in dict(recipe=dict, rows=list, options=dict).items():
         if not isinstance(result.get(key, kind()), kind): raise TypeError(f"{key} is no {kind.__name__}")
@@ -68,7 +68,7 @@ def matching_counts(rows: list[dict], # of a run
 def read_run(folder: Path, # of the run
              recipe: Recipe, options: dict, # that it should be of, options as strings
 ) -> list[dict] | None: # its rows; None where it is to be evaluated, perhaps after it was trained
-    "What a finished run wrote. Raises ValueError if it was another run. Damaged files are renamed."
+    "The rows of a finished run. Raises ValueError if it was another run. Damaged files are renamed."
     path = folder / "results.json"
     result = load_cached(path, parse_result)
     if result is None: return None
@@ -89,7 +89,7 @@ def one_run(name: str, # "label-seed"
             diverging: bool = False, # where the loss is not finite: note it and return no rows
             **options, # of `create_backbone`
 ) -> list[dict]: # rows
-    "Train and evaluate one recipe, or read what an earlier call wrote. Raises as `read_run`; OSError while another process works on it."
+    "Train and evaluate one recipe, or read what an earlier call wrote. Raises ValueError for another run in the folder, OSError while another process works on it."
     folder = Path(folder) / name
     given = {option: str(value) for option, value in options.items()}
     failed = folder / "diverged.json"
@@ -131,7 +131,7 @@ def single_threaded():
 # %% ../../nbs/07_compare/02_grid.ipynb #597952e5
 WORKER_ENV = dict(TQDM_DISABLE="1", # inherited by the workers: several bars in one terminal are unreadable
                   MALLOC_MMAP_MAX_="0", MALLOC_TRIM_THRESHOLD_="100000000000", MALLOC_TOP_PAD_="268435456")
-_stopped = [] # not empty in a worker whose run was interrupted or failed
+_stopped = [] # non-empty in a worker whose run was interrupted or failed
 
 def on_signal(handler): # killed while it waits, a worker would leave others waiting for ever
     "Set the handler of SIGINT and SIGTERM."
@@ -184,12 +184,12 @@ def run_in_processes(run, recipes, jobs) -> dict: # name -> rows
     return rows
 
 # %% ../../nbs/07_compare/02_grid.ipynb #9b80cc1e
-_cluster = [] # Ray, while grids are handed to it
+_cluster = [] # Ray, while grids run on it
 
 @contextmanager
 def on_cluster(address: str | None, # of a Ray cluster, such as 10.0.0.1:6379; None: no cluster; auto: that of RAY_ADDRESS, or one started here
 ):
-    "Context in which `run_grid` hands its runs to Ray. Raises ValueError where Ray is not installed, OSError where no cluster answers."
+    "Context manager: `run_grid` submits its runs to Ray. Raises ValueError where Ray is not installed, OSError where no cluster can be reached."
     if address is None:
         yield
         return
@@ -200,7 +200,7 @@ def on_cluster(address: str | None, # of a Ray cluster, such as 10.0.0.1:6379; N
                          "processes of this machine.") from None
     host, _, port = where.rpartition(":")
     try:
-        if port.isdigit(): create_connection((host.rpartition("/")[2], int(port)), 10).close() # Ray itself would ask for minutes
+        if port.isdigit(): create_connection((host.rpartition("/")[2], int(port)), 10).close() # Ray itself would retry for minutes
         ray.init(where, log_to_driver=False, logging_level="ERROR", **dict(include_dashboard=False) if where == "local" else {})
     except (OSError, ValueError, RuntimeError) as error:
         raise OSError(f"No Ray cluster answers at {where} ({str(error).strip().splitlines()[0][:100]}); is it started there?") from None
@@ -231,7 +231,7 @@ def as_task(run, name, recipe, folder, cwd, environment):
     with single_threaded(): return run(name, recipe)
 
 def task_settings(folder) -> dict:
-    "What another machine needs to know: the directory, and where data and modules of the user are."
+    "Settings for another machine: the directory, and the paths of the user's data and modules."
     environment = {name: value for name, value in os.environ.items() if name.startswith("CAUSAL_TUNE_")}
     return dict(folder=Path(folder).resolve(), cwd=os.getcwd(), environment=environment)
 
@@ -259,7 +259,7 @@ def run_on_cluster(run, recipes, jobs, folder) -> dict: # name -> rows
 # %% ../../nbs/07_compare/02_grid.ipynb #c0de5a02
 def parse_shard(text: str | None # "i/n", i from 0; None: that of a SLURM array's task, if this process is one
 ) -> tuple[int, int] | None: # i, n
-    "Which share of its runs a process computes. Raises ValueError for another form."
+    "The share of the runs that this process computes. Raises ValueError for another form."
     slurm = {name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", default) for name, default in dict(ID=None, COUNT=None, MIN="0", STEP="1").items()}
     if text is None and (slurm["ID"] is None or slurm["COUNT"] is None): return None
     text = text or f"{(int(slurm['ID']) - int(slurm['MIN'])) // int(slurm['STEP'])}/{slurm['COUNT']}"
@@ -271,14 +271,14 @@ _shard = [] # (i, n), while grids are shared
 
 @contextmanager
 def on_shard(text: str | None): # see `parse_shard`
-    "Context in which `run_grid` computes a share of its runs. Yields whether it does."
+    "Context manager: `run_grid` computes a share of its runs. Yields whether there is a shard."
     shard = parse_shard(text)
     if shard: _shard.append(shard)
     try: yield bool(shard)
     finally:
         if shard: _shard.pop()
 
-def grid_lock(folder): # nobody else works in a folder of grids, unless they are shared
+def grid_lock(folder): # lock of the folder, unless the grid is shared
     return nullcontext() if _shard else folder_lock(folder)
 
 def run_shard(run, recipes: dict[str, Recipe], folder: Path) -> dict: # name -> rows
@@ -305,7 +305,7 @@ def check_recipes(recipes, # of the runs
                   root=None, # of the data sets
                   **options, # of `create_backbone`
 ) -> None:
-    "Open all data sets that runs need and build their models once. Raises what opening and building raise."
+    "Open all data sets that runs need and build their models once. Raises ValueError or FileNotFoundError for what is missing or invalid."
     different = {replace(r, seed=0, lr=1e-4): r for r in recipes}
     for r in different.values(): resolve(r, root).build(**options)
 

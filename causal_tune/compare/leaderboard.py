@@ -75,7 +75,7 @@ def leaderboard(task: str, # name in `TASKS`
 ) -> pd.DataFrame: # columns group, rank, system, protocol, backbone, a column per target, mean, checked, source
     """Published and own results of a task, ranked within protocols that agree. Scores are mIoU in percent.
 
-    Raises ValueError for an unknown task; and as `own_scores`."""
+    Raises ValueError for an unknown task or a line that is not a row of scores, FileNotFoundError for a missing file."""
     if task not in TASKS: raise unknown_name("task", task, TASKS)
     rows = [r for r in PUBLISHED if r.task == task and (unchecked or r.checked != "secondary")]
     rows += [r for path in own for r in own_scores(path, task)]

@@ -58,7 +58,7 @@ def repair_torchvision() -> None:
 
 # %% ../../nbs/12_core/03_environment.ipynb #d6ab3ea4
 def import_torchvision():
-    "The torchvision package; ImportError that says what to install where it does not fit torch."
+    "The torchvision package. Raises ImportError that says what to install if it does not fit torch."
     repair_torchvision()
     try: import torchvision
     except RuntimeError as error:

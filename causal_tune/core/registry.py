@@ -78,7 +78,7 @@ def check_value(what: str, # whose value it is, such as "dog: low"
 # %% ../../nbs/12_core/01_registry.ipynb #007ed8cb
 def check_range(what: str, # whose value it is, such as "rank"
                 value, # of any kind
-                low: int | float, # smallest; an int asks for whole numbers
+                low: int | float, # smallest; an int requires integers
                 high: int | float, # largest
 ): # the value
     "The value, if it is a number within the bounds; else a ValueError that says what to give."

@@ -31,7 +31,7 @@ def check_same_size(image: np.ndarray, # (h, w, 3)
               name: str, # of the image, for the error
               label_name: str = "", # of the label
 ) -> None:
-    "ValueError where an image and its label differ in size."
+    "Raise ValueError where an image and its label differ in size."
     h, w = image.shape[:2]
     if label.shape == (h, w): return
     turned = ", or the image is turned by its EXIF orientation and its label is not" if label.shape == (w, h) else ""
@@ -56,7 +56,7 @@ def read_pair(image_path: Path, # RGB image
 class Sample(NamedTuple):
     "One frame that is read when it is needed."
     name: str # which frame
-    domain: str # where it belongs
+    domain: str # its domain
     load: Callable # () -> image (h, w, 3) uint8, label (h, w) uint8
 
 # %% ../../nbs/03_data/05_frames.ipynb #cc318cd7
@@ -134,7 +134,7 @@ class Layout:
 
 # %% ../../nbs/03_data/05_frames.ipynb #6445e171
 class FramePaths(NamedTuple):
-    "Where a frame lies."
+    "The files of a frame."
     name: str # its path below the folder of images, without the ending
     image: Path # RGB image
     label: Path | None # label image, None where labels are not public
@@ -158,7 +158,7 @@ def fit_label(label: np.ndarray, # (h, w) uint8
            size: tuple[int, int], # (height, width) of its image
            path: Path, # of the label, for the note
 ) -> np.ndarray: # (height, width) uint8
-    "A label at its image's size: the nearest pixels, or 255 where proportions differ by more than 2 %. It is noted once."
+    "A label at its image's size: the nearest pixels, or 255 where proportions differ by more than 2 %. A note is printed once."
     height, width = label.shape
     stretch = size[0] * width / (size[1] * height)
     alike = 1 / 1.02 < stretch < 1.02
@@ -207,7 +207,7 @@ def match_files(images: Path, # folder with images, searched with its sub-folder
     return Matched(pairs, sorted(found.keys() - label_of.keys()), sorted(label_of.keys() - found.keys()), notes)
 
 def describe_lost(images: Path, labels: Path, lost: list[str], total: int, layout: Layout) -> str:
-    "Name the images that have no label."
+    "A message that names the images without a label."
     names = ", ".join(map(display_path, lost[:8])) + ", ..." * (len(lost) > 8)
     return f"{len(lost)} of {total} images in {images} lack a label *{layout.label_endings[0]} in {labels}: {names}"
 
@@ -237,7 +237,7 @@ def evenly_spaced(items: list, # anything
 # %% ../../nbs/03_data/05_frames.ipynb #f4a3e521
 def size_mismatches(pairs: list[tuple] # (image, label) paths
 ) -> str: # one line; empty where there are none
-    "Say which labels have another size than their image, by the headers of the files. What cannot be read is passed over: reading it says so."
+    "Say which labels have another size than their image, by the headers of the files. Unreadable files are skipped: reading them raises an error."
     found = []
     for image, label in tqdm(pairs, "comparing sizes", leave=False, disable=len(pairs) < 1000):
         with suppress(OSError):
@@ -268,7 +268,7 @@ def _told(value): # functions and what they are given; of a file its path, its s
 
 def cache_filename(load: Callable # of a sample
 ) -> str: # of a file
-    "Another name wherever the files of a frame, what is made of them, or the package are others. OSError for files that are not there."
+    "A name that changes with the files of a frame, their processing and the package's version. Raises OSError for missing files."
     facts = causal_tune.__version__, _told(load)
     return f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.npz"
 
@@ -276,18 +276,18 @@ def cache_filename(load: Callable # of a sample
 def cached_pair(load: Callable, # () -> image, label
               folder: str | Path, # of kept frames
 ) -> tuple[np.ndarray, np.ndarray]: # image, label
-    "A pair as it was kept; or made, and kept for the next time. A folder that cannot be written to is noted once."
+    "A pair from the cache, or loaded and then cached. If the folder cannot be written to, a note is printed once."
     try: path = Path(folder).expanduser() / cache_filename(load)
-    except OSError: return load() # which says what is not there
+    except OSError: return load() # raises the error for the missing file
     with suppress(Exception), np.load(path) as kept: return kept["image"], kept["label"] # one that is not there or fails its checksum is written once more
     pair = load()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as unfinished, open(unfinished, "wb") as file: np.savez(file, image=pair[0], label=pair[1])
-    except OSError as error: warn_once(f"{display_path(folder)}: frames are not kept, but decoded each time ({error})")
+    except OSError as error: warn_once(f"{display_path(folder)}: frames are not cached, but decoded each time ({error})")
     return pair
 
 def cache_decoded(samples: list[Sample], folder: str | Path) -> list[Sample]:
-    "The same frames, kept on disk; those that come from no file as they are."
+    "The same frames, cached on disk; frames that come from no file are unchanged."
     def of_files(load): return of_files(load.args[0]) if load.args and isinstance(load.args[0], partial) else load.func is read_pair
     return [s._replace(load=partial(cached_pair, s.load, folder)) if of_files(s.load) else s for s in samples]

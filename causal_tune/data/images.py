@@ -28,7 +28,7 @@ def display_path(path) -> str:
 # %% ../../nbs/03_data/01_images.ipynb #d775f54d
 @contextmanager
 def image_errors(name: str): # of the picture, as errors show it
-    "Whatever Pillow raises over a picture becomes an OSError of one line that names it."
+    "Context manager: turn any error of Pillow into a one-line OSError that names the picture."
     try: yield
     except Image.DecompressionBombError as err: raise OSError(f"{name} is too large ({err}); shrink it, or cut it up") from err
     except PermissionError as err: raise OSError(f"{name} may not be read; change its permissions") from err
@@ -60,7 +60,7 @@ def open_image(given # a path or a picture of Pillow
 
 def image_size(path: str | Path # of an image file
 ) -> tuple[int, int]: # (width, height), upright
-    "Read the size of a picture from its header. Raises as `opened_image`."
+    "Read the size of a picture from its header. Raises FileNotFoundError where there is none, OSError where it cannot be read."
     with opened_image(path) as picture:
         turned = "exif" in picture.info and picture.getexif().get(0x0112, 1) > 4
         return picture.size[::-1] if turned else picture.size
@@ -87,7 +87,7 @@ def flatten_alpha(picture: Image.Image # with an alpha channel, or a colour that
 def to_rgb_array(picture: Image.Image, # in memory
            name: str = "the picture", # as errors show it
 ) -> np.ndarray: # (h, w, 3) uint8
-    "The colours of a picture. ValueError for 32 bits a pixel, whose range nobody knows."
+    "The colours of a picture. Raises ValueError for 32 bits a pixel, whose range is unknown."
     if picture.mode in ("I", "F"): raise ValueError(
         f"{name} holds {dict(I='whole numbers', F='floats')[picture.mode]} of 32 bits, whose range is not known; "
         "an image has 8 or 16 bits: scale its values to 0..255 and save it as uint8.")
@@ -99,7 +99,7 @@ def to_rgb_array(picture: Image.Image, # in memory
 # %% ../../nbs/03_data/01_images.ipynb #a7f057ba
 def to_numpy(given # array, nested lists, or a tensor on any device
 ) -> np.ndarray:
-    "What holds numbers, as an array."
+    "Arrays, nested lists and tensors as a numpy array."
     if not hasattr(given, "detach"): return np.asarray(given)
     tensor = given.detach().cpu()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy() # numpy has no bfloat16
@@ -178,7 +178,7 @@ def domain_folders(root: str | Path # holds one folder of images per domain, or 
 # %% ../../nbs/03_data/01_images.ipynb #f0f76924
 def to_hw(size: int | tuple # side, or (height, width), in pixels
 ) -> tuple[int, int]: # (height, width)
-    "A size as height and width, whole numbers from 1 to 100,000; ValueError for one that is none."
+    "A size as height and width, whole numbers from 1 to 100,000; Raises ValueError for anything else."
     sides = tuple(size) if np.ndim(size) == 1 else (size, size)
     if len(sides) != 2: raise ValueError(f"{short_repr(size)}: give a side, or height and width, in pixels.")
     return tuple(check_range("size in pixels", side, 1, 100_000) for side in sides)
@@ -187,8 +187,8 @@ def resize(images: "torch.Tensor", # (b, 3, H, W) float
            size: int | tuple, # side, or (h, w)
            antialias: bool = True, # average pixels where images shrink; published: False
 ) -> "torch.Tensor": # (b, 3, h, w)
-    "Images at the size the model is to see, bilinear."
-    import torch.nn.functional as F  # here, as an exported model is run without torch
+    "Resize images to the model's input size, bilinearly."
+    import torch.nn.functional as F  # imported here, because exported models run without torch
     return F.interpolate(images, size=to_hw(size), mode="bilinear", antialias=antialias, align_corners=False)
 
 # %% ../../nbs/03_data/01_images.ipynb #ca2647b1
@@ -210,7 +210,7 @@ def sliding_windows(size: tuple[int, int], # (H, W) of images
             window: int | tuple, # side or (h, w), in pixels
             stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
 ) -> list[tuple]: # indices into (..., H, W)
-    "The windows through which images are seen. ValueError where the stride would leave gaps."
+    "Sliding windows over images. Raises ValueError where the stride would leave gaps."
     h, w = to_hw(window)
     dh, dw = to_hw(stride) if stride else (max(1, h * 2 // 3), max(1, w * 2 // 3))
     if dh > h or dw > w or min(dh, dw) < 1:
@@ -229,7 +229,7 @@ def write_image(image: Image.Image, # what to store
 # %% ../../nbs/03_data/01_images.ipynb #f2fb748c
 class PartialFailure(OSError):
     "Some of many files could not be read or written; all others are done."
-    status = 1 # exit status of the command line: neither all right nor all wrong
+    status = 1 # exit status of the command line: some succeeded, some failed
 
 def describe_failure(error: Exception, # what went wrong
            path: Path, # with which file

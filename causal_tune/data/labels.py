@@ -44,14 +44,14 @@ class LabelSpace:
 
     @property
     def table(self) -> dict[int, int]: # id in a label file -> class id
-        "What the ids of label files become; those that are ignored become `ignore`."
+        "Class ids of the ids in label files; ignored ones become `ignore`."
         return dict.fromkeys(self.ignored, self.ignore) | {old: new for new, old in enumerate(self.file_ids)}
 
-    def _rows(self, labels): # class ids, and behind the last of them what is no class
+    def _rows(self, labels): # class ids; anything else becomes the index after the last class
         labels = np.asarray(labels)
         return np.where((labels >= 0) & (labels < len(self)), labels, len(self))
 
-    def to_file_ids(self, labels: np.ndarray, # integers of any shape: class ids; what is no class of the space counts as ignored
+    def to_file_ids(self, labels: np.ndarray, # integers of any shape: class ids; any other value counts as ignored
     ) -> np.ndarray: # uint8, same shape
         "Translate class ids back into the ids of label files, so that a prediction can be read as a label of the same data set."
         rows = self._rows(labels)
@@ -59,7 +59,7 @@ class LabelSpace:
             raise ValueError(f"In label files of {self.name!r} the id {self.ignore} is a class, so a pixel that is ignored has no id there.")
         return np.array([*self.file_ids, self.ignore], np.uint8)[rows]
 
-    def colorize(self, labels: np.ndarray, # (h, w) integers or a tensor; what is no class of the space is painted black
+    def colorize(self, labels: np.ndarray, # (h, w) integers or a tensor; any other value is painted black
     ) -> np.ndarray: # (h, w, 3) uint8 RGB
         "Paint a label image."
         return np.concatenate([self.palette, np.zeros((1, 3), np.uint8)])[self._rows(labels)]  # black behind the classes
@@ -90,7 +90,7 @@ LABEL_SPACES = {space.name: space for space in (CITYSCAPES, CAMVID)}
 def default_class_color(name: str, # of a class
                         i: int, # its place
 ) -> tuple: # RGB
-    "The colour of a class for which nobody has chosen one."
+    "The colour of a class for which none was chosen."
     if name in CITYSCAPES.classes: return tuple(CITYSCAPES.palette[CITYSCAPES.classes.index(name)].tolist())
     rgb = colorsys.hls_to_rgb(i * .618034 % 1, .35 + .1 * (i % 4), .65)
     return tuple(round(255 * value) for value in rgb)
@@ -109,7 +109,7 @@ def build_label_space(rows: list[ClassRow], # of at least two classes; no id and
     "The label space of a list of classes. Raises ValueError for fewer than two."
     named = [row for row in rows if row.name != "-"]
     names = tuple(row.name for row in named)
-    if len(names) < 2: raise ValueError(f"{len(names)} class{'es' * (not names)}: a segmentor tells two apart at least; "
+    if len(names) < 2: raise ValueError(f"{len(names)} class{'es' * (not names)}: a segmentor needs at least two; "
                                         "give one more for all the rest, such as 'background'")
     ids = tuple(row.id for row in named)
     ignored = tuple(row.id for row in rows if row.name == "-")
@@ -156,7 +156,7 @@ def space_to_dict(space: LabelSpace) -> dict: # plain values
     return dict(name=space.name, classes=[*lines, *void])
 
 def space_from_dict(d: dict) -> LabelSpace:
-    "The label space that `space_to_dict` was made from; ValueError for anything else."
+    "The label space that `space_to_dict` was made from; Raises ValueError for anything else."
     lines = d.get("classes") if isinstance(d, dict) else None
     if not isinstance(lines, list) or len(lines) > 257 or not all(map(is_single_line, lines)):
         raise ValueError(f"A label space is a dict with a name and a list of lines as classes, not {short_repr(d)}.")
@@ -192,7 +192,7 @@ def remap(labels: np.ndarray, # integers of any shape
     extra = sorted({*unique_ids(labels)} - {*table, 255}) if strict else []
     if extra:
         raise ValueError(f"label ids {extra[:8]} are not in the table, which knows {sorted(table)}; "
-                         "is this the right kind of label file?")
+                         "is this the right kind of label file")
     small = labels.astype(np.uint8)
     found = np.take(lookup_table(table), small)
     return found if labels.dtype == np.uint8 else np.where(small == labels, found, np.uint8(255))

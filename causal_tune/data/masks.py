@@ -58,7 +58,7 @@ def check_storage(picture: Image.Image, # as it was opened
     packing = picture.info.get("compression") if picture.format == "TIFF" else None
     if picture.format not in (None, *LABEL_FORMATS) or packing not in _LOSSLESS_TIFF: raise ValueError(
         f"{name} is stored as {picture.format}{f' ({packing})' if packing else ''}, which may change ids; a label is a PNG, BMP, GIF or "
-        "losslessly packed TIFF: make it anew from its source")
+        "losslessly packed TIFF: create it again from its source")
     how = picture.tile[0].args if getattr(picture, "tile", None) else ""
     how = how if isinstance(how, str) else str(how[0]) if how else ""
     few = how[:3] in ("L;2", "L;4")
@@ -71,7 +71,7 @@ def check_storage(picture: Image.Image, # as it was opened
 # %% ../../nbs/03_data/03_masks.ipynb #82cc4429
 @cache
 def index_palettes(n: int) -> list[np.ndarray]: # (n, 3) each
-    "Palettes that say no more than the number: grey i for number i, and the colours of PASCAL VOC."
+    "Palettes without information beyond the number: grey i for number i, and the colours of PASCAL VOC."
     i = np.arange(n)
     voc = [sum((i >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)]
     return [np.stack([i, i, i], 1), np.stack(voc, 1)]
@@ -79,14 +79,14 @@ def index_palettes(n: int) -> list[np.ndarray]: # (n, 3) each
 def is_index_palette(table: np.ndarray, # (n, 3) colours of a palette
                      largest: int, # number that is used
 ) -> bool:
-    "Whether a palette says no more than which number stands in a pixel."
+    "Whether a palette contains no information beyond the pixel's number."
     rows = table[:max(largest + 1, 3)]
     return largest < len(table) and any((rows == other).all() for other in index_palettes(len(rows)))
 
 def resolve(values: np.ndarray, # (h, w) as stored: numbers of a palette, or greys
             seen: dict[int, tuple], # stored value -> RGB in which it is shown
             coding: LabelCoding,
-            counts: bool, # colours say no more than which number it is
+            counts: bool, # colours carry no information beyond the number
             grey: bool = False, # there is no palette
 ) -> np.ndarray: # (h, w) ids
     "Ids by number or by colour. Raises ValueError for colours that are unknown, or contradict the numbers."
@@ -195,7 +195,7 @@ def _array_to_ids(ids, coding, name):
 
 def picture_to_ids(picture: Image.Image, # in memory
                    coding: LabelCoding) -> np.ndarray: # (h, w) integers
-    "The ids of a picture's pixels. Raises ValueError for floats, for colours that nobody has named, and for an unknown palette."
+    "The ids of a picture's pixels. Raises ValueError for floats, for colours of no class, and for an unknown palette."
     values = np.asarray(picture)
     if picture.mode == "1": return two_values(values, coding)
     if picture.mode == "P": return palette_to_ids(values, np.array(picture.getpalette("RGB")).reshape(-1, 3), coding)
@@ -212,7 +212,7 @@ def picture_to_ids(picture: Image.Image, # in memory
 
 def read_class_ids(label, coding: LabelCoding, name: str = "its label" # as for `read_label`
 ) -> np.ndarray: # (h, w) uint8: class ids, 255 where a pixel is ignored
-    "Read a label image and translate its ids into class ids. Raises as `read_label`, and ValueError for an id that the list of classes lacks."
+    "Read a label image and translate its ids into class ids. Raises FileNotFoundError, OSError for an unreadable file, ValueError for ambiguous ids and ids that the list of classes lacks."
     ids = read_label(label, coding, name)
     try: return remap(ids, coding.table, strict=True)
     except ValueError as err: raise ValueError(f"{display_path(label) if isinstance(label, (str, Path)) else name}: {err}{_hint(ids, coding.table)}") from None
@@ -232,7 +232,7 @@ def settle_binary(space: LabelSpace, # of a data set
     if len(space) != 2 or space.file_ids != (0, 1) or 255 in (*space.ignored, *space.colors) or space.color_coded: return space
     seen = set()
     for n, load in enumerate(labels, 1):
-        with suppress(Exception): seen |= set(unique_ids(load()))  # what cannot be read says so when its turn comes
+        with suppress(Exception): seen |= set(unique_ids(load()))  # an unreadable label raises its error when it is used
         if 1 in seen: return space
         if {0, 255} <= seen and n >= enough: break
     return replace(space, ids=(0, 255)) if {0, 255} <= seen else space

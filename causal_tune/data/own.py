@@ -25,7 +25,7 @@ LABEL_KEYS = "label", "labels", "annotation", "mask", "segmentation", "semantic_
 
 def split_item(item # a pair, or a mapping with one of `IMAGE_KEYS` and one of `LABEL_KEYS`
 ) -> tuple: # image, label
-    "The image and the label of an item. ValueError where it has others, or lacks one of them."
+    "The image and the label of an item. Raises ValueError for items of another form, or without one of them."
     if isinstance(item, Mapping):
         names = dict(image=IMAGE_KEYS, label=LABEL_KEYS)
         parts = {what: next((item[key] for key in keys if item.get(key) is not None), None) for what, keys in names.items()}
@@ -45,7 +45,7 @@ def own_pair(data, # whose items are images and labels
              domain: str, # its name, for errors
              coding: LabelCoding, # what the pixels of its labels mean
 ) -> tuple[np.ndarray, np.ndarray]: # (h, w, 3) uint8, (h, w) uint8 class ids
-    "An item as image and label. ValueError that names it for whatever is wrong with it."
+    "An item as image and label. Raises ValueError that names the item."
     try:
         image, label = split_item(data[i])
         image = read_image(image)
@@ -55,7 +55,7 @@ def own_pair(data, # whose items are images and labels
     except MemoryError: raise
     except Exception as err:
         said = " ".join(str(err).split())
-        if not isinstance(err, (ValueError, OSError)): said = f"{type(err).__name__} came up ({short_repr(said)})"
+        if not isinstance(err, (ValueError, OSError)): said = f"{type(err).__name__} was raised ({short_repr(said)})"
         raise ValueError(f"Item {i} of {domain}: {said}") from err
 
 # %% ../../nbs/03_data/06_own.ipynb #b6994f6e
@@ -106,10 +106,10 @@ def describe_labels(name: str, # of the data set
 OWN_DATASETS = {} # name -> data set that this program has given
 
 # %% ../../nbs/03_data/06_own.ipynb #774711ca
-def register_data(name: str, # what the data set is to be called; it takes the place of an earlier one
+def register_data(name: str, # name of the data set; replaces an earlier one of this name
                data, classes=None, # see `own_data`
 ) -> str: # its descriptor
-    "Let a descriptor name a data set of this program. Errors as `own_data`, and ValueError for a name that none can hold."
+    "Register a data set of this program under a name. Raises ValueError for data that cannot be used and for an invalid name."
     if not (isinstance(name, str) and re.fullmatch(r"(?!(?:none|true|false)$)[^\W\d][\w.-]{0,59}", name, re.I)):
         raise ValueError(f"{short_repr(name)}: call a data set by a letter, and up to 59 letters, digits and signs of . _ - behind it.")
     scenes = own_data(data, classes, name)
@@ -122,10 +122,10 @@ def _mark(space): # of a label space: a checksum of its lines, which no number l
 
 def own_samples(domain: str = "", n: int | None = None, classes: str | None = None, # as `register_data` wrote them
 ) -> tuple[list[Sample], LabelSpace]:
-    "The frames of a data set that this program has given. ValueError where it has given none, or another, by this name."
+    "The frames of a registered data set. Raises ValueError for a name that is not registered, or registered for other data."
     found = OWN_DATASETS.get(str(domain))
     if found is None: raise ValueError(
-        f"own:domain={domain} was a data set of a program, which is not known here: give it again (train, enter_data), or describe "
+        f"own:domain={domain} was a data set of a program and is not registered here: pass it again (train, register_data), or describe "
         "it as folder:images=DIR,labels=DIR,classes=FILE, such as with --targets.")
     if classes not in (None, _mark(found.space)): raise ValueError(f"own:domain={domain} has other classes now; give it another name.")
     return evenly_spaced(found.samples, n), found.space
@@ -138,7 +138,7 @@ MASK_SUFFIXES = ("", "_mask", "_L", "_label", "_segmentation", "_manual1") # wha
 _ENDINGS = (".png", ".bmp", ".gif", ".tif", ".tiff", ".npy")
 
 def folder_domain(images: str | Path) -> str:
-    "What a folder of images is called: by its name, or by the one above it if that says nothing."
+    "The name for a folder of images: its own, or that of the one above it if it is a generic one."
     folder = Path(images).expanduser().absolute()
     plain = folder.name.lower() in ("images", "image", "imgs", "img", "rgb", "jpegimages")
     return folder.parent.name if plain and folder.parent.name else folder.name
@@ -146,10 +146,10 @@ def folder_domain(images: str | Path) -> str:
 # %% ../../nbs/03_data/06_own.ipynb #f36541e7
 def folder_layout(images: str, labels: str, # folders; may be one where labels have a suffix of `MASK_SUFFIXES`
                   classes: str, # file of class names, see `own_space`
-                  domain: str | None = None, # what results call it
+                  domain: str | None = None, # its name in results
                   encoding: str = "auto", # how labels are read, see `LabelCoding`
 ) -> tuple[Layout, list[Path]]: # of one domain; both folders
-    "Two folders as a data set. Raises as `own_space`, and ValueError where images and labels are the same files."
+    "Two folders as a data set. Raises FileNotFoundError for a missing list of classes, ValueError for one that cannot be read, or where images and labels are the same files."
     space = own_space(Path(str(classes)).expanduser())
     folders = [Path(str(folder)).expanduser() for folder in (images, labels)]
     together = folders[0].resolve() == folders[1].resolve()
@@ -182,7 +182,7 @@ def folder_samples(images: str, labels: str, classes: str, domain: str | None = 
                    missing: str | None = None, # images without a label: "refuse" or "skip"
                    n: int | None = None, # this many frames, evenly spaced
 ) -> tuple[list[Sample], LabelSpace]:
-    "Frames of two folders; a summary is printed on stderr. Raises as `folder_layout` and `pair_files`, and ValueError for labels of another size."
+    "Frames of two folders; a summary is printed on stderr. Raises FileNotFoundError for missing folders, labels or classes, ValueError for a list that cannot be read and labels of another size."
     given, folders = folder_layout(images, labels, classes, domain, encoding)
     named = pair_files(*folders, given, missing)
     files = [(image, label) for _, image, label in named]

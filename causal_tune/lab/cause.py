@@ -47,7 +47,7 @@ def make_pair(data: DomainImages, segmentor, disturbed: str, severity: int, twin
         other = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
     labels = data.labels[twin]
     if labels: label = torch.from_numpy(np.asarray(labels[i], np.int64))
-    else: # without labels the twin's own prediction is what can be lost
+    else: # without labels, compare with the twin's own prediction
         with torch.no_grad(): label = predict_labels(segmentor, image[None].to(next(segmentor.parameters()).device), image.shape[-2:])[0].cpu()
     return dict(image=other, twin=image, label=label, name=f"{twin}, image {i + 1}")
 
@@ -109,7 +109,7 @@ class CausePatching:
 
     @torch.no_grad()
     def example(self, data: DomainImages, setting: PatchSetting) -> list[dict]: # a row for each model: pictures and counts of pixels
-        "What becomes of one image when a band of its twin's features takes the place of its own."
+        "The prediction for one image when a band of its features is replaced by that of its twin."
         if setting not in self.examples: self.examples[setting] = [self._example(name, data, setting) for name in self.models]
         return self.examples[setting]
 
@@ -147,7 +147,7 @@ class CausePatching:
                     pictures=[thumbnail(pair["image"]), thumbnail(pair["twin"]), *map(data_uri, painted)])
 
     def fill(self, data: DomainImages, setting: PatchSetting): # a generator; yields None after each pass, and how far it is where rows were added
-        "Measure the map of a setting, or go on with it: all bands at the blocks that the head reads, then at the others, then the controls."
+        "Measure the map of a setting, or continue it: all bands at the blocks that the head reads, then at the others, then the controls."
         found = self.maps.setdefault(setting[:4], {})
         for model, segmentor in self.models.items():
             if model in found: continue
@@ -168,7 +168,7 @@ class CausePatching:
         self.complete.add(setting[:4])
 
     def map(self, setting) -> list[dict]: # for each model: gap, pairs and rows, plain values
-        "What is known of a map."
+        "The part of a map that was measured."
         return [dict(model=model, pairs=len(one.patcher.pairs), gap=one.gap.to_dict(), rows=json.loads(pd.concat(one.rows.values()).round(4).to_json(orient="records")))
                 for model, one in self.maps.get(tuple(setting[:4]), {}).items() if one.rows]
 

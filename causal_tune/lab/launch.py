@@ -29,7 +29,7 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
              n: int = 8, # images per domain, at most
              **options, # of `FrequencyLab`: state, budget, results, stage
 ) -> FrequencyLab:
-    "A lab on folders of images. Raises ValueError and FileNotFoundError as `domain_folders`, `create_backbone` and `load_checkpoint` do."
+    "A lab on folders of images. Raises ValueError for unknown models and images that cannot be used, FileNotFoundError for a missing folder or checkpoint."
     if checkpoint:
         path = checkpoint_path(checkpoint)
         model, recipe, _ = load_checkpoint(path)
@@ -45,7 +45,7 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
 # %% ../../nbs/08_lab/04_launch.ipynb #77b67f7f
 def lab_from_line(line: str # such as "dinov2_s photos n=4 size=224x448"
 ) -> FrequencyLab:
-    "The lab that a line of words describes. Raises ValueError for a line that says something else."
+    "The lab that the magic's line describes. Raises ValueError for a line that cannot be read."
     words = shlex.split(line)
     model, images, *more = [word for word in words if "=" not in word] + [None] * 2
     options = dict(word.split("=", 1) for word in words if "=" in word)
@@ -90,7 +90,7 @@ def lab_notebook(folder: Path, # where it is written
 
 # %% ../../nbs/08_lab/04_launch.ipynb #88e3031b
 def launch_lab(notebook: Path, # from `lab_notebook`
-               browser: bool = True, # open one; the address is printed all the same
+               browser: bool = True, # open one; the address is printed in any case
                words=(), # further options for JupyterLab
 ) -> None: # does not return
     "Start JupyterLab with the notebook executed and open. Raises OSError where it fails on Windows."
@@ -105,7 +105,7 @@ def launch_lab(notebook: Path, # from `lab_notebook`
 
 # %% ../../nbs/08_lab/04_launch.ipynb #88e303h1
 def jupyter_command(notebook: Path, words=()) -> list[str]:
-    "JupyterLab on the notebook's folder: for this machine alone, unless the words say otherwise, without a question about news."
+    "JupyterLab on the notebook's folder: reachable from this machine only, unless the options say otherwise, and without the prompt about news."
     given = {word.split("=")[0] for word in words}
     folder = notebook.resolve().parent
     defaults = ["--no-browser", f"--ServerApp.root_dir={folder}", f"--LabApp.app_settings_dir={_quiet_settings(folder)}"]

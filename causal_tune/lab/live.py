@@ -39,7 +39,7 @@ def averaged(x, y) -> list: # two lists
     return [[float(np.round(np.mean(np.asarray(v, float)[part]), 6)) for part in parts] for v in (x, y)]
 
 def read_run(folder: Path, cache: dict) -> dict: # plain values; cache: snapshots that were read before
-    "What the page shows of a run."
+    "Data of a run for the page."
     log, probe = read_log(folder), read_probe(folder)
     if probe is None: cache.clear()
     cache.update(read_snapshots(folder, after=max(cache, default=-1)))
@@ -60,7 +60,7 @@ def read_run(folder: Path, cache: dict) -> dict: # plain values; cache: snapshot
         branch=source and f"{folder.name}: {source['of']} up to iteration {source['iteration']}, then with other {changes}")
 
 def read_runs(folder: Path, cache: dict) -> dict: # plain values; cache: name of a run -> its snapshots
-    "All that the page draws from."
+    "Data of all runs for the page."
     folders = run_folders(folder)
     probe = next((found for found in map(read_probe, folders) if found), None)
     names = [str(d) for d in probe["domains"]] if probe else []
@@ -72,7 +72,7 @@ class RunWatch(anywidget.AnyWidget):
     "Follows the runs of a folder; see `watch`."
     _esm = traitlets.Unicode(bundle_script("watch.js")).tag(sync=True)
     _css = traitlets.Unicode(read_asset("lab/lab.css") + read_asset("lab/watch.css")).tag(sync=True)
-    _data = traitlets.Dict().tag(sync=True) # what the browser draws from, see `read_runs`
+    _data = traitlets.Dict().tag(sync=True) # the data sent to the browser, see `read_runs`
     _said = traitlets.Unicode().tag(sync=True) # the outcome of the latest request for a branch
 
     def __init__(self, folder, # of a run, or of several
@@ -105,7 +105,7 @@ class RunWatch(anywidget.AnyWidget):
                name: str | None = None, # of the branch, and of its folder beside the trunk's
                **changes: str, # fields of the recipe, as text; see `training.snapshots.branch`
     ) -> Path: # the folder of the branch
-        "Start a branch in a process of its own. Raises as `training.snapshots.branch`."
+        "Start a branch in a process of its own. Raises ValueError for fields or values that a branch cannot have, FileNotFoundError without a state, FileExistsError for a folder in use."
         trunk = next(path for path in run_folders(self.folder) if path.name == run)
         fields = {key: parse_field(key, text) for key, text in changes.items()}
         name = name or " ".join([run, *(f"{key}={text}" for key, text in changes.items())]).replace(":", "_").replace("/", "_")[:80]
@@ -119,7 +119,7 @@ class RunWatch(anywidget.AnyWidget):
         return folder
 
     def export_html(self, path) -> Path:
-        "Write the page as one file that needs no Python and no network; it shows what there is now."
+        "Write the page as one file that needs no Python and no network; it shows the current state."
         start = 'openWatch(document.getElementById("watch"), JSON.parse(document.getElementById("data").textContent), { live: () => false, ask() {} });'
         body = f'<div id="watch"></div>{json_script("data", self._data)}<script type="module">{self._esm}\n{start}</script>'
         with atomic_write(path) as unfinished: unfinished.write_text(standalone_page("Training", self._css, body), encoding="utf-8")
@@ -130,7 +130,7 @@ class RunWatch(anywidget.AnyWidget):
         self._ended.set()
         super().close()
 
-def watch(folder, # of a run, or of several; it may be empty yet
+def watch(folder, # of a run, or of several; it may still be empty
           every: float = 2., # polling interval in seconds
 ) -> RunWatch:
     "Follow a training: a widget that shows what the runs of a folder have written, and goes on while they do."

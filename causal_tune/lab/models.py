@@ -46,7 +46,7 @@ def make_band(filter: str, # one of `BANDS`
     "The band that the controls describe. Raises ValueError for cut-offs that the family does not allow."
     low, high = (round(float(cut), 4) for cut in cuts)
     band = BANDS.create(filter, **band_options(filter, low, high, order))
-    if isinstance(band, torch.nn.Module): band.requires_grad_(False)  # a hand moves it here, not an optimiser
+    if isinstance(band, torch.nn.Module): band.requires_grad_(False)  # here the user moves it, not an optimiser
     return KeepDC(band) if keep_dc else band
 
 class KeepDC:
@@ -235,7 +235,7 @@ def default_label_space(k: int # classes without names
 
 # %% ../../nbs/08_lab/01_models.ipynb #261ff46c
 class FilteredPredictions:
-    "What the heads of some models make of their images, with and without a filter before or in the adapter."
+    "Predictions of the models' heads for their images, with and without a filter before the head or in the adapter."
     def __init__(self, models: Mapping, # name -> `InspectedModel`
                  space: LabelSpace): # of the heads' classes
         self.models = {name: one for name, one in models.items() if one.segmentor}
@@ -254,7 +254,7 @@ class FilteredPredictions:
         with use_filter(one.segmentor, band, one.stage): return predict()
 
     def count(self, data: DomainImages, domains, band, key): # a generator of (images counted, of how many)
-        "Count confusion matrices of all images with labels; `key` tells one band from another."
+        "Count confusion matrices of all images with labels; `key` identifies the band."
         if key != self.band: self.filtered = {}
         self.band = key
         labelled = [(d, i) for d in domains for i in range(len(data.labels[d] or []))]

@@ -85,7 +85,7 @@ HIDDEN_VIEWS = ("evidence", "cause") # those that a new lab does not show
 MIN_PROBE_IMAGES = 8 # images of a domain that probes need
 
 def missing_for_probes(data: DomainImages) -> str: # empty if nothing is
-    "What linear probes need and the images do not offer."
+    "What the images lack for linear probes."
     counts = {d: len(x) for d, x in data.images.items()}
     if len(counts) < 2: return "Measuring compares domains; give the images of two or more."
     few = ", ".join(f"{d} has {n}" for d, n in counts.items() if n < MIN_PROBE_IMAGES)
@@ -122,7 +122,7 @@ def pack_lab(lab, # `FrequencyLab`
              images: int | None = None, # examples of each domain to send; all by default
              blocks: int | None = None, # of the model, as well
 ) -> dict: # plain values and bytes
-    "Everything the browser draws from."
+    "Everything that is sent to the browser."
     layers = lab.seen.spectra.layers
     keep = evenly_spaced(range(len(layers)), blocks)
     seen = [one.seen for one in lab.models.values()]
@@ -174,7 +174,7 @@ MODEL_NOTE = ("The model is not in this file: segmentation and IoU are those of 
 
 def page_data(lab, images: int | None = None, blocks: int | None = None # as for `pack_lab`
 ) -> dict: # plain values and bytes
-    "What the page draws from."
+    "Data for the page's script."
     if lab.cause and "cause" in lab.views and "disturbed" in lab.names: lab.cause.example(lab.data, lab.patch_setting())
     sent = pack_lab(lab, images, blocks)
     layer = int(np.abs(np.array(sent["layers"]) - lab.seen.spectra.layers[lab.layer]).argmin())
@@ -186,7 +186,7 @@ def page_data(lab, images: int | None = None, blocks: int | None = None # as for
     return sent
 
 def footnote(lab, sent: dict) -> list[str]: # lines; sent: from `pack_lab`
-    "What the file holds, how exactly, and what had to be left out."
+    "Notes on the contents of the file, their precision, and what was left out."
     energy, examples, kept, blocks = sent["energy"], len(sent["picks"]), len(sent["layers"]), len(lab.seen.spectra.layers)
     low, high = (f"{float(f'{np.exp(x):.2g}'):,g}" for x in (energy["low"], energy["low"] + energy["step"] * (2 ** 16 - 3)))
     lines = ["Everything is in this file; it loads nothing from the network. Energies are kept with 16 bits, in equal "
@@ -273,7 +273,7 @@ def save_pictures(lab,
 
 # %% ../../nbs/08_lab/02_page.ipynb #a09bf1fa
 def draw_pictures(lab, formats: list, width: int) -> dict: # name of a file -> base64
-    "The pictures that the page draws in a browser without a window. Raises OSError where it draws none."
+    "The pictures that the page draws in a headless browser. Raises OSError where it draws none."
     with TemporaryDirectory() as folder:
         path = Path(folder) / "lab.html"
         path.write_text(render_page(lab), encoding="utf-8")

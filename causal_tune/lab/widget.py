@@ -110,7 +110,7 @@ class JobQueue:
         self._lock = threading.Lock() # JupyterLab may hand messages to several threads of the kernel
 
     def begin(self, kind: str, job):
-        "Take up a job; an older one of its kind is dropped."
+        "Add a job; it replaces an older one of its kind."
         self.jobs.pop(kind, None)
         self.jobs[kind] = job
         self.schedule()
@@ -133,14 +133,14 @@ class JobQueue:
         self.schedule()
 
     def finish(self):
-        "Do now what waits for its turn."
+        "Finish all pending jobs now."
         self._finishing = True
         try:
             while self.jobs: self.step()
         finally: self._finishing = False
 
     def drop(self, kind: str):
-        "End a job before its end."
+        "Cancel a job."
         if kind in self.jobs: self.jobs.pop(kind).close()
 
     def stop(self):
@@ -152,7 +152,7 @@ class FrequencyLab(Controls):
     "Controls and linked views over a model's features; see `gather_images` for what images may be."
     _esm = traitlets.Unicode(bundle_script("widget.js")).tag(sync=True)
     _css = traitlets.Unicode(read_asset("lab/lab.css")).tag(sync=True)
-    _data = traitlets.Dict().tag(sync=True) # what the browser draws from, see `pack_lab`
+    _data = traitlets.Dict().tag(sync=True) # the data sent to the browser, see `pack_lab`
     _figures = traitlets.Dict().tag(sync=True) # of what was measured
     _said = traitlets.Dict().tag(sync=True) # text, wrong, busy, of: the message under the controls, or in the card of a view
     export_html, save = save_page, save_pictures # as the chapter before has them
@@ -220,7 +220,7 @@ class FrequencyLab(Controls):
         return start
 
     def about(self) -> str:
-        "What the lab holds, in a line."
+        "Summary of the lab's data in one line."
         spectra = self.seen.spectra
         stages = len(self.backbone.stage_blocks())
         blocks = f"{len(spectra.layers)} blocks" + f" of stage {self.stage} (of 0 to {stages - 1})" * (stages > 1)
@@ -239,7 +239,7 @@ class FrequencyLab(Controls):
         self._say(said, wrong=True, of=kind)
 
     def finish(self) -> None:
-        "Do now what waits for its turn in the event loop."
+        "Finish the jobs that wait in the event loop now."
         self.queue.finish()
 
 # %% ../../nbs/08_lab/03_widget.ipynb #22ebb4a9
@@ -261,7 +261,7 @@ def _reply(self:FrequencyLab, content): # a generator; sends the parts of an ans
 
 @patch
 def answer(self:FrequencyLab, state: Mapping): # yields dictionaries with rows, then with iou
-    "What the models make of one image, and of all of them, unfiltered and filtered."
+    "Predictions of the models for one image, then IoU over all images, unfiltered and filtered."
     setting = [state[n] for n in FILTER_CONTROLS]
     band = make_band(*setting)
     yield dict(rows=[self._pictures(name, state, band) for name in self.predictions.models])
@@ -321,7 +321,7 @@ def measure_cause(self:FrequencyLab) -> pd.DataFrame:
 # %% ../../nbs/08_lab/03_widget.ipynb #ba260fa1
 @patch
 def measure(self:FrequencyLab) -> None:
-    "Measure what bands tell and which tokens stand out, in the model that is shown."
+    "Run the linear probes and count outlier tokens, in the model that is shown."
     if "measure" in self.queue.jobs: return
     why = missing_for_probes(self.data)
     self._say(why or "Measuring ...", wrong=bool(why), busy=not why, of="measure")
@@ -440,7 +440,7 @@ def _repr_mimebundle_(self:FrequencyLab, **kwargs):
 
 @patch
 def close(self:FrequencyLab) -> None:
-    "End the lab: nothing of it, of its models or of the images stays in memory or on disk."
+    "Close the lab and release its models and images; nothing stays in memory or on disk."
     if self.comm is None: return  # closed already, or never opened
     self.queue.stop()
     self.layout.close()

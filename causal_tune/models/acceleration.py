@@ -89,7 +89,7 @@ def _compiled(function, backend): return torch.compile(function, backend=backend
 def compile_blocks(model: nn.Module, # of timm; adapters are hooked in already
                    device="cpu", # that it will run on
 ) -> None:
-    "Let a model's blocks run compiled. ValueError without a compiler."
+    "Compile a model's blocks. Raises ValueError without a compiler."
     import torch._dynamo.config as limits
     try: torch.compile(lambda x: x.sin() + 1, backend=COMPILE_BACKEND)(torch.zeros(8, device=device))
     except Exception as error:
@@ -117,7 +117,7 @@ def waits_for_device(func, args: tuple, options: dict) -> bool: # an operation o
     elif packet is aten.copy_: source, target = args[1].device, args[0].device
     else: return packet in VALUE_READS
     non_blocking = options.get("non_blocking") or len(args) > 2 and args[2]
-    return source.type != target.type and not (source.type == "cpu" and non_blocking) # what is sent may arrive later, what is read may not
+    return source.type != target.type and not (source.type == "cpu" and non_blocking) # sending may be asynchronous, reading may not
 
 # %% ../../nbs/04_models/06_acceleration.ipynb #de71ce02
 class StepCounter(TorchDispatchMode):

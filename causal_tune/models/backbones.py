@@ -60,7 +60,7 @@ class StageAdapters(Adapter):
 
 # %% ../../nbs/04_models/01_backbones.ipynb #e0d9d2cc
 class _ForwardCall(NamedTuple):
-    "What one forward pass of a backbone knows."
+    "State of one forward pass of a backbone."
     owner: object # `identity` of the backbone
     grid: tuple # (h, w) of patches; not used by pyramids
     before: dict # block -> its features before the adapter, for the requested blocks
@@ -87,7 +87,7 @@ _interventions: ContextVar = ContextVar("interventions", default=())
 def uint8_batches(images, # (n, 3, H, W) uint8 tensor, or a data set whose items hold an "image"
                   size: int, # images per batch
 ):
-    "Yields batches of uint8 images. ValueError for another kind of tensor, for none, and for several sizes in one batch."
+    "Yields batches of uint8 images. Raises ValueError for another dtype, no images, and several sizes in one batch."
     if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.dim() != 4):
         raise ValueError(f"Expected uint8 images (b, 3, H, W), not {images.dtype} {tuple(images.shape)}; "
                          "they are normalised here, with the backbone's own mean and std.")
@@ -101,8 +101,8 @@ def uint8_batches(images, # (n, 3, H, W) uint8 tensor, or a data set whose items
             yield torch.stack(batch)
 
 def progress_bar(name: str, *args, **options # of tqdm
-) -> tqdm: # that is gone when it is full
-    "A bar whose name is text, whatever it holds."
+) -> tqdm: # removed when it is full
+    "A progress bar whose name is shown as plain text."
     bar = tqdm(*args, leave=False, **options)
     bar.set_description(name)
     return bar
@@ -151,7 +151,7 @@ class Backbone(nn.Module):
         self.identity = _Identity()
         if not self.staged: model.patch_embed.register_forward_pre_hook(self._before_patches)
         for i, block in enumerate(blocks): block.register_forward_hook(partial(self._after_block, i))
-        adapter.attach(model, blocks[:max(self.out_layers) + 1]) # what comes after the last block read would never learn
+        adapter.attach(model, blocks[:max(self.out_layers) + 1]) # blocks after the last one read would never be trained
         self.set_grad_checkpointing(any(getattr(m, "grad_checkpointing", False) for m in model.modules()))
 
     def train(self, mode: bool = True):
@@ -259,14 +259,14 @@ class Backbone(nn.Module):
         self.grad_checkpointing = enable
 
     def merge(self) -> Backbone: # itself
-        "Merge lora, soma or full into the model's weights. ValueError for adapters that change features."
+        "Merge lora, soma or full into the model's weights. Raises ValueError for adapters that change features."
         self.adapter.merge_weights()
         self.model.requires_grad_(False)
         return self
 
     def normalise(self, images: Tensor # (b, 3, H, W) RGB: uint8, other numbers in 0..255, or floats in 0..1
     ) -> Tensor: # (b, 3, H, W) float32
-        """What the model was trained to see: (image - mean) / std.
+        """Normalise images as in the model's pre-training: (image - mean) / std.
 
         Floats none of which exceeds 1 are fractions, as torchvision's `ToTensor` makes them, and are multiplied by 255.
         Raises ValueError for values outside 0..255 and for what is not finite."""
@@ -279,7 +279,7 @@ class Backbone(nn.Module):
 
     def standardise(self, images: Tensor # (b, 3, H, W), certainly in 0..255, such as resized bytes
     ) -> Tensor: # (b, 3, H, W) float32
-        "`normalise` without a look at the values."
+        "`normalise` without checking the values."
         mean = _per_channel(self.mean, images.device)
         std = _per_channel(self.std, images.device)
         return (images.float() - mean) / std
@@ -333,7 +333,7 @@ def _per_channel(values, device): # (3, 1, 1), filled on the device: copying num
 @in_plain_context
 def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's name, or a timm model
                     adapter="none", # one of `list_adapters()`, an `Adapter`, or what `adapter_factory` returns
-                    img_size: int | tuple | None = None, # pixels (side, or (H, W)) the positions are laid out for
+                    img_size: int | tuple | None = None, # pixels (side, or (H, W)) that the position embedding is resized for
                     patch_size: int | None = None, # another patch size than the model's own
                     out_layers=None, # block numbers from 0; `default_out_layers`, or each stage's last, by default
                     weights: bool | str | Path = True, # True: whichever are found; False or "random": random ones; a path: that file

@@ -35,7 +35,7 @@ def level_channels(channels) -> list[int]: # widths of four levels
 class LinearHead(nn.Module):
     "BatchNorm and a 1 x 1 convolution on the last level."
     uses_queries = False
-    reads = (3,) # levels that it looks at; other heads look at all four
+    reads = (3,) # levels that it reads; other heads read all four
     def __init__(self, channels: int, # width of the features
                  num_classes: int): # k
         super().__init__()
@@ -76,9 +76,9 @@ class DPTHead(nn.Module):
 
 # %% ../../nbs/04_models/02_heads.ipynb #c0ffee02
 class LevelFilters(nn.Module):
-    "Band-filter each feature level before the head. Raises ValueError as `create_bands`, and for filters of levels that the head does not read."
+    "Band-filter each feature level before the head. Raises ValueError for unknown bands, a wrong number of them, and filters of levels that the head does not read."
     def __init__(self, band, # spec of a band, or four with spaces between
-                 reads=range(4)): # levels that the head looks at
+                 reads=range(4)): # levels that the head reads
         super().__init__()
         given = dict(enumerate(create_bands(band, 4)))
         filtered = [level for level, one in given.items() if not isinstance(one, AllPass)]
@@ -126,8 +126,8 @@ def head_factory(spec: str, # "linear", "dpt", "mask2former" or "pmt"; options m
 def create_head(name: str, # see `head_factory`
                 channels: int, # width of the backbone's features
                 num_classes: int, # k
-                linked: bool = False, # does the adapter have queries for it? Heads that use none ignore it
+                linked: bool = False, # whether the adapter provides queries; ignored by heads without queries
                 band=None, # filter of what it reads, or one for each level
 ) -> nn.Module:
-    "A head by name. ValueError for unknown names and options."
+    "A head by name. Raises ValueError for unknown names and options."
     return head_factory(name, band)(channels, num_classes, linked)

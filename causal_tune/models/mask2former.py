@@ -24,7 +24,7 @@ __all__ = ['Mask2Former', 'mean_over_processes']
 # %% ../../nbs/04_models/03_mask2former.ipynb #143fbd51
 def feature_pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest block to the last
 ) -> list[Tensor]: # sides times 4, 2, 1, 1/2
-    "One level per block, the finest first; ValueError for other than four blocks."
+    "One level per block, the finest first. Raises ValueError unless there are four."
     if len(features) != 4: raise ValueError(f"mask2former reads four levels, not {len(features)}; give four out_layers.")
     if features[0].shape[-2:] != features[1].shape[-2:]: return features  # a pyramid already
     scaled = partial(F.interpolate, mode="bilinear", align_corners=False)
@@ -36,7 +36,7 @@ def feature_pyramid(features: list[Tensor] # four of (b, c, h, w), from the earl
 # %% ../../nbs/04_models/03_mask2former.ipynb #0e3cf97d
 def sine_positions(x: Tensor # (b, c, h, w), c a multiple of 4
 ) -> Tensor: # (h*w, c), float32
-    "Sine code of each place of the grid (Vaswani et al., 2017), sides normalised to 2 pi as in DETR."
+    "Sine encoding of each position of the grid (Vaswani et al., 2017), sides normalised to 2 pi as in DETR."
     c, h, w = x.shape[1:]
     exponent = torch.arange(c // 4, device=x.device) * (4 / c)
     period = (10000 ** exponent).repeat_interleave(2)
@@ -89,7 +89,7 @@ def deformable_attention(value: Tensor, # (b, n, heads, d) values of all levels,
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #bde402cf
 class DeformableAttention(nn.Module):
-    "Cells of several levels collect values where they point to."
+    "Deformable attention of the cells of several levels."
     def __init__(self, width: int, # of the cells
                  heads: int,
                  levels: int = 3, # read by each head
@@ -156,7 +156,7 @@ def conv_norm(c: int, width: int, kernel: int, bias: bool = False, relu: bool = 
     return nn.Sequential(parts)
 
 class PixelDecoder(nn.Module):
-    "Three coarse levels that have looked at each other, and a map of pixel embeddings."
+    "Three coarse levels refined by attention among them, and a map of pixel embeddings."
     def __init__(self, channels, # width of the features, or of each level's
                  width: int = 256, # of what it computes
                  layers: int = 6, # of the encoder
@@ -224,7 +224,7 @@ class DecoderLayer(nn.Module):
 # %% ../../nbs/04_models/03_mask2former.ipynb #338851b4
 def attention_mask(masks: Tensor # (b, q, h, w) logits at the size of the level that is read
 ) -> Tensor: # bool (b, 1, q, h*w), True where a query may read
-    "Where a query's mask says at least one half; everywhere, if it does so nowhere."
+    "Where a query's mask is at least one half; everywhere, if it is so nowhere."
     blocked = masks.sigmoid().flatten(2) < .5
     return (~blocked | blocked.all(-1, keepdim=True))[:, None]
 
@@ -283,18 +283,18 @@ class Mask2Former(nn.Module):
     def decode(self, features: list[Tensor], # four of (b, c, h, w)
                queries: Tensor | None = None, # (q, c) of the adapter
     ) -> tuple[list[Tensor], Tensor]: # queries (b, q, c) before the first layer and after each; pixel embeddings (b, c, h, w)
-        "What becomes of the queries, layer by layer. ValueError where they should come from elsewhere, or be wider."
+        "The queries, layer by layer. Raises ValueError for queries of the wrong source or width."
         levels = feature_pyramid(features)
         if levels[-1][:, 0].numel() * self.level_embed.embedding_dim == 32: raise ValueError( # the groups of GroupNorm
             "The coarsest level holds one value per group of channels, which cannot be normalised; give a larger image or a wider head.")
         pixels, maps = self.pixel_decoder(levels)
         if self.linked == (queries is None): raise ValueError(
-            "This head learns its own queries, and an adapter's came; make it with linked=True to use them." if queries is not None else
-            "This head takes its queries from the adapter (linked=True), and none came.")
+            "This head learns its own queries, but an adapter provided some; create it with linked=True to use them." if queries is not None else
+            "This head takes its queries from the adapter (linked=True), but it provides none.")
         place = queries if self.linked else self.query_embed.weight
         if place.shape[-1] != self.level_embed.embedding_dim:
             raise ValueError(f"Queries of width {place.shape[-1]} for a head of width {self.level_embed.embedding_dim}: "
-                             "make the adapter with the head's width as its query_dim.")
+                             "create the adapter with the head's width as its query_dim.")
         content = self.querys2feat(place) if self.linked else self.query_feat.weight
         place, x = (y.expand(pixels.shape[0], -1, -1) for y in (place, content))  # len() would fix the batch of an exported model
         levels = []
@@ -399,7 +399,7 @@ def semantic_scores(classes: Tensor, # (b, q, k+1) logits
 def present_classes(labels: Tensor, # (b, H, W) int64, 255 ignored
                     num_classes: int, # k
 ) -> list[list[int]]: # of each image, in ascending order
-    "The ids that occur. Reads the device once. ValueError for an id that is no class."
+    "The ids that occur. Reads the device once. Raises ValueError for an id that is not a class."
     found = torch.zeros(len(labels), 258, dtype=torch.bool, device=labels.device) # ids -1 (and below) to 256 (and above)
     found.scatter_(1, labels.flatten(1).clamp(-1, 256) + 1, True)
     ids = [[i - 1 for i, here in enumerate(row) if here and i != 256] for row in found.tolist()]
@@ -411,7 +411,7 @@ def semantic_targets(labels: Tensor, # (b, H, W) int64, 255 ignored
                      present: list[list[int]], # from `present_classes`
                      num_classes: int, # k
 ) -> tuple[Tensor, Tensor]: # (b, n) classes in ascending order, then k where an image has fewer; (b, n, H, W) where each is, 0. and 1.
-    "One target per class in the image, as many places as the image with most has. Nothing is read from the device."
+    "One target per class in the image, padded to the largest number in the batch. Nothing is read from the device."
     n = max(1, *map(len, present))
     ids = torch.tensor([of_image + [num_classes] * (n - len(of_image)) for of_image in present]).to(labels.device, non_blocking=True)
     here = (labels[:, None] == ids[..., None, None]) & (ids < num_classes)[..., None, None]
@@ -430,7 +430,7 @@ def matching_costs(classes: Tensor, # (..., q, k+1) logits
                    wanted: Tensor, # (..., n) classes
                    truth: Tensor, # (..., n, p) in 0..1, at the same points
 ) -> Tensor: # (3, ..., q, n) float64: class, mask, dice; weighted 2, 5, 5
-    "What it would cost to give target n to query q. Sums are taken in float64, as alike queries nearly tie."
+    "Cost of assigning target n to query q. Sums are taken in float64, as alike queries nearly tie."
     shares = classes.double().softmax(-1)
     shares = shares.gather(-1, wanted[..., None, :].expand(*shares.shape[:-1], -1))
     inside = masks.sigmoid()
@@ -444,7 +444,7 @@ def matching_costs(classes: Tensor, # (..., q, k+1) logits
 def hungarian_match(costs: Tensor, # (l, b, q, n)
                     counts: list[int], # targets of each image, at most n
 ) -> list[list[tuple]]: # layer by layer, image by image: which queries, in ascending order, shall find which targets
-    "The cheapest one-to-one assignments. Reads the device once. A model that broke down gets any, so that its loss can say so."
+    "The cheapest one-to-one assignments. Reads the device once. For costs that are not finite any assignment is returned, so that the loss reports it."
     costs = costs.nan_to_num(1e6, 1e6, -1e6).cpu().numpy()
     return [[linear_sum_assignment(cost[:, :n]) for cost, n in zip(layer, counts)] for layer in costs]
 

@@ -87,7 +87,7 @@ class PMT(Mask2Former):
                  patch_size: int = 16): # of the backbone, in pixels: masks are computed at about a quarter of it
         nn.Module.__init__(self)
         if not isinstance(channels, int): raise ValueError(
-            "The pmt head reads the tokens of a plain transformer, and this backbone has stages: take head linear, dpt or mask2former.")
+            "The pmt head reads the tokens of a plain transformer, and this backbone has stages: use head linear, dpt or mask2former.")
         for name, most in dict(num_queries=10_000, decoder_layers=100, points=10 ** 6).items(): check_range(name, locals()[name], 1, most)
         check_range("num_heads", num_heads, 0, 1024)
         heads = num_heads or max(1, channels // 64)

@@ -29,7 +29,7 @@ __all__ = ['eval_view', 'Segmentor', 'create_segmentor']
 def labels_from_scores(scores: Tensor, # (b, k, ...)
               names=(), # of the b images, for the error
 ) -> Tensor: # (b, ...) int64 class ids
-    "The class with the highest score. FloatingPointError where that is not finite, for then there is none."
+    "The class with the highest score. Raises FloatingPointError where that score is not finite."
     best, labels = scores.max(1)
     finite = best.isfinite()
     if finite.all(): return labels
@@ -54,7 +54,7 @@ MAX_BATCH_PIXELS = 2 ** 21 # of the images that share a forward pass: eight of 5
 def batches_of_one_size(images, # paths, PIL images, arrays (H, W, 3), tensors (3, H, W)
                         name: str | None = None, # of the images; their paths by default
 ):
-    "Yields names (none, where an image has none) and (b, H, W, 3) uint8 of neighbours that have one size. Raises as `read_image`."
+    "Yields names (none, where an image has none) and (b, H, W, 3) uint8 of neighbours that have one size. Raises OSError or ValueError for an image that cannot be read."
     names, batch = [], []
     for image in images:
         names_image = name or (display_path(image) if isinstance(image, (str, Path)) else None)
@@ -131,14 +131,14 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
 
     def normalise(self, images: Tensor # (b, 3, H, W) RGB: uint8, other numbers in 0..255, or floats in 0..1
     ) -> Tensor: # (b, 3, H, W) float32
-        "What the backbone was trained to see: (image - mean) / std, see `Backbone.normalise`."
+        "Normalise images as in the backbone's pre-training: (image - mean) / std, see `Backbone.normalise`."
         return self.backbone.normalise(images)
 
     def preprocess(self, images: Tensor, # (b, 3, H, W) uint8, RGB
                    size: int | tuple | None = None, # side or (h, w) that the model is to see; that of the images by default
                    antialias: bool = True, # see `resize`
     ) -> Tensor: # (b, 3, h, w) float32
-        "Images of bytes, resized and normalised. ValueError for other images."
+        "Resize and normalise uint8 images. Raises ValueError for other dtypes."
         if images.dtype != torch.uint8: raise ValueError(f"Images of {images.dtype}: give uint8.")
         x = images.float()
         if size: x = resize(x, size, antialias)
@@ -150,7 +150,7 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
               stride: int | tuple | None = None, # step in pixels, two thirds of the window by default
               at_once: int = 1, # windows of an image in one forward pass: faster where there is memory
     ) -> Tensor: # (b, k, H, W) scores, averaged where windows overlap
-        "Scores through sliding windows. ValueError where the stride would leave gaps."
+        "Scores through sliding windows. Raises ValueError where the stride would leave gaps."
         window = window or self.window
         if window is None: return self(images)
         H, W = images.shape[-2:]
@@ -176,7 +176,7 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
                 name: str | None = None, # of the image, for errors; its path by default
                 scores: bool = False, # return the scores of all classes instead
     ) -> np.ndarray: # (H, W) uint8 class ids, or (k, H, W) float32 scores; for a list a list, for a batch (b, ...)
-        "The class of every pixel of images of any size; neighbours of one size share a forward pass. Raises as `read_image`, `slide` and `labels_from_scores`."
+        "The class of every pixel of images of any size; neighbours of one size share a forward pass. Raises OSError or ValueError for images that cannot be read, ValueError for windows that leave gaps, FloatingPointError for scores that are not finite."
         several = isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4
         model, found = eval_view(self), []
         for names, pictures in batches_of_one_size(image if several else [image], name):
@@ -194,12 +194,12 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         "Weights of adapter and head, the parts that training changes."
         return {name: {k: v.detach().cpu() for k, v in part.state_dict().items()} for name, part in self.trained_parts.items()}
     def load_trained(self, state: dict) -> Segmentor: # itself
-        "Load weights from `trained_state`. ValueError where they belong to another adapter or head; then nothing is changed."
+        "Load weights from `trained_state`. Raises ValueError if they belong to another adapter or head; then nothing is changed."
         self.check_trained(state)
         for name, part in self.trained_parts.items(): part.load_state_dict(state[name])
         return self
     def check_trained(self, state: dict) -> None: # as for `load_trained`
-        "ValueError where weights do not fit, or are not finite. Costs nothing where the segmentor is on the meta device."
+        "Raise ValueError if weights do not fit or are not finite; also on the meta device, without allocating memory."
         for name, part in self.trained_parts.items():
             given = state.get(name)
             if not isinstance(given, dict): raise ValueError(f"There are no weights of the {name}, but a {type(given).__name__}.")
@@ -210,7 +210,7 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
 def seed_weights(seed: int | None, # of a model; None leaves torch's state as it is
                part: int, # 1: backbone and adapter, 2: head
 ) -> None:
-    "Let a part of a model draw its initial weights from numbers of its own, whatever the other part drew."
+    "Context manager: draw the initial weights of a part of a model from its own seed, independently of the other part."
     if seed is not None: torch.manual_seed(derive_seed(seed, part, 0))
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #eb85e5aa

@@ -114,7 +114,7 @@ PUBLISHED_PREFIXES = {"backbone.reins.": "adapter", "backbone.": "backbone", "de
 # %% ../../nbs/09_published/01_checkpoints.ipynb #92be481f
 def read_weights(source # path, or a dict as such a file holds
 ) -> dict[str, Tensor]: # named tensors
-    "The tensors of a published file, whatever they are wrapped in; nothing in it is run. Raises FileNotFoundError, or ValueError where there are none."
+    "The tensors of a published file, however they are nested; nothing in it is run. Raises FileNotFoundError, or ValueError where there are none."
     content = source if isinstance(source, dict) else read_tensors(source, pickle_module=_restricted)
     return named_tensors(content, "a dict" if isinstance(source, dict) else source)
 
@@ -337,7 +337,7 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
                              adapter: str | None = None, # where weights do not tell: "set:variant=released"
                              **options, # of the adapter, where weights do not tell: softmax=False
 ) -> Segmentor: # with the weights, in evaluation mode; it predicts through windows of `img_size`
-    "The model that a published checkpoint belongs to, from its names and shapes. Raises ValueError as `load_published`."
+    "The model that a published checkpoint belongs to, from its names and shapes. Raises ValueError without a backbone, and for names or shapes that do not fit."
     parts = split_published(read_weights(state_dict))
     with loading_errors("This checkpoint"):
         vit = complete_backbone(parts, backbone)

@@ -63,7 +63,7 @@ def _quiet(): # exporters report every node that they could not simplify
 def trace(segmentor, # on the CPU, float32
           size: tuple | None = None, # (height, width) in pixels; None: any
 ): # onnx.ModelProto with input "patches" and output "scores"
-    "What a segmentor computes, as a graph. Raises what torch raises."
+    "A segmentor's computation as a graph. Errors of torch's exporter are raised unchanged."
     import torch
     from torch.export import Dim, export
     p, q = segmentor.backbone.patch_size
@@ -205,7 +205,7 @@ def signature_mismatch(session, # of onnxruntime
                        k: int, # classes
                        size: tuple | None, # (height, width) that the graph takes; None: any
 ) -> str | None: # None where there is none
-    "How a graph's inputs and outputs differ from those that `export_onnx` writes: metadata can be true and stand beside another graph."
+    "How a graph's inputs and outputs differ from those that `export_onnx` writes; valid metadata may belong to another graph."
     height, width = size or ("height", "width")
     wanted = {"images": ["batch", 3, height, width], "logits": ["batch", k, height, width]}
     found = {node.name: node for node in [*session.get_inputs(), *session.get_outputs()]}
@@ -299,7 +299,7 @@ def export_run(run: str | Path, # folder of a run, or its checkpoint.pt
                out: str | Path | None = None, # file to write; model.onnx beside the checkpoint by default
                size: tuple | None = None, # see `export_onnx`
 ) -> tuple[Path, dict]: # the file, and how far it is from the model
-    "Write a trained run as one file. Raises as `load_checkpoint` and `export_onnx`."
+    "Write a trained run as one file. Raises FileNotFoundError without a checkpoint, ValueError for one that is damaged or cannot be exported, FloatingPointError where the file computes something else."
     if format != "onnx": raise unknown_name("format", format, ["onnx"])
     require(*EXPORT_REQUIREMENTS)
     from causal_tune.training.checkpoint import checkpoint_path, load_checkpoint

@@ -39,7 +39,7 @@ def filtered_norms(features: Tensor, # (l, b, c, h, w)
     return FilteredNorms(*(rearrange(x, "l b h w -> b l h w").cpu() for x in planes))
 
 def finite_images(features): # (l, b, c, h, w) -> (l, b, 1, 1, 1)
-    "Is every value of the image finite at that block?"
+    "Whether every value of the image is finite at that block."
     return features.isfinite().flatten(2).all(2)[..., None, None, None]
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #c55f588e

@@ -59,9 +59,9 @@ def drop_rare_classes(labels, # (n, h*w) classes of patches, -1: left out
 
 # %% ../../nbs/06_research/07_evidence.ipynb #f2afdba2
 class ProbeTask(NamedTuple):
-    "What probes are asked about the images of a grid."
+    "Labels of the probes for the images of a grid."
     grid: tuple[int, int] # (h, w) patches
-    labels: np.ndarray # (n, h*w) class of each patch, -1: not asked
+    labels: np.ndarray # (n, h*w) class of each patch, -1: left out
     classes: tuple[str, ...] # names
     domain: np.ndarray # (n,) number of each image's domain
     scene: np.ndarray # (n,) number of each image's scene
@@ -87,7 +87,7 @@ def domain_scores(energies, # (n, c) energy of each channel in one band
                   pairs: bool = True, # also each domain against the source, and the controls
                   folds: int = 4, seed: int = 0, # see `predict_held_out`
 ) -> dict[tuple[str, str], ProbeScore]: # (kind, name) -> score; kinds: domain, control
-    "Can the domain be told from the energies of one band?"
+    "Probe scores for the domain, from the channels' energies in one band."
     x = torch.as_tensor(energies).double().clamp_min(1e-20).log()
     domain, scene = task.domain, task.scene
     scores = {("domain", "all"): linear_probe(x, domain, scene, folds=folds, seed=seed)}
@@ -110,7 +110,7 @@ def class_scores(tokens, # (n, h*w, c) one band's part of the features
                  magnitude: bool = False, # absolute values as further channels
                  folds: int = 4, seed: int = 0, # see `predict_held_out`
 ) -> dict[tuple[str, str], ProbeScore]: # ("class", domain) -> score
-    "Can the class of a patch be told from one band? Learned on the source domain, asked in all."
+    "Probe scores for the class of a patch, from one band: trained on the source domain, tested on all."
     image, patch = np.nonzero(task.labels >= 0)
     x = torch.as_tensor(tokens)[image, patch]
     if magnitude: x = torch.cat([x, x.abs()], 1)
@@ -148,7 +148,7 @@ def input_spectra(inputs: str, # one of `PROBE_INPUTS`
     if inputs == "features":
         yield from ((layer, spectrum) for layer, _, spectrum in layer_spectra(backbone, images, layers, **reading))
     elif inputs == "labels":
-        if not task.classes: raise ValueError("No labels in the source: there is no class to ask about.")
+        if not task.classes: raise ValueError("No labels in the source: class probes need them.")
         yield -1, dct2_tokens(F.one_hot(torch.as_tensor(task.labels) + 1)[..., 1:].float(), task.grid)
     elif inputs == "pixels":
         (H, W), (h, w) = images.shape[-2:], task.grid
@@ -160,12 +160,12 @@ def input_spectra(inputs: str, # one of `PROBE_INPUTS`
 
 # %% ../../nbs/06_research/07_evidence.ipynb #4e15adb4
 class Evidence(NamedTuple):
-    "What every band of every layer tells."
+    "Scores of the probes on every band of every layer."
     scores: pd.DataFrame # layer, band, kind (domain, control, class), task, then the fields of `ProbeScore` and skill
     energies: pd.DataFrame # layer, and the columns of `energy_change`
     bands: pd.DataFrame # from `band_table`
     grid: tuple[int, int] # (h, w) patches of an image
-    classes: tuple[str, ...] # names of the classes that were asked about
+    classes: tuple[str, ...] # names of the classes that were probed
     source: str # the domain that class probes are trained on, and that others are compared with
     draws: np.ndarray # (rows of scores, 1000) accuracies of bootstrap samples of scenes
 
@@ -173,7 +173,7 @@ def evidence_by_layer(backbone, # from `create_backbone`
                       data: DomainImages, source: str | None = None, edges: Sequence[float] = BAND_EDGES, layers=None, stage=None,
                       inputs="features", repeats=0, seed=0, **options, # as in `band_evidence`
 ):
-    "Yields the `Evidence` of one layer after the other. Raises as `band_evidence`."
+    "Yields the `Evidence` of one layer after the other. Raises ValueError for unknown domains and for too few scenes or classes."
     source = source or data.domains[0]
     if source not in data.domains: raise unknown_name("domain", source, data.domains)
     images = concatenate(data)
@@ -272,12 +272,12 @@ def relative_evidence(backbone, # from `create_backbone`
                       repeats: int = 4, # draws of coefficients, see `subsample_rings`
                       **options, # of `band_evidence`
 ) -> tuple[RelativeSkill, dict[str, Evidence]]: # relative skills; "features", "labels", "pixels" -> its evidence
-    "Domain and class information in relation to what there is to read. Raises as `band_evidence`, and ValueError without labels."
+    "Domain and class information as a share of what the same probes read from an oracle. Raises ValueError without labels, for unknown domains and for too few scenes or classes."
     if layers is None:
         blocks = single_grid_layers(backbone, data.size, edges, stage)
         layers = [i for i in blocks if i in backbone.out_layers] or blocks[-1:]
     options |= dict(source=source, edges=edges, layers=layers, repeats=repeats)
-    unlabelled = data._replace(labels=dict.fromkeys(data.domains))   # pixels are asked for the domain alone
+    unlabelled = data._replace(labels=dict.fromkeys(data.domains))   # pixels are probed for the domain alone
     given = dict(features=data, labels=data, pixels=unlabelled)
     found = {inputs: band_evidence(backbone, given[inputs], inputs=inputs, **options) for inputs in PROBE_INPUTS}
     return relative_skill(found["features"], found["labels"], found["pixels"]), found

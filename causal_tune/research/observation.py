@@ -39,7 +39,7 @@ class DomainImages(NamedTuple):
         return self.space.classes if self.space else tuple(map(str, range(255)))
 
 class _Item(NamedTuple):
-    "An image as it was given, with what is known of it."
+    "An image, and its label and scene if they are known."
     image: Tensor | str # (3, H, W) uint8, or what is wrong with it
     label: object = None # (h, w) class ids
     name: str | None = None # of the scene

@@ -58,7 +58,7 @@ class Passport:
         return "\n".join([*markdown_table(["band (share of Nyquist)", "energy (%)", "kept (%)", "removed (%)", "added (%)"], rows), "", *(f"- {fact}" for fact in self.facts())])
 
     def facts(self) -> list[str]: # sentences
-        "What the tables do not say."
+        "Facts that are not in the tables."
         shift, outliers = self.array("shift"), self.array("outliers")
         words = [f"means over {len(self['blocks'])} blocks and {len(self['domains'])} domains ({', '.join(self['domains'])}); images: {self['images']['set']}, "
                  f"{'x'.join(map(str, self['images']['size']))} pixels"]
@@ -178,12 +178,12 @@ def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`
 FLOOR_DB = -60. # of changes: smaller ones count as this
 
 def passport_distance(a: Passport, b: Passport) -> float: # in dB; 0: the same
-    "How far two models are apart in what they change. Raises ValueError for passports of other images or other blocks, and where nothing was compared."
+    "Distance of two models in what they change. Raises ValueError for passports of other images or other blocks, and where nothing was compared."
     for field, what in (("images", "images"), ("blocks", "blocks"), ("edges", "bands")):
         ours, theirs = (p[field]["sha256"] if field == "images" else p[field] for p in (a, b))
         if ours != theirs: raise ValueError(f"The passports of {a['model']['name']} and {b['model']['name']} have other {what}: only those of the same can be compared.")
     def decibels(p):
-        if p["removed"] is None: raise ValueError(f"The passport of {p['model']['name']} was made without a reference, so it knows no change.")
+        if p["removed"] is None: raise ValueError(f"The passport of {p['model']['name']} was made without a reference, so it contains no changes.")
         changed = (p.array("removed") + p.array("added"))[:p["fixed"]]
         return 10 * np.log10(np.maximum(changed, 10 ** (FLOOR_DB / 10)))
     return float(np.sqrt(np.nanmean((decibels(a) - decibels(b)) ** 2)))

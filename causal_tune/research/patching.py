@@ -232,7 +232,7 @@ class Patcher:
 # %% ../../nbs/06_research/10_patching.ipynb #38d8f022
 @dataclass
 class Patching:
-    "What `patch_bands` found."
+    "Results of `patch_bands`."
     rows: pd.DataFrame # one row per block, band and score ("miou" in points, "ce" in nats)
     gap: pd.DataFrame  # per score: disturbed, twin, gap, low, high
     classes: pd.DataFrame # per block, band and class: IoU in percent of the disturbed, the patched and the twin images
@@ -251,9 +251,9 @@ def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
                 frames: int = 1, # consecutive images drawn together by the bootstrap, for video
                 draws: int = 1000, # bootstrap samples
                 batch: int = 8, # pairs per forward pass
-                folder=None, # where finished cells are kept, to go on after an interruption
+                folder=None, # where finished cells are stored, to resume after an interruption
 ) -> Patching:
-    """Patch each frequency band of the undisturbed twins into the disturbed images' forward pass, and measure what of the score returns.
+    """Patch each frequency band of the undisturbed twins into the disturbed images' forward pass, and measure how much of the score returns.
 
     At the last block that the head reads, only the head is run again for each band: such a column costs little more than a forward pass.
 

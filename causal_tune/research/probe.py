@@ -121,7 +121,7 @@ def linear_probe(x, # (n, c) samples
                  groups, # (n,) scene of each sample
                  **options, # of `predict_held_out`: train, folds, seed
 ) -> ProbeScore:
-    "Cross-validated score of a linear probe on scenes that it has not seen. Raises as `predict_held_out`."
+    "Cross-validated score of a linear probe on scenes that it has not seen. Raises ValueError for fewer than two classes, fewer than 3 folds, and values that are not finite."
     return score_predictions(y, predict_held_out(x, y, groups, **options), groups)
 
 # %% ../../nbs/06_research/06_probe.ipynb #5b0bbdd5

@@ -26,8 +26,8 @@ def _panels(domains, headings, height, title, names, space, axis, **options): # 
     return apply_style(fig, title, height, showlegend=False)
 
 # %% ../../nbs/06_research/08_result_figures.ipynb #08cc9985
-def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, holm, as `differences` makes it
-                    reference: str = "none", # what the differences are to
+def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, holm, from `paired_differences`
+                    reference: str = "none", # adapter that the differences are relative to
                     domains: Sequence[str] | None = None, # one panel each; all by default
                     title: str = "", # above the figure
 ) -> go.Figure:
@@ -107,7 +107,7 @@ def html_table(head: Sequence, # column headings
 def swatch(name: str, # a class
            space: LabelSpace, # its colours
 ) -> Html | str:
-    "A class with a patch of its colour; a name that is none stays as it is."
+    "A class with a patch of its colour; other names stay as they are."
     if name not in space.classes: return name
     color = "#%02x%02x%02x" % tuple(space.palette[space.classes.index(name)])
     return Html(f'<span class="swatch" style="background:{color}"></span>{escape(name)}')

@@ -79,7 +79,7 @@ def ring_energies(spectrum: Tensor, # (b, h*w, c) DCT coefficients
 ) -> Tensor: # (b, n, c) float64, bands from DC upwards
     "Mean squared coefficient of each band and channel. Raises ValueError for NaN or infinite features."
     if not spectrum.isfinite().all():
-        raise ValueError("The features hold NaN or infinite values; look at the weights, the images and the precision.")
+        raise ValueError("The features hold NaN or infinite values; check the weights, the images and the precision.")
     member = F.one_hot(ring + 1)[..., 1:].flatten(0, 1).to(spectrum)   # -1 belongs to none
     return torch.einsum("b t c, t n -> b n c", spectrum.square(), member / member.sum(0)).double()
 
@@ -144,7 +144,7 @@ def band_removed(segmentor,
                  edges: Sequence[float] = BAND_EDGES, # see `ring_map`
                  where: str = "head", # or "blocks"
 ): # a context manager
-    "Context in which the segmentor works without a band. Raises ValueError for another `where`."
+    "Context manager: the segmentor works without a band. Raises ValueError for an unknown `where`."
     places = dict(head="output", blocks="adapter") # hook points of `Backbone.intervene`
     if where not in places: raise unknown_name("place", where, places)
     def without(x, layer): return idct2(dct2(x) * (ring_map(*x.shape[-2:], edges) != band).to(x)) # (b, c, h, w)

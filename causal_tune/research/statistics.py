@@ -186,7 +186,7 @@ def write_counts(path, # of counts.npz
 
 def parse_counts(content: bytes # of counts.npz
 ) -> dict: # domain -> (n, k, k)
-    "Read what `write_counts` wrote. A damaged file raises whatever it leads to; ValueError where it holds no confusion matrices."
+    "Read what `write_counts` wrote. A damaged file raises the error of the reader; ValueError where it contains no confusion matrices."
     with np.load(BytesIO(content)) as arrays: counts = dict(arrays)
     for domain, cms in counts.items():
         square = cms.ndim == 3 and cms.shape[1] == cms.shape[2] and cms.size
@@ -213,7 +213,7 @@ def bootstrap_runs(folder, # of the grid
                    block=10, # consecutive frames per block; or domain -> that, 1 where a domain is not named
                    groups: dict | None = None, # name -> domains whose mean is a further domain
 ) -> dict[tuple, BootstrapScores]: # (label, domain) -> scores
-    "Bootstrap scores of all finished runs of a grid. Raises as `read_counts`, and ValueError where runs have different images."
+    "Bootstrap scores of all finished runs of a grid. Raises FileNotFoundError for missing counts, ValueError for damaged ones and for runs with different images."
     seeds = sorted({r["seed"] for r in rows})
     scores = {}
     expected = None

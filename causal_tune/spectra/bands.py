@@ -17,7 +17,7 @@ __all__ = ['BANDS', 'radial_frequency', 'DifferenceOfGaussians', 'GaussianBand',
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #f6e0af88
 def radial_frequency(h: int, w: int, # the patch grid
-                     device=None, # where to make it
+                     device=None, # device of the result
 ) -> Tensor: # (h, w), 0 at DC, up to (not including) sqrt 2
     "Normalised radial frequency r = sqrt((k/h)^2 + (l/w)^2) of every DCT coefficient."
     u = torch.arange(h, device=device, dtype=torch.float32) / h
@@ -30,7 +30,7 @@ BANDS = Registry("band")
 
 def _check_cutoffs(low, high, top=2 ** .5):
     for name, value in dict(low=low, high=high).items(): check_range(name, value, 0., 1e6)
-    if low: check_range("low", low, 1e-6, 1e6) # what is smaller is 0 in float32, and 0 / 0 is no gain
+    if low: check_range("low", low, 1e-6, 1e6) # smaller values are 0 in float32, and the gain would be 0 / 0
     if not low < high: raise ValueError(f"Cut-offs need 0 <= low < high, not low={low}, high={high}.")
     if low >= top: raise ValueError(f"low={low} lies above every frequency of the grid; radii end at {top:.3f}.")
 
@@ -186,15 +186,15 @@ class FlatFilter(RadialBand):
     def radial_gain(self, r): return torch.full_like(r, self.gain)
 
 def _generator(kind, seed): # of random numbers
-    if is_exporting(): raise ValueError(f"A {kind} filter is another for each grid, so its model cannot be exported.")
+    if is_exporting(): raise ValueError(f"A {kind} filter differs between grids, so a model with it cannot be exported.")
     return torch.Generator().manual_seed(seed)
 
 @CONTROL_FILTERS.register("shuffled")
 @dataclass(frozen=True)
 class ShuffledFilter:
     "The gains of `DifferenceOfGaussians` in a random order, the same for a seed and a grid. Raises ValueError in an export."
-    low: float = .2  # as there
-    high: float = .7 # as there
+    low: float = .2  # as in `DifferenceOfGaussians`
+    high: float = .7 # as in `DifferenceOfGaussians`
     seed: int = 0    # of the order
     cutoffs = ()
 
@@ -239,7 +239,7 @@ def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, 
 def create_bands(spec, # one spec, or one for each place with spaces between; or a band
                  places: int, # how many
 ) -> list: # of as many bands
-    "A band for each place. Raises ValueError where there are neither one nor as many specs, and as `create_band`."
+    "A band for each place. Raises ValueError for a number of specs other than 1 and `places`, and for an unknown name or option."
     specs = spec.split() if isinstance(spec, str) else [spec]
     if len(specs) not in (1, places):
         raise ValueError(f"band={spec!r} holds {len(specs)} filters for {places} places; give one, or one for each.")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch._guards import active_fake_mode
 from einops import rearrange
+from scipy.fft import dctn, idctn
 
 # %% auto #0
 __all__ = ['dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
@@ -16,12 +17,12 @@ __all__ = ['dct2', 'idct2', 'tokens_to_grid', 'grid_to_tokens', 'dct2_tokens']
 # %% ../../nbs/01_spectra/01_dct.ipynb #5b86d466
 #| code-fold: true
 def is_exporting() -> bool:
-    "Whether a model is being exported: sizes are symbols then, and tensors hold no numbers."
-    return getattr(torch.compiler, "is_exporting", lambda: False)()  # torch knows it from 2.7 on
+    "Whether a model is being exported; then sizes are symbolic and tensors have no values."
+    return getattr(torch.compiler, "is_exporting", lambda: False)()  # available from torch 2.7 on
 
-def cached_unless_exporting(maxsize: int # results that are kept
+def cached_unless_exporting(maxsize: int # size of the cache
 ):
-    "Decorator: `lru_cache`, but nothing is kept while a model is exported, and fake tensors are kept for their own fake mode alone."
+    "Decorator: `lru_cache` that is bypassed while a model is exported and has separate entries for each fake-tensor mode."
     def decorate(make):
         @lru_cache(maxsize)
         def cached(mode, *args, **options): return make(*args, **options)
@@ -47,6 +48,27 @@ def dct_matrix(n: int, # length of the transform
         basis[0] /= 2 ** .5
         return basis.to(device, dtype)
 
+# %% ../../nbs/01_spectra/01_dct.ipynb #f01d0004
+def fast_dct_pays(x, # of any shape
+                  grid: tuple[int, int] # (h, w)
+) -> bool:
+    "Whether SciPy's transform is used: on large grids with even sides, on the CPU, outside of tracing."
+    if is_exporting() or torch.compiler.is_compiling() or active_fake_mode() is not None: return False # no numbers, or sizes that are symbols
+    return x.device.type == "cpu" and all(side >= 64 and side % 2 == 0 for side in grid)
+
+class FastDCT(torch.autograd.Function):
+    "SciPy's orthonormal transform over two axes, or its inverse. Each is the gradient of the other."
+    @staticmethod
+    def forward(x, axes, inverse):
+        scipy_transform = idctn if inverse else dctn
+        return torch.from_numpy(scipy_transform(x.detach().numpy(), axes=axes, norm="ortho", workers=torch.get_num_threads()))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output): _, ctx.axes, ctx.inverse = inputs
+
+    @staticmethod
+    def backward(ctx, gradient): return FastDCT.apply(gradient, ctx.axes, not ctx.inverse), None, None
+
 # %% ../../nbs/01_spectra/01_dct.ipynb #95dbe868
 def _bases(h, w, like): # of both axes, in the precision to compute in
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
@@ -56,18 +78,19 @@ def _transform(x, inverse):
     if x.dim() < 2: raise ValueError(f"Expected (..., h, w), at least two axes, not shape {tuple(x.shape)}.")
     if not x.is_floating_point(): raise ValueError(f"Expected floating point values, not {x.dtype}; call .float() first.")
     rows, cols = _bases(*x.shape[-2:], x)
+    if fast_dct_pays(x, x.shape[-2:]): return FastDCT.apply(x.to(rows.dtype), (-2, -1), inverse).to(x.dtype)
     if inverse: rows, cols = rows.T, cols.T
     with torch.autocast(x.device.type, enabled=False):
         return (rows @ x.to(rows.dtype) @ cols.T).to(x.dtype)
 
 def dct2(x: Tensor # (..., h, w), floating point
 ) -> Tensor: # (..., h, w) spectrum: [..., k, l] belongs to k half-cycles down and l across
-    "Orthonormal 2-D DCT-II over the last two axes, any rectangle, differentiable. Raises ValueError for whole numbers and fewer than two axes."
+    "Orthonormal 2-D DCT-II over the last two axes, any rectangle, differentiable. Raises ValueError for integer dtypes and fewer than two axes."
     return _transform(x, inverse=False)
 
 def idct2(X: Tensor # (..., h, w) spectrum
 ) -> Tensor: # (..., h, w)
-    "Inverse of `dct2` (orthonormal 2-D DCT-III). Raises ValueError as `dct2`."
+    "Inverse of `dct2` (orthonormal 2-D DCT-III). Raises ValueError for integer dtypes and fewer than two axes."
     return _transform(X, inverse=True)
 
 # %% ../../nbs/01_spectra/01_dct.ipynb #9765e132
@@ -88,35 +111,6 @@ def grid_to_tokens(x: Tensor # (b, c, h, w)
     "Inverse of `tokens_to_grid`."
     return rearrange(x, "b c h w -> b (h w) c")
 
-# %% ../../nbs/01_spectra/01_dct.ipynb #f01d0004
-def folding_pays(grid: tuple[int, int] # (h, w)
-) -> bool:
-    "Whether a transform of a grid is folded: not while exporting, where sizes are symbols."
-    return not is_exporting() and all(side >= 96 and side % 2 == 0 for side in grid)
-
-def _fold(x, axis): # an axis of n becomes two: sums and differences of mirrored places, (2, n/2)
-    first, last = x.chunk(2, axis)
-    last = last.flip(axis)
-    return torch.stack([first + last, first - last], axis)
-
-def _unfold(x, axis): # the reverse, but for a factor of 2 that the bases hold
-    even, odd = x.unbind(axis)
-    return torch.cat([even + odd, (even - odd).flip(axis)], axis)
-
-def folded_dct(x: Tensor, # (b, h*w, c)
-               rows: Tensor, cols: Tensor, # `dct_matrix` of h and of w, both even
-               inverse: bool) -> Tensor: # (b, h*w, c)
-    "`dct2_tokens` in half as many multiplications, by the symmetry of the cosines."
-    h, w = len(rows), len(cols)
-    rows, cols = (rearrange(D[:, :len(D) // 2], "(k parity) j -> parity k j", parity=2) for D in (rows, cols))
-    if inverse:
-        x = rearrange(x, "b (k p l q) c -> b p k (q l c)", p=2, q=2, l=w // 2)
-        x = rearrange(rows.mT @ x, "b p k (q l c) -> b p k q l c", q=2, l=w // 2)
-        return _unfold(_unfold(cols.mT @ x, 3), 1).flatten(1, 2)
-    x = _fold(_fold(x.unflatten(1, (h, w)), 1), 3)
-    x = cols @ (rows @ x.flatten(3)).view(x.shape)
-    return rearrange(x, "b p k q l c -> b (k p l q) c")
-
 # %% ../../nbs/01_spectra/01_dct.ipynb #766f9769
 def dct2_tokens(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
                 grid: tuple[int, int], # (h, w)
@@ -129,7 +123,7 @@ def dct2_tokens(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
     rows, cols = _bases(*grid, tokens)
     with torch.autocast(tokens.device.type, enabled=False):
         x = tokens.to(rows.dtype)
-        if (k, l) == tuple(grid) and folding_pays(grid): x = folded_dct(x, rows, cols, inverse)
+        if (k, l) == tuple(grid) and fast_dct_pays(x, grid): x = FastDCT.apply(x.unflatten(1, grid), (1, 2), inverse).flatten(1, 2)
         elif inverse:
             x = cols[:l].T @ rearrange(x, "b (k l) c -> (b k) l c", k=k)
             x = rows[:k].T @ rearrange(x, "(b k) w c -> b k (w c)", k=k)

@@ -37,7 +37,7 @@ def train_step(accelerator, # from `make_accelerator`
                optimizer,
                batches: list[Batch], # of the step
                nonfinite_error=lambda frames, loss: FloatingPointError(f"The loss is {loss}."), # makes the error for a loss that is not finite
-               halt: Tensor | None = None, # becomes 1 if a loss is not finite; None: look at once
+               halt: Tensor | None = None, # becomes 1 if a loss is not finite; None: check each loss at once
 ) -> list[Tensor]: # for each batch (2,): its loss averaged over processes, and its own; on the device
     "One optimiser step. Without `halt` it raises FloatingPointError for a loss that is not finite."
     losses = []
@@ -212,8 +212,8 @@ class Run:
 
     def nonfinite_error(self, t: int, frames: list, loss: float) -> Exception: # to be raised by the caller
         "The error for a loss of this process that is not finite; `RemoteRankError` if it is another process's."
-        if math.isfinite(loss): return RemoteRankError("The loss of another process is not finite; it says more.")
-        advice = "fp16 ends at 65504: take precision=bf16." if self.recipe.precision == "fp16" else LOWER_LR_ADVICE
+        if math.isfinite(loss): return RemoteRankError("The loss of another process is not finite; see its error message.")
+        advice = "fp16 ends at 65504: use precision=bf16." if self.recipe.precision == "fp16" else LOWER_LR_ADVICE
         return FloatingPointError(f"The loss of iteration {t} is {loss} (lr {self.set_schedules(t):.3g}, frames {', '.join(frames)}). {advice}")
 
     def snapshot(self) -> None:

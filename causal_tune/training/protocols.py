@@ -53,7 +53,7 @@ MUST_AGREE = ("train_images", "ema", "selection", "split", "label_size", "test_a
 def protocol_differences(a: str, b: str, # names of protocols
                          datasets=None, # the data sets that are compared; those that both protocols test by default
 ) -> list[str]: # one line per difference; empty if scores can be ranked
-    """What keeps scores of two protocols from being ranked. An unknown value counts as a difference, unless the protocols are the same one.
+    """The differences that keep scores of two protocols from being ranked. An unknown value counts as a difference, unless the protocols are the same one.
 
     Raises ValueError for an unknown name."""
     p, q = get_protocol(a), get_protocol(b)
@@ -69,7 +69,7 @@ def protocol_differences(a: str, b: str, # names of protocols
 def under_protocol(recipe, # a `Recipe`
                    name: str, # of a protocol
 ): # the recipe, evaluated as the protocol says
-    """A recipe whose targets are seen at the sizes, and through the windows, of a protocol.
+    """The recipe with the test sizes and sliding windows of a protocol.
 
     Raises ValueError for an unknown protocol, or a target for which the protocol names no size."""
     from dataclasses import replace

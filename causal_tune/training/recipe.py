@@ -39,21 +39,21 @@ _MAX_STEP_PIXELS = 10 ** 9 # of the images of one step; with their labels each p
 
 @dataclass(frozen=True)
 class Recipe:
-    "Everything that determines a run. Raises ValueError for values that no run can have."
-    name: str = _data("custom", "what the run is called", decides="nothing")
+    "Everything that determines a run. Raises ValueError for values that are out of range or do not fit together."
+    name: str = _data("custom", "name of the run", decides="nothing")
     train: str = _data("toyscapes:domain=clear,split=train,n=256", "data set to train on")
     validate: str = _data("", "source data set to validate on, never a target", decides="nothing")
     targets: tuple[str, ...] = _data((), "data sets to report on", decides="scores")
     protocol: str = _data("", "protocol that scores belong to, such as rein_512; none if empty", decides="nothing")
-    cache: str = _data("", "folder in which frames of files are kept decoded; none if empty", decides="nothing")
+    cache: str = _data("", "folder for caching decoded frames; none if empty", decides="nothing")
 
     backbone: str = _model("toy_vit", "frozen model: a preset, or timm's name")
-    weights: str = _model("", "file of backbone weights, or random; found if empty")
-    img_size: tuple[int, ...] = _model((), "height, width its positions are laid out for; its own if empty", _SIDE_RANGE)
+    weights: str = _model("", "file of backbone weights, or random; if empty, from checkpoints/ or the hub")
+    img_size: tuple[int, ...] = _model((), "height, width that the position embedding is resized for; the model's own if empty", _SIDE_RANGE)
     attention: str = _model("sdpa", "attention kernel: sdpa, or xformers (CUDA only)", ("sdpa", "xformers"), decides="nothing")
-    head: str = _model("dpt", "segmentation head: linear, dpt, mask2former, or one of your own")
+    head: str = _model("dpt", "segmentation head: linear, dpt, mask2former, pmt, or one of your own")
     adapter: str = _model("none", "what is tuned in the backbone: none, full, causal_tune, rein, set, fada, lora, soma, or one of your own")
-    init: str | None = _model(None, "start of the adapter: scale, zero")
+    init: str | None = _model(None, "initialisation of the adapter: scale or zero")
     band: str | None = _model(None, "filter of causal_tune, such as dog:low=.2; or one for each stage, separated by spaces")
     head_band: str | None = _model(None, "filter of the features that the head reads; or one for each of its four levels")
     variant: str | None = _model(None, "causal_tune, set: described or released")
@@ -76,11 +76,11 @@ class Recipe:
     weight_decay: float = _training(.05, "weight decay; none for norms and tokens", (0., 1e3))
     warmup: int = _training(0, "steps of linear warm-up", (0, 10 ** 9))
     power: float = _training(.9, "power of the polynomial decay to zero", (.001, 100.))
-    decay_end: float | None = _training(None, "weight decay at the end, reached on half a cosine; soma: 1e-5", (0., 1e3))
+    decay_end: float | None = _training(None, "final weight decay, reached along half a cosine; soma: 1e-5", (0., 1e3))
     ema_from: int | None = _training(None, "steps after which weights are averaged; soma: 12000", (0, 10 ** 9))
     ema_momentum: float = _training(2e-4, "share of the newest weights in their average", (1e-6, 1.))
     precision: str = _training("no", "mixed precision: no, bf16 or fp16", ("no", "bf16", "fp16"))
-    seed: int = _training(42, "of initial weights and training data", (0, 2 ** 32 - 1))
+    seed: int = _training(42, "seed of initial weights and training data", (0, 2 ** 32 - 1))
     workers: int = _training(0, "processes that load data", (0, 512), decides="nothing")
     checkpointing: bool = _training(False, "gradient checkpointing: less memory, more time", decides="nothing")
     compile: bool = _training(False, "compile the backbone's blocks while training: a slow start; meant for a GPU", decides="nothing")
@@ -89,12 +89,12 @@ class Recipe:
     snapshot_every: int = _training(200, "steps between snapshots, to watch and to branch from; 0: none", (0, 10 ** 9), decides="nothing")
 
     eval_every: int = _evaluation(0, "steps between validations; 0: never", (0, 10 ** 9), decides="nothing")
-    eval_size: tuple[int, ...] = _evaluation((), "height, width the model sees, if no size= in the target; labels keep theirs", _SIDE_RANGE)
+    eval_size: tuple[int, ...] = _evaluation((), "height, width of test images, unless the target has size=; labels keep their size", _SIDE_RANGE)
     window: tuple[int, ...] = _evaluation((), "sliding window; empty: the whole image", _SIDE_RANGE)
     stride: tuple[int, ...] = _evaluation((), "step of the window; two thirds if empty", (1, 16_384))
     eval_batch: int = _evaluation(8, "images per forward pass, or windows of one image", (1, 4096), decides="nothing")
     eval_workers: int = _evaluation(0, "processes that load images", (0, 512), decides="nothing")
-    eval_precision: str = _evaluation("", "no or bf16; that of the training if empty", ("", "no", "bf16"))
+    eval_precision: str = _evaluation("", "mixed precision of the evaluation: no or bf16; that of the training if empty", ("", "no", "bf16"))
 
     def __post_init__(self): check_recipe(self)
 
@@ -107,7 +107,7 @@ class Recipe:
 _SIZES = "crop", "scale", "img_size", "eval_size", "window", "stride" # two numbers each; all but the first two may be empty
 
 def check_recipe(r: Recipe) -> Recipe: # the same
-    "Raise ValueError for values that no run can have, alone or together."
+    "Raise ValueError for values that are out of range or do not fit together."
     for f in fields(r):
         value = check_value(f.name, getattr(r, f.name), f.type, f.default)
         within = f.metadata["within"]

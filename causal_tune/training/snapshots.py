@@ -31,7 +31,7 @@ PROBE_FRAMES = 4 # predicted at each snapshot
 MAX_STATE_BYTES = 1e9 # of all states that a run keeps; beyond it every second one goes
 
 class Snapshot(NamedTuple):
-    "What the probe showed after some iterations."
+    "The results of one snapshot."
     transfer: BandTransfer # domain x block x band, against the frozen model; without changes for adapters of weights
     labels: np.ndarray # (f, H, W) uint8: predictions of the frames
     tokens: np.ndarray # (f,) share of pixels whose class changes when the tokens' values are zero; NaN without tokens
@@ -92,10 +92,10 @@ def _read(content): return dict(np.load(BytesIO(content), allow_pickle=False))
 
 def read_probe(run # folder of a run
 ) -> dict | None: # domains (f,), images (f, 3, H, W) uint8, palette (k, 3), iterations; None without snapshots
-    "The frames that a run is watched on."
+    "The fixed frames of a run's snapshots."
     return load_cached(Path(run) / "snapshots" / "probe.npz", _read)
 
-def read_snapshots(run, # folder of a run, which may be going on
+def read_snapshots(run, # folder of a run, which may still be training
                    after: int = -1, # iteration; only later ones
 ) -> dict[int, Snapshot]: # iterations completed -> snapshot, in order
     "The snapshots of a run; damaged ones are left out, with a note."
@@ -109,7 +109,7 @@ def read_snapshots(run, # folder of a run, which may be going on
     return found
 
 # %% ../../nbs/05_training/08_snapshots.ipynb #cafbae53
-BRANCH_FIELDS = ("name", "band", "head_band", "residual", "lr", "adapter_lr", "backbone_lr", "weight_decay", "style") # that a branch may change
+BRANCH_FIELDS = ("name", "band", "head_band", "residual", "lr", "adapter_lr", "backbone_lr", "weight_decay", "style") # fields that a branch may change
 
 def branch(run, # folder of the trunk
            iteration: int, # of a snapshot with a state

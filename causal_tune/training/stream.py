@@ -198,8 +198,8 @@ def make_accelerator(recipe: Recipe,
     tracker = recipe.tracker if folder and recipe.tracker not in ("", "none") else None
     made = Accelerator(cpu=on_cpu, mixed_precision=recipe.precision, gradient_accumulation_steps=recipe.accumulate, log_with=tracker,
                        project_dir=folder and str(folder))
-    if tracker and not made.log_with: raise ValueError( # accelerate would go on without a word
-        f"tracker={tracker}: this package is not installed here; install it, or take tensorboard or none.")
+    if tracker and not made.log_with: raise ValueError( # accelerate would continue silently
+        f"tracker={tracker}: this package is not installed here; install it, or use tensorboard or none.")
     return made
 
 def start_trackers(accelerator, recipe: Recipe, folder: Path, # of the run
