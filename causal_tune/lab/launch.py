@@ -65,6 +65,7 @@ def load_magic(shell # of IPython
 # %% ../../nbs/08_lab/04_launch.ipynb #bb65d392
 INTRODUCTION = ("# Frequency lab\n\n`lab.state`, `lab.tables()`, `lab.save(folder)` and `lab.export_html(path)` keep what you see. "
                 "Without a running kernel, run the cell below (Shift + Enter).")
+WATCH_INTRODUCTION = "# Training\n\nWithout a running kernel, run the cell below (Shift + Enter)."
 
 # %% ../../nbs/08_lab/04_launch.ipynb #bb65d3h1
 def lab_notebook(folder: Path, # where it is written
@@ -72,11 +73,10 @@ def lab_notebook(folder: Path, # where it is written
                  run: str | None = None, # folder of a run, or of several, to be watched instead
 ) -> Path: # a new notebook, or the one of an earlier call with the same arguments
     "The ready notebook: one cell that opens the lab."
-    text, call = INTRODUCTION, f"lab = open_lab({', '.join(f'{k}={v!r}' for k, v in chosen.items())})"
-    code = f"from causal_tune.lab import open_lab\n\n{call}\nlab"
-    if run: text, call = "# Training\n\nWithout a running kernel, run the cell below (Shift + Enter).", f"runs = watch({run!r})"
-    if run: code = f"from causal_tune.lab import watch\n\n{call}\nruns"
-    line = json.dumps(call + "\n", ensure_ascii=False) # as the file of a notebook has it
+    shown, function, text = ("runs", "watch", WATCH_INTRODUCTION) if run else ("lab", "open_lab", INTRODUCTION)
+    call = f"{shown} = {function}({repr(run) if run else ', '.join(f'{k}={v!r}' for k, v in chosen.items())})\n"
+    code = f"from causal_tune.lab import {function}\n\n{call}{shown}"
+    line = json.dumps(call, ensure_ascii=False) # as the file of a notebook has it
     for i in itertools.count(1):
         path = folder / ("frequency_lab.ipynb" if i == 1 else f"frequency_lab_{i}.ipynb")
         if not path.exists(): break

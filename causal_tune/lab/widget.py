@@ -22,7 +22,7 @@ from ..research.artifacts import artifact_report, outlier_figure
 from ..research.evidence import concat_evidence, evidence_by_layer, skill_curves
 from ..research.rings import edges_for_grid
 from ..research.figures import data_uri, information_figure
-from ..research.observation import DomainImages, gather_images, join_observations, observe, read_item
+from ..research.observation import DomainImages, Observation, gather_images, join_observations, observe, read_item
 from ..research.passport import FIXED_DOMAINS, make_passport
 from ..research.statistics import read_results
 from ..spectra.energy import radial_profile, spectrum_table, suppressed_table
@@ -169,8 +169,9 @@ class FrequencyLab(Controls):
         self.budget, self.runs = budget, runs or {}
         self.queue = JobQueue(self._failed)
         self.drop, self.dropped = None, {} # a drop's name; folder -> its pictures, until the last one has come
-        self._inspect(model if isinstance(model, Mapping) else {"": model}, gather_images(images_by_domain, size), stage)
-        super().__init__(**self._first_state(), _said=dict(text=self.about()), _data=pack_lab(self))
+        start = self._inspect(model if isinstance(model, Mapping) else {"": model}, gather_images(images_by_domain, size), stage)
+        self.names, self.band = list(start), make_band("dog", start["cuts"])
+        super().__init__(**start, _said=dict(text=self.about()), _data=pack_lab(self))
         self.on_msg(self._on_message)
         self.state = state or {}
 
@@ -186,38 +187,32 @@ class FrequencyLab(Controls):
                                                         CausePatching(self.models, self.space)) if heads else (None,) * 3
         self.evidence = self.artifacts = None # what bands tell, tables on outliers: once they are measured
         self.measured_with = None # the filter that they belong to, in words
-        self._offer(first.seen)
+        return self._offer(first.seen)
 
-    def _offer(self, seen): # choices and ranges of the controls
+    def _offer(self, seen: Observation) -> dict: # the first state
+        "Choices and ranges of the controls."
         self.seen = seen
         self.grid = seen.spectra.energy.shape[-2:]
         self.rings = radial_profile(seen.spectra.energy)
-        domains = list(self.data.images)
-        cells = ["share removed", "change to reference"] + ["change by model"] * (len(self.models) > 1)
-        self.choices = dict(filter=list(FILTER_NAMES), domains=domains, domain=domains, reference=domains, scale=["log", "share"],
-                            cells=cells, views=[v for v in OPTIONAL_VIEWS if self.segmentor or v != "segmentation"])
+        domains, models, last = list(self.data.images), list(self.models), len(seen.spectra.layers) - 1
+        views = [v for v in OPTIONAL_VIEWS if self.segmentor or v != "segmentation"]
+        cells = ["share removed", "change to reference"] + ["change by model"] * (len(models) > 1)
         most = max(len(maps) for maps in seen.maps.values())
-        self.ranges = dict(cuts=(.01, 1.41), order=(1, 8), layer=(0, len(seen.spectra.layers) - 1), image=(0, most - 1))
-        if len(self.models) > 1: self.choices |= dict(model=list(self.models), against=list(self.models))
-        if self.results: self.choices |= dict(experiment=list(self.results))
+        offered = dict( # options, or the range, of each control, and where it starts
+            filter=(list(FILTER_NAMES), "dog"), cuts=((.01, 1.41), [.2, .7]), order=((1, 8), 2), keep_dc=(None, False), layer=((0, last), (last + 1) // 2),
+            domains=(domains, domains), domain=(domains, domains[-1]), reference=(domains, domains[-1 if models[1:] else 0]), image=((0, most - 1), 0),
+            scale=(["log", "share"], "log"), cells=(cells, cells[0]), coefficient=(None, [0, 1] if self.grid[1] > 1 else [1, 0]),
+            views=(views, [v for v in views if v not in HIDDEN_VIEWS]))
+        if models[1:]: offered |= dict(model=(models, models[-1]), against=(models, models[0]))
+        for first in list(self.results)[:1]: offered |= dict(experiment=(list(self.results), first), baseline=(None, self.baselines(first)[0]))
         found = disturbances(self.data) if self.cause else []
         if found:
-            self.choices |= dict(disturbed=found, twin=domains, patch_mode=list(PATCH_MODES))
-            self.ranges |= dict(severity=(1, 5), patch_band=(0, len(PATCH_BANDS) - 1))
-
-    def _first_state(self):
-        domains, views, models = self.choices["domains"], self.choices["views"], list(self.models)
-        start = dict(filter="dog", cuts=[.2, .7], order=2, keep_dc=False, layer=(self.ranges["layer"][1] + 1) // 2,
-                     domains=domains, domain=domains[-1], reference=domains[0], image=0, scale="log", cells="share removed",
-                     coefficient=[0, 1] if self.grid[1] > 1 else [1, 0], views=[v for v in views if v not in HIDDEN_VIEWS])
-        if models[1:]: start |= dict(reference=domains[-1], model=models[-1], against=models[0])
-        for experiment in list(self.results)[:1]: start |= dict(experiment=experiment, baseline=self.baselines(experiment)[0])
-        if "disturbed" in self.choices:
-            disturbed, twin = (twin_domains(self.data) or [(self.choices["disturbed"][0], domains[0])])[-1]
-            start |= dict(disturbed=disturbed, severity=3, twin=twin, patch_mode=PATCH_MODES[0], patch_band=2)
-        self.names = list(start)
-        self.band = make_band("dog", (.2, .7))
-        return start
+            disturbed, twin = (twin_domains(self.data) or [(found[0], domains[0])])[-1]
+            offered |= dict(disturbed=(found, disturbed), severity=((1, 5), 3), twin=(domains, twin), patch_mode=(list(PATCH_MODES), PATCH_MODES[0]),
+                            patch_band=((0, len(PATCH_BANDS) - 1), 2))
+        self.choices = {name: some for name, (some, _) in offered.items() if isinstance(some, list)}
+        self.ranges = {name: some for name, (some, _) in offered.items() if isinstance(some, tuple)}
+        return {name: start for name, (_, start) in offered.items()}
 
     def about(self) -> str:
         "Summary of the lab's data in one line."
