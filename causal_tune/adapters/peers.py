@@ -117,16 +117,16 @@ def irfft2_tokens(real: Tensor, imaginary: Tensor, # (b, h*u, c), float32 or flo
         return torch.fft.irfft2(half, s=grid, dim=(1, 2), norm="ortho").flatten(1, 2)
 
 def is_own_mirror(n: int, like: Tensor) -> Tensor: # (n,) bool
-    "Which waves along an axis of n samples are real: the constant, and the one with n / 2 cycles."
+    "Mask of the real waves along an axis of n samples: the constant, and the one with n / 2 cycles."
     k = torch.arange(n, device=like.device)
     return (k == 0) | (2 * k == n)
 
 def mirror_counts(w: int, like: Tensor) -> Tensor: # (u,), 1 or 2
-    "How many waves each of the first u = w // 2 + 1 columns stands for."
+    "Number of waves that each of the first u = w // 2 + 1 columns represents."
     return 2 - is_own_mirror(w, like)[:w // 2 + 1].to(like.dtype)
 
 def own_mirrors(grid: tuple[int, int], like: Tensor) -> Tensor: # (h*u, 1) bool
-    "Which waves of half the plane are their own mirror images, at most four."
+    "Mask of the waves of half the plane that are their own mirror images, at most four."
     h, w = grid
     return (is_own_mirror(h, like)[:, None] & is_own_mirror(w, like)[:w // 2 + 1]).flatten()[:, None]
 

@@ -18,7 +18,7 @@ __all__ = ['parse', 'is_main_process', 'main']
 
 # %% ../../nbs/10_cli/01_entry.ipynb #d7d65dc4
 class Command(NamedTuple):
-    "What `causal-tune NAME` does, and the arguments it takes."
+    "A command of `causal-tune`: its function and arguments."
     run: Callable # called with the parsed arguments
     help: str # one line
     arguments: tuple # of `argument`
@@ -203,7 +203,7 @@ def one_line(error: BaseException) -> str: # at most about 2000 characters
 
 # %% ../../nbs/10_cli/01_entry.ipynb #bc053b04
 def exit_status_and_message(error: Exception) -> tuple[int, str]:
-    "How a command ends that raised an error."
+    "Exit status and message for an error."
     status, kind = getattr(type(error), "status", None), type(error).__name__
     if isinstance(status, int): return status, str(error) # `PartialFailure`: a line for each file
     if isinstance(error, (ValueError, OSError, FloatingPointError)): return 2, one_line(error)

@@ -124,7 +124,7 @@ def list_inputs(path: Path # a file, a folder, or "camera"
 
 def prediction_inputs(words: list[str] # files, folders, or "camera"
 ) -> dict[str, Path]: # name of the predictions -> file, or "camera"
-    "What is to be predicted, each once. Names that differ in their ending alone keep it. Raises ValueError for two inputs of one name."
+    "The inputs to predict, without duplicates. Names that differ only in their extension keep it. Raises ValueError for two inputs of one name."
     found = list(dict.fromkeys(path for word in words for path in list_inputs(Path(word))))
     stems = Counter(path.stem for path in found)
     named = {}

@@ -56,7 +56,7 @@ PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "pl
             "opencv-python", "onnxruntime", "xformers")
 
 def installed_versions(root) -> dict[str, str]:
-    "What is installed."
+    "Versions of the installed packages."
     from importlib.metadata import PackageNotFoundError, version
     from causal_tune.core.environment import code_version
     found = dict(causal_tune=code_version(), Python=platform.python_version(), system=platform.platform())
@@ -77,7 +77,7 @@ def machine_info(root) -> dict[str, str]:
 
 # %% ../../nbs/10_cli/04_tools.ipynb #568ecb3a
 def found_datasets(root) -> dict[str, str]:
-    "Which data sets are there; `check-data` reads them."
+    "The data sets that were found; `check-data` reads them."
     from causal_tune.data.datasets import LAYOUTS, find_root
     found = {}
     for name in LAYOUTS:
@@ -86,14 +86,14 @@ def found_datasets(root) -> dict[str, str]:
     return found
 
 def found_weights(root=None) -> dict[str, str]: # preset -> file
-    "Which backbones have their weights on the disk."
+    "The backbones whose weights were found on the disk."
     from causal_tune.models.pretrained import BACKBONE_NOTES, PRESETS, find_weights
     found = {name: find_weights(name) for name in PRESETS}
     notes = {name: f"  ({note})" for name, note in BACKBONE_NOTES.items()}
     return {name: f"{path}{notes.get(name) or notes.get(PRESETS[name][0], '')}" for name, path in found.items() if path}
 
 def recipe_requirements(root) -> dict[str, str]:
-    "What each recipe needs and was not found."
+    "Requirements of each recipe that were not found."
     datasets = {name for name, where in found_datasets(root).items() if where != "not there"}
     weights = found_weights()
     return {name: _missing_for(recipe, datasets, weights) for name, recipe in RECIPES.items()}

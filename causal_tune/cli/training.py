@@ -67,7 +67,7 @@ def run_recipes(args):
     for name, recipe in RECIPES.items(): print(name, *map("    ".__add__, recipe_lines(recipe)), "", sep="\n")
 
 def recipe_lines(recipe: Recipe) -> list[str]:
-    "What a recipe does, in a few lines."
+    "A recipe in a few lines."
     warmup = f" after {recipe.warmup} steps of warm-up" if recipe.warmup else ""
     crop, images = "x".join(map(str, recipe.crop)), recipe.batch_size * recipe.accumulate
     return [f"train on  {recipe.train}", *(f"report on {target}" for target in merge_corruptions(recipe.targets)),

@@ -268,7 +268,7 @@ def energy_pair(side): # our function and theirs
 
 def loss_pair(): # our function and theirs: class, mask and dice loss, backward pass included
     "Losses of Mask2Former from the same predictions and at the same points."
-    import torchvision # noqa: F401 # before transformers, which looks whether it is there
+    import torchvision # noqa: F401 # before transformers, which checks whether it is installed
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerConfig, Mask2FormerLoss
     classes, masks = torch.randn(1, 10, 100, 20, requires_grad=True), torch.randn(1, 10, 100, 32, 32, requires_grad=True)
     labels = torch.arange(19).repeat_interleave(16 * 64)[:128 * 128 // 2].repeat(2).view(1, 128, 128).clamp(max=18)

@@ -164,7 +164,7 @@ def lr_family(fields: dict # of a variant
 
 def lr_field(name: str # of a family
 ) -> str: # of a recipe
-    "Which rate is searched for a family."
+    "The recipe field with the learning rate that is searched for a family."
     return {"none": "lr", "full": "backbone_lr"}.get(name, "adapter_lr")
 
 def extend_search(scores: dict # value -> score

@@ -116,7 +116,7 @@ def figure_html(heading: str, # above
                 figure, # plotly figure, PIL image, or HTML such as a table
                 key: str, # unique on the page
 ) -> Html:
-    "A section with one figure or table. TypeError for anything else."
+    "A section with one figure or table. Raises TypeError for anything else."
     title = f"<h2>{escape(heading)}</h2>"
     if isinstance(figure, Html): return Html(f"<section>{title}<p>{escape(caption)}</p>{figure}</section>")
     if isinstance(figure, Image.Image): inner = f'<img alt="{escape(heading)}" src="{data_uri(figure, optimize=True)}">'

@@ -146,7 +146,7 @@ def folder_lock(folder: str | Path): # created if it does not exist
 # %% ../../nbs/12_core/02_files.ipynb #5453e900
 def exit_with_parent(parent: int # id of the process that this one works for
 ) -> None:
-    "Let this process exit within a second of its parent, however that ends."
+    "Make this process exit within a second after its parent has ended for any reason."
     def watch():
         while os.getppid() == parent: time.sleep(.5)
         os._exit(1)
@@ -185,8 +185,8 @@ def _why_not_weights(path): # why torch need not open it, or None
 
 def _why_unreadable(error): # not in torch's words, which advise to let the file run code
     code = re.search(r"GLOBAL ([\w.]+)|Unsupported (class|global)", str(error))
-    if code: return f"it asks for code to be run ({code[1] or 'a class'}), which is never done"
-    if isinstance(error, MemoryError) or "allocate memory" in str(error): return "it asks for more memory than there is"
+    if code: return f"it tries to run code ({code[1] or 'a class'}), which is never done"
+    if isinstance(error, MemoryError) or "allocate memory" in str(error): return "it needs more memory than available"
     return f"it is damaged, cut short or of another kind ({type(error).__name__})"
 
 # %% ../../nbs/12_core/02_files.ipynb #51993443
@@ -249,7 +249,7 @@ def file_sha256(path) -> str:
 
 def read_tensors(path, # .safetensors, or a file that `torch.save` wrote
                  what: str = "a file of weights", # what it should be
-                 advice: str = "fetch or write it again", # what to do where it is not
+                 advice: str = "fetch or write it again", # what to do otherwise
                  pickle_module=None, # restricted unpickler to use in place of torch's own
                  sha256: str | None = None, # that the file must have, in hexadecimal
 ) -> dict: # content, all tensors on the CPU

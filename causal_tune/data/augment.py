@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 def max_class_share(label: torch.Tensor, # (h, w) class ids
               ignore: int = 255, # not counted
 ) -> float: # share of the commonest class among labelled pixels; 1 when nothing is labelled
-    "How much of a label image its commonest class takes."
+    "Share of the commonest class in a label image."
     counts = torch.bincount(label[label != ignore].flatten())
     return float(counts.max() / counts.sum()) if counts.numel() else 1.
 
@@ -170,7 +170,7 @@ STYLES["none"] = v2.Identity # so that a style can be switched off by name
 
 def create_style(spec: str # such as "spurious" or "amplitude:beta=.1,strength=.3"; "none" changes nothing
 ) -> v2.Transform: # of (image, mask, ...) or of an image alone
-    "The style that a spec names; ValueError for an unknown name or option."
+    "The style that a spec names. Raises ValueError for an unknown name or option."
     return STYLES.create(spec)
 
 # %% ../../nbs/03_data/08_augment.ipynb #41d127c3

@@ -160,7 +160,7 @@ def run_jobs(jobs: list[Job], # what is to be written
              workers: int | None = None, # files at a time; as many as there are processors by default
              desc: str = "converting", # name of the progress bar
 ) -> tuple[int, int]: # written now, there before
-    "Write what is not there yet. Raises PartialFailure at the end that lists files which failed, KeyboardInterrupt on Ctrl-C."
+    "Write the missing files. Raises PartialFailure at the end that lists files which failed, KeyboardInterrupt on Ctrl-C."
     todo = [job for job in jobs if not job.target.exists()]
     for folder in {job.target.parent for job in jobs}: folder.mkdir(parents=True, exist_ok=True)
     pool = ThreadPoolExecutor(workers or os.cpu_count())

@@ -32,7 +32,7 @@ def parse_corruption(text: str # such as "fog:3", or "fog" for all severities
 def corruption_label(name: str, # one of `CORRUPTIONS`
                      severities: tuple[int, ...], # one of `SEVERITIES`, or all of them
 ) -> str: # such as "fog:3" or "fog:1-5"
-    "What a corruption is called in a table of results."
+    "Name of a corruption in tables of results."
     return f"{name}:{severities[0]}" if len(severities) == 1 else f"{name}:{severities[0]}-{severities[-1]}"
 
 # %% ../../nbs/03_data/04_corruptions.ipynb #294b19a6

@@ -121,7 +121,7 @@ def corrupt_pair(load: Callable, # () -> image, label
 def corrupt_samples(samples: list[Sample], # clean frames
               corruption: str, # "fog:3" for one severity, "fog" for all
 ) -> list[Sample]: # as many, or five times as many
-    "The same frames, corrupted when they are read. ValueError for an unknown corruption, or without the package."
+    "The same frames, corrupted when they are read. Raises ValueError for an unknown corruption, or without the package."
     name, severities = parse_corruption(corruption)
     import_imagecorruptions()
     label = corruption_label(name, severities)

@@ -112,7 +112,7 @@ class SegmentationDataset(torch.utils.data.Dataset):
 # %% ../../nbs/03_data/05_frames.ipynb #7727ab48
 @dataclass(frozen=True)
 class Layout:
-    "Where a data set keeps its images and labels, below its own folder."
+    "Folder layout of a data set, relative to its own folder."
     splits: Mapping[str, tuple[str, str | None]] # split -> (image folder, label folder or None where labels are secret)
     image: tuple[str, ...] # endings of image files, the first that exists counts
     label: str | tuple[str, ...] # ending or endings of label files
@@ -125,7 +125,7 @@ class Layout:
     converter: str = "" # name of the converter that makes its labels, see `prepare`
     encoding: str = "auto" # how labels are read, see `LabelCoding`
     channel: int | None = None # of labels of three channels, see `LabelCoding`
-    mask_suffix: str = "" # end of the names of labels that lie beside their images, which are no images then
+    mask_suffix: str = "" # name suffix of labels in the folder of their images; such files are not images
 
     @property
     def coding(self) -> LabelCoding: return coding_of(self.space, self.ids, self.encoding, channel=self.channel)
@@ -183,7 +183,7 @@ def in_sequence(stem: str, # a frame's name
 
 # %% ../../nbs/03_data/05_frames.ipynb #f0d11a85
 class Matched(NamedTuple):
-    "Which label belongs to which image."
+    "Images matched with their labels."
     pairs: list[FramePaths] # sorted by name
     lost: list[str] # names of images without a label
     spare: list[str] # names of labels without an image
@@ -260,8 +260,8 @@ def contact_sheet(items: list[dict], # items of a data set; they may differ in s
     return Image.fromarray(np.hstack(columns))
 
 # %% ../../nbs/03_data/05_frames.ipynb #92ba26ab
-def _told(value): # functions and what they are given; of a file its path, its size and when it was written
-    if isinstance(value, partial): return value.func.__qualname__, *map(_told, value.args), repr(value.keywords)
+def _fingerprint(value): # of functions and their arguments; of a file its path, its size and when it was written
+    if isinstance(value, partial): return value.func.__qualname__, *map(_fingerprint, value.args), repr(value.keywords)
     if not isinstance(value, Path): return repr(value)
     facts = value.stat()
     return str(value.absolute()), facts.st_size, facts.st_mtime_ns
@@ -269,7 +269,7 @@ def _told(value): # functions and what they are given; of a file its path, its s
 def cache_filename(load: Callable # of a sample
 ) -> str: # of a file
     "A name that changes with the files of a frame, their processing and the package's version. Raises OSError for missing files."
-    facts = causal_tune.__version__, _told(load)
+    facts = causal_tune.__version__, _fingerprint(load)
     return f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.npz"
 
 # %% ../../nbs/03_data/05_frames.ipynb #ac66860e

@@ -201,7 +201,7 @@ def fit_size(shape: tuple[int, int], # (height, width) of an image
 
 # %% ../../nbs/03_data/01_images.ipynb #c279d08e
 def window_starts(size: int, window: int, stride: int) -> list[int]:
-    "Where windows begin along one side: every `stride`, the last one shifted inwards."
+    "Starts of the windows along one side: every `stride`, the last one shifted inwards."
     last = max(size - window, 0)
     return sorted({min(start, last) for start in range(0, last + stride, stride)})
 

@@ -20,7 +20,7 @@ from ..core.registry import check_value, is_single_line, short_repr
 # %% ../../nbs/03_data/02_labels.ipynb #47bd1531
 @dataclass(frozen=True)
 class LabelSpace:
-    "What the integers of a label image mean, and how they are painted."
+    "Names, colours and file ids of the classes of a label image."
     name: str # what the space is called
     classes: tuple[str, ...] # class names; the id of a class is its position
     palette: np.ndarray = field(repr=False, compare=False) # (k, 3) uint8 RGB, one row per class
@@ -263,12 +263,12 @@ def cvat_row(line, rows):
 
 def numbered_row(line, rows):
     number, name = _NUMBERED.fullmatch(line).groups()
-    if re.match(r"\d", name) or name[0] in ":=-,;|": raise ValueError("holds more than an id and a name, and which number is the id cannot be told")
+    if re.match(r"\d", name) or name[0] in ":=-,;|": raise ValueError("contains more than an id and a name, so it is ambiguous which number is the id")
     return own_row(f"{number}: {name}", rows)
 
 def table_reader(first: str # line of a file
 ): # reader of the lines below it, see `read_rows`; None where it is the header of neither kind of table
-    "How Roboflow's _classes.csv and CamVid's class_dict.csv are read, separated by commas, semicolons or tabs."
+    "The reader for Roboflow's _classes.csv and CamVid's class_dict.csv, separated by commas, semicolons or tabs."
     mark = next((mark for mark in "\t;" if mark in first), ",")
     def cells(line): return [cell.strip() for cell in next(csv.reader([line], delimiter=mark, skipinitialspace=True))]
     header = [cell.lower() for cell in cells(first)]
@@ -391,7 +391,7 @@ def legend_font(names): # of Pillow
 
 # %% ../../nbs/03_data/02_labels.ipynb #a7c8c1fd
 def swatch_width(names) -> int: # pixels
-    "How wide swatches are for the longest of their names to fit in."
+    "Width of swatches that fits the longest name."
     longest = max(map(legend_font(names).getlength, names))
     return max(124, 33 + math.ceil(longest))
 

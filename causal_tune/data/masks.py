@@ -24,7 +24,7 @@ ENCODINGS = ("auto", "index", "color")
 # %% ../../nbs/03_data/03_masks.ipynb #5340bcb2
 @dataclass(frozen=True)
 class LabelCoding:
-    "What the pixels of label files mean."
+    "The encoding of label files."
     table: Mapping[int, int] # id in the file -> class id
     colors: Mapping[int, tuple] = field(default_factory=dict) # id in the file -> RGB in the palette of a file
     painted: Mapping[int, tuple] = field(default_factory=dict) # id in the file -> RGB in painted labels
@@ -225,8 +225,8 @@ def _hint(ids, table): # what an unexpected id may mean
 
 # %% ../../nbs/03_data/03_masks.ipynb #3a5c0024
 def settle_binary(space: LabelSpace, # of a data set
-                  labels: Iterable[Callable], # functions without arguments that return the ids of a label, in the order in which they are to be looked at
-                  enough: int = 64, # labels that are looked at before 255 counts as the object
+                  labels: Iterable[Callable], # functions without arguments that return the ids of a label, in the order in which to inspect them
+                  enough: int = 64, # labels to inspect before 255 counts as the object
 ) -> LabelSpace: # with 255 as second class where labels hold 0 and 255 and no 1
     "Find out whether 255 is the object in masks of two classes. Label spaces that define 255, or have other than two classes, are returned unchanged."
     if len(space) != 2 or space.file_ids != (0, 1) or 255 in (*space.ignored, *space.colors) or space.color_coded: return space

@@ -31,7 +31,7 @@ def twin_domains(data: DomainImages) -> list[tuple[str, str]]: # (disturbed, twi
     return [(a, b) for b in reversed(data.domains) for a in data.domains if a != b and same(data.labels[a], data.labels[b])]
 
 def disturbances(data: DomainImages) -> list[str]:
-    "What images can be disturbed by: domains that have a twin, and corruptions where their package is installed."
+    "The available disturbances: domains that have a twin, and corruptions if their package is installed."
     corruptions = CORRUPTIONS if find_spec("imagecorruptions") else ()
     return [*dict.fromkeys(a for a, _ in twin_domains(data)), *(CORRUPTED + name for name in corruptions)]
 
@@ -59,7 +59,7 @@ CONTROLS = 8 # random coefficient sets of equal energy, for `excess`
 CHANGE_COLORS = dict(restored=(0, 114, 178), broken=(213, 94, 0), left=(70, 70, 70)) # blue, vermilion (Okabe and Ito), grey
 
 class PatchSetting(NamedTuple):
-    "What is exchanged between which images; a map needs the first four."
+    "Settings of a patch; a map needs the first four."
     disturbed: str # a domain, or a corruption
     severity: int # of the corruption, 0 for a domain
     twin: str # a domain

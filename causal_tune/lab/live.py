@@ -73,7 +73,7 @@ class RunWatch(anywidget.AnyWidget):
     _esm = traitlets.Unicode(bundle_script("watch.js")).tag(sync=True)
     _css = traitlets.Unicode(read_asset("lab/lab.css") + read_asset("lab/watch.css")).tag(sync=True)
     _data = traitlets.Dict().tag(sync=True) # the data sent to the browser, see `read_runs`
-    _said = traitlets.Unicode().tag(sync=True) # the outcome of the latest request for a branch
+    _message = traitlets.Unicode().tag(sync=True) # the outcome of the latest request for a branch
 
     def __init__(self, folder, # of a run, or of several
                  every: float = 2.): # polling interval in seconds
@@ -87,7 +87,7 @@ class RunWatch(anywidget.AnyWidget):
     def _follow(self, every):
         while not self._ended.wait(every):
             try: self.refresh()
-            except Exception as error: self._said = f"The runs cannot be read: {error}" # the folder may be missing for a while
+            except Exception as error: self._message = f"The runs cannot be read: {error}" # the folder may be missing for a while
 
     def refresh(self) -> None:
         "Read the files, and send the data again if a file has changed."
@@ -97,8 +97,8 @@ class RunWatch(anywidget.AnyWidget):
 
     def _on_message(self, _, content, buffers):
         if content.get("ask") != "branch": return
-        try: self._said = f"Started {self.branch(content['run'], int(content['iteration']), **content['changes']).name}."
-        except (ValueError, OSError) as error: self._said = str(error)
+        try: self._message = f"Started {self.branch(content['run'], int(content['iteration']), **content['changes']).name}."
+        except (ValueError, OSError) as error: self._message = str(error)
 
     def branch(self, run: str, # name of the trunk
                iteration: int, # of one of its snapshots
@@ -126,12 +126,12 @@ class RunWatch(anywidget.AnyWidget):
         return Path(path)
 
     def close(self) -> None:
-        "Stop following. Branches that were started go on."
+        "Stop following. Branches that were started continue."
         self._ended.set()
         super().close()
 
 def watch(folder, # of a run, or of several; it may still be empty
           every: float = 2., # polling interval in seconds
 ) -> RunWatch:
-    "Follow a training: a widget that shows what the runs of a folder have written, and goes on while they do."
+    "Follow a training: a widget that shows what the runs of a folder have written, and updates while they train."
     return RunWatch(folder, every)

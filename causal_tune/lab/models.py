@@ -156,7 +156,7 @@ def adapter_filter(adapter) -> dict | None: # entries of a state; None without a
 
 def band_location(band: str # name of a band in a model, such as backbone.adapter.stages.2.band
 ) -> str: # such as "stage 2"
-    "Where a filter works, in words."
+    "Location of a filter in words."
     number = re.search(r"\d+", band)
     if ".learnt." in band: return f"before the head, {number[0]}"
     return f"stage {number[0]}" if number else "adapter"

@@ -154,7 +154,7 @@ class FrequencyLab(Controls):
     _css = traitlets.Unicode(read_asset("lab/lab.css")).tag(sync=True)
     _data = traitlets.Dict().tag(sync=True) # the data sent to the browser, see `pack_lab`
     _figures = traitlets.Dict().tag(sync=True) # of what was measured
-    _said = traitlets.Dict().tag(sync=True) # text, wrong, busy, of: the message under the controls, or in the card of a view
+    _message = traitlets.Dict().tag(sync=True) # text, wrong, busy, of: the message under the controls, or in the card of a view
     export_html, save = save_page, save_pictures # as the chapter before has them
 
     def __init__(self, model, # `Segmentor`, `Backbone`, timm model, a name for `create_backbone`, or several: name -> model
@@ -171,7 +171,7 @@ class FrequencyLab(Controls):
         self.drop, self.dropped = None, {} # a drop's name; folder -> its pictures, until the last one has come
         start = self._inspect(model if isinstance(model, Mapping) else {"": model}, gather_images(images_by_domain, size), stage)
         self.names, self.band = list(start), make_band("dog", start["cuts"])
-        super().__init__(**start, _said=dict(text=self.about()), _data=pack_lab(self))
+        super().__init__(**start, _message=dict(text=self.about()), _data=pack_lab(self))
         self.on_msg(self._on_message)
         self.state = state or {}
 
@@ -224,10 +224,10 @@ class FrequencyLab(Controls):
                 f"DC holds {np.nanmin(dc):.0%} to {np.nanmax(dc):.0%} of the energy and is left out of all shares.")
 
     def notes(self) -> list[str]:
-        "What was left out or changed of the images, and what was found in their features."
+        "Notes on images that were left out or changed, and on their features."
         return self.data.notes + [note for one in self.models.values() for note in one.seen.notes]
 
-    def _say(self, text, wrong=False, busy=False, of=""): self._said = dict(text=text, wrong=wrong, busy=busy, of=of)
+    def _say(self, text, wrong=False, busy=False, of=""): self._message = dict(text=text, wrong=wrong, busy=busy, of=of)
 
     def _failed(self, kind, error): # errors of these kinds are sentences
         said = str(error) if isinstance(error, (ValueError, ImportError)) else f"{type(error).__name__}: {error}"
@@ -402,7 +402,7 @@ def _add_domains(self:FrequencyLab, files): # a generator
 # %% ../../nbs/08_lab/03_widget.ipynb #99b80016
 @patch
 def tables(self:FrequencyLab) -> dict[str, pd.DataFrame]:
-    "What the views show, as numbers: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `cause`, `benchmark`."
+    "The numbers of the views: `suppressed`, `spectrum`, and where they exist `iou`, `evidence`, `outliers`, `cause`, `benchmark`."
     found = dict(suppressed=self._shares(), spectrum=self._per_model(lambda seen: spectrum_table(seen.spectra)))
     if self.predictions:
         for _ in self.predictions.count(self.data, self.domains, self.band, self.filter_setting()): pass

@@ -71,7 +71,7 @@ class CheckpointedForward:
 
 def checkpoint_blocks(model: nn.Module, # of timm
                       enable: bool = True) -> None:
-    "Let a model's blocks be computed again in the backward pass, or no longer."
+    "Switch gradient checkpointing of a model's blocks on or off."
     type(model).set_grad_checkpointing(model, False) # timm's own
     for stage in model_stages(model):
         for block in stage.blocks:

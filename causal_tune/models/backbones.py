@@ -175,7 +175,7 @@ class Backbone(nn.Module):
     def block_features(self, images: Tensor, # (b, 3, H, W), normalised
                        layers=None, # block numbers from 0; all by default
     ) -> list[Tensor]: # one (b, c, h, w) per layer
-        "What each block computed, before the adapter: the features whose spectra the filter acts on."
+        "Output of each block before the adapter: the features whose spectra the filter acts on."
         call = self._run(images, before=range(self.num_layers) if layers is None else layers)
         return list(call.before.values())
 

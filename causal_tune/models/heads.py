@@ -97,7 +97,7 @@ def list_heads() -> list[str]:
 
 # %% ../../nbs/04_models/02_heads.ipynb #ab6863h1
 class HeadFactory(NamedTuple):
-    "Makes heads of one kind; from `head_factory`."
+    "A factory for heads of one kind, from `head_factory`."
     spec: str # name and options
     band: object # filter of what the head reads, or None
     kind: type # class of the heads

@@ -224,7 +224,7 @@ class DecoderLayer(nn.Module):
 # %% ../../nbs/04_models/03_mask2former.ipynb #338851b4
 def attention_mask(masks: Tensor # (b, q, h, w) logits at the size of the level that is read
 ) -> Tensor: # bool (b, 1, q, h*w), True where a query may read
-    "Where a query's mask is at least one half; everywhere, if it is so nowhere."
+    "True where a query's mask is at least one half; everywhere, if it is so nowhere."
     blocked = masks.sigmoid().flatten(2) < .5
     return (~blocked | blocked.all(-1, keepdim=True))[:, None]
 
@@ -460,7 +460,7 @@ def flat_indices(pairs: list[list[tuple]], # from `hungarian_match`
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #4efd58ce
 class LayerPoints(NamedTuple):
-    "Where masks are compared in one layer: x, y in 0..1, drawn at random."
+    "Points at which masks are compared in one layer: x, y in 0..1, drawn at random."
     matching: Tensor # (b, p, 2) for the costs, the same for all queries of an image
     many: Tensor # (m, 3p, 2) among which the least certain are chosen
     few: Tensor # (m, p/4, 2) taken as they are
@@ -504,7 +504,7 @@ def mean_over_processes(x: Tensor) -> Tensor: # the same in every process
 def normalisers(matched: list[int], # targets of each image that get a query
                 queries: int, # of an image
                 device) -> Tensor: # (2,): targets, and the weight of all queries; averaged over processes
-    "What the losses of masks are averaged over, and those of classes."
+    "Normalisers of the mask losses and of the class loss."
     count = sum(n or 1 for n in matched)
     weight = .9 * sum(matched) + .1 * queries * len(matched) # no object counts a tenth
     values = [torch.full((), float(value), device=device) for value in (count, weight)] # filled on the device: a copy would wait

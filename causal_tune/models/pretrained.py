@@ -280,7 +280,7 @@ _NOT_OURS = ("head", "fc_norm", "fc.", "classifier", "attn_pool")  # classifiers
 def load_weights(model: nn.Module, # timm model, built at the requested size
                  path, # .safetensors, .pth or .bin, of timm, Meta or transformers; or a folder that transformers wrote
 ) -> None:
-    "Load a local file into a timm model; FileNotFoundError if it is not there, ValueError if it is damaged or another model's."
+    "Load a local file into a timm model. Raises FileNotFoundError for a missing file, ValueError for a damaged one or one of another model."
     given = read_backbone(path)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     with loading_errors(path):

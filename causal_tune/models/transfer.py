@@ -63,7 +63,7 @@ def band_transfer(model: Callable, # uint8 images (b, 3, H, W) -> features, one 
                   edges: Sequence[float] = TRANSFER_EDGES, # ascending from 0 to sqrt 2
                   batch: int = 8, # images at a time
 ) -> BandTransfer:
-    "How a model changes each band of its features. Raises ValueError if the reference has features of other shapes."
+    "Change of each band of the features by a model. Raises ValueError if the reference has features of other shapes."
     sums, norms = [], {}
     for domain, given in images.items():
         total, kept = 0., []

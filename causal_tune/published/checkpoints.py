@@ -229,7 +229,7 @@ def _modules(segmentor): # by published prefix
     return dict(zip(PUBLISHED_PREFIXES, (segmentor.adapter, segmentor.backbone.model, segmentor.head)))
 
 def published_states(segmentor, path_or_state_dict, backbone=None) -> dict[str, dict]: # published prefix -> name -> tensor
-    "What a checkpoint has for each part of a segmentor. Raises ValueError without a backbone, or where names or shapes do not fit."
+    "The tensors of a checkpoint for each part of a segmentor. Raises ValueError without a backbone, or where names or shapes do not fit."
     parts, model = split_published(read_weights(path_or_state_dict)), segmentor.backbone.model
     if parts["unknown"]: raise ValueError(f"Not of a published checkpoint: {', '.join(list(parts['unknown'])[:3])} "
                                           f"({len(parts['unknown'])} in all); names begin with {', '.join(PUBLISHED_PREFIXES)}.")
@@ -302,7 +302,7 @@ def published_vit(state: dict[str, Tensor], # by timm's names
 # %% ../../nbs/09_published/01_checkpoints.ipynb #b85afc18
 def published_adapter(state: dict[str, Tensor] # named without prefix
 ) -> tuple[str, dict]: # its name, and its arguments except depth and width
-    "Which adapter these weights are of, and how large. Raises ValueError where it is none of the published ones."
+    "Name and size of the adapter that these weights belong to. Raises ValueError if it is none of the published ones."
     if not state: return "none", {}
     low_rank = "learnable_tokens_a" in state
     tokens = state.get("learnable_tokens_a" if low_rank else "learnable_tokens")
@@ -315,7 +315,7 @@ def published_adapter(state: dict[str, Tensor] # named without prefix
 # %% ../../nbs/09_published/01_checkpoints.ipynb #c79f4112
 def published_head(state: dict[str, Tensor] # named without prefix
 ) -> dict: # arguments of the Mask2Former head except channels and heads
-    "How large a published head is. Raises ValueError where it is no Mask2Former."
+    "Size of a published head. Raises ValueError if it is not a Mask2Former."
     first = {f"{part}_hidden": f"{place}.layers.0.ffn.layers.0.0.bias"
              for part, place in (("encoder", "pixel_decoder.encoder"), ("decoder", "transformer_decoder"))}
     if not {*first.values(), "cls_embed.weight"} <= state.keys():

@@ -176,7 +176,7 @@ def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
 def output_difference(segmentor, # what was written: float32, on the CPU
                       model, # an `OnnxSegmentor`
 ) -> dict: # "scores": largest difference; "pixels": share of pixels of equal class
-    "How far a file is from its model."
+    "Largest difference between a file's outputs and its model's."
     import torch
     p, q = model.patch
     sizes = [model.size] if model.size else [((MIN_PATCHES + 1) * p - 3, (MIN_PATCHES + 3) * q), ((MIN_PATCHES + 4) * p, (MIN_PATCHES + 2) * q - 1)]
@@ -205,7 +205,7 @@ def signature_mismatch(session, # of onnxruntime
                        k: int, # classes
                        size: tuple | None, # (height, width) that the graph takes; None: any
 ) -> str | None: # None where there is none
-    "How a graph's inputs and outputs differ from those that `export_onnx` writes; valid metadata may belong to another graph."
+    "Difference of a graph's inputs and outputs from those that `export_onnx` writes; valid metadata may belong to another graph."
     height, width = size or ("height", "width")
     wanted = {"images": ["batch", 3, height, width], "logits": ["batch", k, height, width]}
     found = {node.name: node for node in [*session.get_inputs(), *session.get_outputs()]}

@@ -101,7 +101,7 @@ def _graph_outputs(path, image): # final features (1, 1 + n, c), positions (1, 1
     return map(torch.from_numpy, session.run(names, {session.get_inputs()[0].name: image.numpy()}))
 
 def compare_with_graph(weights, path, side: int = 224) -> str: # a sentence on the agreement
-    "How well a converted file's features agree with those of the ONNX graph it came from. Raises ValueError where they do not."
+    "Agreement of a converted file's features with those of its ONNX graph. Raises ValueError if they differ."
     if not find_spec("onnxruntime"): return "unchecked: onnxruntime is not installed"
     image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     model = create_model("dinov2_s_focus", weights=weights).eval()

@@ -47,7 +47,7 @@ def predict_missing(segmentor, # from `create_segmentor`
                     folder: Path, # where predictions of these names go
                     **options, # of `Segmentor.predict`
 ) -> None:
-    "Predict what is not there yet. Raises PartialFailure at the end, with a list of the images that cannot be read."
+    "Predict the missing images. Raises PartialFailure at the end, with a list of the images that cannot be read."
     log, reasons = folder.parent/"images.txt", [] # lines "checksum name" of the images that were predicted
     done = dict(reversed(line.split(" ", 1)) for line in log.read_text().splitlines() if " " in line) if log.is_file() else {}
     for name, path in tqdm(images.items(), "predicting"):

@@ -44,7 +44,7 @@ def finite_images(features): # (l, b, c, h, w) -> (l, b, 1, 1, 1)
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #c55f588e
 class FeatureStatistics(NamedTuple):
-    "What is kept of a backbone's features on real images."
+    "Statistics of a backbone's features on real images."
     norms: dict[str, np.ndarray] # domain -> (n, l, h, w) norm of each token
     kept: dict[str, np.ndarray] # domain -> (n, l, h, w) norm of the part of it that the band keeps
     energy: dict[str, np.ndarray] # domain -> (l, h, w) mean squared coefficient
@@ -108,7 +108,7 @@ def outlier_row(norms, k) -> dict: # (n, h, w)
 def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `feature_statistics` or an `Observation`
                   k: float = 5., # robust deviations above the median
 ) -> pd.DataFrame: # domain, layer, images, share, deviations, ratio, place, there, chance
-    "How many tokens stand out, how far, and whether at fixed places; images that are not finite are left out."
+    "Number, size and places of outlying tokens; images that are not finite are left out."
     rows = [dict(domain=d, layer=i) | outlier_row(np.asarray(x[:, i], float), k)
             for d, x in norms.items() for i in range(x.shape[1])]
     return pd.DataFrame(rows)
@@ -118,7 +118,7 @@ def outlier_retention(norms, # (n, h, w) of the features
                 kept, # (n, h, w) of their kept part
                 k: float = 5., # robust deviations above the median
 ) -> dict[str, float]: # outliers, outliers_kept, excess_kept, typical_kept
-    "What is left of the outliers in the kept part; NaN where there is none."
+    "Shares of the outliers that remain in the kept part; NaN where there is none."
     norms = np.asarray(norms, float)
     kept = np.asarray(kept, float)
     good = np.isfinite(norms).all((1, 2))
@@ -138,7 +138,7 @@ def outlier_retention(norms, # (n, h, w) of the features
 def filter_table(seen: FeatureStatistics, # of the same band
                  k: float = 5., # robust deviations above the median
 ) -> pd.DataFrame: # domain, layer, and what is kept, as shares
-    "What a band leaves of outliers."
+    "Outliers that remain after a band filter, by domain and layer."
     return pd.DataFrame([dict(domain=d, layer=i) | outlier_retention(x[:, i], seen.kept[d][:, i], k) for d, x in seen.norms.items() for i in range(x.shape[1])])
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #57c3d978
@@ -148,7 +148,7 @@ def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
                     k: float = 5., # robust deviations above the median
                     batch: int = 8, # images at a time
 ) -> dict[str, pd.DataFrame]: # "outliers", "filter"
-    "The tables of this chapter: tokens that stand out, and what a band leaves of them."
+    "The tables of this chapter: outlying tokens, and the outliers that remain after a band filter."
     seen = feature_statistics(backbone, images_by_domain, band, batch)
     return dict(outliers=outlier_table(seen.norms, k), filter=filter_table(seen, k))
 

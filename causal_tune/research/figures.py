@@ -253,7 +253,7 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (domain; class,
     for name in curves.what.unique():
         if name not in _INFORMATION_CURVES: raise unknown_name("curve", name, _INFORMATION_CURVES)
     layers = sorted(curves.layer.unique())
-    radii = bands.set_index("band").radius.where(lambda r: r > 0, -.14)  # DC stands apart
+    radii = bands.set_index("band").radius.where(lambda r: r > 0, -.14)  # DC is drawn separately
     columns = min(4, len(layers))
     rows = -(-len(layers) // columns)
     fig = make_subplots(rows, columns, shared_yaxes=True, subplot_titles=[f"block {layer}" for layer in layers],

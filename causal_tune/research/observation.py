@@ -108,7 +108,7 @@ class LabelledImages(NamedTuple):
 
 # %% ../../nbs/06_research/03_observation.ipynb #4ea78ah1
 def concatenate(data: DomainImages) -> LabelledImages:
-    "All images, and their labels at the size of the images (nearest pixel, so that no class is made up)."
+    "All images, and their labels at the size of the images (nearest pixel, so that no class is invented)."
     counts = [len(x) for x in data.images.values()]
     labels = [label for d, n in zip(data.domains, counts) for label in data.labels[d] or [np.full(data.size, 255)] * n]
     sized = [F.interpolate(torch.from_numpy(y.astype(np.float32))[None, None], size=data.size, mode="nearest-exact")[0, 0].long() for y in labels]
@@ -142,7 +142,7 @@ def pca_directions(backbones, # from `create_backbone`; a list of several of one
 
 # %% ../../nbs/06_research/03_observation.ipynb #a7b81eee
 class Observation(NamedTuple):
-    "What is kept of a backbone's features."
+    "A compact summary of a backbone's features."
     spectra: DomainSpectra # mean energy by domain, layer and coefficient
     maps: dict[str, np.ndarray] # domain -> (n, l, 3, h, w) float16: projections on three directions per layer
     norms: dict[str, np.ndarray] # domain -> (n, l, h, w) float32: L2 norm of each token

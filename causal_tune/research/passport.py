@@ -33,7 +33,7 @@ PASSPORT_FORMAT, PASSPORT_VERSION = "causal_tune.passport", 1
 FIXED_DOMAINS = ("clear", "fog", "night", "rain", "snow") # of Toyscapes
 
 class Passport:
-    "What a model does to the spectrum of its features. `content` is the JSON; its fields are listed in the chapter."
+    "A description of a model's effect on the spectrum of its features. `content` is the JSON; its fields are listed in the chapter."
     def __init__(self, content: dict):
         if not isinstance(content, dict) or content.get("format") != PASSPORT_FORMAT: raise ValueError("This is no passport: `causal-tune passport` writes them.")
         if content["version"] > PASSPORT_VERSION: raise ValueError(f"A passport of version {content['version']}: this version of the package reads up to {PASSPORT_VERSION}.")
@@ -122,7 +122,7 @@ def fixed_images(n: int, size: tuple[int, int]) -> dict[str, torch.Tensor]: # do
     return {d: torch.stack([some[i]["image"] for i in range(n)]) for d, some in data.items()}
 
 def model_names(model, name) -> dict: # name, backbone, adapter, head
-    "What a model is made of, as far as it can be said."
+    "Names of a model's parts, as far as they are known."
     made = getattr(model, "architecture", None) or {}
     recipe = getattr(model, "recipe", None)
     if recipe: made = architecture_of_recipe(recipe_values(recipe)) | dict(name=recipe.name)

@@ -82,7 +82,7 @@ def predict_held_out(x, # (n, c) samples, array or tensor
 
 # %% ../../nbs/06_research/06_probe.ipynb #56eb50ca
 class ProbeScore(NamedTuple):
-    "How well a probe did on held-out scenes."
+    "Score of a probe on held-out scenes."
     accuracy: float # balanced, 0 to 1
     lower: float # of the 95 % interval over scenes
     upper: float # of the same

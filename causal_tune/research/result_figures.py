@@ -119,7 +119,7 @@ def prediction_grid(images, # b images (3, H, W) uint8
                     captions: Sequence[str], # b names of the rows, such as the domains
                     width: int = 200, # of each picture in pixels
 ) -> Html:
-    "What each adapter made of some images, side by side. Raises ValueError where there are not as many of one as of another."
+    "Predictions of several adapters side by side. Raises ValueError for lists of different lengths."
     def picture(pixels, alt): return Html(f'<img alt="{escape(alt)}" width="{width}" src="{data_uri(pixels, optimize=True)}">')
     maps = {"label": labels, **predictions}
     wrong = [name for name, some in {"images": images, "captions": captions, **maps}.items() if len(some) != len(labels)]

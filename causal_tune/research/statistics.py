@@ -256,7 +256,7 @@ def append_row(path, # of a file with one line of JSON per row
                row: dict, # see `training.evaluation.result_row`
                **facts, # further entries
 ) -> None:
-    """Append a result to a JSON-lines file, with the version of the code; a row that is there already is not repeated.
+    """Append a result to a JSON-lines file, with the version of the code; an existing row is not repeated.
     A last line that a full disk or a kill cut off is removed.
     Raises OSError if the row cannot be written; then nothing of it stays."""
     line = json.dumps(row | facts | dict(code=code_version()), allow_nan=False) + "\n"

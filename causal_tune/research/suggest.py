@@ -141,7 +141,7 @@ class BandSkills(NamedTuple):
     domain_draws: np.ndarray # (1000, n)
 
 def mean_skills(relative: RelativeSkill) -> BandSkills:
-    "How well each band tells the class in domains other than the source, and how well the domain."
+    "Mean skill of each band for the class in domains other than the source, and for the domain."
     tables, draws = [], []
     for what, name in (("class, other domains", "class"), ("domain", "domain")):
         rows = relative.table.what == what

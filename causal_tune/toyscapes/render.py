@@ -154,7 +154,7 @@ def _light(sun, cosine): # (3, n) on surfaces with (n,) cosines to the sun
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #7ed4a5fc
 class FaceTable(NamedTuple):
-    "What is known of the m faces, a column each."
+    "Data of the m faces, one column each."
     planes: ndarray # (m, 3, 3) origin, s and t in the world
     normal: ndarray # (m, 3) in the camera frame, towards the camera
     inverse: ndarray # (3, m), what times a ray gives the inverse depth
@@ -379,7 +379,7 @@ def _plaster(s, t, foot, front, rough): # brightness of the wall
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #cc80e0f9
 class WindowGrid(NamedTuple):
-    "Where pixels lie in the grid of windows."
+    "Positions of pixels in the grid of windows."
     across: ndarray # (n,) distance from the middle of the window, in periods
     up: ndarray # (n,) height above the floor of the storey, in storeys
     beside: ndarray # (n,) metres to the window's left or right edge, positive inside
@@ -555,7 +555,7 @@ def _sky(street, cam, size): # colour (h, w, 3) at every pixel of the frame, com
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #43dcb92a
 class ShadingInputs(NamedTuple):
-    "What shading needs to know."
+    "Inputs of the shading."
     street: Street
     cam: Camera
     table: FaceTable
@@ -563,7 +563,7 @@ class ShadingInputs(NamedTuple):
 
 @dataclass
 class ShadedPixels:
-    "What shading makes: n pixels of the drawn frame, k of the picture."
+    "Results of the shading: n pixels of the drawn frame, k of the picture."
     depth: ndarray # (n,)
     color: ndarray # (3, n)
     glow: ndarray # (3, n)

@@ -130,7 +130,7 @@ class Face(NamedTuple):
     glow: tuple = _NO_LIGHT
 
 class StreetObject(NamedTuple):
-    "What gets one object number."
+    "An object of the street, with one object number."
     z: float # things are painted from far to near
     faces: list # the later ones in front
     foot: list = () # (x, z), ... on the ground, for the shadow
@@ -198,7 +198,7 @@ def _moved(parts, size=1., up=0., flip=1): # (colour, outline), ... in another s
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #0e575dd5
 class Sun(NamedTuple):
-    "Where the sun stands and how much of it comes through."
+    "Position and strength of the sun."
     azimuth: float # radians, from straight ahead to the right
     elevation: float # radians above the horizon
     strength: float # 1 on a clear day

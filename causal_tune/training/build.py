@@ -63,7 +63,7 @@ def build_segmentor(recipe: Recipe, # names backbone, adapter and head
 
 # %% ../../nbs/05_training/03_build.ipynb #4aa4b8h1
 class ResolvedRecipe(NamedTuple):
-    "A recipe with the objects that its specs stand for."
+    "A recipe with the objects that its specs describe."
     recipe: Recipe
     data: SegmentationDataset # to train on
     validation: SegmentationDataset | None
@@ -71,7 +71,7 @@ class ResolvedRecipe(NamedTuple):
     head: Callable # makes the head once the sizes of the backbone are known
 
     def build(self, **options) -> Segmentor: # of `create_backbone`
-        "The untrained segmentor. It knows its label space and recipe."
+        "The untrained segmentor, with its label space and recipe."
         segmentor = build_segmentor(self.recipe, len(self.data.space.classes), self.head, **options)
         segmentor.space = self.data.space
         segmentor.recipe = self.recipe
@@ -106,7 +106,7 @@ def recipe_with_data(recipe: Recipe,
     "A recipe for data sets of the calling program. Raises ValueError for data that cannot be used, or arguments that do not fit together."
     if data is None and targets is None:
         if classes is None: return recipe
-        raise ValueError("classes= says what the ids of data= or targets= mean: give one of these too, or leave it out.")
+        raise ValueError("classes= gives the meaning of the ids in data= or targets=: give one of these too, or leave it out.")
     targets = targets or {}
     if not isinstance(targets, dict): raise ValueError(f"targets= is a {type(targets).__name__}: give a dict such as {{'night': other}}.")
     if "train" in targets: raise ValueError("A target is called 'train', as the data to train on is: give it another name.")

@@ -54,7 +54,7 @@ def _read_run_file(path, # file of a run
 # %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h2
 def checkpoint_path(run # folder of a run, or its checkpoint.pt
 ) -> Path: # its checkpoint.pt
-    "Where a run's checkpoint is. Raises FileNotFoundError if there is none, ValueError if the run is not finished."
+    "Path of a run's checkpoint. Raises FileNotFoundError if there is none, ValueError if the run is not finished."
     path = Path(run)/"checkpoint.pt" if Path(run).is_dir() else Path(run)
     if path.is_file(): return path
     if path.with_name("resume.pt").is_file(): raise ValueError(
@@ -78,7 +78,7 @@ def read_checkpoint(run # folder of a run, or its checkpoint.pt
 def segmentor_from_saved(saved: dict, # recipe, classes, perhaps a label space; weights of adapter and head
                          source, # file, for errors
                          **options # of `create_backbone`
-) -> Segmentor: # in eval mode; it knows its recipe and label space
+) -> Segmentor: # in eval mode, with its recipe and label space
     "The segmentor of a checkpoint's content. Raises ValueError if its parts do not fit, before anything large is allocated."
     classes = len(saved["classes"])
     try:

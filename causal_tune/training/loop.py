@@ -85,7 +85,7 @@ def defer_signals(): # yields a list of the signals that came
 # %% ../../nbs/05_training/07_loop.ipynb #97d6dadb
 @dataclass
 class Run:
-    "What a run carries from step to step."
+    "State that a run carries from step to step."
     resolved: ResolvedRecipe
     folder: Path # of its files
     segmentor: Segmentor # in training
@@ -304,11 +304,11 @@ def report_on(segmentor: Segmentor,
               recipe: Recipe | None = None, # names the targets; the segmentor's own by default
               root=None, # folder of the data sets
               label: str | None = None, # what the rows call the adapter; its name by default
-              each=lambda row: None, # called with each row when it is there
+              each=lambda row: None, # called with each row as soon as it is computed
 ) -> tuple[list[dict], dict]: # rows, see `result_row`; and per domain the confusion matrices of its images
     "Evaluate a segmentor on all targets of its recipe. All are opened first. Raises ValueError without a recipe, and for other classes."
     recipe = recipe or segmentor.recipe
-    if recipe is None: raise ValueError("This segmentor has no recipe, which says what to report on: give one.")
+    if recipe is None: raise ValueError("This segmentor has no recipe with targets: give one.")
     rows, counts = [], {}
     opened = open_targets(recipe.targets, segmentor.num_classes, root, recipe.cache)
     for data in opened.values(): check_classes(segmentor, data.space)

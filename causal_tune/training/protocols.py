@@ -15,7 +15,7 @@ __all__ = ['PROTOCOLS', 'Protocol', 'get_protocol', 'protocol_differences', 'und
 # %% ../../nbs/05_training/01_protocols.ipynb #bdf1aab1
 @dataclass(frozen=True)
 class Protocol:
-    "How a system is trained, selected and tested: what two numbers must share before they can be ranked."
+    "Training, selection and test settings of a system, which two scores must share to be ranked."
     name: str
     train_images: str               # which images of the source data set
     crop: tuple[int, int]           # height, width of training images, in pixels

@@ -20,10 +20,10 @@ __all__ = ['RECIPES', 'Recipe', 'run_name', 'check_precision', 'list_recipes', '
 
 # %% ../../nbs/05_training/02_recipe.ipynb #58f49bfa
 def _recipe_field(default, # of the field
-                  help: str, # one line that says what it is
+                  help: str, # one-line description
                  within: tuple | None = None, # smallest and largest number, or the allowed words
                  *, group: str, # "data", "model", "training" or "evaluation": where it is displayed
-                 decides: str = "weights", # what another value changes: "weights", "scores" alone, or "nothing"
+                 decides: str = "weights", # effect of another value: "weights", "scores" alone, or "nothing"
 ): # a dataclass field
     "A field of a recipe, with the description and the bounds that a command line shows."
     return field(default=default, metadata=dict(help=help, within=within, group=group, decides=decides))

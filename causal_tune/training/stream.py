@@ -70,7 +70,7 @@ class Positions:
 def init_worker(parent: int, # id of the process that started the worker
                 number: int, # of this worker, from 0
 ) -> None:
-    "What a worker process does before it loads its first image."
+    "Initialise a worker process before it loads its first image."
     exit_with_parent(parent)
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name): signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -179,7 +179,7 @@ class CrossProcessBatchNorm(nn.BatchNorm2d):
 
 def sync_batch_norms(model: nn.Module, # its submodules are changed in place
                      device: torch.device) -> None:
-    "Let the batch norms of a model use the images of all processes."
+    "Synchronise the batch norms of a model over all processes."
     if device.type == "cuda": nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if type(module) is nn.BatchNorm2d: module.__class__ = CrossProcessBatchNorm
