@@ -27,7 +27,7 @@ def own(module) -> list[str]:
 
 
 def docstring(o) -> str:
-    "A docstring of its own; a dataclass's is its signature, which says nothing."
+    "The object's own docstring; a dataclass's default docstring is only its signature."
     text = vars(o).get("__doc__") if inspect.isclass(o) else o.__doc__
     if not text or text.startswith(f"{o.__name__}("): return ""
     return inspect.cleandoc(text)
@@ -47,7 +47,7 @@ def shown(default) -> str:
 
 
 def argument_rows(o) -> list[str]:
-    "A line per argument, and one for what comes back."
+    "A line for each argument, and one for the return value."
     rows = []
     for name, what in docments(o, full=True).items():
         anno = what["anno"]
@@ -60,7 +60,7 @@ def argument_rows(o) -> list[str]:
 
 
 def signature(o) -> str:
-    "Names alone; types and defaults stand in the table."
+    "Argument names only; types and defaults are in the table."
     try: parameters = inspect.signature(o).parameters.values()
     except (ValueError, TypeError): return o.__name__
     marks = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
@@ -69,7 +69,7 @@ def signature(o) -> str:
 
 
 def entry(o, level: int) -> tuple[str, bool]:
-    "Markdown of a function or class, and whether there is a word about it."
+    "Markdown of a function or class, and whether it has any description."
     rows = argument_rows(o)
     told = bool(docstring(o)) or any(row.rsplit("|", 2)[1].strip() for row in rows)
     parts = [f"{'#' * level} `{signature(o)}`", escaped(docstring(o))]
@@ -78,7 +78,7 @@ def entry(o, level: int) -> tuple[str, bool]:
 
 
 def escaped(text: str) -> str:
-    "Docstrings are plain text: what Markdown would take for a mark is none, but in `code`."
+    "Docstrings are plain text: escape Markdown's special characters outside `code`."
     pieces = re.split(r"(`[^`]*`)", text)
     return "".join(piece if piece.startswith("`") else re.sub(r"([*_<\[\]$])", r"\\\1", piece) for piece in pieces)
 

@@ -1,7 +1,7 @@
-"""The documentation as a site: `python docs/build.py [FOLDER]` gathers its pages, builds them with Sphinx and looks at the result.
+"""The documentation as a site: `python docs/build.py [FOLDER]` gathers its pages, builds them with Sphinx and checks the result.
 
 Chapters with their saved figures, the API, the benchmark's tables, and the lab as a page of its own. It stops at a broken
-link, at a public name without a word, and at a figure that no browser could show.
+link, at a public name without a description, and at a figure that no browser can show.
 """
 import base64, json, re, shutil, subprocess, sys
 from html import escape
@@ -18,7 +18,7 @@ ROOT = HERE.parent
 PAGES = ("docs/command_line.md", "docs/coming_from.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md", "checkpoints/README.md")
 FOLDERS = {"01_spectra": "Spectra", "02_adapters": "Adapters", "03_data": "Data", "04_models": "Models", "05_training": "Training",
            "06_research": "Research", "07_compare": "Comparisons", "08_lab": "The lab", "09_published": "Published weights", "10_cli": "Command line",
-           "11_toyscapes": "Appendix: Toyscapes", "12_core": "Appendix: files, names, tensors"}
+           "11_toyscapes": "Appendix: Toyscapes", "12_core": "Appendix: names, files, environment"}
 TUTORIALS = ("first_look", "your_images", "own_data", "one_domain", "own_adapter", "equations", "published_checkpoint", "cluster") # as they are read
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -32,13 +32,13 @@ def tutorials(folder: Path) -> list[Path]: # those that are there, in the order 
 
 
 def without_widgets(outputs: list[dict]) -> list[dict]:
-    "Progress bars and controls live in a kernel only."
+    "Outputs without progress bars and controls, which need a kernel."
     widget = "application/vnd.jupyter.widget-view+json"
     return [o for o in outputs if widget not in o.get("data", {}) or set(o["data"]) & {"image/png", "text/html"}]
 
 
 def readable_table(html: str) -> str:
-    "A table of pandas in which nothing is missing as NaN and no zero has a sign."
+    "A pandas table with a dash for missing values and zeros without a sign."
     html = re.sub(r"(<td[^>]*>)\s*(?:NaN|nan|None|&lt;NA&gt;)\s*(</td>)", r"\1–\2", html)
     return re.sub(r"(<td[^>]*>)\s*[-−](0(?:\.0*)?)\s*(</td>)", r"\1\2\3", html)
 
@@ -67,7 +67,7 @@ def readable(cell: dict) -> dict | None: # None for a cell that says nothing to 
 
 
 def collapse_checks(cells: list[dict]) -> list[dict]:
-    "Imports, and what stands under the heading Checks, are folded away: they are for those who change the code."
+    "Collapse imports and the section Checks: they are for maintainers."
     checks, out = False, []
     for cell in cells:
         text = "".join(cell["source"])
@@ -106,7 +106,7 @@ def short_number(value): # four digits are enough to read; the file has them all
 
 
 def stage(source: Path) -> None:
-    "Everything that becomes a page, at the place it has in the repository, so that links between files stay true."
+    "Copy everything that becomes a page to its place in the repository, so that links between files remain valid."
     shutil.copytree(ROOT / "nbs", source / "nbs", ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
     for path in (ROOT / "nbs").rglob("*.ipynb"):
         if ".ipynb_checkpoints" not in path.parts: stage_notebook(path, source / path.relative_to(ROOT))
@@ -120,10 +120,10 @@ def stage(source: Path) -> None:
 
 
 def write_pages(source: Path) -> list[str]: # public names without a word
-    "The pages that no file of the repository is: start, tables, API, lab."
+    "Write the generated pages: start, tables, API, lab."
     results = source / "nbs" / "experiments" / "results"
     tables = [piece for path in sorted(results.glob("*.csv")) for piece in table_of(path)]
-    (source / "tables.md").write_text("\n\n".join(["# Tables", "What the experiments wrote.", *tables]), encoding="utf-8")
+    (source / "tables.md").write_text("\n\n".join(["# Tables", "Result tables of the experiments.", *tables]), encoding="utf-8")
     (source / "lab-page.md").write_text(LAB, encoding="utf-8")
     homes = {json_module(p): p.relative_to(source) for p in (source / "nbs").rglob("[0-9][0-9]_*.ipynb")}
     (source / "api").mkdir()
@@ -138,9 +138,9 @@ def json_module(path: Path) -> str:
     return f"{path.parent.name.partition('_')[2]}.{path.stem.partition('_')[2]}"
 
 
-LAB = """# The frequency lab, here and now
+LAB = """# The frequency lab in the browser
 
-The page below is what `causal-tune lab --export lab.html` writes: streets of the toy world in three weathers, seen by
+The page below is what `causal-tune lab --export lab.html` writes: streets of the toy world in three weathers, with features of
 `toy_vit`. It needs no Python and no network. <a href="lab.html">Open it alone</a>.
 
 <iframe class="lab" src="lab.html" title="The frequency lab"></iframe>
@@ -214,7 +214,7 @@ def lab_page(target: Path) -> None:
 
 
 class Links(HTMLParser):
-    "What a page points to, and what in it can be pointed to."
+    "Links of a page and its link targets."
     def __init__(self, path: Path):
         super().__init__()
         self.links, self.anchors = [], {""}

@@ -86,7 +86,7 @@ OPENING = """() => {
 
 @contextmanager
 def opened(address: str, width: int = 1400, height: int = 900):
-    "A page with the notebook run and the lab in sight; yields it with the list of what went wrong in it."
+    "A page with the executed notebook and the lab visible; yields it with the list of its errors."
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
@@ -117,7 +117,7 @@ FIGURES = """Object.fromEntries([...document.querySelectorAll('[data-view]')].fi
 
 
 def figures(page) -> dict[str, str]:
-    "Everything that each view shows, as text to compare."
+    "Contents of each view as text, for comparison."
     return page.evaluate(FIGURES)
 
 
@@ -157,7 +157,7 @@ def told(name, page, rounds=5):
 
 @contextmanager
 def exported(file: Path, width: int = 1400, height: int = 900, **options):
-    "A page of `export_html`, opened; yields it with the list of what went wrong in it."
+    "An opened page of `export_html`; yields it with the list of its errors."
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)

@@ -1,4 +1,4 @@
-"""What several tests need: the command line as a user calls it, and a toy_vit file that needs no pre-training."""
+"""Shared fixtures: the command line as a user calls it, and a toy_vit file that needs no pre-training."""
 import ctypes, faulthandler, os, signal, subprocess, sys, threading, time, traceback
 from functools import partial
 from tempfile import TemporaryFile
@@ -14,7 +14,7 @@ ENV |= dict(ACCELERATE_USE_CPU="true", PYTHONWARNINGS="ignore")
 
 
 def exit_with_pytest(start=subprocess.Popen.__init__):
-    "Processes that tests start are killed with pytest, however that ends (PR_SET_PDEATHSIG of Linux)."
+    "Kill processes that tests start when pytest exits for any reason (PR_SET_PDEATHSIG of Linux)."
     if not sys.platform.startswith("linux"): return
     libc = ctypes.CDLL(None)
     def begin(process, *args, preexec_fn=None, **options):
@@ -34,7 +34,7 @@ def pytest_report_header():
 
 
 def missing():
-    "What is missing for tests that open pages or draw pictures, None if nothing is."
+    "Missing requirement of tests that open pages or draw pictures, or None."
     from causal_tune.research.figures import find_browser
     if find_spec("playwright") is None: return "playwright is not installed"
     if find_browser() is None: return "no Chrome or Chromium was found"
@@ -51,12 +51,12 @@ SLOW_TESTS = {f"test_{name}" for name in """a_real_lab_listens_to_this_machine_a
 
 
 def pytest_ignore_collect(collection_path, config):
-    "Files of slow tests, where those are not asked for."
+    "Ignore files of slow tests when slow tests are deselected."
     if "not slow" in config.option.markexpr and collection_path.stem in SLOW_FILES: return True
 
 
 def pytest_collection_modifyitems(items):
-    "Marks what is slow; tests marked `browser` are skipped where they cannot run, with the reason."
+    "Mark slow tests; skip tests marked `browser` where they cannot run, with the reason."
     reason = missing()
     for item in items:
         if item.path.stem in SLOW_FILES or item.function.__name__ in SLOW_TESTS or "cli" in item.fixturenames: item.add_marker("slow")
@@ -120,7 +120,7 @@ def run_forked(function, cwd, env=ENV, timeout=90):
 
 
 def command(words, cwd, env=ENV, timeout=90):
-    "`causal-tune` with these words: in a fork, or a process that starts afresh where a fork cannot be had or could not use the GPU."
+    "Run `causal-tune` with these arguments: in a fork, or in a new process where forking is unavailable or could not use the GPU."
     import torch
     words = list(map(str, words))
     if not hasattr(os, "fork") or torch.cuda.is_available():

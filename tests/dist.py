@@ -1,9 +1,9 @@
-"""Is what we hand out whole? Uses the wheel alone, in an environment of its own and an empty folder, as somebody does who has only that.
+"""Is the distribution complete? Uses the wheel alone, in an environment of its own and an empty folder.
 
     make check-dist                                    # builds it, then runs this
     python tests/dist.py dist/causal_tune_toolkit-0.2.0-py3-none-any.whl [--python PATH] [--folder DIR]
 
-Each command is timed, and the first that fails is shown whole. It fetches what the package needs, so it needs a network (or pip's cache)
+Each command is timed, and the output of the first that fails is shown in full. It fetches what the package needs, so it needs a network (or pip's cache)
 and some minutes; with constraints.txt torch is the one that the tests run with."""
 import argparse, os, resource, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -29,7 +29,7 @@ Image.fromarray(np.asarray(image).transpose(1, 2, 0)).save("street.png")
 
 
 def steps(wheel: Path, python: str, home: Path):
-    "Yields a name and a command for each thing that somebody does who has the wheel and nothing else."
+    "Yields a name and a command for each use of the wheel alone."
     inside, command = home / "bin/python", home / "bin/causal-tune"
     run = "runs/demo/runs/causal_tune-0"
     yield "an environment", [python, "-m", "venv", "--clear", home]
@@ -45,7 +45,7 @@ def steps(wheel: Path, python: str, home: Path):
 
 
 def busy() -> float:
-    "Seconds of a processor that commands have taken so far; on a busy machine these say more than the clock."
+    "CPU seconds of the commands so far; on a busy machine more reliable than the wall clock."
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -1,4 +1,4 @@
-"""What do readers make of damaged and hostile inputs? `python tests/fuzz.py [--n 100000] [--seed 0] [--only images,weights] [--keep DIR]`
+"""How do readers handle damaged and hostile inputs? `python tests/fuzz.py [--n 100000] [--seed 0] [--only images,weights] [--keep DIR]`
 
 `corpus/make.py` makes whole and hostile inputs, `corpus/damage.py` damages them, `corpus/readers.py` says what reads them. An input
 follows from seed, reader and number alone: `--at NUMBER` makes one again and shows its traceback.
@@ -89,7 +89,7 @@ def judged(reader: Reader, case: Case, folder: Path) -> Verdict:
 
 
 def faults(err, message: str, path: Path | None, many: bool) -> str:
-    "What is wrong with a message, empty if nothing is."
+    "The fault of a message; empty if there is none."
     kind, lines = type(err).__name__, message.splitlines()
     if not message.strip(): return f"{kind} without a word"
     if any(word in message for word in UNSAFE): return "unsafe advice"
@@ -106,14 +106,14 @@ def place(err) -> str:
 
 
 def ours(err) -> bool:
-    "Whether it was raised by what looks at the value, and not by the reader."
+    "Whether it was raised by the check of the value rather than the reader."
     return traceback.extract_tb(err.__traceback__)[-1].filename.endswith("readers.py")
 
 
 # --- many, in processes that may die -----------------------------------------------------------------------------------
 
 def quiet(folder: Path):
-    "Output goes to a file; returns what asks whether a traceback was printed since it was asked last."
+    "Redirect output to a file; returns a function that tells whether a traceback was printed since its last call."
     file = os.open(folder / "printed", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2): os.dup2(file, stream)
     def noisy():
@@ -128,7 +128,7 @@ def quiet(folder: Path):
 
 
 def limited():
-    "No more memory for this process than it has and 2 GB."
+    "Limit this process to 2 GB beyond its present memory."
     statm = Path("/proc/self/statm")
     if not statm.exists(): return
     used = int(statm.read_text().split()[0]) * mmap.PAGESIZE

@@ -3,10 +3,10 @@
 Each trial starts a command of `causal-tune`, kills it at a random moment or at a chosen call (before or after the k-th `os.fsync`,
 `Path.replace`, `torch.save` ...), sometimes twice in succession, and calls it again until it finishes. Held is a trial whose result
 equals the uninterrupted one, that left no process 10 s after a kill, no temporary file and no lock at the end, and no
-traceback where it was only told to stop. At the end a table says how many were tried and held; exit status 1 if any was not.
+traceback after a stop signal. At the end a table shows how many were tried and passed; exit status 1 if any was not.
 
 Importing torch takes seconds, so this process imports everything once and forks for every call. A call is a session of its own,
-by which what it left behind is found. The calls to die at are counted here, from outside: the package knows nothing of it.
+by which leftovers are found. The calls to die at are counted here, from outside; the package is not modified.
 """
 import argparse, csv, fcntl, hashlib, multiprocessing.util, os, random, re, shutil, signal, sys, tempfile, threading, time, traceback, zipfile
 from collections import Counter
@@ -190,7 +190,7 @@ def begin(words: list[str], folder: Path, kill: Kill | None) -> int: # process i
 
 
 def leave() -> None:
-    "What an interpreter does at its end: wait for threads and processes."
+    "Exit as an interpreter does: wait for threads and processes."
     threading._shutdown()
     multiprocessing.util._exit_function()
 
@@ -216,7 +216,7 @@ def wait(pid: int, limit: float) -> int | None: # exit status, negative for a si
 
 
 class Ended(NamedTuple):
-    "How a call came out."
+    "The outcome of a call."
     status: int       # negative for a signal
     wrong: list[str]  # what should not have been
     struck: bool      # whether the kill found it running
@@ -252,7 +252,7 @@ IGNORED = re.compile(r"tensorboard/|/\.lock(\.holder)?$") # events with their ti
 
 
 def content(path: Path):
-    "What is in a file, without times; whatever can be compared."
+    "The comparable content of a file, without times."
     import numpy as np, torch
     if path.suffix == ".pt": return digests(torch.load(path, weights_only=True))
     if path.name == "log.csv": return [[r["iteration"], r["loss"], r["lr"]] for r in csv.DictReader(path.open())]
@@ -273,7 +273,7 @@ def digests(value): # tensors become what they hold
 
 
 def result(folder: Path) -> dict: # name -> content
-    "All that a finished command left, and the scores that it printed."
+    "All files of a finished command, and the scores that it printed."
     files = [p for p in sorted((folder / "out").rglob("*")) if p.is_file()]
     found = {str(p.relative_to(folder)): p for p in files}
     scores = [line for line in (folder / "stdout.txt").read_text().splitlines() if "mIoU" in line]
@@ -288,7 +288,7 @@ def compare(expected: dict, got: dict) -> list[str]: # what differs
 
 
 def held_locks(folder: Path) -> list[str]:
-    "Lock files that somebody holds."
+    "Lock files that are held."
     held = []
     for path in folder.rglob(".lock"):
         with path.open("r+") as file:

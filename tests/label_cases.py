@@ -1,7 +1,7 @@
 """Lists of classes and label images as annotation tools write them: `python tests/label_cases.py --n 10000`.
 
-Each case writes a list and a label of which it knows what every pixel means. What a tool writes must be read right, what no tool writes
-must be refused, and nothing may come out as another class. A case follows from its number."""
+Each case writes a list and a label whose pixels have a known meaning. Output of a tool must be read correctly, anything else must raise
+an error, and no pixel may get another class. A case follows from its number."""
 import argparse, json, random, sys, tempfile
 from collections import Counter
 from pathlib import Path
@@ -182,7 +182,8 @@ def wrong_list(rng):
         "table": "id,name\n" + "\n".join(f"{i},{n}" for i, n in lines), "table with semicolons": "\n".join(f"{i};{n}" for i, n in lines),
         "table with tabs": "\n".join(f"{n}\t{i}" for i, n in lines), "header": rng.choice(["name", "class", "Label", "category", "id"]) + "\n" + "\n".join(names),
         "comment in the middle": "\n".join([*names[:at], "# more", *names[at:]]), "half numbered": "\n".join(f"{i} {n}" if i % 2 else n for i, n in lines),
-        "name and id": "\n".join(f"{n} {i + 3}" for i, n in lines), "name: id": "\n".join(f"{n}: {i}" for i, n in lines), "name = id": "\n".join(f"{n} = {i}" for i, n in lines),
+        "name and id": "\n".join(f"{n} {i + 3}" for i, n in lines), "name and id in most lines": "\n".join(n if i == at else f"{n} {i + 3}" for i, n in lines),
+        "name: id": "\n".join(f"{n}: {i}" for i, n in lines), "name = id": "\n".join(f"{n} = {i}" for i, n in lines),
         "colours of SegNet": "\n".join("{} {} {}\t{}".format(*c, n) for c, n in zip(colors_of(rng, len(names)), names)),
         "YAML list": "\n".join(f"- {n}" for n in names), "YAML": "names:\n" + "\n".join(f"  {i}: {n}" for i, n in lines), "Python": f"CLASSES = {names!r}",
         "JSON list": json.dumps(names), "label2id": json.dumps({n: i for i, n in lines}), "quoted": "\n".join(f'"{n}",' for n in names),

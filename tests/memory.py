@@ -19,7 +19,7 @@ COUNTED = platform.libc_ver()[0] == "glibc" # whether it can be counted what is 
 
 
 def held() -> float:
-    "Memory of this process in kB, after everything that nobody uses has been given back to the system."
+    "Memory of this process in kB, after unused memory has been returned to the system."
     if COUNTED: ctypes.CDLL(None).malloc_trim(0)
     return psutil.Process().memory_info().rss / 1024
 
@@ -67,7 +67,7 @@ def pictures(domains=("clear", "fog")): # domain -> images
 
 
 def moves():
-    "Every control of one lab is moved, and what is asked is answered."
+    "Every control of one lab is moved, and all requests are answered."
     from causal_tune.lab.widget import FrequencyLab
     lab = FrequencyLab(toy(), pictures())
     values = dict(filter=["dog", "gaussian", "butterworth", "learnable", "none"], order=[1, 2, 3], keep_dc=[True, False],
@@ -124,7 +124,7 @@ def weights():
 
 
 def frames():
-    "Toyscapes of ever new seeds, in all weathers, are rendered and looked at again."
+    "Toyscapes of new seeds, in all weathers, are rendered and read again."
     from causal_tune.data import datasets
     from functools import lru_cache
     datasets._kept_pair = lru_cache(maxsize=50)(datasets._kept_pair.__wrapped__) # full before the first fifth of the rounds is over

@@ -47,7 +47,7 @@ class Mutation(NamedTuple):
 
 
 def read_table(path: Path) -> list[Mutation]:
-    "The lines `module | old | new ## why`; ValueError for a line of another form."
+    "The lines `module | old | new ## why`. Raises ValueError for a line of another form."
     table = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.strip() or line.startswith("#"): continue
@@ -100,7 +100,7 @@ RUN_CHAPTER = ("import sys; from pathlib import Path; from nbdev.test import tes
 
 
 def tests_of(root: Path, module: str) -> dict[str, list[str]]:
-    "What can notice a change in a module, the quickest first: name -> words for python."
+    "The tests that can detect a change in a module, fastest first: name -> arguments for python."
     notebook = notebook_of(root, module).resolve()
     files = {f"test_{name}.py": ["-m", "pytest", "-x", "-q", f"tests/test_{name}.py"] for name in TESTS.get(module, [])}
     return {notebook.stem: ["-c", RUN_CHAPTER, str(notebook)]} | files
@@ -112,7 +112,7 @@ def noticed_by(root: Path, module: str) -> str:
 
 
 def try_one(copies: Queue, m: Mutation) -> tuple[Mutation, str, float]:
-    "Break one place in a free copy, see who notices, and mend it again."
+    "Break one place in a free copy, see which test fails, and restore it."
     root, start = copies.get(), time.time()
     try:
         changed = broken(root, m)
@@ -126,7 +126,7 @@ def try_one(copies: Queue, m: Mutation) -> tuple[Mutation, str, float]:
 
 
 def copy_repository(target: Path) -> Path:
-    "What git would carry, as it is in the working tree."
+    "Copy the files that git tracks, from the working tree."
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):

@@ -59,7 +59,7 @@ def rounds(pairs, minutes: float, place: Path):
 
 
 def verdict(kilobytes, seconds: float, turn: int) -> bool:
-    "Says what was measured; whether memory was constant."
+    "Print the measurements; returns whether memory was constant."
     n = len(kilobytes)
     warm_up = max(WARM_UP, n // turn // 10) * turn
     if n < warm_up + 3 * turn:

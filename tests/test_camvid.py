@@ -1,4 +1,4 @@
-"""The real driving frames, where they are at hand."""
+"""The real driving frames, if they are available."""
 import os
 from pathlib import Path
 import numpy as np

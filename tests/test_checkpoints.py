@@ -1,4 +1,4 @@
-"""Weight files: nothing in them is run, every format gives the same model, published checkpoints answer as they did."""
+"""Weight files: nothing in them is run, every format gives the same model, published checkpoints give their recorded outputs."""
 import io, json, os, pickle, re, sys
 from pathlib import Path
 import numpy as np
@@ -355,7 +355,7 @@ def test_rein_on_eva_02(tmp_path):
     assert torch.equal(whole(x), trained(x))
     clip_like = {f"visual.{k}": v for k, v in eva.items()} | {"text.ln_final.weight": torch.ones(3), "logit_scale": torch.ones(())}
     assert torch.equal(ct.segmentor_from_published(tmp_path / "iter_40000.pth", 2, 64, backbone=clip_like)(x), trained(x))
-    with pytest.raises(ValueError, match="missing: backbone.blocks.1.mlp.fc1_x.weight"):
+    with pytest.raises(ValueError, match="missing .*backbone.blocks.1.mlp.fc1_x.weight"):
         ct.load_published(again, tmp_path / "iter_40000.pth", {k: v for k, v in converted.items() if k != "blocks.1.mlp.w2.weight"})
 
 
@@ -445,7 +445,7 @@ def test_soma(tmp_path):
     whole = merged | {f"backbone.model.{k}": vit[k] for k in ("pos_embed", C.PATCH_WEIGHT)}  # as its converter leaves them
     assert torch.allclose(ct.segmentor_from_published(whole, 2, 64)(x), found(x), atol=1e-5)
     recipe = ct.get_recipe("g2cbm_512", backbone="test_vit", img_size=(64, 64))
-    with pytest.raises(ValueError, match="no blocks.1.mlp.fc1.lora_B.weight"):
+    with pytest.raises(ValueError, match="blocks.1.mlp.fc1.lora_B.weight"):
         ct.segmentor_from_published({k: v for k, v in whole.items() if not k.endswith("mlp.fc1.lora_B.weight")}, 2, 64)
     told = C.open_published(recipe, whole)[1]
     assert (told.adapter, told.rank, told.variant) == ("soma", 2, None)

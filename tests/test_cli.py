@@ -1,4 +1,4 @@
-"""The command line: what it says, what it refuses, and that an interruption changes no result."""
+"""The command line: output, errors, and that an interruption does not change results."""
 import csv, os, re, signal, subprocess, sys
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_help_and_version_import_no_model():
 
 
 def test_help_of_train_lists_every_field(monkeypatch, capsys):
-    "By its group, with what it is, its default and its choices."
+    "In its group, with its description, default and choices."
     from dataclasses import fields
     from causal_tune.cli import main
     from causal_tune.training.recipe import Recipe
@@ -69,7 +69,6 @@ train demo --seed=-1 | seed=-1
 train demo --batch_size 1000000 | batch_size=
 train demo --crop 1000000000 1000000000 | crop=
 train demo --crop 96 | crop=(96,)
-train demo --crop 8192x8192 --batch_size 65536 | pixels a step
 train demo --scale 2 1 | scale=
 train demo --window 64x64 --stride 65x64 | stride=
 train demo --cat_max_ratio inf | cat_max_ratio=inf
@@ -107,7 +106,7 @@ prepare gta --worker 2 | --workers
 """
 
 def test_wrong_input_is_one_line(weights, tmp_path, monkeypatch, capfd):
-    "That names what was given or what is allowed; nothing is written. All lines that fail are listed."
+    "An error names the given or the allowed values; nothing is written. All lines that fail are listed."
     from causal_tune.cli import main
     monkeypatch.chdir(tmp_path)
     failed = []
@@ -319,7 +318,7 @@ def test_a_failed_submission_refuses_no_other(acdc, published, capsys):
 
 
 def test_any_image_by_default(acdc, published):
-    "Without a word of windows or sizes, smaller and larger than what it was trained on."
+    "Without options for windows or sizes, smaller and larger than the training images."
     import causal_tune as ct
     from causal_tune.published.submission import acdc_submission
     segmentor = ct.segmentor_from_published("iter_40000.pth", num_heads=3, img_size=64, backbone="converted.pth")

@@ -1,4 +1,4 @@
-"""A grid that Ray hands out has the rows of one that is made here, also where a machine dies while it works."""
+"""A grid on Ray has the same rows as a local one, also if a machine fails during the run."""
 import os, socket, threading, time
 from contextlib import suppress
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_a_machine_dies_in_the_middle(grid, expected, cluster, tmp_path):
 
 
 def test_one_of_its_own(grid, expected, tmp_path, monkeypatch):
-    "And what a run says is said in one line, as here."
+    "Its messages are one line, as in a local run."
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     first = next(iter(grid.items()))
     with on_cluster("auto"):

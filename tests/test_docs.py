@@ -1,4 +1,4 @@
-"""The pages of the site that are made of the code, and what finds a link that leads nowhere."""
+"""The pages of the site that are generated from the code, and the search for broken links."""
 import re, sys
 import pytest
 from conftest import ROOT

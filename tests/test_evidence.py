@@ -1,4 +1,4 @@
-"""What the chapter on evidence leaves out: real video, segmentors, and that nothing outside is touched."""
+"""Tests beyond the chapter on evidence: real video, segmentors, and that no outside state changes."""
 import inspect, os
 from pathlib import Path
 import numpy as np, pytest, torch

@@ -1,4 +1,4 @@
-"""Files of tensors from elsewhere: whatever is in them, nothing runs, and the answer is one line that names the file."""
+"""Tensor files from elsewhere: no code in them runs, and errors are one line that names the file."""
 import os, random
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,7 @@ READERS = dict(tensors=read_tensors, weights=lambda path: load_weights(create_mo
 
 
 class Runs:
-    "Whoever unpickles it the ordinary way runs the call."
+    "Ordinary unpickling runs the call."
     def __init__(self, trace): self.trace = trace
     def __reduce__(self): return os.system, (f"echo > {self.trace}",)
 
@@ -35,7 +35,7 @@ def one_line(read, path):
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    "Files that are as they should be: the corpus that is spoilt below."
+    "Valid files: the corpus that is damaged below."
     folder = tmp_path_factory.mktemp("good")
     torch.manual_seed(0)
     state = create_model("dinov2_s", pretrained=False, **TINY_MODEL).state_dict()

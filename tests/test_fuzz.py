@@ -1,4 +1,4 @@
-"""Two thousand damaged and hostile inputs get an answer, and the fuzzer notices what is none; `python tests/fuzz.py` tries 100,000."""
+"""Two thousand damaged and hostile inputs are handled, and the fuzzer detects violations; `python tests/fuzz.py` tries 100,000."""
 import re, sys
 from conftest import ENV, ROOT, run_forked
 

@@ -1,4 +1,4 @@
-"""How the package is put together: folders, imports, names. What ruff can say is left to ruff (`make check`)."""
+"""How the package is put together: folders, imports, names. Checks of ruff are left to ruff (`make check`)."""
 import ast, importlib, inspect, json, pkgutil, types
 import causal_tune
 from conftest import ROOT
@@ -68,7 +68,7 @@ def test_every_public_name_has_a_docstring():
 
 
 def test_the_measure_itself():
-    "A ruler that always says zero would let everything pass."
+    "A measure that is always zero would pass everything."
     known = {"", "a", "a.x", "a.y", "b", "b.z"}
     source = "from .y import f\nfrom ..b import z\ndef g():\n    import causal_tune.b.z\n    from causal_tune.a import nothing\nimport os"
     assert imported(ast.parse(source), "a.x", False, known) == {"a.y", "b.z", "a"}

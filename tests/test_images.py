@@ -1,4 +1,4 @@
-"""Whatever lies under an image's name: the right pixels, or one clear line that names the file."""
+"""Any file with an image's name: the right pixels, or a one-line error that names the file."""
 import io, json, os, random, struct, zlib
 from pathlib import Path
 import numpy as np

@@ -1,4 +1,4 @@
-"""Commands that are killed lose nothing: a trial of each by `kills.py`, and what its forks cannot show."""
+"""Killed commands lose nothing: a trial of each by `kills.py`, and cases that its forks cannot cover."""
 import os, re, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path

@@ -31,7 +31,7 @@ def settled(page):
 
 
 def serious(errors):
-    "What a page logs, but for what anywidget says of a start that takes more than two seconds."
+    "Log messages of a page, except anywidget's warning about a slow start."
     return [e for e in errors if "Failed to initialize model" not in e]
 
 
@@ -133,7 +133,7 @@ def test_dark_and_narrow(tmp_path):
 
 
 def drop_two_files(page, folder, torn):
-    "What a folder of a picture and of a file that is none looks like to a page."
+    "A dropped folder with a picture and a file that is not a picture, as a page receives it."
     page.evaluate("""async ([folderName, tornName]) => {
         const canvas = Object.assign(document.createElement("canvas"), { width: 128, height: 96 });
         canvas.getContext("2d").fillRect(20, 20, 60, 40);
@@ -162,7 +162,7 @@ lab"""
 
 @pytest.mark.browser
 def test_hostile_names_are_text(tmp_path):
-    "Domains, classes, models, a dropped folder and its files, whatever they are called."
+    "Any names of domains, classes, models, a dropped folder and its files."
     with jupyter(tmp_path, STRANGE) as address, opened(address) as (page, errors):
         chips = page.locator("[role=group][aria-label=domains] .ct-chip")
         assert chips.evaluate_all("all => all.map(c => c.textContent)") == HOSTILE

@@ -3,8 +3,9 @@ import itertools, json, shutil, subprocess
 import numpy as np
 import pytest
 import torch
+from causal_tune.core.files import read_asset
 from causal_tune.lab.models import FILTER_NAMES, make_band
-from causal_tune.lab.page import bundle_script, read_asset, script_json
+from causal_tune.lab.page import bundle_script, script_json
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed; the same numbers are compared in a browser (-m browser), fewer of them")
@@ -92,7 +93,7 @@ def test_spectra_differences_and_parts(lab, tmp_path):
 
 @needs_node
 def test_refusals_and_numbers_as_text(lab, tmp_path):
-    "The sentences of cut-offs that are not allowed are Python's; numbers are written as a person would."
+    "Error messages for invalid cut-offs are Python's; numbers are formatted readably."
     code = """({ said: input.cuts.map(([name, cuts]) => refusal(input.data.filters[name], cuts) ?? null),
                amounts: [270.4, 1013.2, .01234, 4.2e7, 0].map(amount), percents: [.314, .0126, 1].map(percent), signed: [1.26, -.04, -3].map(v => signed(v, 1)) })"""
     cuts = [("ideal", (.4, .4)), ("gaussian", (.3, .2)), ("piecewise", (1.1, 1.2)), ("dog", (.2, .7)), ("none", (.5, .2))]
@@ -107,7 +108,7 @@ def test_refusals_and_numbers_as_text(lab, tmp_path):
 
 @needs_node
 def test_a_patched_cell_in_words(tmp_path):
-    "What a cell of the map says, which cells stand out, and what Python is asked."
+    "Text of a map's cell, highlighted cells, and requests to Python."
     row = dict(mean=3.24, mean_low=1.06, mean_high=12.4, recover=-1.96, damage=4.5, excess=2, excess_low=.3, excess_high=3.75, energy_share=.231, restored=.5, broken=.0123)
     data = dict(domains=["clear", "night"], picks=[0, 5], layers=[3, 7])
     state = dict(disturbed="night", severity=4, twin="clear", patch_mode="complete", image=1, layer=1, patch_band=2)
@@ -132,7 +133,7 @@ def test_a_formula_that_differs_is_noticed(lab, tmp_path):
 
 @needs_node
 def test_the_bundle_parses_and_names_no_host(tmp_path):
-    "One module of all: no name stands for two things, nothing is imported, no address is in it but that of SVG."
+    "One module: no duplicate names, no imports, no address except that of SVG."
     for entry in ("widget.js", "page.js"):
         script = tmp_path / "bundle.mjs"
         script.write_text(bundle_script(entry), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What annotation tools write is read right, the rest refused; see `label_cases.py`. And no file starts a program."""
+"""Output of annotation tools is read correctly, anything else is an error; see `label_cases.py`. No file starts a program."""
 import os, stat
 from collections import Counter
 from pathlib import Path
@@ -14,7 +14,7 @@ def test_lists_and_labels_of_other_tools():
 
 
 def test_a_reader_that_shifts_is_noticed(monkeypatch):
-    "The cases are worth their name: a reader that takes a list line by line fails on most kinds."
+    "The cases are effective: a reader that takes a list line by line fails on most kinds."
     from causal_tune.data import labels as classes
     monkeypatch.setattr(classes, "read_class_list", lambda given: (classes.own_rows(list(enumerate(Path(given).read_text("utf-8").split(), 1))), False))
     _, wrong = label_cases.run(60)

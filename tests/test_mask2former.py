@@ -219,7 +219,7 @@ def in_their_words(state, norms): # names of transformers, whose self-attention 
 @torch.no_grad()
 @pytest.mark.parametrize("grid", [(2, 6), (4, 4), (7, 10)])
 def test_transformers_agrees(grid):
-    "A second implementation, at sizes and weights that nobody recorded; its names differ, its numbers must not."
+    "A second implementation, at sizes and weights without recordings: other names, the same numbers."
     import torchvision  # noqa: F401  # before transformers, which only looks whether it is there
     hf = pytest.importorskip("transformers.models.mask2former.modeling_mask2former")
     config = hf.Mask2FormerConfig(feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=64, num_queries=8,
@@ -245,7 +245,7 @@ def test_transformers_agrees(grid):
 
 @pytest.mark.parametrize("adapter", ["none", "rein"])
 def test_images_without_labels_train_all_parameters(adapter):
-    "Several processes wait for the gradient of every parameter, also where there is nothing to find."
+    "Multi-process training needs a gradient for every parameter, also for images without labels."
     spec = "mask2former:" + ",".join(f"{k}={v}" for k, v in SMALL.items())
     s = create_segmentor("toy_vit", adapter, spec, num_classes=5, pretrained=False)
     loss = s.loss(torch.randn(2, 3, 40, 56), torch.full((2, 40, 56), 255))

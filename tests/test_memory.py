@@ -1,4 +1,4 @@
-"""What was used is given back."""
+"""Memory is released."""
 import gc, weakref
 from memory import pictures, slope, toy
 from causal_tune.lab.widget import FrequencyLab
@@ -9,7 +9,7 @@ def collect():
 
 
 def test_a_closed_lab_holds_no_model():
-    "Also for somebody who still holds the lab, as a cell of a notebook does."
+    "Also while a reference to the lab exists, as in a notebook's cell."
     model = toy()
     lab = FrequencyLab(model, pictures())
     seen = weakref.ref(model)

@@ -31,7 +31,7 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def opened(file, chromium):
-    "The file, opened; whatever the tests do, there are no errors, and nothing but the file is asked for."
+    "The opened file. Fails if the page logs an error or requests anything but the file."
     page, errors, asked = chromium.new_page(viewport=dict(width=1400, height=900)), [], set()
     page.on("console", lambda m: errors.append(m.text))
     page.on("pageerror", lambda e: errors.append(str(e)))
@@ -154,7 +154,7 @@ def test_controls_move_figures(page):
 
 @pytest.mark.browser
 def test_everything_answers_to_a_keyboard(page):
-    "Cells and coefficients are gone through with arrow keys; what has the focus is seen; all that can be focused has a name."
+    "Arrow keys move through cells and coefficients; the focus is visible; every focusable element has a name."
     page.evaluate("lab.set({ domain: 'fog', layer: 3, coefficient: [2, 2] })")
     page.wait_for_timeout(200)
     page.focus("[data-view=zones] svg")
@@ -266,7 +266,7 @@ def patched(tmp_path_factory):
 
 @pytest.mark.browser
 def test_the_page_holds_the_map_and_the_example(chromium, patched):
-    "Pictures with a key, cells by keyboard and mouse, names for a screen reader; what was not computed is said."
+    "Pictures with a key, cells by keyboard and mouse, names for a screen reader; missing results are marked."
     page, errors = chromium.new_page(viewport=dict(width=1400, height=900), color_scheme="dark"), []
     page.on("console", lambda m: errors.append(m.text))
     page.on("pageerror", lambda e: errors.append(str(e)))
@@ -366,7 +366,7 @@ def test_hostile_names_are_text(chromium, tmp_path):
 
 @pytest.mark.browser
 def test_the_theme_is_the_hosts(page):
-    "JupyterLab, Colab and VS Code each say in their own way whether it is dark, and may change their mind."
+    "JupyterLab, Colab and VS Code each signal a dark theme in their own way, and may switch it."
     for host, name, light, dark in (("body", "data-jp-theme-light", "true", "false"), ("html", "theme", "light", "dark"),
                                     ("body", "data-vscode-theme-kind", "vscode-light", "vscode-dark")):
         node = f"document.querySelector('{host}')"

@@ -88,7 +88,7 @@ def test_classes_of_another_model_are_refused(run, capsys):
 
 
 def test_a_program_that_has_ended(folders, tiny, weights, capsys, tmp_path):
-    "What it trained on is named, and not taken for something else."
+    "Its training data are named and not confused with others."
     import causal_tune as ct
     recipe = ct.get_recipe("demo", iterations=2, batch_size=1, crop=(32, 48), head="linear", weights=str(weights), precision="no")
     ct.train(recipe, tmp_path / "run", data=[street(i) for i in range(2)], classes=["-", "road", "3: sky"], targets=dict(dark=[street(0, .3)]))
@@ -127,7 +127,7 @@ def test_a_run_without_targets_says_so(folders, tiny, capsys):
 
 
 def test_an_adapter_of_ones_own(folders, tiny, capsys, tmp_path, monkeypatch):
-    "It is named on the command line, reaches processes that a command starts, and is asked for where nobody imported it."
+    "It can be named on the command line, is available in child processes, and the error without an import says how to import it."
     from causal_tune.adapters.base import ADAPTERS, create_adapter
     from causal_tune.core.registry import IMPORT_VARIABLE as MODULES
     monkeypatch.setenv(MODULES, "")

@@ -1,4 +1,4 @@
-"""What `pip install .` gives, and what importing it costs."""
+"""Contents of the installed package, and the cost of importing it."""
 import os, shutil, subprocess, sys, tarfile, zipfile
 import pytest, yaml
 from conftest import ROOT
@@ -95,7 +95,7 @@ def test_metadata(wheel):
 
 
 def test_actions_run_what_ci_runs():
-    "The oldest and the newest Python, and nothing of their own."
+    "CI runs the oldest and the newest Python with the Makefile's commands only."
     job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
     assert job["strategy"]["matrix"]["python"] == [settings()["min_python"], settings()["max_python"]]
     assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
@@ -110,7 +110,7 @@ def test_citation():
 
 
 def test_every_requirement_has_a_lower_bound():
-    "Without one nobody knows what the oldest is that may be there; tests/versions.py tries them all at once."
+    "A lower bound defines the oldest supported version; tests/versions.py tests them all at once."
     packages = [name for field in ("requirements", "export_requirements") for name in settings()[field].split()]
     assert [name for name in packages if ">=" not in name] == []
 

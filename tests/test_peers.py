@@ -36,7 +36,7 @@ def check_backbone_contract(make_model, # () -> a small timm model, with the sam
                             adapter: str, # one of `list_adapters()`, options may follow
                             identity: bool = True, # does it start as the identity?
 ): # the backbone it was checked on
-    "Hold an adapter in a model to the contract; AssertionError names the promise that is broken."
+    "Check an adapter in a model against the contract. Raises AssertionError that names the broken promise."
     make = lambda: create_backbone(make_model(), adapter)
     b = make().train()
     plain = create_backbone(make_model())

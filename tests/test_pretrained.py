@@ -19,7 +19,7 @@ def model(weights, tmp_path_factory):
 
 
 def test_pushed_and_fetched(model, tmp_path, monkeypatch):
-    "What is pushed is what `save_pretrained` writes, and what is fetched answers as the model did."
+    "`push_to_hub` uploads the files of `save_pretrained`, and the downloaded model gives the same outputs."
     pushed = {}
     class Api:
         def __init__(self, **_): pass

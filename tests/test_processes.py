@@ -1,4 +1,4 @@
-"""Two processes that share a run are one process with twice the batch: the same images, numbers, losses, gradients, weights, scores.
+"""Two processes that share a run equal one process with twice the batch: the same images, numbers, losses, gradients, weights, scores.
 
 They are started by torchrun, as a user starts them. This file is also what it starts, so that both sides do the same.
 """
@@ -34,7 +34,7 @@ def recipes(weights, processes=1):
 
 
 def partly_labelled(stream, p, original=Stream.__getitem__):
-    "Some frames have fewer labelled pixels than others, some none: then the mean of two means is no mean."
+    "Some frames have fewer labelled pixels than others, some none: then the mean of two means is not the overall mean."
     item = original(stream, p)
     item["label"][:12 * (p % 4)] = 255
     return item
@@ -130,7 +130,7 @@ def test_two_processes_are_one_with_twice_the_batch(two, weights, tmp_path, name
 
 
 def test_a_process_that_dies_ends_the_other(two):
-    "Within seconds, with one line; and what was kept before is there."
+    "Within seconds, with a one-line message; saved files are kept."
     folder, done, seconds = two
     said = [line for line in done.stderr.splitlines() if line.startswith("causal-tune:")]
     assert done.returncode and seconds < 60, seconds  # some, unless the machine is busy

@@ -1,4 +1,4 @@
-"""Promises that hold for all inputs, tried on drawn ones.
+"""Properties that hold for all inputs, tested on random ones.
 
 In CI the same few draws each time; `HYPOTHESIS_PROFILE=search python -m pytest tests/test_properties.py` draws many and new ones.
 """
@@ -53,7 +53,7 @@ def close(a, b, dtype=torch.float32, scale=1.):
     assert (a.double() - b.double()).abs().max() <= TOLERANCE[dtype] * scale
 
 def in_one_line(call, *args, **options):
-    "What a call gives; None where it is a ValueError of one line."
+    "Result of a call; None for a one-line ValueError."
     try: return call(*args, **options)
     except ValueError as err: assert len(str(err).splitlines()) == 1 and len(str(err)) <= 500, str(err)
 

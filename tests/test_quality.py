@@ -1,4 +1,4 @@
-"""A grid that is stopped from outside, and what the benchmark refuses. That it goes on where it was is among the trials of `kills.py`."""
+"""A grid that is stopped from outside, and the benchmark's errors. Resuming is tested by `kills.py`."""
 import json, os, signal, subprocess, sys, time
 import pytest
 from causal_tune.cli import main

@@ -1,6 +1,6 @@
 """Commands and Python of the READMEs, and of the tutorials' text, as they stand: in an empty folder, on small data in the official layouts.
 
-What a page shows is not repeated here: it is read from the page, so that a page that promises what does not run is found.
+Commands are read from the pages, so that a page with a command that does not run fails.
 """
 import json, re, shlex
 from dataclasses import replace
@@ -54,14 +54,14 @@ def commands(page: str) -> list[str]: # without comments, continued lines as one
 
 @register_model
 def stand_in(pretrained=False, **options) -> VisionTransformer:
-    "What stands in for DINOv2."
+    "A small stand-in for DINOv2."
     small = dict(img_size=518, patch_size=14, embed_dim=32, depth=8, num_heads=4, init_values=1e-5, num_classes=0)
     return build_model_with_cfg(VisionTransformer, "stand_in", False, **(small | options))
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    "A folder with what the pages speak of: data, photos, weights, a published checkpoint, a photograph."
+    "A folder with the files that the pages use: data, photos, weights, a published checkpoint, a photograph."
     from causal_tune.published.checkpoints import published_state
     from causal_tune.models.segmentor import create_segmentor
     here = tmp_path_factory.mktemp("world")
@@ -167,7 +167,7 @@ def test_python(page, smaller, world):
 
 
 def test_every_fence_says_its_language():
-    "Or its commands would not be looked at: only a tree and a chart have none."
+    "Otherwise its commands would not be tested; only a tree and a chart have none."
     bare = {page: re.findall(r"^```\n(.*?)^```$", re.sub(FENCE, "", text_of(page)), re.M | re.S) for page in (*PAGES, *TUTORIALS)}
     assert not [(page, body) for page, some in bare.items() for body in some if "causal-tune" in body or "import" in body]
 

@@ -21,7 +21,7 @@ def section(title: str) -> str:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    "+0.6, −0.6, 0.0: what rounds to nothing has no sign."
+    "+0.6, −0.6, 0.0: a value that rounds to zero has no sign."
     text = f"{value:+.{digits}f}".replace("-", "−")
     return text.lstrip("+−") if float(f"{value:.{digits}f}") == 0 else text
 
@@ -48,14 +48,14 @@ def holm(name: str, adapter: str, domain: str) -> float:
 
 
 def claim(model: str, domain: str) -> pd.Series:
-    "What the paper's band carries of a gap, for heads without an adapter."
+    "Share of a gap that the paper's band carries, for heads without an adapter."
     t = table("band_patching_claim").query("adapter == 'none' and model == @model and domain == @domain")
     return t.iloc[0]
 
 
 def share(model: str, domain: str) -> list[str]:
     row = claim(model, domain)
-    return [f"{100 * row[key]:.0f}" for key in ("share", "share_low", "share_high")]
+    return [f"{100 * row[key]:.0f}".replace("-", "−") for key in ("share", "share_low", "share_high")]
 
 
 def carried(model: str, domain: str, band: str) -> str:
@@ -94,6 +94,7 @@ def test_every_figure_of_the_results():
         *(f"{100 * claim('dinov2_s_focus', d).energy:.0f}" for d in ("fog:3", "contrast:3")), "0.1", "0.2",
         carried("dinov2_s_focus", "fog:3", "0.1–0.2"), "0.7", carried("dinov2_s_focus", "fog:3", "0.7–1.41"),
         *(share("toy_vit", d)[0] for d in ("fog", "snow")),
+        *(f"{table('band_patching_correlations').set_index('predictor').loc['removal', k]:.2f}" for k in ("correlation", "low", "high")),
     ]
     assert NUMBER.findall(section("Results")) == expected
 
@@ -108,10 +109,12 @@ def test_no_gain_survives_the_correction_in_the_main_experiments():
 
 def test_what_the_readme_says_of_the_claim():
     t = table("band_patching_claim").query("adapter == 'none'").set_index(["model", "domain"]).claim
-    assert (t["lite0"] == "holds").all() and t["toy_vit"][["fog", "snow"]].eq("contradicted").all()
+    assert t["toy_vit"][["fog", "snow"]].eq("contradicted").all()
     assert t["dinov2_s_focus"][["fog:3", "contrast:3"]].tolist() == ["open", "holds"]
     rows = table("band_patching").query("model == 'dinov2_s_focus' and adapter == 'none' and score == 'miou' and domain == 'fog:3'").set_index("band").points
     assert rows.drop(["all", "0.2–0.7"]).idxmax() == "0.1–0.2"
+    predictors = table("band_patching_correlations").set_index("predictor")
+    assert predictors.correlation.idxmax() == "removal" and (predictors.loc[["energy", "energy_share"], ["low", "high"]].prod(axis=1) < 0).all()
 
 
 def test_what_the_readme_says_of_the_probes():

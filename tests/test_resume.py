@@ -1,4 +1,4 @@
-"""Whatever ends a run, no half-made step is left behind, nothing is lost, and it goes on as if nothing had happened."""
+"""However a run ends, no half-finished step remains, nothing is lost, and it resumes exactly."""
 import os, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ def recipe(weights):
 
 @pytest.fixture(scope="module")
 def expected(recipe, tmp_path_factory):
-    "What the uninterrupted run gives."
+    "Result of the uninterrupted run."
     folder = tmp_path_factory.mktemp("whole")
     train(recipe, folder)
     return trained(folder / "checkpoint.pt")
@@ -65,7 +65,7 @@ def averaged(recipe):
 
 @pytest.fixture(scope="module")
 def average(averaged, tmp_path_factory):
-    "What that run keeps, uninterrupted; the weights after each of its steps, and the decay in it."
+    "Checkpoint of that run without interruption; the weights after each of its steps, and its weight decay."
     folder, weights, decays, update = tmp_path_factory.mktemp("average"), [], [], torch.optim.AdamW.step
     def noted(optimizer, *args):
         result = update(optimizer, *args)
@@ -105,7 +105,7 @@ def test_an_average_resumes_exactly(averaged, average, tmp_path, at):
 
 
 def test_training_knows_nothing_of_its_average(recipe, expected, tmp_path, monkeypatch):
-    "The weights that are trained are those of a run without one, also where that run is watched."
+    "The trained weights equal those of a run without averaging, also with snapshots."
     watched = replace(recipe, ema_from=1, validate="toyscapes:domain=fog,split=val,n=1", eval_every=2)
     monkeypatch.setattr(EMA, "commit", lambda average: None)
     train(watched, tmp_path)
@@ -163,7 +163,7 @@ def assert_same(a, b): assert [k for k in a if not torch.equal(a[k], b[k])] == [
 
 
 def test_a_frame_that_cannot_be_read(recipe, expected, tmp_path, monkeypatch, workers=2):
-    "What was done before is kept; the message is one line, whichever process met the frame."
+    "Earlier results are kept; the message is one line, whichever process read the frame."
     original = Stream.__getitem__
     def faulty(self, p):
         if p == 7: raise OSError("b.png cannot be read")
@@ -178,7 +178,7 @@ def test_a_frame_that_cannot_be_read(recipe, expected, tmp_path, monkeypatch, wo
 
 
 def test_a_worker_that_is_killed(recipe, expected, tmp_path, monkeypatch):
-    "However early it dies, the run ends between two steps, and goes on from there."
+    "However early it dies, the run ends between two steps and resumes from there."
     original = Stream.__getitem__
     def killed(self, p):
         if p == 7: os.kill(os.getpid(), signal.SIGKILL)
@@ -216,7 +216,7 @@ def test_a_loss_that_is_not_finite(recipe, tmp_path, monkeypatch):
 
 
 def test_frames_without_labels(recipe, tmp_path, monkeypatch, capsys):
-    "They cost nothing and teach nothing, and one line says so."
+    "They do not change the weights, and a one-line note is printed."
     original = Stream.__getitem__
     def unlabelled(self, p):
         item = original(self, p)
@@ -335,7 +335,7 @@ def test_a_signal_to_all_of_its_processes(running, tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
 def test_a_full_disk(recipe, expected, tmp_path, monkeypatch):
-    "The message names the file and the room it takes; with room, the run goes on."
+    "The message names the file and the space it needs; with free space, the run continues."
     saved = []
     def full(state, path):
         saved.append(path)

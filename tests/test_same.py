@@ -1,4 +1,4 @@
-"""The same recipe gives the same weights, to the last bit: whatever loads the images, whether it was interrupted, and whatever is watched.
+"""The same recipe gives the same weights, to the last bit: independent of workers, interruptions, validation and snapshots.
 
 Not every combination is run. Each adapter meets one of the heads in turn: once without a break and without workers, once stopped after two of
 four steps and resumed with two workers. If one of the two mattered, the pair would differ; that both matter and cancel out in the last bit is
@@ -69,7 +69,7 @@ def test_other_settings(recipe, tmp_path, change):
 
 
 def test_validation_changes_nothing(recipe, tmp_path, head=DRAWING):
-    "Nor do the targets, and how often the state is saved."
+    "Neither do the targets, nor the interval of saved states."
     one = replace(recipe, adapter="rein", head=head)
     fog = "toyscapes:domain=fog,split=val,n=2"
     watched = replace(one, validate=fog, eval_every=1, save_every=1, targets=(fog,), eval_size=(32, 48))
@@ -77,7 +77,7 @@ def test_validation_changes_nothing(recipe, tmp_path, head=DRAWING):
 
 
 def test_another_seed_is_another_run(recipe, tmp_path):
-    "Else all of the above would hold for a training that does nothing."
+    "Otherwise the tests above would pass for a training that does nothing."
     one = whole(replace(recipe, adapter="rein"), tmp_path / "one")
     two = whole(replace(recipe, adapter="rein", seed=1), tmp_path / "two")
     assert not torch.equal(one["adapter.learnable_tokens_a"], two["adapter.learnable_tokens_a"])

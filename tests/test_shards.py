@@ -1,6 +1,6 @@
 """A grid that the tasks of a SLURM array share has the rows of one that a single process makes, also where a task is interrupted and queued again.
 
-The job script is the one of the tutorial `cluster`, word by word; this test plays SLURM: it sets the variables of an array, sends USR1, and answers to `scontrol`."""
+The job script is the one of the tutorial `cluster`, word by word; this test simulates SLURM: it sets the variables of an array, sends USR1, and answers to `scontrol`."""
 import json, os, re, signal, subprocess, sys, time
 from dataclasses import replace
 import pytest

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import speed
 import torch
 from causal_tune.adapters.base import create_adapter
-from causal_tune.compare import effects
 
 SPECS = ("none", "rein", "causal_tune", "causal_tune:band=ideal", "causal_tune:residual=replace", "causal_tune:variant=released",
          "set", "set:variant=released", "fada")
@@ -28,7 +28,7 @@ def test_bench_speed_writes_its_table(cli, tmp_path):
 def test_peers_compute_the_same():
     "Those that are installed; SciPy and NumPy always are."
     seen = set()
-    for size, what, peer, ours, theirs in effects.peer_pairs():
+    for size, what, peer, ours, theirs in speed.peer_pairs():
         if int(size.split()[0]) in (128, 256): continue  # large, and as the others
         np.testing.assert_allclose(ours(), theirs(), rtol=1e-4, atol=1e-4, err_msg=f"{what}, {size}, {peer}")
         seen.add((what, peer))
@@ -37,9 +37,9 @@ def test_peers_compute_the_same():
 
 @pytest.mark.slow
 def test_whole_models_are_measured(monkeypatch):
-    recipes = [replace(r, backbone="toy_vit", crop=(64, 64), img_size=(64, 64)) for r in list(effects.system_recipes(False, True))[:1]]
-    monkeypatch.setattr(effects, "system_recipes", lambda on_gpu, quick: recipes)
-    table = pd.DataFrame(effects.system_rows(True)).pivot(index="what", columns="unit", values="value")
+    recipes = [replace(r, backbone="toy_vit", crop=(64, 64), img_size=(64, 64)) for r in list(speed.system_recipes(False, True))[:1]]
+    monkeypatch.setattr(speed, "system_recipes", lambda on_gpu, quick: recipes)
+    table = pd.DataFrame(speed.system_rows(True)).pivot(index="what", columns="unit", values="value")
     assert list(table.index) == ["prediction", "training step"] and (table > 0).all(axis=None)
     assert table["images/s"].is_monotonic_decreasing and table["MB at most"].is_monotonic_increasing
 

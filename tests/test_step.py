@@ -1,6 +1,6 @@
-"""A step on a device does not wait: its loss is looked at some steps later, and a bad one has done no harm until then.
+"""A step on a device does not wait: its loss is read some steps later, and a non-finite one does not change the weights.
 
-No device is needed. The processor plays one: `loss_check_interval` says that it is looked at late.
+No device is needed: on the CPU, `loss_check_interval` is patched so that losses are read late.
 """
 import csv, sys
 from collections import Counter
@@ -22,7 +22,7 @@ WAITS = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.a
 
 
 class Waits(TorchDispatchMode):
-    "Counts what would wait for a device."
+    "Counts operations that would wait for a device."
     def __init__(self):
         super().__init__()
         self.found = Counter()
@@ -72,7 +72,7 @@ def test_on_a_processor_each_loss_is_looked_at(recipe, tmp_path):
 
 
 def test_late_is_the_same_run(recipe, late, tmp_path, monkeypatch):
-    "Interrupted to the last bit; and but for rounding that of a processor, whose AdamW adds up in another order."
+    "Exact after an interruption; and up to rounding equal to a CPU run, whose AdamW sums in another order."
     train(recipe, tmp_path / "whole")
     for stop in (4, None): train(recipe, tmp_path / "parts", stop=stop)
     whole, parts = (trained(tmp_path / name / "checkpoint.pt") for name in ("whole", "parts"))
@@ -134,7 +134,7 @@ def test_frames_are_kept_decoded(recipe, tmp_path):
 
 
 def test_compiled_is_the_same_run(recipe, tmp_path, monkeypatch):
-    "But for rounding; with the same names in its checkpoint; and whether it is decides nothing."
+    "Up to rounding, and with the same names in its checkpoint; `compile` does not define another run."
     monkeypatch.setattr(acceleration, "COMPILE_BACKEND", "aot_eager")
     recipe = replace(recipe, iterations=2, checkpointing=True)
     for name, compiled in (("plain", False), ("compiled", True)): train(replace(recipe, compile=compiled), tmp_path / name)

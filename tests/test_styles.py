@@ -1,4 +1,4 @@
-"""The recipe's field `style`, where no chapter looks: older recipes, the command line, and interrupted runs."""
+"""The recipe's field `style` beyond the chapter: older recipes, the command line, and interrupted runs."""
 import json
 from dataclasses import replace
 import pytest

@@ -1,4 +1,4 @@
-"""Notebooks and package agree, and the repository holds nothing that does not belong there."""
+"""Notebooks and package agree, and the repository contains no stray files."""
 import filecmp, json, re, shutil, subprocess, sys
 from pathlib import Path
 import pytest

@@ -1,4 +1,4 @@
-"""One model in several threads, in whatever way it is run: what belongs to an image or to an intervention is that of its own call."""
+"""One model in several threads, run in every way: state of an image or an intervention belongs to its own call."""
 from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch

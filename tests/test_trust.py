@@ -1,4 +1,4 @@
-"""Nobody is let in: names stay text, pages hold no local path, the lab is bound to this machine, archives are not unpacked."""
+"""No access from outside: names stay text, pages hold no local path, the lab is bound to this machine, archives are not unpacked."""
 import os, re, subprocess, time, urllib.error, urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
@@ -33,7 +33,7 @@ def foreign(text: str) -> list: # elements and attributes that come of a name
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    "An image and one that is torn in a place whose path nobody else has."
+    "A valid and a damaged image in a folder with a unique path."
     folder = tmp_path_factory.mktemp("secret") / "place of mine"
     folder.mkdir()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / "street.png")

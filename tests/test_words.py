@@ -1,4 +1,4 @@
-"""Whatever value an option is given, it makes something or one line that names the option."""
+"""Any value of an option is accepted or raises a one-line error that names the option."""
 import inspect
 import pytest
 

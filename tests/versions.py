@@ -21,7 +21,7 @@ SHOWN = ["torch", "torchvision", "timm", "segmentation_models_pytorch", "numpy",
 
 
 def settings() -> dict:
-    "What settings.ini says."
+    "Settings of settings.ini."
     parser = ConfigParser(delimiters=["="])
     parser.read(ROOT / "settings.ini", encoding="utf-8")
     return parser["DEFAULT"]
@@ -60,14 +60,14 @@ def versions(python: Path) -> dict:
 
 
 def run(python: Path, words: list, log: Path) -> str:
-    "What a command printed; it goes to a file too, and the command may fail."
+    "Output of a command, also written to a file; the command may fail."
     env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", PATH=f"{python.parent}{os.pathsep}{os.environ['PATH']}")
     with open(log, "w") as file: subprocess.run([python, *words], cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT)
     return log.read_text()
 
 
 def tried(kind: str, python: str, folder: Path) -> dict:
-    "The row of one environment: what it holds, what passed."
+    "The row of one environment: its versions and results."
     inside = environment(kind, python, folder)
     row = versions(inside)
     start = time.perf_counter()

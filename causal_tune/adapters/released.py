@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from ..core.registry import short_repr
 from ..spectra.dct import dct2, is_exporting
 from ..spectra.bands import PiecewiseBand, gain_like
-from .base import LearnableTokens, TokenAdapter, attend, refine, zero_init
+from .base import TokenAdapter, attend, refine
 from .causal import CAUSAL_TUNE_VARIANTS
-from .peers import SET_VARIANTS, dft_matrices, is_own_mirror, real_fft2
+from .peers import SET_VARIANTS, TwoBranchAdapter, dft_matrices, is_own_mirror, real_fft2
 
 # %% auto #0
 __all__ = ['ReleasedCausalTune', 'ReleasedSET']
@@ -73,12 +72,7 @@ class ReleasedCausalTune(TokenAdapter):
                  num_tokens: int = 100, # m, tokens of each block, the null token among them
                  rank: int | None = 16, # r of the tokens; None stores them in full
                  init: str = "scale", # "scale": s = 1e-3 learnable; "zero": output map zero, s = 1
-                 softmax: bool = True, # of the attention to the tokens
-                 band=None, # cannot be set, the filter is fixed
-                 residual=None): # cannot be set, the result is added
-        if (band, residual) != (None, None):
-            raise ValueError(f"band={short_repr(band)}, residual={short_repr(residual)}: the released variant has a fixed band and adds its "
-                             "result; leave both out, or use variant='described'.")
+                 softmax: bool = True): # of the attention to the tokens
         super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init, softmax)
         self.learnable_tokens2 = nn.Parameter(torch.zeros(num_layers, num_tokens, channels), requires_grad=False)
         self.mlp_token2feat2 = nn.Linear(channels, channels).requires_grad_(False)
@@ -142,20 +136,19 @@ def attend_layer_norm(x: Tensor, # (n, b, c) queries
 
 # %% ../../nbs/02_adapters/05_released.ipynb #e3812b00
 @SET_VARIANTS.register("released")
-class ReleasedSET(TokenAdapter):
+class ReleasedSET(TwoBranchAdapter):
     "SET as its released code computes it, under the published parameter names."
+    second_full_rank = True
+
     def __init__(self, num_layers, channels, patch_size=16, query_dim=256,
                  num_tokens: int = 100, # m, tokens of each block and branch, the null token among them
                  rank: int | None = 16, # r of the phase's tokens; None stores them in full
                  init: str = "scale", # "scale": s = 1e-3 learnable; "zero": output maps zero, s = 1
                  softmax: bool = True): # of the attention to the tokens
-        super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init, softmax)
-        second = LearnableTokens()
-        second.init_tokens(num_layers, num_tokens, channels, None, patch_size)
-        self.learnable_tokens2 = second.learnable_tokens
-        self.mlp_token2feat2 = nn.Linear(channels, channels)
-        self.mlp_delta_f2 = nn.Linear(channels, channels)
-        if init == "zero": zero_init(self.mlp_delta_f2)
+        super().__init__(num_layers, channels, patch_size, query_dim, num_tokens, rank, init)
+        self.softmax = softmax
+        self.learnable_tokens2 = self.second.learnable_tokens # under its published name
+        del self.second
 
     def forward(self, f, layer, grid):
         self.check(f, layer, grid)

@@ -84,7 +84,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 # %% ../../nbs/10_cli/01_entry.ipynb #40204549
 IMPORT_OPTION = argument("--import", dest="modules", metavar="MODULE", action="append", default=[],
                          help="import a module of yours first, such as one with an adapter; may be repeated, and may follow the command")
-EXIT_STATUSES = "exit status: 0 done, 1 done with problems that are listed, 2 wrong input, 3 unexpected error or out of memory, 130 or 143 interrupted"
+EXIT_STATUSES = "exit status: 0 done, 1 done with problems that are listed, 2 wrong input, 3 unexpected error or out of memory, 129, 130 or 143 interrupted"
 
 def make_parser(choices: bool = False # offer the choices of recipe fields, for shell completion
 ) -> argparse.ArgumentParser:

@@ -24,13 +24,11 @@ CHECKPOINT_ARG = argument("published", nargs="?", metavar="FILE.pth", help="publ
 def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
 ): # (segmentor, recipe, class names)
     "Load a run or a published checkpoint, on the GPU where there is one. Raises ValueError where the two are mixed up."
-    if published := getattr(args, "published", None):
-        if args.checkpoint or args.model not in RECIPES: raise unknown_option(COMMANDS["eval"], published)
-        args.checkpoint = published
-    if not args.checkpoint and args.backbone:
-        raise ValueError("--backbone belongs to a published --checkpoint; a run of this package names its own.")
-    if not args.checkpoint and args.model in RECIPES:
-        raise ValueError(f"{args.model} is a recipe; give a published --checkpoint with it, or a run's checkpoint.pt instead.")
+    published = getattr(args, "published", None)
+    if published and (args.checkpoint or args.model not in RECIPES): raise unknown_option(COMMANDS["eval"], published)
+    args.checkpoint = args.checkpoint or published
+    if not args.checkpoint and (args.backbone or args.model in RECIPES):
+        raise ValueError(f"{args.backbone and '--backbone' or args.model + ', which is a recipe,'} belongs to a published --checkpoint: give one, or a run's checkpoint.pt alone.")
     import torch
     device = "cuda" if torch.cuda.is_available() else "cpu"
     check_precision(args.changes.get("precision", "no"), device)
@@ -219,27 +217,15 @@ def open_input(path: Path): # an image (h, w, 3) uint8, or a `Video`
         raise OSError("No camera 0 gives a frame; is one connected, and not used by another program?")
     return Video(path) if path.suffix.lower() in VIDEO_SUFFIXES else read_image(path)
 
-class OverlayWriter:
-    "Encodes frames into a video that replaces an earlier one only when it is complete."
-    def __init__(self, path: Path, rate: float): # .mp4; frames per second
-        self.path, self.rate, self.writer, self.frames = path, rate, None, 0
-        self.partial = path.with_name(f"{path.stem}.part.mp4") # opencv chooses the format by the ending
-    def write(self, image): # (h, w, 3) uint8 RGB
-        import cv2
-        if self.writer is None:
-            self.writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter_fourcc(*"mp4v"), self.rate, image.shape[1::-1])
-        self.writer.write(image[..., ::-1].copy())
-        self.frames += 1
-    def close(self) -> None:
-        "Check the file and put it into place. Raises OSError where it cannot be read back whole."
-        self.writer.release()
-        try: written = sum(1 for _ in Video(self.partial))
-        except OSError: written = 0
-        if written == self.frames: return os.replace(self.partial, self.path)
-        self.partial.unlink(missing_ok=True)
-        earlier = "; the file of that name is of an earlier prediction" if self.path.exists() else ""
-        raise OSError(f"{self.path} could not be written ({written} of {self.frames} frames): the disk may be full, or this opencv "
-                      f"cannot encode mp4v{earlier}. The ids of all frames are there")
+def keep_overlay(encoded: Path, path: Path, frames: int) -> None: # a finished .mp4 file, its place, how many frames it should hold
+    "Put a video into its place, over an earlier one. Raises OSError where it cannot be read back whole."
+    try: written = sum(1 for _ in Video(encoded))
+    except OSError: written = 0
+    if written == frames: return os.replace(encoded, path)
+    encoded.unlink(missing_ok=True)
+    earlier = "; the file of that name is of an earlier prediction" if path.exists() else ""
+    raise OSError(f"{path} could not be written ({written} of {frames} frames): the disk may be full, or this opencv "
+                  f"cannot encode mp4v{earlier}. The ids of all frames are there")
 
 # %% ../../nbs/10_cli/03_predict.ipynb #aea666a6
 def predict_video(segmentor, recipe: Recipe, space, # the label space
@@ -247,28 +233,30 @@ def predict_video(segmentor, recipe: Recipe, space, # the label space
                   target: Path # path and name of the predictions, without an ending
 ) -> int: # frames
     "Predict all frames of a video. Raises OSError, after what could be done, for a video without frames, an incomplete one, and a failed overlay."
-    import numpy as np
+    import cv2, numpy as np
     from PIL import Image
     from causal_tune.data.images import write_image
     ids = target.with_name(f"{target.name}_{ids_name(space)}")
     partial = ids.with_name(f"{ids.name}.part")
-    overlay = OverlayWriter(target.with_name(f"{target.name}_overlay.mp4"), video.rate)
+    encoded = target.with_name(f"{target.name}_overlay.part.mp4") # opencv chooses the format by the ending
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    present = set()
+    present, writer = set(), None
     try:
         for image in with_progress(video):
             labels = predict_image(segmentor, recipe, image, f"{name}, frame {video.read}")
             present |= set(np.unique(labels).tolist())
             write_image(Image.fromarray(space.to_file_ids(labels)), partial/f"{video.read:06d}.png")
-            overlay.write(overlay_classes(image, labels, space))
+            writer = writer or cv2.VideoWriter(str(encoded), cv2.VideoWriter_fourcc(*"mp4v"), video.rate, image.shape[1::-1])
+            writer.write(overlay_classes(image, labels, space)[..., ::-1].copy())
         if not video.read: raise OSError(f"{name} holds no frames that can be read.")
         shutil.rmtree(ids, ignore_errors=True) # of an earlier prediction
         partial.rename(ids)
     finally: shutil.rmtree(partial, ignore_errors=True)
     legend = with_legend(np.full((1, 400, 3), 255, np.uint8), sorted(present), space)
     write_image(Image.fromarray(legend), target.with_name(f"{target.name}_legend.png"))
-    overlay.close()
+    writer.release()
+    keep_overlay(encoded, target.with_name(f"{target.name}_overlay.mp4"), video.read)
     video.check_complete()
     return video.read
 

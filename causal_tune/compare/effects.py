@@ -4,39 +4,30 @@
 
 # %% ../../nbs/07_compare/03_effects.ipynb #ef000005
 from __future__ import annotations
-import json, os, platform, re, time
-from importlib.util import find_spec
-from concurrent.futures import ProcessPoolExecutor
+import json, time
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
+from itertools import product
 from pathlib import Path
-from unittest import mock
 import numpy as np, pandas as pd, torch
-from scipy.fft import dctn
 from tqdm.auto import tqdm
 from ..adapters.base import TokenAdapter, create_adapter
-from .grid import WORKER_ENV, single_threaded
-from ..core.environment import code_version
 from ..core.files import atomic_write, load_cached
 from ..data.datasets import load_dataset
 from ..data.frames import evenly_spaced
-from ..models.acceleration import StepCounter, compile_blocks
 from ..models.backbones import uint8_batches
-from ..models.mask2former import Mask2Former
 from ..models.transfer import tokens_zeroed
 from ..spectra.bands import create_band, gain_like
-from ..spectra.dct import dct2, dct2_tokens
-from ..spectra.energy import dct_energy
+from ..spectra.dct import dct2
 from ..training.build import build_segmentor, parameter_groups
 from ..training.checkpoint import load_checkpoint
-from ..training.evaluation import confusion, miou
+from ..training.evaluation import miou
 from ..training.loop import evaluate_on
-from ..training.recipe import Recipe, get_recipe
+from ..training.recipe import Recipe
 
 # %% auto #0
-__all__ = ['TIMED_ADAPTERS', 'ADAPTER_SIZES', 'feature_shift', 'frozen_backbone_and_data', 'token_ablation', 'energy_kept',
-           'saved_activation_bytes', 'measure_costs', 'explicit_rein', 'bench_speed']
+__all__ = ['TIMED_ADAPTERS', 'ADAPTER_SIZES', 'frozen_backbone_and_data', 'token_ablation', 'energy_kept',
+           'saved_activation_bytes', 'measure_costs', 'explicit_rein']
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee51
 @torch.no_grad()
@@ -92,20 +83,17 @@ def token_ablation(recipe: Recipe, # what all runs share
 ) -> pd.DataFrame: # adapter, moved (share of the features' norm), and by domain the points that are lost without the tokens
     "Effects of adapters, averaged over seeds; NaN where there are no tokens. Runs whose checkpoint is missing are left out, with a note."
     scores = {(r["adapter"], r["seed"], r["domain"]): r["miou"] for r in rows}
-    seeds = sorted({r["seed"] for r in rows})
     frozen, data = frozen_backbone_and_data(recipe, root, 16)
-    lines, missing = [], []
-    for label in tqdm([label for label, fields in compared.items() if "adapter" in fields], desc="effects"):
-        found = {seed: run_effects(folder / f"{label}-{seed}", specs, frozen, data, root) for seed in seeds}
-        missing += [f"{label}-{seed}" for seed, effects in found.items() if effects is None]
-        found = {seed: effects for seed, effects in found.items() if effects}
-        line = dict(adapter=label, moved=np.mean([w["moved"] for w in found.values()]) if found else np.nan)
-        for domain in specs:
-            lost = [scores[label, seed, domain] - w["without"].get(domain, np.nan) for seed, w in found.items()]
-            line[domain] = 100 * np.mean(lost) if lost else np.nan
-        lines.append(line)
+    labels = [label for label, fields in compared.items() if "adapter" in fields]
+    found, missing = [], []
+    for label, seed in tqdm([*product(labels, sorted({r["seed"] for r in rows}))], desc="effects"):
+        effects = run_effects(folder / f"{label}-{seed}", specs, frozen, data, root)
+        if effects is None: missing.append(f"{label}-{seed}")
+        else: found.append(dict(adapter=label, moved=effects["moved"])
+                           | {domain: 100 * (scores[label, seed, domain] - effects["without"].get(domain, np.nan)) for domain in specs})
     if missing: print(f"No checkpoint of {', '.join(missing)}: not in the table of effects.")
-    return pd.DataFrame(lines).round(4)
+    table = pd.DataFrame(found, columns=["adapter", "moved", *specs]).groupby("adapter").mean()
+    return table.reindex(labels).rename_axis("adapter").reset_index().round(4)
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee41
 def energy_kept(frozen, # backbone
@@ -240,123 +228,3 @@ def adapter_costs(size, # one of `ADAPTER_SIZES`, or (channels, images)
         kept = saved_activation_bytes(partial(forward, adapter), modules[name].parameters()) / (x.numel() * x.element_size())
         rows.append(dict(name=name, what="kept for the backward pass", value=kept, unit="of the features"))
     return [dict(size=size if isinstance(size, str) else f"{channels} channels, {images} images", **row) for row in rows]
-
-# %% ../../nbs/07_compare/03_effects.ipynb #be5b0002
-def peer_pairs(): # yields size, what, peer, our function and theirs, both without arguments
-    "Functions that other packages have as well."
-    torch.manual_seed(0)
-    for side in (16, 32, 64, 73, 96, 128, 256):
-        yield f"{side} x {side}, 384 channels", "DCT of tokens", "scipy", *dct_pair(side)
-        if side <= 64: yield f"{side} x {side}, 384 channels", "energy of coefficients", "scipy", *energy_pair(side)
-    label, pred = torch.randint(19, (2, 1024, 2048), dtype=torch.uint8)
-    def counted(): return np.bincount(19 * label.numpy().ravel().astype(np.int64) + pred.numpy().ravel(), minlength=19 * 19).reshape(19, 19)
-    yield "1024 x 2048, 19 classes", "confusion matrix", "numpy", lambda: confusion(pred, label, 19), counted
-    if find_spec("torchmetrics"):
-        from torchmetrics.functional.classification import multiclass_confusion_matrix
-        yield ("1024 x 2048, 19 classes", "confusion matrix", "torchmetrics", lambda: confusion(pred, label, 19),
-               lambda: multiclass_confusion_matrix(pred.int(), label.int(), 19).numpy())
-    if find_spec("transformers"): yield "10 layers, 100 queries", "losses of Mask2Former", "transformers", *loss_pair()
-
-def dct_pair(side): # our function and theirs
-    tokens = torch.randn(1, side * side, 384)
-    grid = tokens.numpy().reshape(side, side, 384)
-    return lambda: dct2_tokens(tokens, (side, side)).numpy().reshape(grid.shape), lambda: dctn(grid, axes=(0, 1), norm="ortho")
-
-def energy_pair(side): # our function and theirs
-    maps = torch.randn(1, 384, side, side)
-    return lambda: dct_energy(maps).numpy(), lambda: np.square(dctn(maps.numpy(), axes=(2, 3), norm="ortho"), dtype=float).mean((0, 1))
-
-def loss_pair(): # our function and theirs: class, mask and dice loss, backward pass included
-    "Losses of Mask2Former from the same predictions and at the same points."
-    import torchvision # noqa: F401 # before transformers, which checks whether it is installed
-    from transformers.models.mask2former.modeling_mask2former import Mask2FormerConfig, Mask2FormerLoss
-    classes, masks = torch.randn(1, 10, 100, 20, requires_grad=True), torch.randn(1, 10, 100, 32, 32, requires_grad=True)
-    labels = torch.arange(19).repeat_interleave(16 * 64)[:128 * 128 // 2].repeat(2).view(1, 128, 128).clamp(max=18)
-    drawn = {}
-    def draw(*shape, device=None): # both draw the same numbers for one shape
-        if shape not in drawn: drawn[shape] = torch.rand(*shape)
-        return drawn[shape]
-    head = Mask2Former(32, 19, width=32, encoder_layers=1, decoder_layers=1, num_heads=1)
-    head.draw = draw
-    head.predictions = lambda *features: (classes, masks)
-    peer = Mask2FormerLoss(Mask2FormerConfig(num_labels=19, no_object_weight=.1), {})
-    def finish(values):
-        sum(values).backward()
-        return torch.stack(values).detach().numpy()
-    def ours():
-        losses = head.losses(None, None, labels)
-        return finish([losses[f"loss_{kind}"].sum() / weight for kind, weight in (("cls", 2), ("mask", 5), ("dice", 5))])
-    def theirs():
-        ids = labels.unique()
-        layers = [dict(masks_queries_logits=masks[:, i], class_queries_logits=classes[:, i]) for i in range(9)]
-        with mock.patch("torch.rand", draw): found = peer(masks[:, 9], classes[:, 9], [(labels[0] == ids[:, None, None]).float()], [ids], layers)
-        return finish([sum(v for k, v in found.items() if kind in k) for kind in ("cross_entropy", "mask", "dice")])
-    return ours, theirs
-
-def peer_rows(rounds: int) -> list[dict]: # rows as `adapter_costs`
-    "Times in relation to those of other packages. Raises AssertionError if results differ."
-    rows = []
-    for size, what, peer, ours, theirs in peer_pairs():
-        np.testing.assert_allclose(ours(), theirs(), rtol=1e-4, atol=1e-4, err_msg=f"{what}, {size}: {peer} computes something else")
-        seconds = time_in_rounds(dict(ours=ours, theirs=theirs), rounds)
-        rows.append(dict(size=size, name=peer, what=what, unit="of the peer", **median_ratio(seconds["ours"], seconds["theirs"])))
-    return rows
-
-# %% ../../nbs/07_compare/03_effects.ipynb #be5b0004
-def system_recipes(on_gpu: bool, quick: bool): # yields recipes
-    "The recipes that `system_rows` measures."
-    side, images = (512, 4) if on_gpu else (256, 1)
-    base = get_recipe("c2acdc_512", backbone="dinov2_l" if on_gpu else "dinov2_s", weights="random", img_size=(side, side), crop=(side, side), batch_size=images)
-    kinds = [dict(head=head, precision="no", compile=False) for head in ("dpt", "linear", "mask2former")]
-    if on_gpu: kinds += [dict(head="dpt", precision=p, compile=c) for p, c in (("bf16", False), ("no", True), ("bf16", True))]
-    for kind in kinds[:1] if quick else kinds:
-        for adapter in ("none", "rein", "causal_tune"): yield replace(base, adapter=adapter, **kind)
-
-def system_rows(quick: bool) -> list[dict]: # rows as `adapter_costs`
-    "Images per second and peak memory of a training step and of a prediction."
-    on_gpu, rows = torch.cuda.is_available(), []
-    for recipe in system_recipes(on_gpu, quick):
-        segmentor, step, predict = step_and_predict(recipe, 19)
-        if recipe.compile: compile_blocks(segmentor.backbone.model, "cuda")
-        size = ", ".join([recipe.backbone, recipe.head, {"no": "fp32"}.get(recipe.precision, recipe.precision), *["compiled"] * recipe.compile])
-        for what, call in {"training step": step, "prediction": predict}.items():
-            seconds = time_in_rounds({what: call}, 3 if quick else 5)[what]
-            rows.append(dict(size=size, name=recipe.adapter, what=what, value=recipe.batch_size / np.median(seconds), unit="images/s"))
-            rows.append(dict(size=size, name=recipe.adapter, what=what, value=peak_bytes(segmentor, call, on_gpu) / 1e6, unit="MB at most"))
-    return rows
-
-def peak_bytes(segmentor, call, on_gpu: bool) -> int:
-    "Peak memory of tensors while a function runs, weights included."
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-        call()
-        return torch.cuda.max_memory_allocated()
-    with StepCounter() as counter: call()
-    return counter.peak + sum(p.numel() * p.element_size() for p in segmentor.parameters())
-
-# %% ../../nbs/07_compare/03_effects.ipynb #7e065ef1
-def speed_rows(quick: bool, peers: bool, systems: bool) -> list[dict]: # see `bench_speed`
-    "All rows of `bench_speed`, with one thread on a CPU."
-    sizes = list(ADAPTER_SIZES)[:1] if quick else ADAPTER_SIZES
-    with single_threaded():
-        rows = [row for size in sizes for row in adapter_costs(size, 5 if quick else max(5, 25 // ADAPTER_SIZES[size][1]))]
-        if peers: rows += peer_rows(3 if quick else 9)
-        if systems: rows += system_rows(quick)
-    return rows
-
-# %% ../../nbs/07_compare/03_effects.ipynb #ef2996ce
-def bench_speed(folder="runs/speed", # gets speed.csv
-                quick: bool = False, # one size, few rounds
-                peers: bool = False, # beside functions of SciPy, NumPy, torchmetrics and transformers too, see `peer_rows`
-                systems: bool = False, # images per second and peak memory of whole models too, see `system_rows`
-) -> pd.DataFrame: # the table
-    "Time adapters at published sizes, in a process of its own with the memory settings of the workers, and write the table."
-    cpu = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", cpu.read_text()) if cpu.exists() else None
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{found[1] if found else platform.machine()}, one thread of {os.cpu_count()}"
-    os.environ |= WORKER_ENV
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool: rows = pool.submit(speed_rows, quick, peers, systems).result()
-    table = pd.DataFrame(rows).assign(device=device, python=platform.python_version(), torch=torch.__version__, version=code_version())
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with atomic_write(Path(folder) / "speed.csv") as path: table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
-    return table

@@ -4,16 +4,16 @@
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #4f6cb642
 from __future__ import annotations
-import json, sys, time
+import json, sys, time, yaml
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from .effects import energy_kept, frozen_backbone_and_data, measure_costs, token_ablation
 from .grid import _shard, check_recipes, grid_lock, make_grid, run_grid, single_threaded
-from .report import write_report
+from .report import FILLED, write_report
 from ..core.registry import parse_spec, Registry, unknown_name
-from ..core.files import atomic_write, load_cached
+from ..core.files import atomic_write, load_cached, read_asset
 from ..data.datasets import load_dataset
 from ..research.result_figures import difference_plot, html_table
 from ..research.statistics import bootstrap_runs, mean_over_domains, mean_over_groups, paired_differences, write_table
@@ -25,7 +25,7 @@ from ..training.checkpoint import check_same_run
 from ..training.recipe import RECIPES, Recipe, changed_fields, nonempty_fields, recipe_to_dict
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'HIGH_LR_VARIANTS', 'REGIME_VARIANTS', 'SEARCH_SEEDS', 'domain_label', 'bench_quality']
+__all__ = ['EXPERIMENTS', 'SEARCH_SEEDS', 'domain_label', 'bench_quality']
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #21305efd
 def domain_label(spec: str # of a data set
@@ -67,52 +67,18 @@ class Experiment:
         return (f"Holm family, for each reference: {variants - 1} other variants x {len(self.panels)} domains ({', '.join(self.panels)}) = "
                 f"{(variants - 1) * len(self.panels)} comparisons")
 
-# %% ../../nbs/07_compare/04_experiments.ipynb #xp00000c
-CONTROL_VARIANTS = ("none", "rein", "rein zero", "causal_tune zero", "no filter zero", "flat filter zero", "shuffled filter zero",
-                    "measured band zero", "full", "random backbone", "amplitude style")
-PEER_VARIANTS = ("set zero", "fada zero", "lora", "soma")
-
 # %% ../../nbs/07_compare/04_experiments.ipynb #a2968980
 EXPERIMENTS = Registry("experiment")
-HIGH_LR_VARIANTS = tuple(f"{label} zero fast" for label in ("rein", "causal_tune", "no filter", "flat filter", "shuffled filter"))
-_FRAMES = {"day": 4, "dusk": 10}
-
-_toy, _camvid = (RECIPES[f"bench_{name}"] for name in ("toyscapes", "camvid"))
-EXPERIMENTS["toyscapes"] = Experiment(_toy, "clear", (_toy.train, _toy.validate), CONTROL_VARIANTS + PEER_VARIANTS,
-                                      {"weathers": [domain_label(t) for t in _toy.targets[1:]]})
-EXPERIMENTS["camvid"] = Experiment(
-    _camvid, "day", ("camvid:split=train,domain=day,sequence=0016E5", "camvid:split=train,domain=day,sequence=0006R0,n=60"),
-    (*CONTROL_VARIANTS, *HIGH_LR_VARIANTS, "trained on target"), {"corruptions": [domain_label(t) for t in _camvid.targets[2:]]}, _FRAMES,
-    headroom=_camvid.targets[1])
-
-# %% ../../nbs/07_compare/04_experiments.ipynb #c0fe0043
-REGIME_VARIANTS = ("none", "rein zero", "causal_tune zero", "no filter zero", "full")
-
-for _name, _compared in (*((n, REGIME_VARIANTS) for n in ("swapped", "short", "long", "large")), ("mask2former", ("none", *HIGH_LR_VARIANTS[:4]))):
-    EXPERIMENTS[f"camvid_{_name}"] = Experiment(RECIPES[f"bench_camvid_{_name}"], "day", EXPERIMENTS["camvid"].search, _compared,
-                                                block=_FRAMES, rates_of="" if _name == "mask2former" else "camvid")
-
-# Sizes are for patches of 8 pixels; with its patches of 14 it sees crops of 126 x 168 (see `fit_to_patches`).
-_dinov2 = replace(_camvid, name="bench_camvid_dinov2", backbone="dinov2_s_focus", crop=(72, 96), eval_size=(96, 128), iterations=250,
-                  targets=(*_camvid.targets[:2], *(t for t in _camvid.targets[2:] if domain_label(t).split(":")[0] in
-                           ("gaussian_noise", "motion_blur", "fog", "brightness", "contrast"))))
-EXPERIMENTS["camvid_dinov2"] = Experiment(
-    _dinov2, "day", EXPERIMENTS["camvid"].search, ("none", "rein zero", "causal_tune zero", "no filter zero", "flat filter zero",
-    "shuffled filter zero", "random backbone"), {"corruptions": [domain_label(t) for t in _dinov2.targets[2:]]}, _FRAMES, multiples=(.01, .1, 1.),
-    search_seeds=(101,))
-
-# %% ../../nbs/07_compare/04_experiments.ipynb #c0ffee32
-_driving = replace(RECIPES["c2acdc_512"], targets=(*RECIPES["c2acdc_512"].targets, *RECIPES["c2bm_512"].targets))
-EXPERIMENTS["driving"] = Experiment(
-    _driving, "cityscapes", (_driving.train, _driving.validate), ("none", "rein", "rein zero", "causal_tune", "causal_tune zero",
-    "no filter zero", "lora", "full"), {"acdc": [domain_label(t) for t in _driving.targets if t.startswith("acdc")]})
+for _name, _given in yaml.safe_load(read_asset("experiments.yaml")).items():
+    _recipe = RECIPES[_given.pop("recipe")]
+    _groups = {group: [domain_label(t) for t in _recipe.targets[first:last + 1]] for group, (first, last) in _given.pop("groups", {}).items()}
+    EXPERIMENTS[_name] = Experiment(_recipe, groups=_groups, **_given)
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #xp00000e
 DEFAULT_EXPERIMENTS = ("toyscapes", "camvid", "camvid_swapped") # those whose data sets can be downloaded without an application
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #fb620fe4
-HIGH_ADAPTER_LR = 15e-3 # learning rate of the adapter in "fast" variants, whatever the head's
-BASE_LR = 1e-3 # the head's rate that the multiples of `comparison_variants` refer to
+BASE_LR = 1e-3 # the head's rate that the multiples in `assets/variants.yaml` refer to
 
 def comparison_variants(band: str, # spec of the measured band
                         flat: float = .5, # gain of the flat filter
@@ -120,22 +86,9 @@ def comparison_variants(band: str, # spec of the measured band
                         headroom: str = "", # data set of the target
 ) -> dict[str, dict]: # label -> recipe fields
     "All variants that can be compared."
-    tokens = {}
-    for adapter in ("rein", "set", "fada", "causal_tune"):
-        tokens[adapter] = dict(adapter=adapter, init="scale")
-        tokens[f"{adapter} zero"] = dict(adapter=adapter, init="zero")
-    filters = {"no filter": "none", "flat filter": f"flat:gain={flat:.3f}", "shuffled filter": "shuffled", "measured band": band}
-    filtered = {f"{label} zero": dict(adapter="causal_tune", init="zero", band=spec) for label, spec in filters.items()}
-    high = {"rein zero": tokens["rein zero"], "causal_tune zero": tokens["causal_tune zero"]} | filtered
-    fast = {f"{label} fast": fields | dict(adapter_lr=HIGH_ADAPTER_LR / BASE_LR) for label, fields in high.items()}
-    return {"none": {}, **tokens, **filtered, **fast,
-            "lora": dict(adapter="lora"),
-            "soma": dict(adapter=f"soma:first_layer={round(depth / 3)}"),
-            "full": dict(adapter="full"),
-            "random backbone": dict(weights="random"),
-            "spurious style": dict(style="spurious"),
-            "amplitude style": dict(style="amplitude"),
-            "trained on target": dict(train=headroom)}
+    values = dict(band=band, flat=flat, third=round(depth / 3), headroom=headroom)
+    def filled(value): return value.format(**values) if isinstance(value, str) else value
+    return {label: {field: filled(value) for field, value in fields.items()} for label, fields in yaml.safe_load(read_asset("variants.yaml")).items()}
 
 def chosen_variants(e: Experiment, only, # labels to run beside none and rein; those of the experiment if empty
                     band: str = "dog", flat: float = .5, depth: int = 8, # see `comparison_variants`
@@ -304,13 +257,13 @@ def check_experiment(name: str, # one of `EXPERIMENTS`
                      **overrides, # recipe fields to replace
 ) -> tuple[Recipe, int]: # what all runs share, and the number of blocks of its backbone
     "Check all that an experiment needs. Raises ValueError for fields that it sets itself, FileNotFoundError for missing data."
-    if name not in EXPERIMENTS: raise unknown_name("experiment", name, EXPERIMENTS)
+    e = EXPERIMENTS[name]
     reserved = sorted(set(RESERVED_FIELDS) & set(overrides))
-    if reserved: raise ValueError(f"The benchmark sets {', '.join(reserved)} itself; other recipe fields can be set.")
+    of_data = " Rates are searched on a part of an experiment's own training data: other or several sources are an Experiment of your own, see docs/command_line.md."
+    if reserved: raise ValueError(f"The benchmark sets {', '.join(reserved)} itself; other recipe fields can be set.{of_data if 'train' in reserved else ''}")
     if not seeds: raise ValueError("No seeds: give at least one, such as range(1, 6).")
     both = sorted(set(SEARCH_SEEDS) & set(seeds))
     if both: raise ValueError(f"Seeds {both} search learning rates; report others, such as 1 to 5.")
-    e = EXPERIMENTS[name]
     recipe = fit_to_patches(e.recipe, overrides)
     depth = backbone_on_meta(recipe).num_layers
     check_recipes([replace(recipe, **fields) for fields in chosen_variants(e, only, depth=depth).values()], root)
@@ -380,7 +333,6 @@ INTRO = ("{n} variants with {seeds} seeds each. Runs of a seed share the pre-tra
          "in their order. The head's rate was found for 'none'; those of adapters and of a trained backbone are multiples of it, searched "
          "with seeds of their own ({search}) on source frames that no table shows. 'zero': the adapter begins as the identity. {family}. Small models, trained "
          "briefly: this shows how the methods compare here, not at published scale.")
-FILLED = "Points of mIoU; bars: 95 % t interval over frames and seeds, each by itself; filled: survives Holm's correction over the declared family."
 COSTS = ("Parameters trained in backbone and adapter; time of a training step and of a prediction, as ratios to the first line, "
          "measured in turns.")
 WORTH = ("moved: |f - f'| / |f'| of the features the head reads, f' those of the frozen backbone. Domains: points of mIoU that are lost "
@@ -393,7 +345,7 @@ def result_figures(e, result) -> list[tuple]: # (heading, caption, figure or tab
     def as_html(t): return html_table(t.columns, t.round(3).astype(str).where(t.notna(), "–").values.tolist())
     table, band = result["differences"], result["band"]
     figures = [(f"Differences to {reference}", FILLED, difference_plot(table[table.reference == reference], reference, e.panels))
-               for reference in table.reference.unique()]
+               for reference in table.reference.unique() if reference != "none"] # to none: see `write_report`
     for heading, caption, kind in (("What adapters do", WORTH, "worth"), ("What they cost", COSTS, "costs"),
                                    ("Learning rates", SEARCHED.format(head=len(SEARCH_SEEDS), search=len(e.search_seeds or SEARCH_SEEDS)), "rates")):
         if len(result[kind]): figures.append((heading, caption, as_html(result[kind])))

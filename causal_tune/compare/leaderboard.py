@@ -4,39 +4,23 @@
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #b6bb4586
 from __future__ import annotations
-import csv, json
+import json
 from pathlib import Path
-from typing import NamedTuple
 import pandas as pd
 import causal_tune
 from ..core.registry import unknown_name
+from ..models.sharing import markdown_table
 from ..training.protocols import PROTOCOLS, protocol_differences
 
 # %% auto #0
 __all__ = ['leaderboard', 'format_leaderboard']
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #5d109524
-class PublishedScore(NamedTuple):
-    "A published result of one system on one task, under one protocol."
-    system: str
-    task: str                # name in `TASKS`
-    protocol: str            # name in `PROTOCOLS`
-    backbone: str
-    scores: dict[str, float] # target -> mIoU in percent; may be empty where only the mean is known
-    mean: float              # over the targets of the task
-    checked: str             # "configuration", "thread" or "secondary"
-    source: str
-
-TASKS = {"g2cbm": ("cityscapes", "bdd100k", "mapillary"), "c2bm": ("bdd100k", "mapillary"), "c2acdc": ("night", "snow", "fog", "rain")}
+TASKS = {"g2cbm": ("cityscapes", "bdd100k", "mapillary"), "c2bm": ("bdd100k", "mapillary"), "c2acdc": ("night", "snow", "fog", "rain")} # name -> targets
 _DATASETS = {"c2acdc": ("acdc",)} # of a task whose targets are conditions of one data set
 
-def _row(system, task, protocol, scores, checked, source, mean, backbone):
-    return PublishedScore(system, task, protocol, backbone, dict(zip(TASKS[task], scores)), mean, checked, source)
-
-with (Path(causal_tune.__file__).parent/"assets"/"published.csv").open(encoding="utf-8", newline="") as _file:
-    PUBLISHED = [_row(*(r[name] for name in ("system", "task", "protocol")), map(float, r["scores"].split()), r["checked"], r["source"], float(r["mean"]), r["backbone"])
-                 for r in csv.DictReader(_file)]
-
+# system, task, protocol, backbone, scores (of the targets, empty where only the mean is known), mean, checked ("configuration", "thread", "secondary"), source
+PUBLISHED = pd.read_csv(Path(causal_tune.__file__).parent / "assets" / "published.csv", keep_default_na=False)
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #9255c0b6
 def _groups(protocols, datasets): # lists of protocols whose scores can be ranked together
@@ -49,7 +33,7 @@ def _groups(protocols, datasets): # lists of protocols whose scores can be ranke
 
 def own_scores(path, # scores.jsonl, as `causal-tune eval` writes it
                task: str, # name in `TASKS`
-) -> list[PublishedScore]: # one per adapter, seed and protocol that has all targets of the task
+) -> pd.DataFrame: # the columns of `PUBLISHED`; a row per adapter, seed and protocol that has all targets of the task
     """Results of your own, as rows of the leaderboard. The newest row of a target counts.
 
     Raises FileNotFoundError where there is no file, ValueError for a line that is no row, or an unknown task."""
@@ -64,9 +48,9 @@ def own_scores(path, # scores.jsonl, as `causal-tune eval` writes it
     rows = []
     for (adapter, seed, protocol, backbone), found in runs.items():
         if protocol not in PROTOCOLS or any(found.get(target) is None for target in TASKS[task]): continue
-        scores = tuple(round(100 * found[target], 2) for target in TASKS[task])
-        rows.append(_row(f"{adapter}, seed {seed}", task, protocol, scores, "own", str(path), round(sum(scores) / len(scores), 2), backbone))
-    return rows
+        scores = [round(100 * found[target], 2) for target in TASKS[task]]
+        rows.append([f"{adapter}, seed {seed}", task, protocol, backbone, " ".join(map(str, scores)), round(sum(scores) / len(scores), 2), "own", str(path)])
+    return pd.DataFrame(rows, columns=PUBLISHED.columns)
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #9255c0h1
 def leaderboard(task: str, # name in `TASKS`
@@ -77,16 +61,15 @@ def leaderboard(task: str, # name in `TASKS`
 
     Raises ValueError for an unknown task or a line that is not a row of scores, FileNotFoundError for a missing file."""
     if task not in TASKS: raise unknown_name("task", task, TASKS)
-    rows = [r for r in PUBLISHED if r.task == task and (unchecked or r.checked != "secondary")]
-    rows += [r for path in own for r in own_scores(path, task)]
-    if not rows: return pd.DataFrame(columns=["group", "rank", "system", "protocol", "backbone", *TASKS[task], "mean", "checked", "source"])
-    groups = _groups(dict.fromkeys(r.protocol for r in rows), _DATASETS.get(task, TASKS[task]))
-    group_of = {name: number for number, group in enumerate(groups, 1) for name in group}
-    table = pd.DataFrame([dict(group=group_of[r.protocol], rank=0, system=r.system, protocol=r.protocol, backbone=r.backbone) | r.scores
-                          | dict(mean=r.mean, checked=r.checked, source=r.source) for r in rows])
-    table = table.reindex(columns=["group", "rank", "system", "protocol", "backbone", *TASKS[task], "mean", "checked", "source"])
+    targets = list(TASKS[task])
+    published = PUBLISHED[(PUBLISHED.task == task) & (unchecked | (PUBLISHED.checked != "secondary"))]
+    table = pd.concat([published, *(own_scores(path, task) for path in own)], ignore_index=True)
+    table[targets] = table.scores.str.split(expand=True).reindex(columns=range(len(targets))).astype(float).to_numpy()
+    groups = _groups(table.protocol.unique(), _DATASETS.get(task, targets))
+    table["group"] = table.protocol.map({name: number for number, group in enumerate(groups, 1) for name in group})
     table["rank"] = table.groupby("group")["mean"].rank(ascending=False, method="min").astype(int)
-    return table.sort_values(["group", "rank"], kind="stable", ignore_index=True)
+    columns = ["group", "rank", "system", "protocol", "backbone", *targets, "mean", "checked", "source"]
+    return table[columns].sort_values(["group", "rank"], kind="stable", ignore_index=True)
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #938274c2
 FORMATS = ("text", "markdown", "csv", "latex")
@@ -100,16 +83,13 @@ def format_leaderboard(table: pd.DataFrame, # of `leaderboard`
     Raises ValueError for an unknown format."""
     if format not in FORMATS: raise unknown_name("format", format, FORMATS)
     if format == "csv": return table.to_csv(index=False)
-    shown = table.drop(columns="source") if format == "text" else table
-    cells = [[("" if pd.isna(v) else f"{v:.2f}" if isinstance(v, float) else str(v)) for v in row] for row in shown.itertuples(index=False)]
-    if format == "latex":
-        lines = [" & ".join(row).replace("_", r"\_").replace("%", r"\%").replace("#", r"\#") + r" \\" for row in [list(shown.columns), *cells]]
-        return "\n".join([rf"\begin{{tabular}}{{{'l' * len(shown.columns)}}}", lines[0], r"\hline", *lines[1:], r"\end{tabular}"])
-    if format == "markdown":
-        lines = ["| " + " | ".join(row) + " |" for row in [list(shown.columns), ["---"] * len(shown.columns), *cells]]
+    if format == "latex": return table.to_latex(index=False, escape=True, float_format="%.2f", na_rep="")
+    cells = table.map(lambda value: "" if pd.isna(value) else f"{value:.2f}" if isinstance(value, float) else str(value))
+    if format == "markdown": lines = markdown_table(list(cells), cells.itertuples(index=False))
     else:
-        widths = [max(map(len, column)) for column in zip(list(shown.columns), *cells)]
-        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in [list(shown.columns), *cells]]
+        rows = [list(cells)[:-1], *cells.iloc[:, :-1].values] # without the source
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([*lines, "", *_separations(table)])
 
 def _separations(table): # a sentence per further group

@@ -5,7 +5,6 @@
 # %% ../../nbs/07_compare/01_report.ipynb #4e23b5ff
 from __future__ import annotations
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Mapping, Sequence
 import numpy as np
@@ -13,11 +12,11 @@ import pandas as pd
 from PIL import Image
 from plotly.offline import get_plotlyjs
 import causal_tune
-from ..core.files import atomic_write
+from ..core.files import atomic_write, read_asset
 from ..data.labels import LabelSpace
 from ..research.statistics import check_rows, significant_direction, summary
 from ..research.figures import data_uri
-from ..research.result_figures import Html, html_table, result_bars, swatch
+from ..research.result_figures import Html, difference_plot, html_table, swatch
 
 # %% auto #0
 __all__ = ['verdict', 'write_report']
@@ -101,12 +100,10 @@ def class_tables(rows: Sequence[Mapping], # results with their `iou`
     scores = [dict(adapter=row["adapter"], domain=row["domain"], name=name, iou=100 * value)
               for row in rows for name, value in (row.get("iou") or {}).items() if value is not None]
     if not scores: return Html("<p>The rows hold no scores per class.</p>")
-    long = pd.DataFrame(scores)
-    adapters, tables = list(long.adapter.unique()), []
-    for domain in long.domain.unique():
-        of_domain = long[long.domain == domain]
-        means = of_domain.groupby(["name", "adapter"], sort=False).iou.mean().unstack().dropna(how="all")
-        body = [[swatch(name, space), *("–" if np.isnan(v) else f"{v:.1f}" for v in line.reindex(adapters))] for name, line in means.iterrows()]
+    adapters, tables = list(dict.fromkeys(row["adapter"] for row in scores)), []
+    means = pd.DataFrame(scores).pivot_table("iou", ["domain", "name"], "adapter", sort=False).reindex(columns=adapters)
+    for domain, part in means.groupby(level="domain", sort=False):
+        body = [[swatch(name, space), *("–" if np.isnan(v) else f"{v:.1f}" for v in values)] for (_, name), *values in part.itertuples()]
         tables.append(f"<details><summary>{escape(domain)}</summary>{html_table(['class', *adapters], body)}</details>")
     return Html("\n".join(tables))
 
@@ -116,12 +113,11 @@ def figure_html(heading: str, # above
                 figure, # plotly figure, PIL image, or HTML such as a table
                 key: str, # unique on the page
 ) -> Html:
-    "A section with one figure or table. Raises TypeError for anything else."
+    "A section with one figure or table."
     title = f"<h2>{escape(heading)}</h2>"
     if isinstance(figure, Html): return Html(f"<section>{title}<p>{escape(caption)}</p>{figure}</section>")
-    if isinstance(figure, Image.Image): inner = f'<img alt="{escape(heading)}" src="{data_uri(figure, optimize=True)}">'
-    elif hasattr(figure, "to_html"): inner = plot_html(figure, key)
-    else: raise TypeError(f"{heading}: expected a plotly figure, a PIL image or Html, not {type(figure).__name__}.")
+    is_image = isinstance(figure, Image.Image)
+    inner = f'<img alt="{escape(heading)}" src="{data_uri(figure, optimize=True)}">' if is_image else plot_html(figure, key)
     return Html(f'<section>{title}<figure class="card">{inner}<figcaption>{escape(caption)}</figcaption></figure></section>')
 
 PANEL = 110 # pixels across that a panel of a figure needs
@@ -161,7 +157,7 @@ def provenance_html(recipe, command):
 
 def page_html(title, body):
     "The complete page."
-    style = (files("causal_tune") / "assets" / "report.css").read_text(encoding="utf-8")
+    style = read_asset("report.css")
     return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
             f"<title>{escape(title)}</title><style>{style}</style><script>{get_plotlyjs()}</script></head>"
@@ -179,8 +175,7 @@ def results_html(rows, differences, baseline, source, **known):
     return f"<h2>Results</h2>{scores}{protocol}{sentences_html(shown, baseline, table.seed.nunique())}"
 
 # %% ../../nbs/07_compare/01_report.ipynb #1f7f70e7
-GLANCE = ("Large dots: mean over seeds with its standard deviation; small dots: the seeds; dashed: mean of {baseline}. Panels "
-          "span the same number of points, each around its own scores.")
+FILLED = "Points of mIoU; bars: 95 % t interval over frames and seeds, each by itself; filled: survives Holm's correction over the declared family, or over the table above."
 
 # %% ../../nbs/07_compare/01_report.ipynb #ed214f57
 def write_report(path, # the .html file; folders above it are made
@@ -199,11 +194,12 @@ def write_report(path, # the .html file; folders above it are made
 ) -> Path: # the file
     "Write one self-contained HTML file. Raises ValueError for rows of another form."
     results = results_html(rows, differences, baseline, source=source, seen=seen, held_out=held_out)
-    glance = ("Scores at a glance", GLANCE.format(baseline=baseline), result_bars(rows, held_out, baseline))
-    first, *others = [figure_html(*figure, f"figure-{i}") for i, figure in enumerate([glance, *figures])]
-    classes = figure_html("IoU per class", "In percent, mean over seeds; a table for each domain.", class_tables(rows, space), "")
+    domains = [domain for domain in dict.fromkeys(row["domain"] for row in rows) if domain in set(differences.domain)]
+    glance = [(f"Differences to {baseline}", FILLED, difference_plot(differences, baseline, domains))] if domains else []
+    classes = ("IoU per class", "In percent, mean over seeds; a table for each domain.", class_tables(rows, space))
+    sections = [figure_html(*figure, f"figure-{i}") for i, figure in enumerate([*glance, classes, *figures])]
     opening = f"<h1>{escape(title)}</h1><p>{escape(intro)}</p>"
-    parts = [opening, results, first, classes, *others, provenance_html(recipe, command)]
+    parts = [opening, results, *sections, provenance_html(recipe, command)]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as unfinished: unfinished.write_text(page_html(title, "\n".join(parts)), encoding="utf-8")
     return Path(path)

@@ -6,13 +6,14 @@
 from __future__ import annotations
 import errno, hashlib, os, platform, re, sys, threading, time, zlib
 from contextlib import contextmanager, suppress
+from importlib.resources import files
 from pathlib import Path
 from .registry import is_single_line, short_repr
 
 # %% auto #0
-__all__ = ['remove_partial_files', 'is_disk_full', 'disk_full_error', 'naming_full_disk', 'atomic_write', 'folder_lock',
-           'exit_with_parent', 'quarantine', 'load_cached', 'checksum', 'write_safetensors', 'file_sha256',
-           'read_tensors', 'named_tensors', 'loading_errors', 'check_finite', 'usual_torch_settings']
+__all__ = ['remove_partial_files', 'naming_full_disk', 'atomic_write', 'folder_lock', 'exit_with_parent', 'quarantine',
+           'load_cached', 'checksum', 'write_safetensors', 'file_sha256', 'DamagedFileError', 'read_tensors',
+           'named_tensors', 'loading_errors', 'check_finite', 'usual_torch_settings', 'read_asset']
 
 # %% ../../nbs/12_core/02_files.ipynb #8d0ea3ae
 _PARTIAL = re.compile(r"~(\d{1,9})-([0-9a-f]{8})-[0-9a-f]{8}$") # process and machine, at the end of a name
@@ -48,25 +49,22 @@ def remove_partial_files(folder: str | Path) -> None:
 # %% ../../nbs/12_core/02_files.ipynb #9c483c1c
 _FULL = "unexpected pos|iostream error|PytorchStreamWriter failed|os error 28|os error 122" # messages of torch and safetensors
 
-def is_disk_full(error: BaseException) -> bool:
-    "Whether an error says that the disk, or the user's quota, is full."
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or bool(re.search(_FULL, str(error)))
-
-def disk_full_error(path: Path, # of the file
-                    written: int = 0, # bytes that were written, and are given up
-) -> OSError: # to be raised by the caller
-    "An error that names the file, the space it needs at least, and the free space."
-    import shutil
-    needed = max(written, path.stat().st_size if path.exists() else 0) # at least as much as the previous version
-    free = shutil.disk_usage(path.parent).free + written
-    return OSError(f"{path} could not be written because the disk is full: it needs more than {needed / 1e6:.1f} MB, and "
-                   f"{free / 1e6:.1f} MB are free. Free some space and run it again.")
+def _size(path): return path.stat().st_size if path.is_file() else 0
 
 @contextmanager
-def naming_full_disk(path: Path): # of the file that is written
-    "Context manager: an error that says that the disk is full becomes one that names the file."
+def naming_full_disk(path: Path, # of the file that is written
+                     temporary: Path | None = None): # what is written in its place, and given up
+    """Context manager: an error that says that the disk, or the user's quota, is full becomes an OSError that names the file,
+    the space it needs at least, and the free space."""
     try: yield
-    except OSError as error: raise (disk_full_error(path) if is_disk_full(error) else error) from error
+    except Exception as error:
+        if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and not re.search(_FULL, str(error)): raise
+        import shutil
+        written = _size(temporary or path)
+        needed = max(written, _size(path)) # at least as much as the previous version
+        free = shutil.disk_usage(path.parent).free + (written if temporary else 0)
+        raise OSError(f"{path} could not be written because the disk is full: it needs more than {needed / 1e6:.1f} MB, and "
+                      f"{free / 1e6:.1f} MB are free. Free some space and run it again.") from error
 
 def _to_disk(path): # a file, or a folder with the names in it
     handle = os.open(path, os.O_RDONLY)
@@ -83,13 +81,11 @@ def atomic_write(path: str | Path): # yields the temporary path to write to
     temporary = path.with_name(f"{path.name}~{os.getpid()}-{_machine()}-{os.urandom(4).hex()}")
     _writing.add(temporary.name)
     try:
-        yield temporary
-        _to_disk(temporary)
-        os.replace(temporary, path)
+        with naming_full_disk(path, temporary):
+            yield temporary
+            _to_disk(temporary)
+            os.replace(temporary, path)
         with suppress(OSError): _to_disk(path.parent) # not every file system can, or has to
-    except Exception as error:
-        if not is_disk_full(error): raise
-        raise disk_full_error(path, temporary.stat().st_size if temporary.is_file() else 0) from error
     finally:
         temporary.unlink(missing_ok=True)
         _writing.discard(temporary.name)
@@ -247,24 +243,28 @@ def file_sha256(path) -> str:
         while block := file.read(1 << 20): digest.update(block)
     return digest.hexdigest()
 
+class DamagedFileError(ValueError):
+    "A file does not contain what it should."
+
 def read_tensors(path, # .safetensors, or a file that `torch.save` wrote
                  what: str = "a file of weights", # what it should be
                  advice: str = "fetch or write it again", # what to do otherwise
                  pickle_module=None, # restricted unpickler to use in place of torch's own
                  sha256: str | None = None, # that the file must have, in hexadecimal
 ) -> dict: # content, all tensors on the CPU
-    "Read a file of tensors without running anything in it. Raises FileNotFoundError, or ValueError if it cannot be read or is damaged."
+    """Read a file of tensors without running anything in it.
+    Raises FileNotFoundError, OSError if it cannot be opened, or DamagedFileError if it is damaged or holds something else."""
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(
         f"No file at {path}: give {what}, .pth or .safetensors. `causal-tune convert-backbone` makes converted ones, see checkpoints/README.md.")
+    with open(path, "rb"): pass # an OSError says nothing about the content
     try:
         why = _why_not_weights(path)
         if sha256 and not why and file_sha256(path) != sha256: why = "its SHA-256 is not the one noted when it was written"
         content = {} if why else _load(path, pickle_module)
         why = why or _why_unlike_weights(content)
-    except PermissionError: raise
     except Exception as error: why = _why_unreadable(error)
-    if why: raise ValueError(f"{path} cannot be read as {what}: {why}; {advice}.")
+    if why: raise DamagedFileError(f"{path} cannot be read as {what}: {why}; {advice}.")
     return content
 
 # %% ../../nbs/12_core/02_files.ipynb #8a00bddc
@@ -313,3 +313,9 @@ def usual_torch_settings():
     try:
         with torch.inference_mode(False), torch.enable_grad(): yield
     finally: torch.set_default_dtype(dtype)
+
+# %% ../../nbs/12_core/02_files.ipynb #f2d7ab41
+def read_asset(name: str # of a file in the package's folder `assets`
+) -> str:
+    "A text file that comes with the package."
+    return (files("causal_tune") / "assets" / name).read_text(encoding="utf-8")

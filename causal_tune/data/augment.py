@@ -8,7 +8,6 @@ __all__ = ['PhotometricDistort', 'create_style', 'train_transform']
 # %% ../../nbs/03_data/08_augment.ipynb #a09e0003
 import math
 from dataclasses import dataclass
-from typing import Callable
 import cv2
 import numpy as np
 import torch
@@ -55,22 +54,17 @@ class CatMaxRatioCrop(v2.Transform):
     def transform(self, inpt, params): return self._call_kernel(v2.functional.crop, inpt, **params)
 
 # %% ../../nbs/03_data/08_augment.ipynb #718220f1
-def adjust_hsv_channel(image: np.ndarray, # (h, w, 3) uint8 RGB
-           channel: int, # 0 for hue, 1 for saturation
-           change: Callable, # float array -> values in the channel's range
-) -> np.ndarray: # (h, w, 3) uint8 RGB
-    "Change one channel in OpenCV's 8-bit HSV space."
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    hsv[..., channel] = change(hsv[..., channel].astype(np.float32)).astype(np.uint8)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-
 def adjust_hsv(image: np.ndarray, # (h, w, 3) uint8 RGB
               saturation: float | None = None, # factor
               hue: float | None = None, # turn, in OpenCV's steps of two degrees; rounded down
 ) -> np.ndarray: # (h, w, 3) uint8 RGB
-    "Change saturation, then hue, where they are given."
-    if saturation is not None: image = adjust_hsv_channel(image, 1, lambda s: (s * np.float32(saturation)).clip(0, 255))
-    return image if hue is None else adjust_hsv_channel(image, 0, lambda h: (h + math.floor(hue)) % 180)
+    "Change saturation, then hue, where they are given, each in OpenCV's 8-bit HSV space."
+    for channel, given, change in ((1, saturation, lambda s: (s * np.float32(given)).clip(0, 255)), (0, hue, lambda h: (h + math.floor(given)) % 180)):
+        if given is None: continue
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        hsv[..., channel] = change(hsv[..., channel].astype(np.float32)).astype(np.uint8)
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    return image
 
 # %% ../../nbs/03_data/08_augment.ipynb #21594919
 def _affine(x, gain, shift): return (x * np.float32(gain) + shift).clip(0, 255).astype(np.uint8)

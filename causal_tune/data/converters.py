@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 from ..core.registry import Registry, short_repr, unknown_name
 from .datasets import LAYOUTS, find_root, parse_dataset_spec, split_sources
 from .frames import Layout, describe_lost, evenly_spaced, find_files, in_sequence, match_files, pair_files, read_pair, size_mismatches
-from .images import PartialFailure, describe_failure, display_path, failure_report, read_image, warn_once, write_image
-from .labels import CITYSCAPES, CITYSCAPES_IDS, describe_classes, remap
+from .images import PartialFailure, describe_failure, display_path, failure_report, read_image, write_image
+from .labels import CITYSCAPES, CITYSCAPES_IDS, DATA_FACTS, describe_classes, remap
 from .masks import class_shares, coding_of, ignored_class, read_label
-from .own import FOLDER_SPEC, folder_layout, settle_layout
+from .own import FOLDER_SPEC, binary_note, folder_layout, settle_layout
 
 # %% ../../nbs/03_data/09_converters.ipynb #10f9d9e5
 def to_train_ids(path: Path, # a label file, grey or with a palette
@@ -43,36 +43,26 @@ MAPILLARY_CLASSES = tuple(_named) # the place of a class is its id in the label 
 MAPILLARY_IDS = dict(enumerate(_named.values()))
 
 # %% ../../nbs/03_data/09_converters.ipynb #721f9fea
-_void = ("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "parking",
-         "rail track", "guard rail", "bridge", "tunnel", "polegroup", "caravan", "trailer")
-POLYGON_TRAIN_IDS = {c: i for i, c in enumerate(CITYSCAPES.classes)} | dict.fromkeys(_void, 255) | {"license plate": -1}
+POLYGON_TRAIN_IDS = {c: i for i, c in enumerate(CITYSCAPES.classes)} | dict.fromkeys(DATA_FACTS["ignored_polygons"], 255) | {"license plate": -1}
 MAX_CANVAS_PIXELS = 8192 * 8192 # pixels of an annotated image, at most
 MAX_COORDINATE = 100_000 # no corner is further away, in pixels
 
 # %% ../../nbs/03_data/09_converters.ipynb #b652e09e
-def read_polygon(item: dict) -> tuple[int, list[tuple]]: # train id, -1 for what is not painted; corners (x, y)
-    "An object of an annotation; a group is taken for what it is a group of. Raises ValueError for an unknown class, and for invalid corners."
-    label, corners = item["label"], [(float(x), float(y)) for x, y in item["polygon"]]
-    found = POLYGON_TRAIN_IDS.get(label, POLYGON_TRAIN_IDS.get(label.removesuffix("group")))
-    if found is None: raise unknown_name("class", label, POLYGON_TRAIN_IDS)
-    if len(corners) < 2: raise ValueError(f"a polygon of {len(corners)} corners; two or more are needed")
-    for corner in corners:
-        if not all(abs(x) <= MAX_COORDINATE for x in corner): raise ValueError(f"a corner at {corner}; two numbers are needed, from -{MAX_COORDINATE} to {MAX_COORDINATE}") # nan, too
-    return found, corners
-
 def draw_polygons(annotation: dict, # what a *_polygons.json holds
 ) -> Image.Image: # train ids
-    "Paint the outlines of a Cityscapes annotation, back to front. Raises ValueError for what cannot be painted."
-    try:
-        width, height, objects = (annotation[key] for key in ("imgWidth", "imgHeight", "objects"))
-        if not (type(width) is type(height) is int and min(width, height) > 0 and width * height <= MAX_CANVAS_PIXELS):
-            raise ValueError(f"an image of {short_repr(width)} x {short_repr(height)}; both sides are at least 1, and there are at most {MAX_CANVAS_PIXELS} pixels")
-        shapes = [read_polygon(item) for item in objects if not item.get("deleted")]
-    except (KeyError, TypeError, AttributeError, OverflowError) as err:
-        raise ValueError(f"no annotation of Cityscapes ({type(err).__name__}: {short_repr(str(err))})") from None
+    "Paint the outlines of a Cityscapes annotation, back to front; a group is taken for what it is a group of. Raises ValueError for what cannot be painted."
+    width, height = annotation["imgWidth"], annotation["imgHeight"]
+    if not (min(width, height) > 0 and width * height <= MAX_CANVAS_PIXELS):
+        raise ValueError(f"an image of {short_repr(width)} x {short_repr(height)}; both sides are at least 1, and there are at most {MAX_CANVAS_PIXELS} pixels")
     image = Image.new("L", (width, height), 255)
     draw = ImageDraw.Draw(image)
-    for fill, corners in shapes:
+    for item in annotation["objects"]:
+        if item.get("deleted"): continue
+        label, corners = item["label"], [(float(x), float(y)) for x, y in item["polygon"]]
+        fill = POLYGON_TRAIN_IDS.get(label, POLYGON_TRAIN_IDS.get(label.removesuffix("group")))
+        if fill is None: raise unknown_name("class", label, POLYGON_TRAIN_IDS)
+        if len(corners) < 2 or not all(abs(x) <= MAX_COORDINATE for corner in corners for x in corner): # nan, too
+            raise ValueError(f"{short_repr(corners)} is no polygon: two or more corners are needed, with numbers from -{MAX_COORDINATE} to {MAX_COORDINATE}")
         if fill >= 0: draw.polygon(corners, fill=fill)
     return image
 
@@ -81,8 +71,8 @@ def draw_polygon_file(path: Path, # *_polygons.json
 ) -> Image.Image: # train ids
     "Paint a Cityscapes annotation file. Raises ValueError that names a file which cannot be understood."
     try: return draw_polygons(json.loads(path.read_bytes()))
-    except ValueError as err: raise ValueError(f"{display_path(path)}: {' '.join(str(err).split())}") from err
-    except RecursionError as err: raise ValueError(f"{display_path(path)} nests too deeply; is it an annotation of Cityscapes?") from err
+    except Exception as err: # a file may hold anything
+        raise ValueError(f"{display_path(path)} is no annotation of Cityscapes ({type(err).__name__}: {' '.join(str(err).split())})") from err
 
 # %% ../../nbs/03_data/09_converters.ipynb #4162e40b
 def halve_image(path: Path, # an image or a label file
@@ -163,21 +153,17 @@ def run_jobs(jobs: list[Job], # what is to be written
     "Write the missing files. Raises PartialFailure at the end that lists files which failed, KeyboardInterrupt on Ctrl-C."
     todo = [job for job in jobs if not job.target.exists()]
     for folder in {job.target.parent for job in jobs}: folder.mkdir(parents=True, exist_ok=True)
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
-    futures = {pool.submit(job.run): job for job in todo}
-    try:
-        for _ in tqdm(as_completed(futures), desc, len(jobs), initial=len(jobs) - len(todo)): pass
-    except KeyboardInterrupt:
-        pool.shutdown(cancel_futures=True)
-        done = sum(job.target.exists() for job in jobs)
-        raise KeyboardInterrupt(f"Stopped with {done} of {len(jobs)} files done; run again to go on.") from None
-    finally: pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        futures = {pool.submit(job.run): job for job in todo}
+        try:
+            for _ in tqdm(as_completed(futures), desc, len(jobs), initial=len(jobs) - len(todo)): pass
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            done = sum(job.target.exists() for job in jobs)
+            raise KeyboardInterrupt(f"Stopped with {done} of {len(jobs)} files done; run again to go on.") from None
     reasons = [describe_failure(error, job.target) for future, job in futures.items() if (error := future.exception()) and not job.target.exists()]
     if reasons: raise PartialFailure(failure_report(reasons, len(jobs)))
     return len(todo), len(jobs) - len(todo)
-
-# %% ../../nbs/03_data/09_converters.ipynb #c6db67e9
-RESIZED_NOTE = "when they are read they are resized, or ignored where the proportions differ"
 
 # %% ../../nbs/03_data/09_converters.ipynb #e209d6e1
 def prepare(name: str, # gta, cityscapes, mapillary or mapillary-half
@@ -192,14 +178,7 @@ def prepare(name: str, # gta, cityscapes, mapillary or mapillary-half
     jobs = CONVERTERS.create(name, base, **options)
     if not jobs:
         raise FileNotFoundError(f"nothing to convert in {base}: {name} is {CONVERTERS[name].__doc__}. Unpack it there")
-    done = run_jobs(jobs, workers, name)
-    layout = LAYOUTS[name.removesuffix("-half")]
-    for images, labels in layout.splits.values() if layout.fits else ():
-        image_of = find_files(base/images, layout.image)[0]
-        label_of = find_files(base/labels, layout.label_endings)[0]
-        pairs = [(image_of[name], label_of[name]) for name in sorted(image_of.keys() & label_of.keys())]
-        if found := size_mismatches(pairs): warn_once(f"{found}: {RESIZED_NOTE}.")
-    return done
+    return run_jobs(jobs, workers, name)
 
 # %% ../../nbs/03_data/09_converters.ipynb #93084c07
 @dataclass
@@ -226,14 +205,17 @@ class DatasetReport:
     @property
     def ok(self) -> bool: return self.base is not None and not self.problems and not self.next
 
-    def check_part(self, images: Path, labels: Path | None, split: str, domain: str) -> list[tuple]: # (image, label) paths
-        "Count the pairs of a part, and record images without labels and labels without images."
-        layout, part = self.layout, PartReport(split, domain)
+    def check_part(self, images: Path, labels: Path | None, split: str, domain: str, sample: int | None = None) -> None:
+        "Count the pairs of a part, read some of them or all, and write down what is wrong."
+        part = PartReport(split, domain)
         self.parts.append(part)
         try:
-            matched = match_files(images, labels, layout)
-            pairs, lost = ([x for x in some if in_sequence(getattr(x, "name", x), layout.sequences, domain)] for some in matched[:2])
-        except (OSError, ValueError) as err: return self.problems.append(str(err)) or []
+            matched = match_files(images, labels, self.layout)
+            pairs, lost = ([x for x in some if in_sequence(getattr(x, "name", x), self.layout.sequences, domain)] for some in matched[:2])
+        except (OSError, ValueError) as err: return self.problems.append(str(err))
+        files = [(image, label) for _, image, label in pairs]
+        if labels: self.layout = settle_layout(self.layout, files)
+        layout = self.layout
         self.notes += matched.notes
         part.images, part.pairs = len(pairs) + len(lost), len(pairs) if labels else 0
         if lost:
@@ -242,20 +224,15 @@ class DatasetReport:
             else: self.problems.append(said + "; missing=skip goes on without them" * bool(pairs))
         if matched.spare and not layout.sequences: # else the folder holds the labels of other domains too
             self.problems.append(f"{len(matched.spare)} labels *{layout.label_endings[0]} in {labels} have no image in {images}")
-        return [(image, label) for _, image, label in pairs]
-
-    def read_part(self, pairs: list[tuple], sample: int | None) -> None:
-        "Read some pairs of the part that was checked last, and compare the sizes of all."
-        part = self.parts[-1]
-        for pair in evenly_spaced(pairs, sample):
-            try: image, label = read_pair(*pair, self.layout.coding, self.layout.fits)
+        for pair in evenly_spaced(files, sample):
+            try: image, label = read_pair(*pair, layout.coding, layout.fits)
             except Exception as err: # a damaged file may raise anything
                 self.problems.append(describe_failure(err, pair[0]))
                 continue
             part.sizes[label.shape[::-1]] += 1
             part.counts += np.bincount(label.ravel(), minlength=256)
-        wrong = size_mismatches(pairs) if sample and part.pairs else "" # a pair that is read says so itself
-        if wrong and self.layout.fits: self.notes.append(f"{wrong}: {RESIZED_NOTE}")
+        wrong = size_mismatches(files) if sample and part.pairs else "" # a pair that is read says so itself
+        if wrong and layout.fits: self.notes.append(f"{wrong}: when they are read they are resized, or ignored where the proportions differ")
         elif wrong: self.problems.append(f"{wrong}; unpack both again")
 
     def __str__(self):
@@ -293,7 +270,8 @@ def check_one(name: str, # a row of `LAYOUTS`
     for split, places in layout.splits.items():
         for domain in layout.domains:
             images, labels = (place and base/place.format(domain=domain) for place in places)
-            report.read_part(report.check_part(images, labels, split, domain), sample)
+            report.check_part(images, labels, split, domain, sample)
+        if short := layout.shortfall(split, sum(part.images for part in report.parts if part.split == split)): report.notes.append(short)
     where = f" --root {shlex.quote(str(root))}" if root else ""
     for converter, jobs in CONVERTERS.items():
         if converter.removesuffix("-half") != name: continue
@@ -309,12 +287,10 @@ def check_folder(spec: str # folder:images=DIR,labels=DIR,classes=FILE
     name, options = parse_dataset_spec(spec)
     layout, folders = folder_layout(**{key: options[key] for key in ("images", "labels", "classes", "domain", "encoding") if key in options})
     report = DatasetReport(name, folders[0], replace(layout, missing=options.get("missing", layout.missing)))
-    pairs = report.check_part(*folders, "-", *layout.domains)
-    report.layout = settle_layout(report.layout, pairs)
-    report.notes.insert(0, describe_classes(report.layout.space))
-    if report.layout.space is not layout.space: report.notes.append(f"labels hold 0 and 255 and no 1, so 255 is read as {report.layout.space.classes[1]!r}; '255: -' in the list of classes ignores it instead")
-    report.read_part(evenly_spaced(pairs, options.get("n")), None)
-    if said := ignored_class(report.parts[0].counts, report.layout.space): report.problems.append(said)
+    report.check_part(*folders, "-", *layout.domains, options.get("n"))
+    space = report.layout.space
+    report.notes = [describe_classes(space), *[binary_note(space)] * (space is not layout.space), *report.notes]
+    if said := ignored_class(report.parts[0].counts, space): report.problems.append(said)
     return report
 
 # %% ../../nbs/03_data/09_converters.ipynb #e772f9f7

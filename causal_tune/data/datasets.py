@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Callable
 import numpy as np
 from ..core.registry import check_range, parse_spec, short_repr, unknown_name
-from .corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_label, import_imagecorruptions, parse_corruption
-from .frames import CAMVID_SEQUENCES, Layout, cache_decoded, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair
-from .labels import CAMVID, CAMVID_IDS, CITYSCAPES, SYNTHIA_IDS, LabelSpace
+from .corruptions import SEVERITIES, corrupt, corruption_label, import_imagecorruptions, parse_corruption
+from .frames import Layout, cache_decoded, Sample, SegmentationDataset, evenly_spaced, fit_pair, in_sequence, pair_files, read_pair
+from .images import to_hw
+from .labels import CITYSCAPES, DATA_FACTS, LABEL_SPACES, LabelSpace, remap
 from .masks import ENCODINGS
 from .own import FOLDER_SPEC, folder_domain, folder_samples, own_samples
 from ..toyscapes.render import render_scene
@@ -49,25 +50,10 @@ def toyscapes_samples(split: str = "train", # "train", "val" or "test"
     return [Sample(f"{split}_{seed}", weather, partial(toyscapes_pair, seed, weather, size)) for seed, weather in drawn]
 
 # %% ../../nbs/03_data/07_datasets.ipynb #6710004b
-LAYOUTS = {
-    "camvid": Layout({s: (s, f"{s}annot") for s in ("train", "val", "test")}, (".png", ".jpg", ".jpeg"), ".png",
-                     ("day", "dusk"), CAMVID_SEQUENCES, CAMVID, CAMVID_IDS),
-    "cityscapes": Layout({s: (f"leftImg8bit/{s}", f"gtFine/{s}") for s in ("train", "val")},
-                         ("_leftImg8bit.png",), "_gtFine_labelTrainIds.png", ("cityscapes",), converter="cityscapes"),
-    "cityscapes_c": Layout({s: (f"{{domain}}/{s}", "gtFine/val") for s in SEVERITIES},
-                           ("_leftImg8bit.png",), "_gtFine_labelTrainIds.png", CORRUPTIONS),
-    "acdc": Layout({"train": ("rgb_anon/{domain}/train", "gt/{domain}/train"),
-                    "val": ("rgb_anon/{domain}/val", "gt/{domain}/val"), "test": ("rgb_anon/{domain}/test", None)},
-                   ("_rgb_anon.png",), "_gt_labelTrainIds.png", ("fog", "night", "rain", "snow")),
-    "gta": Layout({"train": ("images", "labels")}, (".png",), "_labelTrainIds.png", ("gta",), fits=True, converter="gta"),
-    "bdd100k": Layout({s: (f"images/10k/{s}", f"labels/sem_seg/masks/{s}") for s in ("train", "val")},
-                      (".jpg",), ".png", ("bdd100k",), missing="skip"),  # the published archives lack six labels
-    "mapillary": Layout({"train": ("training/images", "cityscapes_trainIdLabel/train/label"),
-                         "val": ("half/val_img", "half/val_label")}, (".jpg", ".png"), ".png", ("mapillary",), converter="mapillary"),
-    "synthia": Layout({"train": ("RAND_CITYSCAPES/RGB", "RAND_CITYSCAPES/GT/LABELS")}, (".png",), ".png", ("synthia",), ids=SYNTHIA_IDS, channel=0),
-    "dark_zurich": Layout({"val": ("rgb_anon/val/{domain}", "gt/val/{domain}"), "test": ("rgb_anon/test/{domain}", None)},
-                          ("_rgb_anon.png",), "_gt_labelTrainIds.png", ("night",)),
-}
+def _layout(space="cityscapes", ids=None, **row): # of the names of a label space and of a table of ids, and of other fields
+    return Layout(space=LABEL_SPACES[space], ids=DATA_FACTS["ids"].get(ids), **{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+
+LAYOUTS = {name: _layout(**row) for name, row in DATA_FACTS["layouts"].items()}
 
 # %% ../../nbs/03_data/07_datasets.ipynb #37b9485e
 def find_root(name: str, # a row of `LAYOUTS`
@@ -183,7 +169,7 @@ def parse_dataset_spec(spec: str, # such as "camvid:split=train,domain=day"
 # %% ../../nbs/03_data/07_datasets.ipynb #3c6106c6
 def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64", or several as in "2 * gta + cityscapes:split=train"
                  root: str | Path | None = None, # the data folder or the one above; default $CAUSAL_TUNE_DATA, ./data
-                 size: tuple[int, int] | None = None, # (height, width); None: images as they are, toyscapes 192 x 256
+                 size: int | tuple[int, int] | None = None, # (height, width), or the side of a square; None: images as they are, toyscapes 192 x 256
                  label_size: str = "same", # labels "same" as images, or "original" for scoring at full size
                  transform: Callable | None = None, # applied to (image, label) tensors last
                  cache: str | Path | None = None, # folder in which frames of files are kept as they are before `transform`
@@ -192,11 +178,10 @@ def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64", or 
     if len(sources := split_sources(spec)) > 1: return _mixed(sources, spec, root, size, label_size, transform, cache)
     name, options = parse_dataset_spec(spec)
     if label_size not in ("same", "original"): raise unknown_name("label_size", label_size, ["same", "original"])
-    if size is not None and np.shape(size) != (2,): raise ValueError(f"size={short_repr(size)}: give (height, width) in pixels, such as (360, 480)")
-    for side in () if size is None else size: check_range("size, (height, width) in pixels,", side, 1, 100_000)
+    if size is not None: size = to_hw(size)
     box = options.pop("size", None)
     corruption = options.pop("corruption", None)
-    if name == "toyscapes": samples, space = toyscapes_samples(**options, size=tuple(size or (192, 256))), CITYSCAPES
+    if name == "toyscapes": samples, space = toyscapes_samples(**options, size=size or (192, 256)), CITYSCAPES
     elif name == "own": samples, space = own_samples(**options)
     elif name == "folder": samples, space = folder_samples(**options)
     else: samples, space = file_samples(name, root, **options), LAYOUTS[name].space
@@ -235,9 +220,7 @@ def in_joint_space(load: Callable, # () -> image, label
 ) -> tuple[np.ndarray, np.ndarray]: # image, label
     "A pair of one source in the classes of all."
     image, label = load()
-    rows = np.full(256, 255, np.uint8)
-    rows[:len(table)] = table
-    return image, rows[label]
+    return image, remap(label, dict(enumerate(table)))
 
 def _mixed(sources, spec, root, size, label_size, transform, cache):
     for _, part in sources: parse_dataset_spec(part)  # mistakes in a descriptor are found before anything is read

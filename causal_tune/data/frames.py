@@ -8,7 +8,7 @@ __all__ = ['Sample', 'SegmentationDataset', 'Layout', 'pair_files', 'evenly_spac
 # %% ../../nbs/03_data/05_frames.ipynb #f4a3e503
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Callable, Mapping, NamedTuple
@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 import causal_tune
 from ..core.files import atomic_write
 from ..core.registry import unknown_name
-from .images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, describe_left_out, display_path, fit_size, image_size, is_hidden, read_image, warn_once
+from .images import describe_left_out, display_path, fit_size, image_size, is_hidden, left_out_pictures, read_image, warn_once
 from .labels import CITYSCAPES, LabelSpace
 from .masks import LabelCoding, coding_of, read_class_ids
 
@@ -125,10 +125,14 @@ class Layout:
     converter: str = "" # name of the converter that makes its labels, see `prepare`
     encoding: str = "auto" # how labels are read, see `LabelCoding`
     channel: int | None = None # of labels of three channels, see `LabelCoding`
+    published: Mapping[str, int] = field(default_factory=dict) # split -> number of its images, over all domains
     mask_suffix: str = "" # name suffix of labels in the folder of their images; such files are not images
 
     @property
     def coding(self) -> LabelCoding: return coding_of(self.space, self.ids, self.encoding, channel=self.channel)
+    def shortfall(self, split: str, n: int) -> str: # one line; empty where none is missing, or nobody knows
+        "Say that a split has fewer images than it was published with."
+        return f"{split} has {n} of the {self.published[split]} images that were published" if 0 < n < self.published.get(split, 0) else ""
     @property
     def label_endings(self) -> tuple[str, ...]: return (self.label,) if isinstance(self.label, str) else self.label
 
@@ -150,8 +154,7 @@ def find_files(folder: Path, # searched with its sub-folders
         if ending and not is_hidden(path, folder): ranked.append((endings.index(ending), path.relative_to(folder).as_posix()[:-len(ending)], path))
     found = {}
     for _, name, path in sorted(ranked): found.setdefault(name, path)
-    taken = set(found.values())
-    return found, sorted(path for path in files if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES) and path not in taken)
+    return found, left_out_pictures(files, set(found.values()))
 
 # %% ../../nbs/03_data/05_frames.ipynb #49c0f1ce
 def fit_label(label: np.ndarray, # (h, w) uint8
@@ -168,8 +171,6 @@ def fit_label(label: np.ndarray, # (h, w) uint8
     return cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 # %% ../../nbs/03_data/05_frames.ipynb #6d4f7dec
-CAMVID_SEQUENCES = {"0001TP": "dusk", "0006R0": "day", "0016E5": "day", "Seq05VD": "day"}
-
 def in_sequence(stem: str, # a frame's name
                 sequences: Mapping[str, str] | None, # sequence -> domain; None: names do not tell
                 domain: str, # the wanted domain
@@ -202,7 +203,7 @@ def match_files(images: Path, # folder with images, searched with its sub-folder
     why = f"Images end in {', '.join(layout.image)}, and of two with one name the first of these counts."
     notes = [describe_left_out(images, left, why)] if left else []
     label_of, others = find_files(labels, layout.label_endings) if labels else (dict.fromkeys(found), [])
-    if hidden := [path for path in others if is_hidden(path, labels)]: notes.append(describe_left_out(labels, hidden, ""))
+    if hidden := [path for path in others if is_hidden(path, labels)]: notes.append(describe_left_out(labels, hidden))
     pairs = [FramePaths(name, found[name], label_of[name]) for name in sorted(found) if name in label_of]
     return Matched(pairs, sorted(found.keys() - label_of.keys()), sorted(label_of.keys() - found.keys()), notes)
 

@@ -137,28 +137,30 @@ def is_hidden(path: Path, # of a file or a folder
 
 def describe_left_out(folder: Path, # that was searched
                       left_out: list[Path], # files in it, hidden ones among them
-                      why: str, # which files count; added where files that are not hidden were skipped
+                      why: str = "Names that begin with a dot do not count.", # which files count
 ) -> str: # one line
-    "Say how many files of a folder are left out, and name some of them."
-    seen = [path for path in left_out if not is_hidden(path, folder)]
-    names = [display_path(path.relative_to(folder)) for path in seen[:3]] + ["..."] * (len(seen) > 3)
-    parts = [f"{len(seen)} left out ({', '.join(names)})"] if seen else []
-    hidden = len(left_out) - len(seen)
-    if hidden: parts.append(f"{hidden} whose name begins with a dot {'is' if hidden == 1 else 'are'} left out")
-    return f"{display_path(folder)}: {', '.join(parts)}." + f" {why}" * bool(seen)
+    "Say how many files of a folder are left out, and name some of them, hidden ones last."
+    names = [display_path(path.relative_to(folder)) for path in sorted(left_out, key=lambda path: is_hidden(path, folder))]
+    return f"{display_path(folder)}: {len(names)} left out ({', '.join(names[:3] + ['...'] * (len(names) > 3))}). {why}"
+
+def left_out_pictures(files: list[Path], # of a folder
+                      taken: set[Path], # those that count as images
+) -> list[Path]: # sorted
+    "The pictures among some files that are not taken: hidden, of another ending, or of a format that is not read."
+    return sorted(path for path in files if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES) and path not in taken)
 
 def list_images(folder: str | Path
 ) -> tuple[list[Path], list[Path]]: # images, and other pictures that are left out, both sorted by name
     "The files of a folder that are images by their suffix, and the pictures that are hidden or of a format that is not read."
-    pictures = [path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES) and not path.is_dir()]
-    images = [path for path in pictures if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
-    return images, [path for path in pictures if path not in images]
+    files = [path for path in sorted(Path(folder).iterdir()) if not path.is_dir()]
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    return images, left_out_pictures(files, set(images))
 
 # %% ../../nbs/03_data/01_images.ipynb #83de5fdc
 def image_files(folder: str | Path) -> list[Path]: # sorted by name
     "The images of a folder, see `list_images`. Skipped files are reported once on stderr."
     images, left_out = list_images(folder)
-    if left_out: warn_once(describe_left_out(Path(folder), left_out, f"Images end in {', '.join(IMAGE_SUFFIXES)}."))
+    if left_out: warn_once(describe_left_out(Path(folder), left_out, f"Images end in {', '.join(IMAGE_SUFFIXES)}, and their names do not begin with a dot."))
     return images
 
 # %% ../../nbs/03_data/01_images.ipynb #acef9117
@@ -169,7 +171,7 @@ def domain_folders(root: str | Path # holds one folder of images per domain, or 
     if not root.is_dir(): raise FileNotFoundError(f"No folder {root}; give one that holds a folder of images per domain.")
     folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
     hidden = [image for path in folders if path.name.startswith(".") for image in list_images(path)[0]]
-    if hidden: warn_once(describe_left_out(root, hidden, ""))
+    if hidden: warn_once(describe_left_out(root, hidden))
     found = {path.name: path for path in folders if not path.name.startswith(".") and image_files(path)}
     if found: return found
     if image_files(root): return {root.name: root}

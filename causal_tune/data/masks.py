@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Callable, Iterable, Mapping
+from typing import Callable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
 from ..core.registry import unknown_name
@@ -40,10 +40,8 @@ def coding_of(space: LabelSpace, # of the labels
               trusted: bool = False, # see `LabelCoding`
               channel: int | None = None, # see `LabelCoding`
 ) -> LabelCoding:
-    "The coding of label files in a label space. Raises ValueError for an unknown encoding, and for colours that the space does not give."
+    "The coding of label files in a label space. Raises ValueError for an unknown encoding."
     if encoding not in ENCODINGS: raise unknown_name("encoding", encoding, ENCODINGS)
-    if encoding == "color" and not space.colors:
-        raise ValueError(f"encoding=color needs the colours of the classes: give them in the list of {space.name!r}, such as 'road #804080'")
     table = space.table if table is None else table
     return LabelCoding(dict(table), id_colors(space, table), dict(space.colors), space.color_coded, encoding, trusted, channel)
 
@@ -51,22 +49,16 @@ def coding_of(space: LabelSpace, # of the labels
 LABEL_FORMATS = ("PNG", "BMP", "GIF", "TIFF")
 _LOSSLESS_TIFF = ("raw", "tiff_ccitt", "group3", "group4", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "lzma", "zstd", None)
 
-def check_storage(picture: Image.Image, # as it was opened
-                  name: str, # as errors show it
-) -> None:
-    "Raise ValueError for a format that changes ids, and for 2 or 4 bits of grey."
+def storage_problem(picture: Image.Image # as it was opened
+) -> str: # empty where there is none
+    "Say that a format changes ids, or that a grey picture has 2 or 4 bits a pixel, which can be seen until it is decoded."
     packing = picture.info.get("compression") if picture.format == "TIFF" else None
-    if picture.format not in (None, *LABEL_FORMATS) or packing not in _LOSSLESS_TIFF: raise ValueError(
-        f"{name} is stored as {picture.format}{f' ({packing})' if packing else ''}, which may change ids; a label is a PNG, BMP, GIF or "
-        "losslessly packed TIFF: create it again from its source")
-    how = picture.tile[0].args if getattr(picture, "tile", None) else ""
-    how = how if isinstance(how, str) else str(how[0]) if how else ""
-    few = how[:3] in ("L;2", "L;4")
-    if picture.format == "PNG" and not how and picture.mode == "L": # decoded already: what 2 or 4 bits become
-        used = unique_ids(np.asarray(picture))
-        few = all(i % 17 == 0 for i in used) and not set(used) <= {0, 255}
-    if picture.format == "TIFF" and picture.mode == "L": few = few or picture.tag_v2.get(258, (8,))[0] in (2, 4)
-    if few: raise ValueError(f"{name} has 2 or 4 bits a pixel, which are ids or shades; store ids as grey of 8 bits")
+    if picture.format not in (None, *LABEL_FORMATS) or packing not in _LOSSLESS_TIFF:
+        return (f"is stored as {picture.format}{f' ({packing})' if packing else ''}, which may change ids; a label is a PNG, BMP, GIF or "
+                "losslessly packed TIFF: create it again from its source")
+    few = any(str(tile.args).strip("('")[:3] in ("L;2", "L;4") for tile in getattr(picture, "tile", ()))
+    if picture.format == "TIFF" and picture.mode == "L": few |= picture.tag_v2.get(258, (8,))[0] in (2, 4)
+    return "has 2 or 4 bits a pixel, which are ids or shades; store ids as grey of 8 bits" if few else ""
 
 # %% ../../nbs/03_data/03_masks.ipynb #82cc4429
 @cache
@@ -157,57 +149,49 @@ def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (
 ) -> np.ndarray: # (h, w) integers: ids as label files have them
     "Read a label image. Raises FileNotFoundError, OSError for an unreadable file, ValueError where the ids are ambiguous."
     coding = coding or LabelCoding({i: i for i in range(256)})
+    found = label
     if isinstance(label, (str, Path)):
         name = display_path(label)
         if Path(label).suffix.lower() == ".npy":  # as labelme exports them, besides pictures
-            if not Path(label).is_file(): raise FileNotFoundError(f"No label at {name}.")
-            with image_errors(name): ids = np.load(label, allow_pickle=False)
-            return _array_to_ids(ids, coding, name)
-        if coding.channel is not None: return _channel_of(label, coding.channel)
-        with opened_image(label) as picture:
-            try: check_storage(picture, name)
-            except ValueError as err: problem = err
-            else: problem, picture = None, ImageOps.exif_transpose(picture)
-        if problem: raise problem
-    elif isinstance(label, Image.Image):
-        check_storage(label, name)
-        picture = open_image(label)
-    else:
-        ids = to_numpy(label)
-        if ids.ndim != 3 or ids.shape[0] == 1 or ids.shape[2] != 3 or ids.dtype != np.uint8: return _array_to_ids(ids, coding, name)
-        picture = Image.fromarray(ids)
-    try: return picture_to_ids(picture, coding)
-    except ValueError as err: raise ValueError(f"{name} {err}" if str(err).startswith(("has ", "holds ")) else f"{name}: {err}") from None
+            with image_errors(name): found = np.load(label, allow_pickle=False)
+        else:
+            with opened_image(label) as opened: found = storage_problem(opened) or ImageOps.exif_transpose(opened)
+            if coding.channel is not None: found = one_channel(label, coding.channel)
+    elif isinstance(label, Image.Image): found = storage_problem(label) or open_image(label)
+    try:
+        if isinstance(found, str): raise ValueError(found)
+        return picture_to_ids(found, coding) if isinstance(found, Image.Image) else array_to_ids(to_numpy(found), coding)
+    except ValueError as err: raise ValueError(f"{name}{': ' * (not str(err).startswith(('has ', 'holds ', 'is '))) or ' '}{err}") from None
 
-def _channel_of(path, channel): # Pillow reads three channels of 16 bits as 8, which ruins ids
+def one_channel(path: str | Path, channel: int) -> np.ndarray | str: # (h, w) uint16, or what is wrong
+    "A channel, 0 for red, of a picture of three times 16 bits, which Pillow would read as 8."
     import cv2
-    with opened_image(path): pass  # says what is wrong with a file that is none
     bgr = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if bgr is None: raise OSError(f"cannot read {display_path(path)}; is the file complete? Copy or unpack it again")
-    if bgr.dtype != np.uint16 or bgr.ndim != 3: raise ValueError(f"{display_path(path)} has {bgr.dtype} of shape {bgr.shape}, but this data set's labels have three channels of 16 bits")
+    if bgr is None or bgr.dtype != np.uint16 or bgr.ndim != 3: return "is no picture of three channels of 16 bits, as this data set's labels are; is it complete?"
     return bgr[..., ::-1][..., channel]
 
-def _array_to_ids(ids, coding, name):
-    if ids.ndim == 3: ids = ids[0] if ids.shape[0] == 1 else ids[..., 0] if ids.shape[2] == 1 else ids
-    if ids.ndim != 2: raise ValueError(f"{name} has the shape {ids.shape}: give one id per pixel, (height, width)")
-    if ids.dtype.kind not in "iub": raise ValueError(f"{name} holds {ids.dtype}: give whole numbers, one id per pixel")
-    return two_values(ids, coding) if ids.dtype.kind == "b" else ids
+def array_to_ids(values: np.ndarray, coding: LabelCoding) -> np.ndarray: # (h, w) ids
+    "The ids of an array. Raises ValueError for other than one whole number per pixel, or three bytes of a colour."
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]): values = values.squeeze(0 if values.shape[0] == 1 else 2)
+    if values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8: return picture_to_ids(Image.fromarray(values), coding)
+    if values.ndim != 2 or values.dtype.kind not in "iub":
+        raise ValueError(f"holds {values.dtype} of the shape {values.shape}: give one whole number per pixel, its id, as (height, width)")
+    return two_values(values, coding) if values.dtype.kind == "b" else values
 
 def picture_to_ids(picture: Image.Image, # in memory
                    coding: LabelCoding) -> np.ndarray: # (h, w) integers
     "The ids of a picture's pixels. Raises ValueError for floats, for colours of no class, and for an unknown palette."
     values = np.asarray(picture)
-    if picture.mode == "1": return two_values(values, coding)
     if picture.mode == "P": return palette_to_ids(values, np.array(picture.getpalette("RGB")).reshape(-1, 3), coding)
     if values.ndim == 2 and values.dtype.kind in "iu": return resolve(values, {v: (v,) * 3 for v in unique_ids(values)}, coding, True, True)
-    if values.ndim == 2: raise ValueError("holds floats, but a label holds one id per pixel; store whole numbers of 8 bits")
+    if values.ndim == 2: return array_to_ids(values, coding)
     if picture.mode == "RGBA" and (values[..., 3] == 255).all(): values = values[..., :3]
     two_classes = len({*coding.table.values()} - {255}) == 2 and not coding.painted
     if two_classes and values.shape[-1] == 3 and np.isin(values, (0, 255)).all() and (values == values[..., :1]).all():
         return resolve(values[..., 0], {0: (0,) * 3, 255: (255,) * 3}, coding, True, True)  # black and white
-    if values.shape[-1] != 3 or picture.mode not in ("RGB", "RGBA"): raise ValueError(f"has {values.shape[-1]} channels ({picture.mode}), but a label holds one id per pixel; convert it first")
-    if coding.encoding == "index" or not coding.painted: raise ValueError(
-        "has 3 channels, but a label holds one id per pixel; if it is painted, give each class its colour in the list of classes, such as 'road #804080'")
+    if values.shape[-1] != 3 or picture.mode not in ("RGB", "RGBA") or coding.encoding == "index" or not coding.painted: raise ValueError(
+        f"has {values.shape[-1]} channels ({picture.mode}), but a label holds one id per pixel; if it is painted in RGB, give each class its "
+        "colour in the list of classes, such as 'road #804080'")
     return colors_to_ids(values, coding.painted)
 
 def read_class_ids(label, coding: LabelCoding, name: str = "its label" # as for `read_label`
@@ -215,23 +199,24 @@ def read_class_ids(label, coding: LabelCoding, name: str = "its label" # as for 
     "Read a label image and translate its ids into class ids. Raises FileNotFoundError, OSError for an unreadable file, ValueError for ambiguous ids and ids that the list of classes lacks."
     ids = read_label(label, coding, name)
     try: return remap(ids, coding.table, strict=True)
-    except ValueError as err: raise ValueError(f"{display_path(label) if isinstance(label, (str, Path)) else name}: {err}{_hint(ids, coding.table)}") from None
+    except ValueError as err: raise ValueError(f"{display_path(label) if isinstance(label, (str, Path)) else name}: {err}{hint(ids, coding.table)}") from None
 
-def _hint(ids, table): # what an unexpected id may mean
+def hint(ids, table) -> str: # what unexpected ids may mean
     used = [i for i in unique_ids(ids) if i != 255]
     if used == [0, *sorted(i for i in table if i not in (0, 255, -1)), max(table) + 1] and min(table) == 0:
         return " If 0 stands for what is ignored, as in ADE20K, begin the list with '0: -'."
-    return ""
+    return " Multiples of 17 are shades of ids in 2 or 4 bits; store ids as grey of 8 bits." if not any(i % 17 for i in used) else ""
 
 # %% ../../nbs/03_data/03_masks.ipynb #3a5c0024
 def settle_binary(space: LabelSpace, # of a data set
-                  labels: Iterable[Callable], # functions without arguments that return the ids of a label, in the order in which to inspect them
-                  enough: int = 64, # labels to inspect before 255 counts as the object
+                  labels: list[Callable], # functions without arguments that return the ids of a label
+                  enough: int = 64, # labels, spread over all, to inspect before 255 counts as the object
 ) -> LabelSpace: # with 255 as second class where labels hold 0 and 255 and no 1
     "Find out whether 255 is the object in masks of two classes. Label spaces that define 255, or have other than two classes, are returned unchanged."
     if len(space) != 2 or space.file_ids != (0, 1) or 255 in (*space.ignored, *space.colors) or space.color_coded: return space
     seen = set()
-    for n, load in enumerate(labels, 1):
+    rest = labels if len(labels) <= 10_000 else []
+    for n, load in enumerate([*labels[::len(labels) // enough or 1], *rest], 1):
         with suppress(Exception): seen |= set(unique_ids(load()))  # an unreadable label raises its error when it is used
         if 1 in seen: return space
         if {0, 255} <= seen and n >= enough: break

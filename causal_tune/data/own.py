@@ -26,18 +26,12 @@ LABEL_KEYS = "label", "labels", "annotation", "mask", "segmentation", "semantic_
 def split_item(item # a pair, or a mapping with one of `IMAGE_KEYS` and one of `LABEL_KEYS`
 ) -> tuple: # image, label
     "The image and the label of an item. Raises ValueError for items of another form, or without one of them."
-    if isinstance(item, Mapping):
-        names = dict(image=IMAGE_KEYS, label=LABEL_KEYS)
-        parts = {what: next((item[key] for key in keys if item.get(key) is not None), None) for what, keys in names.items()}
-        has = f" under one of {', '.join(LABEL_KEYS if parts['label'] is None else IMAGE_KEYS)}, but {', '.join(map(str, item))}"
-    elif isinstance(item, (tuple, list)) and len(item) == 2:
-        parts = dict(zip(("image", "label"), item))
-        has = ", but None in its place"
-    else: raise ValueError(f"it is a {type(item).__name__}{f' of {len(item)}' if isinstance(item, (tuple, list)) else ''}: "
-                           "give an image and a label, as a pair or as dict(image=..., label=...)")
-    missing = [what for what, part in parts.items() if part is None]
-    if missing: raise ValueError(f"it has no {' and no '.join(missing)}{has}")
-    return parts["image"], parts["label"]
+    found = list(item) if isinstance(item, (tuple, list)) else []
+    if isinstance(item, Mapping): found = [next((item[key] for key in keys if item.get(key) is not None), None) for keys in (IMAGE_KEYS, LABEL_KEYS)]
+    if len(found) == 2 and not any(part is None for part in found): return tuple(found)
+    holds = f" of {', '.join(map(str, item))}" if isinstance(item, Mapping) else f" of {len(found)}" if found else ""
+    raise ValueError(f"it is a {type(item).__name__}{holds}, without an image and a label: give both as a pair, or as a dict with one of "
+                     f"{', '.join(IMAGE_KEYS)} and one of {', '.join(LABEL_KEYS)}")
 
 # %% ../../nbs/03_data/06_own.ipynb #04f7ee88
 def own_pair(data, # whose items are images and labels
@@ -67,40 +61,37 @@ def own_data(data, # a torch `Dataset`, a list or another thing with a length an
     "A data set of your own. Raises ValueError for one that is empty or has no numbered items, or where its first item is wrong."
     if classes is None and isinstance(data, SegmentationDataset): classes = replace(data.space, ids=(), ignored=(), colors={}, color_coded=False)
     if classes is None: raise ValueError(f"What do the ids of {domain} mean? Give classes=['road', 'car', ...], in the order of the ids.")
-    if isinstance(data, Mapping): raise ValueError(f"{domain} is a dict of {', '.join(map(str, data))[:200]}: give one of these data sets.")
-    if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
-        raise ValueError(f"{domain} is a {type(data).__name__} without a length or numbered items: give a torch Dataset, or a list.")
+    if isinstance(data, Mapping) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__") and len(data)):
+        raise ValueError(f"{domain} is {short_repr(data)}: give a torch Dataset or a list that holds images and labels.")
     n = len(data)
-    if not n: raise ValueError(f"The data set {domain} is empty; give one that holds images and labels.")
     space = own_space(classes)
     own_pair(data, 0, domain, coding_of(space, encoding=encoding))
     def ids(i): return read_label(split_item(data[i])[1], coding_of(space, encoding=encoding))
-    settled = settle_binary(space, (partial(ids, i) for i in _spread(n, 64)))
+    labels = [partial(ids, i) for i in range(n)]
+    settled = settle_binary(space, labels)
     coding = coding_of(settled, encoding=encoding)
     samples = [Sample(f"{domain}_{i}", domain, partial(own_pair, data, i, domain, coding)) for i in range(n)]
-    if not isinstance(data, SegmentationDataset): warn_once(describe_labels(domain, n, settled, [partial(ids, i) for i in evenly_spaced(range(n), 8)], coding, settled is not space))
+    if not isinstance(data, SegmentationDataset): warn_once(describe_labels(domain, labels, settled, coding, settled is not space))
     return SegmentationDataset(samples, settled, name=domain)
 
 # %% ../../nbs/03_data/06_own.ipynb #5e50426e
-def _spread(n, first): # numbers of items: some that are evenly spaced, then the others
-    some = evenly_spaced(range(n), first)
-    return [*some, *sorted({*range(n)} - {*some})] if n <= 10_000 else some
-
 def describe_labels(name: str, # of the data set
-                    n: int, # labels in it
+                    labels: list[Callable], # functions without arguments that return the ids of a label
                     space: LabelSpace,
-                    some: list[Callable], # functions without arguments that return the ids of a label
-                    coding: LabelCoding, # what they mean
+                    coding: LabelCoding, # what the ids mean
                     binary: bool = False, # 255 was taken for the second class
 ) -> str: # of one or more lines
     "Say which ids are which classes, and how often they occur in some labels: what a run is going to learn."
     counts = np.zeros(256, np.int64)
+    some = evenly_spaced(labels, 20)
     for load in some:
         with suppress(Exception): counts += np.bincount(remap(load(), coding.table, strict=True).ravel(), minlength=256)
-    lines = [f"{name}: {n} labels: {describe_classes(space)}", f"{name}: in {len(some)} of them {class_shares(counts, space)}"]
-    if binary: lines.append(f"{name}: 255 is read as {space.classes[1]!r}, as labels hold 0 and 255 and no 1; a line '255: -' in the list of classes ignores it instead")
-    if said := ignored_class(counts, space): lines.append(f"{name}: {said}")
-    return "\n".join(lines)
+    lines = [f"{len(labels)} labels: {describe_classes(space)}", f"in {len(some)} of them {class_shares(counts, space)}",
+             binary_note(space) if binary else None, ignored_class(counts, space)]
+    return "\n".join(f"{name}: {line}" for line in lines if line)
+
+def binary_note(space: LabelSpace) -> str:
+    return f"255 is read as {space.classes[1]!r}, as labels hold 0 and 255 and no 1; a line '255: -' in the list of classes ignores it instead"
 
 # %% ../../nbs/03_data/06_own.ipynb #13421df1
 OWN_DATASETS = {} # name -> data set that this program has given
@@ -158,24 +149,18 @@ def folder_layout(images: str, labels: str, # folders; may be one where labels h
         raise ValueError(f"{display_path(images)} cannot hold images and labels at once; give two folders, whose files have the same names.")
     layout = Layout({}, IMAGE_SUFFIXES, tuple(suffix + ending for ending in _ENDINGS), (str(domain or folder_domain(folders[0])),), space=space,
                     encoding=encoding, mask_suffix=suffix if together else "")
-    coding_of(space, encoding=encoding)
     return layout, folders
 
 def _mask_suffix(images, labels, together): # the one that most images have a label with; none before others
-    names = find_files(images, IMAGE_SUFFIXES)[0]
-    for_suffix = {}
-    for suffix in MASK_SUFFIXES[together:]:
-        found = find_files(labels, tuple(suffix + ending for ending in _ENDINGS))[0]
-        for_suffix[suffix] = len(names.keys() & found.keys())
-        if not suffix and for_suffix[suffix]: return ""
-    best = max(for_suffix, key=for_suffix.get)
-    return best if for_suffix[best] else ""
+    names = find_files(images, IMAGE_SUFFIXES)[0].keys()
+    found = {suffix: len(names & find_files(labels, tuple(suffix + ending for ending in _ENDINGS))[0].keys()) for suffix in MASK_SUFFIXES[together:]}
+    best = "" if found.get("") else max(found, key=found.get)
+    return best if found[best] else ""
 
 def settle_layout(layout: Layout, pairs: list[tuple], # (image, label) paths
 ) -> Layout:
     "The layout with 255 as second class, where its labels are masks of 0 and 255; see `settle_binary`."
-    labels = (partial(read_label, pairs[i][1], layout.coding) for i in _spread(len(pairs), 64))
-    return replace(layout, space=settle_binary(layout.space, labels))
+    return replace(layout, space=settle_binary(layout.space, [partial(read_label, label, layout.coding) for _, label in pairs]))
 
 # %% ../../nbs/03_data/06_own.ipynb #e0d39741
 def folder_samples(images: str, labels: str, classes: str, domain: str | None = None, encoding: str = "auto", # see `folder_layout`
@@ -189,8 +174,8 @@ def folder_samples(images: str, labels: str, classes: str, domain: str | None = 
     if wrong := size_mismatches(files): raise ValueError(f"{display_path(folders[1])}: {wrong}; each must have its image's size.")
     layout = settle_layout(given, files)
     domain, = layout.domains
-    some = [partial(read_label, label, layout.coding) for _, label in evenly_spaced(files, 20)]
-    for load in some[:1]: remap(load(), layout.coding.table)
-    warn_once(describe_labels(domain, len(files), layout.space, some, layout.coding, layout.space is not given.space))
+    labels = [partial(read_label, label, layout.coding) for _, label in files]
+    labels[0]() # what is wrong with all labels is found before training
+    warn_once(describe_labels(domain, labels, layout.space, layout.coding, layout.space is not given.space))
     samples = [Sample(name, domain, partial(read_pair, image, label, layout.coding)) for name, image, label in named]
     return evenly_spaced(samples, n), layout.space

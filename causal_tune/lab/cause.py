@@ -48,7 +48,7 @@ def make_pair(data: DomainImages, segmentor, disturbed: str, severity: int, twin
     labels = data.labels[twin]
     if labels: label = torch.from_numpy(np.asarray(labels[i], np.int64))
     else: # without labels, compare with the twin's own prediction
-        with torch.no_grad(): label = predict_labels(segmentor, image[None].to(next(segmentor.parameters()).device), image.shape[-2:])[0].cpu()
+        with torch.no_grad(): label = predict_labels(segmentor, image[None].to(segmentor.device), image.shape[-2:])[0].cpu()
     return dict(image=other, twin=image, label=label, name=f"{twin}, image {i + 1}")
 
 # %% ../../nbs/08_lab/05_cause.ipynb #7c0a0007

@@ -9,9 +9,9 @@ from pathlib import Path
 import anywidget
 import numpy as np
 import traitlets
-from ..core.files import atomic_write, load_cached
+from ..core.files import atomic_write, load_cached, read_asset
 from ..data.frames import evenly_spaced
-from .page import bundle_script, json_script, read_asset, standalone_page
+from .page import bundle_script, json_script, standalone_page
 from ..models.transfer import TRANSFER_EDGES, band_names
 from ..research.figures import data_uri
 from ..research.passport import plain_numbers

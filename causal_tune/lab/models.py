@@ -247,7 +247,7 @@ class FilteredPredictions:
     def labels(self, model: str, data: DomainImages, domain: str, i: int, band=None) -> np.ndarray: # (h, w) class ids of one image
         "The classes that a model predicts for one image, at the size of its label."
         one = self.models[model]
-        x = data.images[domain][i:i + 1].to(next(one.segmentor.parameters()).device)
+        x = data.images[domain][i:i + 1].to(one.segmentor.device)
         size = data.labels[domain][i].shape if data.labels[domain] else x.shape[-2:]
         def predict(): return predict_labels(one.segmentor, x, size, names=[f"{domain}, image {i + 1}"])[0].cpu().numpy()
         if band is None: return predict()

@@ -7,7 +7,6 @@ from __future__ import annotations
 import gzip, html, io, json, re, subprocess
 from base64 import b64decode, b64encode
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Mapping
@@ -16,7 +15,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 import causal_tune
 from ..core.registry import unknown_name
-from ..core.files import atomic_write
+from ..core.files import atomic_write, read_asset
 from ..data.frames import evenly_spaced
 from ..data.labels import domain_color
 from .models import FILTER_PRESETS, adapter_filter, describe_filters, learned_filters
@@ -143,11 +142,6 @@ def pack_lab(lab, # `FrequencyLab`
 
 # %% ../../nbs/08_lab/02_page.ipynb #6f83e100
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.M)
-
-def read_asset(name: str # of a file in the package's assets
-) -> str:
-    "A text file that comes with the package."
-    return (files("causal_tune") / "assets" / name).read_text(encoding="utf-8")
 
 @lru_cache
 def bundle_script(entry: str # of the lab's modules: "widget.js" or "page.js"

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import traitlets
 from fastcore.basics import patch
+from ..core.files import read_asset
 from ..core.registry import check_range, check_value, short_repr, unknown_name
 from .cause import PATCH_BANDS, PATCH_MODES, CausePatching, PatchSetting, disturbances, twin_domains
 from .models import FILTER_NAMES, FilteredPredictions, find_label_space, inspect, make_band
-from .page import (HIDDEN_VIEWS, OPTIONAL_VIEWS, bundle_script, figure_json, gzipped_plotly, missing_for_probes, pack_lab, read_asset,
-                                  save_page, save_pictures, thumbnail)
+from .page import (HIDDEN_VIEWS, OPTIONAL_VIEWS, bundle_script, figure_json, gzipped_plotly, missing_for_probes, pack_lab, save_page,
+                                  save_pictures, thumbnail)
 from ..models.pretrained import BACKBONE_NOTES
 from ..research.artifacts import artifact_report, outlier_figure
 from ..research.evidence import concat_evidence, evidence_by_layer, skill_curves

@@ -45,8 +45,8 @@ def use_attention(model: nn.Module, # timm ViT, Eva or SAM
                   attention: str, # "sdpa" or "xformers"
 ) -> None:
     "Choose how a model's blocks compute attention. Raises ValueError where xformers is requested but cannot run."
-    if attention not in ("sdpa", "xformers"): raise unknown_name("attention", attention, ["sdpa", "xformers"])
     if attention == "sdpa": return
+    if attention != "xformers": raise unknown_name("attention", attention, ["sdpa", "xformers"])
     why = None
     if not all(hasattr(b, "attn") for b in getattr(model, "blocks", [None])): why = f"a {type(model).__name__} has no attention that could be replaced"
     elif not torch.cuda.is_available(): why = "it runs on CUDA only, and torch sees no GPU"

@@ -74,9 +74,6 @@ class _Intervention(NamedTuple):
     where: str # one of `HOOK_POINTS`
     layers: list[int]
 
-class _Identity: # tells backbones apart; a copy gets one of its own
-    pass
-
 HOOK_POINTS = ("block", "adapter", "output", "prefix")
 # context variables: threads, and passes within passes, have their own
 _current_call: ContextVar = ContextVar("current_call", default=None)
@@ -148,11 +145,14 @@ class Backbone(nn.Module):
         else:
             self.channels = stages[0].width
             self.patch_size = tuple(model.patch_embed.patch_size)
-        self.identity = _Identity()
+        self.identity = object() # tells backbones apart; a copy gets one of its own
         if not self.staged: model.patch_embed.register_forward_pre_hook(self._before_patches)
         for i, block in enumerate(blocks): block.register_forward_hook(partial(self._after_block, i))
         adapter.attach(model, blocks[:max(self.out_layers) + 1]) # blocks after the last one read would never be trained
         self.set_grad_checkpointing(any(getattr(m, "grad_checkpointing", False) for m in model.modules()))
+
+    @property
+    def device(self) -> torch.device: return next(self.parameters()).device
 
     def train(self, mode: bool = True):
         "Set the mode of the adapter. The model itself always stays in evaluation mode."
@@ -185,12 +185,6 @@ class Backbone(nn.Module):
         bottom = -H % p
         right = -W % q
         grid = (H + bottom) // p, (W + right) // q
-        embed = getattr(self.model, "patch_embed", None)
-        fixed = getattr(embed, "grid_size", None)
-        flexible = getattr(self.model, "dynamic_img_size", False) or not getattr(embed, "strict_img_size", True)
-        if fixed and not flexible and tuple(fixed) != grid:
-            raise ValueError(f"This model takes images of {fixed[0] * p} x {fixed[1] * q} pixels only, not {grid[0] * p} x {grid[1] * q}; "
-                             "create it with dynamic_img_size=True, or let create_backbone create it by name.")
         call = _ForwardCall(self.identity, grid, dict.fromkeys(before), dict.fromkeys(after), {})
         token = _current_call.set(call)
         images = images.to(next(self.model.parameters()).dtype)  # after half() or bfloat16()
@@ -315,10 +309,9 @@ class Backbone(nn.Module):
 
         Raises ValueError for no images, another kind of tensor, unknown layers, and layers with grids of several sizes."""
         layers = self.check_layers(layers)
-        device = next(self.parameters()).device
         with progress_bar(desc, total=len(images)) as progress:
             for part in uint8_batches(images, batch):
-                with torch.no_grad(): features = self.block_features(self.normalise(part.to(device)), layers)
+                with torch.no_grad(): features = self.block_features(self.normalise(part.to(self.device)), layers)
                 grids = sorted({tuple(f.shape[-2:]) for f in features})
                 if len(grids) > 1: raise ValueError(
                     f"These blocks work on grids of several sizes, {grids}; what is compared needs one grid. Choose layers of one stage.")
@@ -349,9 +342,6 @@ def create_backbone(name_or_model, # a preset (see `list_backbones`), timm's nam
     model = name_or_model
     if isinstance(model, str): model = create_model(model, img_size, patch_size, weights)
     stages = model_stages(model) # raises where it is no model
-    first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    if first != 3: raise ValueError(
-        f"in_chans={first}: images are RGB here, three channels. Grey images are shown as three equal channels by themselves.")
     use_attention(model, attention)
     if not isinstance(adapter, nn.Module): adapter = _adapter_for(stages, adapter, query_dim)
     return Backbone(model, adapter, _layers_read(stages, out_layers))

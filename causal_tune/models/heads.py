@@ -5,8 +5,6 @@
 # %% ../../nbs/04_models/02_heads.ipynb #f6fb9b4e
 from __future__ import annotations
 from typing import NamedTuple
-from ..core.environment import import_torchvision
-import_torchvision() # before smp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
@@ -30,6 +28,10 @@ HEADS = Registry("head", modules=("causal_tune.models.mask2former", "causal_tune
 def level_channels(channels) -> list[int]: # widths of four levels
     "One width for all levels (a ViT), or a width for each (a pyramid)."
     return [channels] * 4 if isinstance(channels, int) else list(channels)
+
+def check_levels(features: list) -> None:
+    "Raise ValueError for another number of levels than four."
+    if len(features) != 4: raise ValueError(f"This head reads four levels, not {len(features)}; give four out_layers.")
 
 @HEADS.register("linear")
 class LinearHead(nn.Module):
@@ -66,7 +68,7 @@ class DPTHead(nn.Module):
                 queries: Tensor | None = None, # of the adapter; not used
                 size: tuple | None = None, # (H, W) of the logits; four times the grid's by default
     ) -> Tensor: # (b, k, H, W)
-        if len(features) != 4: raise ValueError(f"The dpt head fuses four levels, not {len(features)}; give four out_layers.")
+        check_levels(features)
         h, w = features[0].shape[-2:]
         if self.pyramid: return resize_bilinear(self.classify(self.decoder(features, [None] * 4)), size)
         bottom = (h + 3) // 4 * 4 - h  # -h % 4, in a form that torch.export can reason about

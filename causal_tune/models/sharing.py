@@ -10,10 +10,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
-from safetensors.torch import save_file
 import causal_tune
 from ..core.registry import parse_spec, short_repr
-from ..core.files import atomic_write, check_finite, file_sha256, read_tensors
+from ..core.files import atomic_write, check_finite, file_sha256, read_tensors, write_safetensors
 from ..data.images import display_path
 from ..data.labels import space_from_dict, space_to_dict
 from .pretrained import BACKBONE_FACTS, check_fit, PRESETS
@@ -34,14 +33,16 @@ def strip_folders(spec: str # of a data set
     "A data set descriptor without the folders of its absolute paths."
     return re.sub(r"(?<==)(?:/|~|[A-Za-z]:)[^,]*[/\\](?=[^,])", "", spec)
 
+def _file_name(path): # of an absolute path; anything else as it is
+    return Path(path).name if isinstance(path, str) and Path(path).is_absolute() else path
+
 def recipe_values(recipe) -> dict: # a recipe, or plain values of one
     "The fields of a recipe as plain values, without folders of this machine."
     values = asdict(recipe) if is_dataclass(recipe) else dict(recipe)
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     for name in ("train", "validate"): values[name] = strip_folders(values.get(name, ""))
     values["targets"] = list(map(strip_folders, values.get("targets", ())))
-    weights = values.get("weights", "")
-    return values | dict(cache="", weights=Path(weights).name if Path(weights).is_absolute() else weights)
+    return values | dict(cache="", weights=_file_name(values.get("weights", "")))
 
 # %% ../../nbs/04_models/07_sharing.ipynb #ab979966
 def markdown_table(head: list[str], rows) -> list[str]: # lines
@@ -51,16 +52,48 @@ def markdown_table(head: list[str], rows) -> list[str]: # lines
 
 def results_section(rows: list[dict] # from `report_on`
 ) -> list[str]: # lines
-    "Scores as a table. Raises ValueError for other rows."
+    "Scores as a table."
     percent = lambda value: "n/a" if value is None or value != value else f"{100 * value:.1f}"
-    try:
-        measured = [[row["domain"], *(percent(row[k]) for k in ("miou", "aacc", "macc")), row.get("protocol") or "-", f"`{strip_folders(row['data'])}`"]
-                    for row in rows]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"results={short_repr(rows)}: give the rows of `report_on`; {type(error).__name__}: {error}.") from None
+    measured = [[row["domain"], *(percent(row[k]) for k in ("miou", "aacc", "macc")), row.get("protocol") or "-", f"`{strip_folders(row['data'])}`"]
+                for row in rows]
     if not measured: return ["None were given when this folder was written."]
     return [*markdown_table(["domain", "mIoU", "aAcc", "mAcc", "protocol", "data"], measured), "",
             "In percent: mean intersection over union of the classes, accuracy of all pixels, and mean accuracy of the classes."]
+
+MODEL_CARD = """---
+library_name: causal_tune
+pipeline_tag: image-segmentation
+tags: [semantic-segmentation, domain-generalization]
+{licence}---
+
+# {name}
+
+A segmentor of {k} classes: `{parts[adapter]}` adapter and `{parts[head]}` head on `{parts[backbone]}`, {trained}.
+
+```python
+import causal_tune as ct
+segmentor = ct.Segmentor.from_pretrained("this folder")
+labels = segmentor.predict("street.jpg")   # (H, W) class ids
+```
+
+## Results
+
+{results}
+{spectrum}
+## Protocol
+
+{protocol}
+
+## Classes
+
+{classes}
+
+## Terms
+
+- weights of adapter and head: {terms}
+- weights of the backbone `{parts[backbone]}`, {place} this folder: {backbone_licence}
+{data}- code: Apache-2.0
+"""
 
 def model_card(segmentor, # with `space`, and `recipe` or `architecture`
                results=(), # rows of `report_on`
@@ -68,26 +101,20 @@ def model_card(segmentor, # with `space`, and `recipe` or `architecture`
                whole: bool = False, # are the weights of the backbone in the folder?
                passport=None, # from `make_passport`
 ) -> str:
-    "The model card in Markdown: what a model is, how it was trained, and its scores. Raises ValueError for results of another form."
+    "The model card in Markdown: what a model is, how it was trained, and its scores."
     recipe = recipe_values(segmentor.recipe) if segmentor.recipe else {}
     parts, space = recipe or segmentor.architecture, segmentor.space
-    head = ["---", "library_name: causal_tune", "pipeline_tag: image-segmentation", "tags: [semantic-segmentation, domain-generalization]",
-            *([f"license: {json.dumps(licence)}"] if licence else []), "---"]
-    use = ["```python", "import causal_tune as ct", "segmentor = ct.Segmentor.from_pretrained(\"this folder\")",
-           "labels = segmentor.predict(\"street.jpg\")   # (H, W) class ids", "```"]
-    about = (f"A segmentor of {segmentor.num_classes} classes: `{parts['adapter']}` adapter and `{parts['head']}` head on `{parts['backbone']}`, "
-             + (f"trained on `{recipe['train']}`." if recipe else "not trained by a recipe."))
+    fields = [(name, f"`{value}`") for name, value in (recipe or parts).items() if value not in (None, "", [])]
     classes = [[i, name, "#" + bytes(rgb.tolist()).hex()] for i, (name, rgb) in enumerate(zip(space.classes, space.palette))] if space else []
     data = dict.fromkeys(parse_spec(spec)[0] for spec in (recipe.get("train"), recipe.get("validate")) if spec)
-    terms = [f"- weights of adapter and head: {licence or 'not stated by the author of this folder'}",
-             f"- weights of the backbone `{parts['backbone']}`, {'in' if whole else 'not in'} this folder: {backbone_licence(parts['backbone'])}",
-             *(f"- trained on `{name}`: {BACKBONE_FACTS['terms'].get(name, 'see its page')}" for name in data), "- code: Apache-2.0"]
-    fields = [(name, f"`{value}`") for name, value in (recipe or parts).items() if value not in (None, "", [])]
-    sections = {f"# {recipe.get('name', 'Segmentor')}": [about, "", *use], "## Results": results_section(results),
-                **({"## Spectrum": [passport.markdown()]} if passport else {}),
-                "## Protocol": markdown_table(["field", "value"], fields),
-                "## Classes": markdown_table(["id", "name", "colour"], classes) if classes else ["Not named."], "## Terms": terms}
-    return "\n".join([*head, *(f"\n{title}\n\n" + "\n".join(lines) for title, lines in sections.items()), ""])
+    return MODEL_CARD.format(
+        licence=f"license: {json.dumps(licence)}\n" if licence else "", name=recipe.get("name", "Segmentor"), k=segmentor.num_classes, parts=parts,
+        trained=f"trained on `{recipe['train']}`" if recipe else "not trained by a recipe", results="\n".join(results_section(results)),
+        spectrum=f"\n## Spectrum\n\n{passport.markdown()}\n" if passport else "", protocol="\n".join(markdown_table(["field", "value"], fields)),
+        classes="\n".join(markdown_table(["id", "name", "colour"], classes)) if classes else "Not named.",
+        terms=licence or "not stated by the author of this folder", place="in" if whole else "not in",
+        backbone_licence=backbone_licence(parts["backbone"]),
+        data="".join(f"- trained on `{name}`: {BACKBONE_FACTS['terms'].get(name, 'see its page')}\n" for name in data))
 
 # %% ../../nbs/04_models/07_sharing.ipynb #a1fd62a2
 FOLDER_FILES = "model.safetensors", "config.json", "README.md"
@@ -98,6 +125,11 @@ def architecture_of_recipe(values: dict) -> dict: # plain values of a recipe
     given = {name: values[name] for name in names if values.get(name) is not None}
     return dict(backbone=values["backbone"], weights=values.get("weights", ""), img_size=tuple(values.get("img_size") or ()) or None, **given)
 
+def architecture_of(segmentor) -> dict: # empty for a segmentor that was made from objects and has no recipe
+    "The arguments of `create_segmentor` that make a segmentor again."
+    if segmentor.architecture: return dict(segmentor.architecture)
+    return architecture_of_recipe(recipe_values(segmentor.recipe)) if segmentor.recipe else {}
+
 def write_folder(segmentor, # a `Segmentor`
                  folder, # is made; files of an earlier call are replaced
                  make, # `create_segmentor`, to check that it can be built again
@@ -107,8 +139,7 @@ def write_folder(segmentor, # a `Segmentor`
                  passport=None, # from `make_passport`: written as passport.json, and shown in the card
 ) -> Path: # the folder
     "Write a model to pass on: weights, configuration, card. Raises ValueError for a segmentor that cannot be built again."
-    recipe = recipe_values(segmentor.recipe) if segmentor.recipe else None
-    architecture = dict(segmentor.architecture or (architecture_of_recipe(recipe) if recipe else {}))
+    architecture = architecture_of(segmentor)
     if not architecture: raise ValueError("This segmentor was made from objects, not from names, so a file cannot say how to make it again: "
                                               "create it by create_segmentor(NAME, ADAPTER, HEAD, ...), or set segmentor.recipe.")
     if "pretrained" in architecture: architecture["weights"] = architecture.pop("pretrained") # timm's word for it
@@ -117,22 +148,21 @@ def write_folder(segmentor, # a `Segmentor`
     with torch.device("meta"): again = make(**architecture | dict(weights=False, num_classes=segmentor.num_classes))
     again.check_trained(segmentor.trained_state())
     ours, theirs = segmentor.backbone.model, again.backbone.model
-    shapes = [{name: tuple(x.shape) for name, x in model.state_dict().items()} for model in (ours, theirs)]
-    if shapes[0] != shapes[1] or type(ours) is not type(theirs): raise ValueError(
-        f"The backbone {architecture['backbone']!r} was changed, or belongs to a published checkpoint (pass that on by its own files): "
-        f"a {type(theirs).__name__} would be built in place of this {type(ours).__name__}.")
+    changed = f"The backbone {architecture['backbone']!r} was changed, or belongs to a published checkpoint (pass that on by its own files)"
+    if type(ours) is not type(theirs): raise ValueError(f"{changed}: a {type(theirs).__name__} would be built in place of this {type(ours).__name__}.")
+    check_fit(ours.state_dict(), theirs.state_dict(), changed)
     whole = architecture.get("weights", True) in (False, "random") if backbone is None else bool(backbone)
     parts = segmentor.trained_state() | (dict(backbone=segmentor.backbone.model.state_dict()) if whole else {})
-    state = {f"{part}.{name}": x.detach().cpu().clone().contiguous() for part, tensors in parts.items() for name, x in tensors.items()}
-    weights = architecture.get("weights")
-    architecture = architecture | dict(weights=Path(weights).name) if isinstance(weights, str) and Path(weights).is_absolute() else architecture
-    config = dict(format="causal_tune", version=causal_tune.__version__, architecture=architecture, num_classes=segmentor.num_classes, recipe=recipe,
-                  space=space_to_dict(segmentor.space) if segmentor.space else None, whole=whole)
+    state = {f"{part}.{name}": x.cpu() for part, tensors in parts.items() for name, x in tensors.items()}
+    config = dict(format="causal_tune", version=causal_tune.__version__, num_classes=segmentor.num_classes, whole=whole,
+                  architecture=architecture | dict(weights=_file_name(architecture.get("weights", True))),
+                  recipe=recipe_values(segmentor.recipe) if segmentor.recipe else None,
+                  space=space_to_dict(segmentor.space) if segmentor.space else None)
     card = model_card(segmentor, results, licence, whole, passport)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder/FOLDER_FILES[0]) as unfinished:
-        save_file(state, unfinished)
+        write_safetensors(state, unfinished)
         config["sha256"] = file_sha256(unfinished)
     for name, text in zip(FOLDER_FILES[1:], (json.dumps(config, indent=1), card)):
         with atomic_write(folder/name) as unfinished: unfinished.write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ from ..adapters.base import Adapter
 from ..core.registry import unknown_name
 from .backbones import Backbone, create_backbone, stage_adapters, uint8_batches
 from .segmentor import Segmentor
-from .sharing import architecture_of_recipe, recipe_values
+from .sharing import architecture_of
 from ..spectra.bands import radial_frequency
 from ..spectra.dct import dct2, tokens_to_grid
 
@@ -99,7 +99,7 @@ def block_stream(backbone: Backbone,
                  adapted: bool = True, # see `note_blocks`
 ) -> list[Tensor]: # one (b, c, h, w) per block
     "The features that each block passes to the next."
-    with note_blocks(backbone, adapted) as kept: backbone(backbone.normalise(images.to(next(backbone.parameters()).device)))
+    with note_blocks(backbone, adapted) as kept: backbone(backbone.normalise(images.to(backbone.device)))
     return [kept[layer] for layer in sorted(kept)]
 
 def hooked_stream(model: torch.nn.Module, # of any library, in evaluation mode
@@ -120,14 +120,14 @@ def hooked_stream(model: torch.nn.Module, # of any library, in evaluation mode
         finally:
             for hook in hooks: hook.remove()
         h, w = (side // patch_size for side in images.shape[-2:])
-        return [_as_map(name, found.get(name), (h, w)) for name in names]
+        return [_as_map(name, found[name], (h, w)) for name in names]
     return stream
 
 def _as_map(name, x, grid): # (b, c, h, w)
     n = grid[0] * grid[1]
-    if getattr(x, "ndim", 0) == 4: return x.permute(0, 3, 1, 2) if x.shape[1:3] == grid != x.shape[2:] else x
-    if getattr(x, "ndim", 0) == 3 and x.shape[1] >= n: return tokens_to_grid(x[:, -n:], grid) # class and register tokens come first
-    raise ValueError(f"{name} returns {tuple(x.shape) if x is not None else 'nothing'}: expected maps (b, c, h, w), or tokens (b, n, c) with n of at least {n}.")
+    if x.dim() == 4: return x.permute(0, 3, 1, 2) if x.shape[1:3] == grid != x.shape[2:] else x
+    if x.dim() == 3 and x.shape[1] >= n: return tokens_to_grid(x[:, -n:], grid) # class and register tokens come first
+    raise ValueError(f"{name} returns {tuple(x.shape)}: expected maps (b, c, h, w), or tokens (b, n, c) with n of at least {n}.")
 
 # %% ../../nbs/04_models/08_transfer.ipynb #227eb2b5
 def changes_weights(adapter: Adapter) -> bool:
@@ -138,11 +138,11 @@ def frozen_stream(model: Segmentor | Backbone) -> Callable | None: # for `band_t
     "The features of a model without its adapter."
     backbone = model.backbone if isinstance(model, Segmentor) else model
     if not changes_weights(backbone.adapter): return partial(block_stream, backbone, adapted=False)
-    made = getattr(model, "architecture", None) or (architecture_of_recipe(recipe_values(model.recipe)) if getattr(model, "recipe", None) else None)
+    made = architecture_of(model) if isinstance(model, Segmentor) else {}
     if not made: return None
     options = {name: made[name] for name in ("weights", "img_size") if made.get(name)}
     frozen = create_backbone(made["backbone"], out_layers=backbone.out_layers, **options)
-    return partial(block_stream, frozen.to(next(backbone.parameters()).device))
+    return partial(block_stream, frozen.to(backbone.device))
 
 @contextmanager
 def tokens_zeroed(segmentor: Segmentor):

@@ -20,7 +20,7 @@ from ..models.acceleration import use_attention
 from ..models.backbones import create_backbone
 from ..models.mask2former import Mask2Former
 from ..models.segmentor import Segmentor
-from ..models.pretrained import POSITION_GRID, check_position_grid, from_transformers, stack_qkv
+from ..models.pretrained import POSITION_GRID, check_fit, check_position_grid, from_transformers, rename, stack_qkv
 from ..training.recipe import Recipe
 from timm.layers import LayerNorm, SwiGLUPacked, resample_patch_embed
 from timm.layers.activations import QuickGELU
@@ -54,10 +54,6 @@ _restricted = types.SimpleNamespace(__name__="restricted", Unpickler=RestrictedU
                                     load=lambda file, **options: RestrictedUnpickler(file, **options).load())
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #94879d21
-_CLIP = [("conv1.", "patch_embed.proj."), ("transformer.resblocks.", "blocks."), ("ln_pre.", "norm_pre."), ("ln_1.", "norm1."),
-         ("ln_2.", "norm2."), ("attn.in_proj_", "attn.qkv."), ("attn.out_proj.", "attn.proj."), ("mlp.c_fc.", "mlp.fc1."),
-         ("mlp.c_proj.", "mlp.fc2.")]
-
 def strip_prefixes(state: dict[str, Tensor] # of a transformer, perhaps beside a text tower or inside an adapter's wrapper
 ) -> dict[str, Tensor]: # without prefix, CLIP's by timm's names
     "A transformer's weights on their own. CLIP's output projection and last norm are left out: no head reads them."
@@ -65,27 +61,21 @@ def strip_prefixes(state: dict[str, Tensor] # of a transformer, perhaps beside a
         inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         state = inside or state
     if "conv1.weight" not in state: return state
-    for theirs, ours in _CLIP: state = {k.replace(theirs, ours): v for k, v in state.items()}
-    state = {k: v for k, v in state.items() if k != "proj" and not k.startswith("ln_post.")}
+    state = {rename(k, "clip"): v for k, v in state.items() if k != "proj" and not k.startswith("ln_post.")}
     return state | dict(cls_token=state.pop("class_embedding")[None, None], pos_embed=state.pop("positional_embedding")[None])
 
-_EVA = [(r"attn\.q_bias$", "attn.q_proj.bias"), (r"attn\.v_bias$", "attn.v_proj.bias"), (r"attn\.inner_attn_ln\.", "attn.norm."),
-        (r"mlp\.ffn_ln\.", "mlp.norm."), (r"mlp\.w1\.", "mlp.fc1_g."), (r"mlp\.w2\.", "mlp.fc1_x."), (r"mlp\.w3\.", "mlp.fc2.")]
 _EVA_UNUSED = re.compile(r"(norm|fc_norm|head|lm_head)\.|(.*\.)?rope\.freqs_(cos|sin)$") # of pre-training, or computed
-_DINOV2 = [(r"mlp\.w12\.", "mlp.fc1."), (r"mlp\.w3\.", "mlp.fc2."), (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.")]
 
 def _is_eva(state): return "blocks.0.attn.q_proj.weight" in state # by EVA's names or timm's
 
 def merge_lora(state: dict[str, Tensor] # weights, with SoMA's low-rank maps beside those that it tunes
 ) -> dict[str, Tensor]: # without them
-    "W + BA in place of W, A and B (SoMA's factor alpha / r is 1). Raises ValueError where one of them is missing."
+    "W + BA in place of W, A and B (SoMA's factor alpha / r is 1). Raises KeyError where one of them is missing."
     state = dict(state)
     for name in [k for k in state if k.endswith(".lora_A.weight")]:
         linear = name.removesuffix(".lora_A.weight")
-        names = f"{linear}.weight", name, f"{linear}.lora_B.weight"
-        if missing := [k for k in names if k not in state]: raise ValueError(f"There is {name}, but no {missing[0]}.")
-        W, A, B = (state.pop(k) for k in names)
-        state[names[0]] = W.float() + B.float() @ A.float()
+        W, A, B = (state.pop(k) for k in (f"{linear}.weight", name, f"{linear}.lora_B.weight"))
+        state[f"{linear}.weight"] = W.float() + B.float() @ A.float()
     return state
 
 def split_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -98,9 +88,8 @@ def to_timm_names(state: dict[str, Tensor] # a transformer's weights, by the nam
 ) -> dict[str, Tensor]:
     "The weights as timm's `VisionTransformer` or `Eva` holds them."
     state = stack_qkv(merge_lora(state))
-    renamed = _EVA if _is_eva(state) else _DINOV2
-    if _is_eva(state): state = {k: v for k, v in state.items() if not _EVA_UNUSED.match(k)}
-    for old, new in renamed: state = {re.sub(old, new, k): v for k, v in state.items()}
+    if _is_eva(state): state = {rename(k, "eva"): v for k, v in state.items() if not _EVA_UNUSED.match(k)}
+    else: state = {rename(k, "dinov2"): v for k, v in state.items()}
     state.pop("mask_token", None)
     if "register_tokens" in state:
         position = state["pos_embed"]
@@ -143,7 +132,6 @@ def resample_patch_filters(weight: Tensor, # (c, 3, h, w)
                            how: str = "bicubic", # or "pinv"
 ) -> Tensor: # (c, 3, *size)
     "Patch filters for another patch size: resampled like pictures, or such that enlarged patches get the responses they had."
-    if how not in ("bicubic", "pinv"): raise unknown_name("how", how, ["bicubic", "pinv"])
     if tuple(weight.shape[-2:]) == tuple(size): return weight
     if how == "pinv": return resample_patch_embed(weight, list(size))
     return F.interpolate(weight.float(), size=size, mode="bicubic", align_corners=False).to(weight.dtype)
@@ -153,7 +141,6 @@ def resample_positions(pos: Tensor, # (1, n, c) for a square grid, with or witho
                        how: str = "bicubic", # or "bilinear"; or "pinv": timm's way, antialiased where it shrinks
 ) -> Tensor: # (1, n', c)
     "Positions for another grid, rectangular too. Raises ValueError where the given ones belong to no square."
-    if how not in ("bicubic", "bilinear", "pinv"): raise unknown_name("how", how, ["bicubic", "pinv", "bilinear"])
     side = math.isqrt(pos.shape[1])
     first = int(side ** 2 != pos.shape[1]) # one entry more than a square is the class token's
     side = math.isqrt(pos.shape[1] - first)
@@ -182,6 +169,7 @@ def convert_backbone(src, # path or state dict of original weights, by the names
                      patch_size: int = 16, # side of a patch, in pixels
 ) -> Path: # out
     "Write weights for another patch and image size, everything else unchanged. Raises ValueError for sizes that are no whole patches, and for other weights."
+    if how not in ("bicubic", "pinv"): raise unknown_name("how", how, ["bicubic", "pinv"])
     for name, value in dict(height=height, width=width, patch_size=patch_size).items(): check_range(name, value, 1, 16_384)
     if height % patch_size or width % patch_size or min(height, width) < patch_size:
         raise ValueError(f"{height} x {width} pixels are no whole patches of {patch_size}; take multiples of it.")
@@ -239,11 +227,7 @@ def published_states(segmentor, path_or_state_dict, backbone=None) -> dict[str, 
         parts["backbone"] = fit_to_grid(complete_backbone(parts, backbone), model.patch_embed.grid_size, model.patch_embed.patch_size)
     given = {p + k: v for p, part in PUBLISHED_PREFIXES.items() for k, v in parts[part].items() if not _UNUSED.match(p + k)}
     own = {p + k: v for p, module in _modules(segmentor).items() for k, v in module.state_dict().items()}
-    wrong = {"missing": [k for k in own if k not in given], "unknown": [k for k in given if k not in own],
-             "of another shape": [f"{k} {tuple(given[k].shape)} instead of {tuple(v.shape)}"
-                                  for k, v in own.items() if k in given and given[k].shape != v.shape]}
-    listed = [f"{len(names)} {kind}: {names[0][:120]}{', ...' * (len(names) > 1)}" for kind, names in wrong.items() if names]
-    if listed: raise ValueError(f"These weights do not fit this segmentor. {'; '.join(listed)}. For the one that they fit, see segmentor_from_published.")
+    check_fit(given, own, "These weights do not fit this segmentor (segmentor_from_published makes the one that they fit)")
     check_finite(given, "This checkpoint")
     return {p: {k: given[p + k] for k in module.state_dict()} for p, module in _modules(segmentor).items()}
 
@@ -282,9 +266,8 @@ def published_vit(state: dict[str, Tensor], # by timm's names
                   num_heads: int, # of the attention
                   img_size: int | tuple, # side, or (h, w), in pixels
 ) -> PublishedViT | Eva: # of its sizes, with random weights
-    "The transformer that these weights belong to. Raises ValueError where `num_heads` does not divide its width."
+    "The transformer that these weights belong to."
     width = len(state[PATCH_WEIGHT])
-    if width % num_heads: raise ValueError(f"num_heads={num_heads} does not divide the width {width}; a ViT-L has 16.")
     hidden = len(state["blocks.0.mlp.fc1_g.weight" if _is_eva(state) else "blocks.0.mlp.fc1.weight"])
     depth = len({k.split(".")[1] for k in state if k.startswith("blocks.")})
     sizes = dict(img_size=to_hw(img_size), patch_size=tuple(state[PATCH_WEIGHT].shape[-2:]), num_classes=0, embed_dim=width, num_heads=num_heads,
@@ -315,11 +298,9 @@ def published_adapter(state: dict[str, Tensor] # named without prefix
 # %% ../../nbs/09_published/01_checkpoints.ipynb #c79f4112
 def published_head(state: dict[str, Tensor] # named without prefix
 ) -> dict: # arguments of the Mask2Former head except channels and heads
-    "Size of a published head. Raises ValueError if it is not a Mask2Former."
+    "Size of a published head. Raises KeyError if it is not a Mask2Former."
     first = {f"{part}_hidden": f"{place}.layers.0.ffn.layers.0.0.bias"
              for part, place in (("encoder", "pixel_decoder.encoder"), ("decoder", "transformer_decoder"))}
-    if not {*first.values(), "cls_embed.weight"} <= state.keys():
-        raise ValueError(f"No Mask2Former head: it holds {', '.join(list(state)[:3]) or 'nothing'}.")
     sizes = {size: len(state[name]) for size, name in first.items()}
     for part, place in (("encoder", "pixel_"), ("decoder", "transformer_")):
         sizes[f"{part}_layers"] = sum(k.startswith(place) and k.endswith(".ffn.layers.0.0.bias") for k in state)

@@ -201,19 +201,6 @@ def open_session(path: Path): # session of onnxruntime
     except Exception as error: # of a dozen kinds
         raise ValueError(f"{display_path(path)} is no model that onnxruntime can run ({' '.join(str(error).split())[:200]}).") from error
 
-def signature_mismatch(session, # of onnxruntime
-                       k: int, # classes
-                       size: tuple | None, # (height, width) that the graph takes; None: any
-) -> str | None: # None where there is none
-    "Difference of a graph's inputs and outputs from those that `export_onnx` writes; valid metadata may belong to another graph."
-    height, width = size or ("height", "width")
-    wanted = {"images": ["batch", 3, height, width], "logits": ["batch", k, height, width]}
-    found = {node.name: node for node in [*session.get_inputs(), *session.get_outputs()]}
-    if found.keys() != wanted.keys(): return f"it has {short_repr(', '.join(found))}, not images and logits"
-    for name, shape in wanted.items():
-        if found[name].type != "tensor(float)" or found[name].shape != shape:
-            return f"{name} are {found[name].type} of {short_repr(found[name].shape)}, not float of {shape}"
-
 def resize_maps(x: np.ndarray, # (c, h, w)
                 size: tuple, # (height, width)
                 antialias: bool, # average pixels where images shrink
@@ -253,8 +240,6 @@ class OnnxSegmentor:
         except Exception as error: # whatever a damaged or made-up file leads to
             raise ValueError(f"{display_path(path)} does not say how its scores are to be read ({short_repr(str(error))}); "
                              "export the run again.") from error
-        if wrong := signature_mismatch(self.session, len(self.space), self.size): raise ValueError(
-            f"{display_path(path)} holds another graph than `causal-tune export` writes ({wrong}); export the run again.")
 
     def _check_size(self, h, w): # before a graph runs
         fixed, least = "x".join(map(str, self.size or ())), [MIN_PATCHES * side for side in self.patch]

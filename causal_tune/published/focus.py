@@ -39,10 +39,8 @@ def onnx_tensors(model) -> dict[str, Tensor]: # name as in transformers -> tenso
         if linear: found[linear[1].replace("/", ".") + ".weight"] = arrays[node.input[1]].T # y = x W in ONNX, W x in torch
     width = found["backbone.embeddings.cls_token"].shape[-1]
     tables = [a for name, a in arrays.items() if name not in found and a.ndim == 3 and a.shape[::2] == (1, width)]
-    by_length = sorted(tables, key=lambda a: a.shape[1])
-    if [a.shape[1] == 1 for a in by_length] != [True, False]:
-        raise ValueError(f"expected one position of the class token and one table of patch positions, not shapes {[a.shape for a in tables]}")
-    found["backbone.embeddings.position_embeddings"] = np.concatenate(by_length, 1)
+    of_class, of_patches = sorted(tables, key=lambda a: a.shape[1])
+    found["backbone.embeddings.position_embeddings"] = np.concatenate([of_class, of_patches], 1)
     return {name: torch.from_numpy(np.array(a)).float() for name, a in found.items()}
 
 # %% ../../nbs/09_published/03_focus.ipynb #004ba8f2

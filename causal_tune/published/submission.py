@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ..core.files import atomic_write, checksum
 from ..data.datasets import LAYOUTS, find_root
 from ..data.frames import pair_files
-from ..data.images import PartialFailure, describe_failure, display_path, failure_report, read_image, write_image
+from ..data.images import PartialFailure, describe_failure, display_path, failure_report, read_image, warn_once, write_image
 from ..data.labels import CITYSCAPES
 
 # %% auto #0
@@ -90,6 +90,7 @@ def acdc_submission(segmentor, # from `create_segmentor`, with the 19 classes of
         f"ACDC has the 19 classes of Cityscapes, this model {segmentor.num_classes} of {space.name if space else 'its own'}")
     layout, base = LAYOUTS["acdc"], find_root("acdc", root)
     images = unique_names([pair.image for d in layout.domains for pair in pair_files(base/f"rgb_anon/{d}/test", None, layout)])
+    if short := layout.shortfall("test", len(images)): warn_once(f"{base}: {short}; the server expects all")
     code = checksum(segmentor.state_dict(), zlib.crc32(repr((size, options)).encode())) # of the weights, and of how they are used
     folder = prediction_folder(out.with_suffix(""), code)
     predict_missing(segmentor, images, folder, size=size, **options)

@@ -7,36 +7,27 @@ from __future__ import annotations
 from typing import Mapping, NamedTuple
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 import torch
 from einops import rearrange
-from plotly.subplots import make_subplots
 from torch import Tensor
-from ..spectra.bands import create_band, gain_like
+from ..spectra.bands import split_by_band
 from ..data.labels import domain_color
-from .figures import MARKERS, apply_style
+from .figures import MARK_OUTLINE, MARKERS, apply_style
 from .observation import outlier_tokens, median_and_mad
-from ..spectra.dct import dct2, idct2
 
 # %% auto #0
 __all__ = ['outlier_table', 'artifact_report', 'outlier_figure']
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #ad81a0fb
-class FilteredNorms(NamedTuple):
-    "Features of some images before and after a filter; NaN for an image at a block where any feature is not finite."
-    norms: Tensor # (b, l, h, w) L2 norm of each token
-    kept: Tensor # (b, l, h, w) norm of the part that the filter keeps
-    energy: Tensor # (b, l, h, w) mean squared coefficient over the channels, before the filter
-
 def filtered_norms(features: Tensor, # (l, b, c, h, w)
                    band, # a band or a spec
-) -> FilteredNorms:
-    "Norms of tokens, norms of their kept part, and energy by coefficient."
+) -> tuple[Tensor, Tensor]: # (b, l, h, w) each; NaN for an image at a block where any feature is not finite
+    "L2 norm of each token, and norm of the part of it that a band keeps."
     features = features.where(finite_images(features), torch.nan)
-    spectrum = dct2(features)
-    gain = gain_like(create_band(band), *features.shape[-2:], spectrum)
-    planes = features.norm(dim=2), idct2(spectrum * gain).norm(dim=2), spectrum.square().mean(2)
-    return FilteredNorms(*(rearrange(x, "l b h w -> b l h w").cpu() for x in planes))
+    kept, _ = split_by_band(features, band)
+    return tuple(rearrange(x.norm(dim=2), "l b h w -> b l h w").cpu() for x in (features, kept))
 
 def finite_images(features): # (l, b, c, h, w) -> (l, b, 1, 1, 1)
     "Whether every value of the image is finite at that block."
@@ -47,27 +38,20 @@ class FeatureStatistics(NamedTuple):
     "Statistics of a backbone's features on real images."
     norms: dict[str, np.ndarray] # domain -> (n, l, h, w) norm of each token
     kept: dict[str, np.ndarray] # domain -> (n, l, h, w) norm of the part of it that the band keeps
-    energy: dict[str, np.ndarray] # domain -> (l, h, w) mean squared coefficient
 
 @torch.no_grad()
 def feature_statistics(backbone, # from `create_backbone`
-                       images: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; all of one size
+                       images: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; those of a domain of one size
                        band="dog", # a band or a spec
                        batch: int = 8, # images at a time
 ) -> FeatureStatistics:
-    "Norms, kept norms and energy. Raises ValueError without domains, for several sizes, and for several grids."
-    if not images: raise ValueError("No domains: give a mapping such as {'fog': images}.")
-    norms, kept, energy = {}, {}, {}
+    "Norms and kept norms. Raises ValueError for a model with several grids."
+    norms, kept = {}, {}
     for domain, given in images.items():
-        found = []
-        for features in backbone.feature_batches(given, batch=batch, desc=f"artifacts of {domain}"):
-            found.append(filtered_norms(torch.stack(features).double(), band)) # (l, b, c, h, w)
-        norms[domain], kept[domain], energies = (np.concatenate(part) for part in zip(*found))
-        there = np.isfinite(energies).sum(0)            # NaN where there is nothing to average
-        energy[domain] = np.divide(np.nansum(energies, 0), there, out=np.full(there.shape, np.nan), where=there > 0)
-    sizes = {tuple((x[0] if isinstance(x, Tensor) else x[0]["image"]).shape[-2:]) for x in images.values()}
-    if len(sizes) > 1: raise ValueError(f"Images of several sizes, {sorted(sizes)}; resize them first.")
-    return FeatureStatistics(norms, kept, energy)
+        batches = backbone.feature_batches(given, batch=batch, desc=f"artifacts of {domain}")
+        found = [filtered_norms(torch.stack(features).double(), band) for features in batches]
+        norms[domain], kept[domain] = (np.concatenate(part) for part in zip(*found))
+    return FeatureStatistics(norms, kept)
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #f6b46608
 def safe_ratio(a, b):
@@ -91,18 +75,13 @@ def chance_share(found, draws=20): # (n, h, w)
 def outlier_row(norms, k) -> dict: # (n, h, w)
     "The columns of `outlier_table` for one domain and layer."
     norms = norms[np.isfinite(norms).all((1, 2))]
-    unknown = dict.fromkeys(["share", "deviations", "ratio", "place", "there", "chance"], np.nan)
-    row = dict(images=len(norms)) | unknown | dict(place="")
-    if not len(norms): return row
+    if not len(norms): return dict(images=0, place="")
     found = outlier_tokens(norms, k)
-    if not found.any(): return row | dict(share=0., there=0., chance=0.)
     median, deviation = median_and_mad(norms)
     often = found.mean(0)
     i, j = np.unravel_index(often.argmax(), often.shape)
-    return row | dict(share=found.mean(),
-                      deviations=finite_median(safe_ratio(norms - median, deviation)[found]),
-                      ratio=finite_median(safe_ratio(norms, median)[found]),
-                      place=f"{i}, {j}", there=often.max(), chance=chance_share(found))
+    return dict(images=len(norms), share=found.mean(), deviations=finite_median(safe_ratio(norms - median, deviation)[found]),
+                ratio=finite_median(safe_ratio(norms, median)[found]), place=f"{i}, {j}" if found.any() else "", there=often.max(), chance=chance_share(found))
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #3b639224
 def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `feature_statistics` or an `Observation`
@@ -111,7 +90,7 @@ def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `feature_statis
     "Number, size and places of outlying tokens; images that are not finite are left out."
     rows = [dict(domain=d, layer=i) | outlier_row(np.asarray(x[:, i], float), k)
             for d, x in norms.items() for i in range(x.shape[1])]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["domain", "layer", "images", "share", "deviations", "ratio", "place", "there", "chance"])
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #365cf14b
 def outlier_retention(norms, # (n, h, w) of the features
@@ -119,20 +98,14 @@ def outlier_retention(norms, # (n, h, w) of the features
                 k: float = 5., # robust deviations above the median
 ) -> dict[str, float]: # outliers, outliers_kept, excess_kept, typical_kept
     "Shares of the outliers that remain in the kept part; NaN where there is none."
-    norms = np.asarray(norms, float)
-    kept = np.asarray(kept, float)
     good = np.isfinite(norms).all((1, 2))
     if not good.any(): return dict.fromkeys(("outliers", "outliers_kept", "excess_kept", "typical_kept"), np.nan)
-    norms = norms[good]
-    kept = kept[good]
+    norms, kept = np.asarray(norms, float)[good], np.asarray(kept, float)[good]
     found = outlier_tokens(norms, k)
-    median, _ = median_and_mad(norms)
-    median_kept, _ = median_and_mad(kept)
-    before = (norms - median)[found].sum()
-    after = (kept - median_kept)[found].sum()
-    return dict(outliers=found.mean(), outliers_kept=outlier_tokens(kept, k).mean(),
-                excess_kept=after / before if found.any() else np.nan,
-                typical_kept=finite_median(safe_ratio(median_kept, median)))
+    medians = [median_and_mad(x)[0] for x in (norms, kept)]
+    before, after = ((x - median)[found].sum() for x, median in zip((norms, kept), medians))
+    return dict(outliers=found.mean(), outliers_kept=outlier_tokens(kept, k).mean(), excess_kept=after / before if found.any() else np.nan,
+                typical_kept=finite_median(safe_ratio(medians[1], medians[0])))
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #a0ea4f3c
 def filter_table(seen: FeatureStatistics, # of the same band
@@ -143,7 +116,7 @@ def filter_table(seen: FeatureStatistics, # of the same band
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #57c3d978
 def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
-                    images_by_domain: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; all of one size
+                    images_by_domain: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; those of a domain of one size
                     band="dog", # a band or a spec
                     k: float = 5., # robust deviations above the median
                     batch: int = 8, # images at a time
@@ -158,21 +131,14 @@ def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report`; with a 
 ) -> go.Figure:
     "Share of outliers by layer and domain, in the features and in the part that the filter keeps."
     table = table if "model" in table else table.assign(model="")
-    models = list(table.model.unique())
     sides = dict(outliers="features", outliers_kept="kept part")
-    heads = [f"{model}: {side}" if model else side for model in models for side in sides.values()]
-    gap = .22 / max(len(models), 2)
-    fig = make_subplots(len(models), 2, shared_yaxes=True, subplot_titles=heads, horizontal_spacing=.06, vertical_spacing=gap)
-    for i, model in enumerate(models, 1):
-        for j, side in enumerate(sides, 1):
-            for d, domain in enumerate(table.domain.unique()):
-                t = table[(table.model == model) & (table.domain == domain)]
-                if t.empty: continue
-                fig.add_scatter(x=t.layer, y=100 * t[side], name=domain, legendgroup=domain, row=i, col=j, mode="lines+markers",
-                                showlegend=all(trace.name != domain for trace in fig.data), line=dict(color=domain_color(domain), width=2),
-                                marker=dict(symbol=MARKERS[d % len(MARKERS)], size=8, line=dict(width=1, color="#333")))
-        fig.update_yaxes(title_text="outliers (% of tokens)", rangemode="tozero", row=i, col=1)
-    fig.update_xaxes(dtick=1)
-    fig.update_xaxes(title_text="block (from 0)", row=len(models))
-    panels = 250 * len(models)   # pixels
+    long = table.rename(columns=sides).melt(["model", "domain", "layer"], list(sides.values()), "part", "share")
+    models = table.model.nunique()
+    fig = px.line(long.assign(share=100 * long.share), x="layer", y="share", color="domain", symbol="domain", markers=True, facet_row="model", facet_col="part",
+                  facet_row_spacing=.22 / max(models, 2), color_discrete_map={d: domain_color(d) for d in long.domain}, symbol_sequence=MARKERS,
+                  labels=dict(layer="block (from 0)", share="outliers (% of tokens)", domain=""))
+    fig.for_each_annotation(lambda note: note.update(text=note.text.partition("=")[2], font_size=13))
+    fig.update_traces(line_width=2, marker=dict(size=8, line=MARK_OUTLINE))
+    fig.update_xaxes(dtick=1).update_yaxes(rangemode="tozero")
+    panels = 250 * models   # pixels
     return apply_style(fig, title, 150 + panels, margin_t=110, legend_y=1 + 40 / panels)

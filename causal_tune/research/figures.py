@@ -6,19 +6,18 @@
 from __future__ import annotations
 import os, re
 from base64 import b64encode
-from functools import lru_cache
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Mapping, Sequence
 import numpy as np
 import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 import torch
 from choreographer.browsers.chromium import Chromium
 from einops import rearrange
 from PIL import Image
-from plotly.colors import sample_colorscale, unlabel_rgb
 from plotly.subplots import make_subplots
 from ..core.registry import unknown_name
 from ..data.labels import domain_color
@@ -124,13 +123,6 @@ def spectrum_curves(radii, # (r,) from `radial_profile`
     return apply_style(fig, title, 420)
 
 # %% ../../nbs/06_research/02_figures.ipynb #352ae540
-@lru_cache
-def _text_colors(scale): # black or white on 256 steps of a colour scale
-    def luminance(color):
-        x = np.array(unlabel_rgb(color), float) / 255
-        return np.where(x <= .04045, x / 12.92, ((x + .055) / 1.055) ** 2.4) @ [.2126, .7152, .0722]
-    return np.array(["black" if luminance(c) > .179 else "white" for c in sample_colorscale(scale, np.linspace(0, 1, 256))])
-
 def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN cells stay empty
                   rows: Sequence[str], # names
                   columns: Sequence, # names
@@ -148,55 +140,34 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
     most = np.abs(z[np.isfinite(z)]).max(initial=.1 if change else 1) # a change of less than 0.1 points is not worth full colour
     high = most if change else 10 * np.ceil(most / 10)
     low, scale = (-high, "RdBu_r") if change else (0, "Cividis")
+    form = f"{{:{'+' * change}.{int(high < (10 if change else 20))}f}}"
+    def text(value): return re.sub(r"^[+-](0|0\.0)$", r"\1", form.format(value)) if np.isfinite(value) else ""  # no sign before a zero
     names = np.array([*rows, ""] * len(panels))[:-1]
     heat = dict(type="heatmap", z=z, xgap=1, ygap=1, hoverongaps=False, zmin=low, zmax=high, colorscale=scale,
+                text=[list(map(text, line)) for line in z], texttemplate="%{text}", textfont_size=12 if width <= 16 else 10, # in black or white, as the cell needs
                 colorbar=dict(title_text=f"{unit}<br> ", title_font_size=13, outlinewidth=0, x=1.06),
                 customdata=np.broadcast_to(names[:, None], z.shape), hovertemplate=f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>")
-    y, x = np.nonzero(np.isfinite(z))
-    values = z[y, x]
-    form = f"{{:{'+' * change}.{int(high < (10 if change else 20))}f}}"
-    texts = [re.sub(r"^[+-](0|0\.0)$", r"\1", form.format(v)) for v in values]  # no sign before a zero
-    numbers = dict(type="scatter", mode="text", hoverinfo="skip", x=x, y=y, text=texts, textfont_size=12 if width <= 16 else 10,
-                   textfont_color=_text_colors(scale)[(255 * (values - low) / (high - low)).astype(int)].tolist())
     headings = [dict(text=name, x=1, xref="paper", xanchor="left", xshift=6, y=step * i + step / 2 - 1, textangle=90, font_size=14, showarrow=False)
                 for i, name in enumerate(panels)] if len(panels) > 1 else []
     layout = dict(showlegend=False, margin_r=70, annotations=headings,
                   xaxis=dict(title_text=xaxis, range=[-.5, width - .5], ticktext=list(map(str, columns)), tickvals=list(range(width)), showgrid=False),
                   yaxis=dict(range=[len(z) - .5, -.5], ticktext=list(rows) * len(panels), tickvals=[i for i in range(len(z)) if i % step < len(rows)], showgrid=False))
-    return apply_style(go.Figure(dict(data=[heat, numbers], layout=layout)), title, 110 + 30 * len(z))
-
+    return apply_style(go.Figure(dict(data=[heat], layout=layout)), title, 110 + 30 * len(z))
 
 # %% ../../nbs/06_research/02_figures.ipynb #e3052433
-def _cutoff_line(band, cut, h, w): # x, y in half-cycles, cut where the plane ends
-    if hasattr(band, "radial_gain"):
-        angle = np.linspace(0, np.pi / 2, 181)
-        x, y = w * cut * np.cos(angle), h * cut * np.sin(angle)
-    else: x, y = int(cut * min(h, w)) * np.array([[0., 1, 1], [1, 1, 0]])
-    outside = (x > w - .5) | (y > h - .5)
-    return np.where(outside, np.nan, x), np.where(outside, np.nan, y)
-
 def difference_plane(change, # (h, w): dB from `energy_change_db`
-                     band=None, # a filter: adds the panel of what it removes, and its cut-offs
+                     band=None, # a filter: adds the panel of what it removes
                      title: str = "Change of energy per coefficient", # above the figure
 ) -> go.Figure:
     "Change of each coefficient, from blue (less) to red (more)."
     change = np.asarray(change, float)
-    h, w = change.shape
     planes = {"change": change}
-    if band is not None: planes["of which the filter removes"] = change * removed_fraction(band, h, w)
-    fig = make_subplots(1, len(planes), subplot_titles=list(planes), shared_yaxes=True, horizontal_spacing=.04)
-    hover = "vertical %{y}, horizontal %{x}: %{z:.3g} dB<extra></extra>"
-    for col, z in enumerate(planes.values(), 1):
-        fig.add_heatmap(z=z, coloraxis="coloraxis", hovertemplate=hover, row=1, col=col)
-        for cut in band.cutoffs if band is not None else ():
-            x, y = _cutoff_line(band, cut, h, w)
-            fig.add_scatter(x=x, y=y, mode="lines", showlegend=False, hoverinfo="skip", line=dict(color="black", width=2, dash="dash"), row=1, col=col)
+    if band is not None: planes["of which the filter removes"] = change * removed_fraction(band, *change.shape)
     most = np.abs(change[np.isfinite(change)]).max(initial=1e-9)
-    fig.update_coloraxes(cmin=-most, cmax=most, colorscale="RdBu_r", colorbar=dict(title_text="dB", title_font_size=13, outlinewidth=0))
-    fig.update_xaxes(title_text="horizontal frequency", range=[-.5, w - .5], showgrid=False)
-    fig.update_yaxes(range=[h - .5, -.5], showgrid=False)
-    fig.update_yaxes(title_text="vertical frequency (half-cycles)", col=1)
-    return apply_style(fig.update_annotations(font_size=13), title, 440, margin_t=72)
+    fig = px.imshow(np.stack(list(planes.values())), facet_col=0, zmin=-most, zmax=most, aspect="auto", color_continuous_scale="RdBu_r", facet_col_spacing=.04,
+                    labels=dict(x="horizontal frequency (half-cycles)", y="vertical frequency (half-cycles)", color="dB"))
+    for note, name in zip(fig.layout.annotations, planes): note.update(text=name, font_size=13)
+    return apply_style(fig, title, 440, margin_t=72)
 
 # %% ../../nbs/06_research/02_figures.ipynb #775e31d4
 def data_uri(picture, # PIL image, or array (H, W, 3) or (H, W) uint8

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib, json
 from functools import partial
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Mapping, Sequence
 import numpy as np
@@ -15,7 +14,7 @@ import pandas as pd
 import torch
 import causal_tune
 from ..core.registry import unknown_name
-from ..core.files import atomic_write
+from ..core.files import atomic_write, read_asset
 from ..data.datasets import load_dataset
 from ..models.backbones import Backbone, create_backbone, stage_adapters
 from ..models.segmentor import Segmentor
@@ -25,13 +24,13 @@ from .observation import gather_images, outlier_tokens
 from .result_figures import Html, html_table
 
 # %% auto #0
-__all__ = ['PASSPORT_FORMAT', 'PASSPORT_VERSION', 'FIXED_DOMAINS', 'FLOOR_DB', 'Passport', 'read_passport', 'make_passport',
-           'passport_distance', 'compare_passports']
+__all__ = ['Passport', 'read_passport', 'make_passport', 'passport_distance', 'compare_passports']
 
-# %% ../../nbs/06_research/11_passport.ipynb #58ded0c2
+# %% ../../nbs/06_research/11_passport.ipynb #58ded0c1
 PASSPORT_FORMAT, PASSPORT_VERSION = "causal_tune.passport", 1
 FIXED_DOMAINS = ("clear", "fog", "night", "rain", "snow") # of Toyscapes
 
+# %% ../../nbs/06_research/11_passport.ipynb #58ded0c2
 class Passport:
     "A description of a model's effect on the spectrum of its features. `content` is the JSON; its fields are listed in the chapter."
     def __init__(self, content: dict):
@@ -84,7 +83,7 @@ class Passport:
             with np.errstate(all="ignore"): mean = np.nanmean(values, 0)
             tables.append(f"<h2>{field.capitalize()}</h2><div class='scroll'>{self._heat(mean, caption + ' Mean over domains.')}</div><details><summary>by domain</summary>{''.join(each)}</details>")
         facts = "".join(f"<li>{escape(fact)}</li>" for fact in self.facts())
-        style = (files("causal_tune") / "assets" / "report.css").read_text(encoding="utf-8")
+        style = read_asset("report.css")
         return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
                 f"<title>Passport: {escape(model['name'])}</title><style>{style}</style></head><body><main><h1 style='overflow-wrap:anywhere'>{escape(model['name'])}</h1>"
                 f"<p>What this model does to the spectrum of its features. {'; '.join(parts)}</p><ul>{facts}</ul>{''.join(tables)}"
@@ -174,9 +173,10 @@ def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`
         cutoffs={key: [round(float(cut), 4) for cut in band.cutoffs] for key, band in bands.items()},
         patching=json.loads(rows.to_json(orient="records")) if rows is not None else None))
 
-# %% ../../nbs/06_research/11_passport.ipynb #ab689375
+# %% ../../nbs/06_research/11_passport.ipynb #ab689374
 FLOOR_DB = -60. # of changes: smaller ones count as this
 
+# %% ../../nbs/06_research/11_passport.ipynb #ab689375
 def passport_distance(a: Passport, b: Passport) -> float: # in dB; 0: the same
     "Distance of two models in what they change. Raises ValueError for passports of other images or other blocks, and where nothing was compared."
     for field, what in (("images", "images"), ("blocks", "blocks"), ("edges", "bands")):

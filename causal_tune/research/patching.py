@@ -71,20 +71,13 @@ def _masks(grid, edges, stride): # band -> (h, w) bool; edges in cycles per pixe
     ring = ring_map(*grid, edges, empty=True)
     return [ring == i for i in range(len(edges))]
 
-@dataclass
-class _Cell: # what one patched pass gave, per image; first index: patched disturbed images, patched twins
+class _Cell(NamedTuple): # what one patched pass gave, per image; first index of cm and ce: patched disturbed images, patched twins
     cm: np.ndarray     # (2, n, k, k)
     ce: np.ndarray     # (2, n) mean cross-entropy
     pixels: np.ndarray # (n, 4): pixels that differ between the twins, of these restored; that agree, of these broken
 
-    def write(self, path):
-        with atomic_write(path) as unfinished, open(unfinished, "wb") as file: np.savez_compressed(file, **vars(self))
-
-    @classmethod
-    def read(cls, content): return cls(**np.load(BytesIO(content), allow_pickle=False))
-
-    @classmethod
-    def of_batches(cls, parts): return cls(*(np.concatenate([getattr(p, name) for p in parts], axis) for name, axis in dict(cm=1, ce=1, pixels=0).items()))
+def _concatenate(parts): # cells of batches -> of all images
+    return _Cell(*(np.concatenate(arrays, axis) for arrays, axis in zip(zip(*parts), (1, 1, 0))))
 
 class _Job(NamedTuple): # one patched pass
     name: str # of its cell
@@ -164,7 +157,7 @@ class Patcher:
             with self.backbone.intervene(note, "adapter"): logits = self.segmentor(x)
             parts.append(self.score(logits, start, labels))
             yield
-        return _Cell.of_batches(parts)
+        return _concatenate(parts)
 
     @torch.no_grad()
     def measure(self, block, jobs): # generator that yields after each pass and returns name -> _Cell
@@ -179,7 +172,7 @@ class Patcher:
                 else: logits = self.run(x, change, block, job.prefix)
                 parts[job.name].append(self.score(logits, start, labels))
                 yield
-        return {name: _Cell.of_batches(found) for name, found in parts.items()}
+        return {name: _concatenate(found) for name, found in parts.items()}
 
     def next_twins(self, start, count): # -> layer -> features of the next streets' twins
         kept = {}
@@ -225,9 +218,11 @@ class Patcher:
         if has_prefix and "prefix" in chosen: yield _Job("prefix", nothing, prefix=True)
         if "all" in chosen: yield _Job("all", prefix=has_prefix)
         if shapley: # every pass with the first band exchanges the prefix tokens too: they belong to it
-            first, *rest = there
-            sets = [(first, *some) for size in range(max(1, len(rest) - 1)) for some in combinations(rest, size)]
-            yield from (_Job(f"set {some}", self.band_masks(block, some), prefix=has_prefix) for some in sets)
+            yield from (_Job(f"set {some}", self.band_masks(block, some), prefix=has_prefix) for some in _shapley_sets(there))
+
+def _shapley_sets(there): # the sets of bands that hold the first one; passes of single bands give those that hold all bands but one
+    first, *rest = there
+    return [(first, *some) for size in range(max(1, len(rest) - 1)) for some in combinations(rest, size)]
 
 # %% ../../nbs/06_research/10_patching.ipynb #38d8f022
 @dataclass
@@ -243,7 +238,7 @@ def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
                 edges: Sequence[float] = PATCH_EDGES, # of the rings, ascending from 0; see `unit`
                 blocks: Sequence[int] | None = None, # block numbers from 0; the taps by default, the last one first
                 complete: bool = True, # patch what the head reads at earlier taps too; False: the stream only
-                *, bands: Sequence[str] | None = None, # some of `band_names(edges)`, "prefix" and "all"; by default all of them
+                *, bands: Sequence[str] | None = None, # some of `band_names(edges)`, "prefix" and "all"; by default, and for Shapley values, all of them
                 unit: str = "nyquist", # of the edges: fraction of each grid's Nyquist frequency, or "cycles" per pixel, one axis for all stages
                 controls: int = 0, # random coefficient sets of equal energy for `excess`; at least 8 where it is reported
                 scene: bool = False, # measure `scene`, which takes another pass per cell
@@ -259,19 +254,18 @@ def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
 
     Raises ValueError for pairs whose labels differ, blocks that the model lacks or that the head's features do not depend on, unknown bands, an
     unknown unit, and a folder of other pairs or bands."""
-    if unit not in ("nyquist", "cycles"): raise ValueError(f"unit={unit!r}: give 'nyquist' or 'cycles'.")
+    if unit not in ("nyquist", "cycles"): raise unknown_name("unit", unit, ["nyquist", "cycles"])
     if not len(pairs): raise ValueError("There are no pairs: give at least one.")
     names = band_names(edges)
     known = [*names, "prefix", "all"]
     for name in bands or ():
         if name not in known: raise unknown_name("band", name, known)
-    if shapley and bands: raise ValueError("Shapley values are taken over all bands: leave out bands=, or shapley=True.")
     p = Patcher(segmentor, pairs, edges, unit, complete, batch)
     blocks = p.taps[::-1] if blocks is None else p.backbone.check_layers(blocks)
     if max(blocks) > p.taps[-1]: raise ValueError(f"The head reads blocks {p.taps}; block {max(blocks)} comes after them and cannot matter.")
     plain = run_through(p.look())
     cells = _Cells(folder, dict(pairs=p.names, edges=list(edges), unit=unit, complete=complete, taps=p.taps))
-    jobs = {block: list(p.jobs(block, bands, controls, scene, shapley)) for block in blocks}
+    jobs = {block: list(p.jobs(block, None if shapley else bands, controls, scene, shapley)) for block in blocks}
     found = {}
     with progress_bar("patched passes", total=sum(map(len, jobs.values())) * len(p.plain)) as progress:
         for block, own in jobs.items():
@@ -303,9 +297,11 @@ class _Cells: # finished cells, in memory or in a folder
         with atomic_write(path) as unfinished: unfinished.write_text(json.dumps(what))
 
     def path(self, block, name): return self.folder / f"{block} {name}.npz"
-    def read(self, block, name): return load_cached(self.path(block, name), _Cell.read) if self.folder else None
+    def read(self, block, name):
+        if self.folder: return load_cached(self.path(block, name), lambda content: _Cell(**np.load(BytesIO(content))))
     def write(self, block, name, cell):
-        if self.folder: cell.write(self.path(block, name))
+        if not self.folder: return
+        with atomic_write(self.path(block, name)) as unfinished, open(unfinished, "wb") as file: np.savez_compressed(file, **cell._asdict())
 
 def summarize(p, plain, found, frames=1, draws=1000, shapley=False): # of a `Patcher`: its unpatched cell, (block, name) -> cell; -> `Patching`
     names = band_names(p.edges)
@@ -321,6 +317,7 @@ def summarize(p, plain, found, frames=1, draws=1000, shapley=False): # of a `Pat
         gap = full - empty
         low, high = percentile_interval(gap[1:])
         gaps.append(dict(score=score, disturbed=empty[0], twin=full[0], gap=gap[0], low=low, high=high))
+        shares = {block: _shapley(value, found, plain, block, names) for block, _ in found} if shapley else {}
         established = low > 0 and (score == "ce" or gap[0] >= MIN_GAP)
         for (block, name), cell in found.items():
             if " control " in name or name.endswith(" scene") or name.startswith("set "): continue
@@ -329,7 +326,7 @@ def summarize(p, plain, found, frames=1, draws=1000, shapley=False): # of a `Pat
             twins = {key: found[key] for key in found if key[0] == block and key[1].startswith(f"{name} control ")}
             if twins: estimates["excess"] = recover - np.median([value(c, 0) - empty for c in twins.values()], 0)
             if (block, f"{name} scene") in found: estimates["scene"] = recover - (value(found[block, f"{name} scene"], 0) - empty)
-            if shapley and name in names: estimates["shapley"] = _shapley(value, found, plain, block, names.index(name), names)
+            if shapley and name in names: estimates["shapley"] = shares[block][name]
             samples.append({key: x[1:] for key, x in estimates.items()})
             row = dict(block=block, band=name, score=score)
             for key, x in estimates.items():
@@ -340,8 +337,8 @@ def summarize(p, plain, found, frames=1, draws=1000, shapley=False): # of a `Pat
             row |= dict(restored=restored / differ if differ else np.nan, broken=broken / agree if agree else np.nan)
             if name in names:
                 own = {layer: p.masks(layer)[names.index(name)] for layer in p.places(block)}
-                shares = [(p.energy[layer][mask].sum() / p.energy[layer].sum()).item() for layer, mask in own.items()]
-                row |= dict(coefficients=int(own[block].sum()), energy_share=np.nanmean(shares))
+                of_energy = [(p.energy[layer][mask].sum() / p.energy[layer].sum()).item() for layer, mask in own.items()]
+                row |= dict(coefficients=int(own[block].sum()), energy_share=np.nanmean(of_energy))
             rows.append(row)
     for (block, name), cell in found.items():
         if name not in (*names, "prefix", "all"): continue
@@ -349,16 +346,12 @@ def summarize(p, plain, found, frames=1, draws=1000, shapley=False): # of a `Pat
         classes += [dict(block=block, band=name, number=i, disturbed=a, patched=b, twin=c) for i, (a, b, c) in enumerate(zip(*parts))]
     return Patching(pd.DataFrame(rows), pd.DataFrame(gaps).set_index("score"), pd.DataFrame(classes), samples)
 
-def _shapley(value, found, plain, block, band, names): # exact, over the bands that exist at this block
-    there = [b for b, name in enumerate(names) if (block, name) in found]
-    first = there[0]
-    def v(some):
-        left = tuple(b for b in there if b not in some)
-        if not some: return value(plain, 0)
-        if not left: return value(plain, 1)
-        if first in some: return value(found[block, names[left[0]]], 1) if len(left) == 1 else value(found[block, f"set {some}"], 0)
-        return value(found[block, names[some[0]]], 0) if len(some) == 1 else value(found[block, f"set {left}"], 1)
-    others = [b for b in there if b != band]
-    m = len(there)
-    return sum(factorial(size) * factorial(m - size - 1) / factorial(m) * (v(tuple(sorted((*some, band)))) - v(some))
-               for size in range(m) for some in combinations(others, size))
+def _shapley(value, found, plain, block, names): # -> name -> exact Shapley value, of the bands that exist at this block
+    there = frozenset(b for b, name in enumerate(names) if (block, name) in found)
+    worth = {} # set of bands -> score with these bands undisturbed; a pass gives that of a set and of its complement
+    def note(some, cell): worth[frozenset(some)], worth[there - frozenset(some)] = value(cell, 0), value(cell, 1)
+    for b in sorted(there)[1:]: note([b], found[block, names[b]])
+    for some in _shapley_sets(sorted(there)): note(some, found[block, f"set {some}"])
+    note([], plain)
+    def weight(size): return factorial(size) * factorial(len(there) - size - 1) / factorial(len(there))
+    return {names[b]: sum(weight(len(some)) * (worth[some | {b}] - worth[some]) for some in worth if b not in some) for b in there}

@@ -11,19 +11,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from ..data.labels import LabelSpace, domain_color
-from .figures import MARK_OUTLINE, apply_style, data_uri
-from .statistics import check_rows, significant_direction, summary
+from .figures import apply_style, data_uri
+from .statistics import significant_direction
 
 # %% auto #0
-__all__ = ['difference_plot', 'result_bars', 'Html', 'html_table', 'swatch', 'prediction_grid']
-
-# %% ../../nbs/06_research/08_result_figures.ipynb #8b3ba6d8
-def _panels(domains, headings, height, title, names, space, axis, **options): # a panel for each domain, a line for each adapter; one title for all axes
-    fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=headings, **options)
-    fig.update_yaxes(range=[len(names) - space, space - 1], tickvals=list(range(len(names))), ticktext=list(names), ticks="")
-    fig.update_annotations(font_size=13)
-    fig.add_annotation(text=axis, font_size=14, showarrow=False, x=.5, xref="paper", y=0, yref="paper", yshift=-50)
-    return apply_style(fig, title, height, showlegend=False)
+__all__ = ['difference_plot', 'Html', 'html_table', 'swatch', 'prediction_grid']
 
 # %% ../../nbs/06_research/08_result_figures.ipynb #08cc9985
 def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, high in points, holm, from `paired_differences`
@@ -37,7 +29,10 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
     ends = table[["difference", "low", "high"]].abs().max(axis=1)  # one seed gives no interval
     widest = min(ends.max(), max(1., 2.2 * ends.median()))
     edge = 1.08 * widest
-    fig = _panels(domains, domains, 160 + 30 * len(names), title, names, .5, f"difference to {reference} (points of mIoU)", horizontal_spacing=.03)
+    fig = make_subplots(1, len(domains), shared_yaxes=True, subplot_titles=domains, horizontal_spacing=.03)
+    fig.update_yaxes(range=[len(names) - .5, -.5], tickvals=list(range(len(names))), ticktext=names, ticks="")
+    fig.update_annotations(font_size=13)
+    fig.add_annotation(text=f"difference to {reference} (points of mIoU)", font_size=14, showarrow=False, x=.5, xref="paper", y=0, yref="paper", yshift=-50)
     for col, domain in enumerate(domains, 1):
         t = table[table.domain == domain]
         x = t.difference.clip(-edge, edge)
@@ -54,39 +49,7 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
             hovertemplate="%{customdata[0]}: %{customdata[1]:+.2f} [%{customdata[2]:+.2f}, %{customdata[3]:+.2f}]<extra></extra>", row=1, col=col)
         fig.add_vline(0, line_color="#333", line_width=1, line_dash="dot", row=1, col=col)  # after the trace: empty panels get no line
         fig.update_xaxes(range=[-1.25 * widest, 1.25 * widest], nticks=5, showline=True, col=col)
-    return fig.update_layout(margin=dict(l=24, r=24, t=82, b=64))
-
-# %% ../../nbs/06_research/08_result_figures.ipynb #4f2f0351
-def result_bars(rows: Sequence[Mapping], # results
-                held_out: Sequence[str] = (), # domains no part of the system has seen before the test
-                baseline: str = "none", # the adapter whose mean is drawn as a line
-                title: str = "mIoU by adapter and domain", # above the figure
-) -> go.Figure:
-    "Mean and standard deviation over seeds by adapter and domain, with the seeds as small marks."
-    table, means = check_rows(rows), summary(rows)
-    domains = list(table.domain.unique())
-    rank = {a: i for i, a in enumerate(table.adapter.unique())}
-    scores = table.groupby("domain").miou
-    center = scores.agg(lambda x: 50 * (x.min() + x.max()))
-    own = means[means.domain.isin(domains)].set_index("domain")
-    reach = (100 * own["mean"] - center[own.index]).abs() + 100 * own.sd.fillna(0)
-    half = max(1., 55 * scores.agg(np.ptp).max(), 1.05 * reach.max())  # what the widest panel needs at its sides, in points
-    headings = [d + ("<br>(held out)" if d in held_out else "") for d in domains]
-    fig = _panels(domains, headings, 180 + 44 * len(rank), title, rank, .4, "mIoU (%)", horizontal_spacing=.02)
-    for col, d in enumerate(domains, 1):
-        seeds, mean, place = table[table.domain == d], means[means.domain == d], dict(row=1, col=col)
-        fig.add_scatter(mode="markers", x=100 * seeds.miou, y=seeds.adapter.map(rank) + .24, text=seeds.adapter, customdata=seeds.seed,
-                        hovertemplate="%{text}, seed %{customdata}: %{x:.2f}%<extra></extra>", marker_size=6, marker_color="#777", **place)
-        fig.add_scatter(mode="markers", x=100 * mean["mean"], y=mean.adapter.map(rank), text=mean.adapter,
-                        hovertemplate="%{text}: %{x:.2f}% (mean of seeds)<extra></extra>",
-                        error_x=dict(array=100 * mean.sd.fillna(0), color="#333", thickness=1.5, width=4),
-                        marker=dict(size=12, color=domain_color(d), line=MARK_OUTLINE), **place)
-        base = mean[mean.adapter == baseline]["mean"]
-        if len(base): fig.add_vline(100 * base.item(), line_color="#555", line_width=1, line_dash="dash", **place)
-        if d in held_out: fig.add_shape(type="rect", layer="below", fillcolor="#f1f1f1", line_width=0,
-                                        x0=0, x1=1, xref="x domain", y0=0, y1=1, yref="y domain", **place)
-        fig.update_xaxes(range=[center[d] - half, center[d] + half], nticks=5, showline=True, col=col)
-    return fig.update_layout(margin=dict(l=24, r=24, t=92, b=64))
+    return apply_style(fig, title, 160 + 30 * len(names), showlegend=False, margin=dict(l=24, r=24, t=82, b=64))
 
 # %% ../../nbs/06_research/08_result_figures.ipynb #58ae8b40
 class Html(str):
@@ -122,10 +85,8 @@ def prediction_grid(images, # b images (3, H, W) uint8
     "Predictions of several adapters side by side. Raises ValueError for lists of different lengths."
     def picture(pixels, alt): return Html(f'<img alt="{escape(alt)}" width="{width}" src="{data_uri(pixels, optimize=True)}">')
     maps = {"label": labels, **predictions}
-    wrong = [name for name, some in {"images": images, "captions": captions, **maps}.items() if len(some) != len(labels)]
-    if wrong: raise ValueError(f"{', '.join(wrong)} must have {len(labels)} entries, one per label.")
-    body = [[caption, picture(np.asarray(images[i]).transpose(1, 2, 0), "image"), *(picture(space.colorize(some[i]), name) for name, some in maps.items())]
-            for i, caption in enumerate(captions)]
+    body = [[caption, picture(np.asarray(image).transpose(1, 2, 0), "image"), *(picture(space.colorize(ids), name) for name, ids in zip(maps, row))]
+            for caption, image, *row in zip(captions, images, *maps.values(), strict=True)]
     present = {i for some in maps.values() for x in some for i in np.unique(x).tolist()}
     key = " ".join(f'<span class="key">{swatch(name, space)}</span>' for i, name in enumerate(space.classes) if i in present)
     return Html(f'<div class="pictures">{html_table(["", "image", *maps], body)}<p>{key}</p></div>')

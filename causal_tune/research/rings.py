@@ -147,7 +147,7 @@ def band_removed(segmentor,
     "Context manager: the segmentor works without a band. Raises ValueError for an unknown `where`."
     places = dict(head="output", blocks="adapter") # hook points of `Backbone.intervene`
     if where not in places: raise unknown_name("place", where, places)
-    def without(x, layer): return idct2(dct2(x) * (ring_map(*x.shape[-2:], edges) != band).to(x)) # (b, c, h, w)
+    def without(x, layer): return idct2(dct2(x) * (ring_map(*x.shape[-2:], edges, empty=True) != band).to(x)) # (b, c, h, w); coarse grids lack some rings
     return segmentor.backbone.intervene(without, places[where])
 
 # %% ../../nbs/06_research/05_rings.ipynb #98259ddy

@@ -22,7 +22,7 @@ from .rings import BAND_EDGES, WIDE_BAND_EDGES, ring_map
 from .statistics import percentile_interval
 
 # %% auto #0
-__all__ = ['stand_ins', 'suggest_band']
+__all__ = ['suggest_band']
 
 # %% ../../nbs/06_research/09_suggest.ipynb #83f38a3c
 def stand_ins() -> dict[str, Callable]: # name -> function of an image (3, H, W) uint8

@@ -8,8 +8,9 @@ __all__ = ['CLASSES']
 # %% ../../nbs/11_toyscapes/01_world.ipynb #2ba7e2b9
 import functools, math, random
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import NamedTuple
-import numpy as np
+import numpy as np, yaml
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #96c044fa
 CLASSES = {"road": 0, "sidewalk": 1, "building": 2,
@@ -19,55 +20,16 @@ CLASSES = {"road": 0, "sidewalk": 1, "building": 2,
            "car": 13, "truck": 14, "bicycle": 18}
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #18648d32
-def _rows(text): # the words of each row of a table
-    return [row.split() for row in text.strip().splitlines()]
+_FACTS = yaml.safe_load((files("causal_tune")/"assets"/"toyscapes.yaml").read_text(encoding="utf-8")) # colours, proportions of cars and windows
 
-def _palette(text): # name -> colours in 0..1, from rows such as "skin 80 62 52, 62 44 34"; a semicolon ends a row too
-    table = {}
-    for name, *values in _rows(text.replace(";", "\n")):
-        colors = " ".join(values).split(",")
-        table[name] = [tuple(float(c)/100 for c in color.split()) for color in colors]
-    return table
+def _rgb(percent): return tuple(c/100 for c in percent)
 
-COLORS = _palette("""
-plaster  82 76 64, 78 70 58, 72 62 50, 85 83 78, 70 72 72, 80 66 55, 66 70 62
-brick    56 33 25, 62 40 30, 48 31 26, 66 52 40
-glass    50 58 64, 42 50 55, 62 66 68
-tile     45 25 19, 33 30 30, 40 33 28, 28 27 30
-leaf     24 38 12, 31 43 14, 20 34 13, 38 42 15, 27 40 16, 50 36 13, 17 31 17
-paint    82 83 84, 62 64 66, 36 38 40, 10 10 12, 14 22 42, 52 9 9, 12 25 20, 45 40 32, 20 34 50
-cloth    12 13 18, 20 22 30, 45 12 12, 55 50 42, 15 30 45, 25 32 22, 70 68 64, 65 45 15, 30 20 30, 8 8 9
-legs     12 13 18, 20 22 30, 55 50 42, 15 30 45, 8 8 9
-skin     80 62 52, 62 44 34, 40 27 20, 86 70 60
-hair     10 8 7, 25 17 10, 45 33 18, 50 50 50
-helmet   85 85 85, 70 12 10, 10 10 12, 15 30 60
-sky      30 52 84, 80 87 93, 76 78 81, 100 100 102, 100 93 80
-haze     76 81 86
-""")
+COLORS = {material: list(map(_rgb, colors)) for material, colors in _FACTS["materials"].items()} # red, green and blue in 0..1
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #1d8f5573
-_NAMED_COLORS = {name: color for name, (color,) in _palette("""
-black 5 5 5;           dark 6 6 6;            shoe 6 5 5;            ink 10 10 10
-white 85 85 84;        red 75 8 7;            crimson 72 7 6;        yellow 90 72 10
-blue 10 25 60;         azure 10 28 58;        bark 26 21 17;         forest 24 31 20
-pane 10 12 14;         bumper 12 12 13;       grille 7 7 8;          sill 10 10 11
-tyre 5 5 5.5;          hub 42 43 45;          plate 85 83 62;        chimney 45 30 25
-headlamp 93 93 88;     taillight 62 6 5;      reflector 70 6 5;      bulb 55 56 56
-spoke 40 40 40;        handlebar 8 8 8
-go 12 90 45;           wait 95 70 10;         stop 95 10 6
-lamppost 30 32 33;     signalpost 20 21 22;   signpost 45 46 47
-""").items()}
-
+_NAMED_COLORS = {name: _rgb(color) for name, color in _FACTS["colors"].items()}
 _NO_LIGHT = (0, 0, 0)
-_GLOW = {name: tuple(map(int, rgb)) for name, *rgb in _rows("""
-headlamp   255 244 214
-taillight  235 22 12
-reflector  235 22 12
-bulb       255 205 130
-go         30 229 114
-wait       242 178 25
-stop       242 25 15
-""")} # light sent out after dark, 0..255
+_GLOW = {name: tuple(rgb) for name, rgb in _FACTS["glow"].items()} # light sent out after dark, 0..255
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #81bfaeb5
 class Plane(NamedTuple):
@@ -186,6 +148,9 @@ def _both_halves(*values): # the right half of an outline, from below, and its m
 
 _SHAPES = dict(disc=ellipse, rect=_rect, limb=_limb, corners=_corners, cap=_cap, halves=_both_halves)
 
+def _rows(text): # the words of each row of a table
+    return [row.split() for row in text.strip().splitlines()]
+
 def _drawing(text, **given): # (colour, outline), ... from rows such as "red disc 0 0 1"; a bar ends a row too
     parts = []
     for color, shape, *values in _rows(text.replace("|", "\n")):
@@ -278,11 +243,6 @@ _STOREYS = dict( # least and most
     city=(4, 7),
     modern=(3, 11))
 
-_OPENINGS = [_pairs([*map(float, row)]) for row in _rows("""
-1.8 3.1  2.7 3.4  .18 .3   .24 .33
-1.4 2.2  3.0 3.5  .42 .47  .33 .44
-""")] # ranges of the first four fields of `Facade`, in a wall and in glass
-
 def _facade(r, style): # colour and front of a building
     glass = style == "modern" and r.random() < .6
     brick = r.random() < (.3 if style == "modern" else .5)
@@ -291,7 +251,7 @@ def _facade(r, style): # colour and front of a building
     shop = r.uniform(3.2, 3.9) if has_shop else r.uniform(.4, 1.1)
     material = "glass" if glass else "brick" if brick else "plaster"
     color = r.choice(COLORS[material])
-    openings = [r.uniform(*limits) for limits in _OPENINGS[glass]]
+    openings = [r.uniform(*limits) for limits in _FACTS["openings"][glass]]
     shade = r.uniform(.86, 1.06)
     color = tuple(c*shade*r.uniform(.96, 1.04) for c in color)
     key = r.random()*99
@@ -382,20 +342,7 @@ class Body(NamedTuple):
 
 _FRONT, _BONNET, _WINDSCREEN, _ROOF, _REAR_WINDOW, _BOOT, _BACK = range(7) # the edges
 
-def _bodies(text): # rows of a name, length, width and eight points
-    bodies = {}
-    for name, *values in _rows(text):
-        length, width, *points = map(float, values)
-        bodies[name] = Body(length, width, _pairs(points))
-    return bodies
-
-_BODIES = _bodies("""
-hatch  4.0 1.72  2.0 .25  2.0 .72  1.15 .92  .45 1.46  -1.35 1.46  -1.9 .95  -2.0 .90  -2.0 .25
-sedan  4.6 1.78  2.3 .25  2.3 .70  1.20 .90  .50 1.42  -.90 1.42   -1.6 .98  -2.3 .95  -2.3 .25
-suv    4.6 1.88  2.3 .30  2.3 .92  1.30 1.08 .70 1.72  -1.90 1.72  -2.25 1.1 -2.3 1.0  -2.3 .30
-van    5.2 1.95  2.6 .30  2.6 .95  2.00 1.15 1.30 2.15 -2.50 2.15  -2.6 1.3  -2.6 1.2  -2.6 .30
-truck  7.6 2.4   3.8 .40  3.8 1.4  3.75 1.5  3.60 2.6  3.00 3.20   -3.8 3.2  -3.8 3.1  -3.8 .50
-""")
+_BODIES = {shape: Body(**body) for shape, body in _FACTS["bodies"].items()}
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #355588dd
 @dataclass
@@ -407,9 +354,7 @@ class Car:
     heading: tuple # (x, z), a unit vector
     eye: float # height of the camera
     paint: tuple
-
-    @property
-    def body(self): return _BODIES[self.shape]
+    body: Body
 
     @property
     def label(self): return "truck" if self.shape == "truck" else "car"
@@ -503,7 +448,7 @@ def _car(r, street, off, z, ahead, shape=None, yaw=0.): # `ahead` 1 drives away 
     hz = ahead*math.cos(angle)
     paint = r.choice(COLORS["paint"])
     paint = tuple(c*r.uniform(.9, 1.1) for c in paint)
-    car = Car(shape, x, z, (hx, hz), street.eye, paint)
+    car = Car(shape, x, z, (hx, hz), street.eye, paint, _BODIES[shape])
     length, width, outline = car.body
     faces = []
     for edge in _EDGE_ORDER: faces += _strip(car, edge)

@@ -7,12 +7,11 @@ from __future__ import annotations
 import csv, os, sys
 from contextlib import suppress
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 import pandas as pd, torch
 from torch import nn
 import causal_tune
-from ..core.files import atomic_write, check_finite, naming_full_disk, quarantine, read_tensors
+from ..core.files import atomic_write, check_finite, DamagedFileError, naming_full_disk, quarantine, read_tensors
 from ..core.registry import check_value
 from ..data.labels import own_space, space_from_dict, space_to_dict
 from ..models.segmentor import Segmentor
@@ -22,8 +21,8 @@ from .recipe import Recipe, changed_fields, recipe_from_dict, recipe_to_dict
 from .stream import rank_and_world_size
 
 # %% auto #0
-__all__ = ['save_checkpoint', 'checkpoint_path', 'read_checkpoint', 'load_checkpoint', 'check_same_run', 'read_log',
-           'learned_cutoffs', 'read_cutoffs']
+__all__ = ['save_checkpoint', 'checkpoint_path', 'load_checkpoint', 'check_same_run', 'read_log', 'learned_cutoffs',
+           'read_cutoffs']
 
 # %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9d2
 def save_checkpoint(path, # file to write
@@ -38,19 +37,6 @@ def save_checkpoint(path, # file to write
                  processes=rank_and_world_size()[1], version=causal_tune.__version__)
     with atomic_write(path) as temporary: torch.save(facts | segmentor.trained_state(), temporary)
 
-# %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h1
-class DamagedFileError(ValueError):
-    "A file does not contain what a run writes into it."
-
-def _read_run_file(path, # file of a run
-                  what: str, # what it should be
-                  advice: str, # what to do if it is not
-) -> dict:
-    "The content of a file that a run wrote. Raises DamagedFileError if it cannot be read or fails its checksum, OSError if it cannot be opened."
-    with open(path, "rb"): pass # an OSError tells nothing about the content
-    try: return read_tensors(path, what, advice)
-    except ValueError as error: raise DamagedFileError(str(error)) from error
-
 # %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h2
 def checkpoint_path(run # folder of a run, or its checkpoint.pt
 ) -> Path: # its checkpoint.pt
@@ -61,11 +47,12 @@ def checkpoint_path(run # folder of a run, or its checkpoint.pt
         f"{path.parent} is not finished: call its `causal-tune train` again, which resumes it.")
     raise FileNotFoundError(f"No checkpoint at {path}; `causal-tune train` writes it.")
 
+# %% ../../nbs/05_training/06_checkpoint.ipynb #4a41b9h5
 def read_checkpoint(run # folder of a run, or its checkpoint.pt
 ) -> dict: # what `save_checkpoint` wrote
     "The content of a checkpoint. Raises FileNotFoundError, or ValueError (`DamagedFileError`) if it is something else."
     path = checkpoint_path(run)
-    saved = _read_run_file(path, "a checkpoint of this package", "train again, or fetch it again")
+    saved = read_tensors(path, "a checkpoint of this package", "train again, or fetch it again")
     kinds = dict(recipe=dict, adapter=dict, head=dict, classes=list)
     if any(not isinstance(saved.get(name), kind) for name, kind in kinds.items()):
         raise DamagedFileError(f"{path} is no checkpoint of this package: it has no recipe, adapter, head and classes.")
@@ -161,7 +148,7 @@ def load_resume(path: Path, # resume.pt
 ) -> int: # iteration to continue with
     "Load the state of a run. Raises ValueError if it belongs to another recipe, DamagedFileError if it is damaged, before anything is changed."
     ema = ema or EMA(segmentor, None)
-    state = _read_run_file(path, "the state of a run", "remove it to start again")
+    state = read_tensors(path, "the state of a run", "remove it to start again")
     if not isinstance(state.get("recipe"), dict): raise DamagedFileError(f"{path} holds no recipe; remove it to start again.")
     check_same_run(path, state["recipe"], recipe, state.get("processes", 1))
     try: check_state(state, segmentor, optimizer, ema)
@@ -195,12 +182,14 @@ def read_log(folder, # of a run
     "The log of a run; empty if there is none. Damaged lines are left out, with a note."
     path = Path(folder) / "log.csv"
     content = path.read_bytes() if path.is_file() else b""
-    head, *lines = content[:content.rfind(b"\n") + 1].replace(b"\0", b"").splitlines() or [b""] # without a last line that is cut off
-    columns = head.decode(errors="replace").split(",") if head.startswith(b"iteration,loss,") else [*LOG_COLUMNS]
-    fit = [line for line in lines if line.count(b",") in (len(LOG_COLUMNS) - 1, len(columns) - 1)] # versions without learnable bands wrote fewer
-    table = pd.read_csv(BytesIO(b"\n".join([b",".join(map(str.encode, columns)), *fit])), dtype=str, encoding_errors="replace", quoting=csv.QUOTE_NONE)
+    text = content[:content.rfind(b"\n") + 1].replace(b"\0", b"").decode(errors="replace") # without a last line that is cut off
+    head, *lines = [line.split(",") for line in text.splitlines()] or [[]]
+    columns = head if head[:2] == ["iteration", "loss"] else [*LOG_COLUMNS]
+    fit = [dict(zip(columns, line)) for line in lines if len(line) in (len(LOG_COLUMNS), len(columns))] # versions without learnable bands wrote fewer
+    table = pd.DataFrame(fit, columns=columns, dtype=str)
     numbers = table.apply(pd.to_numeric, errors="coerce")
-    good = numbers.iteration.ge(0) & numbers.iteration.mod(1).eq(0) & numbers.loss.notna() & (numbers.isna() == table.isna()).all(axis=1)
+    empty = table.isna() | table.isin(["", "nan"])
+    good = numbers.iteration.ge(0) & numbers.iteration.mod(1).eq(0) & numbers.loss.notna() & (numbers.isna() == empty).all(axis=1)
     if good.sum() < len(lines): print(f"{path}: {len(lines) - good.sum()} damaged lines are left out.", file=sys.stderr)
     rows = numbers[good].drop_duplicates("iteration", keep="last").sort_values("iteration", ignore_index=True)
     return rows.astype({"iteration": int})

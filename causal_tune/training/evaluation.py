@@ -105,7 +105,7 @@ def evaluate(segmentor: Segmentor,
     """Confusion matrices of a segmentor on a data set, at the size of the labels. The segmentor keeps its mode.
     Raises ValueError for labels of other classes, FloatingPointError for scores that are not finite."""
     k = segmentor.num_classes
-    device = next(segmentor.parameters()).device
+    device = segmentor.device
     check_precision(precision, device.type)
     check_classes(segmentor, dataset.space)
     model = eval_view(segmentor)

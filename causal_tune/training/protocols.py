@@ -5,12 +5,12 @@
 # %% ../../nbs/05_training/01_protocols.ipynb #e603224c
 from __future__ import annotations
 from dataclasses import dataclass, field
-from pathlib import Path
 import yaml
-import causal_tune
+from ..core.files import read_asset
+from ..core.registry import Registry
 
 # %% auto #0
-__all__ = ['PROTOCOLS', 'Protocol', 'get_protocol', 'protocol_differences', 'under_protocol']
+__all__ = ['PROTOCOLS', 'Protocol', 'protocol_differences', 'under_protocol']
 
 # %% ../../nbs/05_training/01_protocols.ipynb #bdf1aab1
 @dataclass(frozen=True)
@@ -33,16 +33,10 @@ class Protocol:
     source: str = ""                # where this was read
     checked: str = "configuration"  # or "thread", "secondary"
 
-PROTOCOLS: dict[str, Protocol] = {}
-
-def get_protocol(name: str) -> Protocol:
-    "A protocol by name. Raises ValueError that lists the known ones."
-    from causal_tune.core.registry import unknown_name
-    if name not in PROTOCOLS: raise unknown_name("protocol", name, PROTOCOLS)
-    return PROTOCOLS[name]
+PROTOCOLS = Registry("protocol") # name -> Protocol
 
 # %% ../../nbs/05_training/01_protocols.ipynb #7e006363
-for _name, _given in yaml.safe_load((Path(causal_tune.__file__).parent/"assets"/"protocols.yaml").read_text(encoding="utf-8")).items():
+for _name, _given in yaml.safe_load(read_asset("protocols.yaml")).items():
     _base = vars(PROTOCOLS[_given.pop("base")]) if "base" in _given else {}
     PROTOCOLS[_name] = Protocol(**_base | {name: tuple(value) if isinstance(value, list) else value for name, value in _given.items()} | dict(name=_name))
 
@@ -56,7 +50,7 @@ def protocol_differences(a: str, b: str, # names of protocols
     """The differences that keep scores of two protocols from being ranked. An unknown value counts as a difference, unless the protocols are the same one.
 
     Raises ValueError for an unknown name."""
-    p, q = get_protocol(a), get_protocol(b)
+    p, q = PROTOCOLS[a], PROTOCOLS[b]
     if p is q: return []
     datasets = sorted(set(p.test_size) & set(q.test_size)) if datasets is None else datasets
     lines = [f"{name.replace('_', ' ')}: {x} / {y}" for name in MUST_AGREE
@@ -74,7 +68,7 @@ def under_protocol(recipe, # a `Recipe`
     Raises ValueError for an unknown protocol, or a target for which the protocol names no size."""
     from dataclasses import replace
     from causal_tune.core.registry import format_spec, parse_spec
-    protocol = get_protocol(name)
+    protocol = PROTOCOLS[name]
     targets = []
     for target in recipe.targets:
         dataset, options = parse_spec(target)

@@ -8,15 +8,14 @@ import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-import causal_tune
+from ..core.files import read_asset
 from ..core.registry import check_range, check_value, Registry, short_repr, unknown_name
 from ..data.corruptions import CORRUPTIONS
-from .protocols import get_protocol
+from .protocols import PROTOCOLS
 
 # %% auto #0
 __all__ = ['RECIPES', 'Recipe', 'run_name', 'check_precision', 'list_recipes', 'get_recipe', 'parse_field', 'recipe_to_yaml',
-           'recipe_from_yaml', 'read_recipe', 'corruption_targets', 'recipe_to_dict', 'nonempty_fields',
-           'recipe_from_dict', 'changed_fields']
+           'corruption_targets', 'recipe_to_dict', 'nonempty_fields', 'recipe_from_dict', 'changed_fields']
 
 # %% ../../nbs/05_training/02_recipe.ipynb #58f49bfa
 def _recipe_field(default, # of the field
@@ -35,7 +34,6 @@ _evaluation = partial(_recipe_field, group="evaluation", decides="scores")
 
 _COUNT_RANGE = (1, 10 ** 9) # of iterations
 _SIDE_RANGE = (8, 16_384) # of images that a model sees, in pixels
-_MAX_STEP_PIXELS = 10 ** 9 # of the images of one step; with their labels each pixel takes 11 bytes
 
 @dataclass(frozen=True)
 class Recipe:
@@ -104,29 +102,22 @@ class Recipe:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 # %% ../../nbs/05_training/02_recipe.ipynb #c28042f2
-_SIZES = "crop", "scale", "img_size", "eval_size", "window", "stride" # two numbers each; all but the first two may be empty
-
 def check_recipe(r: Recipe) -> Recipe: # the same
     "Raise ValueError for values that are out of range or do not fit together."
     for f in fields(r):
         value = check_value(f.name, getattr(r, f.name), f.type, f.default)
+        if f.type.startswith(("tuple[int", "tuple[float")) and len(value) != 2 and (value or f.default): # what is empty by default may be empty
+            raise ValueError(f"{f.name}={value}: give two numbers, such as 96x128.")
         within = f.metadata["within"]
         if not within or value is None: continue
         if isinstance(within[0], str):
             if value not in within: raise unknown_name(f.name, value, within)
         else:
             for number in value if isinstance(value, tuple) else [value]: check_range(f.name, number, *within)
-    for name in _SIZES:
-        value = getattr(r, name)
-        if len(value) != 2 and (value or name in _SIZES[:2]): raise ValueError(f"{name}={value}: give two numbers, such as 96x128.")
-    if r.protocol: get_protocol(r.protocol)
+    if r.protocol: PROTOCOLS[r.protocol] # raises for an unknown one
     if r.scale[0] > r.scale[1]: raise ValueError(f"scale={r.scale}: give the smaller number first, such as 0.5 2.")
     if r.window and r.stride and (r.stride[0] > r.window[0] or r.stride[1] > r.window[1]):
         raise ValueError(f"stride={r.stride} would leave gaps between windows of {r.window}; give a smaller one.")
-    pixels = r.crop[0] * r.crop[1] * r.batch_size * r.accumulate
-    if pixels > _MAX_STEP_PIXELS:
-        raise ValueError(f"crop={r.crop}, batch_size={r.batch_size} and accumulate={r.accumulate} make {pixels:.2g} pixels a step; "
-                         f"give smaller ones, for at most {_MAX_STEP_PIXELS:.2g}.")
     if r.decay_end is not None and r.decay_end > r.weight_decay: raise ValueError(
         f"decay_end={r.decay_end}: weight decay can only fade, from weight_decay={r.weight_decay}; give at most that.")
     if r.ema_from is not None and r.ema_from >= r.iterations: raise ValueError(
@@ -168,10 +159,11 @@ def get_recipe(name: str, # one of `list_recipes()`, or the path of a .yaml file
         recipe = replace(recipe, protocol="") # its scores are no longer those of the protocol
     return replace(recipe, **overrides)
 
+_FIELDS = {f.name: f for f in fields(Recipe)}
+
 def _check_names(names) -> None:
-    known = [f.name for f in fields(Recipe)]
     for name in names:
-        if name not in known: raise unknown_name("recipe field", name, known)
+        if name not in _FIELDS: raise unknown_name("recipe field", name, _FIELDS)
 
 # %% ../../nbs/05_training/02_recipe.ipynb #a3c3d9a6
 def _switch(text): return dict(on=True, true=True, yes=True, off=False, false=False, no=False)[text.lower()]
@@ -194,13 +186,12 @@ def parse_field(name: str, # of a recipe field
 ): # the value in the field's type
     "A field's value from text. Raises ValueError that says what kind of value is expected."
     _check_names([name])
-    kinds = {f.name: f.type.removesuffix(" | None") for f in fields(Recipe)}
-    reader, expected = _READERS[kinds[name]]
+    reader, expected = _READERS[_FIELDS[name].type.removesuffix(" | None")]
     try: return reader(text)
     except (ValueError, KeyError): raise ValueError(f"{name}={short_repr(text)}: expected {expected}.") from None
 
 # %% ../../nbs/05_training/02_recipe.ipynb #3a7f921d
-def recipe_to_yaml(r: Recipe, # to be read again by `read_recipe`
+def recipe_to_yaml(r: Recipe, # to be read again by `get_recipe`
 ) -> str:
     "A recipe as YAML, with the fields in groups and what each means."
     import yaml
@@ -214,6 +205,7 @@ def recipe_to_yaml(r: Recipe, # to be read again by `read_recipe`
         lines.append(line if len(line) > 36 else f"{line:36}  # {f.metadata['help']}")
     return "\n".join(lines[1:]) + "\n"
 
+# %% ../../nbs/05_training/02_recipe.ipynb #3a7f921h
 def recipe_from_yaml(text: str,
                      name: str = "custom", # of the recipe, if the text gives none
 ) -> Recipe:
@@ -234,7 +226,7 @@ def recipe_from_yaml(text: str,
 
 def _from_node(name, node): # of one field
     _check_names([name])
-    kind = next(f.type for f in fields(Recipe) if f.name == name)
+    kind = _FIELDS[name].type
     several = isinstance(node.value, list) and kind.startswith("tuple")
     items = [item.value for item in node.value] if several else [node.value]
     if not all(isinstance(item, str) for item in items): raise ValueError(f"{name}: give one value, or a list of values where the field has several.")
@@ -259,7 +251,7 @@ def corruption_targets(spec: str, # a clean data set
 def _all_corruptions(targets): # those with corruption=* written out
     return tuple(target.replace("*", name) for target in targets for name in (CORRUPTIONS if "corruption=*" in target else ("*",)))
 
-for _text in (Path(causal_tune.__file__).parent/"assets"/"recipes.yaml").read_text(encoding="utf-8").split("\n---\n"):
+for _text in read_asset("recipes.yaml").split("\n---\n"):
     _recipe = recipe_from_yaml(_text)
     RECIPES[_recipe.name] = replace(_recipe, targets=_all_corruptions(_recipe.targets))
 

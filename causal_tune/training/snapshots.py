@@ -24,12 +24,13 @@ from .checkpoint import learned_cutoffs, read_log
 from .recipe import Recipe, recipe_from_dict, recipe_to_dict
 
 # %% auto #0
-__all__ = ['PROBE_FRAMES', 'MAX_STATE_BYTES', 'BRANCH_FIELDS', 'Snapshot', 'Probe', 'read_probe', 'read_snapshots', 'branch']
+__all__ = ['Snapshot', 'Probe', 'read_probe', 'read_snapshots', 'branch']
 
 # %% ../../nbs/05_training/08_snapshots.ipynb #fad200ef
 PROBE_FRAMES = 4 # predicted at each snapshot
 MAX_STATE_BYTES = 1e9 # of all states that a run keeps; beyond it every second one goes
 
+# %% ../../nbs/05_training/08_snapshots.ipynb #fad200eh
 class Snapshot(NamedTuple):
     "The results of one snapshot."
     transfer: BandTransfer # domain x block x band, against the frozen model; without changes for adapters of weights
@@ -59,8 +60,7 @@ class Probe:
              done: int) -> None: # iterations completed
         "Write a snapshot, and keep the state in resume.pt, which is that of this iteration, with it."
         view, labels = eval_view(segmentor), []
-        device = next(view.parameters()).device
-        def predict(images): return view(view.preprocess(images.to(device))).argmax(1).to(torch.uint8).cpu()
+        def predict(images): return view(view.preprocess(images.to(view.device))).argmax(1).to(torch.uint8).cpu()
         def stream(images):
             with note_blocks(view.backbone) as kept: labels.append(predict(images))
             return [kept[layer] for layer in sorted(kept)]
@@ -111,6 +111,7 @@ def read_snapshots(run, # folder of a run, which may still be training
 # %% ../../nbs/05_training/08_snapshots.ipynb #cafbae53
 BRANCH_FIELDS = ("name", "band", "head_band", "residual", "lr", "adapter_lr", "backbone_lr", "weight_decay", "style") # fields that a branch may change
 
+# %% ../../nbs/05_training/08_snapshots.ipynb #cafbae5h
 def branch(run, # folder of the trunk
            iteration: int, # of a snapshot with a state
            folder, # of the branch, a new one

@@ -1,4 +1,4 @@
-"""How inputs are damaged: bytes, texts and trees of plain values, all by a `random.Random`, so that each can be made again."""
+"""Damage inputs: bytes, texts and trees of plain values, driven by a `random.Random`, so that each case can be reproduced."""
 import io, json, math, re, struct, zipfile, zlib
 from random import Random
 
@@ -9,7 +9,7 @@ TEXT_NUMBERS = (b"0", b"-1", b"NaN", b"Infinity", b"1e308", b"1e999", b"92233720
 
 
 def any_value(rng: Random):
-    "One that nobody expects."
+    "An unexpected value."
     return copied(rng.choice(rng.choice((NUMBERS, TEXTS, OTHERS, (deep(rng),)))))
 
 

@@ -1,4 +1,4 @@
-"""The whole inputs that the fuzzer begins with, and hostile ones. Small, and made when they are needed: nothing lies in the repository."""
+"""The whole inputs that the fuzzer begins with, and hostile ones. Small, and made when they are needed: none is stored in the repository."""
 import io, pickle, struct
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ POLYGONS = dict(imgWidth=20, imgHeight=10, objects=[
 # --- weights -----------------------------------------------------------------------------------------------------------
 
 class Runs:
-    "Whoever unpickles it runs the call."
+    "Unpickling it runs the call."
     def __init__(self, *call): self.call = call
     def __reduce__(self): return self.call[0], self.call[1:]
 
@@ -78,7 +78,7 @@ def saved(content, zipped=True, **options) -> bytes:
 CANARY = "canary"  # a file that nothing makes unless what a hostile file says is run
 
 def hostile() -> list[bytes]:
-    "Pickles that would make the canary, and others that ask for much."
+    "Pickles that would create the canary file, and others that request huge resources."
     import os
     makes = f"open({CANARY!r}, 'w')"
     calls = [Runs(os.system, f"echo > {CANARY}"), Runs(eval, makes), Runs(exec, makes), Runs(open, CANARY, "w"), Runs(os.mkdir, CANARY),
@@ -102,7 +102,7 @@ def hostile() -> list[bytes]:
 
 
 def old() -> list[bytes]:
-    "What other programs and older versions wrote."
+    "Files of other programs and older versions."
     import argparse, collections
     state = collections.OrderedDict(w=torch.arange(4.).reshape(2, 2), b=torch.nn.Parameter(torch.ones(2)))
     state._metadata = dict(version=1)

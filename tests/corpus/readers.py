@@ -1,4 +1,4 @@
-"""Every reader of the package, with the inputs it is tried on. Each function makes a `Reader` for a folder of its own."""
+"""Every reader of the package, with the inputs it is tested on. Each function makes a `Reader` for a folder of its own."""
 import json, math, sys
 from contextlib import contextmanager
 from io import StringIO
@@ -120,7 +120,7 @@ def data_sets(folder):
 # --- weights and runs --------------------------------------------------------------------------------------------------
 
 def tensors(rng):
-    "Values of a weight file that nobody expects."
+    "Unexpected values in a weight file."
     kinds = (lambda: torch.zeros(0), lambda: torch.ones(2, 3), lambda: torch.full((16,), torch.nan), lambda: torch.tensor(1.),
              lambda: torch.ones(4, dtype=torch.int64), lambda: torch.ones(3, dtype=torch.complex64), lambda: torch.ones(2, dtype=torch.bool),
              lambda: torch.zeros(1).expand(10 ** 6, 10 ** 6), lambda: torch.nn.Parameter(torch.ones(1)), lambda: torch.float16,
@@ -236,7 +236,7 @@ def logs(folder):
 # --- results -----------------------------------------------------------------------------------------------------------
 
 def results(folder):
-    "What a finished run of a comparison leaves."
+    "Files of a finished run of a comparison."
     from causal_tune.compare import grid as benchmark
     from causal_tune.training.recipe import recipe_to_dict
     recipe, *_ = run_of()
@@ -356,15 +356,15 @@ VALUES = [*make.FIELDS, *make.SPECS, "demo", "camvid_day2dusk", "toyscapes", "ca
           "none", "rein", "checkpoint.pt", "image.png", "cut.png", "out", "x.html", "x.zip", "--help", "--", "-1", "nan"]
 
 def words(folder):
-    "Words of the command line, whose work is cut off where it would begin."
-    from causal_tune.cli import entry as cli
+    "Command lines; the command's work is replaced by a stub."
+    from causal_tune.cli import entry as cli, training as commands
     from causal_tune.compare import demo
     from causal_tune.lab import launch as lab
-    from causal_tune.compare import effects, experiments as quality
+    from causal_tune.compare import experiments as quality
     from causal_tune.toyscapes import vit as toyvit
     from causal_tune.training import loop as training
     for module, name in ((training.Run, "loop"), (training, "evaluate"), (demo, "run_grid"), (quality, "run_grid"), (lab, "open_lab"), (lab, "launch_lab"),
-                         (quality, "measured_band"), (effects, "bench_speed"), (toyvit, "pretext_sample")): setattr(module, name, reached)
+                         (quality, "measured_band"), (commands, "run"), (toyvit, "pretext_sample")): setattr(module, name, reached)
     recipe, segmentor, _ = run_of()
     (folder / "checkpoint.pt").write_bytes(make.saved(checkpoint_of(recipe, segmentor)))
     (folder / "image.png").write_bytes(make.picture())
@@ -383,7 +383,7 @@ def words(folder):
 
 
 def called(line):
-    "The command line; AssertionError where it does not end with 0, 1 (what it found is wrong) or 2 and one line."
+    "The command line. Raises AssertionError unless it ends with 0, 1 (problems found) or 2 and one line."
     from causal_tune import cli
     with said() as errors:
         try: status = cli.main(line)
@@ -396,7 +396,7 @@ def called(line):
 
 @contextmanager
 def said():
-    "What is written to standard error inside; yields a list that holds it afterwards."
+    "Context manager: capture standard error; yields a list that contains it afterwards."
     found = []
     before, sys.stderr = sys.stderr, StringIO()
     try: yield found

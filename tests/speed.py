@@ -1,0 +1,163 @@
+"""What do adapters, functions beside other packages', and whole models cost? `python tests/speed.py` writes runs/speed/speed.csv.
+
+    python tests/speed.py             # adapters at published sizes, against Rein as its equations are written
+    python tests/speed.py --quick     # the smallest size only, in less than a minute
+    python tests/speed.py --peers     # also beside functions of SciPy, NumPy, torchmetrics and transformers that compute the same
+    python tests/speed.py --systems   # also images per second and peak memory of whole models
+
+Everything is timed in turns and reported as ratios within a round (`causal_tune.compare.effects`). Peers must give equal results first; those that are not
+installed are left out. The losses of Mask2Former include its matching: ten layers of 100 queries, masks of 32 x 32 and an image of 128 x 128 with all 19 classes.
+Whole models are on a GPU a ViT-L with crops of 512, four at a time, with three adapters, in float32 and bfloat16, compiled and not, and with three heads: a few
+minutes. On a CPU they are a ViT-S with one image of 256 x 256 in float32, where the memory of tensors is counted by `StepCounter`.
+`causal-tune bench-speed` is the same in a clone of the repository.
+"""
+import argparse, os, platform, re, sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from unittest import mock
+import numpy as np
+import pandas as pd
+import torch
+from scipy.fft import dctn
+from causal_tune.compare.effects import ADAPTER_SIZES, adapter_costs, median_ratio, step_and_predict, time_in_rounds
+from causal_tune.compare.grid import WORKER_ENV, single_threaded
+from causal_tune.core.environment import code_version
+from causal_tune.core.files import atomic_write
+from causal_tune.models.acceleration import StepCounter, compile_blocks
+from causal_tune.models.mask2former import Mask2Former
+from causal_tune.spectra.dct import dct2_tokens
+from causal_tune.spectra.energy import dct_energy
+from causal_tune.training.evaluation import confusion
+from causal_tune.training.recipe import get_recipe
+
+
+def peer_pairs(): # yields size, what, peer, our function and theirs, both without arguments
+    "What other packages compute, too."
+    torch.manual_seed(0)
+    for side in (16, 32, 64, 73, 96, 128, 256):
+        yield f"{side} x {side}, 384 channels", "DCT of tokens", "scipy", *dct_pair(side)
+        if side <= 64: yield f"{side} x {side}, 384 channels", "energy of coefficients", "scipy", *energy_pair(side)
+    label, pred = torch.randint(19, (2, 1024, 2048), dtype=torch.uint8)
+    def counted(): return np.bincount(19 * label.numpy().ravel().astype(np.int64) + pred.numpy().ravel(), minlength=19 * 19).reshape(19, 19)
+    yield "1024 x 2048, 19 classes", "confusion matrix", "numpy", lambda: confusion(pred, label, 19), counted
+    if find_spec("torchmetrics"):
+        from torchmetrics.functional.classification import multiclass_confusion_matrix
+        yield ("1024 x 2048, 19 classes", "confusion matrix", "torchmetrics", lambda: confusion(pred, label, 19),
+               lambda: multiclass_confusion_matrix(pred.int(), label.int(), 19).numpy())
+    if find_spec("transformers"): yield "10 layers, 100 queries", "losses of Mask2Former", "transformers", *loss_pair()
+
+
+def dct_pair(side): # our function and theirs
+    tokens = torch.randn(1, side * side, 384)
+    grid = tokens.numpy().reshape(side, side, 384)
+    return lambda: dct2_tokens(tokens, (side, side)).numpy().reshape(grid.shape), lambda: dctn(grid, axes=(0, 1), norm="ortho")
+
+
+def energy_pair(side): # our function and theirs
+    maps = torch.randn(1, 384, side, side)
+    return lambda: dct_energy(maps).numpy(), lambda: np.square(dctn(maps.numpy(), axes=(2, 3), norm="ortho"), dtype=float).mean((0, 1))
+
+
+def loss_pair(): # our function and theirs: class, mask and dice loss, backward pass included
+    "Losses of Mask2Former from the same predictions and at the same points."
+    import torchvision # noqa: F401 # before transformers, which looks whether it is there
+    from transformers.models.mask2former.modeling_mask2former import Mask2FormerConfig, Mask2FormerLoss
+    classes, masks = torch.randn(1, 10, 100, 20, requires_grad=True), torch.randn(1, 10, 100, 32, 32, requires_grad=True)
+    labels = torch.arange(19).repeat_interleave(16 * 64)[:128 * 128 // 2].repeat(2).view(1, 128, 128).clamp(max=18)
+    drawn = {}
+    def draw(*shape, device=None): # both draw the same numbers for one shape
+        if shape not in drawn: drawn[shape] = torch.rand(*shape)
+        return drawn[shape]
+    head = Mask2Former(32, 19, width=32, encoder_layers=1, decoder_layers=1, num_heads=1)
+    head.draw = draw
+    head.predictions = lambda *features: (classes, masks)
+    peer = Mask2FormerLoss(Mask2FormerConfig(num_labels=19, no_object_weight=.1), {})
+    def finish(values):
+        sum(values).backward()
+        return torch.stack(values).detach().numpy()
+    def ours():
+        losses = head.losses(None, None, labels)
+        return finish([losses[f"loss_{kind}"].sum() / weight for kind, weight in (("cls", 2), ("mask", 5), ("dice", 5))])
+    def theirs():
+        ids = labels.unique()
+        layers = [dict(masks_queries_logits=masks[:, i], class_queries_logits=classes[:, i]) for i in range(9)]
+        with mock.patch("torch.rand", draw): found = peer(masks[:, 9], classes[:, 9], [(labels[0] == ids[:, None, None]).float()], [ids], layers)
+        return finish([sum(v for k, v in found.items() if kind in k) for kind in ("cross_entropy", "mask", "dice")])
+    return ours, theirs
+
+
+def peer_rows(rounds: int) -> list[dict]: # rows as `adapter_costs`
+    "Times in relation to those of other packages. Raises AssertionError where results differ."
+    rows = []
+    for size, what, peer, ours, theirs in peer_pairs():
+        np.testing.assert_allclose(ours(), theirs(), rtol=1e-4, atol=1e-4, err_msg=f"{what}, {size}: {peer} computes something else")
+        seconds = time_in_rounds(dict(ours=ours, theirs=theirs), rounds)
+        rows.append(dict(size=size, name=peer, what=what, unit="of the peer", **median_ratio(seconds["ours"], seconds["theirs"])))
+    return rows
+
+
+def system_recipes(on_gpu: bool, quick: bool): # yields recipes
+    "What `system_rows` measures."
+    side, images = (512, 4) if on_gpu else (256, 1)
+    base = get_recipe("c2acdc_512", backbone="dinov2_l" if on_gpu else "dinov2_s", weights="random", img_size=(side, side), crop=(side, side), batch_size=images)
+    kinds = [dict(head=head, precision="no", compile=False) for head in ("dpt", "linear", "mask2former")]
+    if on_gpu: kinds += [dict(head="dpt", precision=p, compile=c) for p, c in (("bf16", False), ("no", True), ("bf16", True))]
+    for kind in kinds[:1] if quick else kinds:
+        for adapter in ("none", "rein", "causal_tune"): yield replace(base, adapter=adapter, **kind)
+
+
+def system_rows(quick: bool) -> list[dict]: # rows as `adapter_costs`
+    "Images per second and peak memory of a training step and of a prediction."
+    on_gpu, rows = torch.cuda.is_available(), []
+    for recipe in system_recipes(on_gpu, quick):
+        segmentor, step, predict = step_and_predict(recipe, 19)
+        if recipe.compile: compile_blocks(segmentor.backbone.model, "cuda")
+        size = ", ".join([recipe.backbone, recipe.head, {"no": "fp32"}.get(recipe.precision, recipe.precision), *["compiled"] * recipe.compile])
+        for what, call in {"training step": step, "prediction": predict}.items():
+            seconds = time_in_rounds({what: call}, 3 if quick else 5)[what]
+            rows.append(dict(size=size, name=recipe.adapter, what=what, value=recipe.batch_size / np.median(seconds), unit="images/s"))
+            rows.append(dict(size=size, name=recipe.adapter, what=what, value=peak_bytes(segmentor, call, on_gpu) / 1e6, unit="MB at most"))
+    return rows
+
+
+def peak_bytes(segmentor, call, on_gpu: bool) -> int:
+    "The most memory that tensors take while a function runs, weights included."
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return torch.cuda.max_memory_allocated()
+    with StepCounter() as counter: call()
+    return counter.peak + sum(p.numel() * p.element_size() for p in segmentor.parameters())
+
+
+def bench_speed(folder, # gets speed.csv
+                quick: bool = False, peers: bool = False, systems: bool = False, # see above
+) -> pd.DataFrame: # the table
+    "Measure, with one thread on a CPU, and write the table."
+    cpu = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", cpu.read_text()) if cpu.exists() else None
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{found[1] if found else platform.machine()}, one thread of {os.cpu_count()}"
+    sizes = list(ADAPTER_SIZES)[:1] if quick else ADAPTER_SIZES
+    with single_threaded():
+        rows = [row for size in sizes for row in adapter_costs(size, 5 if quick else max(5, 25 // ADAPTER_SIZES[size][1]))]
+        if peers: rows += peer_rows(3 if quick else 9)
+        if systems: rows += system_rows(quick)
+    table = pd.DataFrame(rows).assign(device=device, python=platform.python_version(), torch=torch.__version__, version=code_version())
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with atomic_write(Path(folder) / "speed.csv") as path: table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
+    return table
+
+
+def main() -> None:
+    if WORKER_ENV.items() - os.environ.items(): os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | WORKER_ENV) # the memory settings of runs
+    parser = argparse.ArgumentParser("speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("quick", "peers", "systems"): parser.add_argument(f"--{name}", action="store_true")
+    parser.add_argument("--out", default="runs/speed", help="folder of speed.csv (default: runs/speed)")
+    args = parser.parse_args()
+    table = bench_speed(args.out, args.quick, args.peers, args.systems)
+    print(table[["size", "name", "what", "value", "unit"]].round(2).to_string(index=False))
+    print(f"{args.out}/speed.csv written")
+
+
+if __name__ == "__main__": main()
