@@ -18,7 +18,7 @@ ROOT = HERE.parent
 PAGES = ("docs/command_line.md", "docs/coming_from.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "data/README.md", "checkpoints/README.md")
 FOLDERS = {"01_spectra": "Spectra", "02_adapters": "Adapters", "03_data": "Data", "04_models": "Models", "05_training": "Training",
            "06_research": "Research", "07_compare": "Comparisons", "08_lab": "The lab", "09_published": "Published weights", "10_cli": "Command line",
-           "11_toyscapes": "Appendix: Toyscapes", "12_core": "Appendix: files, names, tensors"}
+           "11_toyscapes": "Appendix: Toyscapes", "12_core": "Appendix: names, files, environment"}
 TUTORIALS = ("first_look", "your_images", "own_data", "one_domain", "own_adapter", "equations", "published_checkpoint", "cluster") # as they are read
 PLOTLY = "application/vnd.plotly.v1+json"
 
@@ -123,7 +123,7 @@ def write_pages(source: Path) -> list[str]: # public names without a word
     "Write the generated pages: start, tables, API, lab."
     results = source / "nbs" / "experiments" / "results"
     tables = [piece for path in sorted(results.glob("*.csv")) for piece in table_of(path)]
-    (source / "tables.md").write_text("\n\n".join(["# Tables", "What the experiments wrote.", *tables]), encoding="utf-8")
+    (source / "tables.md").write_text("\n\n".join(["# Tables", "Result tables of the experiments.", *tables]), encoding="utf-8")
     (source / "lab-page.md").write_text(LAB, encoding="utf-8")
     homes = {json_module(p): p.relative_to(source) for p in (source / "nbs").rglob("[0-9][0-9]_*.ipynb")}
     (source / "api").mkdir()
@@ -138,9 +138,9 @@ def json_module(path: Path) -> str:
     return f"{path.parent.name.partition('_')[2]}.{path.stem.partition('_')[2]}"
 
 
-LAB = """# The frequency lab, here and now
+LAB = """# The frequency lab in the browser
 
-The page below is what `causal-tune lab --export lab.html` writes: streets of the toy world in three weathers, seen by
+The page below is what `causal-tune lab --export lab.html` writes: streets of the toy world in three weathers, with features of
 `toy_vit`. It needs no Python and no network. <a href="lab.html">Open it alone</a>.
 
 <iframe class="lab" src="lab.html" title="The frequency lab"></iframe>

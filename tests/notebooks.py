@@ -5,11 +5,11 @@ work with that class instead of the package's, and torch.compile keeps the `__ma
 has imported the libraries (four seconds each time otherwise) and of the package only its `__init__`. The CPU time of each process, with those it starts, is
 printed. What failed is listed at the end.
 """
-import argparse, importlib, os, re, sys, threading, time, traceback
+import argparse, importlib, os, re, signal, sys, threading, time, traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault("OMP_NUM_THREADS", "1") # before torch is imported; the processes share the cores
+os.environ |= dict(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1") # before torch is imported; the processes share the cores
 
 
 def run_one(path):
@@ -25,7 +25,7 @@ def import_libraries():
     for name in "nbdev.test torch causal_tune cv2 scipy.stats scipy.fft pandas plotly.graph_objects timm segmentation_models_pytorch accelerate ipywidgets".split():
         importlib.import_module(name)
     threads = len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else threading.active_count()
-    if threads > 1: raise RuntimeError(f"{threads} threads run after the imports, where a fork may have one: set OMP_NUM_THREADS=1")
+    if threads > 1: raise RuntimeError(f"{threads} threads run after the imports, where a fork may have one")
 
 
 def start(path):
@@ -34,6 +34,7 @@ def start(path):
     if pid := os.fork(): return pid
     status = 1
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background jobs ignore it
         status = run_one(path)
         threading._shutdown() # as an interpreter does at its end
     except BaseException: traceback.print_exc()

@@ -72,7 +72,6 @@ def test_batch_size_does_not_matter(images):
     one, all_ = feature_statistics(b, images, batch=1), feature_statistics(b, images, batch=8)
     for d in images:
         assert np.allclose(one.norms[d], all_.norms[d], rtol=1e-4) and np.allclose(one.kept[d], all_.kept[d], rtol=1e-3, atol=1e-4)
-        assert np.allclose(one.energy[d], all_.energy[d], rtol=1e-3)
 
 
 def test_learnable_band_leaves_no_gradient(images):

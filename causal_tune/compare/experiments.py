@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd, torch
-import causal_tune
 from .effects import energy_kept, frozen_backbone_and_data, measure_costs, token_ablation
 from .grid import _shard, check_recipes, grid_lock, make_grid, run_grid, single_threaded
 from .report import FILLED, write_report
 from ..core.registry import parse_spec, Registry, unknown_name
-from ..core.files import atomic_write, load_cached
+from ..core.files import atomic_write, load_cached, read_asset
 from ..data.datasets import load_dataset
 from ..research.result_figures import difference_plot, html_table
 from ..research.statistics import bootstrap_runs, mean_over_domains, mean_over_groups, paired_differences, write_table
@@ -26,7 +25,7 @@ from ..training.checkpoint import check_same_run
 from ..training.recipe import RECIPES, Recipe, changed_fields, nonempty_fields, recipe_to_dict
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'SEARCH_SEEDS', 'domain_label', 'read_asset', 'bench_quality']
+__all__ = ['EXPERIMENTS', 'SEARCH_SEEDS', 'domain_label', 'bench_quality']
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #21305efd
 def domain_label(spec: str # of a data set
@@ -69,12 +68,8 @@ class Experiment:
                 f"{(variants - 1) * len(self.panels)} comparisons")
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #a2968980
-def read_asset(name: str) -> dict:
-    "A table of `causal_tune/assets`."
-    return yaml.safe_load((Path(causal_tune.__file__).parent / "assets" / f"{name}.yaml").read_text(encoding="utf-8"))
-
 EXPERIMENTS = Registry("experiment")
-for _name, _given in read_asset("experiments").items():
+for _name, _given in yaml.safe_load(read_asset("experiments.yaml")).items():
     _recipe = RECIPES[_given.pop("recipe")]
     _groups = {group: [domain_label(t) for t in _recipe.targets[first:last + 1]] for group, (first, last) in _given.pop("groups", {}).items()}
     EXPERIMENTS[_name] = Experiment(_recipe, groups=_groups, **_given)
@@ -93,7 +88,7 @@ def comparison_variants(band: str, # spec of the measured band
     "All variants that can be compared."
     values = dict(band=band, flat=flat, third=round(depth / 3), headroom=headroom)
     def filled(value): return value.format(**values) if isinstance(value, str) else value
-    return {label: {field: filled(value) for field, value in fields.items()} for label, fields in read_asset("variants").items()}
+    return {label: {field: filled(value) for field, value in fields.items()} for label, fields in yaml.safe_load(read_asset("variants.yaml")).items()}
 
 def chosen_variants(e: Experiment, only, # labels to run beside none and rein; those of the experiment if empty
                     band: str = "dog", flat: float = .5, depth: int = 8, # see `comparison_variants`

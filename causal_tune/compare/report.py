@@ -5,7 +5,6 @@
 # %% ../../nbs/07_compare/01_report.ipynb #4e23b5ff
 from __future__ import annotations
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Mapping, Sequence
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 from PIL import Image
 from plotly.offline import get_plotlyjs
 import causal_tune
-from ..core.files import atomic_write
+from ..core.files import atomic_write, read_asset
 from ..data.labels import LabelSpace
 from ..research.statistics import check_rows, significant_direction, summary
 from ..research.figures import data_uri
@@ -158,7 +157,7 @@ def provenance_html(recipe, command):
 
 def page_html(title, body):
     "The complete page."
-    style = (files("causal_tune") / "assets" / "report.css").read_text(encoding="utf-8")
+    style = read_asset("report.css")
     return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
             f"<title>{escape(title)}</title><style>{style}</style><script>{get_plotlyjs()}</script></head>"

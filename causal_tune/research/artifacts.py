@@ -75,18 +75,13 @@ def chance_share(found, draws=20): # (n, h, w)
 def outlier_row(norms, k) -> dict: # (n, h, w)
     "The columns of `outlier_table` for one domain and layer."
     norms = norms[np.isfinite(norms).all((1, 2))]
-    unknown = dict.fromkeys(["share", "deviations", "ratio", "place", "there", "chance"], np.nan)
-    row = dict(images=len(norms)) | unknown | dict(place="")
-    if not len(norms): return row
+    if not len(norms): return dict(images=0, place="")
     found = outlier_tokens(norms, k)
-    if not found.any(): return row | dict(share=0., there=0., chance=0.)
     median, deviation = median_and_mad(norms)
     often = found.mean(0)
     i, j = np.unravel_index(often.argmax(), often.shape)
-    return row | dict(share=found.mean(),
-                      deviations=finite_median(safe_ratio(norms - median, deviation)[found]),
-                      ratio=finite_median(safe_ratio(norms, median)[found]),
-                      place=f"{i}, {j}", there=often.max(), chance=chance_share(found))
+    return dict(images=len(norms), share=found.mean(), deviations=finite_median(safe_ratio(norms - median, deviation)[found]),
+                ratio=finite_median(safe_ratio(norms, median)[found]), place=f"{i}, {j}" if found.any() else "", there=often.max(), chance=chance_share(found))
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #3b639224
 def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `feature_statistics` or an `Observation`
@@ -95,7 +90,7 @@ def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `feature_statis
     "Number, size and places of outlying tokens; images that are not finite are left out."
     rows = [dict(domain=d, layer=i) | outlier_row(np.asarray(x[:, i], float), k)
             for d, x in norms.items() for i in range(x.shape[1])]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["domain", "layer", "images", "share", "deviations", "ratio", "place", "there", "chance"])
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #365cf14b
 def outlier_retention(norms, # (n, h, w) of the features
@@ -103,20 +98,14 @@ def outlier_retention(norms, # (n, h, w) of the features
                 k: float = 5., # robust deviations above the median
 ) -> dict[str, float]: # outliers, outliers_kept, excess_kept, typical_kept
     "Shares of the outliers that remain in the kept part; NaN where there is none."
-    norms = np.asarray(norms, float)
-    kept = np.asarray(kept, float)
     good = np.isfinite(norms).all((1, 2))
     if not good.any(): return dict.fromkeys(("outliers", "outliers_kept", "excess_kept", "typical_kept"), np.nan)
-    norms = norms[good]
-    kept = kept[good]
+    norms, kept = np.asarray(norms, float)[good], np.asarray(kept, float)[good]
     found = outlier_tokens(norms, k)
-    median, _ = median_and_mad(norms)
-    median_kept, _ = median_and_mad(kept)
-    before = (norms - median)[found].sum()
-    after = (kept - median_kept)[found].sum()
-    return dict(outliers=found.mean(), outliers_kept=outlier_tokens(kept, k).mean(),
-                excess_kept=after / before if found.any() else np.nan,
-                typical_kept=finite_median(safe_ratio(median_kept, median)))
+    medians = [median_and_mad(x)[0] for x in (norms, kept)]
+    before, after = ((x - median)[found].sum() for x, median in zip((norms, kept), medians))
+    return dict(outliers=found.mean(), outliers_kept=outlier_tokens(kept, k).mean(), excess_kept=after / before if found.any() else np.nan,
+                typical_kept=finite_median(safe_ratio(medians[1], medians[0])))
 
 # %% ../../nbs/06_research/04_artifacts.ipynb #a0ea4f3c
 def filter_table(seen: FeatureStatistics, # of the same band

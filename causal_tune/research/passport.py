@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib, json
 from functools import partial
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Mapping, Sequence
 import numpy as np
@@ -15,7 +14,7 @@ import pandas as pd
 import torch
 import causal_tune
 from ..core.registry import unknown_name
-from ..core.files import atomic_write
+from ..core.files import atomic_write, read_asset
 from ..data.datasets import load_dataset
 from ..models.backbones import Backbone, create_backbone, stage_adapters
 from ..models.segmentor import Segmentor
@@ -84,7 +83,7 @@ class Passport:
             with np.errstate(all="ignore"): mean = np.nanmean(values, 0)
             tables.append(f"<h2>{field.capitalize()}</h2><div class='scroll'>{self._heat(mean, caption + ' Mean over domains.')}</div><details><summary>by domain</summary>{''.join(each)}</details>")
         facts = "".join(f"<li>{escape(fact)}</li>" for fact in self.facts())
-        style = (files("causal_tune") / "assets" / "report.css").read_text(encoding="utf-8")
+        style = read_asset("report.css")
         return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
                 f"<title>Passport: {escape(model['name'])}</title><style>{style}</style></head><body><main><h1 style='overflow-wrap:anywhere'>{escape(model['name'])}</h1>"
                 f"<p>What this model does to the spectrum of its features. {'; '.join(parts)}</p><ul>{facts}</ul>{''.join(tables)}"
