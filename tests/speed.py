@@ -13,6 +13,7 @@ minutes. On a CPU they are a ViT-S with one image of 256 x 256 in float32, where
 """
 import argparse, os, platform, re, sys
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
@@ -20,7 +21,8 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.fft import dctn
-from causal_tune.compare.effects import ADAPTER_SIZES, adapter_costs, median_ratio, step_and_predict, time_in_rounds
+from causal_tune.adapters.base import TokenAdapter, create_adapter
+from causal_tune.compare.effects import median_ratio, saved_activation_bytes, step_and_predict, time_in_rounds
 from causal_tune.compare.grid import WORKER_ENV, single_threaded
 from causal_tune.core.environment import code_version
 from causal_tune.core.files import atomic_write
@@ -30,6 +32,47 @@ from causal_tune.spectra.dct import dct2_tokens
 from causal_tune.spectra.energy import dct_energy
 from causal_tune.training.evaluation import confusion
 from causal_tune.training.recipe import get_recipe
+
+
+TIMED_ADAPTERS = ("rein", "causal_tune", "causal_tune:band=ideal", "causal_tune:variant=released", "set", "fada") # specs of adapters
+ADAPTER_SIZES = {"ViT-S, 1 image": (384, 1), "ViT-S, 4 images": (384, 4), # channels and images, of 32 x 32 patches
+                 "ViT-L, 1 image": (1024, 1), "ViT-L, 4 images": (1024, 4)}
+
+
+def explicit_rein(adapter: TokenAdapter, # "rein"
+                  x: torch.Tensor, # (b, n, c)
+                  layer: int, grid) -> torch.Tensor: # (b, n, c); the grid does not matter
+    "Rein as its equations are written: what adapters are measured against."
+    T = adapter.tokens(layer)
+    S = (x @ T.T / x.shape[-1] ** .5).softmax(-1)
+    delta = S[..., 1:] @ adapter.mlp_token2feat(T[1:])
+    return x + adapter.scale * adapter.mlp_delta_f(delta + x)
+
+
+def adapter_costs(size, # one of `ADAPTER_SIZES`, or (channels, images)
+                  rounds: int, # see `time_in_rounds`
+                  side: int = 32, # patches along a side
+) -> list[dict]: # rows with size, name, what, value, low, high, unit
+    "Time and memory of adapters alone, in relation to `explicit_rein`."
+    channels, images = ADAPTER_SIZES.get(size, size)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    def make(spec): return create_adapter(spec, num_layers=2, channels=channels).to(device)
+    modules = {"explicit rein": make("rein")} | {spec: make(spec) for spec in TIMED_ADAPTERS}
+    adapters = modules | {"explicit rein": partial(explicit_rein, modules["explicit rein"])}
+    x = torch.randn(images, side * side, channels, device=device, requires_grad=True)
+    g = torch.randn_like(x)
+    def forward(adapter): return adapter(x, 1, (side, side))
+    def alone(adapter):
+        with torch.no_grad(): forward(adapter)
+    rows = []
+    for what, call in {"forward": alone, "forward and backward": lambda adapter: forward(adapter).backward(g)}.items():
+        seconds = time_in_rounds({name: partial(call, adapter) for name, adapter in adapters.items()}, rounds)
+        rows.append(dict(name="explicit rein", what=what, value=1e3 * np.median(seconds["explicit rein"]), unit="ms"))
+        rows += [dict(name=n, what=what, unit="of explicit rein", **median_ratio(seconds[n], seconds["explicit rein"])) for n in TIMED_ADAPTERS]
+    for name, adapter in adapters.items():
+        kept = saved_activation_bytes(partial(forward, adapter), modules[name].parameters()) / (x.numel() * x.element_size())
+        rows.append(dict(name=name, what="kept for the backward pass", value=kept, unit="of the features"))
+    return [dict(size=size if isinstance(size, str) else f"{channels} channels, {images} images", **row) for row in rows]
 
 
 def peer_pairs(): # yields size, what, peer, our function and theirs, both without arguments

@@ -199,6 +199,14 @@ def test_views_are_saved(lab, tmp_path):
     assert all(Image.open(p).width == 2000 if p.suffix == ".png" else p.read_text().startswith("<svg") for p in paths)
 
 
+def test_a_long_job_needs_no_deep_stack():
+    "Without an event loop a job runs at once, however many steps it has."
+    from causal_tune.lab.widget import JobQueue
+    done, errors = [], []
+    JobQueue(lambda kind, error: errors.append(error)).begin("long", (done.append(i) for i in range(5000)))
+    assert errors == [] and len(done) == 5000
+
+
 def test_without_a_browser_nothing_is_written(lab, tmp_path, monkeypatch):
     "Where the browser is hidden, the error says what to install, and no folder is left behind."
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no chrome"))

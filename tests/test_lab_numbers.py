@@ -3,9 +3,9 @@ import itertools, json, shutil, subprocess
 import numpy as np
 import pytest
 import torch
-from causal_tune.lab.contents import bundle_script, read_asset
-from causal_tune.lab.filters import FILTER_NAMES, make_band
-from causal_tune.lab.page import script_json
+from causal_tune.core.files import read_asset
+from causal_tune.lab.models import FILTER_NAMES, make_band
+from causal_tune.lab.page import bundle_script, script_json
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed; the same numbers are compared in a browser (-m browser), fewer of them")

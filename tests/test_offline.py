@@ -179,7 +179,7 @@ def test_everything_answers_to_a_keyboard(page):
 
 @pytest.mark.browser
 def test_the_last_domain_stays_and_wrong_edges_are_explained(page):
-    from causal_tune.lab.filters import make_band
+    from causal_tune.lab.models import make_band
     page.evaluate("lab.set({ domains: ['fog'] })")
     page.wait_for_timeout(100)
     page.get_by_role("button", name="fog", exact=True).click()

@@ -6,12 +6,10 @@
 from __future__ import annotations
 import json, time
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
-from ..adapters.base import TokenAdapter, create_adapter
 from ..core.files import atomic_write, load_cached
 from ..data.datasets import load_dataset
 from ..data.frames import evenly_spaced
@@ -26,8 +24,7 @@ from ..training.loop import evaluate_on
 from ..training.recipe import Recipe
 
 # %% auto #0
-__all__ = ['TIMED_ADAPTERS', 'ADAPTER_SIZES', 'frozen_backbone_and_data', 'token_ablation', 'energy_kept',
-           'saved_activation_bytes', 'measure_costs', 'explicit_rein']
+__all__ = ['frozen_backbone_and_data', 'token_ablation', 'energy_kept', 'saved_activation_bytes', 'measure_costs']
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee51
 @torch.no_grad()
@@ -188,43 +185,3 @@ def measure_costs(recipe: Recipe, # what all runs share
     def ratio(label, kind): return np.median(seconds[label, kind] / seconds[first, kind]).round(2)
     return pd.DataFrame([dict(adapter=label, trained=count, step=ratio(label, "step"), predict=ratio(label, "predict"))
                          for label, count in trained.items()])
-
-# %% ../../nbs/07_compare/03_effects.ipynb #32e56860
-TIMED_ADAPTERS = ("rein", "causal_tune", "causal_tune:band=ideal", "causal_tune:variant=released", "set", "fada") # specs of adapters
-ADAPTER_SIZES = {"ViT-S, 1 image": (384, 1), "ViT-S, 4 images": (384, 4), # channels and images, of 32 x 32 patches
-                 "ViT-L, 1 image": (1024, 1), "ViT-L, 4 images": (1024, 4)}
-
-def explicit_rein(adapter: TokenAdapter, # "rein"
-                  x: torch.Tensor, # (b, n, c)
-                  layer: int, grid) -> torch.Tensor: # (b, n, c); the grid does not matter
-    "Rein as its equations are written: what adapters are measured against."
-    T = adapter.tokens(layer)
-    S = (x @ T.T / x.shape[-1] ** .5).softmax(-1)
-    delta = S[..., 1:] @ adapter.mlp_token2feat(T[1:])
-    return x + adapter.scale * adapter.mlp_delta_f(delta + x)
-
-# %% ../../nbs/07_compare/03_effects.ipynb #32e5686z
-def adapter_costs(size, # one of `ADAPTER_SIZES`, or (channels, images)
-                  rounds: int, # see `time_in_rounds`
-                  side: int = 32, # patches along a side
-) -> list[dict]: # rows with size, name, what, value, low, high, unit
-    "Time and memory of adapters alone, in relation to `explicit_rein`."
-    channels, images = ADAPTER_SIZES.get(size, size)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    def make(spec): return create_adapter(spec, num_layers=2, channels=channels).to(device)
-    modules = {"explicit rein": make("rein")} | {spec: make(spec) for spec in TIMED_ADAPTERS}
-    adapters = modules | {"explicit rein": partial(explicit_rein, modules["explicit rein"])}
-    x = torch.randn(images, side * side, channels, device=device, requires_grad=True)
-    g = torch.randn_like(x)
-    def forward(adapter): return adapter(x, 1, (side, side))
-    def alone(adapter):
-        with torch.no_grad(): forward(adapter)
-    rows = []
-    for what, call in {"forward": alone, "forward and backward": lambda adapter: forward(adapter).backward(g)}.items():
-        seconds = time_in_rounds({name: partial(call, adapter) for name, adapter in adapters.items()}, rounds)
-        rows.append(dict(name="explicit rein", what=what, value=1e3 * np.median(seconds["explicit rein"]), unit="ms"))
-        rows += [dict(name=n, what=what, unit="of explicit rein", **median_ratio(seconds[n], seconds["explicit rein"])) for n in TIMED_ADAPTERS]
-    for name, adapter in adapters.items():
-        kept = saved_activation_bytes(partial(forward, adapter), modules[name].parameters()) / (x.numel() * x.element_size())
-        rows.append(dict(name=name, what="kept for the backward pass", value=kept, unit="of the features"))
-    return [dict(size=size if isinstance(size, str) else f"{channels} channels, {images} images", **row) for row in rows]

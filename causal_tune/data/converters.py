@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Callable, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 from tqdm.auto import tqdm
+from ..core.files import read_asset
 from ..core.registry import Registry, short_repr, unknown_name
 from .datasets import LAYOUTS, find_root, parse_dataset_spec, split_sources
 from .frames import Layout, describe_lost, evenly_spaced, find_files, in_sequence, match_files, pair_files, read_pair, size_mismatches
@@ -38,7 +38,7 @@ def to_train_ids(path: Path, # a label file, grey or with a palette
     return Image.fromarray(remap(ids, table))
 
 # %% ../../nbs/03_data/09_converters.ipynb #2d818e0b
-_named = json.loads((files("causal_tune")/"assets"/"mapillary_v12_to_trainid.json").read_text(encoding="utf-8"))
+_named = json.loads(read_asset("mapillary_v12_to_trainid.json"))
 MAPILLARY_CLASSES = tuple(_named) # the place of a class is its id in the label files
 MAPILLARY_IDS = dict(enumerate(_named.values()))
 

@@ -215,8 +215,8 @@ def sliding_windows(size: tuple[int, int], # (H, W) of images
     "Sliding windows over images. Raises ValueError where the stride would leave gaps."
     h, w = to_hw(window)
     dh, dw = to_hw(stride) if stride else (max(1, h * 2 // 3), max(1, w * 2 // 3))
-    if dh > h or dw > w or min(dh, dw) < 1:
-        raise ValueError(f"stride {dh} x {dw} must be at least 1 and at most the window, {h} x {w}.")
+    if dh > h or dw > w:
+        raise ValueError(f"stride {dh} x {dw} must be at most the window, {h} x {w}.")
     corners = [(top, left) for top in window_starts(size[0], h, dh) for left in window_starts(size[1], w, dw)]
     return [(..., slice(top, top + h), slice(left, left + w)) for top, left in corners]
 

@@ -11,13 +11,13 @@ import codecs, colorsys, csv, json, math, re, zlib
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
 from typing import Iterable, Mapping, NamedTuple
 import numpy as np
 import yaml
 from PIL import Image, ImageColor, ImageDraw, ImageFont
+from ..core.files import read_asset
 from ..core.registry import check_value, is_single_line, short_repr
 
 # %% ../../nbs/03_data/02_labels.ipynb #47bd1531
@@ -63,7 +63,7 @@ class LabelSpace:
         return np.concatenate([self.palette, np.zeros((1, 3), np.uint8)])[self._rows(labels)]  # black behind the classes
 
 # %% ../../nbs/03_data/02_labels.ipynb #560f93a7
-DATA_FACTS = yaml.safe_load((files("causal_tune")/"assets"/"data.yaml").read_text(encoding="utf-8")) # classes, ids and folders of data sets
+DATA_FACTS = yaml.safe_load(read_asset("data.yaml")) # classes, ids and folders of data sets
 LABEL_SPACES = {name: LabelSpace(name, tuple(colors), np.array([ImageColor.getrgb(f"#{rgb}") for rgb in colors.values()], np.uint8))
                 for name, colors in DATA_FACTS["classes"].items()}
 CITYSCAPES, CAMVID = LABEL_SPACES["cityscapes"], LABEL_SPACES["camvid"]

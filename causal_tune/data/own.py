@@ -46,7 +46,6 @@ def own_pair(data, # whose items are images and labels
         label = read_class_ids(label, coding)
         check_same_size(image, label, "its image")
         return image, label
-    except MemoryError: raise
     except Exception as err:
         said = " ".join(str(err).split())
         if not isinstance(err, (ValueError, OSError)): said = f"{type(err).__name__} was raised ({short_repr(said)})"

@@ -8,9 +8,9 @@ __all__ = ['CLASSES']
 # %% ../../nbs/11_toyscapes/01_world.ipynb #2ba7e2b9
 import functools, math, random
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import NamedTuple
 import numpy as np, yaml
+from ..core.files import read_asset
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #96c044fa
 CLASSES = {"road": 0, "sidewalk": 1, "building": 2,
@@ -20,7 +20,7 @@ CLASSES = {"road": 0, "sidewalk": 1, "building": 2,
            "car": 13, "truck": 14, "bicycle": 18}
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #18648d32
-_FACTS = yaml.safe_load((files("causal_tune")/"assets"/"toyscapes.yaml").read_text(encoding="utf-8")) # colours, proportions of cars and windows
+_FACTS = yaml.safe_load(read_asset("toyscapes.yaml")) # colours, proportions of cars and windows
 
 def _rgb(percent): return tuple(c/100 for c in percent)
 

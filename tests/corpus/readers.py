@@ -269,7 +269,7 @@ def counts(folder):
 
 
 def tables(folder):
-    from causal_tune.lab.contents import benchmark_figures
+    from causal_tune.lab.page import benchmark_figures
     from causal_tune.research import statistics as results
     def shown(path): benchmark_figures(results.read_results(path.parent)) # as the lab does
     reads = dict(read_table=results.read_table, read_results=shown)

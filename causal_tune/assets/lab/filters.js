@@ -1,4 +1,4 @@
-// Filters: each gain is a formula that Python recorded from the band's own code (causal_tune.lab.filters) and sends as nested lists,
+// Filters: each gain is a formula that Python recorded from the band's own code (causal_tune.lab.models) and sends as nested lists,
 // ["sub", ["exp", ...], ...], with gains to check the arithmetic here against. Nothing about a single filter is written in this file.
 import { range } from "./elements.js";
 

@@ -174,9 +174,9 @@ export default {
     const root = html("div");
     el.replaceChildren(root);
     const watch = openWatch(root, model.get("_data"), { live: () => true, ask: content => model.send(content) });
-    const update = () => watch.set(model.get("_data")), said = () => watch.say(model.get("_said"));
+    const update = () => watch.set(model.get("_data")), said = () => watch.say(model.get("_message"));
     model.on("change:_data", update);
-    model.on("change:_said", said);
-    return () => { model.off("change:_data", update); model.off("change:_said", said); watch.close(); };
+    model.on("change:_message", said);
+    return () => { model.off("change:_data", update); model.off("change:_message", said); watch.close(); };
   },
 };

@@ -14,7 +14,7 @@ export default {
     kernel?.statusChanged?.connect(heed);
     const live = () => !ended && !kernel?.isDisposed;
     const link = {
-      live, gone: () => !live(), get figures() { return model.get("_figures"); }, said: () => model.get("_said").text,
+      live, gone: () => !live(), get figures() { return model.get("_figures"); }, said: () => model.get("_message").text,
       told(values) { model.set(values); model.save_changes(); },
       ask: (content, buffers) => model.send(content, undefined, buffers),
       load: () => plotly ||= window.Plotly ?? new Promise(done => { link.plotly = done; link.ask({ ask: "plotly" }); }),
@@ -27,7 +27,7 @@ export default {
       said();
     };
     const said = () => {
-      const { text, wrong, busy, of } = model.get("_said");
+      const { text, wrong, busy, of } = model.get("_message");
       lab.say(wrong ? text : "", text || undefined);
       lab.showProgress(of === "measure" ? { text, wrong, busy } : {});
     };
@@ -40,7 +40,7 @@ export default {
     const hear = (content, buffers) => heard[content.kind]?.(content, buffers);
     const moves = model.get("_data").names.map(name => [`change:${name}`, () => lab.set({ [name]: model.get(name) }, true)]);
     const measured = () => ["information", "outliers"].forEach(lab.draw);
-    const events = [...moves, ["msg:custom", hear], ["change:_data", start], ["change:_said", said], ["change:_figures", measured]];
+    const events = [...moves, ["msg:custom", hear], ["change:_data", start], ["change:_message", said], ["change:_figures", measured]];
     for (const [name, act] of events) model.on(name, act);
     start();
     return () => { for (const [name, act] of events) model.off(name, act); kernel?.statusChanged?.disconnect(heed); lab.close(); };
