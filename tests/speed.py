@@ -144,7 +144,7 @@ def system_recipes(on_gpu: bool, quick: bool): # yields recipes
     "What `system_rows` measures."
     side, images = (512, 4) if on_gpu else (256, 1)
     base = get_recipe("c2acdc_512", backbone="dinov2_l" if on_gpu else "dinov2_s", weights="random", img_size=(side, side), crop=(side, side), batch_size=images)
-    kinds = [dict(head=head, precision="no", compile=False) for head in ("dpt", "linear", "mask2former")]
+    kinds = [dict(head=head, precision="no", compile=False) for head in ("dpt", "linear", "pmt", "mask2former")]
     if on_gpu: kinds += [dict(head="dpt", precision=p, compile=c) for p, c in (("bf16", False), ("no", True), ("bf16", True))]
     for kind in kinds[:1] if quick else kinds:
         for adapter in ("none", "rein", "causal_tune"): yield replace(base, adapter=adapter, **kind)
