@@ -153,7 +153,7 @@ START = """# causal_tune
 segmentor that holds up in domains it never saw.</p>
 
 ```{image} nbs/images/frequency_lab.jpg
-:alt: The frequency lab on toy_vit with a linear head and Toyscapes in clear weather, fog and at night: what a filter keeps, the energy it removes by block and domain, what one band of the clear street repairs at night
+:alt: The frequency lab on DINOv2-S with a linear head and Toyscapes in clear weather, fog and at night: what a filter keeps, the energy it removes by block and domain, what one band of the clear street repairs at night
 :target: lab.html
 :class: hero
 ```

@@ -66,7 +66,7 @@ export function openWatch(root, first, link) { // link: live(), ask(content)
     return one.node;
   }
   function plot(one, series, up, percent = false) { // series: name, xs, ys, look; marks at what was measured
-    const width = Math.max(one.body.clientWidth, 260), keys = legend(series.map(s => s.look), 54, 14, width - 10), height = 210, area = { x: 54, y: keys.bottom + 12, w: width - 70, h: height - keys.bottom - 58 };
+    const width = Math.max(one.body.clientWidth, 200), keys = legend([...new Map(series.map(s => [s.look.name, s.look])).values()], 54, 14, width - 10), height = 210, area = { x: 54, y: keys.bottom + 12, w: width - 70, h: height - keys.bottom - 58 };
     const [low, high] = fit(series.map(s => s.ys)), last = Math.max(...data.runs.map(run => run.iterations), 1);
     const x = v => area.x + area.w * v / last, y = v => area.y + area.h * (high - v) / (high - low);
     const across = { ticks: ticksBetween(0, last, width / 90), at: x, text: String, title: "iteration" };
@@ -78,7 +78,7 @@ export function openWatch(root, first, link) { // link: live(), ask(content)
     one.note.textContent = up;
   }
   function drawMap(one) {
-    const run = chosen(), taken = nearest(run), width = Math.max(one.body.clientWidth, 260);
+    const run = chosen(), taken = nearest(run), width = Math.max(one.body.clientWidth, 200);
     one.svg.replaceChildren();
     one.svg.setAttribute("height", 0);
     if (!taken) return void (one.note.textContent = "No snapshot yet.");
