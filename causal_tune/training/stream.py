@@ -85,10 +85,11 @@ def next_batches(loader, # iterator over batches
 ) -> list:
     "The next batches. Errors of workers are raised as one line. Raises OSError if a worker was killed."
     try: return [next(loader) for _ in range(n)]
-    except (OSError, ValueError, RuntimeError) as error:
+    except (EOFError, OSError, ValueError, RuntimeError) as error:
         said = str(error).strip()
-        if "DataLoader worker (pid" in said:
-            which = said.splitlines()[0].strip(" .")
+        cut_off = isinstance(error, (ConnectionError, EOFError)) and not said.startswith("Caught ") # killed while it sent a batch
+        if "DataLoader worker (pid" in said or cut_off:
+            which = (said or "it closed its pipe").splitlines()[0].strip(" .")
             raise OSError(f"A process that loads images was killed, perhaps as memory ran out ({which}): run the command again to go "
                           "on, with fewer workers if it happens again.") from error
         if not said.startswith("Caught "): raise
