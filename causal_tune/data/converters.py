@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Callable, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
@@ -72,7 +73,7 @@ def draw_polygon_file(path: Path, # *_polygons.json
     "Paint a Cityscapes annotation file. Raises ValueError that names a file which cannot be understood."
     try: return draw_polygons(json.loads(path.read_bytes()))
     except Exception as err: # a file may hold anything
-        raise ValueError(f"{display_path(path)} is no annotation of Cityscapes ({type(err).__name__}: {' '.join(str(err).split())})") from err
+        raise ValueError(f"{display_path(path)} is no annotation of Cityscapes ({type(err).__name__}: {shorten(str(err), 150, placeholder='...')})") from err
 
 # %% ../../nbs/03_data/09_converters.ipynb #4162e40b
 def halve_image(path: Path, # an image or a label file

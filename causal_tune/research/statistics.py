@@ -287,7 +287,7 @@ def read_differences(path # of quality_EXPERIMENT_differences.csv
     if missing:
         raise ValueError(f"{path} is no table of differences: it lacks {', '.join(missing)}; `causal-tune bench-quality` writes them.")
     numbers = table.reindex(columns=["difference", *ends, "holm"]).apply(pd.to_numeric, errors="coerce").astype(float)
-    names = table[text].astype(str)
+    names = table[text].map(str)
     readable = table[text].notna().all(axis=1) & names.map(str.isprintable).all(axis=1)
     bounded = np.isfinite(numbers[ends]).all(axis=1) | table[ends].isna().all(axis=1)  # one seed gives no interval
     good = np.isfinite(numbers.difference) & bounded & readable

@@ -184,7 +184,7 @@ def read_log(folder, # of a run
     content = path.read_bytes() if path.is_file() else b""
     text = content[:content.rfind(b"\n") + 1].replace(b"\0", b"").decode(errors="replace") # without a last line that is cut off
     head, *lines = [line.split(",") for line in text.splitlines()] or [[]]
-    columns = head if head[:2] == ["iteration", "loss"] else [*LOG_COLUMNS]
+    columns = head if head[:2] == ["iteration", "loss"] and len({*head}) == len(head) else [*LOG_COLUMNS]
     fit = [dict(zip(columns, line)) for line in lines if len(line) in (len(LOG_COLUMNS), len(columns))] # versions without learnable bands wrote fewer
     table = pd.DataFrame(fit, columns=columns, dtype=str)
     numbers = table.apply(pd.to_numeric, errors="coerce")
