@@ -59,11 +59,12 @@ def adjust_hsv(image: np.ndarray, # (h, w, 3) uint8 RGB
               hue: float | None = None, # turn, in OpenCV's steps of two degrees; rounded down
 ) -> np.ndarray: # (h, w, 3) uint8 RGB
     "Change saturation, then hue, where they are given, each in OpenCV's 8-bit HSV space."
-    for channel, given, change in ((1, saturation, lambda s: (s * np.float32(given)).clip(0, 255)), (0, hue, lambda h: (h + math.floor(given)) % 180)):
-        if given is None: continue
+    def adjust(image, channel, change):
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
         hsv[..., channel] = change(hsv[..., channel].astype(np.float32)).astype(np.uint8)
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if saturation is not None: image = adjust(image, 1, lambda s: (s * np.float32(saturation)).clip(0, 255))
+    if hue is not None: image = adjust(image, 0, lambda h: (h + math.floor(hue)) % 180)
     return image
 
 # %% ../../nbs/03_data/08_augment.ipynb #21594919
