@@ -9,7 +9,7 @@ from causal_tune.core import files
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import Segmentor
 from causal_tune.training.build import EMA, training_data, weight_decay_at
-from causal_tune.training.checkpoint import Log
+from causal_tune.training.checkpoint import Log, read_log
 from causal_tune.training.loop import Run, Terminated, train
 from causal_tune.training.stream import Stream
 
@@ -259,6 +259,20 @@ def test_a_damaged_checkpoint_is_made_from_the_state_there_is(recipe, expected, 
     monkeypatch.setattr(Segmentor, "loss", lambda *args: calls.append(1) or original(*args))
     train(recipe, tmp_path)
     assert len(calls) == 2
+    assert_same(expected, trained(tmp_path / "checkpoint.pt"))
+
+
+def test_a_row_of_the_log_that_a_second_signal_interrupts(recipe, expected, tmp_path, monkeypatch):
+    stopped, original = [], Log.write
+    def interrupted(log, iteration, **values):
+        if iteration == 1 and not stopped:
+            stopped.append(iteration)
+            raise KeyboardInterrupt
+        original(log, iteration, **values)
+    monkeypatch.setattr(Log, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt): train(recipe, tmp_path)
+    train(recipe, tmp_path)
+    assert list(read_log(tmp_path).iteration) == list(range(recipe.iterations))
     assert_same(expected, trained(tmp_path / "checkpoint.pt"))
 
 

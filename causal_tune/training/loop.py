@@ -196,10 +196,9 @@ class Run:
 
     def check_losses(self) -> None:
         "Read and log the losses of pending steps. Raises FloatingPointError for one that is not finite, RemoteRankError if it is another process's."
-        pending, self.pending = self.pending, []
-        if not pending: return
-        found = torch.stack([torch.stack(losses) for _, _, losses, _ in pending]).tolist()
-        for (t, names, _, values), losses in zip(pending, found):
+        if not self.pending: return
+        for losses in torch.stack([torch.stack(losses) for _, _, losses, _ in self.pending]).tolist():
+            t, names, _, values = self.pending[0]
             for frames, (mean, own) in zip(names, losses):
                 if not math.isfinite(mean):
                     self.done = None # nothing after it counts
@@ -209,6 +208,7 @@ class Run:
                     self.warned = True
             self.loss = sum(mean for mean, _ in losses) / len(losses)
             if self.log: self.log.write(t, loss=self.loss, **values)
+            del self.pending[0] # not earlier: a row that a signal interrupts is written again
 
     def nonfinite_error(self, t: int, frames: list, loss: float) -> Exception: # to be raised by the caller
         "The error for a loss of this process that is not finite; `RemoteRankError` if it is another process's."
