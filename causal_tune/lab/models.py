@@ -239,6 +239,7 @@ class FilteredPredictions:
     def __init__(self, models: Mapping, # name -> `InspectedModel`
                  space: LabelSpace): # of the heads' classes
         self.models = {name: one for name, one in models.items() if one.segmentor}
+        self.several = len(models) > 1 # a row names its model then, as the lab's other tables do
         self.space = space
         self.unfiltered, self.filtered = {}, {} # (model, domain, image) -> confusion matrix
         self.band = None # of `filtered`
@@ -274,4 +275,4 @@ class FilteredPredictions:
             names = {"model": model, "domain": domain, "class": list(self.space.classes)}
             tables.append(pd.DataFrame(dict(names, iou=before, filtered=now, change=now - before)))
         table = pd.concat(tables[1:] or tables, ignore_index=True)
-        return table if len(self.models) > 1 else table.drop(columns="model")
+        return table if self.several else table.drop(columns="model")
