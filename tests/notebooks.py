@@ -5,8 +5,10 @@ work with that class instead of the package's, and torch.compile keeps the `__ma
 has imported the libraries (four seconds each time otherwise) and of the package only its `__init__`. The CPU time of each process, with those it starts, is
 printed. What failed is listed at the end.
 """
-import argparse, importlib, os, re, signal, sys, threading, time, traceback
+import argparse, importlib, os, re, sys, threading, time
+from functools import partial
 from pathlib import Path
+from forks import fork
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ |= dict(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1") # before torch is imported; the processes share the cores
@@ -28,28 +30,13 @@ def import_libraries():
     if threads > 1: raise RuntimeError(f"{threads} threads run after the imports, where a fork may have one")
 
 
-def start(path):
-    "Process id of a fork that runs one notebook."
-    for stream in (sys.stdout, sys.stderr): stream.flush()
-    if pid := os.fork(): return pid
-    status = 1
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background jobs ignore it
-        status = run_one(path)
-        threading._shutdown() # as an interpreter does at its end
-    except BaseException: traceback.print_exc()
-    finally:
-        for stream in (sys.stdout, sys.stderr): stream.flush()
-        os._exit(status)
-
-
 def run_all(paths, workers):
     "Yields (path, passed, CPU seconds, seconds) as each notebook ends."
     waiting, running = list(paths), {}
     while waiting or running:
         while waiting and len(running) < workers:
             path = waiting.pop(0)
-            running[start(path)] = path, time.time()
+            running[fork(partial(run_one, path), ROOT, os.environ.copy(), 1, 2)] = path, time.time()
         pid, status, used = os.wait4(-1, 0)
         path, began = running.pop(pid)
         yield path, status == 0, used.ru_utime + used.ru_stime, time.time() - began

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from conftest import COMMAND, ENV, command, fork, trained
+from conftest import COMMAND, ENV, command, trained
+from forks import fork
 
 def test_help_and_version_import_no_model():
     "Help of the command line and of every command comes at once: neither torch nor numpy is imported. A bare command prints the help."
@@ -187,7 +188,7 @@ def interrupt(words, after):
     "Start a run, press Ctrl-C after so many steps, and return its exit status and messages."
     from causal_tune.cli import main
     mine, its = os.pipe()
-    pid = fork(partial(main, list(map(str, words))), Path.cwd(), ENV, os.open(os.devnull, os.O_WRONLY), its)
+    pid = fork(partial(main, list(map(str, words))), Path.cwd(), ENV | dict(TQDM_MININTERVAL="0"), os.open(os.devnull, os.O_WRONLY), its) # the bar shows every step
     os.close(its)
     watchdog = Timer(90, partial(os.kill, pid, signal.SIGKILL))
     watchdog.start()

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from conftest import ROOT, fork
+from conftest import ROOT
+from forks import fork
 
 DATA = os.environ.get("CAUSAL_TUNE_DATA")
 GOLDEN = Path(DATA or "/nowhere") / "golden"
