@@ -5,9 +5,10 @@
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #b6bb4586
 from __future__ import annotations
 import json
+from io import StringIO
 from pathlib import Path
 import pandas as pd
-import causal_tune
+from ..core.files import read_asset
 from ..core.registry import unknown_name
 from ..models.sharing import markdown_table
 from ..training.protocols import PROTOCOLS, protocol_differences
@@ -20,7 +21,7 @@ TASKS = {"g2cbm": ("cityscapes", "bdd100k", "mapillary"), "c2bm": ("bdd100k", "m
 _DATASETS = {"c2acdc": ("acdc",)} # of a task whose targets are conditions of one data set
 
 # system, task, protocol, backbone, scores (of the targets, empty where only the mean is known), mean, checked ("configuration", "thread", "secondary"), source
-PUBLISHED = pd.read_csv(Path(causal_tune.__file__).parent / "assets" / "published.csv", keep_default_na=False)
+PUBLISHED = pd.read_csv(StringIO(read_asset("published.csv")), keep_default_na=False)
 
 # %% ../../nbs/07_compare/06_leaderboard.ipynb #9255c0b6
 def _groups(protocols, datasets): # lists of protocols whose scores can be ranked together

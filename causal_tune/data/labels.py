@@ -154,7 +154,7 @@ def space_to_dict(space: LabelSpace) -> dict: # plain values
     return dict(name=space.name, classes=[*lines, *void])
 
 def space_from_dict(d: dict) -> LabelSpace:
-    "The label space that `space_to_dict` was made from; Raises ValueError for anything else."
+    "The label space that `space_to_dict` was made from. Raises ValueError for anything else."
     lines = d.get("classes") if isinstance(d, dict) else None
     if not isinstance(lines, list) or len(lines) > 257 or not all(map(is_single_line, lines)):
         raise ValueError(f"A label space is a dict with a name and a list of lines as classes, not {short_repr(d)}.")
@@ -189,7 +189,7 @@ def remap(labels: np.ndarray, # integers of any shape
     extra = sorted({*unique_ids(labels)} - {*table, 255}) if strict else []
     if extra:
         raise ValueError(f"label ids {extra[:8]} are not in the table, which knows {sorted(table)}; "
-                         "is this the right kind of label file")
+                         "perhaps this is another kind of label file")
     small = labels.astype(np.uint8)
     found = np.take(lookup_table(table), small)
     return found if labels.dtype == np.uint8 else np.where(small == labels, found, np.uint8(255))
@@ -258,7 +258,10 @@ def json_entries(text: str) -> list[tuple]: # (key, name); a key may occur twice
     "Read id2label of Hugging Face, alone or inside a config.json."
     try: found = json.loads(text, object_pairs_hook=list)
     except (RecursionError, json.JSONDecodeError) as err: raise ValueError(f"line {getattr(err, 'lineno', 1)} is no JSON ({err})") from None
-    return dict(found).get("id2label", found)
+    entries = dict(found).get("id2label", found)
+    if not isinstance(entries, list) or not all(isinstance(entry, tuple) for entry in entries): # an array is a list of other things
+        raise ValueError(f"its id2label is {short_repr(entries)}: give {JSON_LIST.example}")
+    return entries
 
 # %% ../../nbs/03_data/02_labels.ipynb #c1a55e16
 MAX_CLASS_LINES = 1000

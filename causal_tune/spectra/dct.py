@@ -70,15 +70,16 @@ class FastDCT(torch.autograd.Function):
     def backward(ctx, gradient): return FastDCT.apply(gradient, ctx.axes, not ctx.inverse), None, None
 
 # %% ../../nbs/01_spectra/01_dct.ipynb #95dbe868
+def _precision(x): return torch.float64 if x.dtype == torch.float64 else torch.float32
+
 def _bases(h, w, like): # of both axes, in the precision to compute in
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return dct_matrix(h, like.device, dtype), dct_matrix(w, like.device, dtype)
+    return dct_matrix(h, like.device, _precision(like)), dct_matrix(w, like.device, _precision(like))
 
 def _transform(x, inverse):
     if x.dim() < 2: raise ValueError(f"Expected (..., h, w), at least two axes, not shape {tuple(x.shape)}.")
     if not x.is_floating_point(): raise ValueError(f"Expected floating point values, not {x.dtype}; call .float() first.")
+    if fast_dct_pays(x, x.shape[-2:]): return FastDCT.apply(x.to(_precision(x)), (-2, -1), inverse).to(x.dtype)
     rows, cols = _bases(*x.shape[-2:], x)
-    if fast_dct_pays(x, x.shape[-2:]): return FastDCT.apply(x.to(rows.dtype), (-2, -1), inverse).to(x.dtype)
     if inverse: rows, cols = rows.T, cols.T
     with torch.autocast(x.device.type, enabled=False):
         return (rows @ x.to(rows.dtype) @ cols.T).to(x.dtype)
@@ -120,11 +121,12 @@ def dct2_tokens(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
     "`dct2` (or `idct2`) of every channel over the grid, in token layout. Raises ValueError where the tokens do not fill it."
     k, l = support or grid
     _check_filled(tokens.shape[1], (k, l) if inverse else grid)
+    if (k, l) == tuple(grid) and fast_dct_pays(tokens, grid):
+        return FastDCT.apply(tokens.to(_precision(tokens)).unflatten(1, grid), (1, 2), inverse).flatten(1, 2).to(tokens.dtype)
     rows, cols = _bases(*grid, tokens)
     with torch.autocast(tokens.device.type, enabled=False):
         x = tokens.to(rows.dtype)
-        if (k, l) == tuple(grid) and fast_dct_pays(x, grid): x = FastDCT.apply(x.unflatten(1, grid), (1, 2), inverse).flatten(1, 2)
-        elif inverse:
+        if inverse:
             x = cols[:l].T @ rearrange(x, "b (k l) c -> (b k) l c", k=k)
             x = rows[:k].T @ rearrange(x, "(b k) w c -> b k (w c)", k=k)
             x = rearrange(x, "b h (w c) -> b (h w) c", w=grid[1])
