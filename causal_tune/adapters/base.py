@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from ..core.registry import check_range, parse_spec, Registry, unknown_name
 from ..spectra.bands import create_band
-from .lowrank import RANK_PADDING, fold_scale, lowrank_refine
+from .lowrank import RANK_PADDING, fold_scale, lowrank_refine, product_dtype
 
 # %% auto #0
 __all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'adapter_factory', 'create_adapter', 'attend', 'TokenAdapter', 'zero_init',
@@ -141,6 +141,23 @@ class LearnableTokens(nn.Module):
         (m, r), c = A.shape, B.shape[1]
         return (A, B) if (r + RANK_PADDING) * (m + c) < m * c else None
 
+# %% ../../nbs/02_adapters/01_base.ipynb #287ea0a1
+def plain_attention_pays(x: Tensor) -> bool:
+    "Whether attention by plain products is faster than torch's fused kernel: on a CPU in bfloat16."
+    return x.device.type == "cpu" and product_dtype(x) == torch.bfloat16
+
+def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, # (b, heads, n, d), (b, heads, m, d) twice
+                          allowed: Tensor | None = None, # bool, broadcast to (b, heads, n, m): True where q may read
+                          scale: float | None = None, # default 1 / sqrt d
+) -> Tensor: # (b, heads, n, d)
+    "softmax(scale q k^T) v, by the faster of torch's fused kernel and plain products."
+    if not plain_attention_pays(q): return F.scaled_dot_product_attention(q, k, v, allowed, scale=scale)
+    q, k, v = (x.bfloat16() for x in (q, k, v))
+    with torch.autocast("cpu", enabled=False): # which would compute the softmax in float32
+        scores = q * (scale or q.shape[-1] ** -.5) @ k.mT
+        if allowed is not None: scores = scores.masked_fill(~allowed, -torch.inf)
+        return scores.softmax(-1) @ v
+
 # %% ../../nbs/02_adapters/01_base.ipynb #287ea002
 def attend(x: Tensor, # (b, n, c) queries
            tokens: Tensor, # (m, c) keys; the first is the null token
@@ -157,7 +174,7 @@ def attend(x: Tensor, # (b, n, c) queries
     keys = keys.expand(b, 1, -1, -1)  # one head: fast kernels and exporters need four axes
     values = values.expand(b, 1, -1, -1)
     scale = (scale_dim or x.shape[-1]) ** -.5
-    return F.scaled_dot_product_attention(x[:, None], keys, values, scale=scale)[:, 0]
+    return dot_product_attention(x[:, None], keys, values, scale=scale)[:, 0]
 
 # %% ../../nbs/02_adapters/01_base.ipynb #31749502
 class TokenAdapter(Adapter, LearnableTokens):

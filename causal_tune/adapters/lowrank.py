@@ -48,10 +48,10 @@ def fold_scale(linear: nn.Linear, # output map
                x: Tensor, # input of the map
 ) -> tuple[Tensor, Tensor, Tensor | float]: # weight (c, c), bias (c,), and the remaining factor of the output
     "The output map multiplied by its scale; in float16 the map and the scale as they are."
-    if isinstance(scale, float) or autocasts_to_fp16(x): return linear.weight, linear.bias, scale
+    if isinstance(scale, float) or product_dtype(x) == torch.float16: return linear.weight, linear.bias, scale
     return scale * linear.weight, scale * linear.bias, 1.
 
-def autocasts_to_fp16(x: Tensor) -> bool:
-    "Whether matrix products of x are computed in float16."
+def product_dtype(x: Tensor) -> torch.dtype:
+    "The dtype in which matrix products of x are computed: that of autocast, or its own."
     kind = "cpu" if x.is_meta else x.device.type # older versions of torch have no autocast for the meta device
-    return (torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype) == torch.float16
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -113,18 +113,16 @@ def one_run(name: str, # "label-seed"
 # %% ../../nbs/07_compare/02_grid.ipynb #4487b46e
 @contextmanager
 def single_threaded():
-    "Context with one CPU thread and plain attention. Changes nothing where there is a GPU."
+    "Context with one CPU thread. Changes nothing where there is a GPU."
     import cv2
-    from timm.layers import set_fused_attn, use_fused_attn
-    def settle(threads, cv_threads, fused):
+    def settle(threads, cv_threads):
         torch.set_num_threads(threads)
         cv2.setNumThreads(cv_threads)
-        set_fused_attn(fused)
     if torch.cuda.is_available():
         yield
         return
-    before = torch.get_num_threads(), cv2.getNumThreads(), use_fused_attn()
-    settle(1, 1, False)
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    settle(1, 1)
     try: yield
     finally: settle(*before)
 
@@ -170,6 +168,7 @@ def worker_killed(names: list[str], # of all runs, in the order they begin
 def run_in_processes(run, recipes, jobs) -> dict: # name -> rows
     "Run recipes in a pool of processes. Raises what a run raises, KeyboardInterrupt, and ChildProcessError for a killed worker."
     rows = {}
+    recipes = dict(reversed(recipes.items())) # the first variant is the reference, the quickest as a rule: it fills the end
     os.environ |= WORKER_ENV
     with ProcessPoolExecutor(jobs, get_context("spawn"), begin_worker, [os.getpid()]) as pool:
         tasks = {pool.submit(in_worker, run, name, recipe): name for name, recipe in recipes.items()}

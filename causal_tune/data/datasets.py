@@ -24,9 +24,11 @@ from ..toyscapes.weather import DOMAINS, apply_weather
 # %% ../../nbs/03_data/07_datasets.ipynb #44aed11b
 TOYSCAPES_SEEDS = {"train": 0, "val": 100_000, "test": 200_000}
 
+_kept_scene = lru_cache(maxsize=32)(render_scene) # for the next domain; 60 MB at the default size
+
 @lru_cache(maxsize=1300) # 256 MB of streets at the default size
 def _kept_pair(seed, domain, size):
-    scene = render_scene(seed, size=size)
+    scene = (_kept_scene if size[0] * size[1] <= 192 * 256 else render_scene)(seed, size=size)
     return apply_weather(scene, domain), scene.labels
 
 def toyscapes_pair(seed: int, # which street

@@ -61,6 +61,20 @@ def use_attention(model: nn.Module, # timm ViT, Eva or SAM
 def _attend(attn, *args, **kwargs):
     with XFormersMode(): return type(attn).forward(attn, *args, **kwargs)
 
+# %% ../../nbs/04_models/06_acceleration.ipynb #7baf65b3
+MAX_PLAIN_SCORES = 2 ** 23 # per image, heads times tokens squared: 16 MB in bfloat16; with more the fused kernel is as fast
+
+def choose_cpu_attention(model: nn.Module, # of timm, on a CPU
+                         tokens: int, # per image
+                         plain: bool, # whether plain products are faster, see `plain_attention_pays`
+) -> None:
+    "Switch the blocks' attention to plain products or back to torch's fused kernel."
+    from timm.layers import use_fused_attn
+    for module in model.modules():
+        if not hasattr(module, "fused_attn"): continue
+        fused = bool(use_fused_attn()) and not (plain and module.num_heads * tokens ** 2 <= MAX_PLAIN_SCORES)
+        if module.fused_attn != fused: module.fused_attn = fused # compiled blocks are compiled again
+
 # %% ../../nbs/04_models/06_acceleration.ipynb #86278d29
 class CheckpointedForward:
     "A block's `forward`, computed again in the backward pass."

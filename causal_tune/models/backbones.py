@@ -4,6 +4,7 @@
 
 # %% ../../nbs/04_models/01_backbones.ipynb #bc41d928
 from __future__ import annotations
+import math
 from contextlib import contextmanager
 from contextvars import ContextVar
 from fnmatch import fnmatch
@@ -18,9 +19,9 @@ from tqdm.auto import tqdm
 from ..core.registry import check_range, check_value, unknown_name
 from ..spectra.dct import grid_to_tokens, tokens_to_grid
 from ..spectra.bands import create_bands
-from ..adapters.base import Adapter, adapter_factory
+from ..adapters.base import Adapter, adapter_factory, plain_attention_pays
 from .pretrained import PRESETS, check_default_dtype, create_model, in_plain_context, model_stages
-from .acceleration import CheckpointedForward, checkpoint_blocks, use_attention
+from .acceleration import CheckpointedForward, checkpoint_blocks, choose_cpu_attention, use_attention
 
 # %% auto #0
 __all__ = ['Backbone', 'create_backbone', 'list_backbones']
@@ -188,6 +189,7 @@ class Backbone(nn.Module):
         call = _ForwardCall(self.identity, grid, dict.fromkeys(before), dict.fromkeys(after), {})
         token = _current_call.set(call)
         images = images.to(next(self.model.parameters()).dtype)  # after half() or bfloat16()
+        if images.device.type == "cpu": choose_cpu_attention(self.model, math.prod(grid), plain_attention_pays(images))
         try: self.model.forward_features(F.pad(images, (0, right, 0, bottom)))
         finally: _current_call.reset(token)
         return call

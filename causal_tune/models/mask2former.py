@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+from ..adapters.base import dot_product_attention
 from ..core.registry import check_range
 from .heads import HEADS, check_levels, level_channels, resize_bilinear
 
@@ -203,7 +204,7 @@ def multihead_attention(mha: nn.MultiheadAttention, # whose weights are used; `b
         v = F.linear(v, mha.in_proj_weight[2 * c:], mha.in_proj_bias[2 * c:])
     else: q, k, v = (F.linear(x, w, b) for x, w, b in zip((q, k, v), mha.in_proj_weight.chunk(3), mha.in_proj_bias.chunk(3)))
     q, k, v = (x.unflatten(-1, (mha.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
-    found = F.scaled_dot_product_attention(q, k, v, allowed)
+    found = dot_product_attention(q, k, v, allowed)
     return mha.out_proj(found.transpose(1, 2).flatten(2))
 
 class DecoderLayer(nn.Module):
