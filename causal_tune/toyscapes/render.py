@@ -12,8 +12,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 import cv2, numpy as np
 from numpy import clip, exp, float32, floor, maximum, minimum, ndarray, sqrt, square, take, where
-from .world import (CLASSES, COLORS, LeafClump, Face, Facade, Ground, CarPanel, Plane, Cylinder,
-                                         Street, RoofTiles, build_street, ellipse)
+from .world import CLASSES, COLORS, LeafClump, Face, Facade, Ground, CarPanel, Plane, Cylinder, RoofTiles, build_street, ellipse
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #37456e16
 SKY_DEPTH = 1000. # metres, a stand-in for infinity
@@ -45,18 +44,16 @@ def _noise_tile(octaves, fall, seed): # mean 0, variance 1; octave o has 4 * 2**
         cells = rng.standard_normal((n, n)).astype(float32)
         cells = np.pad(cells, 3, mode="wrap")
         large = cv2.resize(cells, None, fx=k, fy=k, interpolation=cv2.INTER_CUBIC)
-        inner = slice(3*k, 3*k + NOISE_TILE)
-        tile += large[inner, inner]*fall**o
-    return ((tile - tile.mean())/tile.std()).astype(float32)
+        tile += large[3*k:-3*k, 3*k:-3*k]*fall**o
+    return (tile - tile.mean())/tile.std()
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #ff7a51f6
 SMOOTH_NOISE = _noise_tile(range(6), .62, 0) # clouds and stains
 FINE_NOISE = _noise_tile(range(3, 8), .95, 1) # leaves and plaster
 
 def _noise(u, v, tile=SMOOTH_NOISE): # the noise at (n,) float u, v
-    column = u.astype(np.int32) & NOISE_TILE - 1
-    row = v.astype(np.int32) & NOISE_TILE - 1
-    return take(tile.ravel(), (row << 9) + column, mode="clip") # numpy's quick way, nothing is ever clipped
+    row, column = (x.astype(np.int32) & NOISE_TILE - 1 for x in (v, u))
+    return tile[row, column]
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #16e7a9d9
 class Camera(NamedTuple):
@@ -76,12 +73,11 @@ class Camera(NamedTuple):
 SUPERSAMPLING = 1.4 # the picture is drawn at this many times its size and then averaged, so that edges come out smooth
 
 def _rotation(i, j, degrees): # rotation in the plane of the axes i and j
-    c = math.cos(math.radians(degrees))
-    s = math.sin(math.radians(degrees))
+    angle = math.radians(degrees)
     R = np.eye(3)
-    R[[i, j], [i, j]] = c
-    R[i, j] = -s
-    R[j, i] = s
+    R[i, i] = R[j, j] = math.cos(angle)
+    R[i, j] = -math.sin(angle)
+    R[j, i] = math.sin(angle)
     return R
 
 def _camera(r, size): # at eye height, almost level
@@ -113,35 +109,33 @@ def _clip(points): # a polygon (n, 3) in camera coordinates at the near plane (S
     return np.array(kept).reshape(-1, 3)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #5df20eef
-def _fill_polygons(buffer, points, counts, values, cam, scale=1.): # polygons of `counts` points each from world points (m, 3)
+def _fill_faces(buffer, faces, values, cam, scale=1.): # the outlines of faces, each with its value, one after the other
+    counts = [len(face.outline) for face in faces]
+    origin, s, t = np.array([face.plane for face in faces]).repeat(counts, 0).swapaxes(0, 1)
+    outlines = np.concatenate([face.outline for face in faces])
+    points = origin + outlines[:, :1]*s + outlines[:, 1:]*t
     points = ((points - cam.position) @ cam.R.T).astype(float32)
     middle = np.array(buffer.shape[::-1], float32)*8 - 8
-    def pixel(p, z): # int coordinates in sixteenths of a pixel
-        xy = p[:, :2]/z*(cam.focal*scale*16) + middle
+    def pixels(p): # int coordinates in sixteenths of a pixel
+        xy = p[:, :2]/maximum(p[:, 2:], .1)*(cam.focal*scale*16) + middle
         return clip(xy, -3e5, 3e5).astype(np.int32)
     ends = np.cumsum(counts)
-    starts = ends - counts
-    cut = minimum.reduceat(points[:, 2], starts) < NEAR_PLANE
-    projected = pixel(points, maximum(points[:, 2:], .1))
-    rows = zip(starts.tolist(), ends.tolist(), cut.tolist(), values)
-    for a, b, behind, value in rows:
-        polygon = projected[a:b]
-        if behind:
-            front = _clip(points[a:b])
-            polygon = pixel(front, front[:, 2:])
+    behind = minimum.reduceat(points[:, 2], ends - counts) < NEAR_PLANE
+    projected = pixels(points)
+    for n, end, cut, value in zip(counts, ends, behind, values):
+        polygon = pixels(_clip(points[end - n:end])) if cut else projected[end - n:end]
         if len(polygon) > 2: cv2.fillPoly(buffer, [polygon], value, shift=4)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #1d28c904
+_LEVEL = Plane((0, 0, 0), (1, 0, 0), (0, 0, 1))
+_SKY = Face(_LEVEL, (), (0, 0, 0), "sky")
+_GROUND = Face(_LEVEL, (), (.4, .4, .4), "road", Ground())
+
 def _depth_sorted_faces(things): # all faces, far to near, and the object each belongs to; face 0 is the sky and face 1 the ground
-    level = Plane((0, 0, 0), (1, 0, 0), (0, 0, 1))
-    sky = Face(level, (), (0, 0, 0), "sky")
-    ground = Face(level, (), (.4, .4, .4), "road", Ground())
-    faces = [sky, ground]
-    counts = [1, 1]
-    for thing in sorted(things, key=lambda thing: -thing.z):
-        faces += thing.faces
-        counts.append(len(thing.faces))
-    return faces, np.arange(len(counts), dtype=np.int32).repeat(counts)
+    objects = [[_SKY], [_GROUND]]
+    objects += [thing.faces for thing in sorted(things, key=lambda thing: -thing.z)]
+    counts = [len(faces) for faces in objects]
+    return sum(objects, []), np.arange(len(counts), dtype=np.int32).repeat(counts)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #33cde0d6
 def _rgb(*v): return float32(v)[:, None] # a colour that goes with planes (3, n)
@@ -155,11 +149,9 @@ def _light(sun, cosine): # (3, n) on surfaces with (n,) cosines to the sun
 # %% ../../nbs/11_toyscapes/02_render.ipynb #7ed4a5fc
 class FaceTable(NamedTuple):
     "Data of the m faces, one column each."
-    planes: ndarray # (m, 3, 3) origin, s and t in the world
     normal: ndarray # (m, 3) in the camera frame, towards the camera
     inverse: ndarray # (3, m), what times a ray gives the inverse depth
-    s_axis: ndarray # (4, m), what turns a point into s: three factors and an offset
-    t_axis: ndarray
+    axes: ndarray # (2, 4, m), what turns a point into s, and into t: three factors and an offset
     color: ndarray # (3, m)
     light: ndarray # (3, m), on the face
     glow: ndarray # (3, m) uint8
@@ -167,34 +159,22 @@ class FaceTable(NamedTuple):
     kind: ndarray # (m,) place in `TEXTURES`
     values: ndarray # (9, m), the fields of the textures
 
-    def texture(self, record, faces):
-        "The record's fields for the pixels of these faces."
-        rows = self.values[:len(record._fields)]
-        return record(*(take(row, faces) for row in rows))
-
 TEXTURES = tuple, Ground, Facade, LeafClump, CarPanel, RoofTiles, Cylinder # types of `Face.texture`; flat colour has an empty tuple
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #a346ee53
-def _normals(s, t, origin): # (m, 3) in the world, towards the camera
-    n = np.cross(s, t)
-    away = (n*origin).sum(1) > 0
-    n *= where(away, -1, 1)[:, None]
-    n /= np.linalg.norm(n, axis=1, keepdims=True)
-    return n
-
 def _face_table(faces, cam, sun):
-    planes = np.array([face.plane for face in faces], float)
-    origin, s, t = planes.swapaxes(0, 1)
+    origin, s, t = np.array([face.plane for face in faces]).swapaxes(0, 1)
     origin = origin - cam.position
-    world = _normals(s, t, origin)
+    world = np.cross(s, t)
+    world *= where((world*origin).sum(1) > 0, -1, 1)[:, None] # towards the camera
+    world /= np.linalg.norm(world, axis=1, keepdims=True)
     normal = np.r_[np.zeros((1, 3)), world[1:] @ cam.R.T] # the sky is no plane
     distance = minimum((world*origin).sum(1), -1e-3)
     cosine = maximum(float32(world) @ float32(sun.direction), 0)
-    def axis(a): return float32(np.c_[a @ cam.R.T, (origin*a).sum(1)].T)
     return FaceTable(
-        planes, float32(normal),
-        float32((normal/distance[:, None]).T),
-        axis(s), axis(t),
+        float32(normal),
+        inverse=float32((normal/distance[:, None]).T),
+        axes=float32([np.c_[a @ cam.R.T, (origin*a).sum(1)].T for a in (s, t)]),
         color=float32([face.color for face in faces]).T,
         light=_light(sun, cosine),
         glow=np.uint8([face.glow for face in faces]).T,
@@ -203,27 +183,20 @@ def _face_table(faces, cam, sun):
         values=float32([*zip_longest(*(face.texture for face in faces), fillvalue=0.)]))
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #bfe8fda9
-def _draw_face_ids(faces, planes, cam): # the number of the face seen at each pixel of the drawn frame
+def _draw_face_ids(faces, cam): # the number of the face seen at each pixel of the drawn frame
     x, y = cam.rays(cam.size)
     right, down, ahead = cam.R[:, 1].tolist() # the upward direction
-    above = x*right + y*down + ahead
-    buffer = np.int32(above < -1e-3) # 1 where rays meet the ground
-    counts = [len(face.outline) for face in faces[2:]]
-    outlines = np.concatenate([face.outline for face in faces[2:]])
-    origin, s, t = planes[2:].repeat(counts, 0).swapaxes(0, 1)
-    points = origin + outlines[:, :1]*s + outlines[:, 1:]*t
-    _fill_polygons(buffer, points, counts, range(2, len(faces)), cam)
+    buffer = np.int32(x*right + y*down + ahead < -1e-3) # 1 where rays meet the ground
+    _fill_faces(buffer, faces[2:], range(2, len(faces)), cam)
     return buffer
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #35b16608
 def _mask(outlines, blur, cam, size): # soft coverage 0..1 of outlines (x, z) on the ground, enlarged to the drawn frame
     buffer = np.zeros(size, np.uint8)
-    points = np.insert(np.concatenate(outlines), 1, 0., axis=1)
-    counts = [len(outline) for outline in outlines]
-    _fill_polygons(buffer, points, counts, [255]*len(counts), cam, 1/SUPERSAMPLING)
+    faces = [_GROUND._replace(outline=outline) for outline in outlines]
+    _fill_faces(buffer, faces, [255]*len(faces), cam, 1/SUPERSAMPLING)
     soft = cv2.blur(buffer, (blur, blur))
-    large = cv2.resize(soft, cam.size[::-1])
-    return large.astype(float32).ravel()/255
+    return cv2.resize(soft, cam.size[::-1]).astype(float32).ravel()/255
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #b85251b7
 def _shadows(things, sun, cam, size): # two soft masks: cast by the sun, and contact shade under things
@@ -232,34 +205,27 @@ def _shadows(things, sun, cam, size): # two soft masks: cast by the sun, and con
     dz = -math.cos(sun.azimuth)/reach
     cast, touch = [], []
     for thing in things:
-        if not thing.foot: continue
-        h = thing.height
-        tips = [(x + dx*h, z + dz*h) for x, z in thing.foot]
+        tips = [(x + dx*thing.height, z + dz*thing.height) for x, z in thing.foot]
         if thing.crown:
             (x, z), = thing.foot
-            trunk = [(x - .15, z), (x + .15, z), *tips]
-            crown = ellipse(*tips[0], thing.crown*1.1, n=14)
-            cast += [crown, trunk]
+            cast += [ellipse(*tips[0], thing.crown*1.1, n=14), [(x - .15, z), (x + .15, z), *tips]]
             touch.append(ellipse(x, z, .5, n=8))
-        else:
-            hull = cv2.convexHull(float32([*thing.foot, *tips]))
-            cast.append(hull[:, 0])
+        elif tips:
+            cast.append(cv2.convexHull(float32([*thing.foot, *tips]))[:, 0])
             touch.append(thing.foot)
     return _mask(cast, 3, cam, size), _mask(touch, 5, cam, size)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #30d38ccc
-@dataclass
-class Pixels:
+class Pixels(NamedTuple):
     "The n pixels of one kind in the drawn frame."
     place: ndarray # (n,) in the frame
-    face: ndarray # (n,) number of the face
     texture: tuple # the record's fields, (n,) each
+    color: ndarray # (3, n) of the faces
+    light: ndarray # (3, n) on them
     s: ndarray # (n,) metres on the face's plane; x and z on the ground
     t: ndarray
     depth: ndarray # (n,) metres
     foot: ndarray # (n,) metres that a pixel spans
-    on: ndarray # (n,) bool: is it one that the picture keeps?
-    kept: ndarray # (k,) places of those in the picture
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #5c5b6b23
 def _cover(edge, foot): # share of a pixel inside, `edge` metres from the border
@@ -274,50 +240,38 @@ def _fade(width, foot): # how much is left of detail this wide
 def blend(under, top, share): # put `top` over `under`, in place, where `share` is 1; mix where it is between
     return np.add(under, (top - under)*share, out=under)
 
-def _put(planes, place, values): # plane by plane, which numpy does three times as fast as all at once
-    for plane, v in zip(planes, values): plane[place] = v
-
 # %% ../../nbs/11_toyscapes/02_render.ipynb #fa5d8445
 def _center_line(u, z, foot, kind): # 0 dashed, 1 dashed more closely, 2 double
-    if kind == 2:
-        return maximum(_band(u, -.14, .05, foot), _band(u, .14, .05, foot))
+    if kind == 2: return maximum(_band(u, -.14, .05, foot), _band(u, .14, .05, foot))
     dash = z % 6 < 3 if kind else z % 9 < 4
-    return _band(u, 0, .07, foot)*float32(dash)
+    return _band(u, 0, .07, foot)*dash
 
 def _zebra_crossing(u, a, z, foot, street): # stripes and a stop line, and where they replace all other paint
-    def between(low, high):
-        return (z > street.zebra + low) & (z < street.zebra + high)
-    stripes = _band((u + 50) % 1.1, .55, .27, foot)
-    stripes = stripes*float32(between(0, 3))
+    def between(low, high): return (z > street.zebra + low) & (z < street.zebra + high)
+    stripes = _band((u + 50) % 1.1, .55, .27, foot)*between(0, 3)
     ours = u*(1 if street.x > 0 else -1) < 0
-    stop = float32(between(-1.9, -1.5) & ours)
-    on_road = float32(a < street.half - .2)
-    return maximum(stripes, stop)*on_road, between(-2.5, 4)
+    paint = maximum(stripes, between(-1.9, -1.5) & ours)
+    return paint*(a < street.half - .2), between(-2.5, 4)
 
 def _paint_lines(u, a, z, foot, street): # coverage of white paint, u metres right of the middle, a = abs(u)
     paint = _center_line(u, z, foot, street.line)
-    if street.half < 4: paint = paint*float(street.line > 0) # narrow
+    if street.half < 4: paint = paint*(street.line > 0) # narrow
     if street.line: paint = maximum(paint, _band(a, street.half - .3, .06, foot))
     if street.zebra < 0: return paint
     crossing, there = _zebra_crossing(u, a, z, foot, street)
     return where(there, crossing, paint)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #75b434af
-_SLAB = .75 # metres
-
 def _slabs(u, a, z, foot, fine, coarse, street): # brightness of the pavement
-    across = u/_SLAB
-    along = z/_SLAB
-    joint = ((abs(across % 1 - .5) > .47)
-             | (abs(along % 1 - .5) > .47))
-    joint = float32(joint)*_fade(.04, foot)
+    across = u/.75 # metres
+    along = z/.75
+    joint = maximum(abs(across % 1 - .5), abs(along % 1 - .5)) > .47
     bright = _noise(floor(across)*7, floor(along)*13) > .4
-    bright = float32(bright)*_fade(.3, foot)
     v = (.545
          + .022*coarse
          + .025*fine
-         - .1*joint
-         + .03*bright)
+         - .1*(joint*_fade(.04, foot))
+         + .03*(bright*_fade(.3, foot)))
     kerb = _band(a, street.half + .12, .12, foot)
     gutter = _band(a, street.half + .02, .035, foot)
     v += (.66 - v)*kerb - .2*gutter
@@ -336,13 +290,6 @@ def _asphalt(x, z, a, fine, coarse, street): # brightness of the road, and the t
          - .05*patch)
     return v, tracks
 
-def _is_lawn(a, street): # verges, and front gardens in a suburb
-    verge = ((a > street.half + .24)
-             & (a < street.half + 1.7)
-             & street.green)
-    garden = (a > street.wall - .1) & (street.style == "suburb")
-    return verge | garden
-
 # %% ../../nbs/11_toyscapes/02_render.ipynb #95f326bf
 def _ground(x, z, foot, street): # colour (3, n), label (n,) and grain (n,) of the ground at x, z
     u = x - street.bend*square(maximum(z, 0)) - street.x
@@ -352,13 +299,15 @@ def _ground(x, z, foot, street): # colour (3, n), label (n,) and grain (n,) of t
     coarse = _noise(x*5 + street.key, z*5)
     bright, tracks = _asphalt(x, z, a, fine, coarse, street)
     worn = .9 + .12*clip(coarse, -1, .5)
-    paint = _paint_lines(u, a, z, foot, street)*float32(~cross)*worn
+    paint = _paint_lines(u, a, z, foot, street)*~cross*worn
     color = blend(bright, .80, paint)*_rgb(1, 1, 1.02)
-    road = maximum(_cover(street.half - a, foot), float32(cross))
+    road = maximum(_cover(street.half - a, foot), cross)
 
     slabs = _slabs(u, a, z, foot, fine, coarse, street)
     color = color*road + slabs*(1 - road)*_rgb(1.03, 1., .95)
-    lawn = np.flatnonzero(_is_lawn(a, street) & ~cross)
+    verge = (a > street.half + .24) & (a < street.half + 1.7) & street.green
+    garden = (a > street.wall - .1) & (street.style == "suburb")
+    lawn = np.flatnonzero((verge | garden) & ~cross)
     grass = 1 + .13*coarse[lawn] + .2*fine[lawn]
     color[:, lawn] = _rgb(.30, .40, .16)*grass
     label = where((a < street.half) | cross, CLASSES["road"], CLASSES["sidewalk"])
@@ -377,41 +326,12 @@ def _plaster(s, t, foot, front, rough): # brightness of the wall
             + .12*_band(above, .35, .3, foot)
             - .12*_cover(.1 - abs(above + .06), foot))
 
-# %% ../../nbs/11_toyscapes/02_render.ipynb #cc80e0f9
-class WindowGrid(NamedTuple):
-    "Positions of pixels in the grid of windows."
-    across: ndarray # (n,) distance from the middle of the window, in periods
-    up: ndarray # (n,) height above the floor of the storey, in storeys
-    beside: ndarray # (n,) metres to the window's left or right edge, positive inside
-    edge: ndarray # (n,) metres to the nearest edge
-    chance: ndarray # (n,) a number in 0..1, the same for the whole window
-    there: ndarray # (n,) 1 where there are storeys with windows
-
-def _windows(s, t, front):
-    column = s/front.period
-    level = (t - front.shop)/front.storey
-    i = floor(column)
-    j = floor(level)
-    across = abs(column - i - .5)
-    up = level - j
-    beside = (front.half_width - across)*front.period
-    below = (front.half_height - abs(up - .5))*front.storey
-    chance = np.sin(i*12.9898 + j*78.233 + front.key*7.1)*4375.8
-    there = (j >= 0) & (j < front.storeys)
-    return WindowGrid(
-        across, up, beside,
-        edge=minimum(beside, below),
-        chance=chance - floor(chance),
-        there=float32(there))
-
 # %% ../../nbs/11_toyscapes/02_render.ipynb #9113daed
-def _pane(front, w, rough, foot): # colour of a window: the sky in it, curtains, the bar in its middle
-    drawn = ((w.chance > .72)
-             & (w.across > front.half_width*.35)
-             & (front.glass == 0))
-    bar = _cover(.035 - w.across*front.period, foot)*(1 - front.glass)
+def _pane(front, across, up, chance, rough, foot): # colour of a window: the sky in it, curtains, the bar in its middle
+    drawn = (chance > .72) & (across > front.half_width*.35) & (front.glass == 0)
+    bar = _cover(.035 - across*front.period, foot)*(1 - front.glass)
     curtain = .28*float32(drawn) + .22*bar
-    sky = w.up*.5 + .25*w.chance + .06*rough
+    sky = up*.5 + .25*chance + .06*rough
     sky = clip(sky, 0, 1)*(.5 + .4*front.glass)
     return (_rgb(.09, .11, .14)
             + _rgb(.30, .36, .42)*sky
@@ -419,19 +339,28 @@ def _pane(front, w, rough, foot): # colour of a window: the sky in it, curtains,
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #79dbad1e
 def _facade(s, t, foot, front, base): # colour (3, n) and light sent out at night (3, n)
-    w = _windows(s, t, front)
-    glass = _cover(w.edge, foot)*w.there
-    frame = _cover(w.edge + .12, foot)*w.there
-    height = (w.up - .5 + front.half_height)*front.storey # above the window's lower edge
-    sill = (_cover(.08 - abs(height + .16), foot)
-            *_cover(w.beside + .15, foot)
-            *w.there)
+    column = s/front.period
+    level = (t - front.shop)/front.storey
+    i = floor(column)
+    j = floor(level)
+    across = abs(column - i - .5) # from the middle of the window, in periods
+    up = level - j # above the floor of the storey, in storeys
+    beside = (front.half_width - across)*front.period # metres inside the window's left or right edge
+    edge = minimum(beside, (front.half_height - abs(up - .5))*front.storey)
+    there = (j >= 0) & (j < front.storeys)
+    chance = np.sin(i*12.9898 + j*78.233 + front.key*7.1)*4375.8
+    chance = chance - floor(chance) # a number in 0..1, the same for the whole window
+
+    glass = _cover(edge, foot)*there
+    frame = _cover(edge + .12, foot)*there
+    height = (up - .5 + front.half_height)*front.storey # above the window's lower edge
+    sill = _cover(.08 - abs(height + .16), foot)*_cover(beside + .15, foot)*there
     rough = _noise(s*9 + front.key*50, t*9)
     trim = float32(front.key % 1 > .4)*.38 + .42 - .1*front.glass
     wall = base*_plaster(s, t, foot, front, rough)
     blend(wall, base*.35 + trim*.6, maximum(frame, sill))
-    blend(wall, _pane(front, w, rough, foot), glass)
-    someone_in = float32(w.chance > .62)*(.45 + .5*w.chance)
+    blend(wall, _pane(front, across, up, chance, rough, foot), glass)
+    someone_in = (chance > .62)*(.45 + .5*chance)
     return wall, someone_in*glass*_rgb(255, 196, 110)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #3d38f235
@@ -453,11 +382,9 @@ def _shop(s, t, foot, front, wall): # colour and glow of a ground floor shop; so
     wall = wall + (goods*(.55 + .45*color) + .05 - wall)*window
     blend(wall, color, _cover(.32 - abs(above + .5), foot)) # the fascia
     written = _noise(s*40 + front.key*9, front.key*31 + number*17) > 0
-    letters = _cover(.15 - abs(above + .5), foot)
-    letters = letters*(aside < .27)*written
+    letters = _cover(.15 - abs(above + .5), foot)*(aside < .27)*written
     wall += (.9 - wall)*letters*.8
-    awning = _cover(.25 - abs(above + 1.05), foot)
-    awning = awning*(chance > .6)*(aside < .47)
+    awning = _cover(.25 - abs(above + 1.05), foot)*(chance > .6)*(aside < .47)
     blend(wall, where(s*2.2 % 1 > .5, color, .85), awning)
     glow = window*(chance > .35)*(.35 + goods)*_rgb(255, 226, 170)
     return wall, glow + letters*color*200
@@ -467,8 +394,7 @@ def _building(s, t, foot, front, base): # colour (3, n) and light sent out at ni
     wall, glow = _facade(s, t, foot, front, base)
     low = np.flatnonzero((t < front.shop) & (front.shop > 2.5))
     shop_front = Facade(*(v[low] for v in front))
-    shop = _shop(s[low], t[low], foot[low], shop_front, wall[:, low])
-    wall[:, low], glow[:, low] = shop
+    wall[:, low], glow[:, low] = _shop(s[low], t[low], foot[low], shop_front, wall[:, low])
     return wall, glow
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #05757b58
@@ -494,10 +420,9 @@ def _leaves(s, t, clump, base, sun): # colour (3, n) of foliage and the normal (
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #15ecaa78
 def _roof_tiles(px, tiles, sun):
-    rows = float32(px.t*3 % 1 < .2)
     return (1
             + .07*_noise(px.s*12, px.t*12)
-            - .16*_fade(.12, px.foot)*rows)
+            - .16*_fade(.12, px.foot)*(px.t*3 % 1 < .2))
 
 def _cylinder(px, rod, sun): # limbs, trunks and poles: brighter towards the sun's side, darker at the foot
     sunny = math.copysign(sun.strength, math.sin(sun.azimuth))
@@ -518,23 +443,18 @@ def _gloss(px, panel, sun): # car paint: dark near the ground, a sky streak on t
     return where(panel.glass > 0, glass, paint)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #c833de0e
+def _unit(v): # (..., 3) of length 1
+    return v/sqrt(np.einsum("...c,...c->...", v, v))[..., None]
+
 def _clouds(d, high, street): # how much of the sky they cover and how bright they are, (h, w, 1)
     overcast = 1 - street.sun.strength
     away = 150/(high + .12)
     x = d[..., :1]*away*.5 + street.key*9
     z = d[..., 2:]*away*.5 + street.key*5
-    m = cv2.remap(SMOOTH_NOISE, x, z, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    m = m[..., None]
+    m = cv2.remap(SMOOTH_NOISE, x, z, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)[..., None]
     cover = (m + street.key*.022 - 1.2 + 1.5*overcast)*.75
     bright = .93 - .13*clip(m - .3, 0, 1.5) - .17*overcast
     return clip(cover, 0, 1)*clip(high*7, 0, 1), bright
-
-def _directions(cam, size): # (h, w, 3) unit vectors in the world
-    x, y = cam.rays(size)
-    d = np.stack(np.broadcast_arrays(x, y, float32(1)), -1)
-    d = d @ cam.R.astype(float32)
-    d /= sqrt(np.einsum("hwc,hwc->hw", d, d))[..., None]
-    return d
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #94ed5fa2
 _ZENITH, _HORIZON, _OVERCAST, _CLOUD, _GLARE = float32(COLORS["sky"])
@@ -542,7 +462,9 @@ _ZENITH, _HORIZON, _OVERCAST, _CLOUD, _GLARE = float32(COLORS["sky"])
 def _sky(street, cam, size): # colour (h, w, 3) at every pixel of the frame, computed at half its size
     sun = street.sun
     h, w = size
-    d = _directions(cam, (h//2, w//2))
+    x, y = cam.rays((h//2, w//2))
+    d = np.stack(np.broadcast_arrays(x, y, float32(1)), -1)
+    d = _unit(d @ cam.R.astype(float32)) # directions in the world
     high = maximum(d[..., 1:2], 0)
     cover, bright = _clouds(d, high, street)
     blue = clip(high*1.9, 0, 1)**.7
@@ -554,56 +476,38 @@ def _sky(street, cam, size): # colour (h, w, 3) at every pixel of the frame, com
     return cv2.resize(sky, (w, h))
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #43dcb92a
-class ShadingInputs(NamedTuple):
-    "Inputs of the shading."
-    street: Street
-    cam: Camera
-    table: FaceTable
-    shadows: tuple # two masks
-
-@dataclass
-class ShadedPixels:
-    "Results of the shading: n pixels of the drawn frame, k of the picture."
+class Layers(NamedTuple):
+    "The n pixels of the drawn frame."
     depth: ndarray # (n,)
     color: ndarray # (3, n)
     glow: ndarray # (3, n)
-    label: ndarray # (k,)
-    normal: ndarray # (k, 3)
-    grain: ndarray # (k,)
+    label: ndarray # (n,)
+    normal: ndarray # (n, 3)
+    grain: ndarray # (n,)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #bdab7f84
-def _shade_ground(view, px, out):
-    street = view.street
+def _shade_ground(px, out, street, shadows):
     flat = clip(.35*px.depth/street.eye, 1, 6) # seen from the side a pixel spans more
-    color, label, grain = _ground(px.s, px.t, px.foot*flat, street)
-    out.label[px.kept] = label[px.on]
-    out.grain[px.kept] = grain[px.on]
-    cast, touch = (mask[px.place] for mask in view.shadows)
+    color, out.label[px.place], out.grain[px.place] = _ground(px.s, px.t, px.foot*flat, street)
+    cast, touch = (mask[px.place] for mask in shadows)
     _, up, _ = street.sun.direction
     light = _light(street.sun, (1 - .92*cast)*up)
     return color*(light*(1 - .5*touch))
 
-def _shade_front(view, px, out):
-    base = take(view.table.color, px.face, 1)
-    color, glow = _building(px.s, px.t, px.foot, px.texture, base)
-    _put(out.glow, px.place, minimum(glow, 255))
-    return color*take(view.table.light, px.face, 1)
+def _shade_front(px, out, street, shadows):
+    color, glow = _building(px.s, px.t, px.foot, px.texture, px.color)
+    out.glow[:, px.place] = minimum(glow, 255)
+    return color*px.light
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #66da6a62
-def _shade_leaves(view, px, out):
-    base = take(view.table.color, px.face, 1)
-    color, n = _leaves(px.s, px.t, px.texture, base, view.street.sun)
-    bulge = (n[2] + .5)*px.texture.rs*.5
-    out.depth[px.place] = px.depth + bulge
-    n = np.ascontiguousarray(n[:, px.on].T)
-    length = sqrt(np.einsum("nc,nc->n", n, n))
-    out.normal[px.kept] = n/length[:, None]
+def _shade_leaves(px, out, street, shadows):
+    color, n = _leaves(px.s, px.t, px.texture, px.color, street.sun)
+    out.depth[px.place] = px.depth + (n[2] + .5)*px.texture.rs*.5 # they bulge
+    out.normal[px.place] = _unit(np.ascontiguousarray(n.T))
     return color
 
 def _brightened_by(texture): # a shader that makes the colour which is there brighter or darker
-    def shade(view, px, out):
-        color = take(out.color, px.place, 1)
-        return color*texture(px, px.texture, view.street.sun)
+    def shade(px, out, street, shadows): return px.color*px.light*texture(px, px.texture, street.sun)
     return shade
 
 _SHADERS = {Ground: _shade_ground,
@@ -614,49 +518,32 @@ _SHADERS = {Ground: _shade_ground,
             Cylinder: _brightened_by(_cylinder)}
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #5edd86fa
-def _pixels(view, record, place, face, rays, depth, back): # `back`: where in the picture a drawn pixel goes, or -1
-    table = view.table
-    z = depth[place]
-    x, y = (v[place] for v in rays)
+def _pixels(record, place, face, x, y, z, table, focal): # of a kind: where they are, their faces, rays (x, y, 1) and depths
     def along(axis):
-        ax, ay, az, offset = (take(row, face) for row in axis)
+        ax, ay, az, offset = take(axis, face, 1)
         return z*(ax*x + ay*y + az) - offset
-    kept = back[place]
-    on = kept >= 0
-    foot = z*(1.1/view.cam.focal)
-    texture = table.texture(record, face)
-    return Pixels(
-        place, face, texture,
-        along(table.s_axis),
-        along(table.t_axis),
-        z, foot, on, kept[on])
+    texture = record(*take(table.values[:len(record._fields)], face, 1))
+    s, t = map(along, table.axes)
+    return Pixels(place, texture, take(table.color, face, 1), take(table.light, face, 1), s, t, z, z*(1.1/focal))
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #77bbdf34
-def _shade(view, ids, keep): # layers for the faces `ids` of the drawn frame; `keep` are the pixels of the picture
-    table = view.table
+def _shade(ids, table, street, cam, shadows): # layers for the faces `ids` of the drawn frame
     ids = ids.ravel()
-    few = ids[keep]
-    back = np.full(ids.size, -1, np.int32)
-    back[keep] = np.arange(len(keep))
-    size = view.cam.size
-    x, y = rays = [np.broadcast_to(v, size).ravel() for v in view.cam.rays(size)]
-    a, b, c = (take(row, ids) for row in table.inverse)
+    x, y = (np.broadcast_to(v, cam.size).ravel() for v in cam.rays(cam.size))
+    a, b, c = take(table.inverse, ids, 1)
     depth = 1/maximum(a*x + b*y + c, 1/SKY_DEPTH)
-    out = ShadedPixels( # every face in its own colour, to begin with
+    out = Layers( # every face in its own colour, to begin with
         depth,
         take(table.color*table.light, ids, 1),
         take(table.glow, ids, 1),
-        table.label[few], table.normal[few],
-        np.zeros(len(keep), float32))
+        table.label[ids], table.normal[ids],
+        np.zeros(ids.size, float32))
     kinds = take(table.kind, ids)
-    for kind, record in enumerate(TEXTURES):
-        if record not in _SHADERS: continue
-        place = np.flatnonzero(kinds == kind)
-        face = 1 if record is Ground else ids[place]
-        px = _pixels(view, record, place, face, rays, depth, back)
-        out.grain[px.kept] = _noise(px.s[px.on]*7, px.t[px.on]*7)
-        color = _SHADERS[record](view, px, out)
-        _put(out.color, place, color)
+    for record, shader in _SHADERS.items():
+        place = np.flatnonzero(kinds == TEXTURES.index(record))
+        px = _pixels(record, place, ids[place], x[place], y[place], depth[place], table, cam.focal)
+        out.grain[place] = _noise(px.s*7, px.t*7)
+        out.color[:, place] = shader(px, out, street, shadows)
     return out
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #d044a002
@@ -665,7 +552,7 @@ def _night_light(depth, cam, lamps): # (h, w) in 0..1: the cone of our headlamps
     cone = exp(-square(x/.34))*clip(.55 + y*9, .06, 1)
     light = cone/(1 + square(depth/15))*clip(depth/5, .3, 1)
     for lamp in lamps[:5]:
-        X, Y, Z = (cam.R @ (np.array(lamp) - cam.position)).tolist()
+        X, Y, Z = (cam.R @ (lamp - cam.position)).tolist()
         squared = (square(x*depth - X)
                    + square(y*depth - Y)*.5
                    + square(depth - Z))
@@ -677,15 +564,14 @@ def _night_light(depth, cam, lamps): # (h, w) in 0..1: the cone of our headlamps
 _HAZE, = float32(COLORS["haze"]) # colour of far air
 
 def _downsample(planes, size): # the drawn frame at the picture's size
-    large = cv2.merge(list(planes))
-    return cv2.resize(large, size[::-1], interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.merge(list(planes)), size[::-1], interpolation=cv2.INTER_AREA)
 
-def _through_air(color, ids, depth, view): # the frame made small (h, w, 3), in haze, before the sky
+def _through_air(color, ids, depth, street, cam): # the frame made small (h, w, 3), in haze, before the sky
     size = depth.shape
     sky = _downsample(float32(ids == 0)[None], size)[..., None]
     clear = exp(depth/-700)[..., None]
     hazy = _downsample(color, size)*clear + _HAZE*(1 - clear)
-    return hazy*(1 - sky) + sky*_sky(view.street, view.cam, size)
+    return hazy*(1 - sky) + sky*_sky(street, cam, size)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #5debc350
 def _develop(img, r): # (h, w, 3) uint8
@@ -699,11 +585,6 @@ def _develop(img, r): # (h, w, 3) uint8
     contrast = 1 + .22*(x - .45)
     return clip(x*contrast*255 + noise*1.5, 0, 255).astype(np.uint8)
 
-# %% ../../nbs/11_toyscapes/02_render.ipynb #bff9704b
-def _sampled_pixels(cam, size): # the drawn pixel (h w,) for each pixel of the picture
-    rows, columns = (((np.arange(n) + .5)*SUPERSAMPLING).astype(int) for n in size)
-    return (rows[:, None]*cam.size[1] + columns).ravel()
-
 # %% ../../nbs/11_toyscapes/02_render.ipynb #bcac1e8a
 def render_scene(seed: int, # what to draw; the same seed and size give the same scene to the bit
                  size: tuple = (192, 256), # (h, w) in pixels
@@ -713,20 +594,17 @@ def render_scene(seed: int, # what to draw; the same seed and size give the same
     cam = _camera(r, size)
     street, things = build_street(r, float(cam.position[1]))
     faces, objects = _depth_sorted_faces(things)
-    table = _face_table(faces, cam, street.sun)
-    view = ShadingInputs(street, cam, table, _shadows(things, street.sun, cam, size))
-    ids = _draw_face_ids(faces, table.planes, cam).astype(np.intp)
-    keep = _sampled_pixels(cam, size)
-    seen = _shade(view, ids, keep)
-    face = ids.ravel()[keep].reshape(size)
-    near = minimum(seen.depth[keep].reshape(size), SKY_DEPTH*.9)
-    depth = where(face > 0, near, float32(SKY_DEPTH))
-    image = _through_air(seen.color.reshape(3, *cam.size), ids, depth, view)
-    lamps = [thing.lamp for thing in things if thing.lamp]
+    ids = _draw_face_ids(faces, cam).astype(np.intp)
+    seen = _shade(ids, _face_table(faces, cam, street.sun), street, cam, _shadows(things, street.sun, cam, size))
+    rows, columns = (((np.arange(n) + .5)*SUPERSAMPLING).astype(int) for n in size)
+    def sampled(layer): return layer.reshape(*cam.size, *layer.shape[1:])[rows[:, None], columns]
+    face = sampled(ids.ravel())
+    depth = where(face > 0, minimum(sampled(seen.depth), SKY_DEPTH*.9), float32(SKY_DEPTH))
+    image = _through_air(seen.color.reshape(3, *cam.size), ids, depth, street, cam)
     return Scene(
         _develop(image, r), depth,
-        seen.normal.reshape(*size, 3), objects[face], seen.label.reshape(size),
+        sampled(seen.normal), objects[face], sampled(seen.label),
         emission=_downsample(seen.glow.reshape(3, *cam.size), size),
-        night_light=_night_light(depth, cam, lamps),
-        grain=seen.grain.reshape(size),
+        night_light=_night_light(depth, cam, [thing.lamp for thing in things if thing.lamp]),
+        grain=sampled(seen.grain),
         up=cam.R[:, 1].astype(float32), seed=seed)

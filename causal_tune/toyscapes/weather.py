@@ -11,54 +11,37 @@ from itertools import product
 import cv2, numpy as np
 from numpy import clip, float32, maximum, minimum
 from ..core.registry import unknown_name
-from .world import CLASSES
+from .world import CLASSES, FACTS
 from .render import FINE_NOISE, SMOOTH_NOISE, NOISE_TILE, Scene, blend
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #b2eb24d5
 SKY_ID, GROUND_ID = range(2) # their object numbers
 
-def _object_mask(sc, number): # (h, w), 1 where this object is seen
-    return float32(sc.objects == number)
-
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #23aade1d
 def _random_crop(tile, size, r): # a random piece (h, w) of a tile that repeats
-    h, w = size
-    top = r.randrange(max(NOISE_TILE - h, 1))
-    left = r.randrange(max(NOISE_TILE - w, 1))
-    if max(size) > NOISE_TILE:
-        times = h//NOISE_TILE + 1, w//NOISE_TILE + 1
-        tile = np.tile(tile, times)
-    return tile[top:top + h, left:left + w]
+    rows, columns = (np.arange(n) + r.randrange(max(NOISE_TILE - n, 1)) for n in size)
+    return tile[rows[:, None] % NOISE_TILE, columns % NOISE_TILE]
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #0c78adf1
 def _speck(tile, x, y, length, slant, width, size, light): # one streak or flake, in sixteenths of a pixel
-    x = int(x*16)
-    y = int(y*16)
     if length:
-        right = int(slant*length*size*16)
-        down = int(length*size*16)
-        cv2.line(tile, (x, y), (x + right, y + down), light, width, cv2.LINE_AA, 4)
+        end = x + int(slant*length*size*16), y + int(length*size*16)
+        cv2.line(tile, (x, y), end, light, width, cv2.LINE_AA, 4)
     else:
         radius = int(width*size*8)
         cv2.circle(tile, (x, y), radius, light, -1, cv2.LINE_AA, 4)
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #a36a1a31
-_LIMITS = ( # of place, brightness and size
-    (0, NOISE_TILE),
-    (0, NOISE_TILE),
-    (.35, 1),
-    (.6, 1.3))
-
 @functools.lru_cache(maxsize=32) # of a megabyte each; frames of one size need 11
 def _specks(n, length, slant, width, seed): # tile, 0..1, of n streaks of `length` pixels, or of flakes where it is 0
     rng = np.random.default_rng(seed)
     side = NOISE_TILE + 64 # a margin for what reaches over the edge
     tile = np.zeros((side, side), np.uint8)
-    columns = [rng.uniform(*limits, n).tolist() for limits in _LIMITS]
+    limits = (0, NOISE_TILE), (0, NOISE_TILE), (.35, 1), (.6, 1.3) # of place, brightness and size
+    columns = [rng.uniform(*limit, n).tolist() for limit in limits]
     for x, y, bright, size in zip(*columns):
-        light = int(255*bright)
         for right, down in product((0, NOISE_TILE), repeat=2): # so that it repeats
-            _speck(tile, x + right, y + down, length, slant, width, size, light)
+            _speck(tile, int(16*(x + right)), int(16*(y + down)), length, slant, width, size, int(255*bright))
     tile[:64] = maximum(tile[:64], tile[NOISE_TILE:])
     tile[:, :64] = maximum(tile[:, :64], tile[:, NOISE_TILE:])
     sigma = .55 if width < 3 else .8
@@ -82,8 +65,7 @@ def _fog(sc, img, r): # visibility of 25 to 80 m, where 5 percent of the contras
     gray = r.uniform(175, 222)
     air = _channels(gray*.985, gray, gray*1.01)
     uneven = 1 + .06*_random_crop(SMOOTH_NOISE, sc.depth.shape, r)
-    depth = minimum(sc.depth, 400)*uneven
-    return _attenuate(_desaturate(img, .75), depth, 3/visibility, air)
+    return _attenuate(_desaturate(img, .75), minimum(sc.depth, 400)*uneven, 3/visibility, air)
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #a7c61a9b
 def _halo(emission): # (3, h, w), of whatever shines by itself
@@ -92,18 +74,16 @@ def _halo(emission): # (3, h, w), of whatever shines by itself
     near = cv2.GaussianBlur(small, (0, 0), max(h/96, 1))
     wide = cv2.GaussianBlur(small, (0, 0), max(h/28, 2))
     halo = cv2.addWeighted(near, .75, wide, .6, 0)
-    halo = cv2.resize(halo, (w, h))
     source = cv2.convertScaleAbs(emission, alpha=.85)
-    return np.moveaxis(cv2.add(halo, source), 2, 0)
+    return np.moveaxis(cv2.add(cv2.resize(halo, (w, h)), source), 2, 0)
 
 def _night(sc, img, r): # little light from above, lamps below
-    lamps = sc.night_light*r.uniform(.8, 1.1)
-    lamps = lamps*_channels(1.12, .98, .76)
+    lamps = sc.night_light*r.uniform(.8, 1.1)*_channels(1.12, .98, .76)
     moon = _channels(.075, .09, .14)*r.uniform(.7, 1.5)
     contrast = np.sqrt(img*(1/255))
     out = img*contrast*(lamps + moon)
     dark = _channels(9, 11, 20)*r.uniform(.5, 1.6)
-    blend(out, dark + img*.03, _object_mask(sc, SKY_ID))
+    blend(out, dark + img*.03, sc.objects == SKY_ID)
     out += _halo(sc.emission)
     noise = _random_crop(FINE_NOISE, sc.depth.shape, r)
     return out + noise*_channels(2.2, 1.8, 2.6)
@@ -113,60 +93,46 @@ def _ground_reflection(sc): # (3, h, w): per column, the picture above the foot 
     ground = sc.objects[::2, ::2] == GROUND_ID
     h, w = ground.shape
     rows = np.arange(h)[:, None]
-    above = np.where(ground, -1, rows)
-    foot = maximum.accumulate(above, 0)
+    foot = maximum.accumulate(np.where(ground, -1, rows), 0)
     source = clip(2*foot + 1 - rows, 0, h - 1)
-    source = source*w + np.arange(w)
-    small = sc.image[::2, ::2].reshape(h*w, 3)
-    mirrored = np.take(small, source, 0)
+    mirrored = sc.image[::2, ::2][source, np.arange(w)]
     blurred = cv2.blur(mirrored, (3, max(h//9, 1)))
-    large = cv2.resize(blurred, sc.depth.shape[::-1])
-    return np.moveaxis(large, 2, 0)
+    return np.moveaxis(cv2.resize(blurred, sc.depth.shape[::-1]), 2, 0)
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #cc18a652
-_SLANTS = -.32, -.15, .12, .3 # of the streaks, columns per row
-_STREAKS = ( # number, length, width (0 for one pixel), seed, light
-    (1500, 9, 0, 1, .30),
-    (260, 24, 0, 2, .45))
+_SPECKS = FACTS["specks"] # layers of rain and of snow: number, length, width (0 for one pixel), seed, light
 
-def _layers(table, size, slant, r): # one (h, w) each, 0 and more
+def _layers(kind, size, slant, r): # one (h, w) each, 0 and more
     scale = max(size[0]/192, .5)
     return [_random_crop(_specks(n, round(length*scale), slant, width*scale or 1, seed), size, r)*light
-            for n, length, width, seed, light in table]
+            for n, length, width, seed, light in _SPECKS[kind]]
 
 def _streaks(size, r): # (h, w) in 0..1
-    return maximum(*_layers(_STREAKS, size, r.choice(_SLANTS), r))
+    slant = r.choice([-.32, -.15, .12, .3]) # columns per row
+    return maximum(*_layers("streaks", size, slant, r))
 
 def _precipitation(sc, img, r, strength, air, clouds, haze, falling, color): # sky, haze, and what falls in front
     size = sc.depth.shape
     even, uneven = clouds
     sky = air*(even + uneven*_random_crop(SMOOTH_NOISE, size, r))
-    blend(img, sky, _object_mask(sc, SKY_ID))
+    blend(img, sky, sc.objects == SKY_ID)
     img = _attenuate(img, minimum(sc.depth, 300), r.uniform(*haze), air)
     share = falling(size, r)*(.55 + .45*strength)
-    return img + (color - img)*minimum(share, .95)
+    return blend(img, color, minimum(share, .95))
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #186d6b4d
 def _rain(sc, img, r): # grey sky, wet ground that mirrors, haze, and two layers of streaks
     strength = r.uniform(.5, 1)
     air = r.uniform(120, 165)*_channels(.97, 1, 1.03)
-    ground = _object_mask(sc, GROUND_ID)
-    puddles = (.36
-               + .20*sc.grain
-               + .010*sc.depth)
-    wet = ground*clip(puddles, .12, .72)*(.6 + .4*strength)
+    ground = float32(sc.objects == GROUND_ID)
+    puddles = clip(.36 + .20*sc.grain + .010*sc.depth, .12, .72)
     img = _desaturate(img, .55)*(.94 - .22*strength)*(1 - .28*ground)
-    blend(img, _ground_reflection(sc)*float32(.72), wet)
+    blend(img, _ground_reflection(sc)*float32(.72), ground*puddles*(.6 + .4*strength))
     return _precipitation(sc, img, r, strength, air, (.95, .09), (.004, .014), _streaks, _channels(206, 212, 220))
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #58a3a1f9
-_FLAKES = ( # number, length, width, seed, light
-    (2600, 0, 1.2, 3, .7),
-    (420, 0, 2.4, 4, .9),
-    (50, 0, 4.6, 5, .7))
-
 def _flakes(size, r): # (h, w), 0 and more
-    return sum(_layers(_FLAKES, size, 0, r))
+    return sum(_layers("flakes", size, 0, r))
 
 def _snow_cover(sc, soft, strength): # (h, w) share of snow where surfaces look up and the grain lets it
     up = cv2.transform(sc.normals, sc.up[None])
@@ -175,9 +141,8 @@ def _snow_cover(sc, soft, strength): # (h, w) share of snow where surfaces look 
            + strength*1.05
            + .38*soft
            - leaves*.12)
-    lie = clip(lie, 0, 1)
     flat = clip((up - .35)*1.8, 0, 1)
-    lie = cv2.blur(flat*lie, (3, 3))
+    lie = cv2.blur(flat*clip(lie, 0, 1), (3, 3))
     return lie*lie*(3 - 2*lie)*.93
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #7b374d48
@@ -208,9 +173,6 @@ def apply_weather(scene: Scene, # what `render_scene` drew
     if domain == "clear": return scene.image
     if domain not in DOMAINS: raise unknown_name("weather", domain, DOMAINS)
     if seed is None: seed = scene.seed
-    r = random.Random(f"{seed} {domain}")
-    planes = np.moveaxis(scene.image, 2, 0)
-    planes = planes.astype(float32, order="C")
-    out = _WEATHERS[domain](scene, planes, r)
-    out = clip(out, 0, 255).astype(np.uint8)
-    return cv2.merge(list(out))
+    planes = np.moveaxis(scene.image, 2, 0).astype(float32, order="C")
+    out = _WEATHERS[domain](scene, planes, random.Random(f"{seed} {domain}"))
+    return cv2.merge(list(clip(out, 0, 255).astype(np.uint8)))
