@@ -51,7 +51,7 @@ def argument_rows(o) -> list[str]:
     rows = []
     for name, what in docments(o, full=True).items():
         anno = what["anno"]
-        kind = "" if anno in (EMPTY, None, type(None)) else code(anno)
+        kind = "" if anno in (EMPTY, None, "None", type(None)) else code(anno)
         said = (what["docment"] or "").replace("|", r"\|").replace("\n", " ")
         if name == "self" or (name in ("return", "args", "kwargs") and not (said or kind)): continue
         label = "*returns*" if name == "return" else code(name)

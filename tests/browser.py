@@ -134,7 +134,8 @@ METER = """names => {
 
 
 def latencies(page, handle, keys, which=FIRST, pause=400) -> list[float]:
-    "Milliseconds from a key on a slider's handle until the frame after the one in which the last of some views was drawn, key by key."
+    """Milliseconds from a key on a slider's handle until the frame after the one in which the last of some views changed, key by key;
+    keys that change none of them are left out."""
     page.evaluate(METER, list(which))
     handle.focus()
     out = []
@@ -142,7 +143,7 @@ def latencies(page, handle, keys, which=FIRST, pause=400) -> list[float]:
         handle.press(key)
         page.wait_for_timeout(pause)
         met = page.evaluate("window.met")
-        if set(met["painted"]) == set(which): out.append(max(met["painted"].values()) - met["pressed"])
+        if met["painted"]: out.append(max(met["painted"].values()) - met["pressed"])
     return out
 
 

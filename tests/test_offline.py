@@ -110,7 +110,7 @@ def test_a_drag_never_queues_frames(page):
     drawn = page.evaluate("""async () => {
         let n = 0;
         const watch = new MutationObserver(() => n++);
-        watch.observe(document.querySelector('[data-view=curves] svg'), { childList: true });
+        watch.observe(document.querySelector('[data-view=curves] svg'), { childList: true, subtree: true, attributes: true });
         for (let i = 0; i < 300; i++) lab.set({ cuts: [.1 + i / 1000, .7] });
         await new Promise(done => setTimeout(done, 300));
         watch.disconnect();

@@ -1,5 +1,5 @@
 // Cards: a view with its title, its buttons, its caption and a tooltip; and how a view becomes a picture.
-import { box, button, clamp, html, label, middle, svg } from "./elements.js";
+import { box, button, clamp, html, label, middle, svg, svgNode } from "./elements.js";
 import { CARD } from "./drawing.js";
 import { captionOf } from "./texts.js";
 
@@ -10,7 +10,7 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 export function makeCard(lab, name, tools, extra) {
   const card = lab.cards[name] = { name, width: 600, canvases: [], title: html("h2"), sub: html("span", { class: "ct-sub" }) };
   const kind = Object.keys(HOLDS).find(kind => HOLDS[kind].includes(name));
-  card.svg = svg("svg", { role: "img", "aria-label": name, width: 0, height: 0 });
+  card.svg = svgNode(svg("svg", { role: "img", "aria-label": name, width: 0, height: 0 }));
   if (kind) card[kind] = html("div", { class: `ct-${kind}` });
   card.body = html("div", { class: "ct-body" }, card.svg, card[kind]);
   const head = html("div", { class: "ct-head" }, html("div", { class: "ct-titles" }, card.title, card.sub), html("span", { class: "ct-tools" }, tools(card)));
@@ -58,10 +58,11 @@ function pictureOf(card) { // one SVG of all that a card shows, on white
     return copy;
   };
   const pixelated = { preserveAspectRatio: "none", style: "image-rendering:pixelated" };
-  const whole = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, color, fill: color, "font-family": "system-ui, sans-serif" },
+  const whole = svgNode(svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, color, fill: color, "font-family": "system-ui, sans-serif" },
     box(0, 0, width, height, { fill: "#fff" }), label(8, 22, card.title.textContent, { "font-size": 16, "font-weight": 600 }),
-    all("canvas, img", (node, r) => svg("image", { ...r, ...pixelated, href: pixels(node) })), all("svg", copied),
-    all("figcaption", (node, r) => label(r.x + r.width / 2, r.y + 13, node.textContent, middle)));
+    all("canvas, img", (node, r) => svg("image", { ...r, ...pixelated, href: pixels(node) })),
+    all("figcaption", (node, r) => label(r.x + r.width / 2, r.y + 13, node.textContent, middle))));
+  whole.append(...all("svg", copied));
   return new XMLSerializer().serializeToString(whole).replaceAll(CARD, "#fff");
 }
 const dataURI = text => "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);

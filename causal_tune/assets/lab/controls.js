@@ -1,5 +1,5 @@
 // Controls: plain elements, which a keyboard and a screen reader know. Each has a function that shows the lab's state.
-import { button, html, same, svg } from "./elements.js";
+import { attribute, button, html, same, svg, svgNode, write } from "./elements.js";
 import { css, markOf, textColor } from "./drawing.js";
 import { LABELS } from "./texts.js";
 
@@ -26,7 +26,8 @@ export function controlsOf(lab) { // { header, fields, sync }
     const input = html("input", { type: "range", min, max, oninput: e => set({ [name]: +e.target.value }) });
     return synced(field(name, input, out), () => {
       input.value = state[name];
-      input.setAttribute("aria-valuetext", out.textContent = text(state[name]));
+      write(out, String(text(state[name])));
+      attribute(input, "aria-valuetext", out.textContent);
     });
   }
   function chips(name) { // filled: chosen; an outline: not
@@ -34,13 +35,13 @@ export function controlsOf(lab) { // { header, fields, sync }
       const on = data.choices[name].filter(o => state[name].includes(o) !== (o === option));
       if (on.length || name !== "domains") set({ [name]: on }); // the last one stays
     };
-    const mark = i => svg("svg", { width: 12, height: 12, "aria-hidden": true }, svg("path", { d: `M6 6${markOf(i)}`, fill: "currentColor" }));
+    const mark = i => svgNode(svg("svg", { width: 12, height: 12, "aria-hidden": true }, svg("path", { d: `M6 6${markOf(i)}`, fill: "currentColor" })));
     const buttons = data.choices[name].map((option, i) =>
       button([name === "domains" && mark(i), html("span", {}, option)], () => toggle(option), { class: "ct-chip", title: option }));
     return synced(group(name, buttons), () => buttons.forEach((button, i) => {
       const option = data.choices[name][i], on = state[name].includes(option), rgb = name === "domains" ? data.colors[option] : [0, 98, 155];
-      button.setAttribute("aria-pressed", on);
-      button.style.cssText = on ? `background:${css(rgb)};color:${textColor(rgb)};border-color:${css(rgb)}` : "";
+      attribute(button, "aria-pressed", on);
+      attribute(button, "style", on ? `background:${css(rgb)};color:${textColor(rgb)};border-color:${css(rgb)}` : "");
     }));
   }
   function cutoffs() { // two ranges over each other, which stop at each other
@@ -52,7 +53,7 @@ export function controlsOf(lab) { // { header, fields, sync }
       inputs.forEach((input, i) => { input.value = state.cuts[i]; });
       const [from, to] = state.cuts.map(v => 100 * (v - least) / (most - least));
       track.style.background = `linear-gradient(90deg, var(--ct-line) ${from}%, var(--ct-blue) ${from}% ${to}%, var(--ct-line) ${to}%)`;
-      out.textContent = state.cuts.map(v => v.toFixed(2)).join(" – ");
+      write(out, state.cuts.map(v => v.toFixed(2)).join(" – "));
     });
   }
   function flag(name) {

@@ -1,5 +1,5 @@
 // Drawing: heat maps on canvases, everything else as SVG in the pixels of its card.
-import { box, clamp, elide, html, label, middle, range, rgbOf, signed, small, soft, stroke, svg, total } from "./elements.js";
+import { attribute, box, clamp, elide, fill, html, label, middle, range, rgbOf, signed, small, soft, stroke, svg, total } from "./elements.js";
 
 export const ORANGE = "#d55e00", CARD = "var(--ct-card, #fff)";
 export const dotted = { stroke: ORANGE, "stroke-width": 1.5, "stroke-dasharray": "2 3" };
@@ -83,7 +83,7 @@ export const shades = (values, scale, low, high) => // NaN stays empty
   i => values[i] === values[i] ? scale[stepOf(values[i], low, high)] : null;
 export function heat(card, slot, { x, y, w, h }, values, columns, scale, low, high) {
   const canvas = card.canvases[slot] ||= card.body.insertBefore(html("canvas", { "aria-hidden": "true" }), card.svg);
-  canvas.style.cssText = `left:${x}px;top:${y}px;width:${w}px;height:${h}px`;
+  attribute(canvas, "style", `left:${x}px;top:${y}px;width:${w}px;height:${h}px`);
   paint(canvas, columns, values.length / columns, shades(values, scale, low, high));
 }
 function colorBar(card, slot, x, y, h, scale, low, high, unit) { // what the colours stand for
@@ -92,9 +92,9 @@ function colorBar(card, slot, x, y, h, scale, low, high, unit) { // what the col
   return [label(x, y - 8, unit, { ...small, ...soft }), ticksBetween(low, high, 5).map(v => label(x + 16, at(v), +v.toPrecision(3), small))];
 }
 export function show(card, height, children, acts = {}) { // acts: tell(x, y) -> text, click(x, y), move(dx, dy)
-  card.svg.setAttribute("width", card.width);
-  card.svg.setAttribute("height", height);
-  card.svg.replaceChildren(...children.flat(Infinity).filter(child => child != null && child !== false));
+  attribute(card.svg, "width", card.width);
+  attribute(card.svg, "height", height);
+  fill(card.svg, children);
   Object.assign(card, { tell: null, click: null, move: null }, acts);
 }
 // Planes of coloured cells in areas; tell(row, column, area) -> text, go(row, column), chosen() -> [row, column]

@@ -25,16 +25,45 @@ export function signed(v, digits) { // no sign before a zero
 export const elide = (text, most) => // keeps both ends
   text.length > most ? `${text.slice(0, Math.ceil(most / 2) - 1)}…${text.slice(-Math.floor(most / 2))}` : text;
 
-const maker = space => (tag, attributes = {}, ...children) => {
-  const node = space ? document.createElementNS(space, tag) : document.createElement(tag);
+const solid = children => children.flat(Infinity).filter(child => child != null && child !== false);
+export function html(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") node[name] = value;
     else if (value != null && value !== false) node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat(Infinity).filter(child => child != null && child !== false));
+  node.append(...solid(children));
   return node;
-};
-export const html = maker(), svg = maker("http://www.w3.org/2000/svg");
+}
+export const write = (node, text) => { if (node.textContent !== text) node.textContent = text; }; // the same text would be laid out again
+export const attribute = (node, name, value) => { if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value); };
+
+// SVG is described first; a card that is drawn again keeps its nodes and changes what differs in them.
+export const svg = (tag, attributes = {}, ...children) => ({ tag, attributes, children: solid(children) }); // one text, or descriptions
+export const svgNode = description => update(document.createElementNS("http://www.w3.org/2000/svg", description.tag), description);
+function update(node, { tag, attributes, children }) {
+  const before = node.drawn ?? {};
+  for (const name of new Set([...Object.keys(before), ...Object.keys(attributes)])) {
+    const value = attributes[name];
+    if (value === before[name]) continue;
+    if (value == null || value === false) node.removeAttribute(name);
+    else node.setAttribute(name, value);
+  }
+  Object.assign(node, { drawn: attributes, tag });
+  if (typeof children[0] === "string") write(node, children[0]);
+  else fill(node, children);
+  return node;
+}
+export function fill(parent, descriptions) { // its children become those described; nodes of the same tag stay
+  const wanted = solid(descriptions);
+  wanted.forEach((one, i) => {
+    const node = parent.childNodes[i];
+    if (node?.tag === one.tag) update(node, one);
+    else if (node) node.replaceWith(svgNode(one));
+    else parent.append(svgNode(one));
+  });
+  while (parent.childNodes.length > wanted.length) parent.lastChild.remove();
+}
 export const label = (x, y, text, more = {}) => svg("text", { x, y, "font-size": 12, fill: "currentColor", ...more }, String(text));
 export const middle = { "text-anchor": "middle" }, soft = { opacity: .72 }, small = { "font-size": 11.5 };
 export const stroke = (d, more = {}) => svg("path", { d, fill: "none", stroke: "currentColor", ...more });

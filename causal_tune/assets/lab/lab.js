@@ -1,6 +1,6 @@
 // The lab in an element: its state, what a move redraws, and the host it lives in.
 // link: told(values), ask(content, buffers), live() -> whether a kernel answers, figures, load() -> Plotly
-import { button, html, range, rgbOf, same } from "./elements.js";
+import { button, html, range, rgbOf, same, write } from "./elements.js";
 import { colorScale, SCALES } from "./drawing.js";
 import { refusal } from "./filters.js";
 import { numbersOf } from "./numbers.js";
@@ -49,7 +49,6 @@ export function openLab(root, data, start, link) {
     card("map", canPatch(lab) && html("div", { class: "ct-head ct-measure" }, cause.go, cause.progress)),
     data.learned.length > 0 && card("learned"), card("words"), measuring, card("information"), card("outliers"),
     data.benchmark && card("benchmark", html("div", { class: "ct-bar" }, controls.choice("experiment"), controls.choice("baseline"))));
-  const later = Object.keys(lab.cards).filter(name => !FIRST.includes(name));
   const lines = texts => texts.map(text => html("p", {}, text)), n = data.notes.length;
   const notes = n > 0 && html("details", {}, html("summary", {}, `${n} note${n > 1 ? "s" : ""} on the images`), lines(data.notes));
   root.className = "ct-lab";
@@ -88,26 +87,34 @@ export function openLab(root, data, start, link) {
       for (const name of FIRST) if (refiltered || name !== "plane") draw(name); // the plane shows the filter alone
       controls.sync();
       measuring.hidden = !visible("measure");
-      if (untold.size) link.told(Object.fromEntries([...untold].map(name => [name, state[name]]))); // a frame's moves at once
-      untold.clear();
+      setTimeout(tell); // once the frame is on the screen
       frame = 0;
       refiltered = false;
     });
     clearTimeout(rest);
     rest = setTimeout(settle, 90);
   }
+  function tell() { // a frame's moves at once
+    if (untold.size) link.told(Object.fromEntries([...untold].map(name => [name, state[name]])));
+    untold.clear();
+  }
   function settle() {
-    later.forEach(draw);
+    clearTimeout(rest);
     cause.sync();
     cause.ask();
-    link.settled?.(state);
     const key = question(state), wanted = link.live() && data.heads && visible("segmentation") && !wrong();
+    const left = Object.keys(lab.cards).filter(name => !FIRST.includes(name));
     if (wanted && !answers.has(key) && key !== asked) link.ask({ ask: "segmentation", key: asked = key, state });
+    (function next() { // a key that is pressed meanwhile waits for one view at most
+      if (!left.length) return link.settled?.(state);
+      draw(left.shift());
+      rest = setTimeout(next);
+    })();
   }
   function say(why, text = link.said?.() || data.about) {
     const gone = link.gone?.() ? GONE : "";
     controls.about.classList.toggle("ct-wrong", !!why || !!gone);
-    controls.about.textContent = why || gone || text;
+    write(controls.about, why || gone || text);
   }
   function showProgress({ text = "", wrong = false, busy = false } = {}) { // of a measurement, in its own card
     measure.disabled = busy || !link.live() || !!data.cannot_measure;

@@ -1,5 +1,5 @@
 // Views of one image: its features in three directions, and what the model makes of it with and without the filter.
-import { html, meanOf, stroke, svg } from "./elements.js";
+import { html, meanOf, stroke, svg, svgNode } from "./elements.js";
 import { numberPanels, ORANGE, paint, shades, show } from "./drawing.js";
 import { blockOf, series, seriesName, titled } from "./views.js";
 
@@ -19,7 +19,7 @@ function normMap({ numbers: { height, width }, scales }, { norms, span: [low, hi
   const cross = xs.map((x, i) => `M${x + .1} ${ys[i] + .1}l.8 .8m0-.8l-.8 .8`).join("");
   const drawn = [["white", .3], [ORANGE, .18]].map(([color, width]) => stroke(cross, { stroke: color, "stroke-width": width }));
   return [paint(html("canvas"), width, height, shades(norms, scales.amounts, low, high || 1)),
-    svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" }, drawn)];
+    svgNode(svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" }, drawn))];
 }
 function features(card, lab) {
   const { data, state, numbers } = lab, several = data.models.length > 1, images = data.images[state.domain];

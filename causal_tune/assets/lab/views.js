@@ -1,5 +1,5 @@
 // Views of spectra and filters. Each takes a card and the lab, and draws the lab's state into the card.
-import { amount, html, label, middle, percent, range, small, stroke, superscript, total, twoDigits } from "./elements.js";
+import { amount, attribute, html, label, middle, percent, range, small, stroke, superscript, total, twoDigits, write } from "./elements.js";
 import {
   axes, coefficientPlanes, dots, dotted, heat, legend, line, logTicks, luminance, markOf, mix, numberPanels, ORANGE, path, show, ticksBetween,
 } from "./drawing.js";
@@ -18,9 +18,9 @@ export const series = lab => lab.data.models.flatMap((model, m) => lab.state.dom
 export const energyShown = ({ state, numbers }) => numbers.energyOf(state.domain, state.layer, state.model);
 export const energyOfReference = ({ state, numbers }) => numbers.energyOf(state.reference, state.layer, state.against);
 export function titled(card, title, sub = "") {
-  card.title.textContent = title;
-  card.sub.textContent = sub;
-  card.svg.setAttribute("aria-label", `${title}. ${sub}`);
+  write(card.title, title);
+  write(card.sub, sub);
+  attribute(card.svg, "aria-label", `${title}. ${sub}`);
 }
 export function zoneNames(lab) {
   const [low, high] = lab.numbers.zoneEdges(lab.band).map(twoDigits);

@@ -1,5 +1,5 @@
 // Live training: what the files of some runs say, along a slider of iterations. Names and texts become text nodes, never markup.
-import { amount, box, button, clamp, html, label, middle, range, small, stroke, svg } from "./elements.js";
+import { amount, box, button, clamp, fill, html, label, middle, range, small, stroke, svg, svgNode } from "./elements.js";
 import { axes, dots, legend, line, markOf, ticksBetween } from "./drawing.js";
 
 const COLORS = [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233]], DASHES = [null, "6 3", "2 3", "8 3 2 3"];
@@ -60,7 +60,7 @@ export function openWatch(root, first, link) { // link: live(), ask(content)
 
   // ---- cards
   function card(name, title, ...more) {
-    const one = cards[name] = { svg: svg("svg", { role: "img", "aria-label": title }), body: html("div", { class: "ct-body" }), note: html("p", { class: "ct-note" }) };
+    const one = cards[name] = { svg: svgNode(svg("svg", { role: "img", "aria-label": title })), body: html("div", { class: "ct-body" }), note: html("p", { class: "ct-note" }) };
     one.body.append(one.svg);
     one.node = html("section", { class: "ct-card", "data-view": name }, html("div", { class: "ct-head" }, html("h2", {}, title), more), one.body, one.note);
     return one.node;
@@ -73,13 +73,13 @@ export function openWatch(root, first, link) { // link: live(), ask(content)
     const upward = { ticks: ticksBetween(low, high, 5), at: y, text: v => percent ? `${amount(100 * v)}%` : amount(v), far: 46, grid: true };
     one.svg.setAttribute("width", width);
     one.svg.setAttribute("height", height);
-    one.svg.replaceChildren(...[axes(area, across, upward), stroke(`M${x(at())} ${area.y}v${area.h}`, { "stroke-dasharray": "3 3", opacity: .6 }),
-      series.map(s => [line(s.look, s.xs.map(x), s.ys.map(y)), s.xs.length < 80 && s.marked !== false && dots(s.look, s.xs.map(x), s.ys.map(y))]), keys.nodes].flat(Infinity).filter(Boolean));
+    fill(one.svg, [axes(area, across, upward), stroke(`M${x(at())} ${area.y}v${area.h}`, { "stroke-dasharray": "3 3", opacity: .6 }),
+      series.map(s => [line(s.look, s.xs.map(x), s.ys.map(y)), s.xs.length < 80 && s.marked !== false && dots(s.look, s.xs.map(x), s.ys.map(y))]), keys.nodes]);
     one.note.textContent = up;
   }
   function drawMap(one) {
     const run = chosen(), taken = nearest(run), width = Math.max(one.body.clientWidth, 200);
-    one.svg.replaceChildren();
+    fill(one.svg, []);
     one.svg.setAttribute("height", 0);
     if (!taken) return void (one.note.textContent = "No snapshot yet.");
     if (!run.compared) return void (one.note.textContent = "This adapter changes weights, not features: what it changed is not measured while it trains. `causal-tune passport` does it afterwards.");
@@ -89,10 +89,10 @@ export function openWatch(root, first, link) { // link: live(), ask(content)
     const most = Math.max(...values.flat().filter(Number.isFinite), 1e-12), cell = w / data.domains.length;
     one.svg.setAttribute("width", width);
     one.svg.setAttribute("height", blocks * tall + 26);
-    one.svg.append(...range(blocks).flatMap(l => [label(left - 8, (l + .5) * tall + 4, `block ${l}`, { ...small, "text-anchor": "end" }),
-      ...values[l].flatMap((v, d) => [box(left + d * cell + 1, l * tall + 1, cell - 2, tall - 2, { fill: "var(--ct-blue)", "fill-opacity": Number.isFinite(v) ? (.62 * Math.sqrt(v / most)).toFixed(3) : 0 }),
+    fill(one.svg, [range(blocks).map(l => [label(left - 8, (l + .5) * tall + 4, `block ${l}`, { ...small, "text-anchor": "end" }),
+      values[l].map((v, d) => [box(left + d * cell + 1, l * tall + 1, cell - 2, tall - 2, { fill: "var(--ct-blue)", "fill-opacity": Number.isFinite(v) ? (.62 * Math.sqrt(v / most)).toFixed(3) : 0 }),
         label(left + (d + .5) * cell, (l + .5) * tall + 4, Number.isFinite(v) ? `${amount(100 * v)}%` : "–", { ...middle, ...small })])]),
-      ...data.domains.map((name, d) => label(left + (d + .5) * cell, blocks * tall + 18, name, { ...middle, ...small })));
+      data.domains.map((name, d) => label(left + (d + .5) * cell, blocks * tall + 18, name, { ...middle, ...small }))]);
     one.note.textContent = `${run.name} after ${taken.at} iterations, in shares of the frozen model's energy, on one or more frames of each domain.`;
   }
   function drawFrames(one) {
