@@ -279,6 +279,11 @@ def test_the_page_holds_the_map_and_the_example(chromium, patched):
     page.wait_for_timeout(400)
     assert page.evaluate("[lab.state.layer, lab.state.patch_band]") == [7, 3]
     assert "block 7, 0.2" in page.locator("[data-view=cause] h2").inner_text() and "not computed" in page.locator("[data-view=cause] .ct-sub").inner_text()
+    page.evaluate("lab.patched({ setting: { disturbed: 'night', severity: 0, twin: 'clear', patch_mode: 'stream only' }, models: [], text: 'stopped before its end' })")
+    page.select_option("[data-of=patch_mode] select", "stream only")
+    page.wait_for_timeout(500)
+    assert page.locator("[data-view=map] .ct-titles .ct-sub").inner_text().startswith("stopped before its first column: nothing was computed yet")
+    assert page.locator("[data-view=map] .ct-sub[role=status]").inner_text() == ""
     page.set_viewport_size(dict(width=390, height=900))
     page.wait_for_timeout(500)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

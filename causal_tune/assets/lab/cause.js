@@ -9,6 +9,7 @@ const ASKED = ["disturbed", "severity", "twin", "patch_mode", "image", "block", 
 const NO_HEAD = "This needs a segmentor with a trained head, which this model lacks. `causal-tune train` trains one; "
   + "`causal-tune lab --checkpoint RUN` opens the lab on it.";
 const NO_TWIN = "This needs domains that show the same scenes with the same labels, or corruptions: pip install imagecorruptions.";
+const STOPPED = "stopped before its first column: nothing was computed yet";
 const KINDS = { restored: "restored: now as in the twin's prediction", broken: "newly broken", left: "still changed" };
 
 // ---- what is asked, and what came back
@@ -42,7 +43,8 @@ export function causeOf(lab) { // { bar, ask, hear, sync }: the controls of the 
       go.hidden = !live || !canPatch(lab);
       go.textContent = map?.running ? "Stop" : map?.models.length ? "Go on" : "Fill the map";
       go.disabled = !!map?.complete;
-      progress.textContent = !canPatch(lab) ? "" : map?.text || (live ? "every band at every block; minutes for a large model" : map ? "" : "no map was computed before the export");
+      const started = map?.models.length, meant = live && "every band at every block; minutes for a large model";
+      progress.textContent = canPatch(lab) && ((map?.running || started) && map.text || meant) || ""; // of an empty map in a file the view says all
       const severity = lab.root.querySelector("[data-of=severity]");
       if (severity) severity.hidden = data.domains.includes(lab.state.disturbed);
     },
@@ -111,7 +113,7 @@ function map(card, lab) {
   const { data, state } = lab, found = patchMap(lab), title = "Points that each band repairs, by block";
   card.node.hidden = !lab.visible("map") || !canPatch(lab);
   if (card.node.hidden) return null;
-  if (!found?.models.length) return absent(card, title, lab.link.live() ? "not measured yet" : "not in this page");
+  if (!found?.models.length) return absent(card, title, lab.link.live() ? "not measured yet" : found ? STOPPED : "no map was computed before the export");
   const { models, byCell } = found, { pairs } = models[0], several = models.length > 1, of = (p, i, j) => byCell[p].get(`${data.layers[j]} ${data.bands[i]}`);
   const gaps = models.map(({ model, gap }) => `${several ? `${model}: ` : ""}${gap.gap.toFixed(1)} points [${between(gap.low, gap.high)}]`).join("; ");
   const chosen = models.map((_, p) => of(p, state.patch_band, state.layer)), m = Math.max(models.findIndex(one => one.model === state.model), 0);
