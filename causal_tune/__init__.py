@@ -17,7 +17,7 @@ _homes = {
     "list_heads": "models.heads",
     **dict.fromkeys(["Segmentor", "create_segmentor"], "models.segmentor"),
     **dict.fromkeys(["load_dataset", "list_datasets"], "data.datasets"),
-    "own_data": "data.own",
+    "own_data": "data.frames",
     "prepare": "data.converters",
     "check_data": "data.converters",
     **dict.fromkeys(["Recipe", "get_recipe", "list_recipes"], "training.recipe"),

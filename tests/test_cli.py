@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from conftest import COMMAND, ENV, command, trained
+from conftest import ENV, command, trained
 from forks import fork
 
 def test_help_and_version_import_no_model():
@@ -22,7 +22,7 @@ def test_help_and_version_import_no_model():
     done = subprocess.run([sys.executable, "-c", code], env=ENV, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name in ("train", "eval", "predict", "lab", "convert-backbone", "compare-weights", "doctor"):
-        assert f"usage: causal-tune {name} " in done.stdout and re.search(rf"^    {name} ", done.stdout, re.M), name
+        assert f"usage: causal-tune {name} " in done.stdout and re.search(rf"^    {name}\s", done.stdout, re.M), name
 
 
 def test_help_of_train_lists_every_field(monkeypatch, capsys):
@@ -36,13 +36,6 @@ def test_help_of_train_lists_every_field(monkeypatch, capsys):
     listed = {group: " ".join(text.split()) for group, text in zip(groups[::2], groups[1::2])}
     for f in fields(Recipe): assert f"--{f.name} " in listed[f.metadata["group"]] and f.metadata["help"] in listed[f.metadata["group"]], f.name
     assert "one of no, bf16, fp16; default: no" in listed["training"] and "1e-12 to 1000; default: 0.0001" in listed["training"]
-
-
-def test_completion():
-    "A script that completes commands, recipe fields and their choices, where shtab is installed."
-    pytest.importorskip("shtab", reason="shtab is not installed")
-    done = subprocess.run([COMMAND, "--print-completion", "bash"], env=ENV, timeout=60, capture_output=True, text=True)
-    assert done.returncode == 0 and all(word in done.stdout for word in ("convert-backbone", "--eval_size", "xformers")), done.stderr
 
 
 def test_wrong_input_shows_no_traceback(cli):
@@ -62,7 +55,7 @@ train camvid_day2dusk --root nowhere | nowhere
 train nowhere.yaml | nowhere.yaml
 train demo --attention xformer | 'xformers'
 train demo --name ../../x | name=
-train demo --name | --name needs a value
+train demo --name | --name: expected 1 argument
 train demo --lr fast | lr='fast'
 train demo --lr nan | lr=nan
 train demo --lr 0 | give one from 1e-12
@@ -88,19 +81,18 @@ lab --size 0x0 --export x.html | eval_size=
 recipes --all | 'all'
 eval | MODEL
 eval missing.pt | missing.pt
-eval missing.pt --backbone b.pth | --checkpoint
-eval c2acdc_512 | --checkpoint
-eval c2acdc_521 --checkpoint iter_40000.pth | 'c2acdc_512'
-eval c2acdc_512 --checkpoint iter_40000.pth | iter_40000.pth
-eval c2acdc_512 --checkpoint iter_40000.pth --lr 1 | fixed by training
-eval c2acdc_512 --checkpoint x.pth --window 0x0 | window=
+eval missing.pt --backbone b.pth | --backbone belongs to a published checkpoint
+eval c2acdc_512 | RECIPE FILE.pth
+eval c2acdc_521 iter_40000.pth | 'c2acdc_512'
+eval c2acdc_512 iter_40000.pth | iter_40000.pth
+eval c2acdc_512 iter_40000.pth --lr 1 | fixed by training
+eval c2acdc_512 x.pth --window 0x0 | window=
 predict missing.pt image.png | missing.pt
 predict x.pt | IMAGE
 predict-acdc missing.pt | missing.pt
 convert-backbone missing.pth out.pth --height 512 --width 512 | missing.pth
 convert-backbone a b --height 512 | --width
 convert-backbone a b --height 512 --width 1000000 | --width
-convert-backbone a b --how nearest | --how
 compare-weights missing.pth other.pth | missing.pth
 prepare gta --root nowhere | nowhere
 prepare gta --worker 2 | --workers
@@ -257,7 +249,7 @@ def published(tmp_path, monkeypatch):
                                                                 "acdc:split=val,condition=fog,size=64x96"))
     monkeypatch.setitem(RECIPES, "small", recipe)
     monkeypatch.chdir(tmp_path)
-    return s.eval(), ["small", "--checkpoint", "iter_40000.pth", "--backbone", "converted.pth"]
+    return s.eval(), ["small", "iter_40000.pth", "--backbone", "converted.pth"]
 
 
 def call(*words):
@@ -282,7 +274,7 @@ def test_eval_of_a_published_checkpoint(acdc, published, capsys):
 def test_the_published_order_of_words(acdc, published, capsys):
     "`eval RECIPE iter_40000.pth --backbone F`, as the published commands have it; each row is kept beside the checkpoint."
     import json
-    words = ["small", "iter_40000.pth", *published[1][3:]]
+    words = published[1]
     assert call("eval", *words, "--root", acdc) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     rows = [json.loads(line) for line in Path("scores.jsonl").read_text().splitlines()]
@@ -349,7 +341,7 @@ def test_another_backbone_asks_for_its_own_file(acdc, capsys, monkeypatch, tmp_p
 
 
 def test_a_published_checkpoint_needs_its_backbone(acdc, published, capsys):
-    assert call("eval", *published[1][:3], "--root", acdc) == 2
+    assert call("eval", *published[1][:2], "--root", acdc) == 2
     err = capsys.readouterr().err
     assert "backbone" in err and err.count("\n") == 1
 
@@ -372,15 +364,11 @@ def test_convert_backbone(tmp_path, capsys):
     state = {"cls_token": torch.randn(1, 1, 8), "pos_embed": torch.randn(1, 1 + 37 * 37, 8), "mask_token": torch.zeros(1, 8),
              "patch_embed.proj.weight": torch.randn(8, 3, 14, 14), "patch_embed.proj.bias": torch.randn(8)}
     torch.save(state, tmp_path / "src.pth")
-    found = {}
-    for how in ("bicubic", "pinv"):
-        out = tmp_path / f"new/{how}.pth"
-        assert call("convert-backbone", tmp_path / "src.pth", out, "--height", 64, "--width", 96, "--how", how) == 0
-        found[how] = read_weights(out)
-        assert found[how]["pos_embed"].shape == (1, 1 + 4 * 6, 8)
-        assert found[how]["patch_embed.proj.weight"].shape[-2:] == (16, 16)
-    assert not torch.allclose(*(f["patch_embed.proj.weight"] for f in found.values()))
-    assert str(tmp_path / "new/pinv.pth") in capsys.readouterr().out
+    out = tmp_path / "new/converted.pth"
+    assert call("convert-backbone", tmp_path / "src.pth", out, "--height", 64, "--width", 96) == 0
+    found = read_weights(out)
+    assert found["pos_embed"].shape == (1, 1 + 4 * 6, 8) and found["patch_embed.proj.weight"].shape[-2:] == (16, 16)
+    assert str(out) in capsys.readouterr().out
 
 
 def test_check_data_says_what_is_there(acdc, capsys):
@@ -403,11 +391,8 @@ def test_prepare_converts_once(tmp_path, capsys):
     for name, made in (("gta", "gta/labels/00001_labelTrainIds.png"),
                        ("mapillary", "mapillary/cityscapes_trainIdLabel/val/label/a.png"),
                        ("cityscapes", "cityscapes/gtFine/train/town/a_gtFine_labelTrainIds.png"),
-                       ("mapillary-half", "mapillary/half/val_img/a.png")):
+                       ("mapillary-half", "mapillary/half/val_img/a.jpg")):
         assert call("prepare", name, "--root", tmp_path, "--workers", 1) == 0, capsys.readouterr().err
         said = capsys.readouterr().out
         assert (tmp_path / made).exists() and f"{name}: {2 if 'half' in name else 1} files written, 0 were there" in said
         assert call("prepare", name, "--root", tmp_path) == 0 and "0 files written" in capsys.readouterr().out
-    for name in ("mapillary-half", "gta"): # made without it; and this one has no such choice
-        assert call("prepare", name, "--published", "--root", tmp_path) == 2
-        assert "published" in capsys.readouterr().err

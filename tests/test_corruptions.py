@@ -165,7 +165,7 @@ def test_check_data(tmp_path, capsys):
 
 def test_report(weights, capsys):
     "Two corruptions, each a row of its own; the mean leaves the clean domain out, and an evaluation repeats exactly."
-    from causal_tune.cli.training import print_mean
+    from causal_tune.cli.entry import print_mean
     from causal_tune.training.recipe import Recipe
     from causal_tune.training.build import build_segmentor
     from causal_tune.training.loop import report_on

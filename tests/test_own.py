@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from causal_tune.cli import main
-from causal_tune.data.own import OWN_DATASETS
+from causal_tune.data.frames import OWN_DATASETS
 
 
 def street(i, shade=1.):

@@ -370,7 +370,6 @@ def test_a_table_and_its_inverse(old, rng, seed):
     labels = np.random.default_rng(seed).choice([*old, 255], (4, 5)).astype(np.uint8)
     there = domains.remap(labels, table, strict=True)
     assert np.array_equal(domains.remap(there, {b: a for a, b in table.items()}, strict=True), labels)
-    assert np.array_equal(domains.lookup_table(table)[labels], there)
 
 
 @given(tables, st.lists(st.integers(-5, 300), min_size=1, max_size=9))
@@ -381,14 +380,6 @@ def test_strict_refuses_what_the_table_lacks(table, labels):
     if not unknown: assert np.array_equal(domains.remap(np.array(labels), table, strict=True), loose)
     else:
         with pytest.raises(ValueError, match=str(min(unknown))): domains.remap(np.array(labels), table, strict=True)
-
-
-@given(st.dictionaries(st.integers(-3, 300), st.integers(-3, 300), max_size=4))
-def test_tables_hold_bytes(table):
-    fits = all(0 <= i <= 255 for pair in table.items() for i in pair)
-    if fits: assert all(domains.lookup_table(table)[a] == b for a, b in table.items())
-    else:
-        with pytest.raises(ValueError, match="do not fit"): domains.lookup_table(table)
 
 
 @given(st.sampled_from(sorted(domains.LABEL_SPACES)), seeds)

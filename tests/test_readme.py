@@ -100,7 +100,7 @@ def smaller(world, monkeypatch):
     from causal_tune.models import pretrained
     from causal_tune.cli import predict
     from causal_tune.lab import launch
-    from causal_tune.cli import training as train_commands
+    from causal_tune.cli import entry as train_commands
     from causal_tune.training import recipe as recipes
     asked = recipes.get_recipe
     def fewer(name, /, **overrides):

@@ -3,7 +3,7 @@ from ..core.registry import lazy_names
 
 _homes = {
     **dict.fromkeys(["load_dataset", "list_datasets"], "datasets"),
-    "own_data": "own",
+    "own_data": "frames",
     "prepare": "converters",
     "check_data": "converters",
 }

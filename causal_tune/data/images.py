@@ -10,14 +10,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
+import yaml
 from PIL import Image, ImageOps
 from ..core.registry import check_range, short_repr
-from ..core.files import atomic_write
+from ..core.files import atomic_write, read_asset
 if TYPE_CHECKING: import torch
 
 # %% auto #0
-__all__ = ['IMAGE_SUFFIXES', 'display_path', 'to_numpy', 'read_image', 'image_files', 'domain_folders', 'to_hw', 'resize',
-           'fit_size', 'sliding_windows', 'write_image', 'PartialFailure', 'describe_failure', 'failure_report']
+__all__ = ['DATA_FACTS', 'IMAGE_SUFFIXES', 'display_path', 'to_numpy', 'read_image', 'image_files', 'domain_folders', 'to_hw',
+           'resize', 'fit_size', 'sliding_windows', 'write_image', 'PartialFailure', 'describe_failure',
+           'failure_report']
 
 # %% ../../nbs/03_data/01_images.ipynb #12955c0e
 def display_path(path) -> str:
@@ -37,6 +39,7 @@ def image_errors(name: str): # of the picture, as errors show it
         raise OSError(f"cannot read {name} ({reason}); is the file complete? Copy or unpack it again") from err
 
 # %% ../../nbs/03_data/01_images.ipynb #f7883ec7
+DATA_FACTS = yaml.safe_load(read_asset("data.yaml")) # endings of files; classes, ids and folders of data sets
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".avif")
 
 # %% ../../nbs/03_data/01_images.ipynb #eb763c37
@@ -70,12 +73,9 @@ MEAN_COLOR = (124, 116, 104) # the mean colour of photos: behind what is transpa
 
 def to_8bit_gray(picture: Image.Image # 16 bits of grey
 ) -> Image.Image: # 8 bits
-    "A picture of 16 bits scaled by the type's range; a value that is declared transparent stays so."
+    "A picture of 16 bits scaled by the type's range."
     values = np.asarray(picture).astype(np.uint32)
-    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    hidden = picture.info.get("transparency")
-    if hidden is not None: grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
-    return grey
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 def flatten_alpha(picture: Image.Image # with an alpha channel, or a colour that is declared transparent
 ) -> Image.Image: # RGB
@@ -121,8 +121,7 @@ def read_image(image # a path, a PIL image, an array (h, w, 3), (3, h, w) or (h,
     return array
 
 # %% ../../nbs/03_data/01_images.ipynb #55c0a002
-UNREAD_SUFFIXES = (".heic", ".heif", ".jp2", ".j2k", ".jxl", ".tga", ".psd", ".svg", ".eps", ".ps", ".pdf", ".exr", ".hdr", ".dng", ".raw", ".cr2",
-                   ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".ico", ".icns", ".pcx", ".xcf", ".apng")
+UNREAD_SUFFIXES = DATA_FACTS["unread_suffixes"]
 
 @lru_cache(maxsize=1000)
 def warn_once(text: str) -> None:
@@ -149,18 +148,13 @@ def left_out_pictures(files: list[Path], # of a folder
     "The pictures among some files that are not taken: hidden, of another ending, or of a format that is not read."
     return sorted(path for path in files if path.suffix.lower() in (*IMAGE_SUFFIXES, *UNREAD_SUFFIXES) and path not in taken)
 
-def list_images(folder: str | Path
-) -> tuple[list[Path], list[Path]]: # images, and other pictures that are left out, both sorted by name
-    "The files of a folder that are images by their suffix, and the pictures that are hidden or of a format that is not read."
-    files = [path for path in sorted(Path(folder).iterdir()) if not path.is_dir()]
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
-    return images, left_out_pictures(files, set(images))
-
 # %% ../../nbs/03_data/01_images.ipynb #83de5fdc
 def image_files(folder: str | Path) -> list[Path]: # sorted by name
-    "The images of a folder, see `list_images`. Skipped files are reported once on stderr."
-    images, left_out = list_images(folder)
-    if left_out: warn_once(describe_left_out(Path(folder), left_out, f"Images end in {', '.join(IMAGE_SUFFIXES)}, and their names do not begin with a dot."))
+    "The files of a folder that are images by their suffix. Pictures that are hidden or of a format that is not read are reported once on stderr."
+    files = [path for path in sorted(Path(folder).iterdir()) if not path.is_dir()]
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    if left_out := left_out_pictures(files, set(images)):
+        warn_once(describe_left_out(Path(folder), left_out, f"Images end in {', '.join(IMAGE_SUFFIXES)}, and their names do not begin with a dot."))
     return images
 
 # %% ../../nbs/03_data/01_images.ipynb #acef9117
@@ -169,12 +163,11 @@ def domain_folders(root: str | Path # holds one folder of images per domain, or 
     "The folders of a folder, by name. Raises FileNotFoundError if it is not there, ValueError if there is no image in it."
     root = Path(root)
     if not root.is_dir(): raise FileNotFoundError(f"No folder {root}; give one that holds a folder of images per domain.")
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
-    hidden = [image for path in folders if path.name.startswith(".") for image in list_images(path)[0]]
+    hidden = [path for path in root.glob(".*/*") if path.suffix.lower() in IMAGE_SUFFIXES]
     if hidden: warn_once(describe_left_out(root, hidden))
-    found = {path.name: path for path in folders if not path.name.startswith(".") and image_files(path)}
+    found = {path.name: path for path in sorted(root.glob("[!.]*")) if path.is_dir() and image_files(path)}
+    if not found and image_files(root): found = {root.name: root}
     if found: return found
-    if image_files(root): return {root.name: root}
     raise ValueError(f"{root} holds no folders with images ({', '.join(IMAGE_SUFFIXES)}); make one per domain.")
 
 # %% ../../nbs/03_data/01_images.ipynb #f0f76924

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from ..core.registry import unknown_name
 from .images import display_path, image_errors, open_image, opened_image, to_numpy
-from .labels import LabelSpace, id_colors, remap, unique_ids
+from .labels import LabelSpace, remap, unique_ids
 
 # %% ../../nbs/03_data/03_masks.ipynb #3a5c0010
 ENCODINGS = ("auto", "index", "color")
@@ -42,8 +42,11 @@ def coding_of(space: LabelSpace, # of the labels
 ) -> LabelCoding:
     "The coding of label files in a label space. Raises ValueError for an unknown encoding."
     if encoding not in ENCODINGS: raise unknown_name("encoding", encoding, ENCODINGS)
-    table = space.table if table is None else table
-    return LabelCoding(dict(table), id_colors(space, table), dict(space.colors), space.color_coded, encoding, trusted, channel)
+    table = dict(space.table if table is None else table)
+    colors = {i: tuple(space.palette[c].tolist()) for i, c in table.items() if c < len(space)} | space.colors
+    void = next((i for i, c in table.items() if c == 255), 255)
+    black = {i: (0, 0, 0) for i in (void, 255) if i not in colors} # the first id that is ignored, and 255
+    return LabelCoding(table, colors | black, dict(space.colors), space.color_coded, encoding, trusted, channel)
 
 # %% ../../nbs/03_data/03_masks.ipynb #3a5c0012
 LABEL_FORMATS = ("PNG", "BMP", "GIF", "TIFF")
@@ -199,13 +202,7 @@ def read_class_ids(label, coding: LabelCoding, name: str = "its label" # as for 
     "Read a label image and translate its ids into class ids. Raises FileNotFoundError, OSError for an unreadable file, ValueError for ambiguous ids and ids that the list of classes lacks."
     ids = read_label(label, coding, name)
     try: return remap(ids, coding.table, strict=True)
-    except ValueError as err: raise ValueError(f"{display_path(label) if isinstance(label, (str, Path)) else name}: {err}{hint(ids, coding.table)}") from None
-
-def hint(ids, table) -> str: # what unexpected ids may mean
-    used = [i for i in unique_ids(ids) if i != 255]
-    if used == [0, *sorted(i for i in table if i not in (0, 255, -1)), max(table) + 1] and min(table) == 0:
-        return " If 0 stands for what is ignored, as in ADE20K, begin the list with '0: -'."
-    return " Multiples of 17 are shades of ids in 2 or 4 bits; store ids as grey of 8 bits." if not any(i % 17 for i in used) else ""
+    except ValueError as err: raise ValueError(f"{display_path(label) if isinstance(label, (str, Path)) else name}: {err}") from None
 
 # %% ../../nbs/03_data/03_masks.ipynb #3a5c0024
 def settle_binary(space: LabelSpace, # of a data set

@@ -162,7 +162,7 @@ def check_position_grid(state: dict[str, Tensor], # of a backbone, perhaps with 
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #43ffb122
 PATCH_16 = dict(patch_size=16, img_size=512)  # positions and patches are resampled to this when weights are loaded
-FOCUS = "dinov2_s_focus"  # has weights of its own, see published.focus
+FOCUS = "dinov2_s_focus"  # has weights of its own, see published.checkpoints
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #43ffb1h1
 PRESETS = {short: (name, {}) if isinstance(name, str) else (name[0], PATCH_16) for short, name in BACKBONE_FACTS["presets"].items()} # timm's name, arguments

