@@ -41,7 +41,6 @@ def command(help: str, # one line
             passes_unknown: bool = False): # pass unknown options on to another program
     "Decorator: register the function run_NAME as the command NAME."
     def register(run):
-        run.__doc__ = help
         name = run.__name__.removeprefix("run_").replace("_", "-")
         COMMANDS[name] = Command(run, help, arguments, tuple(fields), passes_unknown)
         return run
@@ -122,7 +121,7 @@ def unknown_option(command: Command, word: str) -> ValueError: # to be raised by
 
 # %% ../../nbs/10_cli/01_entry.ipynb #a50f1b15
 def parse(words: list[str] # what follows `causal-tune`
-) -> argparse.Namespace: # with `command`, `changes` (recipe fields in their types) and `rest`
+) -> argparse.Namespace: # with `command`, `typed` (recipe fields as words), `changes` (the same in their types) and `rest`
     "Read a command line. Raises ValueError for unknown words, unreadable values and missing arguments."
     if words and not words[0].startswith("-"): COMMANDS[words[0]] # raises for an unknown name, with the nearest one
     args, rest = make_parser().parse_known_args(list(map(_with_underscores, words)))
@@ -132,7 +131,9 @@ def parse(words: list[str] # what follows `causal-tune`
     command = COMMANDS[args.command]
     if rest and not command.passes_unknown: raise unknown_option(command, rest[0])
     args.rest = rest
-    args.changes = {name: parse_field_words(name, given) for name, given in typed_fields(args).items()}
+    args.typed = {name: words for name in command.fields if (words := getattr(args, name)) is not None}
+    args.changes = {name: parse_field(name, " ".join(words)) for name, words in args.typed.items()}
+    if "targets" in args.typed: args.changes["targets"] = tuple(word for word in args.typed["targets"] if word.strip()) # paths in them may hold spaces
     return args
 
 # %% ../../nbs/10_cli/01_entry.ipynb #dbe5047b
@@ -140,15 +141,6 @@ def _with_underscores(word): # --eval-size=96x128 means --eval_size=96x128
     option, sign, value = word.partition("=")
     name = option[2:].replace("-", "_")
     return f"--{name}{sign}{value}" if option.startswith("--") and name in RECIPE_FIELDS else word
-
-def typed_fields(args) -> dict[str, list[str]]: # recipe field -> words, such as ["96", "128"]
-    "The recipe fields that were given, as they were typed."
-    given = {name: getattr(args, name) for name in COMMANDS[args.command].fields}
-    return {name: words for name, words in given.items() if words is not None}
-
-def parse_field_words(name, words): # the value of a recipe field
-    if name == "targets": return tuple(word for word in words if word.strip()) # paths in them may hold spaces
-    return parse_field(name, " ".join(words))
 
 # %% ../../nbs/10_cli/01_entry.ipynb #582d451e
 def import_modules(words: list[str] # what follows `causal-tune`
@@ -325,7 +317,7 @@ def changed_args(args) -> str: # such as "--seeds 2 --lr 1e-3"
     "The options that decide what a comparison computes, as they were typed."
     words = []
     if args.seeds != parse([args.command]).seeds: words += ["--seeds", str(args.seeds)]
-    for name, given in (dict(only=getattr(args, "only", ())) | typed_fields(args)).items():
+    for name, given in (dict(only=getattr(args, "only", ())) | args.typed).items():
         if given: words += [f"--{name}", *map(shlex.quote, given)]
     return " ".join(words)
 

@@ -292,7 +292,7 @@ def check_data(name: str | None = None, # a row of `LAYOUTS`, two folders of you
                sample: int = 20, # how many pairs of each part to read
 ) -> DatasetReports: # one `DatasetReport` per data set; `print` it
     "Check data sets on disk. Problems are part of the report; only an unknown name raises ValueError."
-    if name and len(sources := split_sources(name)) > 1: return DatasetReports(report for _, part in sources for report in check_data(part, root, sample))
-    if str(name).startswith("folder:"): return DatasetReports([check_folder(name)])
-    if name not in (None, *LAYOUTS): raise unknown_name("data set", name, [*LAYOUTS, FOLDER_SPEC])
-    return DatasetReports(check_one(row, root, sample) for row in tqdm([name] if name else LAYOUTS, "checking"))
+    parts = [part for _, part in split_sources(name)] if name else list(LAYOUTS)
+    for part in parts:
+        if part not in LAYOUTS and not part.startswith("folder:"): raise unknown_name("data set", part, [*LAYOUTS, FOLDER_SPEC])
+    return DatasetReports(check_one(part, root, sample) if part in LAYOUTS else check_folder(part) for part in tqdm(parts, "checking"))
