@@ -5,6 +5,7 @@ these tests are skipped.
 """
 import json, os
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 import numpy as np
 import pytest
@@ -188,11 +189,10 @@ def test_a_recipe_without_its_weights_says_so(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="dinov2_converted.pth"): build_segmentor(RECIPES["c2acdc_512"], 19)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_recipes_build_at_full_size(name):
+def test_recipes_build_at_full_size():
     "On the meta device, with the adapters that the published tables compare."
-    r = RECIPES[name]
-    for adapter, variant in (("causal_tune", None), ("causal_tune", "released"), ("rein", None)):
+    for name, (adapter, variant) in product(PUBLISHED, (("causal_tune", None), ("causal_tune", "released"), ("rein", None))):
+        r = RECIPES[name]
         with torch.device("meta"): s = build_segmentor(replace(r, adapter=adapter, variant=variant), 19, pretrained=False)
         assert s.backbone.model.pos_embed.shape == (1, (r.crop[0] // 16) ** 2 + 1, 1024)
         assert s.backbone.out_layers == (7, 11, 15, 23)

@@ -51,14 +51,13 @@ def test_style_changes_the_images_and_nothing_else(recipe):
     assert torch.equal(*labels)
 
 
-@pytest.mark.parametrize("spec, expected", [("spuriuos", "Did you mean 'spurious'?"), ("amplitude:beat=1", "'beta'"),
-                                            ("spurious:p=2", "p=2: give one from 0.0 to 1.0")])
-def test_unknown_style_is_one_line_before_any_step(spec, expected, weights, tmp_path, monkeypatch, capsys):
+def test_unknown_style_is_one_line_before_any_step(weights, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("causal_tune.training.loop.train_step", lambda *_: pytest.fail("a step was taken"))
-    assert main(["train", "demo", "--weights", str(weights), "--style", spec, "--out", "run"]) == 2
-    said = capsys.readouterr().err
-    assert expected in said and said.count("\n") == 1
+    for spec, expected in (("spuriuos", "Did you mean 'spurious'?"), ("amplitude:beat=1", "'beta'"), ("spurious:p=2", "p=2: give one from 0.0 to 1.0")):
+        assert main(["train", "demo", "--weights", str(weights), "--style", spec, "--out", "run"]) == 2
+        said = capsys.readouterr().err
+        assert expected in said and said.count("\n") == 1
     assert not list((tmp_path / "run").glob("*.pt"))
 
 
