@@ -67,10 +67,10 @@ def integer_between(low: int, high: int): # smallest and largest
 def describe_field(f) -> str: # a dataclass field of `Recipe`
     "The help of a recipe field: its description, its choices or bounds, and its default."
     within, default = f.metadata["within"], f.default
-    if isinstance(default, tuple): default = ("x" if f.name == "crop" else " ").join(map(str, default))
+    if isinstance(default, tuple): default = " ".join(map(str, default))
     if isinstance(default, bool): default = "on" if default else "off"
     facts = []
-    if within and isinstance(within[0], str): facts.append(f"one of {', '.join(map(repr, within)) if '' in within else ', '.join(within)}")
+    if within and isinstance(within[0], str): facts.append(f"one of {', '.join(filter(None, within))}")
     elif within: facts.append(f"{within[0]:g} to {within[1]:g}")
     if default not in (None, ""): facts.append(f"default: {default}")
     return f"{f.metadata['help']} ({'; '.join(facts)})" if facts else f.metadata["help"]

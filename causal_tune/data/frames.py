@@ -369,7 +369,7 @@ def folder_layout(images: str, labels: str, # folders; may be one where labels h
     space = own_space(Path(str(classes)).expanduser())
     folders = [Path(str(folder)).expanduser() for folder in (images, labels)]
     together = folders[0].resolve() == folders[1].resolve()
-    suffix = _mask_suffix(*folders, together) if all(folder.is_dir() for folder in folders) else ""
+    suffix = _mask_suffix(*folders, together)
     if together and not suffix:
         raise ValueError(f"{display_path(images)} cannot hold images and labels at once; give two folders, whose files have the same names.")
     layout = Layout({}, IMAGE_SUFFIXES, tuple(suffix + ending for ending in _ENDINGS), (str(domain or folder_domain(folders[0])),), space=space,
