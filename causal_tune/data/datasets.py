@@ -62,12 +62,13 @@ def find_root(name: str, # a row of `LAYOUTS`
               root: str | Path | None = None, # the folder, or the one above it; default $CAUSAL_TUNE_DATA, then ./data
 ) -> Path: # the data set's own folder
     "Find a data set's folder. Raises FileNotFoundError that says what was looked for."
-    base = Path(root or os.environ.get("CAUSAL_TUNE_DATA") or "data")
+    variable = os.environ.get("CAUSAL_TUNE_DATA")
+    base = Path(root or variable or "data")
     if (base/name).is_dir(): return base/name
     row = LAYOUTS[name]
     tops = {folder.format(domain=d).split("/")[0] for folder, _ in row.splits.values() for d in row.domains}
     if any((base/top).is_dir() for top in tops): return base
-    origin = "root" if root else "CAUSAL_TUNE_DATA" if os.environ.get("CAUSAL_TUNE_DATA") else "default ./data"
+    origin = "root" if root else "CAUSAL_TUNE_DATA" if variable else "default ./data"
     raise FileNotFoundError(f"no {name} data: looked for the folder {base/name}, "
                             f"or for {' or '.join(sorted(tops)[:3])} in {base} ({origin}). "
                             f"Unpack the data set there, pass root=, or set CAUSAL_TUNE_DATA")

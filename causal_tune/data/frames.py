@@ -38,9 +38,10 @@ def read_pair(image, # a path of an RGB image, or what else `read_image` takes
     ids = read_class_ids(label, coding)
     if fits and ids.shape != (h, w): ids = fit_label(ids, (h, w), label)
     if ids.shape == (h, w): return rgb, ids
-    named = [f"its {what}" + f" {display_path(given)}" * isinstance(given, (str, Path)) for what, given in dict(image=image, label=label).items()]
+    named = display_path(image) if isinstance(image, (str, Path)) else "its image"
+    beside = f" {display_path(label)}" if isinstance(label, (str, Path)) else ""
     turned = ", or the image is turned by its EXIF orientation and its label is not" if ids.shape == (w, h) else ""
-    raise ValueError(f"{named[0]} is {w} x {h} but {named[1]} is {ids.shape[1]} x {ids.shape[0]}; they must be equal: one of them is of another version{turned}")
+    raise ValueError(f"{named} is {w} x {h} but its label{beside} is {ids.shape[1]} x {ids.shape[0]}; they must be equal: one of them is of another version{turned}")
 
 # %% ../../nbs/03_data/05_frames.ipynb #44490bd2
 class Sample(NamedTuple):

@@ -241,8 +241,6 @@ def json_entries(text: str) -> list[tuple]: # (key, name); a key may occur twice
     return entries
 
 # %% ../../nbs/03_data/02_labels.ipynb #c1a55e16
-MAX_CLASS_LINES = 1000
-
 def file_text(path: Path) -> str:
     "A list of classes as text. Raises FileNotFoundError, or ValueError for a file that is too long or no text."
     if not path.is_file(): raise FileNotFoundError(f"No file of classes at {path}: write {OWN_LIST.example}.")
@@ -265,7 +263,7 @@ def read_class_list(classes: str | Path | list | Mapping # a file, its lines, or
     else: lines = enumerate(classes, 1)
     if entries: lines = enumerate((isinstance(name, str) and f"{key}: {name}" for key, name in entries), 1)
     lines = [(n, line.strip() if isinstance(line, str) else "") for n, line in lines]
-    if not 0 < len(lines) <= MAX_CLASS_LINES: raise ValueError(f"it names no class, or has more than {MAX_CLASS_LINES} lines: there are at most 256 classes; give {OWN_LIST.example}")
+    if not lines: raise ValueError(f"it names no class; give {OWN_LIST.example}")
     for n, line in lines:
         if not line.replace("\t", " ").isprintable() or len(line) > 500: refuse(n, line, "names no class, but holds characters that are no text")
     if entries: return sorted(read_rows(lines, JSON_LIST)), False
