@@ -4,10 +4,9 @@ torch = pytest.importorskip("torch")
 import numpy as np
 import causal_tune  # noqa: F401  # before timm
 from timm.models import ConvNeXt, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from causal_tune.research.artifacts import artifact_report, feature_statistics, outlier_table
 from causal_tune.models.backbones import create_backbone
 from causal_tune.models.pretrained import PRESETS, create_model, model_class
-from causal_tune.research.observation import outlier_tokens
+from causal_tune.research.observation import artifact_report, feature_statistics, outlier_table, outlier_tokens
 
 VIT = dict(depth=3, embed_dim=48, num_heads=3)
 SMALL = {VisionTransformer: VIT | dict(img_size=64), Eva: VIT | dict(img_size=64),
@@ -53,7 +52,7 @@ def planted_outliers_are_found(name, images):
         new = outlier_tokens(seen.norms[d][:, 1], 8) & ~outlier_tokens(plain.norms[d][:, 1], 8)
         assert sorted({tuple(p) for p in np.argwhere(new)[:, 1:].tolist()}) == sorted(spots) and new.sum() == 2 * len(new), name
     rows = outlier_table(seen.norms, 8).query("layer == 1")
-    assert rows.there.eq(1).all() and rows.ratio.gt(5).all(), name
+    assert rows.at_place.eq(1).all() and rows.ratio.gt(5).all(), name
     assert all(np.array_equal(feature_statistics(b, images).norms[d], plain.norms[d]) for d in images), "the hook stayed"
 
 

@@ -13,9 +13,8 @@ from ..core.files import atomic_write, folder_lock
 from ..core.registry import format_spec, parse_spec
 from ..data.datasets import load_dataset
 from ..models.backbones import create_backbone
-from ..research.figures import filter_curve, number_panels, spectrum_curves
+from ..research.figures import filter_curve, Html, number_panels, prediction_grid, spectrum_curves
 from ..research.observation import gather_images, observe
-from ..research.result_figures import Html, prediction_grid
 from ..research.statistics import bootstrap_runs, paired_differences, summary
 from ..spectra.bands import create_band
 from ..spectra.energy import radial_profile, suppressed_share, zone_shares

@@ -15,7 +15,7 @@ from .report import FILLED, write_report
 from ..core.registry import parse_spec, Registry, unknown_name
 from ..core.files import atomic_write, load_cached, read_asset
 from ..data.datasets import load_dataset
-from ..research.result_figures import difference_plot, html_table
+from ..research.figures import difference_plot, html_table
 from ..research.statistics import bootstrap_runs, mean_over_domains, mean_over_groups, paired_differences, write_table
 from ..research.suggest import suggest_band
 from ..spectra.bands import create_band

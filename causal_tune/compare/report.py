@@ -12,11 +12,10 @@ import pandas as pd
 from PIL import Image
 from plotly.offline import get_plotlyjs
 import causal_tune
-from ..core.files import atomic_write, read_asset
+from ..core.files import atomic_write
 from ..data.labels import LabelSpace
 from ..research.statistics import check_rows, significant_direction, summary
-from ..research.figures import data_uri
-from ..research.result_figures import Html, difference_plot, html_table, swatch
+from ..research.figures import Html, data_uri, difference_plot, html_page, html_table, swatch
 
 # %% auto #0
 __all__ = ['verdict', 'write_report']
@@ -155,14 +154,6 @@ def provenance_html(recipe, command):
     return (f'<section class="recipe"><h2>Recipe</h2><details><summary>{len(recipe)} settings</summary>{table}</details></section>'
             f"<footer>{again}<p>causal_tune {causal_tune.__version__}</p></footer>")
 
-def page_html(title, body):
-    "The complete page."
-    style = read_asset("report.css")
-    return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-            f"<title>{escape(title)}</title><style>{style}</style><script>{get_plotlyjs()}</script></head>"
-            f"<body><main>{body}</main></body></html>\n")
-
 def results_html(rows, differences, baseline, source, **known):
     "The main table, its protocol and its sentences, about the domains of the rows."
     table = check_rows(rows)
@@ -201,5 +192,5 @@ def write_report(path, # the .html file; folders above it are made
     opening = f"<h1>{escape(title)}</h1><p>{escape(intro)}</p>"
     parts = [opening, results, *sections, provenance_html(recipe, command)]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as unfinished: unfinished.write_text(page_html(title, "\n".join(parts)), encoding="utf-8")
+    with atomic_write(path) as unfinished: unfinished.write_text(html_page(title, "\n".join(parts), f"<script>{get_plotlyjs()}</script>"), encoding="utf-8")
     return Path(path)

@@ -19,9 +19,8 @@ from ..core.files import atomic_write, read_asset
 from ..data.frames import evenly_spaced
 from ..data.labels import domain_color
 from .models import FILTER_PRESETS, adapter_filter, describe_filters, learned_filters
-from ..research.figures import find_browser
+from ..research.figures import difference_plot, find_browser
 from ..research.observation import DomainImages, outlier_tokens
-from ..research.result_figures import difference_plot
 
 # %% auto #0
 __all__ = []

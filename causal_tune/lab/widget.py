@@ -19,11 +19,10 @@ from .models import FILTER_NAMES, FilteredPredictions, find_label_space, inspect
 from .page import (HIDDEN_VIEWS, OPTIONAL_VIEWS, bundle_script, figure_json, gzipped_plotly, missing_for_probes, pack_lab, save_page,
                                   save_pictures, thumbnail)
 from ..models.pretrained import BACKBONE_NOTES
-from ..research.artifacts import artifact_report, outlier_figure
+from ..research.observation import artifact_report, DomainImages, gather_images, join_observations, Observation, observe, outlier_figure, read_item
 from ..research.evidence import concat_evidence, evidence_by_layer, skill_curves
 from ..research.rings import edges_for_grid
 from ..research.figures import data_uri, information_figure
-from ..research.observation import DomainImages, Observation, gather_images, join_observations, observe, read_item
 from ..research.passport import FIXED_DOMAINS, make_passport
 from ..research.statistics import read_results
 from ..spectra.energy import radial_profile, spectrum_table, suppressed_table

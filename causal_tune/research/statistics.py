@@ -27,9 +27,8 @@ def check_rows(rows: Sequence[Mapping] # results: dict(adapter=, seed=, domain=,
 ) -> pd.DataFrame: # columns adapter, seed, domain, miou
     "Result rows as a table. Raises ValueError for missing keys, scores outside 0 to 1, and duplicate rows."
     kinds = dict(adapter="str", seed="int", domain="str", miou="float")
-    if not rows or not isinstance(rows, Sequence): raise ValueError("No result rows: give a list of dict(adapter=, seed=, domain=, miou=).")
+    if not rows: raise ValueError("No result rows: give a list of dict(adapter=, seed=, domain=, miou=).")
     for row in rows:
-        if not isinstance(row, Mapping): raise ValueError(f"A result row is a mapping, not {short_repr(row)}.")
         missing = set(kinds) - set(row)
         if missing: raise ValueError(f"A result row lacks {sorted(missing)}; it has {short_repr(list(row))}.")
         for key, kind in kinds.items(): check_value(key, row[key], kind)
@@ -43,15 +42,11 @@ def check_rows(rows: Sequence[Mapping] # results: dict(adapter=, seed=, domain=,
 def summary(rows: Sequence[Mapping], # results
             targets: Sequence[str] | None = None, # domains that the mean is over; default: all
 ) -> pd.DataFrame: # columns adapter, domain, mean, sd, n; domain "mean" is over the targets
-    "Mean, standard deviation over seeds and number of seeds by adapter and domain. Raises ValueError for targets without results."
+    "Mean, standard deviation over seeds and number of seeds by adapter and domain."
     table = check_rows(rows)
     domains = list(table.domain.unique())
-    targets = domains if targets is None else list(targets)
-    missing = set(targets) - set(domains)
-    if missing: raise ValueError(f"No results for the target domains {sorted(missing)}.")
-    wide = table.pivot(index=["adapter", "seed"], columns="domain", values="miou")
-    over = wide[targets].mean(axis=1, skipna=False).dropna()
-    over = over.rename("miou").reset_index().assign(domain="mean")
+    wide = table.pivot(index=["adapter", "seed"], columns="domain", values="miou")[domains if targets is None else list(targets)]
+    over = wide.mean(axis=1, skipna=False).dropna().rename("miou").reset_index().assign(domain="mean")
     out = pd.concat([table, over]).groupby(["adapter", "domain"]).miou.agg(mean="mean", sd="std", n="count")
     order = pd.MultiIndex.from_product([table.adapter.unique(), [*domains, "mean"]], names=out.index.names)
     return out.reindex(order[order.isin(out.index)]).reset_index()
@@ -62,11 +57,10 @@ def mean_over_groups(rows: list[dict], # results with their `iou`
 ) -> list[dict]: # rows in which the domains of a group are one
     "Average rows over the domains of each group, run by run. A class that a domain lacks does not enter the mean."
     group_of = {domain: name for name, domains in groups.items() for domain in domains}
-    runs = {}
-    for row in rows: runs.setdefault((row["adapter"], row["seed"], group_of.get(row["domain"], row["domain"])), []).append(row)
-    return [dict(adapter=adapter, seed=seed, domain=domain, miou=float(np.mean([r["miou"] for r in same])),
-                 iou=pd.DataFrame([r["iou"] for r in same]).mean().to_dict()) | {k: same[0][k] for k in ("protocol",) if k in same[0]}
-            for (adapter, seed, domain), same in runs.items()]
+    table = pd.DataFrame(rows)
+    means = dict(miou="mean", iou=lambda same: pd.DataFrame(list(same)).mean().to_dict(), protocol="first")
+    by = [table.adapter, table.seed, table.domain.replace(group_of)]
+    return table.groupby(by, sort=False).agg({key: mean for key, mean in means.items() if key in table}).reset_index().to_dict("records")
 
 # %% ../../nbs/06_research/01_statistics.ipynb #c0e2eac3
 def bootstrap_weights(n: int, # items to draw from
@@ -168,9 +162,8 @@ def paired_differences(scores: dict[tuple, BootstrapScores], # (label, domain) -
     for (label, domain), own in scores.items():
         if label == reference: continue
         change = BootstrapScores(100 * (own.scores - scores[reference, domain].scores), own.blocks)
-        mean, low, high, p = t_interval(change)
-        spread = change.scores[0].std(ddof=1) if change.scores.shape[1] > 1 else np.nan
-        table.append([label, domain, mean, spread, low, high, p])
+        mean, *rest = t_interval(change)
+        table.append([label, domain, mean, pd.Series(change.scores[0]).std(), *rest])
     table = pd.DataFrame(table, columns=columns)
     in_family = table.domain.isin(table.domain if family is None else family)
     table["holm"] = holm_adjust(table.p.where(in_family))
@@ -259,19 +252,17 @@ def append_row(path, # of a file with one line of JSON per row
     """Append a result to a JSON-lines file, with the version of the code; an existing row is not repeated.
     A last line that a full disk or a kill cut off is removed.
     Raises OSError if the row cannot be written; then nothing of it stays."""
-    line = json.dumps(row | facts | dict(code=code_version()), allow_nan=False) + "\n"
+    line = (json.dumps(row | facts | dict(code=code_version()), allow_nan=False) + "\n").encode()
     if not Path(path).is_file(): # new, or no file, such as a terminal
-        with open(path, "a", encoding="utf-8") as file: file.write(line)
+        with open(path, "ab") as file: file.write(line)
         return
-    with open(path, "ab+") as file:
-        start = max(0, file.seek(0, 2) - 10 ** 6)
-        file.seek(start)
+    with open(path, "rb+") as file:
         content = file.read()
-        end = start + content.rfind(b"\n") + 1 # of the last whole line
-        file.truncate(end)
-        if line.encode() in content.splitlines(keepends=True): return
+        end = file.seek(content.rfind(b"\n") + 1) # of the last whole line
+        file.truncate()
+        if line in content.splitlines(keepends=True): return
         try:
-            file.write(line.encode())
+            file.write(line)
             file.flush()
         except OSError:
             file.truncate(end)
