@@ -40,11 +40,10 @@ def domain_with_status(domain: str) -> str: # "night (held out)"
 # %% ../../nbs/07_compare/05_demo.ipynb #1f2c70e3
 def sample_predictions(recipe: Recipe, # with the targets
                        checkpoints: dict[str, Path], # adapter -> file of a finished run
-                       which: int = 0, # number of the image in each target
 ) -> Html:
     "A table of pictures: one row per domain, the image, its label and each adapter's prediction of it."
     data = [load_dataset(spec) for spec in recipe.targets]
-    items = [d[which] for d in data]
+    items = [d[0] for d in data]
     photos = [item["image"].permute(1, 2, 0).numpy() for item in items]
     labels = [item["label"].numpy() for item in items]
     predictions = {}

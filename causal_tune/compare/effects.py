@@ -35,7 +35,7 @@ def feature_shift(backbone, frozen, # with an adapter; without
     "Feature shift of an adapter in the levels that the head reads: their mean of |f - f'| / |f'|."
     change, size = [], []
     for part in uint8_batches(images, batch):
-        x = backbone.normalise(part.to(next(backbone.parameters()).device))
+        x = backbone.normalise(part.to(backbone.device))
         levels = list(zip(backbone(x), frozen(x)))
         change.append([(a - b).square().sum().item() for a, b in levels])
         size.append([b.square().sum().item() for _, b in levels])
@@ -57,18 +57,18 @@ def run_effects(folder: Path, # of a finished run
                 specs: dict, # domain -> data set
                 frozen, data, # see `frozen_backbone_and_data`
                 root=None, # of the data sets
-) -> dict | None: # moved; without: domain -> mIoU without tokens, empty for an adapter that has none. None: no checkpoint
-    "The effects of a run's adapter, cached in worth.json."
-    kept = load_cached(folder / "worth.json", lambda content: {k: json.loads(content)[k] for k in ("moved", "without")})
-    if kept and set(kept["without"]) in (set(), set(specs)): return kept
+) -> dict | None: # feature_shift; token_ablation: domain -> mIoU without tokens, empty for an adapter that has none. None: no checkpoint
+    "The effects of a run's adapter, cached in effects.json."
+    kept = load_cached(folder / "effects.json", lambda content: {k: json.loads(content)[k] for k in ("feature_shift", "token_ablation")})
+    if kept and set(kept["token_ablation"]) in (set(), set(specs)): return kept
     if not (folder / "checkpoint.pt").exists(): return None
     segmentor, recipe, _ = load_checkpoint(folder / "checkpoint.pt")
-    segmentor.to(next(frozen.parameters()).device)
-    found = dict(moved=feature_shift(segmentor.backbone, frozen, data), without={})
+    segmentor.to(frozen.device)
+    found = dict(feature_shift=feature_shift(segmentor.backbone, frozen, data), token_ablation={})
     with tokens_zeroed(segmentor) as has:
         for domain, spec in specs.items():
-            if has: found["without"][domain] = float(miou(evaluate_on(segmentor, recipe, spec, root)[1].sum(0)))
-    with atomic_write(folder / "worth.json") as unfinished: unfinished.write_text(json.dumps(found))
+            if has: found["token_ablation"][domain] = float(miou(evaluate_on(segmentor, recipe, spec, root)[1].sum(0)))
+    with atomic_write(folder / "effects.json") as unfinished: unfinished.write_text(json.dumps(found))
     return found
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee82
@@ -77,7 +77,7 @@ def token_ablation(recipe: Recipe, # what all runs share
                    compared: dict, # label -> recipe fields
                    rows: list[dict], # of the runs
                    folder: Path, root=None, # of the runs, of the data sets
-) -> pd.DataFrame: # adapter, moved (share of the features' norm), and by domain the points that are lost without the tokens
+) -> pd.DataFrame: # adapter, feature_shift (share of the features' norm), and by domain the points that are lost without the tokens
     "Effects of adapters, averaged over seeds; NaN where there are no tokens. Runs whose checkpoint is missing are left out, with a note."
     scores = {(r["adapter"], r["seed"], r["domain"]): r["miou"] for r in rows}
     frozen, data = frozen_backbone_and_data(recipe, root, 16)
@@ -86,10 +86,10 @@ def token_ablation(recipe: Recipe, # what all runs share
     for label, seed in tqdm([*product(labels, sorted({r["seed"] for r in rows}))], desc="effects"):
         effects = run_effects(folder / f"{label}-{seed}", specs, frozen, data, root)
         if effects is None: missing.append(f"{label}-{seed}")
-        else: found.append(dict(adapter=label, moved=effects["moved"])
-                           | {domain: 100 * (scores[label, seed, domain] - effects["without"].get(domain, np.nan)) for domain in specs})
+        else: found.append(dict(adapter=label, feature_shift=effects["feature_shift"])
+                           | {domain: 100 * (scores[label, seed, domain] - effects["token_ablation"].get(domain, np.nan)) for domain in specs})
     if missing: print(f"No checkpoint of {', '.join(missing)}: not in the table of effects.")
-    table = pd.DataFrame(found, columns=["adapter", "moved", *specs]).groupby("adapter").mean()
+    table = pd.DataFrame(found, columns=["adapter", "feature_shift", *specs]).groupby("adapter").mean()
     return table.reindex(labels).rename_axis("adapter").reset_index().round(4)
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee41

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Mapping, Sequence
 import numpy as np
 import pandas as pd
-from PIL import Image
 from plotly.offline import get_plotlyjs
 import causal_tune
 from ..core.files import atomic_write
 from ..data.labels import LabelSpace
 from ..research.statistics import check_rows, significant_direction, summary
-from ..research.figures import Html, data_uri, difference_plot, html_page, html_table, swatch
+from ..research.figures import Html, difference_plot, html_page, html_table, swatch
 
 # %% auto #0
 __all__ = ['verdict', 'write_report']
@@ -63,9 +62,8 @@ def domain_head(domain: str, # a domain
     return Html(escape(domain) + "<br>" * bool(tags) + " ".join(tags))
 
 def score_table(rows: Sequence[Mapping], # results
-                differences: pd.DataFrame, # to the baseline, from `paired_differences`; may be empty
-                targets: Sequence[str] | None = None, # domains that the mean is over; all by default
-                baseline: str = "none", # named in the caption
+                differences: pd.DataFrame, # to `none`, from `paired_differences`; may be empty
+                targets: Sequence[str], # domains that the mean is over
                 **known, # source, seen, held_out of `domain_head`
 ) -> Html:
     "mIoU by adapter and domain in percent: mean ± deviation over seeds, difference to the baseline below."
@@ -77,11 +75,10 @@ def score_table(rows: Sequence[Mapping], # results
     for adapter in means.adapter.unique():
         cells = [score_cell(scores.get((adapter, d)), gains.get((adapter, d)), best[d] == adapter) for d in domains]
         body.append([adapter, *cells])
-    over = Html("mean" if targets is None else "mean<br>of targets")
-    heads = [over if d == "mean" else domain_head(d, **known) for d in domains]
-    return html_table(["adapter", *heads], body, SCORES.format(seeds=count_seeds(means), baseline=baseline))
+    heads = [Html("mean<br>of targets") if d == "mean" else domain_head(d, **known) for d in domains]
+    return html_table(["adapter", *heads], body, SCORES.format(seeds=count_seeds(means)))
 
-SCORES = ("mIoU (%), mean ± standard deviation over {seeds}; below it the difference to {baseline} with its 95 % interval, in bold where "
+SCORES = ("mIoU (%), mean ± standard deviation over {seeds}; below it the difference to none with its 95 % interval, in bold where "
           "it survives Holm's correction over this table. The best of each column is underlined. "
           "Seen: the backbone's pre-training contained this domain. Held out: neither pre-training nor training did.")
 
@@ -109,29 +106,25 @@ def class_tables(rows: Sequence[Mapping], # results with their `iou`
 # %% ../../nbs/07_compare/01_report.ipynb #40b4be09
 def figure_html(heading: str, # above
                 caption: str, # below
-                figure, # plotly figure, PIL image, or HTML such as a table
+                figure, # plotly figure, or HTML such as a table
                 key: str, # unique on the page
 ) -> Html:
     "A section with one figure or table."
     title = f"<h2>{escape(heading)}</h2>"
     if isinstance(figure, Html): return Html(f"<section>{title}<p>{escape(caption)}</p>{figure}</section>")
-    is_image = isinstance(figure, Image.Image)
-    inner = f'<img alt="{escape(heading)}" src="{data_uri(figure, optimize=True)}">' if is_image else plot_html(figure, key)
-    return Html(f'<section>{title}<figure class="card">{inner}<figcaption>{escape(caption)}</figcaption></figure></section>')
+    return Html(f'<section>{title}<figure class="card">{plot_html(figure, key)}<figcaption>{escape(caption)}</figcaption></figure></section>')
 
 PANEL = 110 # pixels across that a panel of a figure needs
 
 def plot_html(figure, key):
-    "A plotly figure as wide as the card, up to the width that it asks for; its title as text, which no legend can cover."
-    width, height = figure.layout.width, figure.layout.height or 400
+    "A plotly figure as wide as the card; its title as text, which no legend can cover."
     title = figure.layout.title.text
     least = 180 + PANEL * len(list(figure.select_xaxes()))
     figure = type(figure)(figure).update_layout(width=None, title_text=None, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
     inner = figure.to_html(full_html=False, include_plotlyjs=False, include_mathjax=False, div_id=key,
-                           default_height=height, config=dict(responsive=True, displaylogo=False))
-    most = f"max-width:{width}px;" if width else ""
+                           default_height=figure.layout.height or 400, config=dict(responsive=True, displaylogo=False))
     above = f'<p class="title">{title}</p>' if title else ""
-    return f'{above}<div class="plot" style="min-width:{least}px;{most}margin:0 auto">{inner}</div>'
+    return f'{above}<div class="plot" style="min-width:{least}px">{inner}</div>'
 
 # %% ../../nbs/07_compare/01_report.ipynb #d6d8a6d9
 MEANING = ("In points of mIoU, seed by seed on the same frames. Higher or lower: survives Holm's correction over the family of "
@@ -140,10 +133,10 @@ ONE_SEED = "There is one seed, so there are no intervals and everything is undec
 FEW_SEEDS = ("From {n} seeds; the intervals, t over frames and seeds, cover 95 % each, one by one. An undecided difference may exist and "
              "be too small to be seen with so few.")
 
-def sentences_html(differences, baseline, seeds):
+def sentences_html(differences, seeds):
     "The sentences on all adapters, with an explanation of their terms."
     if differences.empty: return ""
-    lines = "".join(f"<li>{escape(verdict(differences, a, baseline))}</li>" for a in differences.adapter.unique())
+    lines = "".join(f"<li>{escape(verdict(differences, a))}</li>" for a in differences.adapter.unique())
     caution = ONE_SEED if seeds == 1 else FEW_SEEDS.format(n=seeds)
     return f"<ul>{lines}</ul><p>{MEANING}{caution}</p>"
 
@@ -154,16 +147,16 @@ def provenance_html(recipe, command):
     return (f'<section class="recipe"><h2>Recipe</h2><details><summary>{len(recipe)} settings</summary>{table}</details></section>'
             f"<footer>{again}<p>causal_tune {causal_tune.__version__}</p></footer>")
 
-def results_html(rows, differences, baseline, source, **known):
+def results_html(rows, differences, source, **known):
     "The main table, its protocol and its sentences, about the domains of the rows."
     table = check_rows(rows)
     domains = list(table.domain.unique())
     targets = [d for d in domains if d not in source] or domains
     shown = differences[differences.domain.isin([*domains, "mean"])]
-    scores = score_table(rows, shown, targets, baseline, source=source, **known)
+    scores = score_table(rows, shown, targets, source=source, **known)
     protocols = sorted({str(row["protocol"]) for row in rows if row.get("protocol")})
     protocol = f"<p>Protocol: {escape(', '.join(protocols))}.</p>" if protocols else ""
-    return f"<h2>Results</h2>{scores}{protocol}{sentences_html(shown, baseline, table.seed.nunique())}"
+    return f"<h2>Results</h2>{scores}{protocol}{sentences_html(shown, table.seed.nunique())}"
 
 # %% ../../nbs/07_compare/01_report.ipynb #1f7f70e7
 FILLED = "Points of mIoU; bars: 95 % t interval over frames and seeds, each by itself; filled: survives Holm's correction over the declared family, or over the table above."
@@ -173,20 +166,19 @@ def write_report(path, # the .html file; folders above it are made
                  title: str, # of the page
                  intro: str, # one paragraph: what was done, with what
                  rows: Sequence[Mapping], # dict(adapter=, seed=, domain=, miou=, iou={class: value}), fractions
-                 differences: pd.DataFrame, # to the baseline, from `paired_differences`; its domain "mean" is over the targets
-                 figures: Sequence[tuple], # (heading, caption, plotly figure, PIL image or Html)
+                 differences: pd.DataFrame, # to `none`, from `paired_differences`; its domain "mean" is over the targets
+                 figures: Sequence[tuple], # (heading, caption, plotly figure or Html)
                  recipe: Mapping, # name -> value, everything that was chosen
                  space: LabelSpace, # colours of the classes
                  seen: Sequence[str] = (), # domains the backbone saw in its pre-training
                  held_out: Sequence[str] = (), # domains in neither pre-training nor training
-                 baseline: str = "none", # adapter that differences are taken to
                  source: Sequence[str] = (), # domains trained on; the mean is over all others
                  command: str = "", # command that makes this page again
 ) -> Path: # the file
     "Write one self-contained HTML file. Raises ValueError for rows of another form."
-    results = results_html(rows, differences, baseline, source=source, seen=seen, held_out=held_out)
+    results = results_html(rows, differences, source=source, seen=seen, held_out=held_out)
     domains = [domain for domain in dict.fromkeys(row["domain"] for row in rows) if domain in set(differences.domain)]
-    glance = [(f"Differences to {baseline}", FILLED, difference_plot(differences, baseline, domains))] if domains else []
+    glance = [("Differences to none", FILLED, difference_plot(differences, "none", domains))] if domains else []
     classes = ("IoU per class", "In percent, mean over seeds; a table for each domain.", class_tables(rows, space))
     sections = [figure_html(*figure, f"figure-{i}") for i, figure in enumerate([*glance, classes, *figures])]
     opening = f"<h1>{escape(title)}</h1><p>{escape(intro)}</p>"
