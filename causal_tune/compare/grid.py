@@ -46,7 +46,7 @@ def parse_result(content: bytes # of results.json
 ) -> dict: # with recipe and rows
     "Read what a run wrote. A damaged file raises the error of the reader."
     result = json.loads(content)
-    for key, kind in dict(recipe=dict, rows=list, options=dict).items():
+    for key, kind in dict(recipe=dict, rows=list).items():
         if not isinstance(result.get(key, kind()), kind): raise TypeError(f"{key} is no {kind.__name__}")
     if not result["rows"]: raise ValueError("there are no rows")
     for row in result["rows"]:
@@ -66,17 +66,14 @@ def matching_counts(rows: list[dict], # of a run
     return counts
 
 def read_run(folder: Path, # of the run
-             recipe: Recipe, options: dict, # that it should be of, options as strings
+             recipe: Recipe, # that it should be of
 ) -> list[dict] | None: # its rows; None where it is to be evaluated, perhaps after it was trained
     "The rows of a finished run. Raises ValueError if it was another run. Damaged files are renamed."
     path = folder / "results.json"
     result = load_cached(path, parse_result)
     if result is None: return None
     check_same_run(path, result["recipe"], recipe)
-    used = result.get("options", {})
-    if used != options:
-        raise ValueError(f"{path} belongs to a run with the options {used}, not {options}; use another folder, or remove the file "
-                         "to start again.")
+    if result.get("options"): raise ValueError(f"{path} belongs to a run with the options {result['options']}; use another folder.") # of an older version
     other = changed_fields(result["recipe"], recipe, ["scores"])
     if other: print(f"{path} was made with other values of {', '.join(other)}: evaluating again.", file=sys.stderr)
     counts = load_cached(folder / "counts.npz", partial(matching_counts, result["rows"]))
@@ -87,18 +84,16 @@ def one_run(name: str, # "label-seed"
             folder, # of the whole grid; the run gets folder/name
             root=None, # of the data sets
             diverging: bool = False, # where the loss is not finite: note it and return no rows
-            **options, # of `create_backbone`
 ) -> list[dict]: # rows
     "Train and evaluate one recipe, or read what an earlier call wrote. Raises ValueError for another run in the folder, OSError while another process works on it."
     folder = Path(folder) / name
-    given = {option: str(value) for option, value in options.items()}
     failed = folder / "diverged.json"
     if diverging and load_cached(failed, json.loads) == recipe_to_dict(recipe): return [] # it would diverge again
     with folder_lock(folder):
-        rows = read_run(folder, recipe, given)
+        rows = read_run(folder, recipe)
         if rows: return rows
         version = code_version()   # of the code that runs, whatever is written to disk meanwhile
-        try: segmentor = train(recipe, folder, root, **options)
+        try: segmentor = train(recipe, folder, root)
         except FloatingPointError:
             if not diverging: raise
             with atomic_write(failed) as path: path.write_text(json.dumps(recipe_to_dict(recipe)))
@@ -106,8 +101,7 @@ def one_run(name: str, # "label-seed"
         rows, counts = report_on(segmentor, recipe, root, label=name.rsplit("-", 1)[0])
         rows = [row | dict(version=version) for row in rows]
         write_counts(folder / "counts.npz", counts)
-        with atomic_write(folder / "results.json") as path:
-            path.write_text(json.dumps(dict(recipe=recipe_to_dict(recipe), options=given, rows=rows), indent=1))
+        with atomic_write(folder / "results.json") as path: path.write_text(json.dumps(dict(recipe=recipe_to_dict(recipe), rows=rows), indent=1))
     return rows
 
 # %% ../../nbs/07_compare/02_grid.ipynb #4487b46e
@@ -302,11 +296,10 @@ def run_shard(run, recipes: dict[str, Recipe], folder: Path) -> dict: # name -> 
 # %% ../../nbs/07_compare/02_grid.ipynb #6dbafa78
 def check_recipes(recipes, # of the runs
                   root=None, # of the data sets
-                  **options, # of `create_backbone`
 ) -> None:
     "Open all data sets that runs need and build their models once. Raises ValueError or FileNotFoundError for what is missing or invalid."
     different = {replace(r, seed=0, lr=1e-4): r for r in recipes}
-    for r in different.values(): resolve(r, root).build(**options)
+    for r in different.values(): resolve(r, root).build()
 
 def default_jobs(runs: int # that are to be made
 ) -> int:
@@ -322,19 +315,17 @@ def run_grid(recipes: dict[str, Recipe], # from `make_grid`
              root=None, # of the data sets
              jobs: int | None = None, # processes; default: one per core, one where there is a GPU
              diverging: bool = False, # leave a run out whose loss is not finite, instead of stopping
-             **options, # of `create_backbone`
 ) -> list[dict]: # rows of all runs, in the order of the recipes
     """Run a grid; inside `on_cluster` on a cluster. After an interruption the same call continues.
 
     Raises ValueError for another run in the folder and what `check_recipes` raises, before any run begins where that can be known;
     ChildProcessError where a worker was killed; OSError while another process works in the folder."""
     folder = Path(folder)
-    given = {option: str(value) for option, value in options.items()}
-    run = partial(one_run, folder=folder, root=root, diverging=diverging, **options)
+    run = partial(one_run, folder=folder, root=root, diverging=diverging)
     with grid_lock(folder):
-        rows = {name: read_run(folder / name, recipe, given) for name, recipe in recipes.items()}
+        rows = {name: read_run(folder / name, recipe) for name, recipe in recipes.items()}
         left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
-        check_recipes(left.values(), root, **options)
+        check_recipes(left.values(), root)
         jobs = jobs or (None if _cluster else default_jobs(len(left)))
         if left and _shard: rows |= run_shard(run, left, folder)
         elif left and _cluster: rows |= run_on_cluster(run, left, jobs, folder)
