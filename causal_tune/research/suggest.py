@@ -29,7 +29,8 @@ def stand_ins() -> dict[str, Callable]: # name -> function of an image (3, H, W)
     "Perturbations that stand in for unseen domains."
     def to_uint8(x): return x.round().clamp(0, 255).to(torch.uint8)
     def of_image(transform): return lambda x: transform(tv_tensors.Image(x)).as_subclass(Tensor)
-    strong = PhotometricDistort(brightness=64, contrast=(.4, 1.8), saturation=(.3, 1.8), hue=36, p=1.)
+    strong = PhotometricDistort(p=1.)
+    strong.brightness, strong.contrast, strong.saturation, strong.hue = (-64, 64), (.4, 1.8), (.3, 1.8), (-36, 36) # twice as far as in training
     return {"photometric": of_image(strong),
             "noise": lambda x: to_uint8(x + 25. * torch.randn(x.shape)),
             "blur": partial(v2.functional.gaussian_blur, kernel_size=[7, 7], sigma=[1.5, 1.5]),
