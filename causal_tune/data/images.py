@@ -59,7 +59,10 @@ def open_image(given # a path or a picture of Pillow
     "Decode a picture and turn it as its EXIF orientation says. Raises FileNotFoundError, or OSError for what cannot be read."
     if isinstance(given, Image.Image):
         with image_errors("the picture"): return ImageOps.exif_transpose(given)
-    with opened_image(given) as picture: return ImageOps.exif_transpose(picture)
+    with opened_image(given) as picture:
+        picture.load()
+        ImageOps.exif_transpose(picture, in_place=True)
+        return picture
 
 def image_size(path: str | Path # of an image file
 ) -> tuple[int, int]: # (width, height), upright
@@ -94,7 +97,7 @@ def to_rgb_array(picture: Image.Image, # in memory
     with image_errors(name):
         if picture.mode.startswith("I;16"): picture = to_8bit_gray(picture)
         if picture.has_transparency_data: picture = flatten_alpha(picture)
-        return np.asarray(picture.convert("RGB"))
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")) # which would copy it
 
 # %% ../../nbs/03_data/01_images.ipynb #a7f057ba
 def to_numpy(given # array, nested lists, or a tensor on any device
