@@ -6,7 +6,7 @@ costs milliseconds.
 __version__ = "0.2.0"
 
 from .core.registry import lazy_names
-from .core.environment import repair_torchvision
+from .core.files import repair_torchvision
 
 _homes = {
     **dict.fromkeys(["dct2", "idct2"], "spectra.dct"),

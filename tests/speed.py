@@ -28,7 +28,7 @@ from scipy.fft import dctn
 from causal_tune.adapters.base import TokenAdapter, create_adapter
 from causal_tune.compare.effects import median_ratio, saved_activation_bytes, step_and_predict, time_in_rounds
 from causal_tune.compare.grid import WORKER_ENV, single_threaded
-from causal_tune.core.environment import code_version
+from causal_tune.core.files import code_version
 from causal_tune.core.files import atomic_write
 from causal_tune.data.augment import train_transform
 from causal_tune.data.datasets import load_dataset

@@ -13,11 +13,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from ..core.registry import check_range, parse_spec, Registry, unknown_name
 from ..spectra.bands import create_band
-from .lowrank import RANK_PADDING, fold_scale, lowrank_refine, product_dtype
 
 # %% auto #0
-__all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'adapter_factory', 'create_adapter', 'attend', 'TokenAdapter', 'zero_init',
-           'refine', 'Rein', 'check_contract']
+__all__ = ['ADAPTERS', 'Adapter', 'list_adapters', 'adapter_factory', 'create_adapter', 'attend', 'TokenAdapter', 'refine',
+           'Rein', 'check_contract']
 
 # %% ../../nbs/02_adapters/01_base.ipynb #5d8ec42c
 ADAPTERS = Registry("adapter", "One of your own has to be imported: causal-tune --import MODULE, or `import MODULE` in Python.",
@@ -48,12 +47,10 @@ class Adapter(nn.Module):
 
     def check(self, tokens, layer, grid): # as for `forward`
         "Raise ValueError for a block that the adapter was not made for, and for tokens that do not fill the grid."
-        n = grid[0] * grid[1]
-        if not 0 <= layer < self.num_layers:
-            raise ValueError(f"layer={layer}: this adapter was made for blocks 0 to {self.num_layers - 1}.")
-        if tokens.shape[1:] != (n, self.channels):
-            raise ValueError(f"Tokens {tuple(tokens.shape)} on a {grid[0]} x {grid[1]} grid: expected (b, "
-                             f"{n}, {self.channels}), patch tokens only.")
+        h, w = grid
+        if not 0 <= layer < self.num_layers: raise ValueError(f"layer={layer}: this adapter was made for blocks 0 to {self.num_layers - 1}.")
+        if tokens.shape[1:] != (h * w, self.channels): raise ValueError(
+            f"Tokens {tuple(tokens.shape)} on a {h} x {w} grid: expected (b, {h * w}, {self.channels}), patch tokens only.")
 
     def attach(self, model: nn.Module, # frozen timm model
                blocks: list, # those of its blocks that the features depend on, in the order they run
@@ -142,6 +139,11 @@ class LearnableTokens(nn.Module):
         return (A, B) if (r + RANK_PADDING) * (m + c) < m * c else None
 
 # %% ../../nbs/02_adapters/01_base.ipynb #287ea0a1
+def product_dtype(x: Tensor) -> torch.dtype:
+    "The dtype in which matrix products of x are computed: that of autocast, or its own."
+    kind = "cpu" if x.is_meta else x.device.type # older versions of torch have no autocast for the meta device
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
 def plain_attention_pays(x: Tensor) -> bool:
     "Whether attention by plain products is faster than torch's fused kernel: on a CPU in bfloat16."
     return x.device.type == "cpu" and product_dtype(x) == torch.bfloat16
@@ -176,6 +178,45 @@ def attend(x: Tensor, # (b, n, c) queries
     scale = (scale_dim or x.shape[-1]) ** -.5
     return dot_product_attention(x[:, None], keys, values, scale=scale)[:, 0]
 
+# %% ../../nbs/02_adapters/01_base.ipynb #10a40007
+RANK_PADDING = 8 # channels of attention in addition to the r: ones for the bias, then zeros up to a multiple of eight
+
+def lowrank_attention(x: Tensor, # (b, n, c) queries
+                      A: Tensor, B: Tensor, # (m, r), (r, c): factors of the tokens T = A B
+                      mlp1: nn.Linear, # tokens to values
+                      W2: Tensor, # (c, c) weight of the output map
+                      attention: Callable, # such as `attend`
+) -> tuple[Tensor, Tensor]: # (b, n, r + 8) and (r + 8, c)
+    "attention(x, T, mlp1(T[1:])) @ W2.T as two factors, whose product it is."
+    x_low = x @ F.pad(B, (0, 0, 0, RANK_PADDING)).T
+    A = F.pad(A, (0, RANK_PADDING), value=1.) # ones that meet zeros of B in the keys, and the bias in the values
+    d_low = attention(x_low, A, A[1:], scale_dim=x.shape[-1])
+    values = torch.cat([F.linear(B, mlp1.weight), mlp1.bias[None]])
+    values = F.pad(values, (0, 0, 0, RANK_PADDING - 1))
+    return d_low, F.linear(values, W2)
+
+def lowrank_refine(x: Tensor, # (b, n, c) features, or a part of their spectrum
+                   A: Tensor, B: Tensor, # (m, r), (r, c): factors of the tokens T = A B
+                   mlp1: nn.Linear, # tokens to values
+                   W2: Tensor, # (c, c) weight of the output map
+                   b2: Tensor | None, # (c,) bias of the output map, or none
+                   attention: Callable, # such as `attend`
+                   gain: Tensor | float | None = None, # (n, 1): factor of the attended sum at each position
+) -> Tensor: # (b, n, c)
+    "(gain * attention(x, T, mlp1(T[1:])) + x) @ W2.T + b2, without computing the full tokens T."
+    d_low, values = lowrank_attention(x, A, B, mlp1, W2, attention)
+    if gain is not None: d_low = gain * d_low
+    return F.linear(x, W2, b2) + d_low @ values
+
+# %% ../../nbs/02_adapters/01_base.ipynb #10a40009
+def fold_scale(linear: nn.Linear, # output map
+               scale: Tensor | float, # s
+               x: Tensor, # input of the map
+) -> tuple[Tensor, Tensor, Tensor | float]: # weight (c, c), bias (c,), and the remaining factor of the output
+    "The output map multiplied by its scale; in float16 the map and the scale as they are."
+    if isinstance(scale, float) or product_dtype(x) == torch.float16: return linear.weight, linear.bias, scale
+    return scale * linear.weight, scale * linear.bias, 1.
+
 # %% ../../nbs/02_adapters/01_base.ipynb #31749502
 class TokenAdapter(Adapter, LearnableTokens):
     "Base class of the token methods: tokens, two linear maps, a scale, and the queries for the head."
@@ -195,7 +236,8 @@ class TokenAdapter(Adapter, LearnableTokens):
         self.transform = nn.Linear(channels, query_dim)
         self.merge = nn.Linear(3 * query_dim, query_dim)
         self.scale = nn.Parameter(torch.tensor(1e-3)) if init == "scale" else 1.
-        if init == "zero": zero_init(self.mlp_delta_f)
+        if init == "zero":
+            for p in self.mlp_delta_f.parameters(): nn.init.zeros_(p)
 
     def queries(self) -> Tensor: # (m, q)
         "Query vectors for the head, one for each token."
@@ -206,11 +248,6 @@ class TokenAdapter(Adapter, LearnableTokens):
     def query_parameters(self) -> list[nn.Parameter]:
         "The parameters that only `queries` uses."
         return [*self.transform.parameters(), *self.merge.parameters()]
-
-def zero_init(linear: nn.Linear) -> None:
-    "Set weight and bias to zero."
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
 
 # %% ../../nbs/02_adapters/01_base.ipynb #033d5ebc
 def refine(x: Tensor, # (b, n, c) features, or a part of their spectrum

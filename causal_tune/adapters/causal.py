@@ -9,11 +9,10 @@ from fastcore.basics import patch
 from ..core.registry import Registry, unknown_name
 from ..spectra.dct import dct2_tokens
 from ..spectra.bands import create_band, gain_like, support
-from .base import ADAPTERS, TokenAdapter, attend
-from .lowrank import fold_scale, lowrank_refine
+from .base import ADAPTERS, TokenAdapter, attend, fold_scale, lowrank_refine
 
 # %% auto #0
-__all__ = ['CausalTune']
+__all__ = []
 
 # %% ../../nbs/02_adapters/02_causal.ipynb #3f2a13f2
 CAUSAL_TUNE_VARIANTS = ADAPTERS.setdefault("causal_tune", Registry("variant of causal_tune", modules=tuple(

@@ -11,8 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from ..core.registry import Registry
 from ..spectra.dct import cached_unless_exporting, grid_to_tokens, is_exporting, tokens_to_grid
-from .base import ADAPTERS, LearnableTokens, TokenAdapter, attend, refine, zero_init
-from .lowrank import lowrank_attention
+from .base import ADAPTERS, LearnableTokens, TokenAdapter, attend, lowrank_attention, refine
 
 # %% auto #0
 __all__ = ['SET', 'FADA']
@@ -50,7 +49,8 @@ class TwoBranchAdapter(TokenAdapter):
         self.second.init_tokens(num_layers, num_tokens, channels, None if self.second_full_rank else rank, patch_size)
         self.mlp_token2feat2 = nn.Linear(channels, channels)
         self.mlp_delta_f2 = nn.Linear(channels, channels)
-        if init == "zero": zero_init(self.mlp_delta_f2)
+        if init == "zero":
+            for p in self.mlp_delta_f2.parameters(): nn.init.zeros_(p)
 
     def first_branch(self, x, layer, scale=1.): # (b, n, c) -> (b, n, c)
         return refine(x, self, layer, self.mlp_token2feat, self.mlp_delta_f, scale)
@@ -186,13 +186,9 @@ def haar(x: Tensor # (b, 2h, 2w, c)
 ) -> tuple[Tensor, Tensor]: # (b, h*w, c) LL, and (b, 3, h*w, c): LH (between rows), HL (between columns), HH
     "One level of the orthonormal 2-D Haar wavelet, per channel; sides must be even."
     top, bottom = x.unflatten(1, (-1, 2)).unbind(2)
-    sums = _left_and_right((top + bottom) / 2)
-    differences = _left_and_right((top - bottom) / 2)
-    low, hl = _sum_and_difference(*sums)
-    lh, hh = _sum_and_difference(*differences)
+    rows = ((top + bottom) / 2, (top - bottom) / 2)
+    (low, hl), (lh, hh) = (_sum_and_difference(*row.unflatten(2, (-1, 2)).unbind(3)) for row in rows) # of left and right
     return low.flatten(1, 2), torch.stack([lh, hl, hh], 1).flatten(2, 3)
-
-def _left_and_right(x): return x.unflatten(2, (-1, 2)).unbind(3)
 
 def _sum_and_difference(x, y): return x + y, x - y # not a matrix product, which would be rounded in bf16
 

@@ -17,7 +17,7 @@ from .causal import CAUSAL_TUNE_VARIANTS
 from .peers import SET_VARIANTS, TwoBranchAdapter, dft_matrices, is_own_mirror, real_fft2
 
 # %% auto #0
-__all__ = ['ReleasedCausalTune', 'ReleasedSET']
+__all__ = []
 
 # %% ../../nbs/02_adapters/05_released.ipynb #87a9b6d0
 def to_planes(x: Tensor # (b, n, c) patch tokens, n = s * s

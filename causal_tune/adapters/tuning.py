@@ -9,11 +9,11 @@ from functools import partial
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from ..core.registry import check_range, check_value
+from ..core.registry import check_range
 from .base import ADAPTERS, Adapter
 
 # %% auto #0
-__all__ = ['LoRA', 'SoMA', 'FullFineTuning']
+__all__ = ['LoRA', 'SoMA']
 
 # %% ../../nbs/02_adapters/06_tuning.ipynb #c077753c
 class LowRankUpdate(nn.Module):
@@ -36,11 +36,8 @@ class LowRankUpdate(nn.Module):
         return rearrange(self.b @ self.a, "parts out inside -> (parts out) inside")
 
     def forward(self, x: Tensor) -> Tensor: # (..., in) -> (..., out), through r channels
-        parts = len(self.a)
-        inner = x @ rearrange(self.a, "parts r inside -> inside (parts r)")
-        inner = rearrange(inner, "... (parts r) -> ... parts r", parts=parts)
-        outer = torch.einsum("... p r, p o r -> ... p o", inner, self.b)
-        return rearrange(outer, "... parts out -> ... (parts out)")
+        inner = torch.einsum("... i, p r i -> ... p r", x, self.a)
+        return torch.einsum("... p r, p o r -> ... p o", inner, self.b).flatten(-2)
 
 # %% ../../nbs/02_adapters/06_tuning.ipynb #2004361d
 def linear_layers(block: nn.Module # of a timm model
@@ -64,8 +61,7 @@ class LoRA(Adapter):
                  first_layer: int = 0): # blocks before it stay as they are
         super().__init__(num_layers, channels)
         check_range("rank", rank, 1, 10_000)
-        if not 0 <= check_value("first_layer", first_layer, "int") < num_layers: raise ValueError(
-            f"first_layer={first_layer} leaves none of {num_layers} blocks to tune; choose one from 0 to {num_layers - 1}.")
+        check_range("first_layer", first_layer, 0, num_layers - 1) # one block at least is tuned
         self.rank = rank
         self.first_layer = first_layer
         self.maps = nn.ModuleDict()
@@ -77,7 +73,6 @@ class LoRA(Adapter):
 
     def attach(self, model: nn.Module, blocks: list) -> None:
         "Put an update beside every linear layer, from block `first_layer` on."
-        if self.maps: raise ValueError("This adapter is attached to a model already; create a new one.")
         if not blocks[self.first_layer:]: raise ValueError(
             f"first_layer={self.first_layer}: only {len(blocks)} blocks are read, so nothing would be tuned; choose a smaller one.")
         for i, block in enumerate(blocks[self.first_layer:], self.first_layer):

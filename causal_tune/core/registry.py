@@ -10,7 +10,7 @@ from numbers import Integral, Real
 
 # %% auto #0
 __all__ = ['IMPORT_VARIABLE', 'short_repr', 'unknown_name', 'is_single_line', 'check_value', 'check_range', 'import_user_modules',
-           'Registry', 'parse_spec', 'format_spec', 'lazy_names']
+           'Registry', 'parse_spec', 'format_spec']
 
 # %% ../../nbs/12_core/01_registry.ipynb #9021b8d0
 _short = reprlib.Repr()
@@ -24,16 +24,15 @@ def short_repr(value) -> str: # at most 100 characters, without line breaks
 
 def unknown_name(kind: str, # what is being looked up, such as "adapter"
                  given: object, # the name that was not found
-                 allowed, # all names that would have been; listed in their order, a set alphabetically
-                 most: int = 300, # characters of the list
+                 allowed, # all names that would have been; listed in their order, a set alphabetically, up to 300 characters
 ) -> ValueError: # to be raised by the caller
     "An error that names what was given, the nearest allowed name, and the allowed names."
     allowed = [str(name) for name in (sorted(allowed, key=str) if isinstance(allowed, (set, frozenset)) else allowed)]
     near = difflib.get_close_matches(str(given)[:100], allowed, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     listed = ", ".join(allowed)
-    if len(listed) > most:
-        kept = listed[:most].split(", ")[:-1]
+    if len(listed) > 300:
+        kept = listed[:300].split(", ")[:-1]
         listed = f"{', '.join(kept)} and {len(allowed) - len(kept)} more"
     return ValueError(f"Unknown {kind} {short_repr(given)}.{hint} Allowed: {listed}.")
 

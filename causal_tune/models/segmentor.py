@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
-from ..core.environment import derive_seed
+from ..core.files import check_finite, derive_seed
 from ..core.registry import check_range
-from ..core.files import check_finite
 from ..data.images import display_path, to_hw, read_image, resize, sliding_windows
 from .backbones import Backbone, Levels, create_backbone
 from .pretrained import check_fit, in_plain_context

@@ -28,9 +28,9 @@ def radial_frequency(h: int, w: int, # the patch grid
 # %% ../../nbs/01_spectra/02_bands.ipynb #945778e3
 BANDS = Registry("band")
 
-def _check_cutoffs(low, high, top=2 ** .5):
+def _check_cutoffs(low, high, top=2 ** .5, positive=False):
     for name, value in dict(low=low, high=high).items(): check_range(name, value, 0., 1e6)
-    if low: check_range("low", low, 1e-6, 1e6) # smaller values are 0 in float32, and the gain would be 0 / 0
+    if low or positive: check_range("low", low, 1e-6, 1e6) # smaller values are 0 in float32, and the gain would be 0 / 0
     if not low < high: raise ValueError(f"Cut-offs need 0 <= low < high, not low={low}, high={high}.")
     if low >= top: raise ValueError(f"low={low} lies above every frequency of the grid; radii end at {top:.3f}.")
 
@@ -52,9 +52,7 @@ class DifferenceOfGaussians(RadialBand):
     low: float = .2   # R_L: width of the Gaussian that is subtracted
     high: float = .7  # R_H: width of the Gaussian it is subtracted from
 
-    def __post_init__(self):
-        _check_cutoffs(self.low, self.high)
-        check_range("low", self.low, 1e-6, 2 ** .5) # a Gaussian of no width is undefined
+    def __post_init__(self): _check_cutoffs(self.low, self.high, positive=True) # a Gaussian of no width is undefined
 
     def radial_gain(self, r):
         return torch.exp(-r ** 2 / (2 * self.high ** 2)) - torch.exp(-r ** 2 / (2 * self.low ** 2))
@@ -151,8 +149,7 @@ class LearnableBand(nn.Module):
                  high: float = .7, # start of the upper cut-off
                  slope: float = .05): # width of the edges, in radii
         super().__init__()
-        _check_cutoffs(low, high)
-        check_range("low", low, 1e-6, 2 ** .5)
+        _check_cutoffs(low, high, positive=True)
         check_range("slope", slope, 1e-6, 1e6)
         gap = torch.tensor(float(high - low), dtype=torch.float32)
         self.slope = slope

@@ -48,11 +48,10 @@ class RadialProfile(NamedTuple):
 def radial_profile(energy, # (..., h, w)
                    bins: int = 16, # rings of equal width between 0 and sqrt 2; empty ones are left out
 ) -> RadialProfile:
-    "Mean energy per coefficient in rings of equal width around DC, DC itself left out. Raises ValueError without rings or without coefficients."
+    "Mean energy per coefficient in rings of equal width around DC, DC itself left out."
     energy = np.asarray(energy, float)
     h, w = energy.shape[-2:]
     r = radial_frequency(h, w).double().numpy().ravel()[1:]
-    if bins < 1 or not r.size: raise ValueError(f"Need bins >= 1 and more than DC, not {bins} and {(h, w)}.")
     ring = np.minimum((r / 2 ** .5 * bins).astype(int), bins - 1)
     member = np.eye(bins)[ring]   # (h*w - 1, bins): 1 where a coefficient lies in a ring
     member = member[:, member.any(0)]

@@ -13,8 +13,7 @@ import numpy as np, torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from ..core.environment import derive_seed
-from ..core.files import exit_with_parent, naming_full_disk
+from ..core.files import derive_seed, exit_with_parent, naming_full_disk
 from ..models.mask2former import mean_over_processes
 from ..models.segmentor import Segmentor
 from .recipe import Recipe, check_precision, recipe_to_dict
