@@ -221,7 +221,7 @@ def run(words: list[str]) -> int: # exit status
     "Run one command line."
     args = parse(import_modules(words))
     if args.version:
-        from causal_tune.core.environment import code_version
+        from causal_tune.core.files import code_version
         print(f"causal-tune {code_version()}")
     elif args.command is None: make_parser().print_help()
     else: return COMMANDS[args.command].run(args) or 0

@@ -56,7 +56,7 @@ PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "pl
 def installed_versions(root) -> dict[str, str]:
     "Versions of the installed packages."
     from importlib.metadata import PackageNotFoundError, version
-    from causal_tune.core.environment import code_version
+    from causal_tune.core.files import code_version
     found = dict(causal_tune=code_version(), Python=platform.python_version(), system=platform.platform())
     for name in PACKAGES:
         try: found[name] = version(name)

@@ -15,8 +15,7 @@ from pathlib import Path
 from socket import create_connection
 import numpy as np, torch
 from tqdm.auto import tqdm
-from ..core.files import atomic_write, exit_with_parent, folder_lock, load_cached
-from ..core.environment import code_version
+from ..core.files import atomic_write, code_version, exit_with_parent, folder_lock, load_cached
 from ..core.registry import short_repr
 from ..research.statistics import parse_counts, write_counts
 from ..training.evaluation import result_row

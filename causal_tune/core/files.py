@@ -14,8 +14,7 @@ from .registry import is_single_line, short_repr
 
 # %% auto #0
 __all__ = ['naming_full_disk', 'atomic_write', 'folder_lock', 'quarantine', 'load_cached', 'checksum', 'write_safetensors',
-           'file_sha256', 'DamagedFileError', 'read_tensors', 'named_tensors', 'loading_errors', 'check_finite',
-           'code_version', 'derive_seed']
+           'file_sha256', 'DamagedFileError', 'read_tensors', 'code_version', 'derive_seed']
 
 # %% ../../nbs/12_core/02_files.ipynb #8d0ea3ae
 _PARTIAL = re.compile(r"~(\d{1,9})-([0-9a-f]{8})-[0-9a-f]{8}$") # process and machine, at the end of a name

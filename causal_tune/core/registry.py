@@ -9,8 +9,7 @@ from importlib.metadata import entry_points
 from numbers import Integral, Real
 
 # %% auto #0
-__all__ = ['IMPORT_VARIABLE', 'short_repr', 'unknown_name', 'is_single_line', 'check_value', 'check_range', 'import_user_modules',
-           'Registry', 'parse_spec', 'format_spec']
+__all__ = ['short_repr', 'unknown_name', 'is_single_line', 'check_value', 'check_range', 'Registry', 'parse_spec', 'format_spec']
 
 # %% ../../nbs/12_core/01_registry.ipynb #9021b8d0
 _short = reprlib.Repr()
@@ -50,14 +49,11 @@ _PLAIN = { # an annotation -> is a value of that kind?, what to call the kind, a
     "str": (is_single_line, "a line of at most 1000 characters", "name"),
     "None": (lambda v: v is None, "None", None)}
 
-def _is(value, kind): # "tuple[int, ...]" and the plain ones; what is neither takes anything
-    many = re.fullmatch(r"tuple\[(\w+), \.\.\.\]", kind)
-    if many: return isinstance(value, tuple) and all(_is(v, many[1]) for v in value)
-    return _PLAIN[kind][0](value) if kind in _PLAIN else True
+def _tuple_of(is_one): return lambda value: isinstance(value, tuple) and all(map(is_one, value))
 
-def _called(kind):
-    many = re.fullmatch(r"tuple\[(\w+), \.\.\.\]", kind)
-    return f"a tuple of which each is {_called(many[1])}" if many else _PLAIN[kind][1]
+_KINDS = _PLAIN | {
+    f"tuple[{kind}, ...]": (_tuple_of(is_one), f"a tuple of which each is {words}", None)
+    for kind, (is_one, words, _) in _PLAIN.items()}
 
 # %% ../../nbs/12_core/01_registry.ipynb #cd2b5289
 def check_value(what: str, # whose value it is, such as "dog: low"
@@ -68,11 +64,12 @@ def check_value(what: str, # whose value it is, such as "dog: low"
     "The value, if it is of the kind that the annotation names; else a ValueError that says what to give."
     import inspect
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    kinds = text.split(" | ")
-    if any(_is(value, kind) for kind in kinds): return value
-    if example in (None, "", ()): example = _PLAIN.get(kinds[0], (None, None, None))[2]
+    kinds = [_KINDS.get(kind) for kind in text.split(" | ")]
+    if any(kind is None or kind[0](value) for kind in kinds): return value
+    if example in (None, "", ()): example = kinds[0][2]
     hint = "" if example is None else f", such as {example}"
-    raise ValueError(f"{what}={short_repr(value)}: give {' or '.join(map(_called, kinds))}{hint}.")
+    wanted = " or ".join(words for _, words, _ in kinds)
+    raise ValueError(f"{what}={short_repr(value)}: give {wanted}{hint}.")
 
 # %% ../../nbs/12_core/01_registry.ipynb #007ed8cb
 def check_range(what: str, # whose value it is, such as "rank"
@@ -162,7 +159,8 @@ class Registry(dict):
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 
 def _literal(text):
-    if text.lower() in ("true", "false", "none"): return dict(true=True, false=False, none=None)[text.lower()]
+    constants = dict(true=True, false=False, none=None)
+    if text.lower() in constants: return constants[text.lower()]
     if re.match(r"0\d", text) or not _NUMBER.fullmatch(text): return text # 0016E5 is a name
     return int(text) if text.lstrip("+-").isdigit() else float(text)
 

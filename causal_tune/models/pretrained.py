@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import get_type_hints, NamedTuple
 import numpy as np
 import torch, yaml
-from ..core.environment import import_torchvision
+from ..core.files import check_finite, import_torchvision, loading_errors, named_tensors, read_asset, read_tensors
 import_torchvision() # before timm
 import timm
 from timm.layers import PatchEmbed
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
 from torch import Tensor, nn
-from ..core.files import check_finite, loading_errors, named_tensors, read_asset, read_tensors
 from ..core.registry import check_range, check_value, short_repr, unknown_name
 from ..toyscapes.vit import TOY_VIT_WEIGHTS
 

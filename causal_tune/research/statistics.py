@@ -12,9 +12,8 @@ from typing import Mapping, NamedTuple, Sequence
 import numpy as np, pandas as pd
 from scipy.optimize import brentq
 from scipy.special import stdtrit
-from ..core.environment import code_version
+from ..core.files import atomic_write, code_version
 from ..core.registry import check_value, short_repr
-from ..core.files import atomic_write
 from ..training.evaluation import miou
 
 # %% auto #0

@@ -13,7 +13,7 @@ from .dct import cached_unless_exporting, dct2, idct2, is_exporting
 
 # %% auto #0
 __all__ = ['BANDS', 'radial_frequency', 'DifferenceOfGaussians', 'GaussianBand', 'PiecewiseBand', 'IdealBand', 'AllPass',
-           'ButterworthBand', 'LearnableBand', 'create_band', 'create_bands', 'gain_like', 'split_by_band']
+           'ButterworthBand', 'LearnableBand', 'create_band', 'split_by_band']
 
 # %% ../../nbs/01_spectra/02_bands.ipynb #f6e0af88
 def radial_frequency(h: int, w: int, # the patch grid
@@ -233,6 +233,7 @@ def create_band(spec # a spec such as "gaussian:center=.5,width=.1", or a band, 
     name, _ = parse_spec(check_value("band", spec, "str", "dog:low=.2"))
     return (CONTROL_FILTERS if name in CONTROL_FILTERS else BANDS).create(spec)
 
+# %% ../../nbs/01_spectra/02_bands.ipynb #fd3044h1
 def create_bands(spec, # one spec, or one for each place with spaces between; or a band
                  places: int, # how many
 ) -> list: # of as many bands
@@ -256,6 +257,7 @@ def gain_like(band, # any band, or any function (h, w) -> gain
 def _fixed_gain(band, h, w, device, dtype):
     with torch.inference_mode(False): return band(h, w).to(device, dtype)
 
+# %% ../../nbs/01_spectra/02_bands.ipynb #0f0a6fh1
 def split_by_band(x: Tensor, # (..., h, w) features on their grid
                   band, # any band, its spec, or a function (h, w) -> gain
 ) -> tuple[Tensor, Tensor]: # kept, removed, both like x

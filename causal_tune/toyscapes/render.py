@@ -12,7 +12,8 @@ from itertools import zip_longest
 from typing import NamedTuple
 import cv2, numpy as np
 from numpy import clip, exp, float32, floor, maximum, minimum, ndarray, sqrt, square, take, where
-from .world import CLASSES, COLORS, LeafClump, Face, Facade, Ground, CarPanel, Plane, Cylinder, RoofTiles, build_street, ellipse
+from .world import (CLASSES, COLORS, LeafClump, Face, Facade, Ground, CarPanel, Plane, Cylinder,
+                    RoofTiles, build_street, ellipse)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #37456e16
 SKY_DEPTH = 1000. # metres, a stand-in for infinity
@@ -140,11 +141,8 @@ def _depth_sorted_faces(things): # all faces, far to near, and the object each b
 # %% ../../nbs/11_toyscapes/02_render.ipynb #33cde0d6
 def _rgb(*v): return float32(v)[:, None] # a colour that goes with planes (3, n)
 
-_SUN = _rgb(1.08, 1, .86)
-_SKYLIGHT = _rgb(.96, 1, 1.06)
-
-def _light(sun, cosine): # (3, n) on surfaces with (n,) cosines to the sun
-    return sun.ambient*_SKYLIGHT + sun.beam*cosine*_SUN
+def _light(sun, cosine): # (3, n) on surfaces with (n,) cosines to the sun: its own, which is warm, and that of the sky
+    return sun.ambient*_rgb(.96, 1, 1.06) + sun.beam*cosine*_rgb(1.08, 1, .86)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #7ed4a5fc
 class FaceTable(NamedTuple):
@@ -208,7 +206,9 @@ def _shadows(things, sun, cam, size): # two soft masks: cast by the sun, and con
         tips = [(x + dx*thing.height, z + dz*thing.height) for x, z in thing.foot]
         if thing.crown:
             (x, z), = thing.foot
-            cast += [ellipse(*tips[0], thing.crown*1.1, n=14), [(x - .15, z), (x + .15, z), *tips]]
+            crown = ellipse(*tips[0], thing.crown*1.1, n=14)
+            trunk = [(x - .15, z), (x + .15, z), *tips]
+            cast += [crown, trunk]
             touch.append(ellipse(x, z, .5, n=8))
         elif tips:
             cast.append(cv2.convexHull(float32([*thing.foot, *tips]))[:, 0])
@@ -241,11 +241,6 @@ def blend(under, top, share): # put `top` over `under`, in place, where `share` 
     return np.add(under, (top - under)*share, out=under)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #fa5d8445
-def _center_line(u, z, foot, kind): # 0 dashed, 1 dashed more closely, 2 double
-    if kind == 2: return maximum(_band(u, -.14, .05, foot), _band(u, .14, .05, foot))
-    dash = z % 6 < 3 if kind else z % 9 < 4
-    return _band(u, 0, .07, foot)*dash
-
 def _zebra_crossing(u, a, z, foot, street): # stripes and a stop line, and where they replace all other paint
     def between(low, high): return (z > street.zebra + low) & (z < street.zebra + high)
     stripes = _band((u + 50) % 1.1, .55, .27, foot)*between(0, 3)
@@ -254,7 +249,9 @@ def _zebra_crossing(u, a, z, foot, street): # stripes and a stop line, and where
     return paint*(a < street.half - .2), between(-2.5, 4)
 
 def _paint_lines(u, a, z, foot, street): # coverage of white paint, u metres right of the middle, a = abs(u)
-    paint = _center_line(u, z, foot, street.line)
+    dash = z % 6 < 3 if street.line else z % 9 < 4
+    paint = _band(u, 0, .07, foot)*dash
+    if street.line == 2: paint = maximum(_band(u, -.14, .05, foot), _band(u, .14, .05, foot))
     if street.half < 4: paint = paint*(street.line > 0) # narrow
     if street.line: paint = maximum(paint, _band(a, street.half - .3, .06, foot))
     if street.zebra < 0: return paint
@@ -278,18 +275,6 @@ def _slabs(u, a, z, foot, fine, coarse, street): # brightness of the pavement
     shade = exp(-maximum(street.wall - a, 0)/.6) # along the houses
     return v*(1 - .28*shade)
 
-# %% ../../nbs/11_toyscapes/02_render.ipynb #499c185f
-def _asphalt(x, z, a, fine, coarse, street): # brightness of the road, and the tracks where wheels pass
-    beside = abs(a - street.lane) - .75
-    tracks = exp(-square(beside/.3))
-    patch = float32(_noise(x*1.7, z*.9 + street.key) > 1.7)
-    v = (.36 + street.key*.0007
-         + .018*coarse
-         + .022*fine
-         + .018*tracks
-         - .05*patch)
-    return v, tracks
-
 # %% ../../nbs/11_toyscapes/02_render.ipynb #95f326bf
 def _ground(x, z, foot, street): # colour (3, n), label (n,) and grain (n,) of the ground at x, z
     u = x - street.bend*square(maximum(z, 0)) - street.x
@@ -297,15 +282,23 @@ def _ground(x, z, foot, street): # colour (3, n), label (n,) and grain (n,) of t
     cross = (z > street.side) & (z < street.side + 7.5) # in the side street
     fine = _noise(x*40, z*40, FINE_NOISE)*_fade(.05, foot)
     coarse = _noise(x*5 + street.key, z*5)
-    bright, tracks = _asphalt(x, z, a, fine, coarse, street)
+    tracks = exp(-square((abs(a - street.lane) - .75)/.3)) # where wheels pass
+    patch = float32(_noise(x*1.7, z*.9 + street.key) > 1.7)
+    asphalt = (.36 + street.key*.0007
+               + .018*coarse
+               + .022*fine
+               + .018*tracks
+               - .05*patch)
     worn = .9 + .12*clip(coarse, -1, .5)
     paint = _paint_lines(u, a, z, foot, street)*~cross*worn
-    color = blend(bright, .80, paint)*_rgb(1, 1, 1.02)
+    color = blend(asphalt, .80, paint)*_rgb(1, 1, 1.02)
     road = maximum(_cover(street.half - a, foot), cross)
 
     slabs = _slabs(u, a, z, foot, fine, coarse, street)
     color = color*road + slabs*(1 - road)*_rgb(1.03, 1., .95)
-    verge = (a > street.half + .24) & (a < street.half + 1.7) & street.green
+    verge = ((a > street.half + .24)
+             & (a < street.half + 1.7)
+             & street.green)
     garden = (a > street.wall - .1) & (street.style == "suburb")
     lawn = np.flatnonzero((verge | garden) & ~cross)
     grass = 1 + .13*coarse[lawn] + .2*fine[lawn]
@@ -328,7 +321,9 @@ def _plaster(s, t, foot, front, rough): # brightness of the wall
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #9113daed
 def _pane(front, across, up, chance, rough, foot): # colour of a window: the sky in it, curtains, the bar in its middle
-    drawn = (chance > .72) & (across > front.half_width*.35) & (front.glass == 0)
+    drawn = ((chance > .72)
+             & (across > front.half_width*.35)
+             & (front.glass == 0))
     bar = _cover(.035 - across*front.period, foot)*(1 - front.glass)
     curtain = .28*float32(drawn) + .22*bar
     sky = up*.5 + .25*chance + .06*rough
@@ -354,7 +349,9 @@ def _facade(s, t, foot, front, base): # colour (3, n) and light sent out at nigh
     glass = _cover(edge, foot)*there
     frame = _cover(edge + .12, foot)*there
     height = (up - .5 + front.half_height)*front.storey # above the window's lower edge
-    sill = _cover(.08 - abs(height + .16), foot)*_cover(beside + .15, foot)*there
+    sill = (_cover(.08 - abs(height + .16), foot)
+            *_cover(beside + .15, foot)
+            *there)
     rough = _noise(s*9 + front.key*50, t*9)
     trim = float32(front.key % 1 > .4)*.38 + .42 - .1*front.glass
     wall = base*_plaster(s, t, foot, front, rough)
@@ -507,7 +504,8 @@ def _shade_leaves(px, out, street, shadows):
     return color
 
 def _brightened_by(texture): # a shader that makes the colour which is there brighter or darker
-    def shade(px, out, street, shadows): return px.color*px.light*texture(px, px.texture, street.sun)
+    def shade(px, out, street, shadows):
+        return px.color*px.light*texture(px, px.texture, street.sun)
     return shade
 
 _SHADERS = {Ground: _shade_ground,
@@ -517,32 +515,34 @@ _SHADERS = {Ground: _shade_ground,
             RoofTiles: _brightened_by(_roof_tiles),
             Cylinder: _brightened_by(_cylinder)}
 
-# %% ../../nbs/11_toyscapes/02_render.ipynb #5edd86fa
-def _pixels(record, place, face, x, y, z, table, focal): # of a kind: where they are, their faces, rays (x, y, 1) and depths
-    def along(axis):
-        ax, ay, az, offset = take(axis, face, 1)
-        return z*(ax*x + ay*y + az) - offset
-    texture = record(*take(table.values[:len(record._fields)], face, 1))
-    s, t = map(along, table.axes)
-    return Pixels(place, texture, take(table.color, face, 1), take(table.light, face, 1), s, t, z, z*(1.1/focal))
-
 # %% ../../nbs/11_toyscapes/02_render.ipynb #77bbdf34
 def _shade(ids, table, street, cam, shadows): # layers for the faces `ids` of the drawn frame
     ids = ids.ravel()
     x, y = (np.broadcast_to(v, cam.size).ravel() for v in cam.rays(cam.size))
     a, b, c = take(table.inverse, ids, 1)
     depth = 1/maximum(a*x + b*y + c, 1/SKY_DEPTH)
-    out = Layers( # every face in its own colour, to begin with
-        depth,
-        take(table.color*table.light, ids, 1),
-        take(table.glow, ids, 1),
-        table.label[ids], table.normal[ids],
-        np.zeros(ids.size, float32))
+    def along(axis):
+        ax, ay, az, offset = take(axis, ids, 1)
+        return depth*(ax*x + ay*y + az) - offset
+    s, t = map(along, table.axes)
+    color = take(table.color, ids, 1)
+    light = take(table.light, ids, 1)
     kinds = take(table.kind, ids)
+    out = Layers( # every face in its own colour, to begin with
+        depth.copy(), color*light,
+        glow=take(table.glow, ids, 1),
+        label=table.label[ids],
+        normal=table.normal[ids],
+        grain=where(kinds > 0, _noise(s*7, t*7), 0))
     for record, shader in _SHADERS.items():
         place = np.flatnonzero(kinds == TEXTURES.index(record))
-        px = _pixels(record, place, ids[place], x[place], y[place], depth[place], table, cam.focal)
-        out.grain[place] = _noise(px.s*7, px.t*7)
+        values = take(table.values[:len(record._fields)], ids[place], 1)
+        px = Pixels(
+            place, record(*values),
+            color[:, place], light[:, place],
+            s[place], t[place],
+            depth[place],
+            foot=depth[place]*(1.1/cam.focal))
         out.color[:, place] = shader(px, out, street, shadows)
     return out
 
@@ -595,7 +595,8 @@ def render_scene(seed: int, # what to draw; the same seed and size give the same
     street, things = build_street(r, float(cam.position[1]))
     faces, objects = _depth_sorted_faces(things)
     ids = _draw_face_ids(faces, cam).astype(np.intp)
-    seen = _shade(ids, _face_table(faces, cam, street.sun), street, cam, _shadows(things, street.sun, cam, size))
+    table = _face_table(faces, cam, street.sun)
+    seen = _shade(ids, table, street, cam, _shadows(things, street.sun, cam, size))
     rows, columns = (((np.arange(n) + .5)*SUPERSAMPLING).astype(int) for n in size)
     def sampled(layer): return layer.reshape(*cam.size, *layer.shape[1:])[rows[:, None], columns]
     face = sampled(ids.ravel())

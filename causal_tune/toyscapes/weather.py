@@ -41,7 +41,8 @@ def _specks(n, length, slant, width, seed): # tile, 0..1, of n streaks of `lengt
     columns = [rng.uniform(*limit, n).tolist() for limit in limits]
     for x, y, bright, size in zip(*columns):
         for right, down in product((0, NOISE_TILE), repeat=2): # so that it repeats
-            _speck(tile, int(16*(x + right)), int(16*(y + down)), length, slant, width, size, int(255*bright))
+            place = int(16*(x + right)), int(16*(y + down))
+            _speck(tile, *place, length, slant, width, size, int(255*bright))
     tile[:64] = maximum(tile[:64], tile[NOISE_TILE:])
     tile[:, :64] = maximum(tile[:, :64], tile[:, NOISE_TILE:])
     sigma = .55 if width < 3 else .8
@@ -125,10 +126,18 @@ def _rain(sc, img, r): # grey sky, wet ground that mirrors, haze, and two layers
     strength = r.uniform(.5, 1)
     air = r.uniform(120, 165)*_channels(.97, 1, 1.03)
     ground = float32(sc.objects == GROUND_ID)
-    puddles = clip(.36 + .20*sc.grain + .010*sc.depth, .12, .72)
+    puddles = (.36
+               + .20*sc.grain
+               + .010*sc.depth)
+    puddles = clip(puddles, .12, .72)
     img = _desaturate(img, .55)*(.94 - .22*strength)*(1 - .28*ground)
     blend(img, _ground_reflection(sc)*float32(.72), ground*puddles*(.6 + .4*strength))
-    return _precipitation(sc, img, r, strength, air, (.95, .09), (.004, .014), _streaks, _channels(206, 212, 220))
+    return _precipitation(
+        sc, img, r, strength, air,
+        clouds=(.95, .09),
+        haze=(.004, .014),
+        falling=_streaks,
+        color=_channels(206, 212, 220))
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #58a3a1f9
 def _flakes(size, r): # (h, w), 0 and more
@@ -154,7 +163,12 @@ def _snow(sc, img, r): # flakes of three sizes before a haze
     white = white*_channels(.97, .99, 1.02)
     blend(img, white, _snow_cover(sc, soft, strength))
     air = r.uniform(192, 218)*_channels(1, 1, 1.01)
-    return _precipitation(sc, img, r, strength, air, (1, .02), (.006, .020), _flakes, 250)
+    return _precipitation(
+        sc, img, r, strength, air,
+        clouds=(1, .02),
+        haze=(.006, .020),
+        falling=_flakes,
+        color=250)
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #a584a38e
 _WEATHERS = dict(

@@ -128,7 +128,13 @@ def _both_halves(*values): # the right half of an outline, from below, and its m
     right = _corners(*values)
     return right + [(-s, t) for s, t in right[::-1]]
 
-_SHAPES = dict(disc=ellipse, rect=_rect, limb=_limb, corners=_corners, cap=_cap, halves=_both_halves)
+_SHAPES = dict(
+    disc=ellipse,
+    rect=_rect,
+    limb=_limb,
+    corners=_corners,
+    cap=_cap,
+    halves=_both_halves)
 
 def _drawing(rows, size=1., up=0., flip=1, **given): # (colour, outline), ... of another size, then moved up; -1 exchanges left and right
     parts = []
@@ -149,7 +155,9 @@ class Sun(NamedTuple):
     @property
     def direction(self): # unit vector towards it
         flat = math.cos(self.elevation)
-        return [math.sin(self.azimuth)*flat, math.sin(self.elevation), math.cos(self.azimuth)*flat]
+        return [math.sin(self.azimuth)*flat,
+                math.sin(self.elevation),
+                math.cos(self.azimuth)*flat]
 
     @property
     def ambient(self): return .66 + .28*(1 - self.strength) # light from the sky
@@ -225,7 +233,11 @@ def _facade(r, style): # colour and front of a building
     openings = [r.uniform(*limits) for limits in FACTS["openings"][glass]]
     shade = r.uniform(.86, 1.06)
     color = tuple(c*shade*r.uniform(.96, 1.04) for c in color)
-    return color, Facade(*openings, shop, storeys, r.random()*99, brick and not glass, glass)
+    return color, Facade(
+        *openings, shop, storeys,
+        key=r.random()*99,
+        brick=brick and not glass,
+        glass=glass)
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #e7cbe56b
 def _roof(r, color, front_plane, side, length, height, deep): # the slope towards the street, perhaps a chimney behind
@@ -277,7 +289,10 @@ def _crown(r, plane, t, rx, ry, color, n): # `n` clumps around height t, the low
         rs = rx*size
         rt = ry*size
         outline = _RAGGED[r.randrange(24)]*(rs, rt) + (s, clump_t)
-        clump = LeafClump(s, clump_t, rs*1.08, rt*1.08, key=r.random()*99, high=(clump_t - t)/ry)
+        clump = LeafClump(
+            s, clump_t, rs*1.08, rt*1.08,
+            key=r.random()*99,
+            high=(clump_t - t)/ry)
         clumps.append(Face(plane, outline, color, "vegetation", clump))
     return sorted(clumps, key=lambda face: face.texture.high)
 
@@ -336,7 +351,8 @@ def _end(car, plane, high, low, front): # on an end `high` metres high, which st
         ("black", *(_rect(s, -low, s + .2, .02) for s in (.08, w - .28))),
         ("dark", _rect(.1, .13 - low, w - .1, .05)),
         ("bumper", _rect(0, 0, w, .16)),
-        ("headlamp" if front else "taillight", *(_rect(s, bottom, s + .3, top) for s in (.06, w - .36)))]
+        ("headlamp" if front else "taillight",
+         *(_rect(s, bottom, s + .3, top) for s in (.06, w - .36)))]
     if car.z < 45:
         parts.append(("white" if front else "plate", _rect(w/2 - .26, .2, w/2 + .26, .32)))
         if front: parts.append(("grille", _rect(.45, bottom, w - .45, top)))
@@ -401,8 +417,14 @@ def _car(r, street, off, z, ahead, shape=None, yaw=0.): # `ahead` 1 drives away 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #b2161931
 def _joints(name, side, step, stride, shoulder): # place of each joint of a side, metres right of the middle
     foot = side*(.09 + stride)
-    joints = dict(knee=side*(.09 + step*.5), foot=foot, heel=foot - .08, toe=foot + .11,
-                  arm=side*shoulder*.92, elbow=side*(shoulder + .05), hand=side*(shoulder + .02) + step*.4)
+    joints = dict(
+        knee=side*(.09 + step*.5),
+        foot=foot,
+        heel=foot - .08,
+        toe=foot + .11,
+        arm=side*shoulder*.92,
+        elbow=side*(shoulder + .05),
+        hand=side*(shoulder + .02) + step*.4)
     return {f"{name}_{joint}": place for joint, place in joints.items()}
 
 def _square(x, z, half, deep): # foot of something thin
@@ -415,20 +437,30 @@ def _person(r, x, z): # walking or standing, seen from any side
     step = r.uniform(-.3, .3)
     coat = r.choice([.92, .92, .6]) # height of its hem
     shoulder = .23*r.uniform(.7, 1.)
-    joints = _joints("left", -1, step, step, shoulder) | _joints("right", 1, step, step*.9, shoulder)
-    parts = _drawing(_DRAWINGS["person"], size, **joints, top=top, leg=leg, skin=skin, hair=hair, sleeve=tuple(c*.85 for c in top),
-                     coat=coat, shoulder=shoulder, waist=shoulder*.85, hem=shoulder*.8)
+    joints = _joints("left", -1, step, step, shoulder)
+    joints |= _joints("right", 1, step, step*.9, shoulder)
+    parts = _drawing(
+        _DRAWINGS["person"], size, **joints,
+        top=top, leg=leg, skin=skin, hair=hair,
+        sleeve=tuple(c*.85 for c in top),
+        coat=coat,
+        shoulder=shoulder,
+        waist=shoulder*.85,
+        hem=shoulder*.8)
     faces = _faces(_vertical_plane(x, z), "person", parts, Cylinder(.3*size))
     return StreetObject(z, faces, _square(x, z, .15, .2), 1.7*size)
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #41917bce
 def _wheel(s, d): # rim and spokes around s
     rim = ellipse(s, .34, .35, n=18) + ellipse(s, .34, .275, n=18)[::-1]
-    spokes = [_limb(d*(s - .29*c), .34 - .29*e, d*(s + .29*c), .34 + .29*e, .012, .012) for c, e in _circle(8)[:4]]
+    across = [(.29*c, .29*e) for c, e in _circle(8)[:4]]
+    spokes = [_limb(d*(s - c), .34 - e, d*(s + c), .34 + e, .012, .012)
+              for c, e in across]
     return [("dark", rim), ("spoke", *spokes)]
 
 def _bike(plane, color, d=1): # from its side, heading towards s if d is 1, else the other way
-    return _faces(plane, "bicycle", _wheel(-.52, d) + _wheel(.52, d) + _drawing(_DRAWINGS["frame"], flip=d, paint=color))
+    frame = _drawing(_DRAWINGS["frame"], flip=d, paint=color)
+    return _faces(plane, "bicycle", _wheel(-.52, d) + _wheel(.52, d) + frame)
 
 def _parked_bike(r, x, z):
     plane = _vertical_plane(x, z, math.cos(.3), math.sin(.3))
@@ -447,10 +479,16 @@ def _cyclist(r, x, z): # from the side, or from behind when riding along the str
     arm = tuple(c*.8 for c in top)
     plane = _vertical_plane(x, z, math.cos(angle), math.sin(angle))
     def rider(name):
-        parts = _drawing(_DRAWINGS[name], flip=d, leg=leg, top=top, arm=arm, skin=skin, hat=hat, s=.22*across)
+        parts = _drawing(
+            _DRAWINGS[name], flip=d, s=.22*across,
+            leg=leg, top=top, arm=arm, skin=skin, hat=hat)
         return _faces(plane, "rider", parts, Cylinder(.4))
-    if across: faces = rider("far_leg") + _bike(plane, r.choice(COLORS["cloth"]), d) + rider("near_side")
-    else: faces = _faces(plane, "bicycle", _drawing(_DRAWINGS["bike_behind"])) + rider("from_behind")
+    if across:
+        bike = _bike(plane, r.choice(COLORS["cloth"]), d)
+        faces = rider("far_leg") + bike + rider("near_side")
+    else:
+        bike = _faces(plane, "bicycle", _drawing(_DRAWINGS["bike_behind"]))
+        faces = bike + rider("from_behind")
     return StreetObject(z, faces + rider("riders_head"), _square(x, z, .5*across + .1, .3), 1.6)
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #117542d3
@@ -473,8 +511,9 @@ def _signal(r, x, z): # a traffic light
     lights = "go", "wait", "stop"
     on = r.choice(lights)
     off = {name: tuple(.1*c + .05 for c in _NAMED_COLORS[name]) for name in lights if name != on}
+    head = _drawing(_DRAWINGS["signal"], up=y, **off)
     w = max(.13, z*.005)
-    return _pole(x, z, y, (w, w), "signalpost", .1, "traffic light", _drawing(_DRAWINGS["signal"], up=y, **off))
+    return _pole(x, z, y, (w, w), "signalpost", .1, "traffic light", head)
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #32bac524
 def _sign(r, x, z): # on its post
@@ -597,8 +636,11 @@ def _traffic(r, street): # cars both ways, a truck, a cyclist, people on the cro
 def _without_collisions(things): # take away the cars that a cyclist would ride into
     def x(thing): return thing.faces[0].plane.origin[0]
     bikes = [thing for thing in things if thing.faces[-1].label == "rider"]
-    def hit(thing): return any(-6 < thing.z - bike.z < 1.2 and abs(x(thing) - x(bike)) < 3 for bike in bikes)
-    return [thing for thing in things if thing.faces[0].label not in ("car", "truck") or not hit(thing)]
+    def hit(thing):
+        return any(-6 < thing.z - bike.z < 1.2 and abs(x(thing) - x(bike)) < 3
+                   for bike in bikes)
+    return [thing for thing in things
+            if thing.faces[0].label not in ("car", "truck") or not hit(thing)]
 
 # %% ../../nbs/11_toyscapes/01_world.ipynb #8d0f6a2e
 def build_street(r: random.Random, # what to build, and every chance in it
