@@ -79,8 +79,8 @@ def shrink_benchmark() -> None:
                      targets=tuple(toy(d, "test", 2) for d in ("clear", "fog", "snow")), crop=(32, 48), eval_size=(48, 64), head="linear",
                      weights="weights.safetensors", iterations=6, batch_size=2, save_every=2, precision="no")
     quality.EXPERIMENTS["toyscapes"] = quality.Experiment(recipe, "clear", (recipe.train, recipe.validate), ("none", "causal_tune zero"),
-                                                          {"weathers": ["fog", "snow"]})
-    quality.HEAD_LRS, quality.LR_MULTIPLES, quality.SEARCH_SEEDS = (1e-3,), (1.,), (101,)
+                                                          {"weathers": ["fog", "snow"]}, multiples=(1.,), search_seeds=(101,))
+    quality.HEAD_LRS, quality.SEARCH_SEEDS = (1e-3,), (101,)
     quality.suggest_band = lambda frozen, data, block: Found(table=pd.DataFrame([dict(outer=.5, score=.25)]))
     quality.measure_costs = lambda recipe, compared, *_: pd.DataFrame([dict(adapter=label, step=1.) for label in compared])
 

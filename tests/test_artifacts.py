@@ -56,21 +56,18 @@ def planted_outliers_are_found(name, images):
     assert all(np.array_equal(feature_statistics(b, images).norms[d], plain.norms[d]) for d in images), "the hook stayed"
 
 
-def test_adapter_does_not_matter(images):
+def test_neither_an_adapter_nor_the_batch_size_matters(images):
     "The tables describe what each block computed before the adapter; at a zero start it changes nothing."
+    b = small("dinov2_s_reg")
+    one, all_ = feature_statistics(b, images, batch=1), feature_statistics(b, images, batch=8)
+    for d in images:
+        assert np.allclose(one.norms[d], all_.norms[d], rtol=1e-4) and np.allclose(one.kept[d], all_.kept[d], rtol=1e-3, atol=1e-4)
     plain = small("dinov2_s")
     tuned = create_backbone(create_model("dinov2_s", pretrained=False, **SMALL[VisionTransformer]), "rein", init="zero",
                             num_tokens=6, rank=2)
     tuned.model.load_state_dict(plain.model.state_dict())
     a, b = feature_statistics(plain, images), feature_statistics(tuned, images)
     assert all(np.allclose(a.norms[d], b.norms[d], rtol=1e-4) for d in images)
-
-
-def test_batch_size_does_not_matter(images):
-    b = small("dinov2_s_reg")
-    one, all_ = feature_statistics(b, images, batch=1), feature_statistics(b, images, batch=8)
-    for d in images:
-        assert np.allclose(one.norms[d], all_.norms[d], rtol=1e-4) and np.allclose(one.kept[d], all_.kept[d], rtol=1e-3, atol=1e-4)
 
 
 def test_learnable_band_leaves_no_gradient(images):
@@ -80,12 +77,8 @@ def test_learnable_band_leaves_no_gradient(images):
     assert table.outliers_kept.between(0, 1).all() and band.raw_low.grad is None
 
 
-def test_models_with_stages_are_refused(images):
-    b = small("convnext_t") # resnet50 is refused in the chapter
-    with pytest.raises(ValueError, match="several sizes"): feature_statistics(b, images)
-
-
-def test_bad_images(images):
+def test_bad_images_and_models_with_stages_are_refused(images):
+    with pytest.raises(ValueError, match="several sizes"): feature_statistics(small("convnext_t"), images) # resnet50 is refused in the chapter
     b = small("dinov2_s")
     with pytest.raises(ValueError, match="uint8"): feature_statistics(b, {"a": images["a"].float()})
     with pytest.raises(ValueError, match="No images"): feature_statistics(b, {"a": images["a"][:0]})

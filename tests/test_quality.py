@@ -46,15 +46,12 @@ WRONG = [(["cityscapes"], "Unknown experiment"), (["--lr", "1"], "sets lr itself
          (["toyscapes", "--only", "reinn"], "Did you mean 'rein'"), (["toyscapes", "--iteration", "3"], "Did you mean 'iterations'")]
 
 
-def test_wrong_words(tmp_path, capsys):
+def test_wrong_words_and_a_help_that_names_every_experiment(tmp_path, capsys):
     (tmp_path / "toyscapes").mkdir()
     (tmp_path / "toyscapes" / "band.json").write_text(json.dumps(dict(band="dog", recipe=recipe_to_dict(EXPERIMENTS["toyscapes"].recipe))))
     for words, said in WRONG:
         assert main(["bench-quality", *words, "--out", str(tmp_path)]) == 2, words
         assert said in capsys.readouterr().err, words
-
-
-def test_help_names_every_experiment(capsys):
     assert main(["bench-quality", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert all(f"{name}," in said or f"{name};" in said or f"{name} (default" in said for name in EXPERIMENTS), said

@@ -107,7 +107,7 @@ def test_no_gain_survives_the_correction_in_the_main_experiments():
         assert better.empty, better
 
 
-def test_what_the_readme_says_of_the_claim():
+def test_what_the_readme_says_of_the_claim_and_of_the_probes():
     t = table("band_patching_claim").query("adapter == 'none'").set_index(["model", "domain"]).claim
     assert t["toy_vit"][["fog", "snow"]].eq("contradicted").all()
     assert t["dinov2_s_focus"][["fog:3", "contrast:3"]].tolist() == ["open", "holds"]
@@ -116,8 +116,6 @@ def test_what_the_readme_says_of_the_claim():
     predictors = table("band_patching_correlations").set_index("predictor")
     assert predictors.correlation.idxmax() == "removal" and (predictors.loc[["energy", "energy_share"], ["low", "high"]].prod(axis=1) < 0).all()
 
-
-def test_what_the_readme_says_of_the_probes():
     t = table("band_evidence_dinov2").pivot(index="band", columns="what", values="relative")[["class, other domains", "domain"]]
     assert (t.idxmax() <= 1).all()
     assert t["class, other domains"].idxmin() == 8

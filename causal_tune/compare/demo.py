@@ -10,7 +10,6 @@ import pandas as pd
 from .grid import make_grid, run_grid
 from .report import write_report
 from ..core.files import atomic_write, folder_lock
-from ..core.registry import format_spec, parse_spec
 from ..data.datasets import load_dataset
 from ..models.backbones import create_backbone
 from ..research.figures import filter_curve, Html, number_panels, prediction_grid, spectrum_curves
@@ -57,13 +56,10 @@ def frequency_figures(recipe: Recipe, # with the targets and the backbone
                       n: int = 16, # images of each target
 ) -> list[tuple]: # (heading, caption, figure)
     "Filter, spectra by domain in the middle block, and suppressed share per layer, on n images of each target."
-    def with_images(spec): # the data set with n images
-        name, options = parse_spec(spec)
-        return format_spec(name, options | dict(n=n))
     band = create_band(band)
     backbone = create_backbone(recipe.backbone, pretrained=recipe.weights or True)
-    data = [load_dataset(with_images(spec)) for spec in recipe.targets]
-    s = observe(backbone, gather_images({d.domain: d for d in data}, recipe.eval_size).images).spectra
+    data = [load_dataset(spec) for spec in recipe.targets]
+    s = observe(backbone, gather_images({d.domain: [d[i] for i in range(n)] for d in data}, recipe.eval_size).images).spectra
     bands = {"used here": band, "paper's equation": create_band("dog"), "paper's figure": create_band("gaussian")}
     shares = {"all": suppressed_share(s.energy, band), **zone_shares(s.energy, band)}
     middle = len(s.layers) // 2

@@ -25,7 +25,7 @@ from ..training.checkpoint import check_same_run
 from ..training.recipe import RECIPES, Recipe, changed_fields, nonempty_fields, recipe_to_dict
 
 # %% auto #0
-__all__ = ['EXPERIMENTS', 'SEARCH_SEEDS', 'domain_label', 'bench_quality']
+__all__ = ['SEARCH_SEEDS', 'EXPERIMENTS', 'domain_label', 'bench_quality']
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #21305efd
 def domain_label(spec: str # of a data set
@@ -33,6 +33,12 @@ def domain_label(spec: str # of a data set
     "The name of a data set in result rows, from its descriptor."
     name, options = parse_spec(spec)
     return options.get("corruption") or options.get("domain") or options.get("condition") or name
+
+# %% ../../nbs/07_compare/04_experiments.ipynb #xp00000d
+SEARCH_SEEDS = (101, 102, 103) # of the search; reported seeds are others
+
+# %% ../../nbs/07_compare/04_experiments.ipynb #xp00000f
+LR_MULTIPLES = (.1, 1., 10.)   # of the head's rate, for an adapter, or for the backbone where it is trained
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #21305eh1
 @dataclass(frozen=True)
@@ -45,8 +51,8 @@ class Experiment:
     groups: dict = field(default_factory=dict) # name -> domains reported as one mean
     block: dict = field(default_factory=dict)  # domain -> consecutive frames per block of the bootstrap, 1 if not named
     rates_of: str = ""        # the experiment whose rates, and search, are taken; its own if empty
-    multiples: tuple = ()     # of the head's rate, at which the search begins; `LR_MULTIPLES` if empty
-    search_seeds: tuple = ()  # of the search for adapters' rates; `SEARCH_SEEDS` if empty
+    multiples: tuple = LR_MULTIPLES    # of the head's rate, at which the search begins
+    search_seeds: tuple = SEARCH_SEEDS # of the search for adapters' rates
     headroom: str = ""        # data set of the target to train on, as an upper bound
     @property
     def large_groups(self) -> dict: # name -> domains
@@ -100,12 +106,8 @@ def chosen_variants(e: Experiment, only, # labels to run beside none and rein; t
     chosen = ["none", "rein", *only] if only else e.compared
     return {label: fields for label, fields in known.items() if label in chosen}
 
-# %% ../../nbs/07_compare/04_experiments.ipynb #xp00000d
-SEARCH_SEEDS = (101, 102, 103) # of the search; reported seeds are others
-
 # %% ../../nbs/07_compare/04_experiments.ipynb #1b20ae01
 HEAD_LRS = (3e-4, 1e-3, 3e-3)  # learning rates of the head that are tried
-LR_MULTIPLES = (.1, 1., 10.)   # of the head's rate, for an adapter, or for the backbone where it is trained
 MAX_EXTENSIONS = 3             # values that are tried beyond an edge, at most
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #1b20ae02
@@ -141,20 +143,19 @@ def lr_table(tried: dict, # family -> values
             scores = np.array(found + [0.] * (seeds - len(found)))
             lines.append(dict(family=name, field=lr_field(name), value=value, miou=scores.mean(), sd=scores.std(ddof=1) if seeds > 1 else np.nan))
     table = pd.DataFrame(lines)
-    best = table.sort_values("value", kind="stable").groupby("family").miou.idxmax() # the smaller one of equals
-    table["best"] = table.index.isin(best)
-    ends = table.groupby("family").value.agg(["min", "max"]).loc[table.family].to_numpy()
-    table["at_edge"] = table.best & (table.value.to_numpy()[:, None] == ends).any(1)
+    of_family = table.groupby("family")
+    at_edge = of_family.value.transform(lambda values: values.isin([values.min(), values.max()]))
+    table["best"] = table.index.isin(of_family.miou.idxmax()) # the smaller one of equals
+    table["at_edge"] = table.best & at_edge
     return table
 
 def search_lr(recipe: Recipe, # of a search
               families: dict, # name -> recipe fields
               values, # to begin with
+              seeds, # of the search
               folder, root=None, jobs=None, # see `run_grid`
-              seeds=None, # `SEARCH_SEEDS` if not given
 ) -> pd.DataFrame: # columns family, field, value, miou, sd, best, at_edge
     "Mean score of each value of each family's rate, over the search seeds."
-    seeds = seeds or SEARCH_SEEDS
     tried = {name: [] for name in families}
     more = {name: list(values) for name in families}
     rows = []
@@ -181,11 +182,11 @@ def search_learning_rates(e: Experiment, recipe: Recipe, # whose rates are searc
     "The head's rate, then the multiples of it."
     train, validate = e.search
     recipe = replace(recipe, train=train, validate="", targets=(validate,))
-    of_head = search_lr(recipe, {"none": {}}, HEAD_LRS, folder, root, jobs)
+    of_head = search_lr(recipe, {"none": {}}, HEAD_LRS, SEARCH_SEEDS, folder, root, jobs)
     recipe = replace(recipe, lr=float(of_head.value[of_head.best].item()))
     families = lr_families(compared)
     if not families: return of_head
-    return pd.concat([of_head, search_lr(recipe, families, e.multiples or LR_MULTIPLES, folder, root, jobs, e.search_seeds)], ignore_index=True)
+    return pd.concat([of_head, search_lr(recipe, families, e.multiples, e.search_seeds, folder, root, jobs)], ignore_index=True)
 
 def apply_learning_rates(compared: dict, # label -> recipe fields, of `comparison_variants`
                          rates: pd.DataFrame, # from `search_learning_rates`
@@ -253,7 +254,7 @@ def fit_to_patches(recipe: Recipe, # of an experiment, made for patches of 8 pix
     return replace(recipe, crop=in_patches(recipe.crop), eval_size=in_patches(recipe.eval_size)) if recipe.eval_size else recipe
 
 def check_experiment(name: str, # one of `EXPERIMENTS`
-                     /, seeds, root=None, only=(), # see `run_experiment`
+                     /, seeds, root=None, only=(), # see `bench_quality`
                      **overrides, # recipe fields to replace
 ) -> tuple[Recipe, int]: # what all runs share, and the number of blocks of its backbone
     "Check all that an experiment needs. Raises ValueError for fields that it sets itself, FileNotFoundError for missing data."
@@ -276,7 +277,7 @@ def print_plan(name: str, recipe: Recipe, # of the experiment
 ) -> None:
     "Print the declared family and the number of runs, before they begin."
     e = EXPERIMENTS[name]
-    of_adapters = len(lr_families(compared)) * len(e.search_seeds or SEARCH_SEEDS) * len(e.multiples or LR_MULTIPLES)
+    of_adapters = len(lr_families(compared)) * len(e.search_seeds) * len(e.multiples)
     trials = len(SEARCH_SEEDS) * len(HEAD_LRS) + of_adapters
     print(f"{name}: {e.family(len(compared))}.")
     print(f"{name}: {len(compared) * len(seeds)} runs of {recipe.iterations} steps, and at least {trials} of {in_search.iterations} to search "
@@ -288,45 +289,36 @@ def result_tables(e: Experiment, # declares the family
 ) -> dict[str, pd.DataFrame]: # scores, means, differences
     "Scores of every run in 0..1; means and paired differences in points of mIoU, adjusted over the declared family."
     scores = pd.DataFrame(rows).reindex(columns=["adapter", "seed", "domain", "miou", "aacc", "macc", "protocol", "version"]).dropna(axis=1, how="all")
-    means = []
-    for (label, domain), redrawn in drawn.items():
-        by_seed = redrawn.scores[0]
-        spread = by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan
-        means.append(dict(adapter=label, domain=domain, mean=100 * by_seed.mean(), sd=100 * spread, seeds=len(by_seed)))
+    by_seed = {key: pd.Series(redrawn.scores[0]) for key, redrawn in drawn.items()}
+    means = [dict(adapter=label, domain=domain, mean=100 * x.mean(), sd=100 * x.std(), seeds=len(x)) for (label, domain), x in by_seed.items()]
     differences = [paired_differences(drawn, r, e.panels).assign(reference=r) for r in REFERENCE_VARIANTS if (r, e.source) in drawn]
     return dict(scores=scores, means=pd.DataFrame(means).round(2), differences=pd.concat(differences, ignore_index=True))
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #c0ffee83
 def run_experiment(name: str, # one of `EXPERIMENTS`
-                   /, folder, # of this experiment
-                   seeds, # reported ones; `SEARCH_SEEDS` are refused
-                   root=None, # of the data sets
-                   jobs: int | None = None, # processes, see `run_grid`
-                   only=(), # labels to run beside none and rein; default: those of the experiment
-                   **overrides, # recipe fields to replace
-) -> dict: # empty in a shard; recipe, band, variants, rates, rows of all runs, bootstrap scores, effects, tables by name
-    "Train and evaluate an experiment's variants; continues after an interruption. Raises ValueError for invalid fields, variants and seeds and for another run in the folder, FileNotFoundError for missing data, ChildProcessError for a killed worker, OSError while another process works in the folder."
-    seeds = list(seeds)
-    recipe, depth = check_experiment(name, seeds, root, only, **overrides)
+                   folder: Path, # of this experiment
+                   recipe: Recipe, depth: int, # from `check_experiment`
+                   seeds, root, jobs, only, # see `bench_quality`
+                   overrides: dict, # recipe fields to replace
+) -> dict: # empty in a shard; recipe, band, variants, rates, rows of all runs, bootstrap scores, tables by name
+    "Train and evaluate an experiment's variants; continues after an interruption."
     e = EXPERIMENTS[name]
     search = EXPERIMENTS[e.rates_of or name]
-    folder = Path(folder)
-    with grid_lock(folder):
-        labels = chosen_variants(e, only)
-        needs_band = any(label.startswith("measured band") for label in labels)
-        needs_gain = any(label.startswith("flat filter") for label in labels)
-        band = measure_band(recipe, folder, root, e.block.get(e.source, 1)) if needs_band else MeasuredBand()
-        gain = energy_kept(*frozen_backbone_and_data(recipe, root)) ** .5 if needs_gain else .5
-        compared = chosen_variants(e, only, band.spec, gain, depth)
-        in_search = fit_to_patches(search.recipe, overrides)
-        print_plan(name, recipe, in_search, compared, seeds)
-        rates = search_learning_rates(search, in_search, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
-        rows = run_grid(make_grid(recipe, apply_learning_rates(compared, rates), seeds), folder / "runs", root, jobs)
-        if _shard: return {}
-        specs = {domain_label(spec): spec for spec in recipe.targets if domain_label(spec) in e.single}
-        worth = token_ablation(recipe, specs, compared, rows, folder / "runs", root)
+    labels = chosen_variants(e, only)
+    needs_band = any(label.startswith("measured band") for label in labels)
+    needs_gain = any(label.startswith("flat filter") for label in labels)
+    band = measure_band(recipe, folder, root, e.block.get(e.source, 1)) if needs_band else MeasuredBand()
+    gain = energy_kept(*frozen_backbone_and_data(recipe, root)) ** .5 if needs_gain else .5
+    compared = chosen_variants(e, only, band.spec, gain, depth)
+    in_search = fit_to_patches(search.recipe, overrides)
+    print_plan(name, recipe, in_search, compared, seeds)
+    rates = search_learning_rates(search, in_search, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
+    rows = run_grid(make_grid(recipe, apply_learning_rates(compared, rates), seeds), folder / "runs", root, jobs)
+    if _shard: return {}
+    specs = {domain_label(spec): spec for spec in recipe.targets if domain_label(spec) in e.single}
+    effects = token_ablation(recipe, specs, compared, rows, folder / "runs", root)
     drawn = bootstrap_runs(folder / "runs", rows, e.block, e.groups)
-    return dict(recipe=recipe, band=band, variants=compared, rates=rates, rows=rows, drawn=drawn, worth=worth, **result_tables(e, drawn, rows))
+    return dict(recipe=recipe, band=band, variants=compared, rates=rates, rows=rows, drawn=drawn, effects=effects, **result_tables(e, drawn, rows))
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #72fcbffc
 INTRO = ("{n} variants with {seeds} seeds each. Runs of a seed share the pre-trained backbone, the head they begin with, and the images "
@@ -335,7 +327,7 @@ INTRO = ("{n} variants with {seeds} seeds each. Runs of a seed share the pre-tra
          "briefly: this shows how the methods compare here, not at published scale.")
 COSTS = ("Parameters trained in backbone and adapter; time of a training step and of a prediction, as ratios to the first line, "
          "measured in turns.")
-WORTH = ("moved: |f - f'| / |f'| of the features the head reads, f' those of the frozen backbone. Domains: points of mIoU that are lost "
+EFFECTS = ("feature_shift: |f - f'| / |f'| of the features the head reads, f' those of the frozen backbone. Domains: points of mIoU that are lost "
          "where the tokens' values are set to zero after the training.")
 SEARCHED = ("mIoU on the source's search frames, at full length; the head's rate, mean over {head} seeds, then multiples of it, over {search}. at_edge: "
             "the best is the largest or smallest that was tried.")
@@ -346,8 +338,8 @@ def result_figures(e, result) -> list[tuple]: # (heading, caption, figure or tab
     table, band = result["differences"], result["band"]
     figures = [(f"Differences to {reference}", FILLED, difference_plot(table[table.reference == reference], reference, e.panels))
                for reference in table.reference.unique() if reference != "none"] # to none: see `write_report`
-    for heading, caption, kind in (("What adapters do", WORTH, "worth"), ("What they cost", COSTS, "costs"),
-                                   ("Learning rates", SEARCHED.format(head=len(SEARCH_SEEDS), search=len(e.search_seeds or SEARCH_SEEDS)), "rates")):
+    for heading, caption, kind in (("What adapters do", EFFECTS, "effects"), ("What they cost", COSTS, "costs"),
+                                   ("Learning rates", SEARCHED.format(head=len(SEARCH_SEEDS), search=len(e.search_seeds)), "rates")):
         if len(result[kind]): figures.append((heading, caption, as_html(result[kind])))
     if not band.table.empty:
         figures.append(("Measured band", f"Skill of probes on source images and stand-ins; the band is {band.spec}.", as_html(band.table)))
@@ -362,10 +354,10 @@ def quality_report(name: str, # one of `EXPERIMENTS`
     "Write report.html of an experiment."
     e, recipe = EXPERIMENTS[name], result["recipe"]
     rows = mean_over_groups(result["rows"], e.large_groups)
-    intro = INTRO.format(n=len(result["variants"]), seeds=result["scores"].seed.nunique(), search=len(e.search_seeds or SEARCH_SEEDS), family=e.family(len(result["variants"])))
+    intro = INTRO.format(n=len(result["variants"]), seeds=result["scores"].seed.nunique(), search=len(e.search_seeds), family=e.family(len(result["variants"])))
     targets = [domain for domain in dict.fromkeys(r["domain"] for r in rows) if domain != e.source]
     drawn = result["drawn"]
-    means = {(label, "mean"): mean_over_domains([drawn[label, d] for d in targets]) for label, domain in drawn if domain == e.source}
+    means = {(label, "mean"): mean_over_domains([drawn[label, d] for d in targets]) for label in result["variants"]}
     differences = paired_differences(drawn | means, "none", e.panels)
     toy = recipe.backbone == "toy_vit" and e.source == "clear"
     seen, held_out = (SEEN_DOMAINS, HELD_OUT_DOMAINS) if toy else ((), ())
@@ -376,30 +368,31 @@ def quality_report(name: str, # one of `EXPERIMENTS`
 # %% ../../nbs/07_compare/04_experiments.ipynb #ac49dc38
 def bench_quality(names=(), # of `EXPERIMENTS`; default: `DEFAULT_EXPERIMENTS`
                   out="runs/quality", # a folder per experiment, with its runs and its report
-                  seeds=range(1, 6), # the same for all variants
-                  root=None, jobs=None, only=(), # see `run_experiment`
+                  seeds=range(1, 6), # reported ones, the same for all variants; `SEARCH_SEEDS` are refused
+                  root=None, # of the data sets
+                  jobs: int | None = None, # processes, see `run_grid`
+                  only=(), # labels to run beside none and rein; default: those of the experiment
                   tables=None, # folder of the CSV files; default: `out`
                   options: str = "", # as typed after the experiment's name, for report and tables
                   **overrides, # recipe fields to replace
-) -> dict[str, dict]: # experiment -> what `run_experiment` returns, with costs
-    "Compare all adapters and controls; continues after an interruption. Raises ValueError for invalid names, fields and seeds, FileNotFoundError for missing data, OSError while another process works on it."
+) -> dict[str, dict]: # experiment -> its results, with costs
+    "Compare all adapters and controls; continues after an interruption. Raises ValueError for invalid names, fields, variants and seeds and for another run in a folder, FileNotFoundError for missing data, ChildProcessError for a killed worker, OSError while another process works on it."
     start = time.time()
     tables = Path(tables or out)
-    names = list(names or DEFAULT_EXPERIMENTS)
     seeds = list(seeds)
-    for name in names: check_experiment(name, seeds, root, only, **overrides)
+    checked = {name: check_experiment(name, seeds, root, only, **overrides) for name in names or DEFAULT_EXPERIMENTS}
     tables.mkdir(parents=True, exist_ok=True) # before hours of training
     results = {}
-    for name in names:
+    for name, (recipe, depth) in checked.items():
         folder, command = Path(out) / name, f"causal-tune bench-quality {name} {options}".strip()
         with grid_lock(folder):
-            result = results[name] = run_experiment(name, folder, seeds, root, jobs, only, **overrides)
+            result = results[name] = run_experiment(name, folder, recipe, depth, seeds, root, jobs, only, overrides)
             if not result:
                 print(f"{name}: all runs are finished; the same command without a shard writes the report.")
                 continue
-            space = load_dataset(result["recipe"].train, root).space
-            with single_threaded(): result["costs"] = measure_costs(result["recipe"], result["variants"], len(space.classes))
-            for kind in ("scores", "means", "differences", "worth", "rates", "costs"):
+            space = load_dataset(recipe.train, root).space
+            with single_threaded(): result["costs"] = measure_costs(recipe, result["variants"], len(space.classes))
+            for kind in ("scores", "means", "differences", "effects", "rates", "costs"):
                 note = EXPERIMENTS[name].family(len(result["variants"])) if kind == "differences" else ""
                 write_table(tables / f"quality_{name}_{kind}.csv", result[kind], command, note)
             quality_report(name, folder, result, root, command)

@@ -93,13 +93,13 @@ def class_tables(rows: Sequence[Mapping], # results with their `iou`
                  space: LabelSpace, # colours of the classes
 ) -> Html:
     "IoU per class in percent, mean over seeds: a collapsed table per domain."
-    scores = [dict(adapter=row["adapter"], domain=row["domain"], name=name, iou=100 * value)
-              for row in rows for name, value in (row.get("iou") or {}).items() if value is not None]
-    if not scores: return Html("<p>The rows hold no scores per class.</p>")
-    adapters, tables = list(dict.fromkeys(row["adapter"] for row in scores)), []
-    means = pd.DataFrame(scores).pivot_table("iou", ["domain", "name"], "adapter", sort=False).reindex(columns=adapters)
-    for domain, part in means.groupby(level="domain", sort=False):
-        body = [[swatch(name, space), *("–" if np.isnan(v) else f"{v:.1f}" for v in values)] for (_, name), *values in part.itertuples()]
+    table = pd.DataFrame([row.get("iou") or {} for row in rows], dtype=float)
+    if table.empty: return Html("<p>The rows hold no scores per class.</p>")
+    means = 100 * table.groupby([[row[key] for row in rows] for key in ("domain", "adapter")], sort=False).mean()
+    adapters, tables = list(dict.fromkeys(row["adapter"] for row in rows)), []
+    for domain in means.index.unique(0):
+        part = means.loc[domain].reindex(adapters).T.dropna(how="all")
+        body = [[swatch(name, space), *("–" if np.isnan(v) else f"{v:.1f}" for v in values)] for name, *values in part.itertuples()]
         tables.append(f"<details><summary>{escape(domain)}</summary>{html_table(['class', *adapters], body)}</details>")
     return Html("\n".join(tables))
 

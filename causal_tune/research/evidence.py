@@ -169,10 +169,8 @@ def drop_rare_classes(labels, # (n, h*w) classes of patches, -1: left out
 ) -> tuple[np.ndarray, list[int]]: # labels numbered anew, -1: left out; the classes that were kept
     "Leave rare classes out. Raises ValueError where fewer than two remain."
     labels = np.asarray(labels)
-    kept = []
-    for k in range(labels.max() + 1):
-        here = (labels == k) & np.asarray(among)[:, None]
-        if here.sum() >= patches and len(np.unique(scene[here.any(1)])) >= scenes: kept.append(k)
+    places = [(labels == k) & np.asarray(among)[:, None] for k in range(labels.max() + 1)]
+    kept = [k for k, of_class in enumerate(places) if of_class.sum() >= patches and len(np.unique(scene[of_class.any(1)])) >= scenes]
     if len(kept) < 2: raise ValueError(
         f"Only {len(kept)} classes have {patches} patches in {scenes} scenes; two are needed. Give more images.")
     number = np.full(labels.max() + 2, -1)  # the last one serves label -1
@@ -295,8 +293,7 @@ def evidence_by_layer(backbone, # from `create_backbone`
                       data: DomainImages, # from `gather_images`; labels are optional
                       source: str | None = None, # the reference; default: the first domain
                       edges: Sequence[float] = BAND_EDGES, # see `ring_map`
-                      layers=None, # block numbers from 0, of one stage; default: all of `stage`
-                      stage: int | None = None, # see `single_grid_layers`
+                      layers=None, # block numbers from 0, of one stage; default: `single_grid_layers`
                       inputs: str = "features", # what the probes read: "features", "labels" or "pixels"
                       repeats: int = 0, # draws of equally many coefficients per ring, see `subsample_rings`; 0: all coefficients, once
                       seed: int = 0, # of folds and coefficients
@@ -307,7 +304,7 @@ def evidence_by_layer(backbone, # from `create_backbone`
     source = source or data.domains[0]
     if source not in data.domains: raise unknown_name("domain", source, data.domains)
     images = concatenate(data)
-    layers = single_grid_layers(backbone, data.size, edges, stage) if layers is None else list(layers)
+    layers = single_grid_layers(backbone, data.size, edges) if layers is None else list(layers)
     _, grid, _ = next(layer_spectra(backbone, images.images[:1], layers))
     task = probe_task(images, data.domains, data.domains.index(source), grid, patch_pixels(backbone, data.size, grid), data.classes)
     ring, bands = ring_map(*grid, edges), band_table(*grid, edges)
@@ -380,14 +377,13 @@ def relative_evidence(backbone, # from `create_backbone`
                       data: DomainImages, # from `gather_images`, with labels in the source
                       source: str | None = None, # the reference; default: the first domain
                       edges: Sequence[float] = WIDE_BAND_EDGES, # see `ring_map`
-                      layers=None, # block numbers from 0, of one stage; default: those of `stage` that a head reads
-                      stage: int | None = None, # see `single_grid_layers`
+                      layers=None, # block numbers from 0, of one stage; default: those of `single_grid_layers` that a head reads
                       repeats: int = 4, # draws of coefficients, see `subsample_rings`
                       **options, # of `evidence_by_layer`
 ) -> tuple[RelativeSkill, dict[str, Evidence]]: # relative skills; "features", "labels", "pixels" -> its evidence
     "Domain and class information as a share of what the same probes read from an oracle. Raises ValueError without labels, for unknown domains and for too few scenes or classes."
     if layers is None:
-        blocks = single_grid_layers(backbone, data.size, edges, stage)
+        blocks = single_grid_layers(backbone, data.size, edges)
         layers = [i for i in blocks if i in backbone.out_layers] or blocks[-1:]
     unlabelled = data._replace(labels=dict.fromkeys(data.domains))   # pixels are probed for the domain alone
     found = {inputs: band_evidence(backbone, given, source, edges=edges, layers=layers, repeats=repeats, inputs=inputs, **options)

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/06_research/02_figures.ipynb #4155bb42
 from __future__ import annotations
-import os, re
+import os
 from base64 import b64encode
 from html import escape
 from io import BytesIO
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
-import torch
+import torch, yaml
 from choreographer.browsers.chromium import Chromium
 from einops import rearrange
 from PIL import Image
@@ -38,13 +38,7 @@ MARK_OUTLINE = dict(width=1, color="#333")  # of marks and bars
 # %% ../../nbs/06_research/02_figures.ipynb #798442h1
 DASHES = ("solid", "dash", "dot", "dashdot")
 RADIUS_LABEL = "radial frequency (share of Nyquist)"
-_axis = dict(gridcolor="#e8e8e8", linecolor="#888", ticks="outside", tickcolor="#888", zeroline=False, automargin=True,
-             title=dict(standoff=8, font_size=14), tickfont_size=13)
-_TEMPLATE = go.layout.Template(layout=dict(
-    font=dict(family="system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", size=13, color="#222"),
-    title=dict(font_size=16, x=0, xref="paper", xanchor="left", y=1, yref="container", yanchor="top", pad_t=14),
-    xaxis=_axis, yaxis=_axis, paper_bgcolor="white", plot_bgcolor="white", margin=dict(l=70, r=24, t=56, b=60),
-    legend=dict(orientation="h", x=0, y=1, yanchor="bottom", font_size=12, traceorder="normal"), hoverlabel_font_size=13, colorway=PALETTE))
+_TEMPLATE = go.layout.Template(layout=yaml.safe_load(read_asset("figure_style.yaml")) | dict(colorway=PALETTE))
 
 # %% ../../nbs/06_research/02_figures.ipynb #798442h2
 def apply_style(fig: go.Figure, # any figure
@@ -132,25 +126,15 @@ def number_panels(panels: Mapping, # heading -> (rows, columns) fractions; NaN c
                   unit: str = "% of<br>energy", # over the colour bar
 ) -> go.Figure:
     "Heatmaps under each other with a number in each cell, in percent (in points where they are changes)."
-    step, width = len(rows) + 1, len(columns)
-    gap = np.full((1, width), np.nan)  # one heatmap with empty rows is drawn faster than many
-    z = 100 * np.concatenate([part for panel in panels.values() for part in (panel, gap)][:-1]).astype(float)
+    z = 100 * np.stack(list(panels.values())).astype(float)
     most = np.abs(z[np.isfinite(z)]).max(initial=.1 if change else 1) # a change of less than 0.1 points is not worth full colour
-    high = most if change else 10 * np.ceil(most / 10)
-    low, scale = (-high, "RdBu_r") if change else (0, "Cividis")
-    form = f"{{:{'+' * change}.{int(high < (10 if change else 20))}f}}"
-    def text(value): return re.sub(r"^[+-](0|0\.0)$", r"\1", form.format(value)) if np.isfinite(value) else ""  # no sign before a zero
-    names = np.array([*rows, ""] * len(panels))[:-1]
-    heat = dict(type="heatmap", z=z, xgap=1, ygap=1, hoverongaps=False, zmin=low, zmax=high, colorscale=scale,
-                text=[list(map(text, line)) for line in z], texttemplate="%{text}", textfont_size=12 if width <= 16 else 10, # in black or white, as the cell needs
-                colorbar=dict(title_text=f"{unit}<br> ", title_font_size=13, outlinewidth=0, x=1.06),
-                customdata=np.broadcast_to(names[:, None], z.shape), hovertemplate=f"%{{customdata}}, {xaxis} %{{x}}: %{{z:.2f}}<extra></extra>")
-    headings = [dict(text=name, x=1, xref="paper", xanchor="left", xshift=6, y=step * i + step / 2 - 1, textangle=90, font_size=14, showarrow=False)
-                for i, name in enumerate(panels)] if len(panels) > 1 else []
-    layout = dict(showlegend=False, margin_r=70, annotations=headings,
-                  xaxis=dict(title_text=xaxis, range=[-.5, width - .5], ticktext=list(map(str, columns)), tickvals=list(range(width)), showgrid=False),
-                  yaxis=dict(range=[len(z) - .5, -.5], ticktext=list(rows) * len(panels), tickvals=[i for i in range(len(z)) if i % step < len(rows)], showgrid=False))
-    return apply_style(go.Figure(dict(data=[heat], layout=layout)), title, 110 + 30 * len(z))
+    low, high, scale = (-most, most, "RdBu_r") if change else (0, 10 * np.ceil(most / 10), "Cividis")
+    digits = int(high < (10 if change else 20))
+    fig = px.imshow(z.round(digits) + 0., x=list(map(str, columns)), y=list(rows), facet_col=0, facet_col_wrap=1, facet_row_spacing=.12 / len(panels), aspect="auto",
+                    zmin=low, zmax=high, color_continuous_scale=scale, text_auto=f"{'+' * change}.{digits}f", labels=dict(x=xaxis, color=unit)) # + 0.: no sign before a zero
+    for note, name in zip(fig.layout.annotations[::-1], panels): note.update(text=name, font_size=13)
+    fig.update_xaxes(type="category", showgrid=False).update_yaxes(type="category", showgrid=False)
+    return apply_style(fig, title, 120 + 30 * len(panels) * (len(rows) + 1))
 
 # %% ../../nbs/06_research/02_figures.ipynb #e3052433
 def difference_plane(change, # (h, w): dB from `energy_change_db`
@@ -225,9 +209,8 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (domain; class,
         inside = r[gain > gain.max() / 2]
         fig.add_vrect(inside[0], inside[-1], fillcolor="#999", opacity=.16, line_width=0, layer="below")
     for cut in (.2, .7): fig.add_vline(cut, line_color="black", line_width=1.5, line_dash="dot")
-    fig.add_hline(0, line_color="#888", line_width=1, layer="below")
     fig.update_xaxes(range=[-.22, 1.25], tickangle=0, tickvals=[-.14, .2, .4, .6, .8, 1, 1.2], ticktext=["DC", ".2", ".4", ".6", ".8", "1", "1.2"])
-    fig.update_yaxes(range=[min(-12, 100 * curves.lower.min() - 4), max(106, 100 * curves.upper.max() + 4)], dtick=25)
+    fig.update_yaxes(dtick=25, zeroline=True, zerolinecolor="#888")
     return apply_style(fig, title, height, margin_t=100, margin_b=64, legend_y=1 + 30 / (height - 164))
 
 # %% ../../nbs/06_research/02_figures.ipynb #08cc9985
@@ -246,14 +229,13 @@ def difference_plot(table: pd.DataFrame, # adapter, domain, difference, low, hig
     fig.update_annotations(font_size=13)
     for col, domain in enumerate(domains, 1):
         t = table[table.domain == domain]
-        x = t.difference.clip(-edge, edge)
+        low, x, high = (t[name].clip(-edge, edge) for name in ("low", "difference", "high"))
         off = t.difference.abs() > edge  # only a triangle is drawn of these
         sure = significant_direction(t.difference, t.get("holm", np.nan)) != "open"
         left = t.difference < 0
         fig.add_scatter(
             mode="markers+text", x=x, y=t.adapter,
-            error_x=dict(array=(t.high.clip(-edge, edge) - x).clip(0).mask(off, 0), arrayminus=(x - t.low.clip(-edge, edge)).clip(0).mask(off, 0),
-                         color="#555", thickness=1.4, width=4),
+            error_x=dict(array=(high - x).mask(off, 0), arrayminus=(x - low).mask(off, 0), color="#555", thickness=1.4, width=4),
             marker=dict(size=11, symbol=np.where(off, np.where(left, "triangle-left", "triangle-right"), "circle"),
                         color=np.where(sure, domain_color(domain), "white"), line=dict(width=1.5, color="#333")),
             text=t.difference.map("{:+.1f}".format).where(off, ""), textfont_size=11, textposition=np.where(left, "middle right", "middle left"), row=1, col=col)

@@ -154,23 +154,23 @@ def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`
     if isinstance(backbone, Backbone): stream, reference = partial(block_stream, backbone.eval()), reference or frozen_stream(model)
     found = band_transfer(stream, reference, shown)
     with np.errstate(invalid="ignore"):
-        rest = np.nansum(found.energy[..., 1:], -1, keepdims=True)
-        energy = found.energy / np.concatenate([found.energy[..., :1] + rest, *[rest] * (found.energy.shape[-1] - 1)], -1)
-        compared = dict(kept=found.kept, removed=found.removed, added=found.added,
-                        shift=np.sqrt(np.nansum(found.squared, -1) / np.nansum(found.before, -1))) if reference else {}
+        energy, rest = found.energy.copy(), np.nansum(found.energy[..., 1:], -1, keepdims=True)
+        energy[..., :1] /= energy[..., :1] + rest
+        energy[..., 1:] /= rest
+        compared = dict(kept=found.kept, removed=found.removed, added=found.added, shift=np.sqrt(np.nansum(found.squared, -1) / np.nansum(found.before, -1)))
     stages = stage_adapters(backbone.adapter) if isinstance(backbone, Backbone) else []
     bands = {f"stage {i}" if len(stages) > 1 else "the adapter": one.band for i, one in enumerate(stages) if hasattr(getattr(one, "band", None), "cutoffs")}
     pixels = hashlib.sha256(b"".join(x.numpy().tobytes() for x in fixed.values())).hexdigest()
-    rows = patching.rows[patching.rows.score == "miou"][["block", "band", "recover", "damage"]].round(3) if patching is not None else None
+    rows = patching and patching.rows.query("score == 'miou'")[["block", "band", "recover", "damage"]].round(3).to_dict("records")
     return Passport(dict(
         format=PASSPORT_FORMAT, version=PASSPORT_VERSION, made_by=causal_tune.__version__, model=model_names(model, name),
         images=dict(set=f"toyscapes, first {n} of split=test", size=list(size), counts={d: len(x) for d, x in shown.items()}, sha256=pixels),
         edges=[round(e, 6) for e in TRANSFER_EDGES], bands=band_names(),
         domains=list(shown), fixed=len(fixed), blocks=list(blocks or range(energy.shape[1])), energy=plain_numbers(energy),
-        **{field: plain_numbers(compared[field]) if field in compared else None for field in ("kept", "removed", "added", "shift")},
+        **{field: plain_numbers(values) if reference else None for field, values in compared.items()},
         outliers=[[plain_numbers(outlier_tokens(x).mean()) for x in found.norms[d]] for d in shown],
         cutoffs={key: [round(float(cut), 4) for cut in band.cutoffs] for key, band in bands.items()},
-        patching=json.loads(rows.to_json(orient="records")) if rows is not None else None))
+        patching=rows))
 
 # %% ../../nbs/06_research/08_passport.ipynb #ab689374
 FLOOR_DB = -60. # of changes: smaller ones count as this

@@ -128,10 +128,9 @@ class Patcher:
         found = logits.argmax(1)
         cm = np.stack([confusion(p, y, k) for p, y in zip(found, both)]).reshape(2, n, k, k)
         of_disturbed, of_twins = self.plain.setdefault(start, found).chunk(2)
-        differ = (of_disturbed != of_twins).flatten(1)
-        right = (found[:n] == of_twins).flatten(1)
-        pixels = torch.stack([differ.sum(1), (differ & right).sum(1), (~differ).sum(1), (~differ & ~right).sum(1)], 1).numpy()
-        return _Cell(cm, ce, pixels)
+        differ, right = of_disturbed != of_twins, found[:n] == of_twins
+        pixels = torch.stack([differ, differ & right, ~differ, ~differ & ~right], 1).flatten(2).sum(2)
+        return _Cell(cm, ce, pixels.numpy())
 
     @torch.no_grad()
     def look(self): # generator that yields after each batch and returns the _Cell of the unpatched images; adds up the energy of the differences
@@ -173,18 +172,13 @@ class Patcher:
         masks = {}
         for layer in self.places(block):
             energy, inside = self.energy[layer], self.masks(layer)[band]
-            wanted = energy[inside].sum()
-            order = np.random.default_rng((seed, band, layer)).permutation(int((~inside).sum()))
-            values = energy[~inside][torch.from_numpy(order)]
-            total, chosen = 0., []
-            for place, value in zip(order, values.tolist()):
-                if total + value <= 1.1 * wanted: total, chosen = total + value, [*chosen, place]
+            wanted, outside = energy[inside].sum(), (~inside).nonzero()
+            total, masks[layer] = 0., torch.zeros(energy.shape)
+            for place in np.random.default_rng((seed, band, layer)).permutation(len(outside)):
+                at = tuple(outside[place])
+                if total + energy[at] <= 1.1 * wanted: total, masks[layer][at] = total + energy[at], 1
                 if total >= .9 * wanted: break
             if total < .9 * wanted: return None
-            mask = torch.zeros(energy.shape)
-            places = (~inside).nonzero()[torch.tensor(chosen, dtype=torch.long)]
-            mask[places[:, 0], places[:, 1]] = 1
-            masks[layer] = mask
         return masks
 
     def jobs(self, block, chosen=None, controls=0, scene=False, shapley=False): # all passes of a block

@@ -110,13 +110,8 @@ def layer_spectra(backbone, # from `create_backbone`
     at_once = max(1, int(budget / (4 * len(images) * c * h * w)))
     for i in range(0, len(layers), at_once):
         part = layers[i:i + at_once]
-        kept = {layer: torch.empty(len(images), h * w, c) for layer in part}
-        begin = 0
-        for features in backbone.feature_batches(images, part, batch):
-            rows = slice(begin, begin + len(features[0]))
-            for layer, f in zip(part, features): kept[layer][rows] = dct2_tokens(grid_to_tokens(f.float()), (h, w)).cpu()
-            begin = rows.stop
-        for layer in part: yield layer, (h, w), kept.pop(layer)
+        batches = ([dct2_tokens(grid_to_tokens(f.float()), (h, w)).cpu() for f in features] for features in backbone.feature_batches(images, part, batch))
+        for layer, spectra in zip(part, zip(*batches)): yield layer, (h, w), torch.cat(spectra)
 
 # %% ../../nbs/06_research/04_rings.ipynb #709c2bfd
 MIN_RING_COEFFICIENTS = 4 # of every ring of a grid that is chosen automatically
