@@ -119,6 +119,7 @@ def test_a_real_lab_listens_to_this_machine_alone_and_asks_for_its_token(tmp_pat
 
 def test_names_stay_text_in_the_report(tmp_path):
     "Domains, adapters and classes, in its tables, figures and what was done."
+    import plotly.graph_objects as go
     from causal_tune.data.labels import LabelSpace
     from causal_tune.compare.report import write_report
     from causal_tune.research.statistics import BootstrapScores, paired_differences
@@ -127,6 +128,6 @@ def test_names_stay_text_in_the_report(tmp_path):
     rows = [dict(adapter=adapter, seed=seed, domain=domain, miou=.5, iou=dict.fromkeys(names, .5))
             for adapter in ("none", *names[:3]) for seed in (1, 2) for domain in names]
     drawn = {(row["adapter"], row["domain"]): BootstrapScores(np.full((11, 2), .5), 5) for row in rows}
-    path = write_report(tmp_path / "report.html", HOSTILE[1], HOSTILE[0], rows, paired_differences(drawn), [(names[0], names[1], Image.new("RGB", (8, 8)))],
+    path = write_report(tmp_path / "report.html", HOSTILE[1], HOSTILE[0], rows, paired_differences(drawn), [(names[0], names[1], go.Figure())],
                         {HOSTILE[0]: HOSTILE[1]}, space, command=HOSTILE[0])
     assert foreign(path.read_text(encoding="utf-8")) == []

@@ -30,16 +30,13 @@ __all__ = ['frozen_backbone_and_data', 'token_ablation', 'energy_kept', 'saved_a
 @torch.no_grad()
 def feature_shift(backbone, frozen, # with an adapter; without
                   images, # data set or (n, 3, H, W) uint8
-                  batch: int = 8, # images at a time
 ) -> float: # 0: not at all
     "Feature shift of an adapter in the levels that the head reads: their mean of |f - f'| / |f'|."
-    change, size = [], []
-    for part in uint8_batches(images, batch):
+    sums = 0. # by level: of squared changes, of squares
+    for part in uint8_batches(images, 8):
         x = backbone.normalise(part.to(backbone.device))
-        levels = list(zip(backbone(x), frozen(x)))
-        change.append([(a - b).square().sum().item() for a, b in levels])
-        size.append([b.square().sum().item() for _, b in levels])
-    return float(np.sqrt(np.sum(change, 0) / np.sum(size, 0)).mean())
+        sums = sums + np.array([[(a - b).square().sum().item(), b.square().sum().item()] for a, b in zip(backbone(x), frozen(x))])
+    return float(np.sqrt(sums[:, 0] / sums[:, 1]).mean())
 
 # %% ../../nbs/07_compare/03_effects.ipynb #c0ffee8z
 def frozen_backbone_and_data(recipe: Recipe, # its backbone and its training data
@@ -64,10 +61,8 @@ def run_effects(folder: Path, # of a finished run
     if not (folder / "checkpoint.pt").exists(): return None
     segmentor, recipe, _ = load_checkpoint(folder / "checkpoint.pt")
     segmentor.to(frozen.device)
-    found = dict(feature_shift=feature_shift(segmentor.backbone, frozen, data), token_ablation={})
-    with tokens_zeroed(segmentor) as has:
-        for domain, spec in specs.items():
-            if has: found["token_ablation"][domain] = float(miou(evaluate_on(segmentor, recipe, spec, root)[1].sum(0)))
+    with tokens_zeroed(segmentor) as has: without = {domain: evaluate_on(segmentor, recipe, spec, root)[1].sum(0) for domain, spec in specs.items() if has}
+    found = dict(feature_shift=feature_shift(segmentor.backbone, frozen, data), token_ablation={domain: float(miou(cm)) for domain, cm in without.items()})
     with atomic_write(folder / "effects.json") as unfinished: unfinished.write_text(json.dumps(found))
     return found
 

@@ -20,8 +20,7 @@ from .statistics import bootstrap_weights, percentile_interval
 from ..spectra.dct import dct2, dct2_tokens
 
 # %% auto #0
-__all__ = ['predict_held_out', 'ProbeScore', 'linear_probe', 'Evidence', 'evidence_by_layer', 'concat_evidence', 'band_evidence',
-           'skill_curves', 'relative_evidence']
+__all__ = ['Evidence', 'evidence_by_layer', 'concat_evidence', 'band_evidence', 'skill_curves', 'relative_evidence']
 
 # %% ../../nbs/06_research/05_evidence.ipynb #a630f99a
 FOLDS = 4

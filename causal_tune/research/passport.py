@@ -18,7 +18,7 @@ from ..core.files import atomic_write
 from ..data.datasets import load_dataset
 from ..models.backbones import Backbone, create_backbone, stage_adapters
 from ..models.segmentor import Segmentor
-from ..models.sharing import architecture_of_recipe, markdown_table, recipe_values
+from ..models.sharing import architecture_of, markdown_table
 from ..models.transfer import TRANSFER_EDGES, band_names, band_transfer, block_stream, frozen_stream
 from .observation import gather_images, outlier_tokens
 from .figures import Html, html_page, html_table
@@ -121,13 +121,12 @@ def fixed_images(n: int, size: tuple[int, int]) -> dict[str, torch.Tensor]: # do
 
 def model_names(model, name) -> dict: # name, backbone, adapter, head
     "Names of a model's parts, as far as they are known."
-    made = getattr(model, "architecture", None) or {}
-    recipe = getattr(model, "recipe", None)
-    if recipe: made = architecture_of_recipe(recipe_values(recipe)) | dict(name=recipe.name)
+    made = architecture_of(model) if isinstance(model, Segmentor) else {}
+    known = name or getattr(getattr(model, "recipe", None), "name", None)
     options = [f"{key}={made[key]}" for key in ("variant", "init", "band", "residual", "num_tokens", "rank") if made.get(key) is not None]
     parts = {part: str(made[part]) for part in ("backbone", "adapter", "head") if part in made}
     if options and "adapter" in parts: parts["adapter"] += " " + " ".join(options)
-    return dict(name=name or made.get("name") or parts.get("backbone") or type(model).__name__) | parts
+    return dict(name=known or parts.get("backbone") or type(model).__name__) | parts
 
 def plain_numbers(values): # nested lists of four digits; null for what is not finite
     "Arrays for JSON."

@@ -26,7 +26,7 @@ from ..spectra.dct import dct2, idct2
 from ..training.evaluation import confusion, iou, miou
 
 # %% auto #0
-__all__ = ['PATCH_EDGES', 'TwinPairs', 'exchange', 'Patching', 'patch_bands']
+__all__ = ['PATCH_EDGES', 'TwinPairs', 'Patching', 'patch_bands']
 
 # %% ../../nbs/06_research/07_patching.ipynb #0f9c4cd6
 class TwinPairs:
@@ -166,7 +166,7 @@ class Patcher:
         return {name: _concatenate(found) for name, found in parts.items()}
 
     def band_masks(self, block, bands): # of these bands together
-        return {layer: sum(self.masks(layer)[b] for b in bands).float() for layer in self.places(block)}
+        return {layer: sum((self.masks(layer)[b] for b in bands), torch.zeros(self.energy[layer].shape)) for layer in self.places(block)}
 
     def random_masks(self, block, band, seed): # as much energy of the difference outside the band; None where the rest has too little
         masks = {}
@@ -193,8 +193,7 @@ class Patcher:
             drawn = [self.random_masks(block, b, i) for i in range(controls)]
             yield from (_Job(f"{names[b]} control {i}", masks) for i, masks in enumerate(drawn) if masks)
             if scene: yield _Job(f"{names[b]} scene", masks, scene=True)
-        nothing = {layer: torch.zeros(self.energy[layer].shape) for layer in self.places(block)}
-        if has_prefix and "prefix" in chosen: yield _Job("prefix", nothing, prefix=True)
+        if has_prefix and "prefix" in chosen: yield _Job("prefix", self.band_masks(block, []), prefix=True)
         if "all" in chosen: yield _Job("all", prefix=has_prefix)
         if shapley: # every pass with the first band exchanges the prefix tokens too: they belong to it
             yield from (_Job(f"set {some}", self.band_masks(block, some), prefix=has_prefix) for some in _shapley_sets(present))

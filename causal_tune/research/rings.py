@@ -17,8 +17,8 @@ from ..spectra.dct import dct2, dct2_tokens, grid_to_tokens, idct2
 from ..training.evaluation import evaluate
 
 # %% auto #0
-__all__ = ['BAND_EDGES', 'WIDE_BAND_EDGES', 'ring_map', 'edges_for_grid', 'band_table', 'subsample_rings', 'ring_energies',
-           'energy_change', 'single_grid_layers', 'band_removal']
+__all__ = ['BAND_EDGES', 'WIDE_BAND_EDGES', 'ring_map', 'edges_for_grid', 'band_table', 'energy_change', 'single_grid_layers',
+           'band_removal']
 
 # %% ../../nbs/06_research/04_rings.ipynb #rg000007
 BAND_EDGES = (0., .1, .2, .3, .4, .55, .7, .85, 1., 2 ** .5)

@@ -110,17 +110,16 @@ def suggest_band(model, # a backbone or a segmentor
                  data, # data set of the source domain, with labels, at the size the model sees
                  changes: Mapping[str, Callable] | None = None, # stand-ins for unseen domains; default: `stand_ins()`
                  edges: Sequence[float] = WIDE_BAND_EDGES, # see `ring_map`
-                 layers=None, # block numbers from 0, of one stage; default: those of `stage` that a head reads
-                 stage: int | None = None, # of a model that has stages, see `single_grid_layers`
+                 layers=None, # block numbers from 0, of one stage; default: those of `single_grid_layers` that a head reads
                  block: int = 1, # consecutive frames that count as one scene; for video
                  seed: int = 0, # of stand-ins, folds and coefficients
                  **options, # of `relative_evidence`: repeats, magnitude, batch
 ) -> BandSuggestion:
-    "Choose cut-offs from source images and their labels alone. Raises ValueError for a mapping, no labels, or an unknown stage."
+    "Choose cut-offs from source images and their labels alone. Raises ValueError for a mapping, and where there are no labels."
     if isinstance(data, Mapping): raise ValueError("suggest_band takes the source data set alone, no mapping of domains.")
     images = perturb(gather_images({"source": data}, block=block), stand_ins() if changes is None else changes, seed)
     backbone = getattr(model, "backbone", model)
-    relative, evidence = relative_evidence(backbone, images, "source", edges, layers, stage, pairs=False, seed=seed, **options)
+    relative, evidence = relative_evidence(backbone, images, "source", edges, layers, pairs=False, seed=seed, **options)
     table, *draws = mean_skills(relative)
     rule = select_band(table.class_relative, table.domain_relative, *draws)
     features = evidence["features"]
