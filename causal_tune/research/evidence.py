@@ -156,8 +156,8 @@ def patch_labels(labels: Tensor, # (b, H, W) class ids; 255 is ignored
     labels = torch.where((labels >= 0) & (labels < k), labels, k).long()
     labels = F.pad(labels, (0, w * q - labels.shape[2], 0, h * p - labels.shape[1]), value=k)
     pixels = rearrange(labels, "b (h p) (w q) -> b (h w) (p q)", p=p, q=q)
-    count = torch.zeros(*pixels.shape[:2], k + 1).scatter_add_(2, pixels, torch.ones(pixels.shape))
-    most, label = count.max(2)
+    label = pixels.mode(2).values # the lowest of equals
+    most = (pixels == label[..., None]).sum(2)
     return torch.where((most >= p * q / 2) & (label < k), label, -1)
 
 def drop_rare_classes(labels, # (n, h*w) classes of patches, -1: left out

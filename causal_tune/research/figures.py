@@ -84,10 +84,10 @@ def filter_curve(bands: Mapping # name -> band
 ) -> go.Figure:
     "Gain of one or more filters over the radius."
     fig = go.Figure()
-    for i, (name, band) in enumerate(bands.items()):
+    for (name, band), color, dash in zip(bands.items(), cycle(PALETTE), cycle(DASHES)):
         label = name if hasattr(band, "radial_gain") else f"{name} (along an axis)"
         r, gain = gain_curve(band)
-        fig.add_scatter(x=r, y=gain, name=label, mode="lines", line=dict(width=2.5, color=PALETTE[i % len(PALETTE)], dash=DASHES[i % len(DASHES)]))
+        fig.add_scatter(x=r, y=gain, name=label, mode="lines", line=dict(width=2.5, color=color, dash=dash))
     fig.update_xaxes(title_text=RADIUS_LABEL, range=[0, 2 ** .5], dtick=.2)
     fig.update_yaxes(title_text="gain", range=[-.02, 1.05])
     return apply_style(fig, "What the filters keep", showlegend=True)
