@@ -34,7 +34,7 @@ def domain_with_status(domain: str) -> str: # "night (held out)"
     "A domain with its status in the pre-training of toy_vit."
     if domain in SEEN_DOMAINS: return f"{domain} (seen)"
     if domain in HELD_OUT_DOMAINS: return f"{domain} (held out)"
-    return f"{domain} (unknown)"
+    return domain
 
 # %% ../../nbs/07_compare/05_demo.ipynb #1f2c70e3
 def sample_predictions(recipe: Recipe, # with the targets

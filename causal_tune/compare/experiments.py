@@ -213,7 +213,6 @@ def measure_band(recipe: Recipe, # its training data and backbone are used
                  folder: Path, # keeps the band and its table
                  root=None, # of the data sets
                  block: int = 1, # consecutive frames that count as one scene
-                 n: int = 48, # training frames
 ) -> MeasuredBand:
     "The band that `suggest_band` finds for a recipe, kept in the folder. Raises ValueError where it keeps another recipe's."
     def parse(content): # a damaged file raises whatever it leads to
@@ -226,7 +225,7 @@ def measure_band(recipe: Recipe, # its training data and backbone are used
         check_same_run(path, kept[0], recipe)
         if "eval_size" not in changed_fields(kept[0], recipe, ["scores"]): return kept[1]
         print(f"{path} was made with another eval_size: measuring again.", file=sys.stderr)
-    found = suggest_band(*frozen_backbone_and_data(recipe, root, n), block=block)
+    found = suggest_band(*frozen_backbone_and_data(recipe, root), block=block)
     table = found.table.round(4)
     with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(dict(band=str(found), recipe=recipe_to_dict(recipe), table=table.to_dict("list")), indent=1))

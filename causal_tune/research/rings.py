@@ -122,14 +122,13 @@ def single_grid_layers(backbone, # from `create_backbone`
                        edges: Sequence[float] = BAND_EDGES, # see `ring_map`
                        stage: int | None = None, # number from 0; None: the last one with `MIN_RING_COEFFICIENTS` in every ring
 ) -> list[int]: # block numbers from 0
-    "The blocks of one stage; all blocks of a transformer. Raises ValueError for a stage that the model does not have."
+    "The blocks of one stage; all blocks of a transformer. Raises IndexError for a stage that the model does not have."
     blocks = backbone.stage_blocks()
     if stage is None:
         def filled(i): # are there enough coefficients in every ring of the stage's grid?
             count = torch.bincount(ring_map(*backbone.stage_grid(size, i), edges, empty=True).flatten(), minlength=len(edges))
             return count[1:].min() >= MIN_RING_COEFFICIENTS
         stage = max((i for i in range(len(blocks)) if filled(i)), default=0)
-    if stage not in range(len(blocks)): raise ValueError(f"stage={stage}: this backbone has stages 0 to {len(blocks) - 1}.")
     return blocks[stage]
 
 # %% ../../nbs/06_research/04_rings.ipynb #98259ddf
