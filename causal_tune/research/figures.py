@@ -180,9 +180,6 @@ def picture_row(pictures: Mapping, # heading -> (H, W, 3) uint8, of any sizes
     return apply_style(fig, title, height, margin=dict(l=8, r=8, t=62, b=8))
 
 # %% ../../nbs/06_research/02_figures.ipynb #e6800fba
-_INFORMATION_CURVES = {"domain": ("#d55e00", "circle", "solid"), "class, source": ("#0072b2", "square", "solid"), # colour, mark, dash
-                       "class, other domains": ("#56b4e9", "diamond", "dash"), "control": ("#666666", "x", "dot")}
-
 def information_figure(curves: pd.DataFrame, # layer, band, what (domain; class, source; class, other domains; control), skill, lower, upper: `skill_curves`
                        bands: pd.DataFrame, # band, radius: `band_table`
                        band=None, # a filter to shade, as far as its gain exceeds half its peak
@@ -191,17 +188,15 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (domain; class,
 ) -> go.Figure:
     "Domain information beside class information, by frequency and block."
     radii = bands.set_index("band").radius.where(lambda r: r > 0, -.14)  # DC is drawn separately
-    names = list(_INFORMATION_CURVES)
+    names = ["domain", "class, source", "class, other domains", "control"]
     shift = .008 * (curves.what.map(names.index) - 1.5) # or the intervals would cover each other
-    points = curves.assign(x=curves.band.map(radii) + shift, y=100 * curves.skill, above=100 * (curves.upper - curves.skill), below=100 * (curves.skill - curves.lower))
-    gaps = points[points.band == 0].assign(band=.5, y=np.nan) # no line from DC to the rings
-    points = pd.concat([points, gaps]).sort_values(["layer", "band"], kind="stable")
-    colors, symbols, dashes = (dict(zip(names, looks)) for looks in zip(*_INFORMATION_CURVES.values()))
+    points = curves.assign(x=curves.band.map(radii) + shift, y=100 * curves.skill, above=100 * (curves.upper - curves.skill), below=100 * (curves.skill - curves.lower),
+                           ring=curves.band > 0) # no line from DC to the rings
     rows = -(-curves.layer.nunique() // 4)
     height = 160 + 220 * rows
-    fig = px.line(points, "x", "y", error_y="above", error_y_minus="below", color="what", symbol="what", line_dash="what", markers=True,
-                  facet_col="layer", facet_col_wrap=4, facet_col_spacing=.015, facet_row_spacing=.27 / rows, category_orders=dict(what=names),
-                  color_discrete_map=colors, symbol_map=symbols, line_dash_map=dashes, labels=dict(x="radial frequency", y=f"{measure} (%)", what=""))
+    fig = px.line(points.sort_values("band"), "x", "y", error_y="above", error_y_minus="below", color="what", symbol="what", line_dash="what", markers=True,
+                  line_group="ring", facet_col="layer", facet_col_wrap=4, facet_col_spacing=.015, facet_row_spacing=.27 / rows, category_orders=dict(what=names),
+                  color_discrete_sequence=PALETTE, symbol_sequence=MARKERS, line_dash_sequence=DASHES, labels=dict(x="radial frequency", y=f"{measure} (%)", what=""))
     fig.for_each_annotation(lambda note: note.update(text="block " + note.text.partition("=")[2], font_size=13))
     fig.update_traces(line_width=2, marker_size=7, error_y=dict(thickness=1.2, width=2))
     if band is not None:
@@ -210,7 +205,7 @@ def information_figure(curves: pd.DataFrame, # layer, band, what (domain; class,
         fig.add_vrect(inside[0], inside[-1], fillcolor="#999", opacity=.16, line_width=0, layer="below")
     for cut in (.2, .7): fig.add_vline(cut, line_color="black", line_width=1.5, line_dash="dot")
     fig.update_xaxes(range=[-.22, 1.25], tickangle=0, tickvals=[-.14, .2, .4, .6, .8, 1, 1.2], ticktext=["DC", ".2", ".4", ".6", ".8", "1", "1.2"])
-    fig.update_yaxes(dtick=25, zeroline=True, zerolinecolor="#888")
+    fig.update_yaxes(range=[min(-12, 100 * curves.lower.min() - 4), max(106, 100 * curves.upper.max() + 4)], dtick=25, zeroline=True, zerolinecolor="#888")
     return apply_style(fig, title, height, margin_t=100, margin_b=64, legend_y=1 + 30 / (height - 164))
 
 # %% ../../nbs/06_research/02_figures.ipynb #08cc9985
