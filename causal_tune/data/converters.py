@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ..core.files import read_asset
 from ..core.registry import Registry, short_repr, unknown_name
 from .datasets import LAYOUTS, find_root, parse_dataset_spec, split_sources
-from .frames import (FOLDER_SPEC, Layout, binary_note, describe_lost, evenly_spaced, find_files, folder_layout, in_sequence, match_files,
+from .frames import (FOLDER_SPEC, Layout, binary_note, evenly_spaced, find_files, folder_layout, in_sequence, match_files,
                                      pair_files, read_pair, settle_layout, size_mismatches)
 from .images import DATA_FACTS, PartialFailure, describe_failure, display_path, failure_report, read_image, write_image
 from .labels import CITYSCAPES, CITYSCAPES_IDS, describe_classes
@@ -201,20 +201,14 @@ class DatasetReport:
         "Count the pairs of a part, read some of them or all, and write down what is wrong."
         part = PartReport(split, domain)
         self.parts.append(part)
-        def here(name): return in_sequence(name, self.layout.sequences, domain)
-        try:
-            found = match_files(images, labels, self.layout)
-            files = [(image, label) for name, image, label in found.pairs if here(name)]
-            lost = list(filter(here, found.lost))
+        try: found = match_files(images, labels, self.layout, wanted=partial(in_sequence, sequences=self.layout.sequences, domain=domain))
         except (OSError, ValueError) as err: return self.problems.append(str(err))
+        files = [(image, label) for _, image, label in found.pairs]
         if labels: self.layout = settle_layout(self.layout, files)
         layout = self.layout
         self.notes += found.notes
-        part.images, part.pairs = len(files) + len(lost), len(files) if labels else 0
-        if lost:
-            said = describe_lost(images, labels, lost, part.images, layout)
-            if layout.missing == "skip" and files: self.notes.append(f"{said}; they are left out")
-            else: self.problems.append(said + "; missing=skip goes on without them" * bool(files))
+        self.problems += [found.problem] * bool(found.problem)
+        part.images, part.pairs = len(files) + len(found.lost), len(files) if labels else 0
         if found.spare and not layout.sequences: # else the folder holds the labels of other domains too
             self.problems.append(f"{len(found.spare)} labels *{layout.label_endings[0]} in {labels} have no image in {images}")
         for pair in evenly_spaced(files, sample):

@@ -89,9 +89,9 @@ def file_samples(name: str, # a row of `LAYOUTS`
     samples = []
     for images, labels in folders:
         for d in layout.domains if domain == "all" else [domain]:
-            pairs = pair_files(base/images.format(domain=d), labels and base/labels.format(domain=d), layout, missing)
-            samples += [Sample(stem, d, partial(read_pair, image, label, layout.coding, layout.fits))
-                        for stem, image, label in pairs if in_sequence(stem, layout.sequences, d, sequence)]
+            wanted = partial(in_sequence, sequences=layout.sequences, domain=d, sequence=sequence)
+            pairs = pair_files(base/images.format(domain=d), labels and base/labels.format(domain=d), layout, missing, wanted)
+            samples += [Sample(name, d, partial(read_pair, image, label, layout.coding, layout.fits)) for name, image, label in pairs]
     if not samples: raise ValueError(f"{name} has no frames with split={split}, domain={domain}, sequence={sequence} "
                                      f"in {base}; leave one of these options out")
     return evenly_spaced(samples, n)

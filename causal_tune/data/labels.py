@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABEL_SPACES', 'CITYSCAPES', 'CAMVID', 'LabelSpace', 'space_to_dict', 'space_from_dict', 'remap', 'own_space',
-           'domain_color', 'swatches']
+           'domain_color']
 
 # %% ../../nbs/03_data/02_labels.ipynb #9b0bc296
 import codecs, csv, json, math, re, zlib

@@ -31,7 +31,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 # %% auto #0
 __all__ = ['read_weights', 'split_published', 'convert_backbone', 'load_published', 'published_state', 'published_adapter',
-           'segmentor_from_published', 'open_published', 'convert_focus', 'compare_weights']
+           'segmentor_from_published', 'convert_focus', 'compare_weights']
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #57e60c7f
 class Placeholder:
