@@ -13,7 +13,7 @@ from typing import Callable
 import numpy as np
 from ..core.registry import check_range, parse_spec, short_repr, unknown_name
 from .corruptions import SEVERITIES, corrupt, corruption_label, import_imagecorruptions, parse_corruption
-from .frames import (FOLDER_SPEC, Layout, Sample, SegmentationDataset, cache_decoded, evenly_spaced, fit_pair, folder_domain, folder_samples,
+from .frames import (FOLDER_SPEC, Layout, Sample, SegmentationDataset, cached_pair, evenly_spaced, fit_pair, folder_domain, folder_samples,
                                      in_sequence, own_samples, pair_files, read_pair)
 from .images import DATA_FACTS, to_hw
 from .labels import CITYSCAPES, LABEL_SPACES, LabelSpace, remap
@@ -190,7 +190,7 @@ def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64", or 
         samples = [s._replace(domain=corruption_label(s.domain, severities)) for s in samples]
     if corruption: samples = corrupt_samples(samples, corruption)
     if box: samples = [s._replace(load=partial(fit_pair, s.load, box, label_size)) for s in samples]
-    if cache: samples = cache_decoded(samples, cache)
+    if cache and name not in ("toyscapes", "own"): samples = [s._replace(load=partial(cached_pair, s.load, cache)) for s in samples]
     return SegmentationDataset(samples, space, None if name == "toyscapes" else size, label_size, transform, name)
 
 # %% ../../nbs/03_data/06_datasets.ipynb #da7a5e11

@@ -432,8 +432,3 @@ def cached_pair(load: Callable, # () -> image, label
         with atomic_write(path) as unfinished, open(unfinished, "wb") as file: np.savez(file, image=pair[0], label=pair[1])
     except OSError as error: warn_once(f"{display_path(folder)}: frames are not cached, but decoded each time ({error})")
     return pair
-
-def cache_decoded(samples: list[Sample], folder: str | Path) -> list[Sample]:
-    "The same frames, cached on disk; frames that come from no file are unchanged."
-    def of_files(load): return of_files(load.args[0]) if load.args and isinstance(load.args[0], partial) else load.func is read_pair
-    return [s._replace(load=partial(cached_pair, s.load, folder)) if of_files(s.load) else s for s in samples]

@@ -58,7 +58,7 @@ def images(folder):
 
 
 def labels(folder):
-    from causal_tune.data import converters, frames, labels as domains, masks
+    from causal_tune.data import converters, frames, masks
     image = folder / "whole.png"
     image.write_bytes(make.picture(size=(12, 9)))
     def checked(ids): assert ids.ndim == 2 and ids.dtype.kind in "bui", (ids.shape, ids.dtype)
@@ -66,7 +66,7 @@ def labels(folder):
     return Reader(seeds, files(seeds + make.images()), dict(
         read_label=lambda path: checked(masks.read_label(path)),
         halve=lambda path: converters.halve_image(path, "ids"),
-        train_ids=lambda path: converters.to_train_ids(path, domains.CITYSCAPES_IDS, 66),
+        train_ids=lambda path: converters.to_train_ids(path, converters.CITYSCAPES_FILE_IDS),
         read_pair=lambda path: frames.read_pair(image, path, coding())), SUFFIXES)
 
 
