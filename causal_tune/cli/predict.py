@@ -143,7 +143,7 @@ def with_legend(picture, # (h, w, 3) uint8
     "A picture with the colours and names of the classes in it below."
     import numpy as np
     from causal_tune.data.labels import swatches
-    names = {space.classes[i]: tuple(space.palette[i].tolist()) for i in present if i < len(space)}
+    names = {space.classes[i]: space.palette[i] for i in present if i < len(space)}
     if not names: return picture
     legend = np.asarray(swatches(names, picture.shape[1]))
     width = max(picture.shape[1], legend.shape[1])

@@ -130,9 +130,8 @@ def colors_to_ids(rgb: np.ndarray, # (h, w, 3) uint8
     "Ids of painted pixels. Raises ValueError that names the commonest colours of no class, or one that two ids share."
     def pack(x): return x[..., 0].astype(np.int32) << 16 | x[..., 1].astype(np.int32) << 8 | x[..., 2]
     table = np.zeros(1 << 24, np.int16)  # every colour; 0 is that of no class
-    sharing = {}
-    for i in sorted(painted): sharing.setdefault(tuple(painted[i]), []).append(i)
-    for color, ids in sharing.items(): table[pack(np.array(color))] = ids[0] + 2  # an id may be -1
+    ids, places = list(painted), pack(np.array(list(painted.values())))
+    table[places] = np.array(ids) + 2  # an id may be -1
     found = table[pack(rgb)]
     unknown = found == 0
     if unknown.any():
@@ -140,9 +139,9 @@ def colors_to_ids(rgb: np.ndarray, # (h, w, 3) uint8
         named = ", ".join(f"{color} {n} times" for color, n in most)
         raise ValueError(f"{unknown.sum()} of its {unknown.size} pixels have a colour of no class, most of them {named}; add these to the list of classes, "
                          "such as 'road #804080', or '- #000000' for what is ignored")
-    for ids in sharing.values():
-        if len(ids) > 1 and (found == ids[0] + 2).any(): raise ValueError(
-            f"ids {ids[0]} and {ids[1]} share a colour in the list of classes, so that painted labels cannot be told apart")
+    for i, kept in zip(ids, table[places]):
+        if kept != i + 2 and (found == kept).any():
+            raise ValueError(f"ids {i} and {kept - 2} share a colour in the list of classes, so that painted labels cannot be told apart")
     return (found - 2).astype(np.uint8)
 
 # %% ../../nbs/03_data/03_masks.ipynb #3a5c0020
@@ -191,7 +190,7 @@ def picture_to_ids(picture: Image.Image, # in memory
     if picture.mode == "RGBA" and (values[..., 3] == 255).all(): values = values[..., :3]
     two_classes = len({*coding.table.values()} - {255}) == 2 and not coding.painted
     if two_classes and values.shape[-1] == 3 and np.isin(values, (0, 255)).all() and (values == values[..., :1]).all():
-        return resolve(values[..., 0], {0: (0,) * 3, 255: (255,) * 3}, coding, True, True)  # black and white
+        return picture_to_ids(Image.fromarray(values[..., 0]), coding)  # black and white
     if values.shape[-1] != 3 or picture.mode not in ("RGB", "RGBA") or coding.encoding == "index" or not coding.painted: raise ValueError(
         f"has {values.shape[-1]} channels ({picture.mode}), but a label holds one id per pixel; if it is painted in RGB, give each class its "
         "colour in the list of classes, such as 'road #804080'")
