@@ -165,11 +165,10 @@ def prepare(name: str, # gta, cityscapes, mapillary or mapillary-half
             workers: int | None = None, # files at a time
 ) -> tuple[int, int]: # files written now, files there before
     "Convert a data set; may be interrupted and run again. Raises FileNotFoundError, ValueError or OSError."
-    CONVERTERS[name]  # an unknown name is found before a folder is searched for
+    converter = CONVERTERS[name]
     base = find_root(name.removesuffix("-half"), root)
-    jobs = CONVERTERS[name](base)
-    if not jobs:
-        raise FileNotFoundError(f"nothing to convert in {base}: {name} is {CONVERTERS[name].__doc__}. Unpack it there")
+    jobs = converter(base)
+    if not jobs: raise FileNotFoundError(f"nothing to convert in {base}: {name} is {converter.__doc__}. Unpack it there")
     return run_jobs(jobs, workers, name)
 
 # %% ../../nbs/03_data/08_converters.ipynb #93084c07
@@ -262,7 +261,7 @@ def check_one(name: str, # a row of `LAYOUTS`
     where = f" --root {shlex.quote(str(root))}" if root else ""
     for converter, jobs in CONVERTERS.items():
         if converter.removesuffix("-half") != name: continue
-        with suppress(OSError, ValueError): # another converter comes first, or theirs was chosen
+        with suppress(OSError, ValueError): # another converter comes first
             n = sum(not job.target.exists() for job in jobs(base))
             if n: report.next.append(f"causal-tune prepare {converter}{where}  # {n} files to write")
     report.problems, report.notes = (list(dict.fromkeys(said)) for said in (report.problems, report.notes))

@@ -6,7 +6,7 @@
 __all__ = ['Sample', 'SegmentationDataset', 'Layout', 'pair_files', 'contact_sheet', 'own_data', 'register_data']
 
 # %% ../../nbs/03_data/05_frames.ipynb #f4a3e503
-import hashlib, re, zlib
+import hashlib, zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -38,10 +38,9 @@ def read_pair(image, # a path of an RGB image, or what else `read_image` takes
     ids = read_class_ids(label, coding)
     if fits and ids.shape != (h, w): ids = fit_label(ids, (h, w), label)
     if ids.shape == (h, w): return rgb, ids
-    named = display_path(image) if isinstance(image, (str, Path)) else "its image"
     beside = f" {display_path(label)}" if isinstance(label, (str, Path)) else ""
     turned = ", or the image is turned by its EXIF orientation and its label is not" if ids.shape == (w, h) else ""
-    raise ValueError(f"{named} is {w} x {h} but its label{beside} is {ids.shape[1]} x {ids.shape[0]}; they must be equal: one of them is of another version{turned}")
+    raise ValueError(f"{display_path(image, 'its image')} is {w} x {h} but its label{beside} is {ids.shape[1]} x {ids.shape[0]}; they must be equal: one of them is of another version{turned}")
 
 # %% ../../nbs/03_data/05_frames.ipynb #44490bd2
 class Sample(NamedTuple):
@@ -285,15 +284,13 @@ def own_data(data, # a torch `Dataset`, a list or another thing with a length an
              domain: str = "own", # what the data set is called
              encoding: str = "auto", # how labels are read: "auto", "index" or "color", see `LabelCoding`
 ) -> SegmentationDataset: # its frames are made when they are accessed
-    "A data set of your own. Raises ValueError for one that is empty or has no numbered items, or where its first item is wrong."
+    "A data set of your own. Raises ValueError where its first item is missing or wrong."
     if classes is None and isinstance(data, SegmentationDataset): classes = replace(data.space, ids=(), ignored=(), colors={}, color_coded=False)
     if classes is None: raise ValueError(f"What do the ids of {domain} mean? Give classes=['road', 'car', ...], in the order of the ids.")
-    if isinstance(data, Mapping) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__") and len(data)):
-        raise ValueError(f"{domain} is {short_repr(data)}: give a torch Dataset or a list that holds images and labels.")
-    n = len(data)
     space = own_space(classes)
     coding = coding_of(space, encoding=encoding)
     own_pair(data, 0, domain, coding)
+    n = len(data)
     def ids(i): return read_label(split_item(data[i])[1], coding)
     labels = [partial(ids, i) for i in range(n)]
     settled = settle_binary(space, labels)
@@ -323,12 +320,10 @@ def binary_note(space: LabelSpace) -> str:
 OWN_DATASETS = {} # name -> data set that this program has given
 
 # %% ../../nbs/03_data/05_frames.ipynb #774711ca
-def register_data(name: str, # name of the data set; replaces an earlier one of this name
+def register_data(name: str, # name of the data set, without a comma; replaces an earlier one of this name
                data, classes=None, # see `own_data`
 ) -> str: # its descriptor
-    "Register a data set of this program under a name. Raises ValueError for data that cannot be used and for an invalid name."
-    if not (isinstance(name, str) and re.fullmatch(r"(?!(?:none|true|false)$)[^\W\d][\w.-]{0,59}", name, re.I)):
-        raise ValueError(f"{short_repr(name)}: call a data set by a letter, and up to 59 letters, digits and signs of . _ - behind it.")
+    "Register a data set of this program under a name. Raises ValueError for data that cannot be used."
     scenes = own_data(data, classes, name)
     OWN_DATASETS[name] = scenes
     return format_spec("own", dict(domain=name, n=len(scenes), classes=_mark(scenes.space)))

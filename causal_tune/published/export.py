@@ -132,9 +132,6 @@ def metadata(space: LabelSpace, recipe: Recipe, # says how images are shown
     fields = {name: value for name, value in recipe_to_dict(recipe).items() if name in EXPORTED_FIELDS}
     return json.dumps(dict(version=2, space=space_to_dict(space), recipe=fields, patch=patch, size=size))
 
-# %% ../../nbs/09_published/02_export.ipynb #5840752b
-MAX_FILE_BYTES = 2 ** 31 - 2 ** 20 # of one ONNX file
-
 # %% ../../nbs/09_published/02_export.ipynb #750d67ea
 def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
                 path: str | Path, # .onnx
@@ -148,17 +145,16 @@ def export_onnx(segmentor, # from `create_segmentor` or `load_checkpoint`
     if getattr(leaving.adapter, "spans_all_stages", False): leaving.backbone.merge()
     bound = any(getattr(m, "needs_square_grid", False) for m in leaving.modules()) # some adapters take the crops they were trained on only
     size = to_hw(size) if size else tuple(recipe.window or recipe.crop) if bound else None
-    try: model = trace(leaving, size)
+    try:
+        model = with_pre_and_postprocessing(trace(leaving, size), leaving.backbone, size)
+        model.metadata_props.add(key=METADATA_KEY, value=metadata(space, recipe, leaving.backbone.patch_size, size))
+        content = model.SerializeToString() # fails above 2 GB
     except ValueError: raise
     except Exception as error:
         way = "this size" if size else "any size; give it one, such as size=(512, 512) or --size 512x512"
         raise ValueError(f"This model cannot be exported for {way} ({type(error).__name__}: {' '.join(str(error).split())[:200]}).") from error
-    model = with_pre_and_postprocessing(model, leaving.backbone, size)
-    model.metadata_props.add(key=METADATA_KEY, value=metadata(space, recipe, leaving.backbone.patch_size, size))
-    if model.ByteSize() > MAX_FILE_BYTES: raise ValueError(
-        f"{display_path(path)} would hold {model.ByteSize() / 1e9:.1f} GB, and ONNX takes 2 GB in one file; export a smaller backbone.")
     with atomic_write(path) as unfinished:
-        unfinished.write_bytes(model.SerializeToString())
+        unfinished.write_bytes(content)
         found = output_difference(leaving, OnnxSegmentor(unfinished))
         if found["scores"] <= 1e-3 and found["pixels"] >= .999: return found
         raise FloatingPointError(f"{display_path(path)} would differ from its model, by {found['scores']:.2g} in scores and in "
@@ -266,7 +262,7 @@ class OnnxSegmentor:
         x = rgb.transpose(2, 0, 1)
         scores = self.slide((resize_maps(x, to_hw(size), antialias) if size else x)[None], window, stride)[0]
         if size: scores = resize_maps(scores, rgb.shape[:2], antialias=False)
-        return argmax_labels(scores, name or (display_path(image) if isinstance(image, (str, Path)) else "The image"))
+        return argmax_labels(scores, name or display_path(image, "The image"))
 
 # %% ../../nbs/09_published/02_export.ipynb #6c7fcd18
 def export_run(run: str | Path, # folder of a run, or its checkpoint.pt
