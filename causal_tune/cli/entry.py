@@ -16,7 +16,7 @@ from ..core.registry import import_user_modules, IMPORT_VARIABLE, Registry, shor
 from ..training.recipe import RECIPES, Recipe, get_recipe, nonempty_fields, parse_field, run_name
 
 # %% auto #0
-__all__ = ['parse', 'is_main_process', 'main']
+__all__ = ['parse', 'main']
 
 # %% ../../nbs/10_cli/01_entry.ipynb #d7d65dc4
 class Command(NamedTuple):

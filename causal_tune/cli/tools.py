@@ -120,11 +120,11 @@ def lab_arguments(args) -> dict: # arguments of `open_lab`
     if args.checkpoint and (args.backbone or args.weights):
         raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
     if args.images: domain_folders(args.images)
-    names = "images", "backbone", "weights", "checkpoint", "size", "n", "results", "stage"
+    names = "images", "backbone", "weights", "checkpoint", "size", "n"
     chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     found = find_weights(args.backbone) if args.backbone and not args.weights else None
     if found: chosen["weights"] = found
-    for name in {"images", "weights", "checkpoint", "results"} & set(chosen):
+    for name in {"images", "weights", "checkpoint"} & set(chosen):
         if not Path(chosen[name]).exists(): raise FileNotFoundError(f"No {name} at {chosen[name]}.")
         chosen[name] = str(Path(chosen[name]).resolve())
     if args.size: chosen["size"] = Recipe(eval_size=parse_field("eval_size", args.size)).eval_size
@@ -138,8 +138,6 @@ def lab_arguments(args) -> dict: # arguments of `open_lab`
          argument("--checkpoint", metavar="RUN", help="folder of a run, or its checkpoint.pt: inspect its model, with its head"),
          argument("--size", metavar="HxW", help="size at which the model sees the images (default: that of the first image)"),
          argument("--n", metavar="N", type=integer_between(1, 100_000), help="images per domain, at most (default: 8)"),
-         argument("--stage", metavar="N", type=integer_between(0, 100), help="stage of a model that has several, from 0 (default: the last with a fine enough grid)"),
-         argument("--results", metavar="DIR", help="folder with tables of bench-quality, to be shown too"),
          argument("--run", metavar="RUN", help="follow a training instead: folder of a run, or of several, finished or not"),
          argument("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
          passes_unknown=True)

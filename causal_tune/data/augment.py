@@ -108,7 +108,6 @@ class FrequencyJitter(v2.Transform):
         return dict(noise=self.draw(*v2.functional.get_size(flat_inputs[0])) if changed else None)
     def transform(self, inpt, params):
         if not isinstance(inpt, tv_tensors.Image) or params["noise"] is None: return inpt
-        if inpt.dtype != torch.uint8: raise ValueError(f"Styles act on uint8 images (0..255), not {inpt.dtype}.")
         x = self.change(inpt.as_subclass(Tensor).float(), params["noise"])
         return tv_tensors.wrap(x.round().clamp(0, 255).to(torch.uint8), like=inpt)
 
@@ -174,7 +173,6 @@ class ShortestSide(v2.RandomShortestSize):
 # %% ../../nbs/03_data/07_augment.ipynb #a3788b00
 def train_transform(crop: tuple[int, int] = (512, 512), # (height, width) of the result
                     scale: tuple[float, float] = (.5, 2.), # resized short side relative to the crop's, in steps of .1
-                    flip: float = .5, # probability of mirroring
                     color: bool = True, # photometric distortion
                     style: str | None = None, # frequency augmentation, see *Styles*
                     cat_max_ratio: float = .75, # draw another crop while a class has this share
@@ -187,5 +185,5 @@ def train_transform(crop: tuple[int, int] = (512, 512), # (height, width) of the
     colors = [PhotometricDistort()] if color else []
     styles = [create_style(style)] if style else []
     return PairTransform([ShortestSide(sizes, max_size=4 * short, antialias=antialias),
-                          CatMaxRatioCrop(tuple(crop), cat_max_ratio), v2.RandomHorizontalFlip(flip), *colors, *styles,
+                          CatMaxRatioCrop(tuple(crop), cat_max_ratio), v2.RandomHorizontalFlip(.5), *colors, *styles,
                           PadTo(tuple(crop))])

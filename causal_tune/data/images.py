@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import yaml
 from PIL import Image, ImageOps
-from ..core.registry import check_range, short_repr
+from ..core.registry import check_range
 from ..core.files import atomic_write, read_asset
 if TYPE_CHECKING: import torch
 
 # %% auto #0
-__all__ = ['DATA_FACTS', 'IMAGE_SUFFIXES', 'display_path', 'to_numpy', 'read_image', 'image_files', 'domain_folders', 'to_hw',
-           'resize', 'fit_size', 'sliding_windows', 'write_image', 'PartialFailure', 'describe_failure',
-           'failure_report']
+__all__ = ['DATA_FACTS', 'IMAGE_SUFFIXES', 'to_numpy', 'read_image', 'image_files', 'domain_folders', 'to_hw', 'resize',
+           'fit_size', 'sliding_windows']
 
 # %% ../../nbs/03_data/01_images.ipynb #12955c0e
-def display_path(path) -> str:
+def display_path(given, # a path
+                 otherwise: str = "", # what to call anything else; its text by default
+) -> str:
     "A path as an error shows it: as it is, or escaped where it holds line breaks and such."
-    text = str(path)
+    text = otherwise if otherwise and not isinstance(given, (str, Path)) else str(given)
     return text if text.isprintable() else repr(text)
 
 # %% ../../nbs/03_data/01_images.ipynb #d775f54d
@@ -176,9 +177,8 @@ def domain_folders(root: str | Path # holds one folder of images per domain, or 
 # %% ../../nbs/03_data/01_images.ipynb #f0f76924
 def to_hw(size: int | tuple # side, or (height, width), in pixels
 ) -> tuple[int, int]: # (height, width)
-    "A size as height and width, whole numbers from 1 to 100,000; Raises ValueError for anything else."
+    "A size as height and width, whole numbers from 1 to 100,000. Raises ValueError for anything else."
     sides = tuple(size) if np.ndim(size) == 1 else (size, size)
-    if len(sides) != 2: raise ValueError(f"{short_repr(size)}: give a side, or height and width, in pixels.")
     return tuple(check_range("size in pixels", side, 1, 100_000) for side in sides)
 
 def resize(images: "torch.Tensor", # (b, 3, H, W) float
