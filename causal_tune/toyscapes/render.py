@@ -54,7 +54,7 @@ FINE_NOISE = _noise_tile(range(3, 8), .95, 1) # leaves and plaster
 
 def _noise(u, v, tile=SMOOTH_NOISE): # the noise at (n,) float u, v
     row, column = (x.astype(np.int32) & NOISE_TILE - 1 for x in (v, u))
-    return tile[row, column]
+    return take(tile, NOISE_TILE*row + column, mode="clip") # numpy's quick way, nothing is ever clipped
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #16e7a9d9
 class Camera(NamedTuple):
@@ -110,10 +110,10 @@ def _clip(points): # a polygon (n, 3) in camera coordinates at the near plane (S
     return np.array(kept).reshape(-1, 3)
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #5df20eef
-def _fill_faces(buffer, faces, values, cam, scale=1.): # the outlines of faces, each with its value, one after the other
-    counts = [len(face.outline) for face in faces]
-    origin, s, t = np.array([face.plane for face in faces]).repeat(counts, 0).swapaxes(0, 1)
-    outlines = np.concatenate([face.outline for face in faces])
+def _fill(buffer, planes, outlines, values, cam, scale=1.): # outlines on planes (m, 3, 3), each with its value, one after the other
+    counts = [len(outline) for outline in outlines]
+    origin, s, t = planes.repeat(counts, 0).swapaxes(0, 1)
+    outlines = np.concatenate(outlines)
     points = origin + outlines[:, :1]*s + outlines[:, 1:]*t
     points = ((points - cam.position) @ cam.R.T).astype(float32)
     middle = np.array(buffer.shape[::-1], float32)*8 - 8
@@ -123,7 +123,7 @@ def _fill_faces(buffer, faces, values, cam, scale=1.): # the outlines of faces, 
     ends = np.cumsum(counts)
     behind = minimum.reduceat(points[:, 2], ends - counts) < NEAR_PLANE
     projected = pixels(points)
-    for n, end, cut, value in zip(counts, ends, behind, values):
+    for n, end, cut, value in zip(counts, ends.tolist(), behind.tolist(), values):
         polygon = pixels(_clip(points[end - n:end])) if cut else projected[end - n:end]
         if len(polygon) > 2: cv2.fillPoly(buffer, [polygon], value, shift=4)
 
@@ -160,8 +160,8 @@ class FaceTable(NamedTuple):
 TEXTURES = tuple, Ground, Facade, LeafClump, CarPanel, RoofTiles, Cylinder # types of `Face.texture`; flat colour has an empty tuple
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #a346ee53
-def _face_table(faces, cam, sun):
-    origin, s, t = np.array([face.plane for face in faces]).swapaxes(0, 1)
+def _face_table(faces, planes, cam, sun):
+    origin, s, t = planes.swapaxes(0, 1)
     origin = origin - cam.position
     world = np.cross(s, t)
     world *= where((world*origin).sum(1) > 0, -1, 1)[:, None] # towards the camera
@@ -181,18 +181,19 @@ def _face_table(faces, cam, sun):
         values=float32([*zip_longest(*(face.texture for face in faces), fillvalue=0.)]))
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #bfe8fda9
-def _draw_face_ids(faces, cam): # the number of the face seen at each pixel of the drawn frame
+def _draw_face_ids(faces, planes, cam): # the number of the face seen at each pixel of the drawn frame
     x, y = cam.rays(cam.size)
     right, down, ahead = cam.R[:, 1].tolist() # the upward direction
     buffer = np.int32(x*right + y*down + ahead < -1e-3) # 1 where rays meet the ground
-    _fill_faces(buffer, faces[2:], range(2, len(faces)), cam)
+    outlines = [face.outline for face in faces[2:]]
+    _fill(buffer, planes[2:], outlines, range(2, len(faces)), cam)
     return buffer
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #35b16608
 def _mask(outlines, blur, cam, size): # soft coverage 0..1 of outlines (x, z) on the ground, enlarged to the drawn frame
     buffer = np.zeros(size, np.uint8)
-    faces = [_GROUND._replace(outline=outline) for outline in outlines]
-    _fill_faces(buffer, faces, [255]*len(faces), cam, 1/SUPERSAMPLING)
+    planes = np.array([_LEVEL]*len(outlines))
+    _fill(buffer, planes, outlines, [255]*len(outlines), cam, 1/SUPERSAMPLING)
     soft = cv2.blur(buffer, (blur, blur))
     return cv2.resize(soft, cam.size[::-1]).astype(float32).ravel()/255
 
@@ -516,34 +517,36 @@ _SHADERS = {Ground: _shade_ground,
             Cylinder: _brightened_by(_cylinder)}
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #77bbdf34
+def _pixels(record, place, face, x, y, z, table, focal): # of a kind: where they are, their faces, rays (x, y, 1) and depths
+    def of_faces(values): return take(values, face, 1)
+    def along(axis):
+        ax, ay, az, offset = of_faces(axis)
+        return z*(ax*x + ay*y + az) - offset
+    s, t = map(along, table.axes)
+    return Pixels(
+        place, record(*of_faces(table.values[:len(record._fields)])),
+        of_faces(table.color), of_faces(table.light),
+        s, t, z,
+        foot=z*(1.1/focal))
+
 def _shade(ids, table, street, cam, shadows): # layers for the faces `ids` of the drawn frame
     ids = ids.ravel()
     x, y = (np.broadcast_to(v, cam.size).ravel() for v in cam.rays(cam.size))
     a, b, c = take(table.inverse, ids, 1)
     depth = 1/maximum(a*x + b*y + c, 1/SKY_DEPTH)
-    def along(axis):
-        ax, ay, az, offset = take(axis, ids, 1)
-        return depth*(ax*x + ay*y + az) - offset
-    s, t = map(along, table.axes)
-    color = take(table.color, ids, 1)
-    light = take(table.light, ids, 1)
-    kinds = take(table.kind, ids)
     out = Layers( # every face in its own colour, to begin with
-        depth.copy(), color*light,
-        glow=take(table.glow, ids, 1),
-        label=table.label[ids],
-        normal=table.normal[ids],
-        grain=where(kinds > 0, _noise(s*7, t*7), 0))
+        depth,
+        take(table.color*table.light, ids, 1),
+        take(table.glow, ids, 1),
+        take(table.label, ids),
+        take(table.normal, ids, 0),
+        np.zeros(ids.size, float32))
+    kinds = take(table.kind, ids)
     for record, shader in _SHADERS.items():
         place = np.flatnonzero(kinds == TEXTURES.index(record))
-        values = take(table.values[:len(record._fields)], ids[place], 1)
-        px = Pixels(
-            place, record(*values),
-            color[:, place], light[:, place],
-            s[place], t[place],
-            depth[place],
-            foot=depth[place]*(1.1/cam.focal))
-        out.color[:, place] = shader(px, out, street, shadows)
+        px = _pixels(record, place, ids[place], x[place], y[place], depth[place], table, cam.focal)
+        out.grain[place] = _noise(px.s*7, px.t*7)
+        for plane, values in zip(out.color, shader(px, out, street, shadows)): plane[place] = values # quicker than all at once
     return out
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #d044a002
@@ -594,11 +597,13 @@ def render_scene(seed: int, # what to draw; the same seed and size give the same
     cam = _camera(r, size)
     street, things = build_street(r, float(cam.position[1]))
     faces, objects = _depth_sorted_faces(things)
-    ids = _draw_face_ids(faces, cam).astype(np.intp)
-    table = _face_table(faces, cam, street.sun)
+    planes = np.array([face.plane for face in faces])
+    ids = _draw_face_ids(faces, planes, cam).astype(np.intp)
+    table = _face_table(faces, planes, cam, street.sun)
     seen = _shade(ids, table, street, cam, _shadows(things, street.sun, cam, size))
     rows, columns = (((np.arange(n) + .5)*SUPERSAMPLING).astype(int) for n in size)
-    def sampled(layer): return layer.reshape(*cam.size, *layer.shape[1:])[rows[:, None], columns]
+    kept = rows[:, None]*cam.size[1] + columns # the drawn pixel for each pixel of the picture
+    def sampled(layer): return take(layer, kept, 0)
     face = sampled(ids.ravel())
     depth = where(face > 0, minimum(sampled(seen.depth), SKY_DEPTH*.9), float32(SKY_DEPTH))
     image = _through_air(seen.color.reshape(3, *cam.size), ids, depth, street, cam)

@@ -20,7 +20,7 @@ SKY_ID, GROUND_ID = range(2) # their object numbers
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #23aade1d
 def _random_crop(tile, size, r): # a random piece (h, w) of a tile that repeats
     rows, columns = (np.arange(n) + r.randrange(max(NOISE_TILE - n, 1)) for n in size)
-    return tile[rows[:, None] % NOISE_TILE, columns % NOISE_TILE]
+    return tile.take(rows, 0, mode="wrap").take(columns, 1, mode="wrap")
 
 # %% ../../nbs/11_toyscapes/03_weather.ipynb #0c78adf1
 def _speck(tile, x, y, length, slant, width, size, light): # one streak or flake, in sixteenths of a pixel
@@ -96,7 +96,8 @@ def _ground_reflection(sc): # (3, h, w): per column, the picture above the foot 
     rows = np.arange(h)[:, None]
     foot = maximum.accumulate(np.where(ground, -1, rows), 0)
     source = clip(2*foot + 1 - rows, 0, h - 1)
-    mirrored = sc.image[::2, ::2][source, np.arange(w)]
+    small = sc.image[::2, ::2].reshape(h*w, 3)
+    mirrored = small.take(source*w + np.arange(w), 0)
     blurred = cv2.blur(mirrored, (3, max(h//9, 1)))
     return np.moveaxis(cv2.resize(blurred, sc.depth.shape[::-1]), 2, 0)
 
