@@ -155,12 +155,12 @@ def test_weights_of_other_models(good, weights, tmp_path):
         with pytest.raises(ValueError, match=f"{Path(path).name}.*checkpoint"): read_checkpoint(path)
 
 
-@pytest.mark.parametrize("line", ["eval X", "predict X image.png", "eval c2acdc_512 --checkpoint X", "eval c2acdc_512 --checkpoint X --backbone X", "lab --checkpoint X --export lab.html",
-                                  "train demo --weights X", "convert-backbone X out.pth --height 32 --width 32"])
-def test_the_command_line_says_it_in_one_line(good, tmp_path, monkeypatch, capfd, line):
+def test_the_command_line_says_it_in_one_line(good, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     for source, name in ((b"(" * 999, "a.pth"), ((good / "backbone.safetensors").read_bytes()[:3000], "a.safetensors")):
         Path(name).write_bytes(source)
-        status = main([name if word == "X" else word for word in line.split()])
-        said = capfd.readouterr().err.splitlines()
-        assert status == 2 and name in said[-1] and said[-1].startswith("causal-tune: ") and not any("Traceback" in text for text in said)
+        for line in ("eval X", "predict X image.png", "eval c2acdc_512 X", "eval c2acdc_512 X --backbone X", "lab --checkpoint X --export lab.html",
+                     "train demo --weights X", "convert-backbone X out.pth --height 32 --width 32"):
+            status = main([name if word == "X" else word for word in line.split()])
+            said = capfd.readouterr().err.splitlines()
+            assert status == 2 and name in said[-1] and said[-1].startswith("causal-tune: ") and not any("Traceback" in text for text in said), line

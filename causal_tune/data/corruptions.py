@@ -4,8 +4,7 @@
 
 # %% ../../nbs/03_data/04_corruptions.ipynb #85aa4846
 from __future__ import annotations
-from contextlib import contextmanager
-from ..core.registry import check_range, unknown_name
+from ..core.registry import unknown_name
 
 # %% auto #0
 __all__ = ['CORRUPTIONS', 'corrupt']
@@ -44,16 +43,6 @@ def import_imagecorruptions(): # the package `imagecorruptions`
                          "pip install '.[corruptions]'") from err
     return imagecorruptions
 
-# %% ../../nbs/03_data/04_corruptions.ipynb #f1d564dc
-@contextmanager
-def numpy_seed(seed: int): # 0 .. 2**32 - 1
-    "Context manager: seed numpy's global generator, and restore its state afterwards."
-    import numpy as np
-    state = np.random.get_state()
-    np.random.seed(seed)
-    try: yield
-    finally: np.random.set_state(state)
-
 # %% ../../nbs/03_data/04_corruptions.ipynb #8b7281b4
 def corrupt(image, # (h, w, 3) uint8 RGB, both sides at least 32
             name: str, # one of `CORRUPTIONS`
@@ -62,10 +51,12 @@ def corrupt(image, # (h, w, 3) uint8 RGB, both sides at least 32
 ): # (h, w, 3) uint8
     "A corrupted copy of an image (Hendrycks & Dietterich, ICLR 2019). Raises ValueError for images and arguments that are not supported."
     import numpy as np
-    check_range("seed", seed, 0, 2 ** 32 - 1)
     name, (severity,) = parse_corruption(f"{name}:{severity}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 32:
         raise ValueError(f"an image of shape {image.shape} and type {image.dtype} cannot be corrupted: "
                          "give (h, w, 3) uint8 with at least 32 x 32 pixels")
     own = dict(seed=seed) if name in ("impulse_noise", "glass_blur") else {}
-    with numpy_seed(seed): return import_imagecorruptions().corrupt(image, severity, name, **own)
+    corrupted, state = import_imagecorruptions().corrupt, np.random.get_state()
+    np.random.seed(seed)
+    try: return corrupted(image, severity, name, **own)
+    finally: np.random.set_state(state)
