@@ -564,7 +564,6 @@ def test_holm_rejects_what_its_steps_reject(p, random):
 
 row = dict(adapter=st.sampled_from("ab"), seed=st.integers(0, 2), domain=st.sampled_from(["fog", "rain"]), miou=st.floats(0, 1))
 rows = st.lists(st.fixed_dictionaries(row), min_size=1, max_size=6)
-keys = st.sampled_from(["adapter", "seed", "domain", "miou", "iou"])
 
 @given(rows)
 def test_rows_are_a_table_or_given_twice(rows):
@@ -576,12 +575,6 @@ def test_rows_are_a_table_or_given_twice(rows):
         table = results.summary(rows)
         own = table[table.domain != "mean"]
         assert own.n.sum() == len(rows) and np.average(own["mean"], weights=own.n) == pytest.approx(np.mean([r["miou"] for r in rows]))
-
-
-
-@given(st.lists(st.dictionaries(keys, anything, max_size=5), max_size=3))
-@settings(max_examples=4 * settings().max_examples)
-def test_any_rows_are_a_table_or_one_line(rows): in_one_line(results.check_rows, rows)
 
 
 # --- sizes and windows -------------------------------------------------------------------------------------------------

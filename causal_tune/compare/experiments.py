@@ -16,7 +16,7 @@ from ..core.registry import parse_spec, Registry, unknown_name
 from ..core.files import atomic_write, load_cached, read_asset
 from ..data.datasets import load_dataset
 from ..research.figures import difference_plot, html_table
-from ..research.statistics import bootstrap_runs, mean_over_domains, mean_over_groups, paired_differences, write_table
+from ..research.statistics import bootstrap_runs, mean_over_domains, paired_differences, write_table
 from ..research.suggest import suggest_band
 from ..spectra.bands import create_band
 from ..toyscapes.vit import HELD_OUT_DOMAINS, SEEN_DOMAINS
@@ -352,10 +352,12 @@ def quality_report(name: str, # one of `EXPERIMENTS`
 ) -> Path: # the file
     "Write report.html of an experiment."
     e, recipe = EXPERIMENTS[name], result["recipe"]
-    rows = mean_over_groups(result["rows"], e.large_groups)
-    intro = INTRO.format(n=len(result["variants"]), seeds=result["scores"].seed.nunique(), search=len(e.search_seeds), family=e.family(len(result["variants"])))
+    drawn, seeds = result["drawn"], sorted(result["scores"].seed.unique())
+    rows = [row for row in result["rows"] if row["domain"] in (e.source, *e.single)]
+    rows += [dict(adapter=label, seed=seed, domain=name, miou=miou) for label in result["variants"] for name in e.large_groups
+             for seed, miou in zip(seeds, drawn[label, name].scores[0])]
+    intro = INTRO.format(n=len(result["variants"]), seeds=len(seeds), search=len(e.search_seeds), family=e.family(len(result["variants"])))
     targets = [domain for domain in dict.fromkeys(r["domain"] for r in rows) if domain != e.source]
-    drawn = result["drawn"]
     means = {(label, "mean"): mean_over_domains([drawn[label, d] for d in targets]) for label in result["variants"]}
     differences = paired_differences(drawn | means, "none", e.panels)
     toy = recipe.backbone == "toy_vit" and e.source == "clear"

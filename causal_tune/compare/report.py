@@ -20,9 +20,8 @@ from ..research.figures import Html, difference_plot, html_page, html_table, swa
 __all__ = ['verdict', 'write_report']
 
 # %% ../../nbs/07_compare/01_report.ipynb #3bc39159
-def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, holm, from `paired_differences`
+def verdict(differences: pd.DataFrame, # to `none`: adapter, domain, difference in points, holm, from `paired_differences`
             adapter: str, # adapter that the sentence describes
-            baseline: str = "none", # named in the sentence
 ) -> str:
     "One sentence on where an adapter scores higher, where lower, and where it is undecided."
     own = differences[(differences.adapter == adapter) & (differences.domain != "mean")]
@@ -31,7 +30,7 @@ def verdict(differences: pd.DataFrame, # adapter, domain, difference in points, 
     for word, text in dict(higher="higher", lower="lower", open="undecided").items():
         named = [f"{line.domain} ({_signed(line.difference, 1)})" for line in own[called == word].itertuples()]
         if named: parts.append(f"{text} in {', '.join(named)}")
-    return f"{adapter} against {baseline}: {'; '.join(parts)}."
+    return f"{adapter} against none: {'; '.join(parts)}."
 
 def _signed(points, digits): # no sign before a zero
     text = f"{points:+.{digits}f}".replace("-", "−")
@@ -95,7 +94,7 @@ def class_tables(rows: Sequence[Mapping], # results with their `iou`
     "IoU per class in percent, mean over seeds: a collapsed table per domain."
     table = pd.DataFrame([row.get("iou") or {} for row in rows], dtype=float)
     if table.empty: return Html("<p>The rows hold no scores per class.</p>")
-    means = 100 * table.groupby([[row[key] for row in rows] for key in ("domain", "adapter")], sort=False).mean()
+    means = 100 * table.groupby([[row[key] for row in rows] for key in ("domain", "adapter")], sort=False).mean().dropna(how="all") # a mean over domains has none
     adapters, tables = list(dict.fromkeys(row["adapter"] for row in rows)), []
     for domain in means.index.unique(0):
         part = means.loc[domain].reindex(adapters).T.dropna(how="all")

@@ -269,13 +269,12 @@ def input_spectra(inputs: str, # one of `PROBE_INPUTS`
     elif inputs == "labels":
         if not task.classes: raise ValueError("No labels in the source: class probes need them.")
         yield -1, dct2_tokens(F.one_hot(torch.as_tensor(task.labels) + 1)[..., 1:].float(), task.grid)
-    elif inputs == "pixels":
+    else:
         (H, W), (h, w) = images.shape[-2:], task.grid
         p, q = patch_pixels(backbone, (H, W), task.grid)
         x = F.pad(backbone.normalise(images), (0, w * q - W, 0, h * p - H))
         within = dct2(rearrange(x, "b c (h p) (w q) -> b (h w) c p q", p=p, q=q)).flatten(2) # (n, h*w, 3 * p * q)
         yield -1, dct2_tokens(within, task.grid)
-    else: raise unknown_name("input of the probes", inputs, PROBE_INPUTS)
 
 # %% ../../nbs/06_research/05_evidence.ipynb #4e15adb4
 class Evidence(NamedTuple):

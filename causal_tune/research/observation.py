@@ -67,8 +67,6 @@ def gather_images(images_by_domain: Mapping, # domain -> tensor (n, 3, H, W) uin
                   block: int = 1, # consecutive images of a domain that count as one scene; for video
 ) -> DomainImages:
     "Images of several domains at one size. Raises ValueError where there is none, and for labels of different kinds."
-    if not images_by_domain or not isinstance(images_by_domain, Mapping):
-        raise ValueError("No domains: give a mapping such as {'fog': images}.")
     images, labels, names, notes = {}, {}, {}, []
     given_size = size
     for domain, given in images_by_domain.items():
@@ -285,35 +283,32 @@ def outlier_table(norms: Mapping, # domain -> (n, l, h, w), from `feature_statis
 # %% ../../nbs/06_research/03_observation.ipynb #365cf14b
 def outlier_retention(norms, # (n, h, w) of the features
                       kept, # (n, h, w) of their kept part
-                      k: float = 5., # robust deviations above the median
 ) -> dict[str, float]: # outliers, outliers_kept, excess_kept, typical_kept
     "Shares of the outliers that remain in the kept part; empty where no image is finite."
     good = np.isfinite(norms).all((1, 2))
     if not good.any(): return {}
     norms, kept = np.asarray(norms, float)[good], np.asarray(kept, float)[good]
-    found = outlier_tokens(norms, k)
+    found = outlier_tokens(norms)
     medians = [median_and_mad(x)[0] for x in (norms, kept)]
     before, after = ((x - median)[found].sum() for x, median in zip((norms, kept), medians))
-    return dict(outliers=found.mean(), outliers_kept=outlier_tokens(kept, k).mean(), excess_kept=after / before if found.any() else np.nan,
+    return dict(outliers=found.mean(), outliers_kept=outlier_tokens(kept).mean(), excess_kept=after / before if found.any() else np.nan,
                 typical_kept=median_of_ratios(medians[1], medians[0]))
 
 # %% ../../nbs/06_research/03_observation.ipynb #a0ea4f3c
 def filter_table(seen: FeatureStatistics, # of the same band
-                 k: float = 5., # robust deviations above the median
 ) -> pd.DataFrame: # domain, layer, and what is kept, as shares
     "Outliers that remain after a band filter, by domain and layer."
-    return pd.DataFrame([dict(domain=d, layer=i) | outlier_retention(x[:, i], seen.kept[d][:, i], k) for d, x in seen.norms.items() for i in range(x.shape[1])])
+    return pd.DataFrame([dict(domain=d, layer=i) | outlier_retention(x[:, i], seen.kept[d][:, i]) for d, x in seen.norms.items() for i in range(x.shape[1])])
 
 # %% ../../nbs/06_research/03_observation.ipynb #57c3d978
 def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
                     images_by_domain: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; those of a domain of one size
                     band="dog", # a band or a spec
-                    k: float = 5., # robust deviations above the median
                     batch: int = 8, # images at a time
 ) -> dict[str, pd.DataFrame]: # "outliers", "filter"
     "The tables of this chapter: outlying tokens, and the outliers that remain after a band filter."
     seen = feature_statistics(backbone, images_by_domain, band, batch)
-    return dict(outliers=outlier_table(seen.norms, k), filter=filter_table(seen, k))
+    return dict(outliers=outlier_table(seen.norms), filter=filter_table(seen))
 
 # %% ../../nbs/06_research/03_observation.ipynb #c9cadbbb
 def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report`; with a column `model`, a row of panels for each

@@ -93,9 +93,9 @@ class Patcher:
 
     def masks(self, layer): # band -> (h, w) bool on the grid of a layer
         h, w = self.energy[layer].shape
-        edges = [2 * self.size[0] / h * e for e in self.edges] if self.unit == "cycles" else self.edges
-        ring = ring_map(h, w, [*edges, 1e9], empty=True) # what lies beyond the last edge belongs to no band
-        return [ring == i for i in range(len(edges))]
+        scale = {"nyquist": 1, "cycles": 2 * self.size[0] / h}[self.unit]
+        ring = ring_map(h, w, [*(scale * e for e in self.edges), 1e9], empty=True) # what lies beyond the last edge belongs to no band
+        return [ring == i for i in range(len(self.edges))]
 
     def places(self, block): # where a patch at this block acts
         return [*(t for t in self.taps if t < block and self.complete), block]
@@ -230,9 +230,8 @@ def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
 
     At the last block that the head reads, only the head is run again for each band: such a column costs little more than a forward pass.
 
-    Raises ValueError for pairs whose labels differ, blocks that the model lacks or that the head's features do not depend on, unknown bands, an
-    unknown unit, and a folder of other pairs or bands."""
-    if unit not in ("nyquist", "cycles"): raise unknown_name("unit", unit, ["nyquist", "cycles"])
+    Raises ValueError for pairs whose labels differ, blocks that the model lacks or that the head's features do not depend on, unknown bands, and a
+    folder of other pairs or bands."""
     names = band_names(edges)
     known = [*names, "prefix", "all"]
     for name in bands or ():
