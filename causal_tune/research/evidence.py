@@ -106,8 +106,6 @@ class ProbeScore(NamedTuple):
 def score_predictions(y, # (n,) labels
                       predicted, # (n,) labels
                       groups, # (n,) scene of each sample
-                      draws: int = 1000, # bootstrap samples
-                      seed: int = 0, # of the bootstrap
 ) -> ProbeScore:
     "Balanced accuracy with a bootstrap interval over scenes. A class that no drawn scene contains is left out of that draw's mean."
     y = np.asarray(y)
@@ -117,7 +115,7 @@ def score_predictions(y, # (n,) labels
     right = np.zeros_like(count)
     np.add.at(count, (scene, label), 1)
     np.add.at(right, (scene, label), y == np.asarray(predicted))
-    weights = np.vstack([np.ones(len(scenes)), bootstrap_weights(len(scenes), draws, seed)])
+    weights = np.vstack([np.ones(len(scenes)), bootstrap_weights(len(scenes), 1000)])
     recall = np.where(weights @ count > 0, weights @ right / np.maximum(weights @ count, 1e-9), np.nan)
     accuracy, *drawn = np.nanmean(recall, 1)
     lower, upper = percentile_interval(np.array(drawn)).tolist()
@@ -136,7 +134,6 @@ def linear_probe(x, # (n, c) samples
 def mean_probe_score(scores: Sequence[ProbeScore] # of the same samples and scenes
 ) -> ProbeScore:
     "Mean accuracy of several probes, with an interval over scenes and over probes."
-    if len(scores) == 1: return scores[0]
     by_probe = np.stack([s.draws for s in scores], 1)
     weights = bootstrap_weights(len(scores), len(by_probe), seed=1) / len(scores)
     draws = (weights * by_probe).sum(1)

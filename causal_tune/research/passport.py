@@ -79,9 +79,7 @@ class Passport:
         for field, caption in captions.items():
             values = self.array(field)
             if not np.isfinite(values).any(): continue
-            each = [f"<div class='scroll'>{self._heat(of_domain, domain)}</div>" for domain, of_domain in zip(self["domains"], values)]
-            with np.errstate(all="ignore"): mean = np.nanmean(values, 0)
-            tables.append(f"<h2>{field.capitalize()}</h2><div class='scroll'>{self._heat(mean, caption + ' Mean over domains.')}</div><details><summary>by domain</summary>{''.join(each)}</details>")
+            with np.errstate(all="ignore"): tables.append(f"<h2>{field.capitalize()}</h2>{self._heat(np.nanmean(values, 0), caption + ' Mean over domains.')}")
         facts = "".join(f"<li>{escape(fact)}</li>" for fact in self.facts())
         name = model["name"]
         return html_page(f"Passport: {name}", f"<h1 style='overflow-wrap:anywhere'>{escape(name)}</h1>"

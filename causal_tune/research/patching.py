@@ -15,7 +15,6 @@ from typing import NamedTuple, Sequence
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..core.registry import unknown_name
 from ..core.files import atomic_write, load_cached
 from ..models.backbones import progress_bar
 from ..models.transfer import band_names
@@ -216,13 +215,11 @@ def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
                 edges: Sequence[float] = PATCH_EDGES, # of the rings, ascending from 0; see `unit`
                 blocks: Sequence[int] | None = None, # block numbers from 0; the taps by default, the last one first
                 complete: bool = True, # patch what the head reads at earlier taps too; False: the stream only
-                *, bands: Sequence[str] | None = None, # some of `band_names(edges)`, "prefix" and "all"; by default, and for Shapley values, all of them
-                unit: str = "nyquist", # of the edges: fraction of each grid's Nyquist frequency, or "cycles" per pixel, one axis for all stages
+                *, unit: str = "nyquist", # of the edges: fraction of each grid's Nyquist frequency, or "cycles" per pixel, one axis for all stages
                 controls: int = 0, # random coefficient sets of equal energy for `excess`; at least 8 where it is reported
                 scene: bool = False, # measure `scene`, which takes another pass per cell
                 shapley: bool = False, # measure Shapley values: 2 ** (number of bands - 1) passes per block
                 frames: int = 1, # consecutive images drawn together by the bootstrap, for video
-                draws: int = 1000, # bootstrap samples
                 batch: int = 8, # pairs per forward pass
                 folder=None, # where finished cells are stored, to resume after an interruption
 ) -> Patching:
@@ -230,18 +227,14 @@ def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
 
     At the last block that the head reads, only the head is run again for each band: such a column costs little more than a forward pass.
 
-    Raises ValueError for pairs whose labels differ, blocks that the model lacks or that the head's features do not depend on, unknown bands, and a
-    folder of other pairs or bands."""
-    names = band_names(edges)
-    known = [*names, "prefix", "all"]
-    for name in bands or ():
-        if name not in known: raise unknown_name("band", name, known)
+    Raises ValueError for pairs whose labels differ, blocks that the model lacks or that the head's features do not depend on, and a folder of other
+    pairs or bands."""
     p = Patcher(segmentor, pairs, edges, unit, complete, batch)
     blocks = p.taps[::-1] if blocks is None else p.backbone.check_layers(blocks)
     if max(blocks) > p.taps[-1]: raise ValueError(f"The head reads blocks {p.taps}; block {max(blocks)} comes after them and cannot matter.")
     plain = run_through(p.look())
     if folder: begin_folder(Path(folder), dict(pairs=p.names, edges=list(edges), unit=unit, complete=complete, taps=p.taps))
-    jobs = {block: list(p.jobs(block, None if shapley else bands, controls, scene, shapley)) for block in blocks}
+    jobs = {block: list(p.jobs(block, None, controls, scene, shapley)) for block in blocks}
     found = {}
     with progress_bar("patched passes", total=sum(map(len, jobs.values())) * len(p.plain)) as progress:
         for block, own in jobs.items():
@@ -252,7 +245,7 @@ def patch_bands(segmentor: Segmentor, # trained, in evaluation mode
             for name, cell in measured.items():
                 if folder: write_cell(folder, block, name, cell)
             found |= {(block, name): cell for name, cell in (cached | measured).items()}
-    return summarize(p, plain, found, frames, draws)
+    return summarize(p, plain, found, frames)
 
 # %% ../../nbs/06_research/07_patching.ipynb #dda95a2d
 def run_through(steps, after_each=lambda: None): # a generator -> what it returns
@@ -276,12 +269,12 @@ def read_cell(folder, block, name): # None where it is not finished
 def write_cell(folder, block, name, cell):
     with atomic_write(Path(folder) / f"{block} {name}.npz") as unfinished, open(unfinished, "wb") as file: np.savez_compressed(file, **cell._asdict())
 
-def summarize(p, plain, found, frames=1, draws=1000): # of a `Patcher`: its unpatched cell, (block, name) -> cell; -> `Patching`
+def summarize(p, plain, found, frames=1): # of a `Patcher`: its unpatched cell, (block, name) -> cell; -> `Patching`
     names = band_names(p.edges)
     n = plain.cm.shape[1]
     groups = -(-n // frames)
-    weights = np.concatenate([np.ones((1, groups)), bootstrap_weights(groups, draws)]).repeat(frames, 1)[:, :n] # first the sample itself
-    values = {"miou": lambda cell, side: 100 * miou(np.tensordot(weights, cell.cm[side], 1)), # (1 + draws,)
+    weights = np.concatenate([np.ones((1, groups)), bootstrap_weights(groups, 1000)]).repeat(frames, 1)[:, :n] # first the sample itself
+    values = {"miou": lambda cell, side: 100 * miou(np.tensordot(weights, cell.cm[side], 1)), # (1 + 1000,)
               "ce": lambda cell, side: -(weights @ cell.ce[side]) / weights.sum(1)}           # higher is better, as for points
     shown = {key: cell for key, cell in found.items() if not re.search(" control | scene$|^set ", key[1])}
     rows, samples, gaps = [], [], []
