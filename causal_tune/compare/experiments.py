@@ -7,7 +7,6 @@ from __future__ import annotations
 import json, sys, time, yaml
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 import numpy as np, pandas as pd, torch
 from .effects import energy_kept, frozen_backbone_and_data, measure_costs, token_ablation
 from .grid import _shard, check_recipes, grid_lock, make_grid, run_grid, single_threaded
@@ -204,21 +203,16 @@ def apply_learning_rates(compared: dict, # label -> recipe fields, of `compariso
     return tuned
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #f4f91121
-class MeasuredBand(NamedTuple):
-    "A band and the table it was chosen from."
-    spec: str = "dog" # of the band
-    table: pd.DataFrame = pd.DataFrame() # empty where no variant needs it
-
 def measure_band(recipe: Recipe, # its training data and backbone are used
                  folder: Path, # keeps the band and its table
                  root=None, # of the data sets
                  block: int = 1, # consecutive frames that count as one scene
-) -> MeasuredBand:
+) -> tuple[str, pd.DataFrame]: # its spec; the table it was chosen from
     "The band that `suggest_band` finds for a recipe, kept in the folder. Raises ValueError where it keeps another recipe's."
     def parse(content): # a damaged file raises whatever it leads to
         kept = json.loads(content)
         create_band(kept["band"])
-        return dict(kept["recipe"]), MeasuredBand(kept["band"], pd.DataFrame(kept.get("table", {})))
+        return dict(kept["recipe"]), (kept["band"], pd.DataFrame(kept.get("table", {})))
     path = Path(folder) / "band.json"
     kept = load_cached(path, parse)
     if kept:
@@ -229,7 +223,7 @@ def measure_band(recipe: Recipe, # its training data and backbone are used
     table = found.table.round(4)
     with atomic_write(path) as unfinished:
         unfinished.write_text(json.dumps(dict(band=str(found), recipe=recipe_to_dict(recipe), table=table.to_dict("list")), indent=1))
-    return MeasuredBand(str(found), table)
+    return str(found), table
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #37afd514
 RESERVED_FIELDS = ("adapter", "variant", "init", "band", "residual", "rank", "num_tokens", "style", "weights", "seed", "lr", "adapter_lr",
@@ -299,16 +293,16 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
                    recipe: Recipe, depth: int, # from `check_experiment`
                    seeds, root, jobs, only, # see `bench_quality`
                    overrides: dict, # recipe fields to replace
-) -> dict: # empty in a shard; recipe, band, variants, rates, rows of all runs, bootstrap scores, tables by name
+) -> dict: # empty in a shard; recipe, band, band_table, variants, rates, rows of all runs, bootstrap scores, tables by name
     "Train and evaluate an experiment's variants; continues after an interruption."
     e = EXPERIMENTS[name]
     search = EXPERIMENTS[e.rates_of or name]
     labels = chosen_variants(e, only)
     needs_band = any(label.startswith("measured band") for label in labels)
     needs_gain = any(label.startswith("flat filter") for label in labels)
-    band = measure_band(recipe, folder, root, e.block.get(e.source, 1)) if needs_band else MeasuredBand()
+    band, band_table = measure_band(recipe, folder, root, e.block.get(e.source, 1)) if needs_band else ("dog", pd.DataFrame())
     gain = energy_kept(*frozen_backbone_and_data(recipe, root)) ** .5 if needs_gain else .5
-    compared = chosen_variants(e, only, band.spec, gain, depth)
+    compared = chosen_variants(e, only, band, gain, depth)
     in_search = fit_to_patches(search.recipe, overrides)
     print_plan(name, recipe, in_search, compared, seeds)
     rates = search_learning_rates(search, in_search, compared, folder.parent / f"{e.rates_of or name}_rates", root, jobs)
@@ -317,7 +311,7 @@ def run_experiment(name: str, # one of `EXPERIMENTS`
     specs = {domain_label(spec): spec for spec in recipe.targets if domain_label(spec) in e.single}
     effects = token_ablation(recipe, specs, compared, rows, folder / "runs", root)
     drawn = bootstrap_runs(folder / "runs", rows, e.block, e.groups)
-    return dict(recipe=recipe, band=band, variants=compared, rates=rates, rows=rows, drawn=drawn, effects=effects, **result_tables(e, drawn, rows))
+    return dict(recipe=recipe, band=band, band_table=band_table, variants=compared, rates=rates, rows=rows, drawn=drawn, effects=effects, **result_tables(e, drawn, rows))
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #72fcbffc
 INTRO = ("{n} variants with {seeds} seeds each. Runs of a seed share the pre-trained backbone, the head they begin with, and the images "
@@ -334,14 +328,14 @@ SEARCHED = ("mIoU on the source's search frames, at full length; the head's rate
 def result_figures(e, result) -> list[tuple]: # (heading, caption, figure or table)
     "Figures and tables of a report."
     def as_html(t): return html_table(t.columns, t.round(3).astype(str).where(t.notna(), "–").values.tolist())
-    table, band = result["differences"], result["band"]
+    table, band_table = result["differences"], result["band_table"]
     figures = [(f"Differences to {reference}", FILLED, difference_plot(table[table.reference == reference], reference, e.panels))
                for reference in table.reference.unique() if reference != "none"] # to none: see `write_report`
     for heading, caption, kind in (("What adapters do", EFFECTS, "effects"), ("What they cost", COSTS, "costs"),
                                    ("Learning rates", SEARCHED.format(head=len(SEARCH_SEEDS), search=len(e.search_seeds)), "rates")):
         if len(result[kind]): figures.append((heading, caption, as_html(result[kind])))
-    if not band.table.empty:
-        figures.append(("Measured band", f"Skill of probes on source images and stand-ins; the band is {band.spec}.", as_html(band.table)))
+    if not band_table.empty:
+        figures.append(("Measured band", f"Skill of probes on source images and stand-ins; the band is {result['band']}.", as_html(band_table)))
     return figures
 
 def quality_report(name: str, # one of `EXPERIMENTS`

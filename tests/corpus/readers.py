@@ -253,7 +253,7 @@ def measured(folder):
     recipe, *_ = run_of()
     quality.suggest_band = quality.load_dataset = quality.build_segmentor = reached
     seeds = [as_json(dict(band="ideal:low=0.2,high=0.7", recipe=recipe_to_dict(recipe)))]
-    def band(path): return bands.create_band(quality.measure_band(recipe, path.parent).spec)
+    def band(path): return bands.create_band(quality.measure_band(recipe, path.parent)[0])
     return Reader(seeds, files(seeds), dict(measured_band=band), (".json",), "band")
 
 
