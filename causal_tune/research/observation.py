@@ -76,13 +76,10 @@ def gather_images(images_by_domain: Mapping, # domain -> tensor (n, 3, H, W) uin
         if not items:
             notes.append(f"{domain}: no image that can be read; the domain is left out.")
             continue
-        for x in (item.image for item in items):
-            if x.dtype != torch.uint8 or x.dim() != 3 or x.shape[0] != 3:
-                raise ValueError(f"{domain}: expected uint8 images (3, H, W), not {x.dtype} {tuple(x.shape)}; they are normalised here.")
         size = tuple(size or items[0].image.shape[-2:])
         other = [tuple(item.image.shape[-2:]) != size for item in items]
         if given_size is None and any(other): notes.append(f"{domain}: {sum(other)} of {len(items)} images resized to {size[0]} x {size[1]}.")
-        images[domain] = torch.stack([resize(item.image[None].float(), size)[0].round().clamp(0, 255).to(torch.uint8) if odd else item.image
+        images[domain] = torch.stack([resize(item.image[None].float(), size)[0].round().clamp(0, 255).to(item.image) if odd else item.image
                                       for item, odd in zip(items, other)])
         labels[domain] = None if any(item.label is None for item in items) else [np.asarray(item.label) for item in items]
         names[domain] = [item.name for item in items]

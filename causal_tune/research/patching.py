@@ -37,7 +37,6 @@ class TwinPairs:
             raise ValueError(f"{len(disturbed)} disturbed images and {len(twins)} twins: give two data sets of the same scenes.")
         self.disturbed = disturbed
         self.twins = twins
-        self.num_classes = len(disturbed.space.classes)
 
     def __len__(self): return len(self.disturbed)
 
