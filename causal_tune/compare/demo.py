@@ -53,13 +53,13 @@ def sample_predictions(recipe: Recipe, # with the targets
 
 def frequency_figures(recipe: Recipe, # with the targets and the backbone
                       band="dog", # spec of the filter
-                      n: int = 16, # images of each target
+                      n: int = 16, # images of each target, at most
 ) -> list[tuple]: # (heading, caption, figure)
     "Filter, spectra by domain in the middle block, and suppressed share per layer, on n images of each target."
     band = create_band(band)
     backbone = create_backbone(recipe.backbone, pretrained=recipe.weights or True)
     data = [load_dataset(spec) for spec in recipe.targets]
-    s = observe(backbone, gather_images({d.domain: [d[i] for i in range(n)] for d in data}, recipe.eval_size).images).spectra
+    s = observe(backbone, gather_images({d.domain: [d[i] for i in range(min(n, len(d)))] for d in data}, recipe.eval_size).images).spectra
     bands = {"used here": band, "paper's equation": create_band("dog"), "paper's figure": create_band("gaussian")}
     shares = {"all": suppressed_share(s.energy, band), **zone_shares(s.energy, band)}
     middle = len(s.layers) // 2
@@ -68,7 +68,7 @@ def frequency_figures(recipe: Recipe, # with the targets and the backbone
                              title=f"Feature energy by frequency, block {s.layers[middle]} (of 0 to {s.layers[-1]})")
     h, w = s.energy.shape[-2:]
     dc = s.energy[..., 0, 0].sum() / s.energy.sum()
-    note = f"{n} images per domain on a {h} × {w} patch grid. DC, the mean of each channel, is shown apart: it holds {dc:.0%} of the energy."
+    note = f"{max(s.counts)} images per domain on a {h} × {w} patch grid. DC, the mean of each channel, is shown apart: it holds {dc:.0%} of the energy."
     return [("What the filter keeps", "Gain over the radius: 0 is DC, 1 the highest frequency along one axis.", filter_curve(bands)),
             ("Feature spectra by domain", note, curves),
             ("Share of energy suppressed", "Every block and domain, without DC; low, mid and high meet at .2 and .7. "
