@@ -116,7 +116,6 @@ class Layout:
     encoding: str = "auto" # how labels are read, see `LabelCoding`
     channel: int | None = None # of labels of three channels, see `LabelCoding`
     published: Mapping[str, int] = field(default_factory=dict) # split -> number of its images, over all domains
-    mask_suffix: str = "" # name suffix of labels in the folder of their images; such files are not images
 
     @property
     def coding(self) -> LabelCoding: return coding_of(self.space, self.ids, self.encoding, channel=self.channel)
@@ -191,11 +190,12 @@ def match_files(images: Path, # folder with images, searched with its sub-folder
     for folder in (labels, images):
         if folder and not folder.is_dir(): raise FileNotFoundError(f"expected the folder {display_path(folder)}; unpack that part of the data set too")
     found, left = find_files(images, layout.image)
-    if layout.mask_suffix: found = {name: path for name, path in found.items() if not name.endswith(layout.mask_suffix)}
+    label_of, others = find_files(labels, layout.label_endings) if labels else (dict.fromkeys(found), [])
+    beside = set(label_of.values()) # labels may lie beside their images
+    found = {name: path for name, path in found.items() if path not in beside}
     if not found: raise FileNotFoundError(f"{display_path(images)} holds no files *{' or *'.join(layout.image)}; unpack it again")
     why = f"Images end in {', '.join(layout.image)}, and of two with one name the first of these counts."
     notes = [describe_left_out(images, left, why)] if left else []
-    label_of, others = find_files(labels, layout.label_endings) if labels else (dict.fromkeys(found), [])
     if hidden := [path for path in others if is_hidden(path, labels)]: notes.append(describe_left_out(labels, hidden))
     names = sorted(filter(wanted, found))
     pairs = [FramePaths(name, found[name], label_of[name]) for name in names if name in label_of]
@@ -365,11 +365,11 @@ def folder_layout(images: str, labels: str, # folders; may be one where labels h
     space = own_space(Path(str(classes)).expanduser())
     folders = [Path(str(folder)).expanduser() for folder in (images, labels)]
     together = folders[0].resolve() == folders[1].resolve()
+    if together: folders[1] = folders[0]
     suffix = _mask_suffix(*folders, together)
     if together and not suffix:
         raise ValueError(f"{display_path(images)} cannot hold images and labels at once; give two folders, whose files have the same names.")
-    layout = Layout({}, IMAGE_SUFFIXES, tuple(suffix + ending for ending in _ENDINGS), (str(domain or folder_domain(folders[0])),), space=space,
-                    encoding=encoding, mask_suffix=suffix if together else "")
+    layout = Layout({}, IMAGE_SUFFIXES, tuple(suffix + ending for ending in _ENDINGS), (str(domain or folder_domain(folders[0])),), space=space, encoding=encoding)
     return layout, folders
 
 def _mask_suffix(images, labels, together): # the one that most images have a label with; none before others

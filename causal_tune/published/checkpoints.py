@@ -415,7 +415,7 @@ def compare_weights(a, b # files of weights, in the layout of timm, Meta or tran
     Raises FileNotFoundError for a file that is not there, ValueError for one that holds no tensors."""
     first, second = map(read_backbone, (a, b))
     rows = []
-    for name in dict.fromkeys([*first, *second]):
+    for name in first | second:
         x, y = first.get(name), second.get(name)
         shapes = [None if t is None else tuple(t.shape) for t in (x, y)]
         row = dict(tensor=name, a=shapes[0], b=shapes[1], largest=None, relative=None)
