@@ -292,12 +292,11 @@ def published_adapter(state: dict[str, Tensor] # named without prefix
 # %% ../../nbs/09_published/01_checkpoints.ipynb #c79f4112
 def published_head(state: dict[str, Tensor] # named without prefix
 ) -> dict: # arguments of the Mask2Former head except channels and heads
-    "Size of a published head. Raises KeyError if it is not a Mask2Former."
-    first = {f"{part}_hidden": f"{place}.layers.0.ffn.layers.0.0.bias"
-             for part, place in (("encoder", "pixel_decoder.encoder"), ("decoder", "transformer_decoder"))}
-    sizes = {size: len(state[name]) for size, name in first.items()}
+    "Size of a published head. Raises KeyError or IndexError if it is not a Mask2Former."
+    sizes = {}
     for part, place in (("encoder", "pixel_"), ("decoder", "transformer_")):
-        sizes[f"{part}_layers"] = sum(k.startswith(place) and k.endswith(".ffn.layers.0.0.bias") for k in state)
+        hidden = [len(v) for k, v in state.items() if k.startswith(place) and k.endswith(".ffn.layers.0.0.bias")] # width of each layer
+        sizes |= {f"{part}_layers": len(hidden), f"{part}_hidden": hidden[0]}
     classes, width = state["cls_embed.weight"].shape
     own = {} if (linked := "querys2feat.bias" in state) else dict(num_queries=len(state["query_feat.weight"]))
     return sizes | own | dict(num_classes=classes - 1, width=width, linked=linked)
