@@ -6,7 +6,7 @@
 from __future__ import annotations
 import math
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import Callable
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -46,9 +46,8 @@ class Adapter(nn.Module):
         return tokens
 
     def check(self, tokens, layer, grid): # as for `forward`
-        "Raise ValueError for a block that the adapter was not made for, and for tokens that do not fill the grid."
+        "Raise ValueError for tokens of another width, and for tokens that do not fill the grid."
         h, w = grid
-        if not 0 <= layer < self.num_layers: raise ValueError(f"layer={layer}: this adapter was made for blocks 0 to {self.num_layers - 1}.")
         if tokens.shape[1:] != (h * w, self.channels): raise ValueError(
             f"Tokens {tuple(tokens.shape)} on a {h} x {w} grid: expected (b, {h * w}, {self.channels}), patch tokens only.")
 
@@ -75,23 +74,11 @@ def list_adapters() -> list[str]:
     "Names that `create_adapter` knows: this package's, those that installed packages offer, and those that were imported."
     return ADAPTERS.names()
 
-# %% ../../nbs/02_adapters/01_base.ipynb #b6c8a0h1
-class AdapterFactory(NamedTuple):
-    "An adapter that was chosen and checked, to be made when the sizes of the model are known."
-    make: Callable # class of the adapter
-    options: dict # its own keyword arguments
-
-    @property
-    def spans_all_stages(self) -> bool: return getattr(self.make, "spans_all_stages", False)
-
-    def __call__(self, num_layers=24, channels=1024, patch_size=16, query_dim=256) -> Adapter: # as for `create_adapter`
-        return self.make(num_layers, channels, patch_size, query_dim, **self.options)
-
 # %% ../../nbs/02_adapters/01_base.ipynb #b6c8a0h2
 def adapter_factory(spec: str, # one of `list_adapters()`, options may follow: "causal_tune:variant=released,rank=8"
                     **options, # the adapter's own arguments, and `variant` where there are several
-) -> AdapterFactory:
-    "Choose an adapter. Raises ValueError for unknown names and options, values of the wrong type, and invalid bands."
+) -> partial: # (num_layers, channels, patch_size, query_dim) -> adapter
+    "Choose an adapter, to be made when the sizes of the model are known. Raises ValueError for unknown names and options, values of the wrong type, and invalid bands."
     name, inline = parse_spec(spec)
     options = inline | options
     registry = ADAPTERS
@@ -101,7 +88,7 @@ def adapter_factory(spec: str, # one of `list_adapters()`, options may follow: "
     make = registry.check(name, 4, **options)
     if isinstance(options.get("band"), str):
         for band in options["band"].split(): create_band(band)
-    return AdapterFactory(make, options)
+    return partial(make, **options)
 
 def create_adapter(spec: str, # one of `list_adapters()`, options may follow: "causal_tune:variant=released,rank=8"
                    num_layers: int = 24, # blocks of the backbone

@@ -359,12 +359,12 @@ def _layers_read(stages, out_layers): # block numbers from 0
     return [layer % depth for layer in layers]
 
 def _adapter_for(stages, factory, query_dim): # one for each stage, unless one spans them all
-    if factory.spans_all_stages:
+    if getattr(factory.func, "spans_all_stages", False):
         blocks = [block for stage in stages for block in stage.blocks]
         stages = [stages[-1]._replace(blocks=blocks)]
-    bands = create_bands(factory.options.get("band"), len(stages)) # one for all, or one for each stage
-    given = [factory.options | dict(band=band) if "band" in factory.options else factory.options for band in bands]
-    made = [factory._replace(options=own)(len(stage.blocks), stage.width, stage.stride, query_dim) for stage, own in zip(stages, given)]
+    bands = create_bands(factory.keywords.get("band"), len(stages)) # one for all, or one for each stage
+    given = [dict(band=band) if "band" in factory.keywords else {} for band in bands]
+    made = [factory(len(stage.blocks), stage.width, stage.stride, query_dim, **own) for stage, own in zip(stages, given)]
     return made[0] if len(made) == 1 else StageAdapters(made)
 
 # %% ../../nbs/04_models/01_backbones.ipynb #c5cef725
