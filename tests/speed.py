@@ -4,6 +4,8 @@
     python tests/speed.py --quick     # the smallest size only, in less than a minute
     python tests/speed.py --peers     # also beside functions of SciPy, NumPy, torchmetrics and transformers that compute the same
     python tests/speed.py --systems   # also images per second and peak memory of whole models
+    python tests/speed.py --scaling   # also how costs grow with grid, images, channels and blocks
+    python tests/speed.py --serving   # also ONNX beside PyTorch, and sliding windows beside a whole image, by the wall clock
 
 Everything is timed in turns and reported as ratios within a round (`causal_tune.compare.effects`). Peers must give equal results first; those that are not
 installed are left out. The losses of Mask2Former include its matching: ten layers of 100 queries, masks of 32 x 32 and an image of 128 x 128 with all 19 classes.
@@ -11,7 +13,7 @@ Whole models are on a GPU a ViT-L with crops of 512, four at a time, with three 
 minutes. On a CPU they are a ViT-S with one image of 256 x 256 in float32, where the memory of tensors is counted by `StepCounter`.
 `causal-tune bench-speed` is the same in a clone of the repository.
 """
-import argparse, copy, os, platform, re, sys
+import argparse, copy, os, platform, re, sys, time
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -32,6 +34,7 @@ from causal_tune.core.files import code_version
 from causal_tune.core.files import atomic_write
 from causal_tune.data.augment import train_transform
 from causal_tune.data.datasets import load_dataset
+from causal_tune.data.labels import CITYSCAPES
 from causal_tune.models.acceleration import StepCounter, compile_blocks
 from causal_tune.models.mask2former import Mask2Former
 from causal_tune.models.segmentor import create_segmentor
@@ -62,12 +65,13 @@ def explicit_rein(adapter: TokenAdapter, # "rein"
 def adapter_costs(size, # one of `ADAPTER_SIZES`, or (channels, images)
                   rounds: int, # see `time_in_rounds`
                   side: int = 32, # patches along a side
+                  names=TIMED_ADAPTERS, # specs of adapters
 ) -> list[dict]: # rows with size, name, what, value, low, high, unit
     "Time and memory of adapters alone, in relation to `explicit_rein`."
     channels, images = ADAPTER_SIZES.get(size, size)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     def make(spec): return create_adapter(spec, num_layers=2, channels=channels).to(device)
-    modules = {"explicit rein": make("rein")} | {spec: make(spec) for spec in TIMED_ADAPTERS}
+    modules = {"explicit rein": make("rein")} | {spec: make(spec) for spec in names}
     adapters = modules | {"explicit rein": partial(explicit_rein, modules["explicit rein"])}
     x = torch.randn(images, side * side, channels, device=device, requires_grad=True)
     g = torch.randn_like(x)
@@ -78,7 +82,7 @@ def adapter_costs(size, # one of `ADAPTER_SIZES`, or (channels, images)
     for what, call in {"forward": alone, "forward and backward": lambda adapter: forward(adapter).backward(g)}.items():
         seconds = time_in_rounds({name: partial(call, adapter) for name, adapter in adapters.items()}, rounds)
         rows.append(dict(name="explicit rein", what=what, value=1e3 * np.median(seconds["explicit rein"]), unit="ms"))
-        rows += [dict(name=n, what=what, unit="of explicit rein", **median_ratio(seconds[n], seconds["explicit rein"])) for n in TIMED_ADAPTERS]
+        rows += [dict(name=n, what=what, unit="of explicit rein", **median_ratio(seconds[n], seconds["explicit rein"])) for n in names]
     for name, adapter in adapters.items():
         kept = saved_activation_bytes(partial(forward, adapter), modules[name].parameters()) / (x.numel() * x.element_size())
         rows.append(dict(name=name, what="kept for the backward pass", value=kept, unit="of the features"))
@@ -254,6 +258,57 @@ def system_rows(quick: bool) -> list[dict]: # rows as `adapter_costs`
     return rows
 
 
+def scaling_rows(rounds: int) -> list[dict]: # rows as `adapter_costs`
+    "How the cost of adapters grows with the grid, the images, the channels and the blocks."
+    rows = []
+    def alone(axis, value, side=32, images=1, channels=384):
+        found = adapter_costs((channels, images), rounds, side, ("rein", "causal_tune"))
+        rows.extend(row | dict(size=f"{axis}: {value}") for row in found if row["what"] == "forward and backward" and "low" in row)
+    for side in (16, 32, 64, 128, 256): alone("grid", side, side=side)
+    for images in (1, 2, 4, 8, 16): alone("images", images, images=images)
+    for channels in (192, 384, 768, 1024): alone("channels", channels, channels=channels)
+    images, labels = torch.randn(1, 3, 256, 256), torch.randint(19, (1, 256, 256))
+    for blocks in (2, 4, 8, 12): # whole steps: the gradient passes through frozen blocks, too
+        def step(adapter):
+            segmentor = create_segmentor(timm.create_model("vit_small_patch16_224", depth=blocks, img_size=256), adapter, "linear", seed=0, out_layers=[blocks - 1] * 4).train()
+            return lambda: segmentor.loss(images, labels).backward()
+        seconds = time_in_rounds({name: step(name) for name in ("none", "rein", "causal_tune")}, rounds)
+        rows += [dict(size=f"blocks: {blocks}", name=name, what="training step", unit="of none", **median_ratio(seconds[name], seconds["none"]))
+                 for name in ("rein", "causal_tune")]
+    return rows
+
+
+def serving_rows(rounds: int) -> list[dict]: # rows as `adapter_costs`; wall-clock time, so the machine must be quiet
+    "ONNX beside PyTorch with one and two threads, and sliding windows beside a whole image."
+    import onnxruntime
+    from causal_tune.published.export import OnnxSegmentor, export_onnx
+    rows = []
+    segmentor = create_segmentor("dinov2_s", "causal_tune", "dpt", seed=0, weights=False, img_size=252).eval()
+    image = render_scene(0, size=(252, 252)).image
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(segmentor, path, CITYSCAPES, size=252)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            def limited(file, options, providers, threads=threads, session=onnxruntime.InferenceSession):
+                options.intra_op_num_threads = threads
+                return session(file, options, providers=providers)
+            with mock.patch("onnxruntime.InferenceSession", limited): exported = OnnxSegmentor(path)
+            assert (exported.predict(image) == segmentor.predict(image)).mean() > .999
+            seconds = time_in_rounds(dict(onnx=lambda: exported.predict(image), torch=lambda: segmentor.predict(image)), rounds, time.perf_counter)
+            rows += [dict(size=f"252 x 252, {threads} threads", name=name, what="prediction", value=1 / np.median(took), unit="images/s") for name, took in seconds.items()]
+            rows.append(dict(size=f"252 x 252, {threads} threads", name="onnx", what="prediction", unit="of PyTorch", **median_ratio(seconds["onnx"], seconds["torch"])))
+    torch.set_num_threads(1)
+    large = render_scene(0, size=(1024, 2048)).image
+    calls = {"whole": lambda: segmentor.predict(large), "windows of 504": lambda: segmentor.predict(large, window=504)}
+    seconds = time_in_rounds(calls, 2, time.perf_counter)
+    rows += [dict(size="1024 x 2048", name=name, what="prediction", value=np.median(took), unit="s") for name, took in seconds.items()]
+    for name, call in calls.items():
+        with StepCounter() as counter: call()
+        rows.append(dict(size="1024 x 2048", name=name, what="prediction", value=counter.peak / 1e6, unit="MB at most"))
+    return rows
+
+
 def peak_bytes(segmentor, call, on_gpu: bool) -> int:
     "The most memory that tensors take while a function runs, weights included."
     if on_gpu:
@@ -265,7 +320,7 @@ def peak_bytes(segmentor, call, on_gpu: bool) -> int:
 
 
 def bench_speed(folder, # gets speed.csv
-                quick: bool = False, peers: bool = False, systems: bool = False, # see above
+                quick: bool = False, peers: bool = False, systems: bool = False, scaling: bool = False, serving: bool = False, # see above
 ) -> pd.DataFrame: # the table
     "Measure, with one thread on a CPU, and write the table."
     cpu = Path("/proc/cpuinfo")
@@ -276,6 +331,8 @@ def bench_speed(folder, # gets speed.csv
         rows = [row for size in sizes for row in adapter_costs(size, 5 if quick else max(5, 25 // ADAPTER_SIZES[size][1]))]
         if peers: rows += peer_rows(3 if quick else 9)
         if systems: rows += system_rows(quick)
+        if scaling: rows += scaling_rows(3 if quick else 7)
+        if serving: rows += serving_rows(3 if quick else 9)
     table = pd.DataFrame(rows).assign(device=device, python=platform.python_version(), torch=torch.__version__, version=code_version())
     Path(folder).mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(folder) / "speed.csv") as path: table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
@@ -285,10 +342,10 @@ def bench_speed(folder, # gets speed.csv
 def main() -> None:
     if WORKER_ENV.items() - os.environ.items(): os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | WORKER_ENV) # the memory settings of runs
     parser = argparse.ArgumentParser("speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("quick", "peers", "systems"): parser.add_argument(f"--{name}", action="store_true")
+    for name in ("quick", "peers", "systems", "scaling", "serving"): parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--out", default="runs/speed", help="folder of speed.csv (default: runs/speed)")
     args = parser.parse_args()
-    table = bench_speed(args.out, args.quick, args.peers, args.systems)
+    table = bench_speed(args.out, args.quick, args.peers, args.systems, args.scaling, args.serving)
     print(table[["size", "name", "what", "value", "unit"]].round(2).to_string(index=False))
     print(f"{args.out}/speed.csv written")
 
