@@ -298,11 +298,6 @@ def check_recipes(recipes, # of the runs
     different = {replace(r, seed=0, lr=1e-4): r for r in recipes}
     for r in different.values(): resolve(r, root).build()
 
-def default_jobs(runs: int # that are to be made
-) -> int:
-    "Number of runs at a time: one on a GPU, else one per core."
-    return 1 if torch.cuda.is_available() else min(runs, os.cpu_count() or 1)
-
 # %% ../../nbs/07_compare/02_grid.ipynb #6dbafah1
 def run_grid(recipes: dict[str, Recipe], # from `make_grid`
              folder, # where runs go; finished ones are not repeated
@@ -320,7 +315,7 @@ def run_grid(recipes: dict[str, Recipe], # from `make_grid`
         rows = {name: read_run(folder / name, recipe) for name, recipe in recipes.items()}
         left = {name: recipe for name, recipe in recipes.items() if rows[name] is None}
         check_recipes(left.values(), root)
-        jobs = jobs or (None if _cluster else default_jobs(len(left)))
+        if not (jobs or _cluster): jobs = 1 if torch.cuda.is_available() else min(len(left), os.cpu_count() or 1)
         if left and _shard: rows |= run_shard(run, left, folder)
         elif left and _cluster: rows |= run_on_cluster(run, left, jobs, folder)
         elif left and jobs > 1: rows |= run_in_processes(run, left, jobs)

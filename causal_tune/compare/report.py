@@ -37,20 +37,15 @@ def _signed(points, digits): # no sign before a zero
     return text if text.strip("+−.0") else text[1:]
 
 # %% ../../nbs/07_compare/01_report.ipynb #e09c2fb4
-def score_cell(score, gain, best): # lines of the tables of means and differences, or None; best: whether it is the best of its column
+def score_cell(line, best): # line: of the table of means with their differences, NaN where there is none; best: whether it is the best of its column
     "A cell of the main table."
-    if score is None: return "–"
-    deviation = "" if np.isnan(score.sd) else f" ± {100 * score.sd:.1f}"
-    mean = f"<u>{100 * score.mean:.1f}</u>" if best else f"{100 * score.mean:.1f}"
+    deviation = "" if np.isnan(line.sd) else f" ± {100 * line.sd:.1f}"
+    mean = f"<u>{100 * line.mean:.1f}</u>" if best else f"{100 * line.mean:.1f}"
     text = f'{mean}<span class="soft">{deviation}</span>'
-    if gain is None: return Html(text)
-    ends = "" if np.isnan(gain.low) else f"<br>[{_signed(gain.low, 2)}, {_signed(gain.high, 2)}]"
-    sure = " sure" * bool(significant_direction(gain.difference, gain.holm) != "open")
-    return Html(f'{text}<br><span class="soft gain{sure}">{_signed(gain.difference, 2)}{ends}</span>')
-
-def by_adapter_and_domain(table):
-    "Lines of a table by adapter and domain."
-    return {(line.adapter, line.domain): line for line in table.itertuples()}
+    if np.isnan(line.difference): return Html(text)
+    ends = "" if np.isnan(line.low) else f"<br>[{_signed(line.low, 2)}, {_signed(line.high, 2)}]"
+    sure = " sure" * bool(significant_direction(line.difference, line.holm) != "open")
+    return Html(f'{text}<br><span class="soft gain{sure}">{_signed(line.difference, 2)}{ends}</span>')
 
 def domain_head(domain: str, # a domain
                 source=(), seen=(), held_out=(), # domains trained on, seen in pre-training, and held out
@@ -67,13 +62,10 @@ def score_table(rows: Sequence[Mapping], # results
 ) -> Html:
     "mIoU by adapter and domain in percent: mean ± deviation over seeds, difference to the baseline below."
     means = summary(rows, targets)
-    scores, gains = by_adapter_and_domain(means), by_adapter_and_domain(differences)
     best = means.loc[means.groupby("domain")["mean"].idxmax()].set_index("domain").adapter
     domains = list(means.domain.unique())
-    body = []
-    for adapter in means.adapter.unique():
-        cells = [score_cell(scores.get((adapter, d)), gains.get((adapter, d)), best[d] == adapter) for d in domains]
-        body.append([adapter, *cells])
+    cells = {(line.adapter, line.domain): score_cell(line, best[line.domain] == line.adapter) for line in means.merge(differences, how="left").itertuples()}
+    body = [[adapter, *(cells.get((adapter, d), "–") for d in domains)] for adapter in means.adapter.unique()]
     heads = [Html("mean<br>of targets") if d == "mean" else domain_head(d, **known) for d in domains]
     return html_table(["adapter", *heads], body, SCORES.format(seeds=count_seeds(means)))
 
