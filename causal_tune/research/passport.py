@@ -156,7 +156,8 @@ def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`
         energy[..., 1:] /= rest
         compared = dict(kept=found.kept, removed=found.removed, added=found.added, shift=np.sqrt(np.nansum(found.squared, -1) / np.nansum(found.before, -1)))
     stages = stage_adapters(backbone.adapter) if isinstance(backbone, Backbone) else []
-    bands = {f"stage {i}" if len(stages) > 1 else "the adapter": one.band for i, one in enumerate(stages) if hasattr(getattr(one, "band", None), "cutoffs")}
+    cutoffs = {f"stage {i}" if len(stages) > 1 else "the adapter": [round(float(cut), 4) for cut in one.band.cutoffs]
+               for i, one in enumerate(stages) if hasattr(getattr(one, "band", None), "cutoffs")}
     pixels = hashlib.sha256(b"".join(x.numpy().tobytes() for x in fixed.values())).hexdigest()
     rows = patching and patching.rows.query("score == 'miou'")[["block", "band", "recover", "damage"]].round(3).to_dict("records")
     return Passport(dict(
@@ -166,8 +167,7 @@ def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`
         domains=list(shown), fixed=len(fixed), blocks=list(blocks or range(energy.shape[1])), energy=plain_numbers(energy),
         **{field: plain_numbers(values) if reference else None for field, values in compared.items()},
         outliers=[[plain_numbers(outlier_tokens(x).mean()) for x in found.norms[d]] for d in shown],
-        cutoffs={key: [round(float(cut), 4) for cut in band.cutoffs] for key, band in bands.items()},
-        patching=rows))
+        cutoffs=cutoffs, patching=rows))
 
 # %% ../../nbs/06_research/08_passport.ipynb #ab689374
 FLOOR_DB = -60. # of changes: smaller ones count as this
