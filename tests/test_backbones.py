@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 import causal_tune  # noqa: F401  # before timm
 import timm
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM
-from causal_tune.models.acceleration import use_attention, xformers_attention
+from causal_tune.models.acceleration import use_attention
 from causal_tune.models.backbones import create_backbone, list_backbones
 from causal_tune.models.pretrained import FOCUS, PRESETS, create_model, find_weights, load_weights, model_class, model_stages
 
@@ -41,8 +41,8 @@ def test_full_size_on_meta(name):
     assert all(p.is_meta for p in b.parameters()) and not any(p.requires_grad for p in b.model.parameters())
 
 
-@pytest.mark.parametrize("adapter", ["rein", "causal_tune"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name, adapter", [*((name, "rein") for name in NAMES),
+                                           *((name, "causal_tune") for name in ("dinov2_g_reg", "dinov3_s", "siglip2_b", "sam_b", "convnext_t", "lite0"))])
 def test_small_forward_and_backward(name, adapter):
     b = create_backbone(small(name), adapter=adapter, num_tokens=6, rank=2).train()
     wild(b.adapter)
@@ -120,8 +120,8 @@ def in_front(backbone, change, layers, grid):
     return [blocks[i].register_forward_hook(partial(hook, i), prepend=True) for i in layers]
 
 
-@pytest.mark.parametrize("layers", [(1,), (0, 2), None])
-@pytest.mark.parametrize("name", ["siglip2_b", "dinov2_s", "dinov3_s", "sam_b", "convnext_t", "resnet50"])
+@pytest.mark.parametrize("name, layers", [("siglip2_b", (1,)), ("siglip2_b", None), ("dinov2_s", (0, 2)), ("dinov3_s", (0, 2)), ("sam_b", (0, 2)),
+                                          ("convnext_t", (0, 2)), ("resnet50", (1,))])
 def test_changed_is_what_hooks_do(name, layers):
     b = create_backbone(small(name), adapter="rein", num_tokens=6, rank=2).eval()
     wild(b.adapter)
@@ -192,10 +192,9 @@ def test_variants_are_registered():
 
 
 def test_list_backbones():
-    rows = {r["name"]: r for r in list_backbones("dinov2_?")}
-    assert list(rows) == ["dinov2_s", "dinov2_b", "dinov2_l", "dinov2_g"]
+    rows = {r["name"]: r for r in list_backbones()}
+    assert {"dinov2_s", "dinov2_b", "dinov2_l", "dinov2_g"} <= set(rows)
     assert (rows["dinov2_g"]["width"], rows["dinov2_g"]["depth"], rows["dinov2_g"]["patch"]) == (1536, 40, 16)
-    assert list_backbones("nothing*") == []
 
 
 # --- files as the models' authors publish them
@@ -271,8 +270,7 @@ def test_weights_are_found_under_either_name(tmp_path):
     assert find_weights("clip_l", tmp_path).name == "vit_large_patch14_clip_224.openai.safetensors", "the name it has on the hub"
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != FOCUS])
-def test_missing_weights_name_the_file(name, monkeypatch, tmp_path):
+def test_missing_weights_name_the_file(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     real = timm.create_model
     def offline(*args, pretrained=False, **options):
@@ -280,29 +278,25 @@ def test_missing_weights_name_the_file(name, monkeypatch, tmp_path):
         return real(*args, **options)
     monkeypatch.setattr(timm, "create_model", offline)
     monkeypatch.setattr("causal_tune.models.pretrained.find_spec", lambda package: None) # nor are weights installed
-    with pytest.raises(FileNotFoundError) as err: create_backbone(name)
-    hub = timm.get_pretrained_cfg(PRESETS[name][0]).hf_hub_id
-    assert f"huggingface.co/{hub}" in str(err.value) and hub == f"timm/{PRESETS[name][0].replace('_quickgelu', '')}"
-    assert f"checkpoints/{PRESETS[name][0]}.safetensors" in str(err.value)
+    for name in set(NAMES) - {FOCUS}:
+        with pytest.raises(FileNotFoundError) as err: create_backbone(name)
+        hub = timm.get_pretrained_cfg(PRESETS[name][0]).hf_hub_id
+        assert f"huggingface.co/{hub}" in str(err.value) and hub == f"timm/{PRESETS[name][0].replace('_quickgelu', '')}", name
+        assert f"checkpoints/{PRESETS[name][0]}.safetensors" in str(err.value), name
 
 
 # --- xformers
 
 @contextmanager
 def stand_in(monkeypatch):
-    "What xformers documents as equivalent, and its demands: heads third, a bias spelled out, in rows of a multiple of four."
+    "What xformers documents as equivalent, and its demand: heads third."
     calls = []
-    def memory_efficient_attention(q, k, v, attn_bias=None, p=0., scale=None):
-        heads = q.dim() == 4
+    def memory_efficient_attention(q, k, v, p=0., scale=None):
         assert q.dtype == k.dtype == v.dtype
-        q, k, v = (x.transpose(1, 2) if heads else x for x in (q, k, v))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         scores = (q * (q.shape[-1] ** -.5 if scale is None else scale)) @ k.transpose(-2, -1)
-        if attn_bias is not None:
-            assert attn_bias.shape == scores.shape and attn_bias.stride(-2) % 8 == 0 and attn_bias.dtype == q.dtype
-            scores = scores + attn_bias
         calls.append(q.shape)
-        out = scores.softmax(-1) @ v
-        return out.transpose(1, 2) if heads else out
+        return (scores.softmax(-1) @ v).transpose(1, 2)
     ops = SimpleNamespace(memory_efficient_attention=memory_efficient_attention)
     with monkeypatch.context() as m:
         m.setattr(torch.cuda, "is_available", lambda: True)
@@ -320,10 +314,11 @@ def test_xformers_equals_sdpa(name, monkeypatch):
         fast = create_backbone(other, adapter="rein", attention="xformers", num_tokens=6, rank=2)
         fast.adapter.load_state_dict(plain.adapter.state_dict())
         got, want = fast(x), plain(x)
-        assert len(calls) == 3, "one call for each block, none by the adapter or by another model"
+        made = 0 if name == "sam_b" else 3 # SAM's attention has a mask
+        assert len(calls) == made, "one call for each block, none by the adapter or by another model"
         assert all(torch.allclose(a, b, atol=2e-4) for a, b in zip(got, want)), [(a - b).abs().max() for a, b in zip(got, want)]
         twin = copy.deepcopy(fast)
-        assert torch.equal(twin(x)[-1], got[-1]) and len(calls) == 6
+        assert torch.equal(twin(x)[-1], got[-1]) and len(calls) == 2 * made
         got[-1].square().mean().backward(); want[-1].square().mean().backward()
     for a, b in zip(fast.adapter.parameters(), plain.adapter.parameters()):
         assert (a.grad is None) == (b.grad is None) and (a.grad is None or torch.allclose(a.grad, b.grad, rtol=1e-2, atol=1e-4))
@@ -336,15 +331,6 @@ def test_xformers_survives_an_error(monkeypatch):
         with pytest.raises(RuntimeError): model.blocks[0].attn(torch.zeros(1, 4, 5))
     q = torch.randn(1, 1, 4, 8)
     assert torch.nn.functional.scaled_dot_product_attention(q, q, q).shape == q.shape   # nobody stayed in the way
-
-
-def test_xformers_masks(monkeypatch):
-    q, k, v = (torch.randn(2, 3, 7, 8) for _ in range(3))
-    sdpa = torch.nn.functional.scaled_dot_product_attention
-    keep = torch.ones(7, 7, dtype=torch.bool).tril()
-    with stand_in(monkeypatch):
-        for mask in (keep, torch.randn(2, 1, 7, 7), None):
-            assert torch.allclose(xformers_attention(q, k, v, mask, scale=.3), sdpa(q, k, v, mask, scale=.3), atol=1e-6)
 
 
 @pytest.mark.parametrize("name, cuda, installed, said", [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from huggingface_hub import hub_mixin
 import causal_tune as ct
-from causal_tune.models import sharing
+from causal_tune.models import segmentor as module
 
 IMAGE = np.arange(32 * 48 * 3, dtype=np.uint32).reshape(32, 48, 3).astype(np.uint8)
 
@@ -29,11 +29,11 @@ def test_pushed_and_fetched(model, tmp_path, monkeypatch):
             return f"hub/{repo_id}"
     monkeypatch.setattr(hub_mixin, "HfApi", Api)
     assert model.push_to_hub("me/streets", model_card_kwargs=dict(licence="MIT", backbone=True)) == "hub/me/streets"
-    assert set(pushed) == set(sharing.FOLDER_FILES) and b'license: "MIT"' in pushed["README.md"]
+    assert set(pushed) == set(module.FOLDER_FILES) and b'license: "MIT"' in pushed["README.md"]
     for name, content in pushed.items(): (tmp_path / name).write_bytes(content)
     asked = []
     def snapshot(name, **options): return asked.append((name, options.get("revision"))) or str(tmp_path)
-    monkeypatch.setattr(sharing, "snapshot_download", snapshot)
+    monkeypatch.setattr(module, "snapshot_download", snapshot)
     monkeypatch.chdir(tmp_path)
     answer = model.predict(IMAGE, scores=True)
     for found in (ct.Segmentor.from_pretrained("me/streets"), ct.Segmentor.from_pretrained("me/streets", revision="v1")):
@@ -43,7 +43,7 @@ def test_pushed_and_fetched(model, tmp_path, monkeypatch):
 
 def test_without_a_network(tmp_path, monkeypatch):
     def snapshot(*_, **__): raise ConnectionError("no route\nto host")
-    monkeypatch.setattr(sharing, "snapshot_download", snapshot)
+    monkeypatch.setattr(module, "snapshot_download", snapshot)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"No folder me/streets here, nor can .* \(ConnectionError\)"): ct.Segmentor.from_pretrained("me/streets")
     (tmp_path / "runs").mkdir()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ["images", "styles", "precision", "pretrained", "released", "report", "own", "backbones"]
-CHAPTERS = ["01_spectra", "02_adapters", "04_models/01_backbones.ipynb", "04_models/04_segmentor.ipynb", "05_training/07_loop.ipynb",
+CHAPTERS = ["01_spectra", "02_adapters", "04_models/01_backbones.ipynb", "04_models/04_segmentor.ipynb", "05_training/06_loop.ipynb",
             "06_research/02_figures.ipynb", "08_lab/03_widget.ipynb"]
 WITH_NEWEST = ["09_published/02_export.ipynb"]  # what asks for newer versions than the package does
 SHOWN = ["torch", "torchvision", "timm", "segmentation_models_pytorch", "numpy", "scipy", "pandas", "opencv-python", "pillow", "safetensors",

@@ -48,7 +48,7 @@ def open_model(args # with `model`, `checkpoint`, `backbone` and `changes`
 def run_eval(args):
     segmentor, recipe = open_model(args)
     if not recipe.targets: raise ValueError(f"{args.model} names no targets: give --targets SPEC ...")
-    from causal_tune.training.protocols import under_protocol
+    from causal_tune.training.recipe import under_protocol
     beside = Path(args.checkpoint or args.model).with_name("scores.jsonl")
     for variant in [under_protocol(recipe, name) for name in args.protocol] or [recipe]:
         report_scores(segmentor, variant, args.root, args.out or beside)

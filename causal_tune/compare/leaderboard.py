@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 from ..core.files import read_asset
 from ..core.registry import unknown_name
-from ..models.sharing import markdown_table
-from ..training.protocols import PROTOCOLS, protocol_differences
+from ..models.segmentor import markdown_table
+from ..training.recipe import PROTOCOLS, protocol_differences
 
 # %% auto #0
 __all__ = ['leaderboard', 'format_leaderboard']

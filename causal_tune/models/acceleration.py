@@ -4,7 +4,7 @@
 
 # %% ../../nbs/04_models/06_acceleration.ipynb #405fcb2e
 from __future__ import annotations
-import math, sys, weakref
+import sys, weakref
 from collections import Counter
 from functools import cache
 from types import MethodType
@@ -24,22 +24,15 @@ __all__ = ['compile_blocks', 'StepCounter']
 
 # %% ../../nbs/04_models/06_acceleration.ipynb #36fe6bea
 class XFormersMode(TorchFunctionMode):
-    "While it is active, scaled dot-product attention is computed by xformers."
+    "While it is active, scaled dot-product attention without a mask is computed by xformers."
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        plain = func is not F.scaled_dot_product_attention or (kwargs or {}).get("is_causal")
-        return (func if plain else xformers_attention)(*args, **(kwargs or {}))
-
-def xformers_attention(q, k, v, attn_mask=None, dropout_p=0., is_causal=False, scale=None):
-    "`F.scaled_dot_product_attention` by xformers, for (b, heads, n, d) and SAM's (b * heads, n, d)."
-    from xformers.ops import memory_efficient_attention
-    if attn_mask is not None: # added to the scores, in memory rows of a multiple of eight
-        if attn_mask.dtype == torch.bool: attn_mask = torch.zeros_like(attn_mask, dtype=v.dtype).masked_fill_(~attn_mask, -math.inf)
-        keys = attn_mask.shape[-1]
-        attn_mask = F.pad(attn_mask.to(v.dtype), (0, -keys % 8))[..., :keys].expand(*q.shape[:-1], keys)
-    with_heads = q.dim() == 4
-    q, k, v = (x.to(v.dtype).transpose(1, 2) if with_heads else x.to(v.dtype) for x in (q, k, v))
-    out = memory_efficient_attention(q, k, v, attn_bias=attn_mask, p=dropout_p, scale=scale)
-    return out.transpose(1, 2) if with_heads else out
+        kwargs = kwargs or {}
+        masked = len(args) > 3 or kwargs.get("attn_mask") is not None or kwargs.get("is_causal")
+        if func is not F.scaled_dot_product_attention or masked: return func(*args, **kwargs)
+        from xformers.ops import memory_efficient_attention
+        dtype = args[2].dtype # of the values; rotated queries and keys may be float32
+        q, k, v = (x.to(dtype).transpose(1, 2) for x in args)
+        return memory_efficient_attention(q, k, v, p=kwargs.get("dropout_p", 0.), scale=kwargs.get("scale")).transpose(1, 2)
 
 def use_attention(model: nn.Module, # timm ViT, Eva or SAM
                   attention: str, # "sdpa" or "xformers"

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from contextvars import ContextVar
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -85,10 +84,7 @@ _interventions: ContextVar = ContextVar("interventions", default=())
 def uint8_batches(images, # (n, 3, H, W) uint8 tensor, or a data set whose items hold an "image"
                   size: int, # images per batch
 ):
-    "Yields batches of uint8 images. Raises ValueError for another dtype, no images, and several sizes in one batch."
-    if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.dim() != 4):
-        raise ValueError(f"Expected uint8 images (b, 3, H, W), not {images.dtype} {tuple(images.shape)}; "
-                         "they are normalised here, with the backbone's own mean and std.")
+    "Yields batches of uint8 images. Raises ValueError for no images, and several sizes in one batch."
     if len(images) == 0: raise ValueError("No images: give at least one per domain.")
     for start in range(0, len(images), size):
         if isinstance(images, Tensor): yield images[start:start + size]
@@ -225,11 +221,7 @@ class Backbone(nn.Module):
         active = [i for i in _interventions.get() if i.owner is self.identity and i.where == where and layer in i.layers]
         if x is None or not active: return x
         if grid: x = tokens_to_grid(x, grid)
-        for one in active:
-            y = one.function(x, layer)
-            if y.shape != x.shape: raise ValueError(
-                f"The intervention at block {layer} returns {tuple(y.shape)} for {tuple(x.shape)}; keep the shape.")
-            x = y
+        for one in active: x = one.function(x, layer)
         return grid_to_tokens(x) if grid else x
     @contextmanager
     def intervene(self, function: Callable, # of features (b, c, h, w) and the block's number; returns features of that shape
@@ -239,7 +231,7 @@ class Backbone(nn.Module):
     ):
         """Context manager: features are changed by a function while it lasts, in this thread alone. Contexts nest, the outer one acts first.
 
-        Raises ValueError for an unknown place or layers, and, when the model runs, for a function that changes the shape."""
+        Raises ValueError for an unknown place or layers."""
         if where not in HOOK_POINTS: raise unknown_name("place", where, HOOK_POINTS)
         entered = _Intervention(self.identity, function, where, self.check_layers(layers))
         _interventions.set((*_interventions.get(), entered))
@@ -309,7 +301,7 @@ class Backbone(nn.Module):
     ):
         """Yields, batch by batch, what the blocks computed before the adapter: a list of (b, c, h, w), one per layer.
 
-        Raises ValueError for no images, another kind of tensor, unknown layers, and layers with grids of several sizes."""
+        Raises ValueError for no images, unknown layers, and layers with grids of several sizes."""
         layers = self.check_layers(layers)
         with progress_bar(desc, total=len(images)) as progress:
             for part in uint8_batches(images, batch):
@@ -368,12 +360,10 @@ def _adapter_for(stages, factory, query_dim): # one for each stage, unless one s
     return made[0] if len(made) == 1 else StageAdapters(made)
 
 # %% ../../nbs/04_models/01_backbones.ipynb #c5cef725
-def list_backbones(pattern: str = "*" # names to list, such as "dinov2_*"
-) -> list[dict]: # one per preset
+def list_backbones() -> list[dict]: # one per preset
     "The presets: timm's name, width, depth, patch, million parameters, prefix tokens and published normalisation."
     rows = []
     for name, (timm_name, _) in PRESETS.items():
-        if not fnmatch(name, pattern): continue
         with torch.device("meta"): b = create_backbone(name, weights=False)
         mean, std = (tuple(round(v / 255, 3) for v in values) for values in (b.mean, b.std))
         millions = round(sum(p.numel() for p in b.model.parameters()) / 1e6, 1)

@@ -128,8 +128,7 @@ def head_factory(spec: str, # "linear", "dpt", "mask2former" or "pmt"; options m
 def create_head(name: str, # see `head_factory`
                 channels: int, # width of the backbone's features
                 num_classes: int, # k
-                linked: bool = False, # whether the adapter provides queries; ignored by heads without queries
                 band=None, # filter of what it reads, or one for each level
 ) -> nn.Module:
     "A head by name. Raises ValueError for unknown names and options."
-    return head_factory(name, band)(channels, num_classes, linked)
+    return head_factory(name, band)(channels, num_classes)

@@ -7,12 +7,11 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from functools import partial
-from typing import NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from ..adapters.base import dot_product_attention
@@ -39,17 +38,13 @@ def sine_positions(x: Tensor # (b, c, h, w), c a multiple of 4
 ) -> Tensor: # (h*w, c), float32
     "Sine encoding of each position of the grid (Vaswani et al., 2017), sides normalised to 2 pi as in DETR."
     c, h, w = x.shape[1:]
-    exponent = torch.arange(c // 4, device=x.device) * (4 / c)
-    period = (10000 ** exponent).repeat_interleave(2)
+    period = 10000 ** (torch.arange(c // 4, device=x.device) * (4 / c))
     def side(n): # (n, c/2)
         at = torch.arange(1, n + 1, device=x.device)[:, None]
         angle = 2 * math.pi * (at / (n + 1e-6)) / period
-        sines = angle[:, ::2].sin()
-        cosines = angle[:, 1::2].cos()
-        return rearrange([sines, cosines], "two n c -> n (c two)")
-    of_rows = repeat(side(h), "h c -> (h w) c", w=w)
-    of_columns = repeat(side(w), "w c -> (h w) c", h=h)
-    return torch.cat([of_rows, of_columns], 1)
+        return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
+    of_rows, of_columns = side(h)[:, None].expand(-1, w, -1), side(w).expand(h, -1, -1)
+    return torch.cat([of_rows, of_columns], -1).flatten(0, 1)
 
 def cell_centres(x: Tensor) -> Tensor: # of a (b, c, h, w) grid's cells: (h*w, 2), x before y, in 0..1
     h, w = x.shape[-2:]
@@ -60,16 +55,10 @@ def cell_centres(x: Tensor) -> Tensor: # of a (b, c, h, w) grid's cells: (h*w, 2
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #0743ec23
 def sample_maps(maps: Tensor, # (b, c, h, w)
-           points: Tensor, # (b, p, 2) x, y in 0..1
+                points: Tensor, # (b, p, 2) x, y, from -1 at the left and the top to 1
 ) -> Tensor: # (b, c, p)
     "Maps at points, bilinear."
-    return F.grid_sample(maps, 2 * points[:, :, None] - 1, align_corners=False)[..., 0]
-
-def sample_masks(masks: Tensor, # (n, h, w)
-                points: Tensor, # (n, p, 2) x, y in 0..1
-) -> Tensor: # (n, p)
-    "Each mask at points of its own."
-    return sample_maps(masks[:, None], points)[:, 0]
+    return F.grid_sample(maps, points[:, :, None], align_corners=False)[..., 0]
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #7db4232c
 def deformable_attention(value: Tensor, # (b, n, heads, d) values of all levels, one level after the other
@@ -79,39 +68,36 @@ def deformable_attention(value: Tensor, # (b, n, heads, d) values of all levels,
 ) -> Tensor: # (b, q, heads*d) weighted sum of the values found
     "Values at points of several levels (Deformable DETR, equation 3), with `grid_sample`."
     heads = value.shape[2]
-    by_level = value.split([h * w for h, w in sizes], 1)
     where = 2 * rearrange(where, "b q m l p xy -> l (b m) q p xy") - 1
-    weights = rearrange(weights, "b q m l p -> l (b m) 1 q p")
-    total = 0
-    for values, size, points, weight in zip(by_level, sizes, where, weights):
-        maps = rearrange(values, "b (h w) m d -> (b m) d h w", h=size[0]).to(points.dtype)
-        total = total + (F.grid_sample(maps, points, align_corners=False) * weight).sum(-1)
-    return rearrange(total, "(b m) d q -> b q (m d)", m=heads)
+    weights = rearrange(weights, "b q m l p -> (b m) 1 q (l p)")
+    by_level = rearrange(value, "b n m d -> (b m) d n").to(where.dtype).split([h * w for h, w in sizes], 2)
+    found = [F.grid_sample(values.unflatten(2, size), points, align_corners=False) for values, size, points in zip(by_level, sizes, where)]
+    by_level = (torch.cat(found, -1) * weights).unflatten(-1, (len(sizes), -1)).sum(-1)
+    return rearrange(by_level.sum(-1), "(b m) d q -> b q (m d)", m=heads)
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #bde402cf
 class DeformableAttention(nn.Module):
     "Deformable attention of the cells of several levels."
     def __init__(self, width: int, # of the cells
-                 heads: int,
-                 levels: int = 3, # read by each head
-                 points: int = 4): # read in each level
+                 heads: int):
         super().__init__()
-        self.shape = (heads, levels, points)
-        n = heads * levels * points
+        self.shape = (heads, 3, 4) # each head reads four points of each of three levels
+        n = math.prod(self.shape)
         self.sampling_offsets = nn.Linear(width, 2 * n)
         self.attention_weights = nn.Linear(width, n)
         self.value_proj = nn.Linear(width, width)
         self.output_proj = nn.Linear(width, width)
 
-    def forward(self, x, positions, reference, sizes, sides): # (b, n, c), (n, c), (n, 2), (h, w) of each level, (levels, 2) of widths and heights
+    def forward(self, x, positions, reference, sizes, sides): # (b n, c) twice, (n, 2), (h, w) of each level, (levels, 2) of widths and heights
         heads, levels, points = self.shape
-        asking = (x + positions).to(x.dtype)  # positions are float32, also after half()
-        offsets = self.sampling_offsets(asking).unflatten(-1, (*self.shape, 2))
+        n = reference.shape[0]
+        placed = (x + positions).to(x.dtype)  # positions are float32, also after half()
+        offsets = self.sampling_offsets(placed).view(-1, n, *self.shape, 2)
         where = reference[:, None, None, None] + offsets / sides[:, None] # offsets are in cells of each level
-        weights = self.attention_weights(asking).unflatten(-1, (heads, levels * points)).softmax(-1)
-        value = self.value_proj(x).unflatten(-1, (heads, -1))
+        weights = self.attention_weights(placed).view(-1, n, heads, levels * points).softmax(-1)
+        value = self.value_proj(x).view(-1, n, heads, x.shape[1] // heads)
         found = deformable_attention(value, sizes, where, weights.unflatten(-1, (levels, points)))
-        return self.output_proj(found.to(value.dtype))
+        return self.output_proj(found.flatten(0, 1).to(value.dtype))
 
     @torch.no_grad()
     def init_offsets(self) -> None:
@@ -144,7 +130,7 @@ class EncoderLayer(nn.Module):
         self.self_attn = DeformableAttention(width, heads)
         self.ffn = feed_forward(width, hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-    def forward(self, x, *where): # (b, n, c); positions, reference, sizes and sides
+    def forward(self, x, *where): # (b n, c); positions, reference, sizes and sides
         x = self.norms[0](x + self.self_attn(x, *where))
         return self.norms[1](x + self.ffn.layers(x))
 
@@ -174,38 +160,42 @@ class PixelDecoder(nn.Module):
         self.mask_feature = nn.Conv2d(width, width, 1)
 
     def forward(self, levels: list[Tensor] # four of (b, c, h, w), the finest first
-    ) -> tuple[Tensor, list[Tensor]]: # pixel embeddings (b, c, h, w) of the finest; the others, the coarsest first
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]: # pixel embeddings (b, c, h, w) of the finest; the others, the coarsest first, and their positions (h w, c)
         finest, *coarser = levels
         maps = [conv(f) for conv, f in zip(self.input_convs, reversed(coarser))]
         sizes = [m.shape[-2:] for m in maps]
-        positions = torch.cat([sine_positions(m) + code for m, code in zip(maps, self.level_encoding.weight)])
+        places = [sine_positions(m) for m in maps]
+        positions = torch.cat([place + code for place, code in zip(places, self.level_encoding.weight)])
         reference = torch.cat([cell_centres(m) for m in maps])
         one = maps[0].new_ones((), dtype=torch.float32) # sides are filled on the device, and stay open in an exported model
         sides = torch.stack([torch.stack([one * m.shape[-1], one * m.shape[-2]]) for m in maps])
-        x = torch.cat([rearrange(m, "b c h w -> b (h w) c") for m in maps], 1)
+        x = torch.cat([m.flatten(2) for m in maps], 2).mT
+        b, n = x.shape[:2]
+        x, positions = x.flatten(0, 1), positions.expand(b, -1, -1).flatten(0, 1) # rows: a linear map of them is one operation
         for layer in self.encoder.layers: x = layer(x, positions, reference, sizes, sides)
-        by_level = x.split([h * w for h, w in sizes], 1)
+        by_level = x.view(b, n, -1).split([h * w for h, w in sizes], 1)
         maps = [rearrange(tokens, "b (h w) c -> b c h w", h=h) for tokens, (h, _) in zip(by_level, sizes)]
         fine = self.lateral_convs[0](finest)
         context = resize_bilinear(maps[-1], fine.shape[-2:])
-        return self.mask_feature(self.output_convs[0]((fine + context).to(fine.dtype))), maps
+        return self.mask_feature(self.output_convs[0]((fine + context).to(fine.dtype))), maps, places
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #0e89b85e
 def multihead_attention(mha: nn.MultiheadAttention, # whose weights are used; `batch_first`
-                        q: Tensor, # (b, q, c)
-                        k: Tensor, # (b, n, c)
-                        v: Tensor, # (b, n, c)
+                        q: Tensor, # (b q, c), the queries of all images
+                        k: Tensor, # (b n, c)
+                        v: Tensor, # (b n, c)
+                        batch: int, # b
                         allowed: Tensor | None = None, # bool, broadcast to (b, heads, q, n): True where q may read
-) -> Tensor: # (b, q, c)
-    "`mha(q, k, v)` in half as many operations; one mask serves all heads."
-    c = q.shape[-1]
-    if q is k: # self-attention: queries and keys in one product
-        q, k = F.linear(q, mha.in_proj_weight[:2 * c], mha.in_proj_bias[:2 * c]).chunk(2, -1)
-        v = F.linear(v, mha.in_proj_weight[2 * c:], mha.in_proj_bias[2 * c:])
-    else: q, k, v = (F.linear(x, w, b) for x, w, b in zip((q, k, v), mha.in_proj_weight.chunk(3), mha.in_proj_bias.chunk(3)))
-    q, k, v = (x.unflatten(-1, (mha.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+) -> Tensor: # (b q, c)
+    "`mha(q, k, v)` in less than half of the operations; one mask serves all heads."
+    c = q.shape[1]
+    inputs, widths = ([q, v], [2 * c, c]) if q is k else ([q, k, v], [c, c, c]) # self-attention: queries and keys in one product
+    weights, biases = mha.in_proj_weight.split(widths), mha.in_proj_bias.split(widths)
+    mapped = [F.linear(*given).view(batch, -1, mha.num_heads * width // c, c // mha.num_heads).transpose(1, 2)
+              for *given, width in zip(inputs, weights, biases, widths)]
+    q, k, v = mapped if len(mapped) == 3 else (*mapped[0].chunk(2, 1), mapped[1])
     found = dot_product_attention(q, k, v, allowed)
-    return mha.out_proj(found.transpose(1, 2).flatten(2))
+    return mha.out_proj(found.transpose(1, 2).reshape(-1, c))
 
 class DecoderLayer(nn.Module):
     "Masked cross-attention, self-attention, feed-forward; a norm after each."
@@ -216,10 +206,11 @@ class DecoderLayer(nn.Module):
         self.ffn = feed_forward(width, hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
 
-    def forward(self, x, place, tokens, keys, allowed): # (b, q, c) twice; (b, n, c) without and with positions; bool (b, 1, q, n)
-        x = self.norms[0](x + multihead_attention(self.cross_attn.attn, x + place, keys, tokens, allowed))
-        asking = x + place
-        x = self.norms[1](x + multihead_attention(self.self_attn.attn, asking, asking, x))
+    def forward(self, x, place, tokens, keys, allowed): # (b q, c) twice; (b n, c) without and with positions; bool (b, 1, q, n)
+        batch = allowed.shape[0]
+        x = self.norms[0](x + multihead_attention(self.cross_attn.attn, x + place, keys, tokens, batch, allowed))
+        placed = x + place
+        x = self.norms[1](x + multihead_attention(self.self_attn.attn, placed, placed, x, batch))
         return self.norms[2](x + self.ffn.layers(x))
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #338851b4
@@ -280,20 +271,18 @@ class Mask2Former(nn.Module):
         for layer in decoder.encoder.layers: layer.self_attn.init_offsets()
 
     def decode(self, features: list[Tensor], # four of (b, c, h, w)
-               queries: Tensor | None = None, # (q, c) of the adapter
-    ) -> tuple[list[Tensor], Tensor]: # queries (b, q, c) before the first layer and after each; pixel embeddings (b, c, h, w)
-        "The queries, layer by layer. Raises ValueError for queries of an adapter where the head learns its own."
-        if not self.linked and queries is not None: raise ValueError(
-            "This head learns its own queries, but an adapter provided some; create it with linked=True to use them.")
-        pixels, maps = self.pixel_decoder(feature_pyramid(features))
+               queries: Tensor | None = None, # (q, c) of the adapter, if the head is `linked`
+    ) -> tuple[list[Tensor], Tensor]: # queries (b q, c) before the first layer and after each; pixel embeddings (b, c, h, w)
+        "The queries, layer by layer."
+        pixels, maps, places = self.pixel_decoder(feature_pyramid(features))
         place = queries if self.linked else self.query_embed.weight
         content = self.querys2feat(place) if self.linked else self.query_feat.weight
-        place, x = (y.expand(pixels.shape[0], -1, -1) for y in (place, content))  # len() would fix the batch of an exported model
+        place, x = (y.expand(pixels.shape[0], -1, -1).flatten(0, 1) for y in (place, content))  # len() would fix the batch of an exported model
         levels = []
-        for level, code in zip(maps, self.level_embed.weight):
+        for level, code, position in zip(maps, self.level_embed.weight, places):
             tokens = rearrange(level, "b c h w -> b (h w) c") + code
-            keys = (tokens + sine_positions(level)).to(tokens.dtype)
-            levels.append((tokens, keys, resize_bilinear(pixels.detach(), level.shape[-2:]).to(pixels.dtype)))
+            keys = (tokens + position).to(tokens.dtype)
+            levels.append((tokens.flatten(0, 1), keys.flatten(0, 1), resize_bilinear(pixels.detach(), level.shape[-2:]).to(pixels.dtype)))
         states = [x]
         for i, layer in enumerate(self.transformer_decoder.layers):
             tokens, keys, low = levels[i % 3]
@@ -302,11 +291,11 @@ class Mask2Former(nn.Module):
             states.append(x)
         return states, pixels
 
-    def mask_logits(self, x: Tensor, # (b, q, c) queries
+    def mask_logits(self, x: Tensor, # (b q, c) queries
                     pixels: Tensor, # (b, c, h, w) embeddings
     ) -> Tensor: # (b, q, h, w)
-        embeddings = self.mask_embed(self.transformer_decoder.post_norm(x))
-        return (embeddings @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+        embeddings = self.mask_embed(self.transformer_decoder.post_norm(x)).view(pixels.shape[0], -1, pixels.shape[1])
+        return torch.bmm(embeddings, pixels.flatten(2)).unflatten(2, pixels.shape[2:])
 
     def predictions(self, features: list[Tensor], # four of (b, c, h, w)
                     queries: Tensor | None = None, # (q, c) of the adapter
@@ -315,9 +304,10 @@ class Mask2Former(nn.Module):
         "Classes and masks of all queries, before the first layer and after each, l in all."
         states, pixels = self.decode(features, queries)
         if last: states = states[-1:]
-        x = torch.cat(states, 1) # all layers in one product
-        found = self.cls_embed(self.transformer_decoder.post_norm(x)), self.mask_logits(x, pixels)
-        return tuple(y.unflatten(1, (len(states), -1)) for y in found)
+        l, b = len(states), pixels.shape[0]
+        x = rearrange(torch.stack(states), "l (b q) c -> (b l q) c", b=b) # all layers in one product
+        classes = self.cls_embed(self.transformer_decoder.post_norm(x))
+        return classes.view(b, l, -1, classes.shape[1]), self.mask_logits(x, pixels).unflatten(1, (l, -1))
     def forward(self, features: list[Tensor], # four of (b, c, h, w)
                 queries: Tensor | None = None, # (q, c) of the adapter
                 size: tuple | None = None, # (H, W) of the scores; None: a quarter of a patch per cell
@@ -341,20 +331,19 @@ class Mask2Former(nn.Module):
             b, l, q = classes.shape[:3]
             target_ids, target_masks = semantic_targets(labels, ids, self.num_classes)
             matched = [min(len(of_image), q) for of_image in ids]
-            points = self.draw_points(l, matched, seeds, labels.device)
-            flat_masks, flat_targets = masks.flatten(0, 2), target_masks.flatten(0, 1)
+            matching, many, few = self.draw_points(l, matched, seeds, labels.device)
             with torch.no_grad():
-                costs = []
-                for i in range(l): # one layer at a time: all at once would take l times the memory
-                    at_points, truth = (sample_maps(maps, points[i].matching) for maps in (masks[:, i], target_masks))
-                    costs.append(matching_costs(classes[:, i], at_points, target_ids, truth).sum(0))
-                pairs = hungarian_match(torch.stack(costs), [len(of_image) for of_image in ids])
+                at_points = (sample_maps(of_layer, points) for of_layer, points in zip(masks.unbind(1), matching)) # one layer at a time, to save memory
+                truth = sample_maps(target_masks, matching.transpose(0, 1).flatten(1, 2)).unflatten(2, (l, -1)).movedim(2, 0)
+                costs = matching_costs(classes.transpose(0, 1), at_points, target_ids, truth)
+                pairs = hungarian_match(costs.sum(0), [len(of_image) for of_image in ids])
                 chosen, wanted = flat_indices(pairs, (b, l, q), target_ids.shape[1]).to(labels.device, non_blocking=True) # (l, m) each
-            matched_masks = flat_masks.index_select(0, chosen.flatten())
+            matched_masks = masks.flatten(0, 2).index_select(0, chosen.flatten())[:, None]
             with torch.no_grad():
-                at = uncertain_points(matched_masks, *(torch.cat([getattr(of_layer, kind) for of_layer in points]) for kind in ("many", "few")))
-                truth = torch.stack([sample_masks(flat_targets[of_layer], here) for of_layer, here in zip(wanted, at.chunk(l))])
-            at_points = sample_masks(matched_masks, at).view(truth.shape)
+                at = uncertain_points(matched_masks, many.flatten(0, 1), few.flatten(0, 1))
+                targets = target_masks.flatten(0, 1)[:, None]
+                truth = torch.stack([sample_maps(targets[of_layer], here)[:, 0] for of_layer, here in zip(wanted, at.chunk(l))])
+            at_points = sample_maps(matched_masks, at).view(truth.shape)
             count, weight = normalisers(matched, q, labels.device)
             cross, apart = mask_losses(at_points, truth, count)
             of_query = torch.full((b * l * q,), self.num_classes, device=labels.device)
@@ -368,14 +357,19 @@ class Mask2Former(nn.Module):
 
     def draw_points(self, layers: int, matched: list[int], # masks of each image that will be matched
                     seeds, # numbers of its own for each image; torch's where there are none
-                    device) -> list[LayerPoints]: # one per layer
+                    device) -> tuple[Tensor, Tensor, Tensor]: # (l, b, p, 2) for the costs, the same for all queries of an image;
+        # (l, m, 3p, 2) among which the least certain are chosen; (l, m, p/4, 2) taken as they are
         "All points of a step, before anything is computed: how many there are is known, and so is the order of the random numbers."
+        p, few = self.points, self.points - int(.75 * self.points)
         draws = [partial(torch.rand, generator=torch.Generator(device).manual_seed(seed), dtype=torch.float32) for seed in seeds]
-        draws = draws or [self.draw] * len(matched)
-        few = self.points - int(.75 * self.points)
-        def of_all(points, counts): return torch.cat([draw(n, points, 2, device=device) for draw, n in zip(draws, counts)])
-        return [LayerPoints(of_all(self.points, [1] * len(matched)), of_all(3 * self.points, matched), of_all(few, matched))
-                for _ in range(layers)]
+        groups = list(zip(draws, [[n] for n in matched])) or [(self.draw, matched)] # images that share their random numbers
+        parts = []
+        for draw, of_group in groups:
+            b, m = len(of_group), sum(of_group)
+            drawn = draw(layers, b * p + m * (3 * p + few), 2, device=device).mul_(2).sub_(1)
+            split = drawn.split([b * p, m * 3 * p, m * few], 1)
+            parts.append([x.view(layers, n, size, 2) for x, n, size in zip(split, (b, m, m), (p, 3 * p, few))])
+        return tuple(torch.cat(part, 1) for part in zip(*parts))
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #2b9f0d88
 def semantic_scores(classes: Tensor, # (b, q, k+1) logits
@@ -417,20 +411,23 @@ def dice_loss(overlap, # of two masks: sum of their products
     "1 - (2 overlap + 1) / (ours + theirs + 1), of tensors or numbers."
     return 1 - (2 * overlap + 1) / (ours + theirs + 1)
 
-def matching_costs(classes: Tensor, # (..., q, k+1) logits
-                   masks: Tensor, # (..., q, p) logits at points
-                   wanted: Tensor, # (..., n) classes
-                   truth: Tensor, # (..., n, p) in 0..1, at the same points
-) -> Tensor: # (3, ..., q, n) float64: class, mask, dice; weighted 2, 5, 5
+def matching_costs(classes: Tensor, # (l, b, q, k+1) logits
+                   masks, # l of (b, q, p), logits at points
+                   wanted: Tensor, # (b, n) classes
+                   truth: Tensor, # (l, b, n, p) in 0..1, at the same points
+) -> Tensor: # (3, l, b, q, n) float64: class, mask, dice; weighted 2, 5, 5
     "Cost of assigning target n to query q. Sums are taken in float64, as alike queries nearly tie."
     shares = classes.double().softmax(-1)
-    shares = shares.gather(-1, wanted[..., None, :].expand(*shares.shape[:-1], -1))
-    inside = masks.sigmoid()
-    softplus, ours, theirs = (x.sum(-1, dtype=torch.float64) for x in (F.softplus(masks), inside, truth))
-    truth = truth.double().mT
-    cross = softplus[..., None] - masks.double() @ truth # as softplus(-x) is softplus(x) - x
-    apart = dice_loss(inside.double() @ truth, ours[..., None], theirs[..., None, :])
-    return torch.stack([-2 * shares, 5 * cross / masks.shape[-1], 5 * apart])
+    shares = shares.gather(-1, wanted[:, None].expand(*shares.shape[:-1], -1))
+    sums = []
+    for x, y in zip(masks, truth.double().mT):
+        inside = x.sigmoid()
+        of_queries = (part.sum(-1, dtype=torch.float64)[..., None] for part in (F.softplus(x), inside))
+        sums.append((*of_queries, torch.bmm(x.double(), y), torch.bmm(inside.double(), y)))
+    softplus, ours, claimed, overlap = map(torch.stack, zip(*sums))
+    cross = (softplus - claimed) / truth.shape[-1] # as softplus(-x) is softplus(x) - x
+    apart = dice_loss(overlap, ours, truth.sum(-1, dtype=torch.float64)[..., None, :])
+    return torch.stack([-2 * shares, 5 * cross, 5 * apart])
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #9ffe548d
 def hungarian_match(costs: Tensor, # (l, b, q, n)
@@ -451,18 +448,12 @@ def flat_indices(pairs: list[list[tuple]], # from `hungarian_match`
     return torch.from_numpy(np.stack([masks, targets]).astype(np.int64))
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #4efd58ce
-class LayerPoints(NamedTuple):
-    "Points at which masks are compared in one layer: x, y in 0..1, drawn at random."
-    matching: Tensor # (b, p, 2) for the costs, the same for all queries of an image
-    many: Tensor # (m, 3p, 2) among which the least certain are chosen
-    few: Tensor # (m, p/4, 2) taken as they are
-
-def uncertain_points(masks: Tensor, # (m, h, w) logits
+def uncertain_points(masks: Tensor, # (m, 1, h, w) logits
                      many: Tensor, # (m, 3p, 2) candidates
                      few: Tensor, # (m, p/4, 2)
 ) -> Tensor: # (m, p, 2)
     "Points for the loss (PointRend, section 3.1): three quarters of them the least certain of 3p."
-    doubt = -sample_masks(masks, many).abs()
+    doubt = -sample_maps(masks, many)[:, 0].abs()
     best = doubt.topk(many.shape[1] // 3 - few.shape[1], dim=1).indices
     return torch.cat([many.take_along_dim(best[..., None], 1), few], 1)
 

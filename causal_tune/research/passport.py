@@ -17,8 +17,7 @@ from ..core.registry import unknown_name
 from ..core.files import atomic_write
 from ..data.datasets import load_dataset
 from ..models.backbones import Backbone, create_backbone, stage_adapters
-from ..models.segmentor import Segmentor
-from ..models.sharing import architecture_of, markdown_table
+from ..models.segmentor import architecture_of, markdown_table, Segmentor
 from ..models.transfer import TRANSFER_EDGES, band_names, band_transfer, block_stream, frozen_stream
 from .observation import gather_images, outlier_tokens
 from .figures import Html, html_page, html_table
@@ -132,7 +131,7 @@ def plain_numbers(values): # nested lists of four digits; null for what is not f
     return float(f"{values:.4g}") if np.isfinite(values) else None
 
 # %% ../../nbs/06_research/08_passport.ipynb #97089e62
-def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`, or a function such as `hooked_stream` returns
+def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`, or a function from images to one map per block
                   images: Mapping | None = None, # your own in addition: domain -> data set, folder, or list of paths, pictures, arrays
                   name: str | None = None, # of the model, in the passport
                   reference=None, # a function as above; the same model without its adapter by default
