@@ -34,8 +34,8 @@ def to_train_ids(path: Path, # a label file, grey or with a palette
     "Look up each id of a label file. Raises OSError for an unreadable file, ValueError for ids that its data set does not have."
     return Image.fromarray(read_class_ids(path, coding_of(CITYSCAPES, table, trusted=True)))
 
-CITYSCAPES_FILE_IDS = dict.fromkeys(range(34), 255) | CITYSCAPES_IDS
-GTA_FILE_IDS = dict.fromkeys(range(256), 255) | CITYSCAPES_IDS
+CITYSCAPES_FILE_IDS = dict.fromkeys(range(34), 255) | CITYSCAPES_IDS # a file with other ids is of another kind
+GTA_FILE_IDS = dict.fromkeys(range(256), 255) | CITYSCAPES_IDS # any other id is ignored
 
 # %% ../../nbs/03_data/08_converters.ipynb #2d818e0b
 _named = json.loads(read_asset("mapillary_v12_to_trainid.json"))
