@@ -136,13 +136,12 @@ def find_files(folder: Path, # searched with its sub-folders
                endings: tuple[str, ...], # the first counts before the second
 ) -> tuple[dict[str, Path], list[Path]]: # name of a frame -> file, and other pictures
     "The files with an ending, one per name, and the pictures that are left out: hidden ones, and those with another ending."
-    ranked = []
-    files = [path for path in folder.rglob("*") if not path.is_dir()]
-    for path in files:
-        ending = next((e for e in endings if path.name.lower().endswith(e.lower())), None)
-        if ending and not is_hidden(path, folder): ranked.append((endings.index(ending), path.relative_to(folder).as_posix()[:-len(ending)], path))
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    seen = [path for path in files if not is_hidden(path, folder)]
     found = {}
-    for _, name, path in sorted(ranked): found.setdefault(name, path)
+    for ending in endings:
+        for path in seen:
+            if path.name.lower().endswith(ending.lower()): found.setdefault(path.relative_to(folder).as_posix()[:-len(ending)], path)
     return found, left_out_pictures(files, set(found.values()))
 
 # %% ../../nbs/03_data/05_frames.ipynb #49c0f1ce
