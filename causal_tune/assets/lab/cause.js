@@ -122,15 +122,15 @@ function map(card, lab) {
   const values = models.map((_, p) => data.bands.map((_, i) => data.layers.map((_, j) => of(p, i, j)?.mean ?? NaN)));
   const wide = card.width > 860, room = wide ? 300 : 0, rows = p => data.bands.map((_, i) => of(p, i, state.layer)), span = extent(models.flatMap((_, p) => rows(p)));
   numberPanels(card, { heads: several ? models.map(one => one.model) : [""], rows: data.bands, columns: data.layers, values, differs: true, title: "block (from 0)",
-    scaled: values.map(lines => lines.slice(0, -1)), scale: lab.scales.changes, chosen: () => [state.patch_band, state.layer], room, top: 24, below: wide ? 0 : 20 + models.length * (16 * data.bands.length + 50),
+    scaled: values.map(lines => lines.slice(0, -1)), scale: lab.scales.changes, chosen: () => [state.patch_band, state.layer], room, top: 24, below: wide ? 0 : 26 + models.length * (16 * data.bands.length + 50),
     go: (band, layer, p) => lab.set({ patch_band: band, layer, ...several && { model: models[p].model } }),
     mark: (i, j, p) => of(p, i, j) && stands(of(p, i, j)) ? "▲" : "",
     under: (i, j, p) => { const row = of(p, i, j); return row && between(row.mean_low, row.mean_high); },
     tell: (i, j, p) => { const row = of(p, i, j); return row && [`block ${data.layers[j]}, ${data.bands[i]}`, ...cellText(row)].join("\n"); },
     more: (areas, tall, bottom) => models.map((one, p) => {
-      const area = wide ? { x: card.width - room + 16, y: areas[p].y, w: room - 22 } : { x: areas[p].x, y: bottom + 60 + p * (16 * data.bands.length + 50), w: card.width - areas[p].x - 10 };
+      const area = wide ? { x: card.width - room + 16, y: areas[p].y, w: room - 22 } : { x: areas[p].x, y: bottom + 66 + p * (16 * data.bands.length + 50), w: card.width - areas[p].x - 10 };
       const names = !wide && data.bands.map((name, i) => label(area.x - 8, area.y + (i + .5) * 16 + 4, name, { "text-anchor": "end", ...small }));
-      return [label(area.x, area.y - 7, `block ${blockOf(lab)}: ● alone, ○ missing`, small), names, profile(area, rows(p), wide ? tall : 16, lab.dark ? "#56b4e9" : "#0072b2", span, p === models.length - 1)];
+      return [label(wide ? area.x : 8, area.y - 7, `block ${blockOf(lab)}: ● alone, ○ missing`, small), names, profile(area, rows(p), wide ? tall : 16, lab.dark ? "#56b4e9" : "#0072b2", span, p === models.length - 1)];
     }) });
 }
 export const CAUSE_VIEWS = { cause, map };

@@ -138,7 +138,7 @@ export function coefficientPlanes(card, planes, height, [rows, columns], edges, 
 // `room` pixels at the right, or in the `below` pixels at the bottom; scaled: the values that the colours are scaled to, by default all.
 export function numberPanels(card, options) {
   const { heads, rows, columns, values, differs, scale, chosen, go, title, tilt, mark, under, more, room: kept = 0, top = 8, below = 0 } = options;
-  const left = clamp(14 + 7 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, card.width * .3));
+  const left = clamp(14 + 7 * Math.max(...rows.map(name => name.length)), 40, Math.min(150, Math.max(card.width * .3, 110)));
   const tall = clamp(Math.floor(436 / (heads.length * rows.length)), 17, 56), w = card.width - left - 62 - kept, cell = w / columns.length;
   const most = (options.scaled ?? values).flat(2).reduce((a, v) => v === v ? Math.max(a, Math.abs(v)) : a, differs ? .1 : 1);
   const high = differs ? most : 10 * Math.ceil(most / 10), low = differs ? -high : 0;
@@ -153,7 +153,7 @@ export function numberPanels(card, options) {
   const gaps = upright + range(rows.length + 1).map(i => `M0 ${i}h${columns.length}`).join("");
   const bold = yes => yes && { "font-weight": 700 }, half = i => (i + .5) * tall + 4, room = Math.max(Math.floor((left - 12) / 7), 4);
   const second = under && tall >= 28 && cell >= 58; // there is room for a second line
-  const number = (v, i, j, p) => v === v && [[written(v, digits), second ? -6 : 0, cell < 30 ? 10 : 11.5],
+  const number = (v, i, j, p) => v === v && cell >= Math.max(17, 6.8 * written(v, digits).length) && [[written(v, digits), second ? -6 : 0, cell < 30 ? 10 : 11.5],
     second && [under(i, j, p), 6, 9.5], mark && [mark(i, j, p), 9 - tall / 2, 8, cell / 2 - 6]].filter(Boolean).map(([text, dy, size, dx = 0]) =>
     label(left + (j + .5) * cell + dx, areas[p].y + half(i) + dy, text, { ...middle, "font-size": size, fill: textColor(scale[stepOf(v, low, high)]) }));
   show(card, bottom + (tilt ? 110 : 46) + below, [
@@ -161,7 +161,7 @@ export function numberPanels(card, options) {
       stroke(gaps, { ...grid.within(area), stroke: CARD }), label(left, area.y - 7, heads[p], bold(true)),
       rows.map((name, i) => svg("g", {}, svg("title", {}, name),
         label(left - 8, area.y + half(i), elide(name, room), { "text-anchor": "end", ...bold(i === at?.[0]) }))),
-      cell >= 17 && values[p].map((line, i) => line.map((v, j) => number(v, i, j, p)))]),
+      values[p].map((line, i) => line.map((v, j) => number(v, i, j, p)))]),
     columns.map((name, j) => j % every ? null : label(0, 0, elide(String(name), 18), { "text-anchor": tilt ? "end" : "middle", ...small,
       ...bold(j === at?.[1]), transform: `translate(${left + (j + .5) * cell} ${bottom + 14}) rotate(${tilt ? -50 : 0})` })),
     title && label(left + w / 2, bottom + 36, title, { ...middle, ...soft }), grid.nodes, more?.(areas, tall, bottom),
