@@ -75,24 +75,18 @@ def test_light_and_wide(tmp_path):
         assert serious(errors) == []
 
 
-EVIDENCE = """import causal_tune, timm, pandas as pd
+EVIDENCE = """import causal_tune, timm
 from causal_tune.lab.widget import FrequencyLab
 from causal_tune.data.datasets import load_dataset
-from causal_tune.research.statistics import write_table
-rows = [(a, d, x, .2, x - .5, x + .5, "none") for a, x in (("rein", .6), ("causal_tune", -.2)) for d in ("fog", "night")]
-columns = ["adapter", "domain", "difference", "sd_over_seeds", "low", "high", "reference"]
-write_table("quality_toy_differences.csv", pd.DataFrame(rows, columns=columns), "made up")
 tiny = timm.create_model("vit_tiny_patch16_224", patch_size=8, depth=2, embed_dim=24, num_heads=2, num_classes=0, dynamic_img_size=True)
 data = {d: load_dataset(f"toyscapes:domain={d},split=val,n=8", size=(48, 64)) for d in ("clear", "night")}
-lab = FrequencyLab(tiny, data, results=".")
+lab = FrequencyLab(tiny, data)
 lab"""
 
 
 @pytest.mark.browser
 def test_evidence_is_measured_on_a_click(tmp_path):
     with jupyter(tmp_path, EVIDENCE) as address, opened(address) as (page, errors):
-        page.locator("[data-view=benchmark] .gtitle, [data-view=benchmark] .annotation-text").first.wait_for(timeout=20_000)
-        assert page.locator("[data-view=benchmark] h2").text_content() == "Benchmark: toy"
         button = page.get_by_role("button", name="Measure", exact=True)
         assert not button.is_visible()
         page.get_by_role("button", name="evidence", exact=True).click()
@@ -103,9 +97,9 @@ def test_evidence_is_measured_on_a_click(tmp_path):
         page.wait_for_function("!document.querySelector('.ct-about').textContent.startsWith('Measuring')", timeout=20_000)
         assert button.is_enabled() and "dog, 0.20 to 0.70" in page.locator("[data-view=outliers] .ct-sub").text_content()
         drawn, cards = boxes(page, ".ct-plotly .plot-container"), boxes(page, ".ct-card:has(.ct-plotly)")
-        assert all(f["right"] <= c["right"] + 1 and f["width"] > 300 for f, c in zip(drawn, cards)) and len(drawn) == 3
+        assert all(f["right"] <= c["right"] + 1 and f["width"] > 300 for f, c in zip(drawn, cards)) and len(drawn) == 2
         moved = changed(page, page.get_by_role("button", name="paper's figure").click)
-        assert "information" in moved and "benchmark" not in moved
+        assert "information" in moved and "outliers" not in moved
         assert serious(errors) == []
 
 

@@ -270,9 +270,10 @@ def counts(folder):
 
 
 def tables(folder):
-    from causal_tune.lab.page import benchmark_figures
     from causal_tune.research import statistics as results
-    def shown(path): benchmark_figures(results.read_results(path.parent)) # as the lab does
+    from causal_tune.research.figures import difference_plot
+    def shown(path):
+        for table in results.read_results(path.parent).values(): difference_plot(table, table.reference.iloc[0], table.domain.unique())
     reads = dict(read_table=results.read_table, read_results=shown)
     return Reader([make.TABLE], files([make.TABLE, make.LOG]), reads, (".csv",), "quality_toy_differences")
 

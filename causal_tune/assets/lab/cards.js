@@ -3,7 +3,7 @@ import { box, button, clamp, html, label, middle, svg, svgNode } from "./element
 import { CARD } from "./drawing.js";
 import { captionOf } from "./texts.js";
 
-const HOLDS = { pictures: ["features", "segmentation", "cause"], plotly: ["information", "outliers", "benchmark"], words: ["words"] }; // beside an SVG
+const HOLDS = { pictures: ["features", "segmentation", "cause"], plotly: ["information", "outliers"], words: ["words"] }; // beside an SVG
 const WITH_KEYS = ["zones", "difference", "map"];
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -84,10 +84,10 @@ export async function saveCard(lab, card, kind) { // a data URI; pictures are li
 export async function downloadCard(lab, card, kind) {
   html("a", { href: await saveCard(lab, card, kind), download: `frequency_lab_${card.name}.${kind.toLowerCase()}` }).click();
 }
-export async function allPictures(lab, kinds) { // name of a file -> base64, of all that is shown
+export async function allPictures(lab) { // name of a file -> base64, of all that is shown
   await new Promise(done => setTimeout(done, 600)); // all is drawn, at the width of this page
   const out = {};
-  for (const card of Object.values(lab.cards).filter(one => one.body.offsetWidth && !one.words)) for (const kind of kinds) {
+  for (const card of Object.values(lab.cards).filter(one => one.body.offsetWidth && !one.words)) for (const kind of ["png", "svg"]) {
     const [head, data] = (await saveCard(lab, card, kind.toUpperCase())).split(/,(.*)/s);
     out[`${card.name}.${kind}`] = head.endsWith("base64") ? data : btoa(unescape(data));
   }

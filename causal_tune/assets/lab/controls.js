@@ -15,7 +15,7 @@ export function controlsOf(lab) { // { header, fields, sync }
   function choice(name) {
     const select = html("select", { "aria-label": LABELS[name], oninput: e => set({ [name]: e.target.value }) });
     return synced(field(name, select), () => {
-      const options = name === "baseline" ? Object.keys(data.benchmark[state.experiment]) : data.choices[name];
+      const options = data.choices[name];
       const made = o => html("option", { value: o }, name === "filter" ? data.filters[o].title : o);
       if (!same(options, [...select.options].map(o => o.value))) select.replaceChildren(...options.map(made));
       select.value = state[name];

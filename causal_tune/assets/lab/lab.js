@@ -47,8 +47,7 @@ export function openLab(root, data, start, link) {
     ["zones", "features", "difference", "coefficient"].map(name => card(name)), data.heads && ["segmentation", "iou"].map(name => card(name)),
     card("cause", html("div", { class: "ct-bar" }, canPatch(lab) && [["disturbed", "twin", "patch_mode"].map(controls.choice), controls.slider("severity")])),
     card("map", canPatch(lab) && html("div", { class: "ct-head ct-measure" }, cause.go, cause.progress)),
-    data.learned.length > 0 && card("learned"), card("words"), measuring, card("information"), card("outliers"),
-    data.benchmark && card("benchmark", html("div", { class: "ct-bar" }, controls.choice("experiment"), controls.choice("baseline"))));
+    data.learned.length > 0 && card("learned"), card("words"), measuring, card("information"), card("outliers"));
   const lines = texts => texts.map(text => html("p", {}, text)), n = data.notes.length;
   const notes = n > 0 && html("details", {}, html("summary", {}, `${n} note${n > 1 ? "s" : ""} on the images`), lines(data.notes));
   root.className = "ct-lab";
@@ -69,10 +68,6 @@ export function openLab(root, data, start, link) {
     const moved = Object.keys(values).filter(name => !same(values[name], state[name]));
     if (!moved.length) return;
     Object.assign(state, values);
-    if (data.benchmark && !(state.baseline in data.benchmark[state.experiment])) {
-      state.baseline = Object.keys(data.benchmark[state.experiment])[0];
-      moved.push("baseline");
-    }
     if (!quiet) moved.forEach(name => untold.add(name));
     refresh();
   }
@@ -159,7 +154,7 @@ export function openLab(root, data, start, link) {
     draw, showProgress,
     words: () => sentences(lab), gain: () => [...lab.numbers.gain(lab.band)], shares: () => lab.numbers.shares(lab.band),
     curve: () => lab.numbers.curve(lab.band), change: share => [...lab.numbers.change(energyShown(lab), energyOfReference(lab), share)],
-    saved: (card, kind) => saveCard(lab, card, kind), pictures: kinds => allPictures(lab, kinds),
+    saved: (card, kind) => saveCard(lab, card, kind), pictures: () => allPictures(lab),
     patched(message) { cause.hear(message); settle(); },
     answer(key, part) {
       answers.set(key, { ...answers.get(key), ...part });

@@ -6,7 +6,7 @@ import { openLab } from "./lab.js";
 import { unpackPlotly } from "./plots.js";
 
 async function openPage(root) {
-  const data = embedded("data"), save = new URLSearchParams(location.search).get("save");
+  const data = embedded("data"), save = new URLSearchParams(location.search).has("save");
   let plotly;
   const read = () => {
     try {
@@ -26,7 +26,7 @@ async function openPage(root) {
   const lab = openLab(root, data, { ...data.state, ...read() }, link);
   window.addEventListener("hashchange", () => lab.set({ ...data.state, ...read() }));
   document.body.dataset.ready = "yes";
-  if (save) document.body.append(html("pre", { id: "pictures" }, JSON.stringify(await lab.pictures(save.split(",").slice(1)))));
+  if (save) document.body.append(html("pre", { id: "pictures" }, JSON.stringify(await lab.pictures())));
   return lab;
 }
 window.lab = await openPage(document.getElementById("lab"));

@@ -1,4 +1,4 @@
-// Figures that Python has made with plotly: probes, outliers, benchmark tables.
+// Figures that Python has made with plotly: probes, outliers.
 import { html, same } from "./elements.js";
 import { titled } from "./views.js";
 
@@ -32,8 +32,4 @@ function outliers(card, lab) {
   titled(card, "Tokens of outlying norm", `filter: ${lab.link.figures.filter}`);
   return draw(card, lab, lab.link.figures.outliers);
 }
-function benchmark(card, lab) {
-  titled(card, `Benchmark: ${lab.state.experiment}`);
-  return draw(card, lab, lab.data.benchmark[lab.state.experiment][lab.state.baseline]);
-}
-export const PLOT_VIEWS = { information, outliers, benchmark };
+export const PLOT_VIEWS = { information, outliers };

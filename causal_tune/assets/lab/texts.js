@@ -1,8 +1,8 @@
 // What the controls are called, and what each view shows: one line, and what to look for.
 export const LABELS = {
   filter: "filter", cuts: "cut-offs", order: "order", keep_dc: "keep DC", layer: "block", domains: "domains", domain: "domain shown", reference: "compared with",
-  image: "image", scale: "scale", cells: "cells", coefficient: "coefficient", views: "views", model: "model", against: "and model", experiment: "experiment",
-  baseline: "baseline", disturbed: "disturbed by", severity: "severity", twin: "undisturbed twin", patch_mode: "patch", patch_band: "band",
+  image: "image", scale: "scale", cells: "cells", coefficient: "coefficient", views: "views", model: "model", against: "and model",
+  disturbed: "disturbed by", severity: "severity", twin: "undisturbed twin", patch_mode: "patch", patch_band: "band",
 };
 const CAPTIONS = {
   curves: "Grey, above the dashed gain, is removed. Look for domains whose curves separate.",
@@ -18,7 +18,6 @@ const CAPTIONS = {
   information: "Look for bands that tell the domain and not the class. Shaded: the filter. The control has nothing to find.",
   outliers: "Tokens far above their image's median norm, with the filter named above; Measure takes the one that is set.",
   measure: "What does each band tell, the domain or the class? And which tokens stand out? Linear probes, seconds to minutes.",
-  benchmark: "Trained and tested, not estimated; a filled mark survives Holm's correction over its table.",
   cause: "One band of the twin's features takes the place of the disturbed image's own. Complete: in the block's output and in all that the head reads "
     + "of earlier blocks, so the patch cannot be bypassed. Stream only: in the block's output alone, which shows how far an effect travels.",
   map: "Mean of both directions (●: the twin's band put into the disturbed image; ○: the disturbed band put into the twin), with 95% intervals over images. "
