@@ -119,26 +119,7 @@ def test_dark_and_narrow(tmp_path):
         page.get_by_role("button", name="Go on", exact=True).wait_for(timeout=30_000)
         page.select_option("[data-of=disturbed] select", "fog")
         page.locator("[data-view=cause] h2", has_text="repairs in fog").wait_for(timeout=30_000)
-        drop_two_files(page, "photos", "torn.png")
-        page.get_by_role("button", name="photos", exact=True).wait_for(timeout=60_000)
-        assert "torn.png" in page.locator(".ct-foot details").text_content()
-        assert page.locator("[data-of=domain] select").input_value() == "photos"
         assert serious(errors) == []
-
-
-def drop_two_files(page, folder, torn):
-    "A dropped folder with a picture and a file that is not a picture, as a page receives it."
-    page.evaluate("""async ([folderName, tornName]) => {
-        const canvas = Object.assign(document.createElement("canvas"), { width: 128, height: 96 });
-        canvas.getContext("2d").fillRect(20, 20, 60, 40);
-        const picture = new File([await new Promise(done => canvas.toBlob(done))], "one.png"), torn = new File(["no picture"], tornName);
-        const file = made => ({ isFile: true, file: done => done(made) });
-        let left = [[file(picture), file(torn)], []];
-        const folder = { isFile: false, name: folderName, createReader: () => ({ readEntries: done => done(left.shift()) }) };
-        const event = new Event("drop", { bubbles: true, cancelable: true });
-        event.dataTransfer = { types: ["Files"], items: [{ webkitGetAsEntry: () => folder }] };
-        document.querySelector(".ct-lab").dispatchEvent(event);
-    }""", [folder, torn])
 
 
 STRANGE = f"names = {HOSTILE!r}" + """
@@ -156,15 +137,12 @@ lab"""
 
 @pytest.mark.browser
 def test_hostile_names_are_text(tmp_path):
-    "Any names of domains, classes, models, a dropped folder and its files."
+    "Any names of domains, classes and models."
     with jupyter(tmp_path, STRANGE) as address, opened(address) as (page, errors):
         chips = page.locator("[role=group][aria-label=domains] .ct-chip")
         assert chips.evaluate_all("all => all.map(c => c.textContent)") == HOSTILE
         page.wait_for_function("document.querySelectorAll('[data-view=iou] svg text').length > 5", timeout=60_000)
-        drop_two_files(page, HOSTILE[2], HOSTILE[1] + HOSTILE[3])
-        page.wait_for_function("document.querySelectorAll('[role=group][aria-label=domains] .ct-chip').length == 6", timeout=60_000)
         settled(page)
-        assert chips.last.text_content() == HOSTILE[2] + " 2" and page.locator(".ct-foot details").count() == 1
         titles = page.locator("[data-view=zones] title").evaluate_all("all => all.map(t => t.textContent)")
         assert {f"{HOSTILE[1]} · {name}" for name in HOSTILE} <= set(titles)
         classes = page.locator("[data-view=iou] svg text[transform]").evaluate_all("all => all.map(t => t.textContent)")

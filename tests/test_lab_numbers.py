@@ -37,7 +37,7 @@ def lab():
 
 @needs_node
 def test_filters_and_shares(lab, tmp_path):
-    "Every family, at several cut-offs, with and without DC: gains, curves, cut-offs, shares removed by zone."
+    "Every family, at several cut-offs, with and without DC: gains, curves, cut-offs, shares removed by zone; a formula that differs is noticed."
     from causal_tune.research.figures import gain_curve
     from causal_tune.spectra.energy import suppressed_share, zone_shares
     bands = [dict(filter=name, low=low, high=high, order=order, keep_dc=dc) for name in FILTER_NAMES
@@ -55,6 +55,10 @@ def test_filters_and_shares(lab, tmp_path):
         np.testing.assert_allclose(curve["x"], r, atol=1e-6)
         near = np.min(np.abs(r[:, None] - np.array([b["low"], b["high"]])), 1) < 1e-6  # where an ideal filter jumps, rounding decides
         np.testing.assert_allclose(np.array(curve["y"])[~near], y[~near], atol=3e-6, err_msg=str(b))
+    filters = json.loads(json.dumps(lab._data["filters"]))
+    assert node("numbers.js", "largestError(input)", filters, tmp_path) < 1e-5
+    filters["dog"]["radial_gain"][0] = "add"
+    assert node("numbers.js", "largestError(input)", filters, tmp_path) > .1
 
 
 @needs_node
@@ -124,17 +128,9 @@ def test_a_patched_cell_in_words(tmp_path):
 
 
 @needs_node
-def test_a_formula_that_differs_is_noticed(lab, tmp_path):
-    filters = json.loads(json.dumps(lab._data["filters"]))
-    assert node("numbers.js", "largestError(input)", filters, tmp_path) < 1e-5
-    filters["dog"]["radial_gain"][0] = "add"
-    assert node("numbers.js", "largestError(input)", filters, tmp_path) > .1
-
-
-@needs_node
 def test_the_bundle_parses_and_names_no_host(tmp_path):
     "One module: no duplicate names, no imports, no address except that of SVG."
-    for entry in ("widget.js", "page.js"):
+    for entry in ("widget.js", "page.js", "watch.js"):
         script = tmp_path / "bundle.mjs"
         script.write_text(bundle_script(entry), encoding="utf-8")
         done = subprocess.run([NODE, "--check", script], capture_output=True, text=True)

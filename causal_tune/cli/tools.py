@@ -146,7 +146,7 @@ def run_lab(args):
     chosen = lab_arguments(args)
     from causal_tune.lab.launch import lab_notebook, launch_lab, open_lab
     if args.run and args.export:
-        from causal_tune.lab.live import watch
+        from causal_tune.lab.launch import watch
         return print(watch(args.run).export_html(args.export))
     if args.export:
         from causal_tune.lab.page import MODEL_NOTE

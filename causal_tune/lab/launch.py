@@ -36,13 +36,11 @@ def open_lab(images=None, # folder that holds a folder of images per domain; Toy
              checkpoint=None, # of `causal-tune train`, or the folder of its run: its backbone, adapter and head instead
              size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
              n: int = 8, # images per domain, at most
-             **options, # of `FrequencyLab`: state, budget, stage
+             **options, # of `FrequencyLab`: state, stage
 ) -> FrequencyLab:
     "A lab on folders of images. Raises ValueError for unknown models and images that cannot be used, FileNotFoundError for a missing folder or checkpoint."
     if checkpoint:
-        path = checkpoint_path(checkpoint)
-        model, recipe, _ = load_checkpoint(path)
-        options.setdefault("runs", {"": path.parent})
+        model, recipe, _ = load_checkpoint(checkpoint_path(checkpoint))
         size = size or recipe.eval_size or None
     else: model = create_backbone(backbone, weights=weights) if weights else backbone
     if images is None:
@@ -128,9 +126,9 @@ def jupyter_command(notebook: Path, words=()) -> list[str]:
     return [sys.executable, "-m", "jupyterlab", *defaults, *words]
 
 # %% ../../nbs/08_lab/04_launch.ipynb #1678ba96
-def _running_server(token, pid, patience=90): # seconds; its description, as Jupyter writes it
+def _running_server(token, pid): # its description, as Jupyter writes it
     from jupyter_server.serverapp import list_running_servers
-    for _ in range(patience * 4):
+    for _ in range(360):
         for server in list_running_servers():
             if server["token"] == token and (server["pid"] == pid or os.name == "nt"): return server
         if Path("/proc").exists() and not Path(f"/proc/{pid}").exists(): return None # it has ended
@@ -180,11 +178,11 @@ def open_when_ready(notebook: str, pid: int, browser: bool) -> None: # what the 
 MOST_POINTS, MOST_SNAPSHOTS = 400, 60 # of a curve, of a run: more are averaged, or left out evenly
 
 def run_folders(folder: Path) -> list[Path]:
-    "A run with its branches, or all runs of a folder, in the order of their beginning."
-    def is_run(path): return path.is_dir() and any((path / name).exists() for name in ("log.csv", "snapshots"))
+    "A run with its branches, or all runs of a folder, branches last."
+    def is_run(path): return (path / "log.csv").exists() or (path / "snapshots").exists()
     def trunk(path): return (load_cached(path / "branch.json", json.loads) or {}).get("of")
-    near = folder.parent if is_run(folder) else folder
-    found = [p for p in near.iterdir() if is_run(p) and (p == folder or near == folder or trunk(p) == folder.name)] if near.is_dir() else []
+    if is_run(folder): found = [folder, *(p for p in folder.parent.iterdir() if is_run(p) and trunk(p) == folder.name)]
+    else: found = filter(is_run, folder.glob("*"))
     return sorted(found, key=lambda p: (p != folder, (p / "branch.json").exists(), p.name))
 
 def averaged(x, y) -> list: # two lists

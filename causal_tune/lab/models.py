@@ -4,7 +4,7 @@
 
 # %% ../../nbs/08_lab/01_models.ipynb #f3f08ee4
 from __future__ import annotations
-import copy, operator, re
+import copy, operator
 from contextlib import contextmanager
 from functools import lru_cache
 from inspect import signature
@@ -21,7 +21,6 @@ from ..models.segmentor import Segmentor
 from ..research.evidence import single_grid_layers
 from ..research.observation import DomainImages, Observation, observe, pca_directions
 from ..spectra.bands import BANDS, split_by_band
-from ..training.checkpoint import learned_cutoffs, read_cutoffs
 from ..training.evaluation import confusion, iou as class_iou, predict_labels
 
 # %% auto #0
@@ -154,25 +153,6 @@ def adapter_filter(adapter) -> dict | None: # entries of a state; None without a
     cuts = tuple(round(float(torch.as_tensor(edge).detach()), 4) for edge in edges)
     return dict(filter=kind, cuts=cuts, order=getattr(band, "order", 2))
 
-def band_location(band: str # name of a band in a model, such as backbone.adapter.stages.2.band
-) -> str: # such as "stage 2"
-    "Location of a filter in words."
-    number = re.search(r"\d+", band)
-    if ".learnt." in band: return f"before the head, {number[0]}"
-    return f"stage {number[0]}" if number else "adapter"
-
-def learned_filters(models: Mapping, # name -> segmentor or backbone
-                    runs: Mapping, # name -> folder of the run that trained it, as far as they are known
-) -> list[dict]: # name, now: low and high; path: rows of iterations made, low, high
-    "The filters whose cut-offs training has moved, model by model."
-    found = []
-    for name, model in models.items():
-        paths = read_cutoffs(runs[name]) if name in runs else {}
-        for band, cuts in learned_cutoffs(model).items():
-            title = f"{name} · {band_location(band)}" if name else band_location(band)
-            found.append(dict(name=title, now=cuts, path=paths.get(band, [])))
-    return found
-
 # %% ../../nbs/08_lab/01_models.ipynb #8cd310a9
 def as_backbone(model) -> Backbone:
     "The backbone of a model. A plain timm model is copied, so that the one given stays as it is."
@@ -191,9 +171,10 @@ class InspectedModel(NamedTuple):
     def adapter(self) -> Adapter: # of the stage
         return stage_adapter(self.backbone, self.stage)
 
+FEATURE_BYTES = 500e6 # to keep of all images
+
 def inspect(models: Mapping, # name -> model
             images: Mapping, # domain -> (n, 3, H, W) uint8
-            budget: float, # bytes to keep of all features
             stage: int | None = None, # of models that have several, see `single_grid_layers`
 ) -> dict[str, InspectedModel]:
     "Observe every model once. Raises ValueError for models that differ in blocks or grid, and for a stage that does not exist."
@@ -211,7 +192,7 @@ def inspect(models: Mapping, # name -> model
     for name, b in backbones.items():
         own = axes[widths[name]]
         head = models[name].eval() if isinstance(models[name], Segmentor) else None
-        inspected[name] = InspectedModel(head, b, stages[name], own, observe(b, images, budget / len(models), axes=own, layers=layers))
+        inspected[name] = InspectedModel(head, b, stages[name], own, observe(b, images, FEATURE_BYTES / len(models), axes=own, layers=layers))
     return inspected
 
 # %% ../../nbs/08_lab/01_models.ipynb #3fa98172

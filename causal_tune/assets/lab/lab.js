@@ -1,5 +1,5 @@
 // The lab in an element: its state, what a move redraws, and the host it lives in.
-// link: told(values), ask(content, buffers), live() -> whether a kernel answers, figures, load() -> Plotly
+// link: told(values), ask(content), live() -> whether a kernel answers, figures, load() -> Plotly
 import { button, html, range, rgbOf, same, write } from "./elements.js";
 import { colorScale, SCALES } from "./drawing.js";
 import { refusal } from "./filters.js";
@@ -10,7 +10,6 @@ import { PLOT_VIEWS } from "./plots.js";
 import { canPatch, CAUSE_VIEWS, causeOf } from "./cause.js";
 import { allPictures, cardTools, makeCard, saveCard, tooltip } from "./cards.js";
 import { controlsOf } from "./controls.js";
-import { acceptFiles } from "./files.js";
 import { passportButton } from "./passport.js";
 import { captionOf } from "./texts.js";
 
@@ -47,13 +46,12 @@ export function openLab(root, data, start, link) {
     ["zones", "features", "difference", "coefficient"].map(name => card(name)), data.heads && ["segmentation", "iou"].map(name => card(name)),
     card("cause", html("div", { class: "ct-bar" }, canPatch(lab) && [["disturbed", "twin", "patch_mode"].map(controls.choice), controls.slider("severity")])),
     card("map", canPatch(lab) && html("div", { class: "ct-head ct-measure" }, cause.go, cause.progress)),
-    data.learned.length > 0 && card("learned"), card("words"), measuring, card("information"), card("outliers"));
+    card("words"), measuring, card("information"), card("outliers"));
   const lines = texts => texts.map(text => html("p", {}, text)), n = data.notes.length;
   const notes = n > 0 && html("details", {}, html("summary", {}, `${n} note${n > 1 ? "s" : ""} on the images`), lines(data.notes));
   root.className = "ct-lab";
   root.replaceChildren(controls.header, main, html("footer", { class: "ct-foot" }, link.live() && passportButton(lab), notes, lines(data.foot)), lab.tip.node);
   for (const node of root.querySelectorAll("button, input, select, [tabindex]")) node.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take the keys
-  acceptFiles(lab);
 
   // ---- from a move to a picture
   function visible(name) { const of = GROUPS[name] || name; return !data.optional.includes(of) || state.views.includes(of); }

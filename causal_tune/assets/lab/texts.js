@@ -13,7 +13,6 @@ const CAPTIONS = {
   coefficient: "The pattern of the chosen coefficient, and its energy by block and domain; dotted: the block shown.",
   segmentation: "One image with the features as they are, and filtered. Look for classes that fall with the removed band.",
   iou: "IoU filtered minus unfiltered, over all images of a domain. Negative: the model relies on what was removed.",
-  learned: "How training moved the cut-offs, if its run is known; bars: the model now. Dotted: the filter that is set.",
   words: "What the first screen shows of the block, domain by domain.",
   information: "Look for bands that tell the domain and not the class. Shaded: the filter. The control has nothing to find.",
   outliers: "Tokens far above their image's median norm, with the filter named above; Measure takes the one that is set.",

@@ -126,30 +126,6 @@ function coefficient(card, lab) { // its pattern, and its energy over the blocks
   } });
 }
 
-const FILTER_COLORS = [[0, 114, 178], [204, 121, 167], [0, 158, 115], [230, 159, 0]]; // Okabe and Ito
-function learned(card, lab) { // filters that were trained: their cut-offs over the run, and where they ended
-  const rows = lab.data.learned.map((one, i) => ({ ...one, color: readable(lab, FILTER_COLORS[i % FILTER_COLORS.length]), mark: markOf(i),
-    at: 26 * (i + 1), dash: i < FILTER_COLORS.length ? null : "6 4", name: `${one.name}: ${one.now.map(twoDigits).join(" to ")}` }));
-  const last = Math.max(0, ...rows.flatMap(one => one.path.map(([done]) => done))), bars = 26 * rows.length + 16;
-  const area = { x: 56, y: 12, w: card.width - 70, h: 190 }, ends = area.x + (last && area.w - bars);
-  const top = 1.05 * Math.max(1, ...rows.flatMap(one => [one.now[1], ...one.path.map(([, , high]) => high)]));
-  const x = done => area.x + (area.w - bars) * done / Math.max(last, 1), y = r => area.y + area.h * (1 - r / top);
-  const across = last ? { ticks: ticksBetween(0, last, (area.w - bars) / 90), at: x, text: String, title: "iterations" } : null;
-  const named = legend(rows, area.x, area.h + 66, card.width);
-  titled(card, "Learned filters: their cut-offs",
-    last ? "over the iterations of the run, and now" : "now; the folder of the run would show how they got there");
-  show(card, named.bottom + 10, [
-    axes(area, across, { ticks: ticksBetween(0, top, 5), grid: true, at: y, text: twoDigits, far: 44, title: "radial frequency" }),
-    lab.numbers.cutoffs(lab.band).map(r => stroke(`M${area.x} ${y(r)}h${area.w}`, dotted)),
-    rows.map(one => {
-      const bar = [one.now.map(() => ends + one.at), one.now.map(y)], iterations = one.path.map(row => x(row[0]));
-      const paths = [1, 2].map(edge => line(one, iterations, one.path.map(row => y(row[edge]))));
-      return [paths, line({ ...one, dash: null }, ...bar, 3), dots(one, ...bar)];
-    }),
-    named.nodes,
-  ]);
-}
-
 export function sentences(lab) { // the first screen in words
   const { numbers, state, data } = lab, shares = numbers.shares(lab.band), on = state.filter !== "none", zones = zoneNames(lab);
   const rows = series(lab).map(one => ({ ...one, removed: shares.map(zone => zone[one.row][state.layer]) }));
@@ -171,4 +147,4 @@ function words(card, lab) {
   card.words.replaceChildren(...sentences(lab).map(line => html("p", {}, line)));
 }
 
-export const SPECTRAL_VIEWS = { curves, plane, zones, difference, coefficient, learned, words };
+export const SPECTRAL_VIEWS = { curves, plane, zones, difference, coefficient, words };

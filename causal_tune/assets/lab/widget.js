@@ -16,7 +16,7 @@ export default {
     const link = {
       live, gone: () => !live(), get figures() { return model.get("_figures"); }, said: () => model.get("_message").text,
       told(values) { model.set(values); model.save_changes(); },
-      ask: (content, buffers) => model.send(content, undefined, buffers),
+      ask: content => model.send(content),
       load: () => plotly ||= window.Plotly ?? new Promise(done => { link.plotly = done; link.ask({ ask: "plotly" }); }),
     };
     const start = () => {
