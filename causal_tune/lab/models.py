@@ -177,7 +177,7 @@ def inspect(models: Mapping, # name -> model
             images: Mapping, # domain -> (n, 3, H, W) uint8
             stage: int | None = None, # of models that have several, see `single_grid_layers`
 ) -> dict[str, InspectedModel]:
-    "Observe every model once. Raises ValueError for models that differ in blocks or grid, and for a stage that does not exist."
+    "Observe every model once. Raises ValueError for models that differ in blocks or grid."
     backbones = {name: as_backbone(model) for name, model in models.items()}
     size = next(iter(images.values())).shape[-2:]
     stages = {name: b.stage_blocks().index(single_grid_layers(b, size, stage=stage)) for name, b in backbones.items()}
