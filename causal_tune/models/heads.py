@@ -16,7 +16,7 @@ __all__ = ['list_heads', 'head_factory', 'create_head']
 
 # %% ../../nbs/04_models/02_heads.ipynb #6f2dbbad
 def resize_bilinear(scores: Tensor, # (b, k, h, w)
-            size: tuple | None = None, # (H, W); None: as they are
+                    size: tuple | None = None, # (H, W); None: as they are
 ) -> Tensor: # (b, k, H, W)
     "Maps resampled bilinearly, corners not aligned."
     return scores if size is None else F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)

@@ -210,9 +210,9 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #c0ffee10
 def seed_weights(seed: int | None, # of a model; None leaves torch's state as it is
-               part: int, # 1: backbone and adapter, 2: head
+                 part: int, # 1: backbone and adapter, 2: head
 ) -> None:
-    "Context manager: draw the initial weights of a part of a model from its own seed, independently of the other part."
+    "Let the initial weights of a part of a model be drawn from its own seed, independently of the other part."
     if seed is not None: torch.manual_seed(derive_seed(seed, part, 0))
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #eb85e5aa
