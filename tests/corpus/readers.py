@@ -242,7 +242,7 @@ def results(folder):
     from causal_tune.training.recipe import recipe_to_dict
     recipe, *_ = run_of()
     seeds = [as_json(dict(recipe=recipe_to_dict(recipe), options={}, rows=make.ROWS))]
-    return Reader(seeds, files(seeds), dict(read_run=lambda path: benchmark.read_run(path, recipe, {})), (".json",), "results")
+    return Reader(seeds, files(seeds), dict(read_run=lambda path: benchmark.read_run(path, recipe)), (".json",), "results")
 
 
 def measured(folder):
