@@ -48,6 +48,7 @@ class Controls(anywidget.AnyWidget):
 
     @state.setter
     def state(self, state): # ValueError before the first control moves
+        if not isinstance(state, Mapping): raise ValueError(f"A lab's state is a mapping of names to values, not {short_repr(state)}.")
         values = {name: self.check_entry(name, v) for name, v in state.items()}
         with self.hold_sync():
             for name, v in values.items(): setattr(self, name, v)

@@ -326,10 +326,9 @@ def fields(folder):
 def labs(folder):
     from causal_tune.models.backbones import create_backbone
     from causal_tune.lab.widget import FrequencyLab
-    (folder / "quality_toy_differences.csv").write_bytes(make.TABLE)
     torch.manual_seed(0)
     pictures = {d: torch.randint(255, (2, 3, 32, 48), dtype=torch.uint8) for d in ("clear", "fog")}
-    lab = FrequencyLab(create_backbone(vit()), pictures, results=folder)
+    lab = FrequencyLab(create_backbone(vit()), pictures)
     def put(state):
         before = lab.state
         try: lab.state = state
