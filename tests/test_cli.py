@@ -38,6 +38,13 @@ def test_help_of_train_lists_every_field(monkeypatch, capsys):
     assert "one of no, bf16, fp16; default: no" in listed["training"] and "1e-12 to 1000; default: 0.0001" in listed["training"]
 
 
+def test_completion(cli):
+    "A script that completes commands and recipe fields, where shtab is installed."
+    pytest.importorskip("shtab", reason="shtab is not installed")
+    done = cli("--print-completion", "bash")
+    assert done.returncode == 0 and all(word in done.stdout for word in ("convert-backbone", "--eval_size")), done.stderr
+
+
 def test_wrong_input_shows_no_traceback(cli):
     done = cli("train", "demo", "--iteratoins", "5")
     assert done.returncode == 2 and "'iterations'" in done.stderr and "Traceback" not in done.stderr

@@ -89,7 +89,7 @@ def test_workers_that_are_killed_and_workers_whose_parent_is(tiny, tmp_path):
     said = first.communicate(timeout=60)[1]
     assert first.returncode == 2 and "Traceback" not in said, said[-2000:]
     line = said.strip().splitlines()[-1]
-    assert re.fullmatch(r"causal-tune: A process was killed, perhaps as memory ran out; in progress were none-0, rein-0\. "
+    assert re.fullmatch(r"causal-tune: A process was killed, perhaps as memory ran out; in progress were causal_tune-0, rein-0\. "
                         r"0 of 3 runs are finished and kept: run the command again to continue, with fewer jobs if it happens again\.", line)
 
     stopped = time.time()

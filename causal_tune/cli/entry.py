@@ -92,6 +92,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error; may also follow the command")
     parser.add_argument(*IMPORT_OPTION[0], **IMPORT_OPTION[1])
+    with suppress(ImportError):
+        import shtab
+        shtab.add_argument_to(parser, help="print a completion script for a shell; there where shtab is installed")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in COMMANDS.names(): _add_command(commands, name, COMMANDS[name])
     return parser
