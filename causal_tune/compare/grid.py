@@ -45,7 +45,7 @@ def parse_result(content: bytes # of results.json
 ) -> dict: # with recipe and rows
     "Read what a run wrote. A damaged file raises the error of the reader."
     result = json.loads(content)
-    dict(result["recipe"]), result["rows"][0] # there are a recipe and a row
+    if not (result["rows"] and isinstance(result["recipe"], dict)): raise ValueError("there is no row, or no recipe")
     for row in result["rows"]:
         np.array([row["seed"], *all_scores(row)], float) # these are numbers, and
         for key in ("adapter", "domain", "data", "version"): row[key] # these are there

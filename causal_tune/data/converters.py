@@ -288,4 +288,4 @@ def check_data(name: str | None = None, # a row of `LAYOUTS`, two folders of you
     parts = [part for _, part in split_sources(name)] if name else list(LAYOUTS)
     for part in parts:
         if part not in LAYOUTS and not part.startswith("folder:"): raise unknown_name("data set", part, [*LAYOUTS, FOLDER_SPEC])
-    return DatasetReports(check_one(part, root, sample) if part in LAYOUTS else check_folder(part) for part in tqdm(parts, "checking"))
+    return DatasetReports(check_one(part, root, sample) if part in LAYOUTS else check_folder(part) for part in tqdm(parts, "checking", disable=len(parts) == 1))

@@ -177,6 +177,7 @@ def load_dataset(spec: str, # such as "toyscapes:domain=fog,split=val,n=64", or 
     "A data set from its descriptor. Raises ValueError for a wrong descriptor, FileNotFoundError for missing data."
     if len(sources := split_sources(spec)) > 1: return _mixed(sources, spec, root, size, label_size, transform, cache)
     name, options = parse_dataset_spec(spec)
+    if label_size not in ("same", "original"): raise unknown_name("label_size", label_size, ["same", "original"])
     if size is not None: size = to_hw(size)
     box = options.pop("size", None)
     corruption = options.pop("corruption", None)

@@ -148,7 +148,7 @@ class FrequencyLab(Controls):
                  images_by_domain: Mapping, # domain -> uint8 (n, 3, H, W), data set, folder, or list of paths and pictures
                  size: tuple[int, int] | None = None, # (height, width) the model is to see; that of the first image by default
                  state: Mapping | None = None, # of an earlier lab; `layer` counts the blocks that are inspected, from 0
-                 stage: int | None = None,): # of a model that has several, see `single_grid_layers`
+                 stage: int | None = None): # of a model that has several, see `single_grid_layers`
         self.queue = JobQueue(self._failed)
         start = self._inspect(model if isinstance(model, Mapping) else {"": model}, gather_images(images_by_domain, size), stage)
         self.names, self.band = list(start), make_band("dog", start["cuts"])

@@ -142,7 +142,8 @@ class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tag
                    size: int | tuple | None = None, # side or (h, w) that the model is to see; that of the images by default
                    antialias: bool = True, # see `resize`
     ) -> Tensor: # (b, 3, h, w) float32
-        "Resize and normalise uint8 images."
+        "Resize and normalise uint8 images. Raises ValueError for other dtypes."
+        if images.dtype != torch.uint8: raise ValueError(f"Images of {images.dtype}: give uint8.")
         x = images.float()
         if size: x = resize(x, size, antialias)
         return self.backbone.standardise(x)

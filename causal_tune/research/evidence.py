@@ -298,6 +298,7 @@ def evidence_by_layer(backbone, # from `create_backbone`
     "Yields the `Evidence` of one layer after the other. Raises ValueError for unknown domains and for too few scenes or classes."
     source = source or data.domains[0]
     if source not in data.domains: raise unknown_name("domain", source, data.domains)
+    if inputs not in PROBE_INPUTS: raise unknown_name("input of the probes", inputs, PROBE_INPUTS)
     images = concatenate(data)
     layers = single_grid_layers(backbone, data.size, edges) if layers is None else list(layers)
     _, grid, _ = next(layer_spectra(backbone, images.images[:1], layers))

@@ -67,6 +67,7 @@ def gather_images(images_by_domain: Mapping, # domain -> tensor (n, 3, H, W) uin
                   block: int = 1, # consecutive images of a domain that count as one scene; for video
 ) -> DomainImages:
     "Images of several domains at one size. Raises ValueError where there is none, and for labels of different kinds."
+    if not isinstance(images_by_domain, Mapping): raise ValueError("Give a mapping of domains, such as {'fog': images}.")
     images, labels, names, notes = {}, {}, {}, []
     given_size = size
     for domain, given in images_by_domain.items():
@@ -76,6 +77,9 @@ def gather_images(images_by_domain: Mapping, # domain -> tensor (n, 3, H, W) uin
         if not items:
             notes.append(f"{domain}: no image that can be read; the domain is left out.")
             continue
+        for x in (item.image for item in items):
+            if x.dtype != torch.uint8 or x.dim() != 3 or x.shape[0] != 3:
+                raise ValueError(f"{domain}: expected uint8 images (3, H, W), not {x.dtype} {tuple(x.shape)}; they are normalised here.")
         size = tuple(size or items[0].image.shape[-2:])
         other = [tuple(item.image.shape[-2:]) != size for item in items]
         if given_size is None and any(other): notes.append(f"{domain}: {sum(other)} of {len(items)} images resized to {size[0]} x {size[1]}.")

@@ -306,8 +306,9 @@ def report_on(segmentor: Segmentor,
               label: str | None = None, # what the rows call the adapter; its name by default
               each=lambda row: None, # called with each row as soon as it is computed
 ) -> tuple[list[dict], dict]: # rows, see `result_row`; and per domain the confusion matrices of its images
-    "Evaluate a segmentor on all targets of its recipe. All are opened first. Raises ValueError for other classes."
+    "Evaluate a segmentor on all targets of its recipe. All are opened first. Raises ValueError without a recipe, and for other classes."
     recipe = recipe or segmentor.recipe
+    if recipe is None: raise ValueError("This segmentor has no recipe with targets: give one.")
     rows, counts = [], {}
     opened = open_targets(recipe.targets, segmentor.num_classes, root, recipe.cache)
     for data in opened.values(): check_classes(segmentor, data.space)
