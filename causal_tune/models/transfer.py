@@ -10,15 +10,16 @@ from typing import Callable, Mapping, NamedTuple, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from ..core.registry import unknown_name
 from ..adapters.base import Adapter
 from .backbones import Backbone, create_backbone, stage_adapters, uint8_batches
 from .segmentor import architecture_of, Segmentor
 from ..spectra.bands import radial_frequency
-from ..spectra.dct import dct2
+from ..spectra.dct import dct2, tokens_to_grid
 
 # %% auto #0
-__all__ = ['TRANSFER_EDGES', 'band_names', 'BandTransfer', 'band_transfer', 'note_blocks', 'block_stream', 'changes_weights',
-           'frozen_stream', 'tokens_zeroed']
+__all__ = ['TRANSFER_EDGES', 'band_names', 'BandTransfer', 'band_transfer', 'note_blocks', 'block_stream', 'hooked_stream',
+           'changes_weights', 'frozen_stream', 'tokens_zeroed']
 
 # %% ../../nbs/04_models/07_transfer.ipynb #efc1b94e
 TRANSFER_EDGES = (0., .1, .2, .4, .7, 2 ** .5) # radii of the bands, as fractions of the Nyquist frequency; DC is a band of its own
@@ -55,7 +56,7 @@ def _band_sums(after, before): # (b, c, h, w) each -> (3, bands)
     return planes.flatten(1).double() @ member
 
 @torch.no_grad()
-def band_transfer(model: Callable, # uint8 images (b, 3, H, W) -> features, one (b, c, h, w) per block: see `block_stream`
+def band_transfer(model: Callable, # uint8 images (b, 3, H, W) -> features, one (b, c, h, w) per block: see `block_stream`, `hooked_stream`
                   reference: Callable | None, # the same of what it is compared with; None: itself, so that only energies and norms tell
                   images: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; all of one size
 ) -> BandTransfer:
@@ -95,6 +96,33 @@ def block_stream(backbone: Backbone,
     "The features that each block passes to the next."
     with note_blocks(backbone, adapted) as kept: backbone(backbone.normalise(images.to(backbone.device)))
     return [kept[layer] for layer in sorted(kept)]
+
+def hooked_stream(model: torch.nn.Module, # of any library, in evaluation mode
+                  names: Sequence[str], # of modules that return patch tokens (b, n, c), perhaps after others, or maps (b, c, h, w)
+                  patch_size: int, # pixels along a side; the images' sides are multiples of it
+                  normalise: Callable = lambda images: images.float() / 255, # from uint8 images to what the model takes
+) -> Callable: # for `band_transfer`
+    "A function from images to the outputs of named modules. Raises ValueError for unknown names, and when called for outputs that are no patch tokens."
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules: raise unknown_name("module", name, list(modules))
+    @torch.no_grad()
+    def stream(images):
+        found = {}
+        def keep(name, module, args, out): found[name] = out[0] if isinstance(out, (tuple, list)) else out
+        hooks = [modules[name].register_forward_hook(partial(keep, name)) for name in names]
+        try: model(normalise(images))
+        finally:
+            for hook in hooks: hook.remove()
+        h, w = (side // patch_size for side in images.shape[-2:])
+        return [_as_map(name, found[name], (h, w)) for name in names]
+    return stream
+
+def _as_map(name, x, grid): # (b, c, h, w)
+    n = grid[0] * grid[1]
+    if x.dim() == 4: return x.permute(0, 3, 1, 2) if x.shape[1:3] == grid != x.shape[2:] else x
+    if x.dim() == 3 and x.shape[1] >= n: return tokens_to_grid(x[:, -n:], grid) # class and register tokens come first
+    raise ValueError(f"{name} returns {tuple(x.shape)}: expected maps (b, c, h, w), or tokens (b, n, c) with n of at least {n}.")
 
 # %% ../../nbs/04_models/07_transfer.ipynb #227eb2b5
 def changes_weights(adapter: Adapter) -> bool:

@@ -131,7 +131,7 @@ def plain_numbers(values): # nested lists of four digits; null for what is not f
     return float(f"{values:.4g}") if np.isfinite(values) else None
 
 # %% ../../nbs/06_research/08_passport.ipynb #97089e62
-def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`, or a function from images to one map per block
+def make_passport(model, # `Segmentor`, `Backbone`, a name for `create_backbone`, or a function such as `hooked_stream` returns
                   images: Mapping | None = None, # your own in addition: domain -> data set, folder, or list of paths, pictures, arrays
                   name: str | None = None, # of the model, in the passport
                   reference=None, # a function as above; the same model without its adapter by default
