@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 from ..core.files import atomic_write, code_version
-from ..core.registry import short_repr
+from ..core.registry import check_value, short_repr
 from ..training.evaluation import miou
 
 # %% auto #0
@@ -24,11 +24,14 @@ __all__ = ['check_rows', 'summary', 'BootstrapScores', 'bootstrap_scores', 'holm
 # %% ../../nbs/06_research/01_statistics.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results: dict(adapter=, seed=, domain=, miou=)
 ) -> pd.DataFrame: # columns adapter, seed, domain, miou
-    "Result rows as a table. Raises KeyError for missing keys, ValueError for no rows, scores outside 0 to 1, and duplicate rows."
-    if not rows: raise ValueError("No result rows: give a list of dict(adapter=, seed=, domain=, miou=).")
-    table = pd.DataFrame(rows)[["adapter", "seed", "domain", "miou"]]
-    wrong = table[~table.miou.between(0, 1)] # None, NaN and percent
-    if len(wrong): raise ValueError(f"miou={wrong.miou.iloc[0]} is no fraction between 0 and 1 in {wrong.iloc[0].to_dict()}.")
+    "Result rows as a table. Raises ValueError for no rows, missing keys, scores outside 0 to 1, and duplicate rows."
+    if not rows or not isinstance(rows, Sequence): raise ValueError("No result rows: give a list of dict(adapter=, seed=, domain=, miou=).")
+    kinds = dict(adapter="str", seed="int", domain="str", miou="float")
+    for row in rows:
+        if not isinstance(row, Mapping) or kinds.keys() - row.keys(): raise ValueError(f"A result row has {', '.join(kinds)}; this one is {short_repr(row)}.")
+        for key, kind in kinds.items(): check_value(key, row[key], kind)
+        if not 0 <= row["miou"] <= 1: raise ValueError(f"miou={short_repr(row['miou'])} is no fraction between 0 and 1 in {short_repr(dict(row))}.")
+    table = pd.DataFrame(rows)[list(kinds)]
     duplicates = table[table.duplicated(["adapter", "seed", "domain"])]
     if len(duplicates): raise ValueError(f"Duplicate row: {duplicates.iloc[0].to_dict()}; keep one of each.")
     return table
