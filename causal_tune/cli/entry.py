@@ -347,7 +347,7 @@ def run_bench_quality(args):
         bench_quality(args.experiments, args.out, range(1, 1 + args.seeds), args.root, args.jobs, args.only, args.tables,
                       changed_args(args), **args.changes)
 
-@command("time adapters against the published form of Rein, other packages and whole models; in a clone of the repository; options: --quick, --peers, --systems, --out DIR", passes_unknown=True)
+@command("time adapters against the published form of Rein, other packages and whole models; in a clone of the repository; options: --quick, --peers, --systems, --scaling, --serving, --out DIR", passes_unknown=True)
 def run_bench_speed(args):
     script = Path(__file__).parents[2] / "tests" / "speed.py"
     if not script.is_file(): raise FileNotFoundError("bench-speed belongs to the source tree: clone the repository and run it there.")

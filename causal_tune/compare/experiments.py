@@ -321,7 +321,7 @@ INTRO = ("{n} variants with {seeds} seeds each. Runs of a seed share the pre-tra
 COSTS = ("Parameters trained in backbone and adapter; time of a training step and of a prediction, as ratios to the first line, "
          "measured in turns.")
 EFFECTS = ("feature_shift: |f - f'| / |f'| of the features the head reads, f' those of the frozen backbone. Domains: points of mIoU that are lost "
-         "where the tokens' values are set to zero after the training.")
+           "where the tokens' values are set to zero after the training.")
 SEARCHED = ("mIoU on the source's search frames, at full length; the head's rate, mean over {head} seeds, then multiples of it, over {search}. at_edge: "
             "the best is the largest or smallest that was tried.")
 

@@ -278,6 +278,11 @@ def tables(folder):
     return Reader([make.TABLE], files([make.TABLE, make.LOG]), reads, (".csv",), "quality_toy_differences")
 
 
+def rows(folder):
+    from causal_tune.research import statistics as results
+    return Reader([make.ROWS], tree, dict(check_rows=results.check_rows, summary=results.summary))
+
+
 # --- words and values --------------------------------------------------------------------------------------------------
 
 def specs(folder):
@@ -404,7 +409,7 @@ def said():
 
 READERS = dict(images=images, labels=labels, classes=class_lists, polygons=polygons, datasets=data_sets, weights=weights, checkpoints=checkpoints,
                models=models, resume=resumed, log=logs, results=results, band=measured, counts=counts,
-               tables=tables, specs=specs, recipes=recipes, fields=fields, lab=labs, notebooks=notebooks, words=words)
+               tables=tables, rows=rows, specs=specs, recipes=recipes, fields=fields, lab=labs, notebooks=notebooks, words=words)
 SLOW = dict(datasets=.3, checkpoints=.5, models=.1, resume=.3, log=.3, counts=.5, tables=.15, lab=.1, notebooks=.5,
             words=.15)
 SHARES = {name: SLOW.get(name, 1.) for name in READERS} # of the inputs, relative to a quick reader's
