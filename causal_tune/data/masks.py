@@ -199,7 +199,13 @@ def read_class_ids(label, coding: LabelCoding # as for `read_label`
     "Read a label image and translate its ids into class ids. Raises FileNotFoundError, OSError for an unreadable file, ValueError for ambiguous ids and ids that the list of classes lacks."
     ids = read_label(label, coding)
     try: return remap(ids, coding.table, strict=True)
-    except ValueError as err: raise ValueError(f"{display_path(label, 'its label')}: {err}") from None
+    except ValueError as err: raise ValueError(f"{display_path(label, 'its label')}: {err}{hint(ids, coding.table)}") from None
+
+def hint(ids, table) -> str: # what unexpected ids may mean
+    used = [i for i in unique_ids(ids) if i != 255]
+    if used == [0, *sorted(i for i in table if i not in (0, 255, -1)), max(table) + 1] and min(table) == 0:
+        return " If 0 stands for what is ignored, as in ADE20K, begin the list with '0: -'."
+    return " Multiples of 17 are shades of ids in 2 or 4 bits; store ids as grey of 8 bits." if not any(i % 17 for i in used) else ""
 
 # %% ../../nbs/03_data/03_masks.ipynb #3a5c0024
 def settle_binary(space: LabelSpace, # of a data set

@@ -28,7 +28,7 @@ class XFormersMode(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         masked = len(args) > 3 or kwargs.get("attn_mask") is not None or kwargs.get("is_causal")
-        if func is not F.scaled_dot_product_attention or masked: return func(*args, **kwargs)
+        if func is not F.scaled_dot_product_attention or masked or args[0].dim() != 4: return func(*args, **kwargs)
         from xformers.ops import memory_efficient_attention
         dtype = args[2].dtype # of the values; rotated queries and keys may be float32
         q, k, v = (x.to(dtype).transpose(1, 2) for x in args)

@@ -412,13 +412,13 @@ def read_config(path: Path # config.json
     except (ValueError, KeyError, TypeError) as error: raise ValueError(f"{display_path(path)}: {error}") from None
 
 def find_folder(name, # a folder, or "owner/model"
-                revision: str | None = None # of a model of the hub
+                **hub, # options of huggingface_hub's `snapshot_download`
 ) -> Path:
     "The folder of a model, fetched from the hub if need be. Raises FileNotFoundError where there is none."
     path = Path(name)
     if path.is_dir(): return path
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)) and not path.parent.is_dir():
-        try: return Path(snapshot_download(str(name), revision=revision, allow_patterns=list(FOLDER_FILES)))
+        try: return Path(snapshot_download(str(name), allow_patterns=list(FOLDER_FILES), **hub))
         except Exception as error: # of a dozen kinds
             raise FileNotFoundError(f"No folder {display_path(name)} here, nor can such a model be fetched from the hub ({type(error).__name__}): "
                                     "give a folder that `save_pretrained` wrote, or check the name and the network.") from error
@@ -427,11 +427,11 @@ def find_folder(name, # a folder, or "owner/model"
 # %% ../../nbs/04_models/04_segmentor.ipynb #144bee85
 @patch(cls_method=True)
 def from_pretrained(cls:Segmentor, folder, # that `save_pretrained` wrote; or a model of the hub, "owner/model"
-                    *, revision: str | None = None, # of a model of the hub; its library reads HF_TOKEN, HF_HUB_CACHE and HF_HUB_OFFLINE
+                    *, revision=None, token=None, cache_dir=None, force_download: bool = False, local_files_only: bool = False, # of the hub
                     **options, # of `create_backbone`, such as weights="a file"
 ) -> Segmentor: # in evaluation mode, with its label space and, if it has one, its recipe
     "The segmentor of a folder or of the hub. Raises FileNotFoundError where there is none, ValueError where its files are damaged or do not fit."
-    folder = find_folder(folder, revision)
+    folder = find_folder(folder, revision=revision, token=token, cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only)
     config, path = read_config(folder/FOLDER_FILES[1]), folder/FOLDER_FILES[0]
     parts = dict(adapter={}, head={}, backbone={})
     for name, tensor in read_tensors(path, sha256=config.get("sha256")).items():
