@@ -84,7 +84,10 @@ _interventions: ContextVar = ContextVar("interventions", default=())
 def uint8_batches(images, # (n, 3, H, W) uint8 tensor, or a data set whose items hold an "image"
                   size: int, # images per batch
 ):
-    "Yields batches of uint8 images. Raises ValueError for no images, and several sizes in one batch."
+    "Yields batches of uint8 images. Raises ValueError for another dtype, no images, and several sizes in one batch."
+    if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.dim() != 4):
+        raise ValueError(f"Expected uint8 images (b, 3, H, W), not {images.dtype} {tuple(images.shape)}; "
+                         "they are normalised here, with the backbone's own mean and std.")
     if len(images) == 0: raise ValueError("No images: give at least one per domain.")
     for start in range(0, len(images), size):
         if isinstance(images, Tensor): yield images[start:start + size]
