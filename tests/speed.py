@@ -128,12 +128,13 @@ def loss_pair(): # our function and theirs: class, mask and dice loss, backward 
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerConfig, Mask2FormerLoss
     classes, masks = torch.randn(1, 10, 100, 20, requires_grad=True), torch.randn(1, 10, 100, 32, 32, requires_grad=True)
     labels = torch.arange(19).repeat_interleave(16 * 64)[:128 * 128 // 2].repeat(2).view(1, 128, 128).clamp(max=18)
-    drawn = {}
-    def draw(*shape, device=None): # both draw the same numbers for one shape
-        if shape not in drawn: drawn[shape] = torch.rand(*shape)
-        return drawn[shape]
     head = Mask2Former(32, 19, width=32, encoder_layers=1, decoder_layers=1, num_heads=1)
-    head.draw = draw
+    p, ids = head.points, labels.unique()
+    few = p - int(.75 * p)
+    points = {shape: torch.rand(shape) for shape in ((1, p, 2), (len(ids), 3 * p, 2), (len(ids), few, 2))}
+    def draw(*shape, device=None): return points[shape] # the same for all layers
+    def draw_together(layers, n, two, device=None): return torch.cat([x.flatten(0, 1) for x in points.values()]).repeat(layers, 1, 1)
+    head.draw = draw_together
     head.predictions = lambda *features: (classes, masks)
     peer = Mask2FormerLoss(Mask2FormerConfig(num_labels=19, no_object_weight=.1), {})
     def finish(values):
@@ -143,7 +144,6 @@ def loss_pair(): # our function and theirs: class, mask and dice loss, backward 
         losses = head.losses(None, None, labels)
         return finish([losses[f"loss_{kind}"].sum() / weight for kind, weight in (("cls", 2), ("mask", 5), ("dice", 5))])
     def theirs():
-        ids = labels.unique()
         layers = [dict(masks_queries_logits=masks[:, i], class_queries_logits=classes[:, i]) for i in range(9)]
         with mock.patch("torch.rand", draw): found = peer(masks[:, 9], classes[:, 9], [(labels[0] == ids[:, None, None]).float()], [ids], layers)
         return finish([sum(v for k, v in found.items() if kind in k) for kind in ("cross_entropy", "mask", "dice")])
@@ -222,13 +222,17 @@ def model_pairs(autocast: torch.dtype | None): # yields peer, what, (our functio
     yield "Rein's equations", "training step, causal_tune", tuple(step(s, lambda s=s: s.loss(images, labels)) for s in (ours, theirs))
 
 
+def check_equal(ours, theirs, near: float, message: str) -> None: # arrays, or several
+    "Raise AssertionError where results differ."
+    for one, other in zip(*(found if isinstance(found, (list, tuple)) else [found] for found in (ours, theirs)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=near, atol=near, err_msg=message)
+
+
 def peer_rows(rounds: int) -> list[dict]: # rows as `adapter_costs`
     "Times in relation to those of other packages. Raises AssertionError where results differ."
     rows = []
     for size, what, peer, ours, theirs in peer_pairs():
-        near = .02 if size.endswith("bf16") else 1e-4
-        for one, other in zip(*(found if isinstance(found, (list, tuple)) else [found] for found in (ours(), theirs())), strict=True):
-            np.testing.assert_allclose(one, other, rtol=near, atol=near, err_msg=f"{what}, {size}: {peer} computes something else")
+        check_equal(ours(), theirs(), .02 if size.endswith("bf16") else 1e-4, f"{what}, {size}: {peer} computes something else")
         seconds = time_in_rounds(dict(ours=ours, theirs=theirs), rounds)
         rows.append(dict(size=size, name=peer, what=what, unit="of the peer", **median_ratio(seconds["ours"], seconds["theirs"])))
     return rows
