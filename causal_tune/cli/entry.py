@@ -92,9 +92,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error; may also follow the command")
     parser.add_argument(*IMPORT_OPTION[0], **IMPORT_OPTION[1])
-    with suppress(ImportError):
-        import shtab
-        shtab.add_argument_to(parser, help="print a completion script for a shell; there where shtab is installed")
+    parser.add_argument("--print-completion", metavar="SHELL", choices=["bash", "zsh", "tcsh"],
+                        help="print a completion script for bash, zsh or tcsh; needs `pip install shtab`")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name in COMMANDS.names(): _add_command(commands, name, COMMANDS[name])
     return parser
@@ -129,7 +128,7 @@ def parse(words: list[str] # what follows `causal-tune`
     if words and not words[0].startswith("-"): COMMANDS[words[0]] # raises for an unknown name, with the nearest one
     args, rest = make_parser().parse_known_args(list(map(_with_underscores, words)))
     if args.command is None:
-        if rest: raise unknown_name("option", rest[0], ["--version", "--debug", "--import", "--help"])
+        if rest: raise unknown_name("option", rest[0], ["--version", "--debug", "--import", "--print-completion", "--help"])
         return args
     command = COMMANDS[args.command]
     if rest and not command.passes_unknown: raise unknown_option(command, rest[0])
@@ -226,6 +225,10 @@ def run(words: list[str]) -> int: # exit status
     if args.version:
         from causal_tune.core.files import code_version
         print(f"causal-tune {code_version()}")
+    elif args.print_completion:
+        try: import shtab
+        except ImportError: raise ValueError("--print-completion needs shtab: pip install shtab") from None
+        print(shtab.complete(make_parser(), args.print_completion))
     elif args.command is None: make_parser().print_help()
     else: return COMMANDS[args.command].run(args) or 0
     return 0

@@ -24,20 +24,20 @@ from ..toyscapes.weather import DOMAINS, apply_weather
 # %% ../../nbs/03_data/06_datasets.ipynb #44aed11b
 TOYSCAPES_SEEDS = {"train": 0, "val": 100_000, "test": 200_000}
 
-_kept_scene = lru_cache(maxsize=32)(render_scene) # for the next domain; 60 MB at the default size
-
-@lru_cache(maxsize=1300) # 256 MB of streets at the default size
-def _kept_pair(seed, domain, size):
-    scene = (_kept_scene if size[0] * size[1] <= 192 * 256 else render_scene)(seed, size=size)
+def _pair(render, seed, domain, size):
+    scene = render(seed, size=size)
     return apply_weather(scene, domain), scene.labels
+
+_kept_scene = lru_cache(maxsize=32)(render_scene) # for the next domain; 60 MB at the default size
+_kept_pair = lru_cache(maxsize=1300)(partial(_pair, _kept_scene)) # 256 MB of streets at the default size
 
 def toyscapes_pair(seed: int, # which street
                    domain: str, # one of `weather.DOMAINS`
                    size: tuple[int, int] = (192, 256), # (height, width)
 ) -> tuple[np.ndarray, np.ndarray]: # (h, w, 3) uint8, (h, w) uint8
     "A toy scene in some weather with its labels; those of the default size and below that were used last are kept in memory."
-    render = _kept_pair if size[0] * size[1] <= 192 * 256 else _kept_pair.__wrapped__
-    return render(seed, domain, tuple(size))
+    pair = _kept_pair if size[0] * size[1] <= 192 * 256 else partial(_pair, render_scene)
+    return pair(seed, domain, tuple(size))
 
 # %% ../../nbs/03_data/06_datasets.ipynb #83c788aa
 def toyscapes_samples(split: str = "train", # "train", "val" or "test"
