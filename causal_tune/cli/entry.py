@@ -244,6 +244,9 @@ def main(words: list[str] | None = None # what follows `causal-tune`; `sys.argv`
     try:
         status = run([word for word in words if word != "--debug"])
         sys.stdout.flush()
+        if is_multiprocess(): # not after an error: the others may wait for this process
+            from causal_tune.training.stream import leave_process_group
+            leave_process_group()
         return status
     except SystemExit as stop: return stop.code or 0 # of argparse, after --help
     except BrokenPipeError: # the reader of the output, such as `head`, has ended

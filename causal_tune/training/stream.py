@@ -4,7 +4,7 @@
 
 # %% ../../nbs/05_training/03_stream.ipynb #a84eda78
 from __future__ import annotations
-import os, re, signal
+import gc, os, re, signal
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -139,6 +139,14 @@ def all_reduce_async(numbers: Tensor # in the CPU's memory; becomes the sum over
     "Begin to sum numbers over all processes of a run."
     if rank_and_world_size()[1] == 1: return None
     return dist.all_reduce(numbers, group=_gloo_group(dist.group.WORLD), async_op=True)
+
+def leave_process_group() -> None:
+    """End the exchange with the other processes of a run, if there is one, once all that was exchanged has arrived.
+    A thread of the exchange that is still active when Python ends would abort the process."""
+    if rank_and_world_size()[1] == 1: return
+    _gloo_group.cache_clear()
+    gc.collect() # what is left of the model that was trained refers to the group, too
+    dist.destroy_process_group()
 
 def check_ranks_agree(found, # by this process, such as the iteration to resume from
                       folder: Path) -> None:
