@@ -22,7 +22,7 @@ from causal_tune.training.recipe import Recipe
 from conftest import ENV, ROOT
 
 HEADS = dict(linear="linear", dpt="dpt:width=16",
-             mask2former="mask2former:width=32,num_queries=5,encoder_layers=1,decoder_layers=3,encoder_hidden=32,decoder_hidden=32",
+             mask2former="mask2former:width=32,num_queries=5,encoder_layers=1,decoder_layers=1,encoder_hidden=32,decoder_hidden=32",
              pmt="pmt:num_queries=5,decoder_layers=2")
 ADAPTERS = ["none", "rein", "set", "set:variant=released", "fada", *(f"causal_tune:band={band}" for band in BANDS), "causal_tune:residual=replace",
             "causal_tune:variant=released", "lora:rank=4", "soma:rank=4,first_layer=0", "full"]

@@ -14,12 +14,12 @@ import kills  # noqa: E402
 def test_every_command_is_killed():
     "Each at least once; `python tests/kills.py` tries 200."
     def call():
-        sys.argv[1:] = ["--n", "12", "--seed", "1"]
+        sys.argv[1:] = ["--n", "9", "--seed", "1"]
         return kills.main()
     done = run_forked(call, ROOT, ENV | dict(TQDM_DISABLE="1", CUDA_VISIBLE_DEVICES=""), 900)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     last = next(line for line in done.stdout.splitlines() if line.startswith("all "))
-    assert last.split()[-3:] == ["12", "12", "0"]
+    assert last.split()[-3:] == ["9", "9", "0"]
 
 
 def test_what_is_lost_is_seen(tmp_path):
@@ -81,7 +81,7 @@ def until(true, seconds=120):
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core, one process: there are no workers")
 def test_workers_that_are_killed_and_workers_whose_parent_is(tiny, tmp_path):
-    words = ["demo", *tiny, "--seeds", "1", "--iterations", "100000", "--save_every", "20", "--out", tmp_path / "demo"]
+    words = ["demo", *tiny, "--seeds", "1", "--iterations", "100000", "--save_every", "4", "--out", tmp_path / "demo"]
     def under_way(): return len(list(tmp_path.glob("demo/runs/*/resume.pt"))) >= 2
     first = begin(words)
     assert until(under_way), first.communicate()[1] if first.poll() else "no run began"

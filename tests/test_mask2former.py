@@ -342,8 +342,8 @@ def test_number_of_masks_is_a_mean_over_processes():
     import socket
     import torch.multiprocessing as mp
     with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
-    counts = mp.get_context("spawn").Manager().dict()
-    mp.spawn(count_in_process, (2, port, counts), nprocs=2)
+    counts = mp.get_context("fork").Manager().dict()
+    mp.start_processes(count_in_process, (2, port, counts), nprocs=2, start_method="fork")
     things, weight = counts[0]
     assert counts[1] == [things, weight] and things == 3.5  # (1 + 1 + 4 + 1) / 2
     assert weight == pytest.approx(.1 * 2 * SMALL["num_queries"] + .9 * 4 / 2)

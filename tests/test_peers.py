@@ -201,17 +201,15 @@ SMALL = Recipe("small", train="toyscapes:domain=clear,n=4", head="dpt:width=8", 
 TRAINED = [("lora", dict(rank=4)), ("soma:first_layer=3,bias=true", dict(rank=4)), ("full", {}),
            ("set:variant=released", dict(num_tokens=8, init="scale")), ("fada", dict(num_tokens=8, init="scale"))]
 
-def test_trained_resumed_and_loaded(tmp_path):
+def test_trained_and_loaded(tmp_path):
     for i, (adapter, fields) in enumerate(TRAINED):
         folder = tmp_path / str(i)
         recipe, x = replace(SMALL, adapter=adapter, **fields), torch.randn(1, 3, 50, 70)
         start = build_segmentor(recipe, 19).backbone(x)[-1]
         whole = train(recipe, folder / "whole")
-        train(recipe, folder / "halves", stop=2)
-        resumed = train(recipe, folder / "halves")
         loaded = load_checkpoint(folder / "whole" / "checkpoint.pt")[0]
         with torch.no_grad():
-            assert torch.equal(whole(x), resumed(x)) and torch.equal(whole(x), loaded(x))
+            assert torch.equal(whole(x), loaded(x))
             assert not torch.allclose(whole.backbone(x)[-1], start, atol=1e-3)
             if not adapter.startswith(("set", "fada")):
                 before = loaded.predict((x[0].permute(1, 2, 0) * 40 + 128).clamp(0, 255).byte().numpy())

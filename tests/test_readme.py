@@ -55,7 +55,7 @@ def commands(page: str) -> list[str]: # without comments, continued lines as one
 @register_model
 def stand_in(pretrained=False, **options) -> VisionTransformer:
     "A small stand-in for DINOv2."
-    small = dict(img_size=518, patch_size=14, embed_dim=32, depth=8, num_heads=4, init_values=1e-5, num_classes=0)
+    small = dict(img_size=518, patch_size=14, embed_dim=32, depth=4, num_heads=4, init_values=1e-5, num_classes=0)
     return build_model_with_cfg(VisionTransformer, "stand_in", False, **(small | options))
 
 

@@ -6,6 +6,7 @@ from causal_tune.models import acceleration
 from causal_tune.models.acceleration import compile_blocks
 from causal_tune.models.backbones import create_backbone
 from causal_tune.models.segmentor import create_segmentor
+from timm.models.vision_transformer import VisionTransformer
 
 SIZES = (40, 64), (24, 96), (33, 17)
 
@@ -41,7 +42,8 @@ def test_threads_do_not_meet(how, monkeypatch):
 def test_compiled_whole_and_exported():
     "torch.compile around the backbone and torch.export see each call's own grid and interventions."
     torch.manual_seed(0)
-    b = create_backbone("toy_vit", "rein", weights=False, num_tokens=6, rank=2, out_layers=(2, 4)).eval()
+    vit = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, num_classes=0, global_pool="", dynamic_img_size=True)
+    b = create_backbone(vit, "rein", num_tokens=6, rank=2, out_layers=(1, 2)).eval()
     compiled = torch.compile(b, backend="eager")
     with torch.no_grad():
         for i in (1, 0):
