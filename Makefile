@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: .venv demo check test test-browser lab docs dist check-dist
+.PHONY: .venv demo check test test-long test-browser lab docs dist check-dist
 
 # The stamp is written last, so an installation that was interrupted is taken up again.
 .venv: .venv/installed
@@ -20,14 +20,20 @@ check: .venv
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -q -m 'not slow and not browser'
 
-# Everything. Two notebooks at a time with one thread each; more threads only get into each other's way. What fails keeps nothing else from running.
+# Every notebook, and the tests. Two notebooks at a time with one thread each; more threads only get into each other's way. What fails keeps nothing else
+# from running.
 test: export OMP_NUM_THREADS ?= 1
 test: .venv
 	@status=0; \
 	$(BIN)/ruff check || status=1; \
 	$(BIN)/python tests/notebooks.py || status=1; \
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered || status=1; \
+	$(BIN)/python -m pytest -m 'not long' --cov --cov-report=term:skip-covered || status=1; \
 	exit $$status
+
+# Trials: commands killed at any moment, runs of several processes and machines, torch's compiler and exporter, fuzzing, wheels.
+test-long: export OMP_NUM_THREADS ?= 1
+test-long: .venv
+	$(BIN)/python -m pytest -m long
 
 # Only what differs where there is a browser: notebooks that draw static pictures, tests that open pages.
 test-browser: export OMP_NUM_THREADS ?= 1

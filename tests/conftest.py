@@ -41,26 +41,33 @@ def missing():
     if find_browser() is None: return "no Chrome or Chromium was found"
 
 
-# Tests that take long: processes, kills, whole trainings, wheels. `make check` leaves them out and does not even import these files.
-SLOW_FILES = {f"test_{name}" for name in """cli cluster corruptions evidence export fuzz kills lab memory packaging processes properties
-    published quality readme resume same shards speed step""".split()}
-SLOW_TESTS = {f"test_{name}" for name in """a_real_lab_listens_to_this_machine_alone_and_asks_for_its_token an_adapter_of_ones_own
-    damaged_files_give_pixels_or_one_clear_line exported_with_open_sizes folders_from_training_to_prediction full_size_on_meta half_the_precision
+# Trials that take minutes: commands killed at any moment, runs of several processes and machines, torch's compiler and exporter, fuzzing, wheels.
+# `make test-long` runs them; `make test` and `make check` leave them out and do not even import these files.
+LONG_FILES = {f"test_{name}" for name in "cluster export fuzz kills packaging processes shards speed".split()}
+LONG_TESTS = {f"test_{name}" for name in """a_real_lab_listens_to_this_machine_alone_and_asks_for_its_token compiled_whole_and_exported
+    ctrl_c_to_the_parent_alone_stops_its_workers""".split()}
+# Other tests that take over a second: whole trainings, command lines. `make check` leaves them out as well.
+SLOW_FILES = {f"test_{name}" for name in "cli corruptions evidence lab memory properties published quality readme resume same step".split()}
+SLOW_TESTS = {f"test_{name}" for name in """an_adapter_of_ones_own damaged_files_give_pixels_or_one_clear_line exported_with_open_sizes folders_from_training_to_prediction full_size_on_meta half_the_precision
     killed_stopped_and_finished names_and_shapes_at_vit_l no_name_is_missing_in_a_fresh_process number_of_masks_is_a_mean_over_processes
     resume_with_a_style_is_exact scores_that_are_no_numbers_end_predict_eval_and_export small_forward_and_backward
     trained_and_loaded""".split()}
 
 
 def pytest_ignore_collect(collection_path, config):
-    "Ignore files of slow tests when slow tests are deselected."
-    if "not slow" in config.option.markexpr and collection_path.stem in SLOW_FILES: return True
+    "Ignore the files of tests that are deselected."
+    expression = config.option.markexpr
+    if "not slow" in expression and collection_path.stem in SLOW_FILES | LONG_FILES: return True
+    if "not long" in expression and collection_path.stem in LONG_FILES: return True
 
 
 def pytest_collection_modifyitems(items):
-    "Mark slow tests; skip tests marked `browser` where they cannot run, with the reason."
+    "Mark slow and long tests; skip tests marked `browser` where they cannot run, with the reason."
     reason = missing()
     for item in items:
-        if item.path.stem in SLOW_FILES or item.function.__name__ in SLOW_TESTS or "cli" in item.fixturenames: item.add_marker("slow")
+        long = item.path.stem in LONG_FILES or item.function.__name__ in LONG_TESTS
+        if long: item.add_marker("long")
+        if long or item.path.stem in SLOW_FILES or item.function.__name__ in SLOW_TESTS or "cli" in item.fixturenames: item.add_marker("slow")
         if reason and item.get_closest_marker("browser"): item.add_marker(pytest.mark.skip(reason=reason))
 
 

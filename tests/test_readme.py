@@ -17,12 +17,12 @@ TUTORIALS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "nbs" /
                    if path.stem != "cluster") # whose commands want several machines
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
-MAKES = "builds .venv from the network; CI runs make test and make docs, and what make demo and make lab call is tested in test_cli"
+MAKES = "builds .venv from the network; CI runs make test, make test-long and make docs, and what make demo and make lab call is tested in test_cli"
 HOURS = "trains a hundred models, for hours; test_quality runs a small one"
 CANNOT = {  # line of a page -> why it does not run here
     "git clone https://github.com/causal-tune/causal_tune": "needs the network", "cd causal_tune": "needs the clone",
     "pip install .": "tests/dist.py installs the wheel",
-    "make demo": MAKES, "make lab": MAKES, "make check": MAKES, "make test": MAKES, "make docs": MAKES,
+    "make demo": MAKES, "make lab": MAKES, "make check": MAKES, "make test": MAKES, "make test-long": MAKES, "make docs": MAKES,
     "causal-tune bench-quality toyscapes": HOURS,
     "causal-tune bench-quality camvid --root data": HOURS,
     "causal-tune bench-quality toyscapes --backbone dinov2_s --iterations 10000": HOURS,
@@ -55,7 +55,7 @@ def commands(page: str) -> list[str]: # without comments, continued lines as one
 @register_model
 def stand_in(pretrained=False, **options) -> VisionTransformer:
     "A small stand-in for DINOv2."
-    small = dict(img_size=518, patch_size=14, embed_dim=32, depth=4, num_heads=4, init_values=1e-5, num_classes=0)
+    small = dict(img_size=518, patch_size=14, embed_dim=32, depth=8, num_heads=4, init_values=1e-5, num_classes=0)
     return build_model_with_cfg(VisionTransformer, "stand_in", False, **(small | options))
 
 

@@ -386,5 +386,5 @@ def relative_evidence(backbone, # from `create_backbone`
         layers = [i for i in blocks if i in backbone.out_layers] or blocks[-1:]
     unlabelled = data._replace(labels=dict.fromkeys(data.domains))   # pixels are probed for the domain alone
     found = {inputs: band_evidence(backbone, given, source, edges=edges, layers=layers, repeats=repeats, inputs=inputs, **options)
-             for inputs, given in dict(features=data, labels=data, pixels=unlabelled).items()}
-    return relative_skill(*found.values()), found
+             for inputs, given in dict(labels=data, features=data, pixels=unlabelled).items()} # labels first: they may be missing
+    return relative_skill(**found), found
