@@ -11,7 +11,7 @@ from causal_tune.research.evidence import band_evidence
 from causal_tune.research.observation import gather_images
 from causal_tune.training.recipe import get_recipe
 from causal_tune.models.segmentor import create_segmentor
-from causal_tune.research.suggest import stand_ins, suggest_band
+from causal_tune.research.evidence import stand_ins, suggest_band
 
 pytestmark = pytest.mark.slow
 def street(n=16, **options): return load_dataset(f"toyscapes:domain=clear,split=train,n={n}", size=(96, 128), **options)

@@ -16,7 +16,7 @@ from ..core.files import atomic_write, load_cached, read_asset
 from ..data.datasets import load_dataset
 from ..research.figures import difference_plot, html_table
 from ..research.statistics import bootstrap_runs, mean_over_domains, paired_differences, write_table
-from ..research.suggest import suggest_band
+from ..research.evidence import suggest_band
 from ..spectra.bands import create_band
 from ..toyscapes.vit import HELD_OUT_DOMAINS, SEEN_DOMAINS
 from ..training.build import build_segmentor

@@ -4,23 +4,25 @@
 
 # %% ../../nbs/06_research/05_evidence.ipynb #f0cd66ec
 from __future__ import annotations
-from typing import NamedTuple, Sequence
-import numpy as np
-import pandas as pd
-import torch
-import torch.nn.functional as F
+from functools import partial
+from typing import NamedTuple, Sequence, Callable, Mapping
+import numpy as np, pandas as pd, torch.nn.functional as F, torch
 from einops import rearrange
 from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 from tqdm.auto import tqdm
-from ..core.registry import unknown_name
-from .observation import DomainImages, LabelledImages, concatenate
-from .rings import (BAND_EDGES, WIDE_BAND_EDGES, band_table, energy_change, layer_spectra, ring_energies, ring_map,
-                                        single_grid_layers, subsample_rings)
+from ..core.registry import unknown_name, format_spec
+from ..data.augment import PhotometricDistort, create_style
+from .observation import DomainImages, LabelledImages, concatenate, gather_images
+from .rings import BAND_EDGES, WIDE_BAND_EDGES, band_table, energy_change, layer_spectra, ring_energies, ring_map, single_grid_layers, subsample_rings
 from .statistics import bootstrap_weights, percentile_interval
+from ..spectra.bands import create_band
 from ..spectra.dct import dct2, dct2_tokens
 
 # %% auto #0
-__all__ = ['Evidence', 'evidence_by_layer', 'concat_evidence', 'band_evidence', 'skill_curves', 'relative_evidence']
+__all__ = ['Evidence', 'evidence_by_layer', 'concat_evidence', 'band_evidence', 'skill_curves', 'relative_evidence',
+           'suggest_band']
 
 # %% ../../nbs/06_research/05_evidence.ipynb #a630f99a
 FOLDS = 4
@@ -388,3 +390,115 @@ def relative_evidence(backbone, # from `create_backbone`
     found = {inputs: band_evidence(backbone, given, source, edges=edges, layers=layers, repeats=repeats, inputs=inputs, **options)
              for inputs, given in dict(labels=data, features=data, pixels=unlabelled).items()} # labels first: they may be missing
     return relative_skill(**found), found
+
+# %% ../../nbs/06_research/05_evidence.ipynb #83f38a3c
+def stand_ins() -> dict[str, Callable]: # name -> function of an image (3, H, W) uint8
+    "Perturbations that stand in for unseen domains."
+    def to_uint8(x): return x.round().clamp(0, 255).to(torch.uint8)
+    def of_image(transform): return lambda x: transform(tv_tensors.Image(x)).as_subclass(Tensor)
+    strong = PhotometricDistort(p=1.)
+    strong.brightness, strong.contrast, strong.saturation, strong.hue = (-64, 64), (.4, 1.8), (.3, 1.8), (-36, 36) # twice as far as in training
+    return {"photometric": of_image(strong),
+            "noise": lambda x: to_uint8(x + 25. * torch.randn(x.shape)),
+            "blur": partial(v2.functional.gaussian_blur, kernel_size=[7, 7], sigma=[1.5, 1.5]),
+            "low contrast": lambda x: to_uint8(.35 * x + 83.),
+            "dark": lambda x: to_uint8(.35 * x + 0.),
+            "spurious": of_image(create_style("spurious:p=1")),
+            "amplitude": of_image(create_style("amplitude:p=1,strength=1"))}
+
+# %% ../../nbs/06_research/05_evidence.ipynb #83f38a3z
+def perturb(data: DomainImages, # of one source domain
+            changes: Mapping[str, Callable], # name -> function of an image (3, H, W) uint8
+            seed: int = 0, # of torch's generator, which the changes draw from; its state is restored
+) -> DomainImages: # domains "source" and the names of the changes; the same scenes and labels in each
+    "The source beside its stand-ins."
+    domain, = data.domains
+    images = data.images[domain]
+    made = {"source": images}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, change in changes.items(): made[name] = torch.stack([change(image) for image in images])
+    return data._replace(images=made, labels=dict.fromkeys(made, data.labels[domain]), scenes=dict.fromkeys(made, data.scenes[domain]))
+
+# %% ../../nbs/06_research/05_evidence.ipynb #0f0c987c
+def max_sum_run(values) -> tuple[int, int]: # first and last position
+    "The run of neighbours with the largest sum; the longest of equals, and of those the first."
+    n = len(values)
+    sums = np.concatenate([[0.], np.cumsum(np.asarray(values, float))])
+    total, length, first = max((sums[last + 1] - sums[first], last - first, -first) for first in range(n) for last in range(first, n))
+    return -first, length - first
+
+def ring_shares(skill): # (..., n) skills by band -> (..., n - 1)
+    "Skills of the rings in units of their mean; an unknown one (NaN) counts as average, a negative one as 0."
+    rings = np.maximum(np.asarray(skill)[..., 1:], 0)
+    unknown = np.isnan(rings)
+    mean = rings.mean(-1, keepdims=True, where=~unknown)
+    return np.where(unknown, 1., rings / np.maximum(mean, .01))
+
+def select_band(class_skill, domain_skill, # (n,) by band, DC first; in `suggest_band` relative ones
+                class_draws, domain_draws, # (draws, n) the same for bootstrap samples of scenes, paired
+) -> pd.DataFrame: # band, score, lower, upper, kept
+    "Score of each ring and the run that is kept: `score` is class share minus domain share, in units of a mean ring."
+    score = ring_shares(class_skill) - ring_shares(domain_skill)
+    lower, upper = percentile_interval(ring_shares(class_draws) - ring_shares(domain_draws), 0)
+    first, last = max_sum_run(upper)
+    kept = np.array([first <= i <= last for i in range(len(score))])
+    table = pd.DataFrame(dict(band=np.arange(len(score)) + 1, score=score, lower=lower, upper=upper, kept=kept))
+    return pd.concat([pd.DataFrame([dict(band=0, kept=kept.all())]), table], ignore_index=True)[table.columns]
+
+# %% ../../nbs/06_research/05_evidence.ipynb #6a8d87c0
+def ideal_band_spec(kept, # (n,) bool by band, one run
+                    h: int, w: int, # the patch grid
+                    edges: Sequence[float] = BAND_EDGES, # see `ring_map`
+) -> str: # "none", or such as "ideal:low=0.2,high=0.7"
+    "The ideal band that keeps exactly these bands of a grid. Raises ValueError where they are no neighbours."
+    kept = np.asarray(kept, bool)
+    if kept.all(): return "none"
+    first, last = np.flatnonzero(kept)[[0, -1]]
+    low = 0. if first == 0 else .001 if first == 1 else edges[first - 1]             # .001: DC goes, whatever comes next stays
+    high = .0005 if last == 0 else 1.42 if last == len(edges) - 1 else edges[last]   # .0005: DC alone
+    wanted = torch.tensor(kept)[ring_map(h, w, edges)]
+    for top in (high, high - 1e-4):  # an ideal band includes its upper end, a ring does not
+        spec = format_spec("ideal", dict(low=round(low, 4), high=round(top, 4)))
+        if torch.equal(create_band(spec)(h, w) > 0, wanted): return spec
+    raise ValueError(f"No ideal band keeps bands {np.flatnonzero(kept).tolist()} of a {h} x {w} grid: they must be neighbours.")
+
+# %% ../../nbs/06_research/05_evidence.ipynb #82fea072
+class BandSuggestion(NamedTuple):
+    "A band chosen from evidence; as text its spec."
+    band: object # from `create_band`
+    spec: str # for `create_band` and a recipe's field `band`
+    table: pd.DataFrame # by band: name, coefficients, absolute, oracle and relative skills, score with interval, kept
+    evidence: dict[str, Evidence] # what it was taken from, by input of the probes
+    def __str__(self): return self.spec
+
+# %% ../../nbs/06_research/05_evidence.ipynb #82fea07z
+def suggest_band(model, # a backbone or a segmentor
+                 data, # data set of the source domain, with labels, at the size the model sees
+                 changes: Mapping[str, Callable] | None = None, # stand-ins for unseen domains; default: `stand_ins()`
+                 edges: Sequence[float] = WIDE_BAND_EDGES, # see `ring_map`
+                 layers=None, # block numbers from 0, of one stage; default: those of `single_grid_layers` that a head reads
+                 block: int = 1, # consecutive frames that count as one scene; for video
+                 seed: int = 0, # of stand-ins, folds and coefficients
+                 **options, # of `relative_evidence`: repeats, magnitude, batch
+) -> BandSuggestion:
+    "Choose cut-offs from source images and their labels alone. Raises ValueError for a mapping, and where there are no labels."
+    if isinstance(data, Mapping): raise ValueError("suggest_band takes the source data set alone, no mapping of domains.")
+    images = perturb(gather_images({"source": data}, block=block), stand_ins() if changes is None else changes, seed)
+    backbone = getattr(model, "backbone", model)
+    relative, evidence = relative_evidence(backbone, images, "source", edges, layers, pairs=False, seed=seed, **options)
+    table, *draws = mean_skills(relative)
+    rule = select_band(table.class_relative, table.domain_relative, *draws)
+    features = evidence["features"]
+    spec = ideal_band_spec(rule.kept, *features.grid, edges)
+    return BandSuggestion(create_band(spec), spec, features.bands.merge(table).merge(rule), evidence)
+
+# %% ../../nbs/06_research/05_evidence.ipynb #df87f717
+def mean_skills(relative: RelativeSkill) -> tuple: # table: band, class_skill, class_oracle, class_relative, domain_ the same; (1000, n) draws of either
+    "Mean skill of each band for the class in domains other than the source, and for the domain, over layers."
+    tables, draws = [], []
+    for what, name in (("class, other domains", "class"), ("domain", "domain")):
+        of_band = relative.table[relative.table.what == what].groupby("band")
+        tables.append(of_band[["skill", "oracle", "relative"]].mean().add_prefix(f"{name}_"))
+        draws.append(relative.draws.xs(what, level="what").groupby("band").mean().values.T)
+    return tables[0].join(tables[1]).reset_index(), *draws
