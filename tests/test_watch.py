@@ -7,7 +7,7 @@ from browser import CHROMIUM, FLAGS, HOSTILE, figures
 def file(tmp_path_factory):
     import causal_tune as ct
     from causal_tune.lab import watch
-    from causal_tune.training.snapshots import branch
+    from causal_tune.training.checkpoint import branch
     runs = tmp_path_factory.mktemp("runs")
     recipe = ct.get_recipe("demo", adapter="causal_tune", head="dpt:width=8", crop=(32, 48), num_tokens=4, iterations=4, batch_size=2, precision="no", snapshot_every=2,
                            train="toyscapes:domain=clear,split=train,n=2", targets=tuple(f"toyscapes:domain={d},split=test,n=1" for d in ("clear", "night")))

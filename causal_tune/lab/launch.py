@@ -24,7 +24,7 @@ from ..research.figures import data_uri
 from ..research.passport import plain_numbers
 from ..training.checkpoint import checkpoint_path, load_checkpoint, read_cutoffs, read_log
 from ..training.recipe import parse_field, recipe_to_yaml
-from ..training.snapshots import Snapshot, branch, read_probe, read_snapshots
+from ..training.checkpoint import Snapshot, branch, read_probe, read_snapshots
 
 # %% auto #0
 __all__ = ['open_lab', 'lab_notebook', 'launch_lab', 'RunWatch', 'watch']
@@ -254,7 +254,7 @@ class RunWatch(anywidget.AnyWidget):
     def branch(self, run: str, # name of the trunk
                iteration: int, # of one of its snapshots
                name: str | None = None, # of the branch, and of its folder beside the trunk's
-               **changes: str, # fields of the recipe, as text; see `training.snapshots.branch`
+               **changes: str, # fields of the recipe, as text; see `training.checkpoint.branch`
     ) -> Path: # the folder of the branch
         "Start a branch in a process of its own. Raises ValueError for fields or values that a branch cannot have, FileNotFoundError without a state, FileExistsError for a folder in use."
         trunk = next(path for path in run_folders(self.folder) if path.name == run)

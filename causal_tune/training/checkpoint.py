@@ -4,25 +4,30 @@
 
 # %% ../../nbs/05_training/05_checkpoint.ipynb #f6d6392b
 from __future__ import annotations
-import csv, os, sys
-from contextlib import suppress
+import csv, json, os, shutil, sys
+from contextlib import suppress, nullcontext
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
-import pandas as pd, torch
+from typing import NamedTuple
+import pandas as pd, numpy as np, torch, causal_tune
 from torch import nn
-import causal_tune
-from ..core.files import atomic_write, check_finite, DamagedFileError, naming_full_disk, quarantine, read_tensors
-from ..core.registry import check_value
+from ..core.files import atomic_write, check_finite, DamagedFileError, naming_full_disk, quarantine, read_tensors, load_cached
+from ..core.registry import check_value, unknown_name
+from ..data.frames import evenly_spaced
+from ..data.images import resize
 from ..data.labels import own_space, space_from_dict, space_to_dict
-from ..models.segmentor import Segmentor
+from ..models.pretrained import check_fit
+from ..models.segmentor import Segmentor, eval_view
+from ..models.transfer import BandTransfer, band_transfer, block_stream, changes_weights, note_blocks, tokens_zeroed
 from ..spectra.bands import LearnableBand
-from .build import EMA, build_segmentor
+from .build import EMA, build_segmentor, ResolvedRecipe, parameter_groups
 from .recipe import Recipe, changed_fields, recipe_from_dict, recipe_to_dict
 from .stream import rank_and_world_size
 
 # %% auto #0
 __all__ = ['save_checkpoint', 'checkpoint_path', 'load_checkpoint', 'check_same_run', 'read_log', 'learned_cutoffs',
-           'read_cutoffs']
+           'read_cutoffs', 'Snapshot', 'Probe', 'read_probe', 'read_snapshots', 'branch']
 
 # %% ../../nbs/05_training/05_checkpoint.ipynb #4a41b9d2
 def save_checkpoint(path, # file to write
@@ -245,3 +250,125 @@ class Log:
         for close in (self.file.close, *(tracker.finish for tracker in self.trackers)):
             with suppress(OSError): close()
 
+
+# %% ../../nbs/05_training/05_checkpoint.ipynb #fad200ef
+PROBE_FRAMES = 4 # predicted at each snapshot
+MAX_STATE_BYTES = 1e9 # of all states that a run keeps; beyond it every second one goes
+
+# %% ../../nbs/05_training/05_checkpoint.ipynb #fad200eh
+class Snapshot(NamedTuple):
+    "The results of one snapshot."
+    transfer: BandTransfer # domain x block x band, against the frozen model; without changes for adapters of weights
+    labels: np.ndarray # (f, H, W) uint8: predictions of the frames
+    tokens: np.ndarray # (f,) share of pixels whose class changes when the tokens' values are zero; NaN without tokens
+    cutoffs: dict[str, tuple] # name of a learnable band -> low, high
+    state: bool # whether a branch can begin here
+
+class Probe:
+    "Takes the snapshots of a run, into `snapshots/` in its folder."
+    def __init__(self, resolved: ResolvedRecipe, # the frames are the first of its targets, or of its training set, at the size of its crops
+                 folder: Path, # of the run
+                 first: int): # iteration that comes next; later snapshots are dropped
+        self.recipe, self.folder = resolved.recipe, folder / "snapshots"
+        sources = resolved.targets or {"train": replace(resolved.data, transform=None)}
+        names = evenly_spaced(list(sources), PROBE_FRAMES)
+        each = PROBE_FRAMES // len(names)
+        def frames(data): return torch.stack([resize(data[i]["image"][None].float(), self.recipe.crop)[0].round().to(torch.uint8) for i in range(min(each, len(data)))])
+        self.images = {name: frames(sources[name]) for name in names}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("[0-9]*"):
+            if int(path.stem) > first or first == 0: path.unlink()
+        _write(self.folder / "probe.npz", iterations=self.recipe.iterations, palette=resolved.data.space.palette, domains=np.repeat(names, list(map(len, self.images.values()))), images=torch.cat(list(self.images.values())).numpy())
+
+    @torch.no_grad()
+    def take(self, segmentor: Segmentor, # in any mode
+             done: int) -> None: # iterations completed
+        "Write a snapshot, and keep the state in resume.pt, which is that of this iteration, with it."
+        view, labels = eval_view(segmentor), []
+        def predict(images): return view(view.preprocess(images.to(view.device))).argmax(1).to(torch.uint8).cpu()
+        def stream(images):
+            with note_blocks(view.backbone) as kept: labels.append(predict(images))
+            return [kept[layer] for layer in sorted(kept)]
+        reference = None if changes_weights(view.adapter) else lambda images: block_stream(view.backbone, images, adapted=False)
+        with torch.compiler.set_stance("force_eager") if self.recipe.compile else nullcontext():
+            found = band_transfer(stream, reference, self.images)
+            labels = torch.cat(labels)
+            with tokens_zeroed(view) as has:
+                without = torch.cat([predict(images) for images in self.images.values()]) if has else None
+        tokens = (labels != without).flatten(1).double().mean(1).numpy() if has else np.full(len(labels), np.nan)
+        _write(self.folder / f"{done:08d}.npz", before=found.before, along=found.along, squared=found.squared, labels=labels.numpy(), tokens=tokens,
+               cutoffs=json.dumps(learned_cutoffs(view)))
+        state = self.folder.parent / "resume.pt"
+        if 0 < done < self.recipe.iterations: _link(state, self.folder / f"{done:08d}.pt")
+        kept = sorted(self.folder.glob("[0-9]*.pt"))
+        if sum(path.stat().st_size for path in kept) > MAX_STATE_BYTES:
+            for path in kept[:-1][::2]: path.unlink()
+
+def _write(path, **arrays):
+    with atomic_write(path) as unfinished, open(unfinished, "wb") as file: np.savez_compressed(file, **arrays)
+
+def _link(path, target): # a second name for a file that is never changed, only replaced
+    target.unlink(missing_ok=True)
+    try: os.link(path, target)
+    except OSError: # a file system without hard links
+        with atomic_write(target) as unfinished: shutil.copyfile(path, unfinished)
+
+def _read(content): return dict(np.load(BytesIO(content), allow_pickle=False))
+
+def read_probe(run # folder of a run
+) -> dict | None: # domains (f,), images (f, 3, H, W) uint8, palette (k, 3), iterations; None without snapshots
+    "The fixed frames of a run's snapshots."
+    return load_cached(Path(run) / "snapshots" / "probe.npz", _read)
+
+def read_snapshots(run, # folder of a run, which may still be training
+                   after: int = -1, # iteration; only later ones
+) -> dict[int, Snapshot]: # iterations completed -> snapshot, in order
+    "The snapshots of a run; damaged ones are left out, with a note."
+    found = {}
+    for path in sorted(Path(run).glob("snapshots/[0-9]*.npz")):
+        if int(path.stem) <= after: continue
+        kept = load_cached(path, _read)
+        if kept is None: continue
+        cutoffs = json.loads(str(kept["cutoffs"]))
+        found[int(path.stem)] = Snapshot(BandTransfer(kept["before"], kept["along"], kept["squared"], {}), kept["labels"], kept["tokens"], cutoffs, path.with_suffix(".pt").exists())
+    return found
+
+# %% ../../nbs/05_training/05_checkpoint.ipynb #cafbae53
+BRANCH_FIELDS = ("name", "band", "head_band", "residual", "lr", "adapter_lr", "backbone_lr", "weight_decay", "style") # fields that a branch may change
+
+# %% ../../nbs/05_training/05_checkpoint.ipynb #cafbae5h
+def branch(run, # folder of the trunk
+           iteration: int, # of a snapshot with a state
+           folder, # of the branch, a new one
+           **changes, # of its recipe, see `BRANCH_FIELDS`
+) -> Recipe: # for `train(recipe, folder)`
+    """Begin a run that shares everything with another one up to a snapshot. Raises ValueError for fields that a branch cannot change and values
+    that do not fit the trained tensors, FileNotFoundError where there is no state, FileExistsError for a folder that is in use."""
+    run, folder = Path(run), Path(folder)
+    for name in changes:
+        if name not in BRANCH_FIELDS: raise unknown_name("field of a branch", name, BRANCH_FIELDS)
+    path = run / "snapshots" / f"{iteration:08d}.pt"
+    if not path.exists():
+        there = [str(int(p.stem)) for p in sorted(run.glob("snapshots/[0-9]*.pt"))]
+        raise FileNotFoundError(f"{run} has no state of iteration {iteration}; there are {', '.join(there) or 'none: train with snapshot_every'}.")
+    if folder.exists() and any(folder.iterdir()): raise FileExistsError(f"{folder} is not empty: give a branch a folder of its own.")
+    state = read_tensors(path, "the state of a run", "take that of another snapshot")
+    old = recipe_from_dict(state["recipe"])
+    new = replace(old, **changes)
+    orders = []
+    for recipe in (old, new):
+        with torch.device("meta"): shapes = build_segmentor(recipe, 19, pretrained=False) # the number of classes does not matter here
+        check_fit(state["adapter"], shapes.adapter.state_dict(), f"The weights of {run} do not fit this branch")
+        names = {id(p): name for name, p in shapes.named_parameters()}
+        orders.append([names[id(p)] for group in parameter_groups(shapes, 0., recipe.adapter_lr, recipe.backbone_lr) for p in group["params"]])
+    place = {name: i for i, name in enumerate(orders[1])}
+    moments = state["optimizer"]["state"]
+    state["optimizer"]["state"] = {place[name]: moments[i] for i, name in enumerate(orders[0]) if i in moments}
+    (folder / "snapshots").mkdir(parents=True)
+    for kept in (run / "snapshots").iterdir():
+        if kept.suffix == ".npz" and (kept.stem == "probe" or int(kept.stem) <= iteration): _link(kept, folder / "snapshots" / kept.name)
+    log = read_log(run)
+    log[log.iteration < iteration].to_csv(folder / "log.csv", index=False, float_format="%.6g", lineterminator="\n")
+    (folder / "branch.json").write_text(json.dumps(dict(of=run.name, iteration=iteration, changes={k: str(v) for k, v in changes.items()})))
+    with atomic_write(folder / "resume.pt") as unfinished: torch.save(state | dict(recipe=recipe_to_dict(new)), unfinished)
+    return new

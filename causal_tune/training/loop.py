@@ -23,7 +23,7 @@ from .checkpoint import cutoff_columns, load_finished, load_resume, Log, read_or
 from .stream import all_reduce_async, Batch, check_ranks_agree, gather_from_all, LossModule, make_accelerator, make_loader, next_batches, rank_and_world_size, RemoteRankError, shutdown_workers, start_trackers, sync_batch_norms
 from .evaluation import check_classes, evaluate, miou, result_row
 from .recipe import Recipe
-from .snapshots import Probe
+from .checkpoint import Probe
 
 # %% auto #0
 __all__ = ['evaluate_on', 'train', 'report_on']
