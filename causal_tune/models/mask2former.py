@@ -7,19 +7,19 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from functools import partial
-import numpy as np
-import torch
-import torch.distributed as dist
-import torch.nn.functional as F
+import numpy as np, torch.distributed as dist, torch.nn.functional as F, torch
 from einops import rearrange
 from scipy.optimize import linear_sum_assignment
+from timm.layers import LayerNorm2d
+from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 from ..adapters.base import dot_product_attention
 from ..core.registry import check_range
 from .heads import HEADS, check_levels, level_channels, resize_bilinear
+from ..spectra.dct import grid_to_tokens
 
 # %% auto #0
-__all__ = ['Mask2Former', 'mean_over_processes']
+__all__ = ['Mask2Former', 'mean_over_processes', 'PMT']
 
 # %% ../../nbs/04_models/03_mask2former.ipynb #143fbd51
 def feature_pyramid(features: list[Tensor] # four of (b, c, h, w), from the earliest block to the last
@@ -492,3 +492,128 @@ def normalisers(matched: list[int], # targets of each image that get a query
     weight = .9 * sum(matched) + .1 * queries * len(matched) # no object counts a tenth
     values = [torch.full((), float(value), device=device) for value in (count, weight)] # filled on the device: a copy would wait
     return mean_over_processes(torch.stack(values))
+
+# %% ../../nbs/04_models/03_mask2former.ipynb #pmt00009
+def rotary_phases(x: Tensor, # (b, c, h, w): its grid counts
+                  n: int, # tokens in all; the patches are the last ones
+                  width: int, # of a head, a multiple of 4
+) -> Tensor: # (n, 2 width): sines, then cosines, as timm's attention takes them
+    "DINOv3's rotary positions: places from -1 to 1, wavelengths from 1 to 100. Tokens before the patches have no place and are not rotated."
+    period = 100 ** (torch.arange(width // 4, device=x.device) * (4 / width))
+    places = 2 * cell_centres(x).flip(-1) - 1 # y, x
+    angle = (2 * math.pi * places[..., None] / period).flatten(1).repeat(1, 2)
+    angle = F.pad(angle, (0, 0, n - places.shape[0], 0)) # len() would fix the size of an exported model
+    return torch.cat([angle.sin(), angle.cos()], 1)
+
+# %% ../../nbs/04_models/03_mask2former.ipynb #pmt00010
+def mask_probability(progress: float, # share of the run that is over
+                     block: int, # of the decoder, from 0
+                     blocks: int, # that it has
+) -> float: # 1 to 0
+    """The probability that a query may read only inside its own mask. It falls from 1 to 0 as (1 - x)^.9: in the first block over the first .15 of the run,
+    in the others one after the other, from .27 of it to .84. These are the steps of PMT's ADE20K configuration as shares of its 20208."""
+    start, length = (0., .15) if block == 0 else (.27 + .4 * (block - 1) / max(1, blocks - 2), .17)
+    return (1 - min(max((progress - start) / length, 0.), 1.)) ** .9
+
+def own_mask_only(masks: Tensor, # (b, q, h, w) logits on the patch grid
+                  probability: float, # that a query is restricted to its mask
+                  n: int, # tokens in all: queries, prefix, patches
+) -> Tensor: # (b, 1, n, n) added to attention scores: 0 or minus infinity
+    "Keep queries from reading patches outside their masks. They may always read one another and the prefix tokens."
+    inside = masks.flatten(2) > 0
+    if probability < 1: inside = inside | (torch.rand(*inside.shape[:2], 1, device=masks.device) >= probability)
+    barred = masks.new_zeros(inside.shape).masked_fill(~inside, -math.inf)
+    return F.pad(barred, (n - inside.shape[2], 0, 0, n - inside.shape[1]))[:, None]
+
+# %% ../../nbs/04_models/03_mask2former.ipynb #pmt00020
+class LevelInput(nn.Module):
+    "Batch norm, a small MLP beside the identity, and a scale of each channel: what a level adds to the decoder's input."
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width)
+        self.mlp = nn.Sequential(nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, width))
+        self.scale = nn.Parameter(torch.ones(width))
+    def forward(self, tokens: Tensor # (b, n, c)
+    ) -> Tensor: # like them
+        x = self.norm(tokens.mT[..., None])[..., 0].mT
+        return self.scale * (x + self.mlp(x))
+
+def up_block(width: int) -> nn.Sequential:
+    "Twice the side: a transposed convolution, then a depthwise 3 x 3 convolution and a norm over channels."
+    return nn.Sequential(nn.ConvTranspose2d(width, width, 2, 2), nn.GELU(),
+                         nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), LayerNorm2d(width))
+
+# %% ../../nbs/04_models/03_mask2former.ipynb #pmt00030
+@HEADS.register("pmt")
+class PMT(Mask2Former):
+    """Plain mask decoder on a frozen ViT (PMT): queries and tokens of four blocks pass through a few more transformer blocks.
+    Scores and loss are those of `Mask2Former`. Raises ValueError for a backbone with stages."""
+    reads_prefix = True # its features are `Levels`, see `Backbone.normed`
+    def __init__(self, channels: int, # width of the features, and of the decoder
+                 num_classes: int, # k
+                 num_queries: int = 100, # q, if the head learns its own
+                 decoder_layers: int = 6, # transformer blocks
+                 points: int = 12544, # at which masks are compared; 112 x 112
+                 linked: bool = False, # queries come from the adapter, 256 wide; False: the head learns its own
+                 patch_size: int = 16): # of the backbone, in pixels: masks are computed at about a quarter of it
+        nn.Module.__init__(self)
+        if not isinstance(channels, int): raise ValueError(
+            "The pmt head reads the tokens of a plain transformer, and this backbone has stages: use head linear, dpt or mask2former.")
+        for name, most in dict(num_queries=10_000, decoder_layers=100, points=10 ** 6).items(): check_range(name, locals()[name], 1, most)
+        heads = max(1, channels // 64)
+        if channels % (4 * heads): raise ValueError(f"The pmt head needs a multiple of 64 channels, not {channels}.")
+        self.num_classes, self.points, self.linked = num_classes, points, linked
+        self.levels = nn.ModuleList(LevelInput(channels) for _ in range(4))
+        self.blocks = nn.ModuleList(EvaBlock(channels, heads, mlp_ratio=1., init_values=1., norm_layer=nn.LayerNorm, num_prefix_tokens=0, rotate_half=True)
+                                    for _ in range(decoder_layers))
+        self.norm = nn.LayerNorm(channels)
+        linear = partial(nn.Linear, channels)
+        self.cls_embed = linear(num_classes + 1)
+        self.mask_embed = nn.Sequential(linear(channels), nn.GELU(), linear(channels), nn.GELU(), linear(channels))
+        self.upscale = nn.Sequential(*(up_block(channels) for _ in range(max(1, int(math.log2(patch_size)) - 2))))
+        if linked: self.querys2feat = nn.Linear(256, channels)
+        else: self.query_feat = nn.Embedding(num_queries, channels)
+        self.progress = 0. # share of the training that is over, also kept
+        self.register_buffer("trained", torch.zeros(())) # with the weights
+        self.register_load_state_dict_post_hook(_read_progress)
+
+    def anneal(self, progress: float # share of the training that is over
+    ) -> None:
+        "Set how far the run is, before each training step; see `mask_probability`."
+        self.progress = progress
+        self.trained.fill_(progress)
+
+    def predictions(self, features: list[Tensor], # four of (b, c, h, w), on one grid; `Levels` bring their prefix tokens
+                    queries: Tensor | None = None, # (q, 256) of the adapter
+                    last: bool = False, # only those after the last block
+    ) -> tuple[Tensor, Tensor]: # classes (b, l, q, k+1) and masks (b, l, q, h', w'), logits
+        "Classes and masks of all queries, before the first block and after each, l in all."
+        check_levels(features)
+        grid = features[0].shape[-2:]
+        prefix = [x for x in getattr(features, "prefix", ()) if x is not None] or [x[:, :0] for x in map(grid_to_tokens, features)]
+        tokens = [torch.cat([first, grid_to_tokens(x)], 1) for first, x in zip(prefix, features)]
+        asked = self.querys2feat(queries) if self.linked else self.query_feat.weight
+        x = sum(level(t) for level, t in zip(self.levels, tokens))
+        x = torch.cat([asked.expand(x.shape[0], -1, -1), x], 1)
+        q, n = asked.shape[0], x.shape[1]
+        rope = rotary_phases(features[0], n, x.shape[-1] // self.blocks[0].attn.num_heads)
+        found = []
+        for i, block in enumerate(self.blocks):
+            probability = mask_probability(self.progress, i, len(self.blocks))
+            answer = self.answers(x, q, grid) if probability or not last else None
+            found.append(answer)
+            barred = own_mask_only(resize_bilinear(answer[1].detach(), grid), probability if self.training else 1., n) if probability else None
+            x = block(x, rope, barred if barred is None else barred.to(x.dtype))
+        found.append(self.answers(x, q, grid))
+        return tuple(torch.stack(y, 1) for y in zip(*found[-1:] if last else found))
+
+    def answers(self, x: Tensor, # (b, n, c) queries, prefix tokens and patches
+                q: int, # queries
+                grid: tuple # (h, w) of patches
+    ) -> tuple[Tensor, Tensor]: # (b, q, k+1), (b, q, h', w')
+        "Class and mask logits of the queries after some blocks of the decoder."
+        x = self.norm(x)
+        pixels = self.upscale(x[:, -grid[0] * grid[1]:].mT.unflatten(2, grid))
+        return self.cls_embed(x[:, :q]), (self.mask_embed(x[:, :q]) @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+
+def _read_progress(head, _): head.progress = head.trained.item() # of the weights that were loaded
