@@ -173,7 +173,7 @@ CARDS
 
 ## Further
 
-- [Which numbers can be compared](nbs/07_compare/06_leaderboard.ipynb), and what the protocols behind them are
+- [Which numbers can be compared](nbs/07_compare/01_report.ipynb), and what the protocols behind them are
 - [The equations of the paper beside the code](nbs/tutorials/equations.ipynb)
 - [Coming from Rein, mmsegmentation or transformers](docs/coming_from.md)
 - [Tables of all experiments](tables.md), [the command line](docs/command_line.md), [changes](CHANGELOG.md)

@@ -58,7 +58,7 @@ def run_eval(args):
          argument("--unchecked", action="store_true", help="include numbers that were read only in a secondary source"),
          argument("--format", default="text", help="text (default), markdown, csv or latex"))
 def run_leaderboard(args):
-    from causal_tune.compare.leaderboard import format_leaderboard, leaderboard
+    from causal_tune.compare.report import format_leaderboard, leaderboard
     print(format_leaderboard(leaderboard(args.task, args.own, args.unchecked), args.format))
 
 # %% ../../nbs/10_cli/02_predict.ipynb #61932a71

@@ -4,20 +4,23 @@
 
 # %% ../../nbs/07_compare/01_report.ipynb #4e23b5ff
 from __future__ import annotations
+import json
 from html import escape
+from io import StringIO
 from pathlib import Path
 from typing import Mapping, Sequence
-import numpy as np
-import pandas as pd
+import numpy as np, pandas as pd, causal_tune
 from plotly.offline import get_plotlyjs
-import causal_tune
-from ..core.files import atomic_write
+from ..core.files import atomic_write, read_asset
+from ..core.registry import unknown_name
 from ..data.labels import LabelSpace
-from ..research.statistics import check_rows, significant_direction, summary
+from ..models.segmentor import markdown_table
 from ..research.figures import Html, difference_plot, html_page, html_table, swatch
+from ..research.statistics import check_rows, significant_direction, summary
+from ..training.recipe import PROTOCOLS, protocol_differences
 
 # %% auto #0
-__all__ = ['verdict', 'write_report']
+__all__ = ['verdict', 'write_report', 'leaderboard', 'format_leaderboard']
 
 # %% ../../nbs/07_compare/01_report.ipynb #3bc39159
 def verdict(differences: pd.DataFrame, # to `none`: adapter, domain, difference in points, holm, from `paired_differences`
@@ -177,3 +180,86 @@ def write_report(path, # the .html file; folders above it are made
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as unfinished: unfinished.write_text(html_page(title, "\n".join(parts), f"<script>{get_plotlyjs()}</script>"), encoding="utf-8")
     return Path(path)
+
+# %% ../../nbs/07_compare/01_report.ipynb #5d109524
+TASKS = {"g2cbm": ("cityscapes", "bdd100k", "mapillary"), "c2bm": ("bdd100k", "mapillary"), "c2acdc": ("night", "snow", "fog", "rain")} # name -> targets
+_DATASETS = {"c2acdc": ("acdc",)} # of a task whose targets are conditions of one data set
+
+# system, task, protocol, backbone, scores (of the targets, empty where only the mean is known), mean, checked ("configuration", "thread", "secondary"), source
+PUBLISHED = pd.read_csv(StringIO(read_asset("published.csv")), keep_default_na=False)
+
+# %% ../../nbs/07_compare/01_report.ipynb #9255c0b6
+def _groups(protocols, datasets): # lists of protocols whose scores can be ranked together
+    groups = []
+    for name in protocols:
+        home = next((group for group in groups if not protocol_differences(group[0], name, datasets)), None)
+        if home: home.append(name)
+        else: groups.append([name])
+    return groups
+
+def own_scores(path, # scores.jsonl, as `causal-tune eval` writes it
+               task: str, # name in `TASKS`
+) -> pd.DataFrame: # the columns of `PUBLISHED`; a row per adapter, seed and protocol that has all targets of the task
+    """Results of your own, as rows of the leaderboard. The newest row of a target counts.
+
+    Raises FileNotFoundError where there is no file, ValueError for a line that is no row, or an unknown task."""
+    runs = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            key = row["adapter"], row["seed"], row.get("protocol", ""), row.get("recipe", {}).get("backbone", "")
+            runs.setdefault(key, {})[row["domain"]] = row["miou"]
+        except (ValueError, KeyError, TypeError, AttributeError): raise ValueError(f"{path}, line {number}: no row of scores.") from None
+    rows = []
+    for (adapter, seed, protocol, backbone), found in runs.items():
+        if protocol not in PROTOCOLS or any(found.get(target) is None for target in TASKS[task]): continue
+        scores = [round(100 * found[target], 2) for target in TASKS[task]]
+        rows.append([f"{adapter}, seed {seed}", task, protocol, backbone, " ".join(map(str, scores)), round(sum(scores) / len(scores), 2), "own", str(path)])
+    return pd.DataFrame(rows, columns=PUBLISHED.columns)
+
+# %% ../../nbs/07_compare/01_report.ipynb #9255c0h1
+def leaderboard(task: str, # name in `TASKS`
+                own=(), # paths of scores.jsonl
+                unchecked: bool = False, # show published numbers too that were read in a secondary source only
+) -> pd.DataFrame: # columns group, rank, system, protocol, backbone, a column per target, mean, checked, source
+    """Published and own results of a task, ranked within protocols that agree. Scores are mIoU in percent.
+
+    Raises ValueError for an unknown task or a line that is not a row of scores, FileNotFoundError for a missing file."""
+    if task not in TASKS: raise unknown_name("task", task, TASKS)
+    targets = list(TASKS[task])
+    published = PUBLISHED[(PUBLISHED.task == task) & (unchecked | (PUBLISHED.checked != "secondary"))]
+    table = pd.concat([published, *(own_scores(path, task) for path in own)], ignore_index=True)
+    table[targets] = table.scores.str.split(expand=True).reindex(columns=range(len(targets))).astype(float).to_numpy()
+    groups = _groups(table.protocol.unique(), _DATASETS.get(task, targets))
+    table["group"] = table.protocol.map({name: number for number, group in enumerate(groups, 1) for name in group})
+    table["rank"] = table.groupby("group")["mean"].rank(ascending=False, method="min").astype(int)
+    columns = ["group", "rank", "system", "protocol", "backbone", *targets, "mean", "checked", "source"]
+    return table[columns].sort_values(["group", "rank"], kind="stable", ignore_index=True)
+
+# %% ../../nbs/07_compare/01_report.ipynb #938274c2
+FORMATS = ("text", "markdown", "csv", "latex")
+
+# %% ../../nbs/07_compare/01_report.ipynb #938274h1
+def format_leaderboard(table: pd.DataFrame, # of `leaderboard`
+                       format: str = "text", # one of `FORMATS`
+) -> str:
+    """A leaderboard as text, Markdown, CSV or LaTeX. Text and Markdown end with what separates the groups.
+
+    Raises ValueError for an unknown format."""
+    if format not in FORMATS: raise unknown_name("format", format, FORMATS)
+    if format == "csv": return table.to_csv(index=False)
+    if format == "latex": return table.to_latex(index=False, escape=True, float_format="%.2f", na_rep="")
+    cells = table.map(lambda value: "" if pd.isna(value) else f"{value:.2f}" if isinstance(value, float) else str(value))
+    if format == "markdown": lines = markdown_table(list(cells), cells.itertuples(index=False))
+    else:
+        rows = [list(cells)[:-1], *cells.iloc[:, :-1].values] # without the source
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*lines, "", *_separations(table)])
+
+def _separations(table): # a sentence per further group
+    firsts = table.drop_duplicates("group").set_index("group").protocol
+    columns = [c for c in table.columns[5:] if c not in ("mean", "checked", "source")]
+    datasets = ("acdc",) if set(columns) == set(TASKS["c2acdc"]) else columns
+    return [f"Group {number} is not ranked against group {number - 1} ({firsts[number]} / {firsts[number - 1]}): "
+            f"{'; '.join(protocol_differences(firsts[number], firsts[number - 1], datasets))}." for number in firsts.index[1:]]
