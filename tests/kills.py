@@ -91,7 +91,7 @@ def load_everything() -> None:
     import accelerate, torch.utils.tensorboard  # noqa: F401
     from causal_tune.compare import grid as benchmark
     from causal_tune.cli import predict, tools  # noqa: F401
-    from causal_tune.compare import demo, experiments  # noqa: F401
+    from causal_tune.compare import experiments, experiments  # noqa: F401
     from causal_tune.data import converters, datasets  # noqa: F401
     from causal_tune.lab import page, widget  # noqa: F401
     from causal_tune.research import statistics as results

@@ -333,7 +333,7 @@ def changed_args(args) -> str: # such as "--seeds 2 --lr 1e-3"
 @command("compare adapters on Toyscapes and write a report; no download, a few minutes", out_option("runs/demo"),
          argument("--seeds", metavar="N", type=integer_between(1, 1000), default=3, help="number of seeds (default: 3)"), fields=RECIPE_FIELDS)
 def run_demo(args):
-    from causal_tune.compare import demo
+    from causal_tune.compare import experiments
     demo.run_demo(args.out, range(args.seeds), command=f"causal-tune demo {changed_args(args)}".strip(), **args.changes)
 
 @command("compare all adapters and controls; resumes after an interruption",

@@ -4,27 +4,30 @@
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #4f6cb642
 from __future__ import annotations
-import json, sys, time, yaml
+import json, sys, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-import numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd, yaml, torch
 from .effects import energy_kept, frozen_backbone_and_data, measure_costs, token_ablation
 from .grid import _shard, check_recipes, grid_lock, make_grid, run_grid, single_threaded
 from .report import FILLED, write_report
+from ..core.files import atomic_write, load_cached, read_asset, folder_lock
 from ..core.registry import parse_spec, Registry, unknown_name
-from ..core.files import atomic_write, load_cached, read_asset
 from ..data.datasets import load_dataset
-from ..research.figures import difference_plot, html_table
-from ..research.statistics import bootstrap_runs, mean_over_domains, paired_differences, write_table
+from ..models.backbones import create_backbone
 from ..research.evidence import suggest_band
+from ..research.figures import difference_plot, html_table, filter_curve, Html, number_panels, prediction_grid, spectrum_curves
+from ..research.observation import gather_images, observe
+from ..research.statistics import bootstrap_runs, mean_over_domains, paired_differences, write_table, summary
 from ..spectra.bands import create_band
+from ..spectra.energy import radial_profile, suppressed_share, zone_shares
 from ..toyscapes.vit import HELD_OUT_DOMAINS, SEEN_DOMAINS
 from ..training.build import build_segmentor
-from ..training.checkpoint import check_same_run
-from ..training.recipe import RECIPES, Recipe, changed_fields, nonempty_fields, recipe_to_dict
+from ..training.checkpoint import check_same_run, load_checkpoint
+from ..training.recipe import RECIPES, Recipe, changed_fields, nonempty_fields, recipe_to_dict, get_recipe
 
 # %% auto #0
-__all__ = ['SEARCH_SEEDS', 'EXPERIMENTS', 'domain_label', 'bench_quality']
+__all__ = ['SEARCH_SEEDS', 'EXPERIMENTS', 'domain_label', 'bench_quality', 'run_demo']
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #21305efd
 def domain_label(spec: str # of a data set
@@ -393,3 +396,122 @@ def bench_quality(names=(), # of `EXPERIMENTS`; default: `DEFAULT_EXPERIMENTS`
             quality_report(name, folder, result, root, command)
         print(f"{folder / 'report.html'} written after {time.time() - start:.0f} s")
     return results
+
+# %% ../../nbs/07_compare/04_experiments.ipynb #ca9f272a
+DEMO_VARIANTS = {"none": dict(adapter="none", band=None, residual=None, num_tokens=None, rank=None),
+                 "rein": dict(adapter="rein", init="zero", band=None, residual=None),
+                 "causal_tune": dict(adapter="causal_tune", init="zero")}
+DEMO_SOURCE = "clear" # domain trained on
+
+def domain_with_status(domain: str) -> str: # "night (held out)"
+    "A domain with its status in the pre-training of toy_vit."
+    if domain in SEEN_DOMAINS: return f"{domain} (seen)"
+    if domain in HELD_OUT_DOMAINS: return f"{domain} (held out)"
+    return domain
+
+# %% ../../nbs/07_compare/04_experiments.ipynb #1f2c70e3
+def sample_predictions(recipe: Recipe, # with the targets
+                       checkpoints: dict[str, Path], # adapter -> file of a finished run
+) -> Html:
+    "A table of pictures: one row per domain, the image, its label and each adapter's prediction of it."
+    data = [load_dataset(spec) for spec in recipe.targets]
+    items = [d[0] for d in data]
+    photos = [item["image"].permute(1, 2, 0).numpy() for item in items]
+    labels = [item["label"].numpy() for item in items]
+    predictions = {}
+    for name, path in checkpoints.items():
+        segmentor = load_checkpoint(path)[0]
+        predictions[name] = [segmentor.predict(photo, recipe.eval_size) for photo in photos]
+    return prediction_grid([item["image"] for item in items], labels, predictions, data[0].space, [domain_with_status(d.domain) for d in data])
+
+def frequency_figures(recipe: Recipe, # with the targets and the backbone
+                      band="dog", # spec of the filter
+                      n: int = 16, # images of each target, at most
+) -> list[tuple]: # (heading, caption, figure)
+    "Filter, spectra by domain in the middle block, and suppressed share per layer, on n images of each target."
+    band = create_band(band)
+    backbone = create_backbone(recipe.backbone, pretrained=recipe.weights or True)
+    data = [load_dataset(spec) for spec in recipe.targets]
+    s = observe(backbone, gather_images({d.domain: [d[i] for i in range(min(n, len(d)))] for d in data}, recipe.eval_size).images).spectra
+    bands = {"used here": band, "paper's equation": create_band("dog"), "paper's figure": create_band("gaussian")}
+    shares = {"all": suppressed_share(s.energy, band), **zone_shares(s.energy, band)}
+    middle = len(s.layers) // 2
+    profiles = {domain: radial_profile(s.energy[i, middle]) for i, domain in enumerate(s.domains)}
+    curves = spectrum_curves(next(iter(profiles.values())).radii, {domain: p.energy for domain, p in profiles.items()}, band,
+                             title=f"Feature energy by frequency, block {s.layers[middle]} (of 0 to {s.layers[-1]})")
+    h, w = s.energy.shape[-2:]
+    dc = s.energy[..., 0, 0].sum() / s.energy.sum()
+    note = f"{max(s.counts)} images per domain on a {h} × {w} patch grid. DC, the mean of each channel, is shown apart: it holds {dc:.0%} of the energy."
+    return [("What the filter keeps", "Gain over the radius: 0 is DC, 1 the highest frequency along one axis.", filter_curve(bands)),
+            ("Feature spectra by domain", note, curves),
+            ("Share of energy suppressed", "Every block and domain, without DC; low, mid and high meet at .2 and .7. "
+             "Differences between domains are what to look for.",
+             number_panels(shares, s.domains, s.layers, "Energy removed by the filter, without DC", "block (from 0)"))]
+
+# %% ../../nbs/07_compare/04_experiments.ipynb #cacad926
+def target_domains(rows) -> list[str]:
+    "All domains but the source."
+    domains = list(dict.fromkeys(r["domain"] for r in rows))
+    return [d for d in domains if d != DEMO_SOURCE] or domains
+
+def demo_differences(folder, # of the runs
+                     rows: list[dict], # of finished runs
+) -> pd.DataFrame: # to none, as `paired_differences` makes it; domain "mean": over the targets
+    "Paired differences by domain, with 95 % intervals over frames and seeds, and Holm over all of them."
+    return paired_differences(bootstrap_runs(folder, rows, block=1, groups=dict(mean=target_domains(rows))))
+
+def print_summary(rows: list[dict]) -> None:
+    "Print mIoU in percent, mean ± standard deviation over seeds, one line per adapter; the mean is over the targets."
+    domains = list(dict.fromkeys(r["domain"] for r in rows))
+    table = summary(rows, target_domains(rows))
+    table["text"] = [f"{100 * mean:.1f} ± {100 * sd:.1f}" for mean, sd in zip(table["mean"], table.sd.fillna(0))]
+    wide = table.pivot(index="adapter", columns="domain", values="text").loc[list(table.adapter.unique())]
+    names = {d: domain_with_status(d) for d in domains} | {"mean": "mean of targets"}
+    print(wide[list(names)].rename(columns=names).rename_axis(index=None, columns="mIoU (%)").to_string())
+
+# %% ../../nbs/07_compare/04_experiments.ipynb #8aabff52
+INTRO = ("Three adapters were trained on street scenes in clear weather and evaluated in five. The backbone, toy_vit, is "
+         "frozen. It is a stand-in for a vision foundation model where none can be downloaded: 3.8 million parameters, "
+         "pre-trained without labels on clear, fog and rain (marked seen); night and snow were held out. At this size and "
+         "training length the table shows how a comparison is made and read, not which adapter is better.")
+
+def write_demo_report(out: Path, # folder with the finished runs
+                      recipe: Recipe, # what they share
+                      rows: list[dict], # of the runs
+                      command: str = "causal-tune demo", # command that makes it again
+) -> Path: # the file
+    "Write report.html of finished runs."
+    seed = rows[0]["seed"]
+    checkpoints = {name: out / "runs" / f"{name}-{seed}" / "checkpoint.pt" for name in DEMO_VARIANTS}
+    figures = [("Sample predictions", f"One test scene in all five domains, seed {seed}.", sample_predictions(recipe, checkpoints)),
+               *frequency_figures(recipe, recipe.band or "dog")]
+    settings = nonempty_fields(recipe) | dict(adapter=", ".join(DEMO_VARIANTS), seed=sorted({r["seed"] for r in rows}))
+    return write_report(out / "report.html", "Causal-Tune on Toyscapes", INTRO, rows, demo_differences(out / "runs", rows), figures,
+                        settings, load_dataset(recipe.train).space, SEEN_DOMAINS, HELD_OUT_DOMAINS, source=(DEMO_SOURCE,), command=command)
+
+# %% ../../nbs/07_compare/04_experiments.ipynb #e3ce3de2
+def run_demo(out="runs/demo", # folder for report.html, results.json and the runs
+             seeds=range(3), # of initial weights and data order, the same for all adapters
+             jobs: int | None = None, # processes; default: one per core
+             command: str = "causal-tune demo", # for the report
+             **overrides, # recipe fields to replace
+) -> list[dict]: # the rows of results.json
+    "Compare none, rein and causal_tune on Toyscapes; continues after an interruption. Raises ValueError for fields that it sets itself and for another run in the folder, OSError while another process works in the folder."
+    reserved = sorted({"adapter", "init", "seed"} & set(overrides))
+    if reserved:
+        raise ValueError(f"The demo compares {', '.join(DEMO_VARIANTS)} over several seeds; {', '.join(reserved)} cannot be set. "
+                         "Use `causal-tune train demo` for a single run.")
+    seeds = list(seeds)
+    if not seeds: raise ValueError("No seeds: give at least one, such as range(3).")
+    start = time.time()
+    out = Path(out)
+    recipe = get_recipe("demo", **overrides)
+    recipes = make_grid(recipe, DEMO_VARIANTS, seeds)
+    print(f"{len(recipes)} runs of {recipe.iterations} iterations: {', '.join(DEMO_VARIANTS)}, {len(seeds)} seeds each")
+    with folder_lock(out):
+        rows = run_grid(recipes, out / "runs", jobs=jobs)
+        with atomic_write(out / "results.json") as path: path.write_text(json.dumps(rows, indent=1))
+        print_summary(rows)
+        report = write_demo_report(out, recipe, rows, command)
+    print(f"{report} and {out / 'results.json'} written after {time.time() - start:.0f} s")
+    return rows

@@ -359,7 +359,7 @@ VALUES = [*make.FIELDS, *make.SPECS, "demo", "camvid_day2dusk", "toyscapes", "ca
 def words(folder):
     "Command lines; the command's work is replaced by a stub."
     from causal_tune.cli import entry as cli
-    from causal_tune.compare import demo
+    from causal_tune.compare import experiments
     from causal_tune.lab import launch as lab
     from causal_tune.compare import experiments as quality
     from causal_tune.toyscapes import vit as toyvit
