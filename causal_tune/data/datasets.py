@@ -19,7 +19,7 @@ from .images import DATA_FACTS, to_hw
 from .labels import CITYSCAPES, LABEL_SPACES, LabelSpace, remap
 from .masks import ENCODINGS
 from ..toyscapes.render import render_scene
-from ..toyscapes.weather import DOMAINS, apply_weather
+from ..toyscapes.render import DOMAINS, apply_weather
 
 # %% ../../nbs/03_data/06_datasets.ipynb #44aed11b
 TOYSCAPES_SEEDS = {"train": 0, "val": 100_000, "test": 200_000}
