@@ -21,7 +21,7 @@ from ..research.observation import gather_images, observe
 from ..research.statistics import bootstrap_runs, mean_over_domains, paired_differences, write_table, summary
 from ..spectra.bands import create_band
 from ..spectra.energy import radial_profile, suppressed_share, zone_shares
-from ..toyscapes.vit import HELD_OUT_DOMAINS, SEEN_DOMAINS
+from ..models.pretrained import HELD_OUT_DOMAINS, SEEN_DOMAINS
 from ..training.build import build_segmentor
 from ..training.checkpoint import check_same_run, load_checkpoint
 from ..training.recipe import RECIPES, Recipe, changed_fields, nonempty_fields, recipe_to_dict, get_recipe

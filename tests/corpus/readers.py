@@ -362,7 +362,7 @@ def words(folder):
     from causal_tune.compare import experiments
     from causal_tune.lab import launch as lab
     from causal_tune.compare import experiments as quality
-    from causal_tune.toyscapes import vit as toyvit
+    from causal_tune.toyscapes import pretrained as toyvit
     from causal_tune.training import loop as training
     for module, name in ((training.Run, "loop"), (training, "evaluate"), (demo, "run_grid"), (quality, "run_grid"), (lab, "open_lab"), (lab, "launch_lab"),
                          (quality, "measured_band"), (toyvit, "pretext_sample")): setattr(module, name, reached)
