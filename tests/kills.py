@@ -90,8 +90,8 @@ def load_everything() -> None:
     import cv2, torch
     import accelerate, torch.utils.tensorboard  # noqa: F401
     from causal_tune.compare import grid as benchmark
-    from causal_tune.cli import predict, tools  # noqa: F401
-    from causal_tune.compare import experiments, experiments  # noqa: F401
+    from causal_tune.cli import commands  # noqa: F401
+    from causal_tune.compare import experiments  # noqa: F401
     from causal_tune.data import converters, datasets  # noqa: F401
     from causal_tune.lab import page, widget  # noqa: F401
     from causal_tune.research import statistics as results

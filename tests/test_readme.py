@@ -98,7 +98,7 @@ def world(tmp_path_factory):
 def smaller(world, monkeypatch):
     "In that folder, with the recipes and models above."
     from causal_tune.models import pretrained
-    from causal_tune.cli import predict
+    from causal_tune.cli import commands as other_commands
     from causal_tune.lab import launch
     from causal_tune.cli import entry as train_commands
     from causal_tune.training import recipe as recipes
@@ -107,7 +107,7 @@ def smaller(world, monkeypatch):
         recipe = replace(asked(name, **overrides), **FEWER)
         head = HEAD if recipe.head == "mask2former" else "linear"
         return replace(recipe, head=head, targets=recipe.targets[:1])
-    for module in (predict, train_commands, recipes): monkeypatch.setattr(module, "get_recipe", fewer)
+    for module in (other_commands, train_commands, recipes): monkeypatch.setattr(module, "get_recipe", fewer)
     for name in ("dinov2_s", "dinov2_l", ORIGINAL): monkeypatch.setitem(pretrained.PRESETS, name, ("stand_in", pretrained.PATCH_16))
     opened = []
     monkeypatch.setattr(launch, "launch_lab", lambda notebook, browser=True, words=(): opened.append([str(w) for w in launch.jupyter_command(notebook, words)]))

@@ -9,7 +9,7 @@ from causal_tune.data.corruptions import parse_corruption
 from causal_tune.models.heads import HEADS
 from causal_tune.models.segmentor import create_segmentor
 from causal_tune.data.augment import STYLES
-import causal_tune.models.mask2former, causal_tune.models.mask2former, causal_tune.adapters.peers, causal_tune.adapters.released, causal_tune.adapters.tuning  # noqa: F401  # enter themselves
+import causal_tune.models.mask2former, causal_tune.adapters.peers, causal_tune.adapters.released, causal_tune.adapters.tuning  # noqa: F401  # enter themselves
 
 WRONG = {"text": "x", "empty": "", "nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"), "true": True, "fraction": 2.5, "zero": 0, "negative": -1,
          "huge": 10 ** 9, "beyond": 10 ** 400, "list": [1], "dict": {}, "none": None, "bytes": b"x", "lines": "a\nb", "long": "x" * 9999, "class": object}

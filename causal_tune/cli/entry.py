@@ -27,7 +27,7 @@ class Command(NamedTuple):
     fields: tuple # recipe fields that are options too
     passes_unknown: bool # options that it does not know are passed on to another program
 
-COMMANDS = Registry("command", modules=tuple(f"causal_tune.cli.{name}" for name in ("predict", "tools")))
+COMMANDS = Registry("command", modules=("causal_tune.cli.commands",))
 
 def argument(*names: str, # such as "--root", or "model" for a positional argument
              **settings, # as for argparse's `add_argument`
@@ -334,7 +334,7 @@ def changed_args(args) -> str: # such as "--seeds 2 --lr 1e-3"
          argument("--seeds", metavar="N", type=integer_between(1, 1000), default=3, help="number of seeds (default: 3)"), fields=RECIPE_FIELDS)
 def run_demo(args):
     from causal_tune.compare import experiments
-    demo.run_demo(args.out, range(args.seeds), command=f"causal-tune demo {changed_args(args)}".strip(), **args.changes)
+    experiments.run_demo(args.out, range(args.seeds), command=f"causal-tune demo {changed_args(args)}".strip(), **args.changes)
 
 @command("compare all adapters and controls; resumes after an interruption",
          argument("experiments", nargs="*", metavar="EXPERIMENT", help="toyscapes, camvid, camvid_swapped (default: these three), camvid_short, camvid_long, camvid_large, camvid_mask2former, camvid_dinov2, driving; before any --field"),

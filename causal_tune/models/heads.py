@@ -22,7 +22,7 @@ def resize_bilinear(scores: Tensor, # (b, k, h, w)
     return scores if size is None else F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
 
 # %% ../../nbs/04_models/02_heads.ipynb #0611c9c3
-HEADS = Registry("head", modules=("causal_tune.models.mask2former", "causal_tune.models.mask2former"))
+HEADS = Registry("head", modules=("causal_tune.models.mask2former",))
 
 # %% ../../nbs/04_models/02_heads.ipynb #5bc60b92
 def level_channels(channels) -> list[int]: # widths of four levels

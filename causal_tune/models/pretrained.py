@@ -11,14 +11,15 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_type_hints, NamedTuple
-import numpy as np, torch, yaml, timm, causal_tune
+import numpy as np, torch, yaml
+from ..core.files import check_finite, import_torchvision, loading_errors, named_tensors, read_asset, read_tensors
+import_torchvision() # before timm
+import timm
 from timm.layers import PatchEmbed
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM, build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from ..core.files import check_finite, import_torchvision, loading_errors, named_tensors, read_asset, read_tensors
 from ..core.registry import check_range, check_value, short_repr, unknown_name
-import_torchvision()
 
 # %% auto #0
 __all__ = ['POSITION_GRID', 'PRESETS', 'BACKBONE_NOTES', 'TOY_VIT_WEIGHTS', 'SEEN_DOMAINS', 'HELD_OUT_DOMAINS',

@@ -2,7 +2,7 @@
 from ..core.registry import lazy_names
 
 _homes = {
-    **dict.fromkeys(["suggest_band"], "suggest"),
+    **dict.fromkeys(["suggest_band"], "evidence"),
     **dict.fromkeys(["patch_bands", "TwinPairs"], "patching"),
     **dict.fromkeys(["make_passport", "compare_passports"], "passport"),
 }

@@ -359,13 +359,11 @@ VALUES = [*make.FIELDS, *make.SPECS, "demo", "camvid_day2dusk", "toyscapes", "ca
 def words(folder):
     "Command lines; the command's work is replaced by a stub."
     from causal_tune.cli import entry as cli
-    from causal_tune.compare import experiments
     from causal_tune.lab import launch as lab
     from causal_tune.compare import experiments as quality
-    from causal_tune.toyscapes import pretrained as toyvit
     from causal_tune.training import loop as training
-    for module, name in ((training.Run, "loop"), (training, "evaluate"), (demo, "run_grid"), (quality, "run_grid"), (lab, "open_lab"), (lab, "launch_lab"),
-                         (quality, "measured_band"), (toyvit, "pretext_sample")): setattr(module, name, reached)
+    for module, name in ((training.Run, "loop"), (training, "evaluate"), (quality, "run_grid"), (lab, "open_lab"), (lab, "launch_lab"),
+                         (quality, "measured_band")): setattr(module, name, reached)
     cli.subprocess = SimpleNamespace(run=reached)
     recipe, segmentor, _ = run_of()
     (folder / "checkpoint.pt").write_bytes(make.saved(checkpoint_of(recipe, segmentor)))
