@@ -470,7 +470,7 @@ def print_summary(rows: list[dict]) -> None:
     print(wide[list(names)].rename(columns=names).rename_axis(index=None, columns="mIoU (%)").to_string())
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #8aabff52
-INTRO = ("Three adapters were trained on street scenes in clear weather and evaluated in five. The backbone, toy_vit, is "
+DEMO_INTRO = ("Three adapters were trained on street scenes in clear weather and evaluated in five. The backbone, toy_vit, is "
          "frozen. It is a stand-in for a vision foundation model where none can be downloaded: 3.8 million parameters, "
          "pre-trained without labels on clear, fog and rain (marked seen); night and snow were held out. At this size and "
          "training length the table shows how a comparison is made and read, not which adapter is better.")
@@ -486,7 +486,7 @@ def write_demo_report(out: Path, # folder with the finished runs
     figures = [("Sample predictions", f"One test scene in all five domains, seed {seed}.", sample_predictions(recipe, checkpoints)),
                *frequency_figures(recipe, recipe.band or "dog")]
     settings = nonempty_fields(recipe) | dict(adapter=", ".join(DEMO_VARIANTS), seed=sorted({r["seed"] for r in rows}))
-    return write_report(out / "report.html", "Causal-Tune on Toyscapes", INTRO, rows, demo_differences(out / "runs", rows), figures,
+    return write_report(out / "report.html", "Causal-Tune on Toyscapes", DEMO_INTRO, rows, demo_differences(out / "runs", rows), figures,
                         settings, load_dataset(recipe.train).space, SEEN_DOMAINS, HELD_OUT_DOMAINS, source=(DEMO_SOURCE,), command=command)
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #e3ce3de2

