@@ -4,18 +4,17 @@
 
 # %% ../../nbs/08_lab/02_page.ipynb #666d82c5
 from __future__ import annotations
-import gzip, html, io, json, re, subprocess
+import gzip, html, json, re, subprocess
 from base64 import b64decode, b64encode
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import numpy as np
-from PIL import Image
 from plotly.offline import get_plotlyjs
 import causal_tune
 from ..core.files import atomic_write, read_asset
 from ..data.labels import domain_color
-from .models import FILTER_PRESETS, adapter_filter, describe_filters
+from .models import FILTER_PRESETS, adapter_filter, describe_filters, thumbnail
 from ..research.figures import find_browser
 from ..research.observation import DomainImages, outlier_tokens
 
@@ -63,15 +62,6 @@ def pack_norms(norms # (l, h, w)
     spans = np.concatenate([low, high], 1)[..., 0]
     places = [np.argwhere(far) for far in outlier_tokens(norms)]  # rows and columns
     return dict(norms=codes.tobytes(), spans=spans.tolist(), outliers=[at[:, ::-1].T.tolist() for at in places])  # x, then y
-
-def thumbnail(image, # (3, H, W) uint8 tensor
-) -> str: # JPEG as a data URI
-    "A small picture as text: 256 pixels along its longer side, at most."
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    picture.thumbnail((256, 256))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()
 
 # %% ../../nbs/08_lab/02_page.ipynb #8f2296c1
 OPTIONAL_VIEWS = ("features", "difference", "segmentation", "evidence", "cause") # views that can be switched off

@@ -13,10 +13,10 @@ import traitlets
 from fastcore.basics import patch
 from ..core.files import read_asset
 from ..core.registry import check_range, check_value, short_repr, unknown_name
-from .cause import PATCH_BANDS, PATCH_MODES, CausePatching, PatchSetting, disturbances, twin_domains
-from .models import FILTER_NAMES, FilteredPredictions, find_label_space, inspect, make_band
+from .models import (FILTER_NAMES, PATCH_BANDS, PATCH_MODES, CausePatching, FilteredPredictions, PatchSetting, disturbances,
+                                    find_label_space, inspect, make_band, thumbnail, twin_domains)
 from .page import (HIDDEN_VIEWS, OPTIONAL_VIEWS, bundle_script, figure_json, gzipped_plotly, missing_for_probes, pack_lab, save_page,
-                                  save_pictures, thumbnail)
+                                  save_pictures)
 from ..models.pretrained import BACKBONE_NOTES
 from ..research.observation import artifact_report, DomainImages, gather_images, outlier_figure
 from ..research.evidence import concat_evidence, evidence_by_layer, skill_curves

@@ -1,5 +1,5 @@
 // Cause: a band of the undisturbed twin's features in the disturbed image's pass, for one image and as a map of all blocks and bands.
-// Python measures (causal_tune.lab.cause); what it found is kept here by what was asked, and drawn.
+// Python measures (causal_tune.lab.models); what it found is kept here by what was asked, and drawn.
 import { box, button, html, label, middle, percent, signed, small, soft, stroke } from "./elements.js";
 import { css, dotted, numberPanels, ticksBetween } from "./drawing.js";
 import { absent, figure, picture } from "./pictures.js";
