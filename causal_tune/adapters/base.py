@@ -168,20 +168,6 @@ def attend(x: Tensor, # (b, n, c) queries
 # %% ../../nbs/02_adapters/01_base.ipynb #10a40007
 RANK_PADDING = 8 # channels of attention in addition to the r: ones for the bias, then zeros up to a multiple of eight
 
-def lowrank_attention(x: Tensor, # (b, n, c) queries
-                      A: Tensor, B: Tensor, # (m, r), (r, c): factors of the tokens T = A B
-                      mlp1: nn.Linear, # tokens to values
-                      W2: Tensor, # (c, c) weight of the output map
-                      attention: Callable, # such as `attend`
-) -> tuple[Tensor, Tensor]: # (b, n, r + 8) and (r + 8, c)
-    "attention(x, T, mlp1(T[1:])) @ W2.T as two factors, whose product it is."
-    x_low = x @ F.pad(B, (0, 0, 0, RANK_PADDING)).T
-    A = F.pad(A, (0, RANK_PADDING), value=1.) # ones that meet zeros of B in the keys, and the bias in the values
-    d_low = attention(x_low, A, A[1:], scale_dim=x.shape[-1])
-    values = torch.cat([F.linear(B, mlp1.weight), mlp1.bias[None]])
-    values = F.pad(values, (0, 0, 0, RANK_PADDING - 1))
-    return d_low, F.linear(values, W2)
-
 def lowrank_refine(x: Tensor, # (b, n, c) features, or a part of their spectrum
                    A: Tensor, B: Tensor, # (m, r), (r, c): factors of the tokens T = A B
                    mlp1: nn.Linear, # tokens to values
@@ -191,9 +177,13 @@ def lowrank_refine(x: Tensor, # (b, n, c) features, or a part of their spectrum
                    gain: Tensor | float | None = None, # (n, 1): factor of the attended sum at each position
 ) -> Tensor: # (b, n, c)
     "(gain * attention(x, T, mlp1(T[1:])) + x) @ W2.T + b2, without computing the full tokens T."
-    d_low, values = lowrank_attention(x, A, B, mlp1, W2, attention)
+    x_low = x @ F.pad(B, (0, 0, 0, RANK_PADDING)).T
+    A = F.pad(A, (0, RANK_PADDING), value=1.) # ones that meet zeros of B in the keys, and the bias in the values
+    d_low = attention(x_low, A, A[1:], scale_dim=x.shape[-1]) # the attended sum is d_low @ values
     if gain is not None: d_low = gain * d_low
-    return F.linear(x, W2, b2) + d_low @ values
+    values = torch.cat([F.linear(B, mlp1.weight), mlp1.bias[None]])
+    values = F.pad(values, (0, 0, 0, RANK_PADDING - 1))
+    return F.linear(x, W2, b2) + d_low @ F.linear(values, W2)
 
 # %% ../../nbs/02_adapters/01_base.ipynb #10a40009
 def fold_scale(linear: nn.Linear, # output map

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from ..core.registry import Registry
 from ..spectra.dct import cached_unless_exporting, grid_to_tokens, is_exporting, tokens_to_grid
-from .base import ADAPTERS, LearnableTokens, TokenAdapter, attend, lowrank_attention, refine
+from .base import ADAPTERS, LearnableTokens, TokenAdapter, attend, refine
 
 # %% auto #0
 __all__ = ['SET', 'FADA']
@@ -158,28 +158,14 @@ class SET(TwoBranchAdapter):
         a, p = to_polar(f, grid)                           # (b, h*u, c) each, of the first u = w // 2 + 1 columns
         counts = mirror_counts(grid[1], a).repeat(grid[0]) # how many waves of the plane each stands for
         new_a = a + self.second_branch(a.to(f.dtype), layer, counts=counts)
-        mean, turn = self.refine_phases(p, layer, grid, f.dtype)
-        wave = new_a * mean.cos()
+        q = torch.where(own_mirrors(grid, p), p, -p)       # phases of the mirror images
+        both = torch.cat([p, q], 1)
+        new_p, new_q = (both + self.first_branch(both.to(f.dtype), layer)).chunk(2, 1)
+        wave = new_a * ((new_p + new_q) / 2).cos()         # of the pair: see above
+        turn = (new_p - new_q) / 2
         x = irfft2_tokens(wave * turn.cos(), wave * turn.sin(), grid)
         scale = self.scale.to(f.dtype) if isinstance(self.scale, Tensor) else self.scale
         return torch.lerp(f, x.to(f.dtype), scale)
-
-    def refine_phases(self, p, layer, grid, dtype): # (b, h*u, c)
-        "u = (p' + q') / 2 and v = (p' - q') / 2 of the refined phases p' of waves and q' of their mirror images."
-        own = own_mirrors(grid, p)
-        n = p.shape[1]
-        x = p.to(dtype)
-        def attend_both(x, *given, **options): return attend(torch.cat([x, torch.where(own, x, -x)], 1), *given, **options)
-        W2 = self.mlp_delta_f.weight
-        if factors := self.factors(layer): d, values = lowrank_attention(x, *factors, self.mlp_token2feat, W2, attend_both)
-        else:
-            T = self.tokens(layer)
-            d, values = attend_both(x, T, self.mlp_token2feat(T[1:])), W2.T
-        mean = F.linear((d[:, :n] + d[:, n:]) / 2, values.T, self.mlp_delta_f.bias)
-        turn = (d[:, :n] - d[:, n:]) / 2 @ values
-        shift = p + F.linear(x, W2)
-        own = own.to(p.dtype)
-        return mean + own * shift, torch.addcmul(turn.to(p.dtype), 1 - own, shift)
 
 # %% ../../nbs/02_adapters/03_peers.ipynb #af0ef51e
 def haar(x: Tensor # (b, 2h, 2w, c)
