@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from ..core.registry import Registry
 from ..spectra.dct import cached_unless_exporting, grid_to_tokens, is_exporting, tokens_to_grid
-from .base import ADAPTERS, LearnableTokens, TokenAdapter, attend, refine
+from .base import ADAPTERS, LearnableTokens, TokenAdapter, refine
 
 # %% auto #0
 __all__ = ['SET', 'FADA']
@@ -171,12 +171,9 @@ class SET(TwoBranchAdapter):
 def haar(x: Tensor # (b, 2h, 2w, c)
 ) -> tuple[Tensor, Tensor]: # (b, h*w, c) LL, and (b, 3, h*w, c): LH (between rows), HL (between columns), HH
     "One level of the orthonormal 2-D Haar wavelet, per channel; sides must be even."
-    top, bottom = x.unflatten(1, (-1, 2)).unbind(2)
-    rows = ((top + bottom) / 2, (top - bottom) / 2)
-    (low, hl), (lh, hh) = (_sum_and_difference(*row.unflatten(2, (-1, 2)).unbind(3)) for row in rows) # of left and right
-    return low.flatten(1, 2), torch.stack([lh, hl, hh], 1).flatten(2, 3)
-
-def _sum_and_difference(x, y): return x + y, x - y # not a matrix product, which would be rounded in bf16
+    a, b, c, d = rearrange(x, "b (h p) (w q) c -> (p q) b (h w) c", p=2, q=2) # top left and right, bottom left and right
+    high = torch.stack([a + b - c - d, a - b + c - d, a - b - c + d], 1) # not a matrix product, which would be rounded in bf16
+    return (a + b + c + d) / 2, high / 2
 
 def inverse_haar(low: Tensor, # (b, h*w, c)
                  high: Tensor, # (b, 3, h*w, c)
@@ -184,10 +181,8 @@ def inverse_haar(low: Tensor, # (b, h*w, c)
 ) -> Tensor: # (b, 2h, 2w, c)
     "Inverse of `haar`."
     lh, hl, hh = high.unbind(1)
-    sums = torch.stack(_sum_and_difference(low, hl), 2)          # (b, h*w, 2, c): left and right
-    differences = torch.stack(_sum_and_difference(lh, hh), 2)
-    rows = torch.stack(_sum_and_difference(sums / 2, differences / 2), 2) # (b, h*w, 2, 2, c): top and bottom
-    return rearrange(rows, "b (h w) p q c -> b (h p) (w q) c", h=h)
+    parts = torch.stack([low + lh + hl + hh, low + lh - hl - hh, low - lh + hl - hh, low - lh - hl + hh])
+    return rearrange(parts / 2, "(p q) b (h w) c -> b (h p) (w q) c", p=2, h=h)
 
 # %% ../../nbs/02_adapters/03_peers.ipynb #ae080ef8
 @ADAPTERS.register("fada")

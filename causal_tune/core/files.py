@@ -355,11 +355,7 @@ def builds_differ() -> bool:
 
 # %% ../../nbs/12_core/02_files.ipynb #3573cbh1
 def repair_torchvision() -> None:
-    """Let torchvision be imported beside a CPU build of torch; does nothing where the builds match. Nothing is imported here.
-    It also works after an import of timm or torchvision has failed: the half-imported parts are dropped."""
-    for package in ("torchvision", "timm", "segmentation_models_pytorch"):
-        if package in sys.modules: continue
-        for name in [name for name in sys.modules if name.startswith(f"{package}.")]: del sys.modules[name]
+    "Let torchvision be imported beside a CPU build of torch; does nothing where the builds match. Nothing is imported here."
     if "torchvision" in sys.modules or not builds_differ(): return
     name = "torchvision._meta_registrations"
     sys.modules[name] = ModuleType(name, "Empty: the operators that it describes do not exist here.")
