@@ -22,8 +22,8 @@ from ..spectra.bands import split_by_band
 from ..spectra.energy import DomainSpectra, dct_energy
 
 # %% auto #0
-__all__ = ['DomainImages', 'gather_images', 'concatenate', 'pca_directions', 'Observation', 'observe', 'join_observations',
-           'outlier_tokens', 'outlier_table', 'artifact_report', 'outlier_figure']
+__all__ = ['DomainImages', 'gather_images', 'concatenate', 'pca_directions', 'Observation', 'observe', 'outlier_tokens',
+           'outlier_table', 'artifact_report', 'outlier_figure']
 
 # %% ../../nbs/06_research/03_observation.ipynb #bb17cb66
 class DomainImages(NamedTuple):
@@ -193,13 +193,6 @@ def observe(backbone, # from `create_backbone`
     limits = np.nanpercentile(sizes, 99, (0, 2, 3, 4))
     return Observation(DomainSpectra(np.stack(energies), tuple(images), tuple(layers), counts), maps, norms, limits, notes)
 
-# %% ../../nbs/06_research/03_observation.ipynb #de622970
-def join_observations(a: Observation, b: Observation) -> Observation: # of other domains, along the same directions
-    "Two observations as one."
-    energy = np.concatenate([a.spectra.energy, b.spectra.energy])
-    spectra = a.spectra._replace(energy=energy, domains=a.spectra.domains + b.spectra.domains, counts=a.spectra.counts + b.spectra.counts)
-    return a._replace(spectra=spectra, maps=a.maps | b.maps, norms=a.norms | b.norms, notes=a.notes + b.notes)
-
 # %% ../../nbs/06_research/03_observation.ipynb #18b2cd1b
 def median_and_mad(norms: np.ndarray # (..., h, w)
 ) -> tuple[np.ndarray, np.ndarray]: # (..., 1, 1) each
@@ -295,12 +288,6 @@ def outlier_retention(norms, # (n, h, w) of the features
     return dict(outliers=found.mean(), outliers_kept=outlier_tokens(kept).mean(), excess_kept=after / before if found.any() else np.nan,
                 typical_kept=median_of_ratios(medians[1], medians[0]))
 
-# %% ../../nbs/06_research/03_observation.ipynb #a0ea4f3c
-def filter_table(seen: FeatureStatistics, # of the same band
-) -> pd.DataFrame: # domain, layer, and what is kept, as shares
-    "Outliers that remain after a band filter, by domain and layer."
-    return pd.DataFrame([dict(domain=d, layer=i) | outlier_retention(x[:, i], seen.kept[d][:, i]) for d, x in seen.norms.items() for i in range(x.shape[1])])
-
 # %% ../../nbs/06_research/03_observation.ipynb #57c3d978
 def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
                     images_by_domain: Mapping, # domain -> uint8 images (n, 3, H, W), or a data set; those of a domain of one size
@@ -309,7 +296,8 @@ def artifact_report(backbone, # ViT, Eva or SAM, from `create_backbone`
 ) -> dict[str, pd.DataFrame]: # "outliers", "filter"
     "The tables of this chapter: outlying tokens, and the outliers that remain after a band filter."
     seen = feature_statistics(backbone, images_by_domain, band, batch)
-    return dict(outliers=outlier_table(seen.norms), filter=filter_table(seen))
+    kept = [dict(domain=d, layer=i) | outlier_retention(x[:, i], seen.kept[d][:, i]) for d, x in seen.norms.items() for i in range(x.shape[1])]
+    return dict(outliers=outlier_table(seen.norms), filter=pd.DataFrame(kept))
 
 # %% ../../nbs/06_research/03_observation.ipynb #c9cadbbb
 def outlier_figure(table: pd.DataFrame, # "filter" of `artifact_report`; with a column `model`, a row of panels for each

@@ -19,7 +19,7 @@ from ..training.evaluation import miou
 # %% auto #0
 __all__ = ['check_rows', 'summary', 'BootstrapScores', 'bootstrap_scores', 'holm_adjust', 'significant_direction',
            'paired_differences', 'write_counts', 'parse_counts', 'mean_over_domains', 'bootstrap_runs', 'write_table',
-           'read_table', 'append_row', 'read_results']
+           'read_table', 'append_row']
 
 # %% ../../nbs/06_research/01_statistics.ipynb #723512b1
 def check_rows(rows: Sequence[Mapping] # results: dict(adapter=, seed=, domain=, miou=)
@@ -254,30 +254,3 @@ def append_row(path, # of a file with one line of JSON per row
         except OSError:
             file.truncate(end)
             raise
-
-# %% ../../nbs/06_research/01_statistics.ipynb #5be0c1db
-def read_differences(path # of quality_EXPERIMENT_differences.csv
-) -> pd.DataFrame:
-    "A table of differences. Raises ValueError where columns are missing or cells are no numbers; one seed leaves the ends empty."
-    table = read_table(path)
-    text, ends = ["adapter", "domain", "reference"], ["low", "high"]
-    missing = [name for name in [*text, "difference", *ends] if name not in table]
-    if missing:
-        raise ValueError(f"{path} is no table of differences: it lacks {', '.join(missing)}; `causal-tune bench-quality` writes them.")
-    numbers = table.reindex(columns=["difference", *ends, "holm"]).apply(pd.to_numeric, errors="coerce").astype(float)
-    names = table[text].map(str)
-    readable = table[text].notna().all(axis=1) & names.map(str.isprintable).all(axis=1)
-    bounded = np.isfinite(numbers[ends]).all(axis=1) | table[ends].isna().all(axis=1)  # one seed gives no interval
-    good = np.isfinite(numbers.difference) & bounded & readable
-    if not len(good) or not good.all():
-        raise ValueError(f"{path} is damaged: {(~good).sum()} of its {len(table)} lines lack a name or a number; copy or write it again.")
-    return table.assign(**numbers, **names)
-
-# %% ../../nbs/06_research/01_statistics.ipynb #5be0c1dz
-def read_results(folder # of `causal-tune bench-quality`, or its --tables
-) -> dict[str, pd.DataFrame]: # experiment -> its differences
-    "Read every quality_EXPERIMENT_differences.csv of a folder. Raises ValueError where there is none."
-    head, tail = "quality_", "_differences.csv"
-    paths = sorted(Path(folder).glob(f"{head}*{tail}"))
-    if not paths: raise ValueError(f"{folder} holds no {head}EXPERIMENT{tail}; `causal-tune bench-quality` writes them.")
-    return {path.name.removeprefix(head).removesuffix(tail): read_differences(path) for path in paths}

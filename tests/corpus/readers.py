@@ -271,11 +271,7 @@ def counts(folder):
 
 def tables(folder):
     from causal_tune.research import statistics as results
-    from causal_tune.research.figures import difference_plot
-    def shown(path):
-        for table in results.read_results(path.parent).values(): difference_plot(table, table.reference.iloc[0], table.domain.unique())
-    reads = dict(read_table=results.read_table, read_results=shown)
-    return Reader([make.TABLE], files([make.TABLE, make.LOG]), reads, (".csv",), "quality_toy_differences")
+    return Reader([make.TABLE], files([make.TABLE, make.LOG]), dict(read_table=results.read_table), (".csv",), "quality_toy_differences")
 
 
 def rows(folder):
