@@ -270,7 +270,7 @@ def test_check_of_every_layout(tmp_path):
                 stem = f"{drives[0]}_1" if drives else "town_1"
                 put(tmp_path / name / images.format(domain=d) / (stem + row.image[0]), photo(8, 6))
                 if not labels: continue
-                label = tmp_path / name / labels.format(domain=d) / (stem + row.label)
+                label = tmp_path / name / labels.format(domain=d) / (stem + row.label[0])
                 put(label, np.full((6, 8), 3, np.uint8))
                 if row.channel is not None: cv2.imwrite(str(label), np.full((6, 8, 3), 21, np.uint16))
     found = check_data(root=tmp_path)

@@ -163,7 +163,7 @@ def predict_image(segmentor, recipe: Recipe, # says at which size, and through w
     size = fit_size(image.shape[:2], recipe.eval_size) if recipe.eval_size else None
     return segmentor.predict(image, size, recipe.window or None, recipe.stride or None, recipe.antialias, name)
 
-def predict_image_file(segmentor, recipe: Recipe, space, # the label space
+def predict_image_file(segmentor, recipe: Recipe,
                        image, # (h, w, 3) uint8
                        name: str, # of its file, for errors
                        target: Path # path and name of the predictions, without an ending
@@ -172,6 +172,7 @@ def predict_image_file(segmentor, recipe: Recipe, space, # the label space
     import numpy as np
     from PIL import Image
     from causal_tune.data.images import write_image
+    space = segmentor.space
     labels = predict_image(segmentor, recipe, image, name)
     present = np.unique(labels).tolist()
     written = {ids_name(space): space.to_file_ids(labels), "overview": with_legend(np.hstack([image, space.colorize(labels)]), present, space),
@@ -224,7 +225,7 @@ def keep_overlay(encoded: Path, path: Path, frames: int) -> None: # a finished .
                   f"cannot encode mp4v{earlier}. The ids of all frames are there")
 
 # %% ../../nbs/10_cli/02_commands.ipynb #aea666a6
-def predict_video(segmentor, recipe: Recipe, space, # the label space
+def predict_video(segmentor, recipe: Recipe,
                   video: Video, name: str, # of its file, for errors
                   target: Path # path and name of the predictions, without an ending
 ) -> int: # frames
@@ -232,6 +233,7 @@ def predict_video(segmentor, recipe: Recipe, space, # the label space
     import cv2, numpy as np
     from PIL import Image
     from causal_tune.data.images import write_image
+    space = segmentor.space
     ids = target.with_name(f"{target.name}_{ids_name(space)}")
     part = target.with_name(f"{target.name}.part") # what is not finished
     encoded = part/"overlay.mp4"
@@ -257,15 +259,13 @@ def predict_video(segmentor, recipe: Recipe, space, # the label space
     return video.read
 
 # %% ../../nbs/10_cli/02_commands.ipynb #652377ab
-def open_predictor(args): # (segmentor, recipe, label space)
+def open_predictor(args): # (segmentor, recipe)
     "The model of `open_model`, or an exported file, which runs without torch. Raises ValueError for options that do not apply to one."
-    if not args.model.endswith(".onnx"):
-        segmentor, recipe = open_model(args)
-        return segmentor, recipe, segmentor.space
+    if not args.model.endswith(".onnx"): return open_model(args)
     if args.backbone: raise ValueError("An exported file holds its weights; leave --backbone out.")
     from causal_tune.published.export import OnnxSegmentor
     segmentor = OnnxSegmentor(args.model)
-    return segmentor, replace(segmentor.recipe, **args.changes), segmentor.space
+    return segmentor, replace(segmentor.recipe, **args.changes)
 
 def with_progress(items): # a progress bar, where tqdm is installed: exported files run without it
     try: from tqdm.auto import tqdm
@@ -279,7 +279,7 @@ def run_predict(args):
     args.checkpoint = args.images.pop(0) if is_recipe(args.model) and len(args.images) > 1 else None
     from causal_tune.data.images import PartialFailure, describe_failure, display_path, failure_report
     named = prediction_inputs(args.images)
-    segmentor, recipe, space = open_predictor(args)
+    segmentor, recipe = open_predictor(args)
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     failed, frames, start = [], 0, time.perf_counter()
@@ -288,7 +288,7 @@ def run_predict(args):
         try:
             source = open_input(path)
             predict = predict_video if isinstance(source, Video) else predict_image_file
-            frames += predict(segmentor, recipe, space, source, display_path(path), folder/name)
+            frames += predict(segmentor, recipe, source, display_path(path), folder/name)
         except (OSError, ValueError) as error: # ValueError: also of a size that an exported file does not take
             if source is not None and isinstance(error, OSError) and not isinstance(source, Video): raise # the output cannot be written
             message = describe_failure(error, path)

@@ -42,7 +42,7 @@ class CatMaxRatioCrop(v2.Transform):
         label = next(x for x in flat_inputs if isinstance(x, tv_tensors.Mask))
         for _ in range(11):
             box = self.draw(label)
-            if self.max_ratio > 1 or max_class_share(v2.functional.crop(label, **box)) < self.max_ratio: break
+            if max_class_share(v2.functional.crop(label, **box)) < self.max_ratio: break
         return box
     def transform(self, inpt, params): return self._call_kernel(v2.functional.crop, inpt, **params)
 

@@ -96,7 +96,7 @@ CONVERTERS = Registry("converter")
 def gta_jobs(base: Path, # the data set's folder
 ) -> list[Job]:
     "labels/NNNNN.png -> labels/NNNNN_labelTrainIds.png"
-    ending = LAYOUTS["gta"].label
+    ending, = LAYOUTS["gta"].label
     sources = [f for f in find_files(base/"labels", (".png",))[0].values() if not f.name.endswith(ending)]
     return [Job(partial(to_train_ids, f, GTA_FILE_IDS), f.with_name(f.stem + ending)) for f in sources]
 
@@ -209,7 +209,7 @@ class DatasetReport:
         self.problems += [found.problem] * bool(found.problem)
         part.images, part.pairs = len(files) + len(found.lost), len(files) if labels else 0
         if found.spare and not layout.sequences: # else the folder holds the labels of other domains too
-            self.problems.append(f"{len(found.spare)} labels *{layout.label_endings[0]} in {labels} have no image in {images}")
+            self.problems.append(f"{len(found.spare)} labels *{layout.label[0]} in {labels} have no image in {images}")
         for pair in evenly_spaced(files, sample):
             try: image, label = read_pair(*pair, layout.coding, layout.fits)
             except Exception as err: # a damaged file may raise anything

@@ -18,8 +18,7 @@ from .frames import (FOLDER_SPEC, Layout, Sample, SegmentationDataset, cached_pa
 from .images import DATA_FACTS, to_hw
 from .labels import CITYSCAPES, LABEL_SPACES, LabelSpace, remap
 from .masks import ENCODINGS
-from ..toyscapes.render import render_scene
-from ..toyscapes.render import DOMAINS, apply_weather
+from ..toyscapes.render import DOMAINS, apply_weather, render_scene
 
 # %% ../../nbs/03_data/06_datasets.ipynb #44aed11b
 TOYSCAPES_SEEDS = {"train": 0, "val": 100_000, "test": 200_000}

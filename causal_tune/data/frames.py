@@ -105,7 +105,7 @@ class Layout:
     "Folder layout of a data set, relative to its own folder."
     splits: Mapping[str, tuple[str, str | None]] # split -> (image folder, label folder or None where labels are secret)
     image: tuple[str, ...] # endings of image files, the first that exists counts
-    label: str | tuple[str, ...] # ending or endings of label files
+    label: tuple[str, ...] # endings of label files
     domains: tuple[str, ...] # domains inside the data set
     sequences: Mapping[str, str] | None = None # sequence -> domain, where file names tell
     space: LabelSpace = CITYSCAPES # what the labels mean
@@ -122,8 +122,6 @@ class Layout:
     def shortfall(self, split: str, n: int) -> str: # one line; empty where none is missing, or nobody knows
         "Say that a split has fewer images than it was published with."
         return f"{split} has {n} of the {self.published[split]} images that were published" if 0 < n < self.published.get(split, 0) else ""
-    @property
-    def label_endings(self) -> tuple[str, ...]: return (self.label,) if isinstance(self.label, str) else self.label
 
 # %% ../../nbs/03_data/05_frames.ipynb #6445e171
 class FramePaths(NamedTuple):
@@ -189,7 +187,7 @@ def match_files(images: Path, # folder with images, searched with its sub-folder
     for folder in (labels, images):
         if folder and not folder.is_dir(): raise FileNotFoundError(f"expected the folder {display_path(folder)}; unpack that part of the data set too")
     found, left = find_files(images, layout.image)
-    label_of, others = find_files(labels, layout.label_endings) if labels else (dict.fromkeys(found), [])
+    label_of, others = find_files(labels, layout.label) if labels else (dict.fromkeys(found), [])
     beside = set(label_of.values()) # labels may lie beside their images
     found = {name: path for name, path in found.items() if path not in beside}
     if not found: raise FileNotFoundError(f"{display_path(images)} holds no files *{' or *'.join(layout.image)}; unpack it again")
@@ -201,7 +199,7 @@ def match_files(images: Path, # folder with images, searched with its sub-folder
     lost, problem = [name for name in names if name not in label_of], ""
     if lost:
         listed = ", ".join(map(display_path, lost[:8])) + ", ..." * (len(lost) > 8)
-        said = f"{len(lost)} of {len(names)} images in {images} lack a label *{layout.label_endings[0]} in {labels}: {listed}."
+        said = f"{len(lost)} of {len(names)} images in {images} lack a label *{layout.label[0]} in {labels}: {listed}."
         if (missing or layout.missing) == "skip" and pairs: notes.append(f"{said} They are left out.")
         else: problem = (f"{said} Unpack the labels{f', run causal-tune prepare {layout.converter}' * bool(layout.converter)}"
                          f"{', or go on without these images: missing=skip' * bool(pairs)}.")

@@ -75,18 +75,6 @@ def image_size(path: str | Path # of an image file
 # %% ../../nbs/03_data/01_images.ipynb #1b07e5e1
 MEAN_COLOR = (124, 116, 104) # the mean colour of photos: behind what is transparent, and around what is padded
 
-def to_8bit_gray(picture: Image.Image # 16 bits of grey
-) -> Image.Image: # 8 bits
-    "A picture of 16 bits scaled by the type's range."
-    values = np.asarray(picture).astype(np.uint32)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-
-def flatten_alpha(picture: Image.Image # with an alpha channel, or a colour that is declared transparent
-) -> Image.Image: # RGB
-    "A picture on `MEAN_COLOR`, which shows where it is transparent."
-    layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, MEAN_COLOR), layer).convert("RGB")
-
 # %% ../../nbs/03_data/01_images.ipynb #312b6267
 def to_rgb_array(picture: Image.Image, # in memory
            name: str = "the picture", # as errors show it
@@ -96,8 +84,12 @@ def to_rgb_array(picture: Image.Image, # in memory
         f"{name} holds {dict(I='whole numbers', F='floats')[picture.mode]} of 32 bits, whose range is not known; "
         "an image has 8 or 16 bits: scale its values to 0..255 and save it as uint8.")
     with image_errors(name):
-        if picture.mode.startswith("I;16"): picture = to_8bit_gray(picture)
-        if picture.has_transparency_data: picture = flatten_alpha(picture)
+        if picture.mode.startswith("I;16"): # scaled by the range of the type
+            values = np.asarray(picture).astype(np.uint32)
+            picture = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        if picture.has_transparency_data: # it lies on `MEAN_COLOR`
+            layer = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", layer.size, MEAN_COLOR), layer).convert("RGB")
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")) # which would copy it
 
 # %% ../../nbs/03_data/01_images.ipynb #a7f057ba
