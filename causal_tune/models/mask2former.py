@@ -145,10 +145,10 @@ def conv_norm(c: int, width: int, kernel: int, bias: bool = False, relu: bool = 
 class PixelDecoder(nn.Module):
     "Three coarse levels refined by attention among them, and a map of pixel embeddings."
     def __init__(self, channels, # width of the features, or of each level's
-                 width: int = 256, # of what it computes
-                 layers: int = 6, # of the encoder
-                 heads: int = 8, # of attention
-                 hidden: int = 1024): # width inside the feed-forward maps
+                 width: int, # of what it computes
+                 layers: int, # of the encoder
+                 heads: int, # of attention
+                 hidden: int): # width inside the feed-forward maps
         super().__init__()
         finest, *coarser = level_channels(channels)
         self.input_convs = nn.ModuleList(conv_norm(c, width, 1, bias=True) for c in reversed(coarser))

@@ -17,7 +17,6 @@ import_torchvision() # before timm
 import timm
 from timm.layers import PatchEmbed
 from timm.models import ConvNeXt, EfficientNet, Eva, ResNet, VisionTransformer, VisionTransformerSAM, build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from ..core.registry import check_range, check_value, short_repr, unknown_name
 
@@ -190,13 +189,8 @@ SIZE = (96, 128)  # height and width of the images in pre-training
 
 default_cfgs = generate_default_cfgs({"toy_vit": dict(
     input_size=(3, *SIZE),
-    num_classes=0,
     mean=(.485, .456, .406),
     std=(.229, .224, .225),
-    interpolation="bilinear",
-    crop_pct=1.,
-    first_conv="patch_embed.proj.0",
-    classifier="head",
     license="apache-2.0")})
 
 # %% ../../nbs/04_models/05_pretrained.ipynb #7562e0e0

@@ -5,6 +5,7 @@
 # %% ../../nbs/04_models/04_segmentor.ipynb #9300bf9f
 from __future__ import annotations
 import copy, importlib, json, re
+from contextlib import suppress
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -239,12 +240,10 @@ def create_segmentor(backbone="toy_vit", # preset, timm name, timm model or a `B
     linked = backbone.adapter.queries() is not None
     seed_weights(seed, 2)
     segmentor = Segmentor(backbone, make_head(backbone.channels, num_classes, linked, backbone.patch_size[0]), num_classes)
-    if all(map(_is_plain, given.values())): segmentor.architecture = given
+    with suppress(TypeError): # an object in place of a name
+        json.dumps(given)
+        segmentor.architecture = given
     return segmentor
-
-def _is_plain(value): # can be written to a file of JSON
-    if type(value) in (list, tuple): return all(map(_is_plain, value)) # a factory of heads is a named tuple
-    return value is None or isinstance(value, (str, int, float))
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #9e568ea2
 def backbone_licence(backbone: str # a preset, or timm's name
@@ -264,7 +263,7 @@ def _file_name(path): # of an absolute path; anything else as it is
 
 def recipe_values(recipe) -> dict:
     "The fields of a recipe as plain values, without folders of this machine."
-    values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(recipe).items()}
+    values = json.loads(json.dumps(asdict(recipe)))
     for name in ("train", "validate"): values[name] = strip_folders(values[name])
     return values | dict(targets=list(map(strip_folders, values["targets"])), cache="", weights=_file_name(values["weights"]))
 

@@ -148,11 +148,10 @@ def load_resume(path: Path, # resume.pt
                 segmentor: Segmentor, # gets its weights
                 optimizer, # gets its state
                 recipe: Recipe, # the requested one
-                ema: EMA | None = None, # gets its values; one that never begins by default
+                ema: EMA, # gets its values
                 scaler=None, # of fp16, gets its scale
 ) -> int: # iteration to continue with
     "Load the state of a run. Raises ValueError if it belongs to another recipe, DamagedFileError if it is damaged, before anything is changed."
-    ema = ema or EMA(segmentor, None)
     state = read_tensors(path, "the state of a run", "remove it to start again")
     if not isinstance(state.get("recipe"), dict): raise DamagedFileError(f"{path} holds no recipe; remove it to start again.")
     check_same_run(path, state["recipe"], recipe, state.get("processes", 1))
@@ -190,7 +189,7 @@ def read_log(folder, # of a run
     text = content[:content.rfind(b"\n") + 1].replace(b"\0", b"").decode(errors="replace") # without a last line that is cut off
     head, *lines = [line.split(",") for line in text.splitlines()] or [[]]
     columns = head if head[:2] == ["iteration", "loss"] and len({*head}) == len(head) else [*LOG_COLUMNS]
-    fit = [dict(zip(columns, line)) for line in lines if len(line) in (len(LOG_COLUMNS), len(columns))] # versions without learnable bands wrote fewer
+    fit = [dict(zip(columns, line)) for line in lines if len(line) == len(columns)]
     table = pd.DataFrame(fit, columns=columns, dtype=str)
     numbers = table.apply(pd.to_numeric, errors="coerce")
     empty = table.isna() | table.isin(["", "nan"])

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Callable
 import numpy as np, torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -36,7 +37,7 @@ def train_step(accelerator, # from `make_accelerator`
                normalise, # of a segmentor
                optimizer,
                batches: list[Batch], # of the step
-               nonfinite_error=lambda frames, loss: FloatingPointError(f"The loss is {loss}."), # makes the error for a loss that is not finite
+               nonfinite_error: Callable, # of names of frames and a loss: makes the error for a loss that is not finite
                halt: Tensor | None = None, # becomes 1 if a loss is not finite; None: check each loss at once
 ) -> list[Tensor]: # for each batch (2,): its loss averaged over processes, and its own; on the device
     "One optimiser step. Without `halt` it raises FloatingPointError for a loss that is not finite."

@@ -14,8 +14,8 @@ from ..data.corruptions import CORRUPTIONS
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'RECIPES', 'Recipe', 'run_name', 'check_precision', 'Protocol', 'protocol_differences', 'list_recipes',
-           'get_recipe', 'parse_field', 'recipe_to_yaml', 'corruption_targets', 'under_protocol', 'recipe_to_dict',
-           'nonempty_fields', 'recipe_from_dict', 'changed_fields']
+           'get_recipe', 'parse_field', 'recipe_to_yaml', 'under_protocol', 'recipe_to_dict', 'nonempty_fields',
+           'recipe_from_dict', 'changed_fields']
 
 # %% ../../nbs/05_training/01_recipe.ipynb #58f49bfa
 def _recipe_field(default, # of the field
@@ -107,7 +107,7 @@ class Recipe:
         return {name: getattr(self, name) for name in names} | dict(img_size=self.img_size or None) | self.adapter_options()
 
 # %% ../../nbs/05_training/01_recipe.ipynb #c28042f2
-def check_recipe(r: Recipe) -> Recipe: # the same
+def check_recipe(r: Recipe) -> None:
     "Raise ValueError for values that are out of range or do not fit together."
     for f in fields(r):
         value = check_value(f.name, getattr(r, f.name), f.type, f.default)
@@ -129,7 +129,6 @@ def check_recipe(r: Recipe) -> Recipe: # the same
         f"ema_from={r.ema_from}: the run ends after {r.iterations} iterations, so nothing would be averaged; give a smaller one.")
     if not re.fullmatch(r"[\w+=,()-][\w .+=,()-]{0,79}", r.name): # it becomes the name of a folder
         raise ValueError(f"name={short_repr(r.name)}: give 1 to 80 letters, digits and signs of . _ - + = , ( ) as the name of a run's folder.")
-    return r
 
 # %% ../../nbs/05_training/01_recipe.ipynb #c28042h1
 def run_name(r: Recipe) -> str: # such as "demo-rein-42"
@@ -292,12 +291,6 @@ def read_recipe(path # of a .yaml file
     except ValueError as error: raise ValueError(f"{path}: {error}") from None
 
 # %% ../../nbs/05_training/01_recipe.ipynb #rec1pe02
-def corruption_targets(spec: str, # a clean data set
-                       severity: int | None = None, # 1 .. 5; None: all five
-) -> tuple[str, ...]: # 15 data sets
-    "A data set under each of the common corruptions."
-    return _all_corruptions((f"{spec},corruption=*" + (f":{severity}" if severity else ""),))
-
 def _all_corruptions(targets): # those with corruption=* written out
     return tuple(target.replace("*", name) for target in targets for name in (CORRUPTIONS if "corruption=*" in target else ("*",)))
 

@@ -224,7 +224,7 @@ def resumed(folder):
     recipe, segmentor, optimizer = run_of()
     content = checkpoint_of(recipe, segmentor) | dict(optimizer=optimizer.state_dict())
     del content["classes"]
-    def restored(path): return training.load_resume(path, segmentor, optimizer, recipe)
+    def restored(path): return training.load_resume(path, segmentor, optimizer, recipe, training.EMA(segmentor, None))
     return Reader([content] * 60 + make.hostile(), recipe_first, dict(restore=restored), (".pt",), "resume")
 
 
