@@ -27,7 +27,7 @@ from ..models.transfer import band_names
 from ..research.evidence import single_grid_layers
 from ..research.figures import data_uri
 from ..research.observation import DomainImages, Observation, observe, pca_directions
-from ..research.patching import PATCH_EDGES, Patcher, run_through, summarize
+from ..research.rings import PATCH_EDGES, Patcher, run_through, summarize
 from ..spectra.bands import BANDS, split_by_band
 from ..training.evaluation import confusion, iou as class_iou, predict_labels
 

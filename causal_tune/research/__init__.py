@@ -3,7 +3,7 @@ from ..core.registry import lazy_names
 
 _homes = {
     **dict.fromkeys(["suggest_band"], "evidence"),
-    **dict.fromkeys(["patch_bands", "TwinPairs"], "patching"),
+    **dict.fromkeys(["patch_bands", "TwinPairs"], "rings"),
     **dict.fromkeys(["make_passport", "compare_passports"], "passport"),
 }
 __all__ = list(_homes)
