@@ -160,7 +160,9 @@ class SET(TwoBranchAdapter):
         new_a = a + self.second_branch(a.to(f.dtype), layer, counts=counts)
         q = torch.where(own_mirrors(grid, p), p, -p)       # phases of the mirror images
         both = torch.cat([p, q], 1)
-        new_p, new_q = (both + self.first_branch(both.to(f.dtype), layer)).chunk(2, 1)
+        both = both + self.first_branch(both.to(f.dtype), layer)
+        n = p.shape[1]
+        new_p, new_q = both[:, :n], both[:, n:]            # `chunk` cannot be exported at any size
         wave = new_a * ((new_p + new_q) / 2).cos()         # of the pair: see above
         turn = (new_p - new_q) / 2
         x = irfft2_tokens(wave * turn.cos(), wave * turn.sin(), grid)
