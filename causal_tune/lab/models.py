@@ -94,7 +94,7 @@ def formula(value): # a number, or what became of `symbols`
 
 # %% ../../nbs/08_lab/01_models.ipynb #6d4a33b9
 @lru_cache
-def describe_filters() -> dict: # filter -> title, radial_gain or distance_gain, cutoffs, refusals, check
+def describe_filters() -> dict: # filter -> title, radial_gain or distance_gain, cutoffs, below (what the lower cut-off must be below), check
     "Every family as plain values that JSON can hold."
     return {name: _describe(name, title) for name, title in FILTER_NAMES.items()}
 
@@ -112,15 +112,8 @@ def _describe(name, title):
         at = [0., 3, 4, 9, 12, 15]
         gain, gains = dict(distance_gain=formula(kind.distance_gain(fields, known["d"], known["s"]))), band.distance_gain(torch.tensor(at), 12)
     check = dict(band=dict(low=low, high=high, order=order), side=12, at=at, gain=gains.tolist())
-    refusals = {} if name == "none" else dict(equal=_refusal(name, .625, .375)) # for low >= high
-    if name == "piecewise": refusals |= dict(above=_refusal(name, 1.125, 1.375), top=1) # for low >= top
-    return dict(title=title, refusals=refusals, check=check, cutoffs=[formula(cut) for cut in cutoffs], **gain)
-
-def _refusal(name, low, high): # a family's sentence, with blanks for the cut-offs
-    try: make_band(name, (low, high))
-    except ValueError as error: message = str(error)
-    for blank, value in dict(width=(high - low) / 2, low=low, high=high).items(): message = message.replace(str(value), f"{{{blank}}}")
-    return message
+    below = [] if name == "none" else ["high", 1.] if name == "piecewise" else ["high"]
+    return dict(title=title, below=below, check=check, cutoffs=[formula(cut) for cut in cutoffs], **gain)
 
 # %% ../../nbs/08_lab/01_models.ipynb #502f9825
 def stage_adapter(backbone: Backbone, stage: int # number from 0
@@ -257,13 +250,12 @@ class FilteredPredictions:
 
     def table(self) -> pd.DataFrame: # one row per model (where there are several), domain and class; fractions
         "IoU of every class, unfiltered and filtered, as far as counted."
-        tables = [pd.DataFrame(columns=["model", "domain", "class", "iou", "filtered", "change"])]
+        rows = []
         for model, domain in dict.fromkeys(place[:2] for place in self.filtered):
-            before, now = (class_iou(sum(matrix for place, matrix in found.items() if place in self.filtered and place[:2] == (model, domain)))
-                           for found in (self.unfiltered, self.filtered))
-            names = {"model": model, "domain": domain, "class": list(self.space.classes)}
-            tables.append(pd.DataFrame(dict(names, iou=before, filtered=now, change=now - before)))
-        table = pd.concat(tables[1:] or tables, ignore_index=True)
+            places = [place for place in self.filtered if place[:2] == (model, domain)]
+            before, now = (class_iou(sum(found[place] for place in places)) for found in (self.unfiltered, self.filtered))
+            rows += [(model, domain, *row) for row in zip(self.space.classes, before, now, now - before)]
+        table = pd.DataFrame(rows, columns=["model", "domain", "class", "iou", "filtered", "change"])
         return table if self.several else table.drop(columns="model")
 
 # %% ../../nbs/08_lab/01_models.ipynb #7c0a0005

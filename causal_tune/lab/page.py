@@ -35,10 +35,6 @@ def pack_energy(energy # (...), energies >= 0, or NaN
     codes = np.where(np.isnan(energy), 0, codes)
     return dict(low=float(low), step=float(step), codes=codes.astype("<u2").tobytes())
 
-def packing_error(packed: dict # from `pack_energy`
-) -> float: # 0.01 is one percent
-    "The largest relative error of a packed energy."
-    return float(np.expm1(packed["step"] / 2))
 
 # %% ../../nbs/08_lab/02_page.ipynb #9a04e3fa
 def pack_maps(z # (l, 3, h, w) projections
@@ -151,8 +147,9 @@ def page_data(lab, images: int | None = None # as for `pack_lab`
 def footnote(lab, sent: dict) -> list[str]: # lines; sent: from `pack_lab`
     "Notes on the contents of the file, their precision, and what was left out."
     examples, most = len(sent["picks"]), min(4, lab.ranges["image"][1] + 1)
+    off = np.expm1(sent["energy"]["step"] / 2) # half a step of the logarithm
     lines = ["Everything is in this file; it loads nothing from the network. Energies are kept with 16 bits, in equal "
-             f"steps of their logarithm; each is at most {100 * packing_error(sent['energy']):.2g}% off."]
+             f"steps of their logarithm; each is at most {100 * off:.2g}% off."]
     if examples: lines.append(f"Example images: {examples} of each of {', '.join(sent['images'])}; their features are kept in a byte each.")
     if examples < most: lines.append(f"To stay under {MAX_PAGE_BYTES / 1e6:.0f} MB the file holds {examples or 'none'} of {most} example images.")
     if lab.segmentor: lines.append(MODEL_NOTE)

@@ -23,7 +23,7 @@ from ..research.evidence import concat_evidence, evidence_by_layer, skill_curves
 from ..research.rings import edges_for_grid
 from ..research.figures import data_uri, information_figure
 from ..research.passport import FIXED_DOMAINS, make_passport
-from ..spectra.energy import radial_profile, spectrum_table, suppressed_table
+from ..spectra.energy import spectrum_table, suppressed_table
 
 # %% auto #0
 __all__ = ['FrequencyLab']
@@ -170,7 +170,6 @@ class FrequencyLab(Controls):
         self.measured_with = None # the filter that they belong to, in words
         self.seen = first.seen
         self.grid = self.seen.spectra.energy.shape[-2:]
-        self.rings = radial_profile(self.seen.spectra.energy)
         return self._offer()
 
     def _offer(self) -> dict: # the first state
@@ -370,5 +369,5 @@ def close(self:FrequencyLab) -> None:
     self.queue.stop()
     self.layout.close()
     super(FrequencyLab, self).close()
-    for name in ("models", "backbone", "segmentor", "predictions", "cause", "data", "seen", "rings", "evidence", "artifacts"): setattr(self, name, None)
+    for name in ("models", "backbone", "segmentor", "predictions", "cause", "data", "seen", "evidence", "artifacts"): setattr(self, name, None)
     self._trait_values.pop("_data", None)

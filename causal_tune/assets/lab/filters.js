@@ -41,9 +41,9 @@ export function gainCurve(filter, band, n = 128) { // over the radius; along an 
 export const cutoffsOf = (filter, band) => // those within the plane
   filter.cutoffs.map(formula => compile(formula, band)()).filter(r => r > 0 && r < Math.SQRT2);
 
-export function refusal(filter, [low, high]) { // the sentence that Python says of cut-offs that the filter does not allow
-  const messages = filter.refusals, message = low >= high ? messages.equal : low >= messages.top ? messages.above : null;
-  return message?.replace(/\{(\w+)\}/g, (_, name) => ({ low, high, width: (high - low) / 2 })[name]);
+export function refusal(filter, [low, high]) { // why the filter does not allow these cut-offs, which Python refuses, too
+  const bound = filter.below.map(bound => bound === "high" ? high : bound).find(bound => low >= bound);
+  return bound === undefined ? null : `The lower cut-off must be below ${bound}, not ${low}.`;
 }
 export function largestError(filters) { // of the gains here against those that Python computed
   const errors = Object.values(filters).flatMap(({ check, ...filter }) => {

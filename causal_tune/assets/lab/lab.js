@@ -61,7 +61,7 @@ export function openLab(root, data, start, link) {
     card.node.hidden = !visible(name) || !there;
     if (!card.node.hidden) VIEWS[name](card, lab);
   }
-  const wrong = () => refusal(data.filters[state.filter], state.cuts); // the sentence that Python would say of these cut-offs
+  const wrong = () => refusal(data.filters[state.filter], state.cuts); // why these cut-offs are not allowed
   function set(values, quiet) { // what a control, a preset, a click or Python says
     const moved = Object.keys(values).filter(name => !same(values[name], state[name]));
     if (!moved.length) return;
