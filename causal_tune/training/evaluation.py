@@ -68,7 +68,7 @@ def predict_labels(segmentor: Segmentor,
                    at_once: int = 1, # windows of an image in one forward pass
 ) -> torch.Tensor: # (b, h, w)
     "Class ids at the size of the labels. Raises FloatingPointError for scores that are not finite."
-    logits = segmentor.slide(segmentor.preprocess(images, size), window or None, stride or None, at_once)
+    logits = segmentor.slide(segmentor.preprocess(images, size), window, stride, at_once)
     if logits.shape[-2:] != tuple(label_size): logits = resize_bilinear(logits, tuple(label_size))
     return labels_from_scores(logits, names)
 

@@ -248,7 +248,7 @@ def evaluate_on(segmentor: Segmentor,
 ) -> tuple[SegmentationDataset, np.ndarray]: # data set, (n, k, k) confusion matrices per image
     "Evaluate a segmentor on one data set as its recipe says; by all processes of its run together."
     if isinstance(data, str): data = load_dataset(data, root, label_size="original", cache=recipe.cache)
-    return data, evaluate(segmentor, data, recipe.eval_size or None, recipe.window or None, recipe.stride or None, recipe.eval_batch,
+    return data, evaluate(segmentor, data, recipe.eval_size, recipe.window, recipe.stride, recipe.eval_batch,
                           recipe.eval_precision or recipe.precision, together=True, workers=recipe.eval_workers)
 
 def _start_run(resolved: ResolvedRecipe, folder: Path, accelerator, resume: bool, options: dict # of `create_backbone`

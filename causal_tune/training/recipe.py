@@ -4,7 +4,7 @@
 
 # %% ../../nbs/05_training/01_recipe.ipynb #aa275579
 from __future__ import annotations
-import re, yaml
+import json, re, yaml
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -202,7 +202,7 @@ def get_recipe(name: str, # one of `list_recipes()`, or the path of a .yaml file
 ) -> Recipe:
     "A named recipe with some of its fields replaced. Raises ValueError for unknown names and fields, FileNotFoundError for a missing file."
     _check_names(overrides)
-    is_file = str(check_value("recipe", str(name), "str", "demo")).lower().endswith((".yaml", ".yml"))
+    is_file = str(name).lower().endswith((".yaml", ".yml"))
     recipe = read_recipe(name) if is_file else RECIPES[check_value("recipe", name, "str", "demo")]
     if overrides.get("backbone", recipe.backbone) != recipe.backbone:
         recipe = replace(recipe, weights="") # that file holds another model's
@@ -317,7 +317,7 @@ def under_protocol(recipe: Recipe,
 # %% ../../nbs/05_training/01_recipe.ipynb #a1d27fc3
 def recipe_to_dict(r: Recipe) -> dict: # field -> number, text, truth value, None or list
     "A recipe as plain values."
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(r).items()}
+    return json.loads(json.dumps(asdict(r)))
 
 def nonempty_fields(r: Recipe) -> dict: # plain values
     "The fields of a recipe that are not empty, for printing beside a result."
