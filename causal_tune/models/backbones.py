@@ -364,12 +364,11 @@ def _adapter_for(stages, factory, query_dim): # one for each stage, unless one s
 
 # %% ../../nbs/04_models/01_backbones.ipynb #c5cef725
 def list_backbones() -> list[dict]: # one per preset
-    "The presets: timm's name, width, depth, patch, million parameters, prefix tokens and published normalisation."
+    "The presets: timm's name, width, depth, patch, million parameters and prefix tokens."
     rows = []
     for name, (timm_name, _) in PRESETS.items():
         with torch.device("meta"): b = create_backbone(name, weights=False)
-        mean, std = (tuple(round(v / 255, 3) for v in values) for values in (b.mean, b.std))
         millions = round(sum(p.numel() for p in b.model.parameters()) / 1e6, 1)
         rows.append(dict(name=name, timm=timm_name, width=b.channels, depth=b.num_layers, patch=b.patch_size[0], millions=millions,
-                         prefix=getattr(b.model, "num_prefix_tokens", 0), mean=mean, std=std))
+                         prefix=getattr(b.model, "num_prefix_tokens", 0)))
     return rows
