@@ -16,11 +16,11 @@ from ..core.registry import parse_spec, Registry, unknown_name
 from ..data.datasets import load_dataset
 from ..models.backbones import create_backbone
 from ..research.evidence import suggest_band
-from ..research.figures import difference_plot, html_table, Html, prediction_grid, spectrum_curves
+from ..research.figures import difference_plot, html_table, Html, number_panels, prediction_grid, spectrum_curves
 from ..research.observation import gather_images, observe
 from ..research.statistics import bootstrap_runs, mean_over_domains, paired_differences, write_table, summary
 from ..spectra.bands import create_band
-from ..spectra.energy import radial_profile
+from ..spectra.energy import radial_profile, suppressed_share, zone_shares
 from ..models.pretrained import HELD_OUT_DOMAINS, SEEN_DOMAINS
 from ..training.build import build_segmentor
 from ..training.checkpoint import check_same_run, load_checkpoint
@@ -424,14 +424,15 @@ def sample_predictions(recipe: Recipe, # with the targets
         predictions[name] = [segmentor.predict(photo, recipe.eval_size) for photo in photos]
     return prediction_grid([item["image"] for item in items], labels, predictions, data[0].space, [domain_with_status(d.domain) for d in data])
 
-def domain_spectra(recipe: Recipe, # with the targets and the backbone
-                   n: int = 16, # images of each target, at most
-) -> tuple: # heading, caption, figure
-    "Spectra by domain in the middle block, with the recipe's filter over them, on n images of each target."
+def frequency_figures(recipe: Recipe, # with the targets and the backbone
+                      n: int = 16, # images of each target, at most
+) -> list[tuple]: # (heading, caption, figure)
+    "Spectra by domain in the middle block with the recipe's filter, and the share it suppresses by block, on n images of each target."
     band = create_band(recipe.band or "dog")
     backbone = create_backbone(recipe.backbone, pretrained=recipe.weights or True)
     data = [load_dataset(spec) for spec in recipe.targets]
     s = observe(backbone, gather_images({d.domain: [d[i] for i in range(min(n, len(d)))] for d in data}, recipe.eval_size).images).spectra
+    shares = {"all": suppressed_share(s.energy, band), **zone_shares(s.energy, band)}
     middle = len(s.layers) // 2
     profiles = {domain: radial_profile(s.energy[i, middle]) for i, domain in enumerate(s.domains)}
     curves = spectrum_curves(next(iter(profiles.values())).radii, {domain: p.energy for domain, p in profiles.items()}, band,
@@ -439,8 +440,10 @@ def domain_spectra(recipe: Recipe, # with the targets and the backbone
     h, w = s.energy.shape[-2:]
     dc = s.energy[..., 0, 0].sum() / s.energy.sum()
     note = f"{max(s.counts)} images per domain on a {h} × {w} patch grid. DC, the mean of each channel, is shown apart: it holds {dc:.0%} of the energy."
-    return "Feature spectra by domain", note, curves
-
+    return [("Feature spectra by domain", note, curves),
+            ("Share of energy suppressed", "Every block and domain, without DC; low, mid and high meet at .2 and .7. "
+             "Differences between domains are what to look for.",
+             number_panels(shares, s.domains, s.layers, "Energy removed by the filter, without DC", "block (from 0)"))]
 
 # %% ../../nbs/07_compare/04_experiments.ipynb #cacad926
 def target_domains(rows) -> list[str]:
@@ -478,7 +481,7 @@ def write_demo_report(out: Path, # folder with the finished runs
     seed = rows[0]["seed"]
     checkpoints = {name: out / "runs" / f"{name}-{seed}" / "checkpoint.pt" for name in DEMO_VARIANTS}
     figures = [("Sample predictions", f"One test scene in all five domains, seed {seed}.", sample_predictions(recipe, checkpoints)),
-               domain_spectra(recipe)]
+               *frequency_figures(recipe)]
     settings = nonempty_fields(recipe) | dict(adapter=", ".join(DEMO_VARIANTS), seed=sorted({r["seed"] for r in rows}))
     return write_report(out / "report.html", "Causal-Tune on Toyscapes", DEMO_INTRO, rows, demo_differences(out / "runs", rows), figures,
                         settings, load_dataset(recipe.train).space, SEEN_DOMAINS, HELD_OUT_DOMAINS, source=(DEMO_SOURCE,), command=command)
