@@ -359,13 +359,11 @@ def installed_versions(root) -> dict[str, str]:
     return found
 
 def machine_info(root) -> dict[str, str]:
-    "Processors, disk, and the browser that draws pictures."
-    import shutil, torch
+    "The GPUs, and the browser that draws pictures."
+    import torch
     from causal_tune.research.figures import find_browser
     gpus = map(torch.cuda.get_device_name, range(torch.cuda.device_count()))
-    return dict(CPU=f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()}", GPU=", ".join(gpus) or "none that torch sees",
-                disk=f"{shutil.disk_usage('.').free / 1e9:.1f} GB free here",
-                browser=find_browser() or "none; static pictures are left out")
+    return dict(GPU=", ".join(gpus) or "none that torch sees", browser=find_browser() or "none; static pictures are left out")
 
 # %% ../../nbs/10_cli/02_commands.ipynb #568ecb3a
 def found_datasets(root) -> dict[str, str]:

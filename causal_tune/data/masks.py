@@ -236,11 +236,10 @@ def class_shares(counts: np.ndarray, # (256,) pixels per class id, 255 for those
 
 def ignored_class(counts: np.ndarray, # (256,) pixels per class id
                   space: LabelSpace,
-                  share: float = .2, # of ignored pixels from which on they are suspicious
 ) -> str | None: # what to say, None if nothing is wrong
     "Name a class without a pixel where a large share of all pixels is ignored: its pixels may be among these."
     missing = [name for name, n in zip(space.classes, counts[:len(space)]) if not n]
     ignored = counts[255] / max(counts.sum(), 1)
-    if not missing or ignored < share or 255 in (*space.ids, *space.ignored): return None
+    if not missing or ignored < .2 or 255 in (*space.ids, *space.ignored): return None
     return (f"{', '.join(missing)} {'has' if len(missing) == 1 else 'have'} no pixel, while {100 * ignored:.0f} % of all pixels are ignored: if 255 stands for "
             f"a class, give it that id in the list of classes, such as '255: {missing[0]}'; if not, '255: -' says so")
