@@ -21,7 +21,7 @@ def test_help_and_version_import_no_model():
         assert not {'torch', 'numpy', 'cv2', 'pandas'} & set(sys.modules), list(sys.modules)"""
     done = subprocess.run([sys.executable, "-c", code], env=ENV, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in ("train", "eval", "predict", "lab", "convert-backbone", "doctor"):
+    for name in ("train", "eval", "predict", "lab", "convert-backbone", "compare-weights", "doctor"):
         assert f"usage: causal-tune {name} " in done.stdout and re.search(rf"^    {name}\s", done.stdout, re.M), name
 
 
@@ -100,6 +100,7 @@ predict-acdc missing.pt | missing.pt
 convert-backbone missing.pth out.pth --height 512 --width 512 | missing.pth
 convert-backbone a b --height 512 | --width
 convert-backbone a b --height 512 --width 1000000 | --width
+compare-weights missing.pth other.pth | missing.pth
 prepare gta --root nowhere | nowhere
 prepare gta --worker 2 | --workers
 """

@@ -344,6 +344,12 @@ def run_convert_backbone(args):
     from causal_tune.published.checkpoints import convert_backbone
     print(convert_backbone(args.src, args.target, args.height or 512, args.width or 512))
 
+@command("compare two files of weights, tensor by tensor",
+         *(argument(name, metavar=name.upper(), help="a file of weights, .pth or .safetensors") for name in "ab"))
+def run_compare_weights(args):
+    from causal_tune.published.checkpoints import compare_weights
+    print(compare_weights(args.a, args.b).to_string())
+
 # %% ../../nbs/10_cli/02_commands.ipynb #3de1400f
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "plotly", "kaleido", "ipywidgets", "anywidget", "jupyterlab",
             "opencv-python", "onnxruntime", "xformers")

