@@ -1,1 +1,1 @@
-"""A small rendered world in five weathers, and a ViT pre-trained on it."""
+"""A small rendered world in five weathers."""
