@@ -25,7 +25,7 @@ ADAPTERS = ["none", "rein", "rein:rank=none", "causal_tune", "causal_tune:rank=n
 HEADS = {"linear": "linear", "dpt": "dpt:width=16",
          "mask2former": "mask2former:width=32,num_queries=4,encoder_layers=1,decoder_layers=1,num_heads=2,encoder_hidden=32,decoder_hidden=32,points=16",
          "pmt": "pmt:num_queries=4,decoder_layers=1,points=16"}
-MADE_ONCE = {"spectra.dct.dct_matrix", "spectra.bands._fixed_gain", "adapters.peers.dft_matrices"}  # for each size, and then kept
+MADE_ONCE = {"spectra.dct.dct_matrix", "spectra.bands._fixed_gain"}  # for each size, and then kept
 READS = {"models.mask2former.present_classes", "models.mask2former.hungarian_match"}  # replaced below by fixed indices
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from ..core.registry import Registry
-from ..spectra.dct import cached_unless_exporting, grid_to_tokens, is_exporting, tokens_to_grid
+from ..spectra.dct import is_exporting
 from .base import ADAPTERS, LearnableTokens, TokenAdapter, refine
 
 # %% auto #0
@@ -59,38 +59,6 @@ class TwoBranchAdapter(TokenAdapter):
         attention = partial(attend_instance_norm, counts=counts)
         return refine(x, self.second, layer, self.mlp_token2feat2, self.mlp_delta_f2, scale, attention)
 
-# %% ../../nbs/02_adapters/03_peers.ipynb #8f8dad71
-@cached_unless_exporting(maxsize=64)
-def dft_matrices(n: int, # length of the transform
-                 device: torch.device = torch.device("cpu"), # where the matrices live
-                 dtype: torch.dtype = torch.float32, # their precision
-) -> tuple[Tensor, Tensor]: # cosines and sines, (n, n) each
-    "Real and imaginary part of the orthonormal inverse DFT of length n."
-    with torch.inference_mode(False):  # tensors made in inference mode could never be used in training
-        k = torch.arange(n, dtype=torch.float64)
-        angle = 2 * torch.pi / n * (torch.outer(k, k) % n)
-        cos = angle.cos() / n ** .5
-        sin = angle.sin() / n ** .5
-        return cos.to(device, dtype), sin.to(device, dtype)
-
-def real_fft2(x: Tensor, # (..., h, columns), float32 or float64
-              y: Tensor | None = None, # imaginary part of the input; None for real input
-              sign: int = -1, # of the exponent; 1: the inverse
-              w: int | None = None, # full length of the rows if x holds only their first columns; the others are zero
-              out: int | None = None, # number of columns of the result, from the first; all by default
-) -> tuple[Tensor, Tensor]: # (..., h, out) each: real and imaginary part
-    "The orthonormal 2-D Fourier transform in real matrix products."
-    rows_cos, rows_sin = dft_matrices(x.shape[-2], x.device, x.dtype)
-    w = w or x.shape[-1]
-    cos, sin = (part[:x.shape[-1], :out or w] for part in dft_matrices(w, x.device, x.dtype))
-    real = x @ cos
-    imaginary = sign * x @ sin
-    if y is not None:
-        real = real - sign * y @ sin
-        imaginary = imaginary + y @ cos
-    return (rows_cos @ real - sign * rows_sin @ imaginary,
-            rows_cos @ imaginary + sign * rows_sin @ real)
-
 # %% ../../nbs/02_adapters/03_peers.ipynb #f0500007
 def rfft2_tokens(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
                  grid: tuple[int, int], # (h, w)
@@ -98,7 +66,6 @@ def rfft2_tokens(tokens: Tensor, # (b, h*w, c) patch tokens, row by row
     "The first u columns of the orthonormal 2-D Fourier transform of every channel; the others mirror them."
     with torch.autocast(tokens.device.type, enabled=False):
         x = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-        if is_exporting(): return tuple(map(grid_to_tokens, real_fft2(tokens_to_grid(x, grid), out=grid[1] // 2 + 1)))
         columns = torch.fft.rfft(x.unflatten(1, grid), dim=2, norm="ortho")
         spectrum = torch.fft.fft(columns, dim=1, norm="ortho").flatten(1, 2) # `rfft2` is slower in this layout
         return spectrum.real.contiguous(), spectrum.imag.contiguous()
@@ -107,13 +74,8 @@ def irfft2_tokens(real: Tensor, imaginary: Tensor, # (b, h*u, c), float32 or flo
                   grid: tuple[int, int], # (h, w)
 ) -> Tensor: # (b, h*w, c)
     "Inverse of `rfft2_tokens`, assuming that the other half mirrors this one."
-    h, w = grid
     with torch.autocast(real.device.type, enabled=False):
-        if is_exporting():
-            counts = mirror_counts(w, real)
-            real, imaginary = (tokens_to_grid(part, (h, w // 2 + 1)) * counts for part in (real, imaginary))
-            return grid_to_tokens(real_fft2(real, imaginary, sign=1, w=w)[0])
-        half = torch.complex(real, imaginary).unflatten(1, (h, -1))
+        half = torch.complex(real, imaginary).unflatten(1, (grid[0], -1))
         return torch.fft.irfft2(half, s=grid, dim=(1, 2), norm="ortho").flatten(1, 2)
 
 def is_own_mirror(n: int, like: Tensor) -> Tensor: # (n,) bool

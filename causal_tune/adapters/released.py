@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from ..spectra.dct import dct2, is_exporting
+from ..spectra.dct import dct2
 from ..spectra.bands import PiecewiseBand, gain_like
 from .base import TokenAdapter, attend, refine
 from .causal import CAUSAL_TUNE_VARIANTS
-from .peers import SET_VARIANTS, TwoBranchAdapter, dft_matrices, is_own_mirror, real_fft2
+from .peers import SET_VARIANTS, TwoBranchAdapter, is_own_mirror
 
 # %% auto #0
 __all__ = []
@@ -58,10 +58,8 @@ def released_inverse(X: Tensor # (..., s, s)
 ) -> Tensor: # (..., s, s), within 0..255
     "real(ifft2(X, norm='ortho')) cut to 0..255; not the inverse of `dct2`."
     dtype = X.dtype if X.dtype == torch.float64 else torch.float32
-    cos, sin = dft_matrices(X.shape[-1], X.device, dtype)
-    with torch.autocast(X.device.type, enabled=False):
-        x = X.to(dtype)
-        return (cos @ x @ cos - sin @ x @ sin).clamp(0, 255).to(X.dtype)
+    x = torch.fft.ifft2(X.to(dtype), norm="ortho").real
+    return x.clamp(0, 255).to(X.dtype)
 
 # %% ../../nbs/02_adapters/04_released.ipynb #9aa6292d
 @CAUSAL_TUNE_VARIANTS.register("released")
@@ -97,12 +95,9 @@ def released_fft(tokens: Tensor # (b, n, c)
     if x.dtype != torch.float64: x = x.float()
     b, c = x.shape[-2:]
     with torch.autocast(x.device.type, enabled=False):
-        if is_exporting():
-            real, imaginary = (part * (b * c) ** .5 for part in real_fft2(x))
-        else:
-            spectrum = torch.fft.fft2(x)
-            real = spectrum.real
-            imaginary = spectrum.imag
+        spectrum = torch.fft.fft2(x)
+        real = spectrum.real
+        imaginary = spectrum.imag
         amplitude = torch.sqrt(_not_zero(real ** 2 + imaginary ** 2))
         phase = torch.atan2(imaginary, _not_zero(real))
         own = is_own_mirror(b, x)[:, None] & is_own_mirror(c, x)
@@ -117,9 +112,7 @@ def released_ifft(amplitude: Tensor, # (n, b, c)
     k = torch.arange(c, device=amplitude.device)
     read = 2. * (2 * k < c) + 1. * (2 * k == c) - 1. * (k == 0) # a channel of the first half stands for its mirror image too
     amplitude = amplitude * (read / (2 * c) ** .5).to(amplitude.dtype)
-    with torch.autocast(amplitude.device.type, enabled=False):
-        if is_exporting(): x, _ = real_fft2(amplitude * phase.cos(), amplitude * phase.sin(), sign=1)
-        else: x = torch.fft.ifft2(torch.polar(amplitude, phase), norm="ortho").real
+    x = torch.fft.ifft2(torch.polar(amplitude, phase), norm="ortho").real
     return rearrange(x, "n b c -> b n c")
 
 # %% ../../nbs/02_adapters/04_released.ipynb #659f84cf
