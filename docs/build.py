@@ -52,7 +52,8 @@ def with_html(output: dict) -> dict:
     "An interactive figure as a piece of page."
     data = output.get("data", {})
     if PLOTLY not in data or "image/png" in data: return output
-    figure = pio.to_html(pio.from_json(json.dumps(data[PLOTLY]), skip_invalid=True), full_html=False, include_plotlyjs="../../_static/plotly.min.js")
+    shown = pio.from_json(json.dumps(data[PLOTLY]), skip_invalid=True).update_layout(width=None, autosize=True) # as wide as the page
+    figure = pio.to_html(shown, full_html=False, include_plotlyjs="../../_static/plotly.min.js", config=dict(responsive=True))
     return output | dict(data={"text/html": figure})
 
 

@@ -123,13 +123,13 @@ export function openLab(root, data, start, link) {
     draw(name);
     try { return act(); } finally { lab.dark = true; draw(name); }
   }
-  const watch = new ResizeObserver(some => {
-    if (!onPaper.matches) root.style.setProperty("--ct-width", root.clientWidth); // paper gets the same, smaller
-    for (const { target, contentRect } of some) {
-      const card = Object.values(lab.cards).find(one => one.body === target), width = Math.floor(contentRect.width);
-      if (card && width && width !== card.width && !onPaper.matches) { card.width = width; draw(card.name); }
+  function fit() { // draw what has another width now, on paper too
+    for (const card of Object.values(lab.cards)) {
+      const width = Math.floor(card.body.clientWidth);
+      if (width && width !== card.width) { card.width = width; draw(card.name); }
     }
-  });
+  }
+  const watch = new ResizeObserver(fit);
   const theme = () => {
     const now = isDark();
     root.dataset.theme = now ? "dark" : "light";
@@ -138,6 +138,7 @@ export function openLab(root, data, start, link) {
   const media = matchMedia("(prefers-color-scheme: dark)"), hosts = new MutationObserver(theme);
   for (const node of [document.documentElement, document.body]) hosts.observe(node, { attributes: true });
   for (const one of [media, onPaper]) one.addEventListener("change", theme);
+  onPaper.addEventListener("change", fit);
   const pulse = link.gone && setInterval(() => { // whether the kernel is still there
     if (link.live() === live) return;
     live = link.live();
@@ -161,6 +162,7 @@ export function openLab(root, data, start, link) {
     close() {
       for (const one of [watch, hosts]) one.disconnect();
       for (const one of [media, onPaper]) one.removeEventListener("change", theme);
+      onPaper.removeEventListener("change", fit);
       controls.stop();
       clearInterval(pulse);
       clearTimeout(rest);
