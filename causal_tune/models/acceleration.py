@@ -77,7 +77,7 @@ class CheckpointedForward:
         return checkpoint(self.forward, *args, use_reentrant=False, **options)
 
 def checkpoint_blocks(model: nn.Module, # of timm
-                      enable: bool = True) -> None:
+                      enable: bool) -> None:
     "Switch gradient checkpointing of a model's blocks on or off."
     type(model).set_grad_checkpointing(model, False) # timm's own
     for stage in model_stages(model):

@@ -30,16 +30,16 @@ __all__ = ['eval_view', 'Segmentor', 'create_segmentor']
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #0073b15d
 def labels_from_scores(scores: Tensor, # (b, k, ...)
-              names=(), # of the b images, for the error
+              names=(), # of the b images, for the error; None for one without a name
 ) -> Tensor: # (b, ...) int64 class ids
     "The class with the highest score. Raises FloatingPointError where that score is not finite."
     best, labels = scores.max(1)
     finite = best.isfinite()
     if finite.all(): return labels
     wrong = (~finite).reshape(len(finite), -1).any(1).tolist()
-    named = [name for name, bad in zip(names, wrong) if bad]
+    named = [str(name) for name, bad in zip(names, wrong) if bad and name]
     raise FloatingPointError(
-        f"{', '.join(map(str, named[:3])) or 'The image'}: {(~finite).sum()} of {finite.numel()} pixels have no class, as their scores are {best[~finite][0].item()}. "
+        f"{', '.join(named[:3]) or 'The image'}: {(~finite).sum()} of {finite.numel()} pixels have no class, as their scores are {best[~finite][0].item()}. "
         "Have the weights diverged (a lower lr may help) or been damaged? With reduced precision, try --precision no.")
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #20f695db
@@ -57,7 +57,7 @@ MAX_BATCH_PIXELS = 2 ** 21 # of the images that share a forward pass: eight of 5
 def batches_of_one_size(images, # paths, PIL images, arrays (H, W, 3), tensors (3, H, W)
                         name: str | None = None, # of the images; their paths by default
 ):
-    "Yields names (none, where an image has none) and (b, H, W, 3) uint8 of neighbours that have one size. Raises OSError or ValueError for an image that cannot be read."
+    "Yields names (None where an image has none) and (b, H, W, 3) uint8 of neighbours that have one size. Raises OSError or ValueError for an image that cannot be read."
     names, batch = [], []
     for image in images:
         names_image = name or (display_path(image) if isinstance(image, (str, Path)) else None)
@@ -66,11 +66,11 @@ def batches_of_one_size(images, # paths, PIL images, arrays (H, W, 3), tensors (
             if image.size and image.min() >= 0 and image.max() <= 1: image = (255 * image).round().astype(np.uint8) # as `ToTensor` makes them
         rgb = read_image(image)
         if batch and (rgb.shape != batch[0].shape or (len(batch) + 1) * rgb[..., 0].size > MAX_BATCH_PIXELS):
-            yield names if all(names) else (), np.stack(batch)
+            yield names, np.stack(batch)
             names, batch = [], []
         names.append(names_image)
         batch.append(rgb)
-    if batch: yield names if all(names) else (), np.stack(batch)
+    if batch: yield names, np.stack(batch)
 
 # %% ../../nbs/04_models/04_segmentor.ipynb #5cf5a03d
 class Segmentor(nn.Module, PyTorchModelHubMixin, library_name="causal_tune", tags=["semantic-segmentation", "domain-generalization"]):

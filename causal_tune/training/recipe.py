@@ -291,12 +291,10 @@ def read_recipe(path # of a .yaml file
     except ValueError as error: raise ValueError(f"{path}: {error}") from None
 
 # %% ../../nbs/05_training/01_recipe.ipynb #rec1pe02
-def _all_corruptions(targets): # those with corruption=* written out
-    return tuple(target.replace("*", name) for target in targets for name in (CORRUPTIONS if "corruption=*" in target else ("*",)))
-
 for _text in read_asset("recipes.yaml").split("\n---\n"):
     _recipe = recipe_from_yaml(_text)
-    RECIPES[_recipe.name] = replace(_recipe, targets=_all_corruptions(_recipe.targets))
+    _targets = [target.replace("*", name) for target in _recipe.targets for name in (CORRUPTIONS if "corruption=*" in target else ("*",))]
+    RECIPES[_recipe.name] = replace(_recipe, targets=tuple(_targets))
 
 # %% ../../nbs/05_training/01_recipe.ipynb #ecaba68e
 def under_protocol(recipe: Recipe,
