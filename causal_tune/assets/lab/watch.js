@@ -110,7 +110,7 @@ export function openWatch(root, first, link) { // link: live(), ask(content)
   function drawBranch(one) {
     const run = chosen(), taken = nearest(run);
     go.disabled = !link.live() || !taken?.state;
-    one.note.textContent = !link.live() ? "Branching needs Python: causal_tune.training.snapshots.branch."
+    one.note.textContent = !link.live() ? "Branching needs Python: causal_tune.training.checkpoint.branch."
       : !taken?.state ? "No state is kept of this iteration: move the slider to another snapshot."
       : saying || `Starts a run that is ${run.name} up to iteration ${taken.at}. Empty fields stay as they are.`;
     go.textContent = taken?.state ? `Branch ${run.name} at ${taken.at}` : "Branch here";
