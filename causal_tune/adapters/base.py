@@ -34,7 +34,6 @@ class Adapter(nn.Module):
                  patch_size: int = 16, # side of a patch in pixels; the published initialisation depends on it
                  query_dim: int = 256): # width q of the head's queries
         super().__init__()
-        for name, value in dict(num_layers=num_layers, channels=channels).items(): check_range(name, value, 1, 100_000)
         self.num_layers = num_layers
         self.channels = channels
 

@@ -73,7 +73,6 @@ class LoRA(Adapter):
 
     def attach(self, model: nn.Module, blocks: list) -> None:
         "Put an update beside every linear layer, from block `first_layer` on."
-        if self.maps: raise ValueError("This adapter is attached to a model already; create a new one.")
         if not blocks[self.first_layer:]: raise ValueError(
             f"first_layer={self.first_layer}: only {len(blocks)} blocks are read, so nothing would be tuned; choose a smaller one.")
         for i, block in enumerate(blocks[self.first_layer:], self.first_layer):

@@ -710,18 +710,12 @@ def _layers(kind, size, slant, r): # one (h, w) each, 0 and more
     return [_random_crop(_specks(n, round(length*scale), slant, width*scale or 1, seed), size, r)*light
             for n, length, width, seed, light in _SPECKS[kind]]
 
-def _streaks(size, r): # (h, w) in 0..1
-    slant = r.choice([-.32, -.15, .12, .3]) # columns per row
-    return maximum(*_layers("streaks", size, slant, r))
-
-def _precipitation(sc, img, r, strength, air, clouds, haze, falling, color): # sky, haze, and what falls in front
-    size = sc.depth.shape
-    even, uneven = clouds
-    sky = air*(even + uneven*_random_crop(SMOOTH_NOISE, size, r))
+def _grey_sky(sc, img, r, air, even, uneven, haze): # clouds, and haze in front of all
+    sky = air*(even + uneven*_random_crop(SMOOTH_NOISE, sc.depth.shape, r))
     blend(img, sky, sc.objects == SKY_ID)
-    img = _attenuate(img, minimum(sc.depth, 300), r.uniform(*haze), air)
-    share = falling(size, r)*(.55 + .45*strength)
-    return blend(img, color, minimum(share, .95))
+    return _attenuate(img, minimum(sc.depth, 300), r.uniform(*haze), air)
+
+SLANTS = -.32, -.15, .12, .3 # of rain, columns per row
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #186d6b4d
 def _rain(sc, img, r): # grey sky, wet ground that mirrors, haze, and two layers of streaks
@@ -734,17 +728,11 @@ def _rain(sc, img, r): # grey sky, wet ground that mirrors, haze, and two layers
     puddles = clip(puddles, .12, .72)
     img = _desaturate(img, .55)*(.94 - .22*strength)*(1 - .28*ground)
     blend(img, _ground_reflection(sc)*float32(.72), ground*puddles*(.6 + .4*strength))
-    return _precipitation(
-        sc, img, r, strength, air,
-        clouds=(.95, .09),
-        haze=(.004, .014),
-        falling=_streaks,
-        color=_channels(206, 212, 220))
+    img = _grey_sky(sc, img, r, air, .95, .09, haze=(.004, .014))
+    streaks = maximum(*_layers("streaks", sc.depth.shape, r.choice(SLANTS), r))*(.55 + .45*strength)
+    return blend(img, _channels(206, 212, 220), minimum(streaks, .95))
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #58a3a1f9
-def _flakes(size, r): # (h, w), 0 and more
-    return sum(_layers("flakes", size, 0, r))
-
 def _snow_cover(sc, soft, strength): # (h, w) share of snow where surfaces look up and the grain lets it
     up = cv2.transform(sc.normals, sc.up[None])
     leaves = float32(sc.labels == CLASSES["vegetation"])
@@ -765,12 +753,9 @@ def _snow(sc, img, r): # flakes of three sizes before a haze
     white = white*_channels(.97, .99, 1.02)
     blend(img, white, _snow_cover(sc, soft, strength))
     air = r.uniform(192, 218)*_channels(1, 1, 1.01)
-    return _precipitation(
-        sc, img, r, strength, air,
-        clouds=(1, .02),
-        haze=(.006, .020),
-        falling=_flakes,
-        color=250)
+    img = _grey_sky(sc, img, r, air, 1, .02, haze=(.006, .020))
+    flakes = sum(_layers("flakes", sc.depth.shape, 0, r))*(.55 + .45*strength)
+    return blend(img, 250, minimum(flakes, .95))
 
 # %% ../../nbs/11_toyscapes/02_render.ipynb #a584a38e
 _WEATHERS = dict(
