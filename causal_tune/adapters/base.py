@@ -181,8 +181,8 @@ def lowrank_refine(x: Tensor, # (b, n, c) features, or a part of their spectrum
     d_low = attention(x_low, A, A[1:], scale_dim=x.shape[-1]) # the attended sum is d_low @ values
     if gain is not None: d_low = gain * d_low
     values = torch.cat([F.linear(B, mlp1.weight), mlp1.bias[None]])
-    values = F.pad(values, (0, 0, 0, RANK_PADDING - 1))
-    return F.linear(x, W2, b2) + d_low @ F.linear(values, W2)
+    values = F.linear(F.pad(values, (0, 0, 0, RANK_PADDING - 1)), W2)
+    return F.linear(x, W2, b2) + d_low @ values
 
 # %% ../../nbs/02_adapters/01_base.ipynb #10a40009
 def fold_scale(linear: nn.Linear, # output map
