@@ -48,7 +48,8 @@ LONG_TESTS = {f"test_{name}" for name in """a_real_lab_listens_to_this_machine_a
     ctrl_c_to_the_parent_alone_stops_its_workers""".split()}
 # Other tests that take over a second: whole trainings, command lines. `make check` leaves them out as well.
 SLOW_FILES = {f"test_{name}" for name in "cli corruptions evidence lab memory properties published quality readme resume same step".split()}
-SLOW_TESTS = {f"test_{name}" for name in """an_adapter_of_ones_own damaged_files_give_pixels_or_one_clear_line exported_with_open_sizes folders_from_training_to_prediction full_size_on_meta half_the_precision
+SLOW_TESTS = {f"test_{name}" for name in """an_adapter_of_ones_own damaged_files_give_pixels_or_one_clear_line
+    exported_with_open_sizes folders_from_training_to_prediction full_size_on_meta half_the_precision
     killed_stopped_and_finished names_and_shapes_at_vit_l no_name_is_missing_in_a_fresh_process number_of_masks_is_a_mean_over_processes
     resume_with_a_style_is_exact scores_that_are_no_numbers_end_predict_eval_and_export small_forward_and_backward
     trained_and_loaded""".split()}

@@ -38,7 +38,6 @@ def test_threads_do_not_meet(how, monkeypatch):
     for one, other in zip(alone, together): assert all(torch.allclose(f, g, atol=1e-6) for f, g in zip(one, other, strict=True))
 
 
-@pytest.mark.slow
 def test_compiled_whole_and_exported():
     "torch.compile around the backbone and torch.export see each call's own grid and interventions."
     torch.manual_seed(0)

@@ -4,8 +4,7 @@
 
 # %% ../../nbs/08_lab/01_models.ipynb #f3f08ee4
 from __future__ import annotations
-import copy, io, json, operator
-from base64 import b64encode
+import copy, json, operator
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
@@ -24,10 +23,9 @@ from ..models.backbones import Backbone, create_backbone, stage_adapters
 from ..models.pretrained import model_stages
 from ..models.segmentor import Segmentor
 from ..models.transfer import band_names
-from ..research.evidence import single_grid_layers
 from ..research.figures import data_uri
 from ..research.observation import DomainImages, Observation, observe, pca_directions
-from ..research.rings import PATCH_EDGES, Patcher, run_through, summarize
+from ..research.rings import PATCH_EDGES, Patcher, run_through, single_grid_layers, summarize
 from ..spectra.bands import BANDS, split_by_band
 from ..training.evaluation import confusion, iou as class_iou, predict_labels
 
@@ -319,9 +317,7 @@ def thumbnail(image, # (3, H, W) uint8 tensor
     "A small picture as text: 256 pixels along its longer side, at most."
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     picture.thumbnail((256, 256))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()
+    return data_uri(picture, "JPEG", quality=85)
 
 def paint_changes(image, # (3, H, W) uint8, behind
                   restored, broken, left, # (h, w) bool

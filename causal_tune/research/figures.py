@@ -153,13 +153,14 @@ def difference_plane(change, # (h, w): dB from `energy_change_db`
 
 # %% ../../nbs/06_research/02_figures.ipynb #775e31d4
 def data_uri(picture, # PIL image, or array (H, W, 3) or (H, W) uint8
-             optimize: bool = False, # take longer for fewer bytes
-) -> str: # PNG as a data URI
+             format: str = "PNG", # or "JPEG"
+             **options, # of Pillow's `save`, such as optimize=True or quality=85
+) -> str: # a data URI
     "A picture as text, for figures and pages that need no other file."
     buffer = BytesIO()
     if not isinstance(picture, Image.Image): picture = Image.fromarray(np.ascontiguousarray(picture))
-    picture.save(buffer, "PNG", optimize=optimize)
-    return "data:image/png;base64," + b64encode(buffer.getvalue()).decode()
+    picture.save(buffer, format, **options)
+    return f"data:image/{format.lower()};base64," + b64encode(buffer.getvalue()).decode()
 
 def pca_picture(z, # (3, h, w) projections on three directions
                 limit: float, # what becomes fully bright; minus that becomes dark
